@@ -1,0 +1,70 @@
+# make demo    create the environment, install, and ask the bundled model three questions
+# make test    the test suite; creates the environment if it is missing
+# make help    all targets
+# The environment is .venv; versions are those of requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+# The part of llama-cpp-python for pictures is never used; without it the build is a quarter shorter.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
+
+.PHONY: help demo test test-peers lint demo-model wheel lock clean
+
+help:
+	@echo 'make demo        ask the bundled model three questions'
+	@echo 'make test        the test suite'
+	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
+	@echo 'make lint        ruff and mypy'
+	@echo 'make demo-model  train the demo model again (about an hour on 2 cores; installs torch)'
+	@echo 'make wheel       build the wheel into dist/'
+	@echo 'make lock        choose the newest versions and write requirements/*.txt'
+	@echo 'make clean       remove the environment and what was built'
+
+demo: .venv/runtime
+	@sh examples/demo.sh
+
+test: .venv/dev
+	.venv/bin/python -m pytest tests --ignore tests/peers
+
+test-peers: .venv/dev .venv/peers
+	.venv/bin/python -m pytest tests/peers
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+demo-model: .venv/peers
+	.venv/bin/python -m models.recipe
+
+wheel: .venv/runtime
+	.venv/bin/python -m hatchling build -t wheel -d dist
+
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+	sh requirements/lock.sh .venv-lock/bin/uv
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/runtime: requirements/build.txt requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("edge-agent needs Python 3.11 or later; choose one with make PYTHON=...") if sys.version_info < (3, 11) else None'
+	@echo 'Creating .venv and compiling llama.cpp for this processor: some 4 minutes on 2 cores, once.'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r requirements/build.txt
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/runtime requirements/dev.txt
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/peers: .venv/runtime requirements/peers.txt requirements/torch.txt
+	@echo 'Installing torch, transformers and peft.'
+	@$(PIP) install -r requirements/torch.txt
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/peers.txt
+	@touch $@
