@@ -1,0 +1,37 @@
+"""edge-agent: small language models that say how sure they are, on the device, with a cloud for the rest.
+
+from edge_agent import Agent, Question
+
+with Agent.open(model="demo") as agent:
+    decision = agent.ask(Question.parse("What is 2 + 2?\\nA. 3\\nB. 4"))
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Agent",
+    "BadQuestion",
+    "BadSetting",
+    "CloudUnavailable",
+    "Decision",
+    "EdgeAgentError",
+    "ModelError",
+    "ModelMissing",
+    "ModelRefused",
+    "Question",
+    "Reading",
+    "StorageError",
+]
+
+_ROOMS = {"Agent": "agent", "Question": "question", "Decision": "records", "Reading": "records"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded on first use, so that `edge-agent --help` needs no llama.cpp."""
+    if name not in __all__:
+        raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"edge_agent.{_ROOMS.get(name, 'errors')}"), name)

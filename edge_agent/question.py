@@ -1,0 +1,117 @@
+"""What is asked: a stem and its options, read from text or JSON, with a fingerprint.
+
+Owns the reading and checking of a person's question; knows nothing of prompts, tokens or answers. Invariant: a
+`Question` that exists can be asked - it has a stem, 2 to 26 one-line options, and no text that UTF-8 cannot hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge_agent.errors import BadQuestion
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+_OPTION_LINE = re.compile(r"\s*([A-Z])[.)]\s+(\S.*?)\s*")
+_EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A multiple-choice question: `stem` and 2 to 26 `options`, lettered A, B, C, ... by position.
+
+    Texts are kept as given but for outer white space and line ends (`\\n`). Raises `BadQuestion`.
+    """
+
+    stem: str
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        stem = _clean(self.stem)
+        options = tuple(_clean(option) for option in self.options)
+        if not stem:
+            raise BadQuestion(f"The question is empty; {_EXAMPLE}.")
+        if not 2 <= len(options) <= len(LETTERS):
+            counted = {0: "no options", 1: "one option"}.get(len(options), f"{len(options)} options")
+            raise BadQuestion(f"The question has {counted}, and 2 to 26 are needed; {_EXAMPLE}.")
+        for letter, option in zip(LETTERS, options, strict=False):
+            if not option:
+                raise BadQuestion(f"Option {letter} is empty; give every option a text.")
+            if "\n" in option:
+                raise BadQuestion(f"Option {letter} has a line break; write every option on one line.")
+        object.__setattr__(self, "stem", stem)
+        object.__setattr__(self, "options", options)
+
+    @classmethod
+    def parse(cls, text: str) -> Question:
+        """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`).
+
+        The options are the last run of lines A, B, C, ... that reaches the end of the text; whatever stands
+        before is the stem, so a stem may hold lines that look like options.
+        """
+        lines = [line for line in _clean(text).split("\n") if line.strip()]
+        matches = [_OPTION_LINE.fullmatch(line) for line in lines]
+        first = len(lines)
+        while first > 0 and matches[first - 1]:
+            first -= 1
+        starts = [i for i in range(first, len(lines)) if (m := matches[i]) and m[1] == "A"]
+        start = starts[-1] if starts else first
+        run = [m for m in matches[start:] if m]
+        letters = "".join(m[1] for m in run)
+        if letters != LETTERS[: len(letters)]:
+            raise BadQuestion(f"The options are lettered {', '.join(letters)}; letter them A, B, C, ... without gaps.")
+        stem = text if not run else _before(text, lines[start])
+        return cls(stem, tuple(m[2] for m in run))
+
+    @classmethod
+    def from_json(cls, data: object) -> Question:
+        """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`)."""
+        if not isinstance(data, dict) or not isinstance(data.get("question"), str):
+            raise BadQuestion('A question in JSON is an object: {"question": "...", "options": ["...", "..."]}.')
+        options = data.get("options", [])
+        if isinstance(options, dict):
+            if list(options) != list(LETTERS[: len(options)]):
+                raise BadQuestion("The options of a JSON question are keyed A, B, C, ... in this order.")
+            options = list(options.values())
+        if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+            raise BadQuestion("The options of a JSON question are a list of texts.")
+        return cls(data["question"], tuple(options))
+
+    @property
+    def letters(self) -> str:
+        """The letters of the options: "ABCD" for four."""
+        return LETTERS[: len(self.options)]
+
+    @property
+    def user_message(self) -> str:
+        """The text FogGen models are asked: the stem, then one option a line as `A. text`."""
+        return "\n".join([self.stem, *_lettered(self.options)])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of stem and options: equal for equal questions only, never for similar ones."""
+        canonical = json.dumps(["question-1", self.stem, self.options], ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _lettered(options: Iterable[str]) -> list[str]:
+    return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+
+
+def _before(text: str, line: str) -> str:
+    """The text before the last occurrence of `line` as a whole line."""
+    lines = _clean(text).split("\n")
+    at = max(i for i, candidate in enumerate(lines) if candidate == line)
+    return "\n".join(lines[:at])
+
+
+def _clean(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadQuestion(f"The text has a character that UTF-8 cannot hold (at position {error.start}); check its encoding.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()

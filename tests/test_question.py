@@ -1,0 +1,87 @@
+"""Reading a person's question."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.errors import BadQuestion
+from edge_agent.question import LETTERS, Question
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=40).map(str.strip).filter(bool)
+
+
+def test_text_with_options_is_read() -> None:
+    question = Question.parse("What is 2 + 2?\nA. 3\nB) 4\n\nC.  5 \n")
+    assert question == Question("What is 2 + 2?", ("3", "4", "5"))
+    assert question.user_message == "What is 2 + 2?\nA. 3\nB. 4\nC. 5"
+
+
+def test_stem_may_hold_lines_that_look_like_options() -> None:
+    question = Question.parse("Which list is sorted?\nA. old\nB. list\n\nPick one.\nA. first\nB. second")
+    assert question.stem == "Which list is sorted?\nA. old\nB. list\n\nPick one."
+    assert question.options == ("first", "second")
+
+
+def test_last_run_of_options_counts() -> None:
+    assert Question.parse("Q\nA. x\nA. y\nB. z").options == ("y", "z")
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ("", "empty"),
+        ("  \n ", "empty"),
+        ("What?", "no options"),
+        ("What?\nA. one", "one option"),
+        ("What?\nB. one\nC. two", "B, C"),
+        ("What?\nA. one\nC. two", "A, C"),
+        ("A. one\nB. two", "question is empty"),
+        ("What?\nA. \ud800\nB. two", "UTF-8"),
+    ],
+)
+def test_question_that_cannot_be_asked_says_why(bad: str, words: str) -> None:
+    with pytest.raises(BadQuestion, match=words):
+        Question.parse(bad)
+
+
+@pytest.mark.parametrize("options", [(), ("a",), ("a",) * 27, ("a", " "), ("a", "b\nc")])
+def test_wrong_options_are_refused(options: tuple[str, ...]) -> None:
+    with pytest.raises(BadQuestion):
+        Question("What?", options)
+
+
+@given(text, st.lists(text, min_size=2, max_size=26))
+def test_user_message_is_read_back(stem: str, options: list[str]) -> None:
+    """What FogGen models are asked can be pasted back into `ask`."""
+    question = Question(stem, tuple(options))
+    assert Question.parse(question.user_message) == question
+
+
+@given(st.text(string.printable + "ABC.\n", max_size=200))
+def test_any_text_is_a_question_or_a_clear_refusal(anything: str) -> None:
+    try:
+        question = Question.parse(anything)
+    except BadQuestion as error:
+        assert "\n" not in str(error)
+    else:
+        assert 2 <= len(question.options) <= len(LETTERS)
+
+
+def test_fingerprint_tells_questions_apart() -> None:
+    base = Question("Q", ("a", "b"))
+    others = [Question("Q ", ("a", "b")), Question("Q", ("b", "a")), Question("q", ("a", "b")), Question("Q", ("a", "b", "c"))]
+    assert [base.fingerprint == other.fingerprint for other in others] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    "data", [None, [], {"question": 1}, {"question": "Q", "options": "ab"}, {"question": "Q", "options": {"B": "x", "A": "y"}}]
+)
+def test_wrong_json_is_refused(data: object) -> None:
+    with pytest.raises(BadQuestion):
+        Question.from_json(data)
+
+
+def test_json_is_read() -> None:
+    assert Question.from_json({"question": "Q", "options": {"A": "x", "B": "y"}}) == Question("Q", ("x", "y"))
