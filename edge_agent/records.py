@@ -1,0 +1,130 @@
+"""The frozen records that travel between the rooms: what was read, what was decided, on which model.
+
+Owns shapes and their JSON; no record does I/O or decides anything. Invariant: a record once made never changes, and
+`Reading.from_json(reading.to_json()) == reading`, so that a stored fact is the fact.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time of one reading went; zeros when it came from the store."""
+
+    prefill_ms: float = 0.0
+    decode_ms: float = 0.0
+    total_ms: float = 0.0
+    n_prompt_tokens: int = 0
+    n_cached_tokens: int = 0
+    n_forward: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the model said about one question.
+
+    `level` and `letter` are the greedy choice, token by token; the probabilities are renormalised over the legal
+    answers: `level_probs` in the order of `levels`, `answer_probs` in the order of `letters`, given `level`.
+    `format_mass` (0 to 1) is the full-vocabulary probability that the model would have printed the format by itself.
+    """
+
+    levels: tuple[str, ...]
+    level_probs: tuple[float, ...]
+    level: str
+    letters: str
+    answer_probs: tuple[float, ...]
+    letter: str
+    format_mass: float
+    timings: Timings
+
+    @property
+    def confidence(self) -> float:
+        """The level chosen, as a number."""
+        return float(self.level)
+
+    @property
+    def expected_confidence(self) -> float:
+        """The mean level under `level_probs`."""
+        return sum(float(level) * p for level, p in zip(self.levels, self.level_probs, strict=True))
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads back exactly."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Reading:
+        """The reading that `to_json` wrote."""
+        data = json.loads(text)
+        for key in ("levels", "level_probs", "answer_probs"):
+            data[key] = tuple(data[key])
+        return cls(**{**data, "timings": Timings(**data["timings"])})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`."""
+
+    name: str
+    sha256: str
+    quantization: str
+    architecture: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloudAnswer:
+    """A usable answer of the cloud: the letter found in its reply, and what it cost."""
+
+    letter: str
+    reply: str
+    model: str
+    latency_ms: float
+    n_prompt_tokens: int | None = None
+    n_completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answered question: the answer, how sure, which way it went and why.
+
+    `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
+    `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`). Probabilities and
+    confidences are None when the policy asked the cloud alone.
+    """
+
+    decision_id: str
+    answer: str
+    answer_text: str
+    confidence: float | None
+    expected_confidence: float | None
+    level_probs: dict[str, float] | None
+    answer_probs: dict[str, float] | None
+    format_mass: float | None
+    route: str
+    deferred: bool
+    recalled: bool
+    provisional: bool
+    reason: str
+    cause: str | None
+    readout: str
+    score: float | None
+    tau: float
+    policy: str
+    queue_id: int | None
+    model: ModelFacts
+    cloud: CloudAnswer | None
+    timings: Timings
+    persisted: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `edge-agent ask --json` prints."""
+        data = asdict(self)
+        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization")}
+        if self.cloud:
+            tokens = {"prompt": self.cloud.n_prompt_tokens, "completion": self.cloud.n_completion_tokens}
+            data["cloud"] = {"model": self.cloud.model, "latency_ms": self.cloud.latency_ms, "tokens": tokens}
+        return data
