@@ -1,0 +1,102 @@
+"""The legal answers of a question: their texts, their grammar, and the trie of their tokens.
+
+Owns the format `Confidence: LEVEL` / `Final answer: LETTER`. Knows tokens only as integers that somebody else made.
+Invariant: the trie's leaves are exactly the legal answers, one a (level, letter), whatever the tokenizer does; no
+answer is a prefix of another.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edge_agent.errors import ModelRefused
+
+# As published with the FogGen models, the letters widened from A-D to A-Z.
+_CONFIDENCE = re.compile(r"Confidence\s*:\s*([\d.]+)")
+_FINAL_ANSWER = re.compile(r"Final\s+answer\s*:\s*([A-Z])")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """The legal answers for these levels (texts such as "0.75") and letters ("ABCD")."""
+
+    levels: tuple[str, ...]
+    letters: str
+
+    def text(self, level: str, letter: str) -> str:
+        """A whole legal answer."""
+        return f"Confidence: {level}\nFinal answer: {letter}"
+
+    def gbnf(self) -> str:
+        """llama.cpp's grammar of exactly the legal answers."""
+        levels = " | ".join(json.dumps(level) for level in self.levels)
+        letters = " | ".join(json.dumps(letter) for letter in self.letters)
+        return f'root ::= "Confidence: " ({levels}) "\\nFinal answer: " ({letters})'
+
+    def trie(self, tokenize: Callable[[str], Sequence[int]]) -> Node:
+        """The token trie: each legal answer tokenized whole.
+
+        Raises `ModelRefused` if the tokenizer gives two answers the same tokens, or one a prefix of another.
+        """
+        root = Node()
+        for level in self.levels:
+            for letter in self.letters:
+                node = root
+                for token in tokenize(self.text(level, letter)):
+                    node = node.children.setdefault(token, Node())
+                node.label = (level, letter)
+        leaves = list(root.leaves())
+        if len(leaves) != len(self.levels) * len(self.letters) or any(leaf.label is None for leaf in leaves):
+            raise ModelRefused("The model's tokenizer cannot tell all legal answers apart; it cannot be constrained.")
+        return root
+
+
+def parse(text: str) -> tuple[float | None, str | None]:
+    """Confidence and letter as the published parser finds them in free text; None where it finds none."""
+    confidence, letter = _CONFIDENCE.search(text), _FINAL_ANSWER.search(text)
+    try:
+        value = float(confidence[1]) if confidence else None
+    except ValueError:
+        value = None
+    return value, letter[1] if letter else None
+
+
+@dataclass(slots=True)
+class Node:
+    """A node of the token trie; `label` is the (level, letter) of a leaf."""
+
+    children: dict[int, Node] = field(default_factory=dict)
+    label: tuple[str, str] | None = None
+
+    def leaves(self) -> Iterator[Node]:
+        """The leaves below (or the node itself)."""
+        if not self.children:
+            yield self
+        for child in self.children.values():
+            yield from child.leaves()
+
+    def n_levels(self) -> int:
+        """How many levels are still open below this node."""
+        return len({leaf.label[0] for leaf in self.leaves() if leaf.label})
+
+    def branches(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Node]]:
+        """Every node below with more than one child, with the tokens that lead to it."""
+        if len(self.children) > 1:
+            yield path, self
+        for token, child in self.children.items():
+            yield from child.branches((*path, token))
+
+
+def first_batch(root: Node) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """What to append to the prompt's batch, and after which of its prefixes to read logits (the empty one first).
+
+    The path leads past as many places at which a level is chosen as lie on one line. For Qwen's and Gemma's
+    tokenizers all do (after `Confidence: ` and after `0.`), so that two forward passes make a decision.
+    """
+    places = [path for path, node in root.branches() if node.n_levels() > 1]
+    on_the_way = {path: [p for p in places if path[: len(p)] == p] for path in places}
+    longest = max(places, key=lambda path: len(on_the_way[path]), default=())
+    return longest, sorted({(), *on_the_way.get(longest, [])}, key=len)

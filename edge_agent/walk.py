@@ -1,0 +1,86 @@
+"""Walks the trie of legal answers over a model's logits: probabilities, the greedy choice, the format mass.
+
+Owns the arithmetic of a reading; where logits come from is a function that the caller gives. Invariant: logits are
+asked for once a branch, and never for a stretch without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.answer import Node
+
+Logits = npt.NDArray[np.float32]  # (vocabulary,)
+Path = tuple[int, ...]  # tokens from the trie's root to a node
+
+
+class Choice(NamedTuple):
+    """Probabilities by name, renormalised over the legal, and the name that greedy decoding prints."""
+
+    probs: dict[str, float]
+    greedy: str
+
+
+class Walk:
+    """One walk; call `level` first, then `letter`.
+
+    `logits_after(path)` gives the logits (vocabulary,) after the prompt and `path`. `format_mass` is the product of
+    the legal mass at the first token and at each branch taken so far (each 0 to 1).
+    """
+
+    def __init__(self, trie: Node, logits_after: Callable[[Path], Logits]) -> None:
+        self._logits_after = logits_after
+        self._weighed: dict[Path, tuple[list[float], float]] = {}
+        self._path: Path = ()
+        self._node = trie
+        self.format_mass = self._weigh((), trie)[1]
+
+    def level(self) -> Choice:
+        """All levels with their probabilities, and the level chosen token by token."""
+        return self._choose(0, lambda node: node.n_levels() == 1)
+
+    def letter(self) -> Choice:
+        """All letters, given the chosen level."""
+        return self._choose(1, lambda node: node.label is not None)
+
+    def _choose(self, part: int, decided: Callable[[Node], bool]) -> Choice:
+        probs: dict[str, float] = {}
+        self._spread(self._path, self._node, 1.0, part, decided, probs)
+        while not decided(self._node):
+            shares, mass = self._weigh(self._path, self._node) if len(self._node.children) > 1 else ([1.0], 1.0)
+            if self._path:  # the first token's mass is counted from the start
+                self.format_mass *= mass
+            token = list(self._node.children)[int(np.argmax(shares))]
+            self._path, self._node = (*self._path, token), self._node.children[token]
+        return Choice(probs, _label(self._node)[part])
+
+    def _spread(self, path: Path, node: Node, p: float, part: int, decided: Callable[[Node], bool], probs: dict[str, float]) -> None:
+        """Share out probability `p` among everything below `node`."""
+        if decided(node):
+            name = _label(node)[part]
+            probs[name] = probs.get(name, 0.0) + p
+            return
+        shares = self._weigh(path, node)[0] if len(node.children) > 1 else [1.0]
+        for (token, child), share in zip(node.children.items(), shares, strict=True):
+            self._spread((*path, token), child, p * share, part, decided, probs)
+
+    def _weigh(self, path: Path, node: Node) -> tuple[list[float], float]:
+        """Shares of the node's children among themselves, and their mass in the whole vocabulary."""
+        if path not in self._weighed:
+            logits = self._logits_after(path).astype(np.float64)
+            weights = np.exp(logits - logits.max())
+            legal = weights[list(node.children)]
+            inside = float(legal.sum())
+            shares = legal / inside if inside > 0 else np.full(len(legal), 1 / len(legal))
+            self._weighed[path] = shares.tolist(), inside / float(weights.sum())
+        return self._weighed[path]
+
+
+def _label(node: Node) -> tuple[str, str]:
+    leaf = next(node.leaves())
+    assert leaf.label is not None  # AnswerFormat.trie checked it
+    return leaf.label

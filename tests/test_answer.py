@@ -1,0 +1,109 @@
+"""The legal answers and the walk over their trie, for any tokenizer."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.answer import AnswerFormat, first_batch, parse
+from edge_agent.errors import ModelRefused
+from edge_agent.question import LETTERS
+from edge_agent.walk import Walk
+
+LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
+levels = st.lists(st.integers(0, 100), min_size=2, max_size=9, unique=True).map(lambda ns: tuple(f"{n / 100:.2f}" for n in sorted(ns)))
+letters = st.integers(2, 26).map(lambda n: LETTERS[:n])
+
+
+class PieceTokenizer:
+    """Cuts greedily into the longest known piece: a stand-in for BPE with any vocabulary."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.pieces = sorted({*pieces, *map(chr, range(128))}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> list[int]:
+        out = []
+        while text:
+            token = next(i for i, piece in enumerate(self.pieces) if text.startswith(piece))
+            out.append(token)
+            text = text[len(self.pieces[token]) :]
+        return out
+
+    def text(self, tokens: tuple[int, ...]) -> str:
+        return "".join(self.pieces[token] for token in tokens)
+
+
+tokenizers = st.lists(
+    st.sampled_from(["Conf", "idence", ": ", " 0", "0.", ".7", "25", "\nFinal", " answer", ": A", " B", "5\n", "00"])
+).map(PieceTokenizer)
+
+
+@given(levels, letters, tokenizers)
+def test_trie_holds_exactly_the_legal_answers(levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer) -> None:
+    root = AnswerFormat(levels, letters).trie(tokenizer)
+    assert sorted(leaf.label for leaf in root.leaves()) == sorted((level, letter) for level in levels for letter in letters)
+
+
+@given(levels, letters, tokenizers, st.integers(0, 2**32 - 1))
+def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer, seed: int) -> None:
+    """Level and letter probabilities are those of decoding token by token with illegal tokens removed."""
+    answers = AnswerFormat(levels, letters)
+    root = answers.trie(tokenizer)
+    vocabulary = len(tokenizer.pieces)
+
+    def logits_after(path: tuple[int, ...]) -> np.ndarray:
+        return np.random.default_rng([seed, *path]).normal(size=vocabulary).astype(np.float32)
+
+    def probability(tokens: list[int], node: object) -> float:
+        p, path = 1.0, ()
+        for token in tokens:
+            legal = np.exp(logits_after(path).astype(np.float64))[list(node.children)]
+            p *= legal[list(node.children).index(token)] / legal.sum()
+            path, node = (*path, token), node.children[token]
+        return p
+
+    walk = Walk(root, logits_after)
+    level, letter = walk.level(), walk.letter()
+    brute = {(a, b): probability(tokenizer(answers.text(a, b)), root) for a in levels for b in letters}
+    for name in levels:
+        assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in letters), abs=1e-9)
+    chosen = sum(brute[level.greedy, b] for b in letters)
+    for name in letters:
+        assert letter.probs[name] == pytest.approx(brute[level.greedy, name] / chosen, abs=1e-9)
+    assert 0 < walk.format_mass <= 1
+
+
+@given(levels, letters, tokenizers)
+def test_first_batch_reads_the_prompts_end_and_branches_on_its_way(
+    levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer
+) -> None:
+    root = AnswerFormat(levels, letters).trie(tokenizer)
+    path, stops = first_batch(root)
+    assert stops[0] == () and stops == sorted(stops, key=len)
+    assert all(path[: len(stop)] == stop for stop in stops)
+
+
+def test_one_batch_reads_all_levels_of_qwens_tokenizer() -> None:
+    """Digits one by one: `Confidence: ` then 0 or 1, `0.` then 0, 2, 5 or 7."""
+    tokenizer = PieceTokenizer(["Conf", "idence", "Final", " answer", " A", " B"])
+    path, stops = first_batch(AnswerFormat(LEVELS, "AB").trie(tokenizer))
+    assert [tokenizer.text(stop) for stop in stops] == ["", "Confidence: ", "Confidence: 0."]
+    assert tokenizer.text(path) == "Confidence: 0."
+
+
+def test_tokenizer_that_cannot_tell_answers_apart_is_refused() -> None:
+    with pytest.raises(ModelRefused):
+        AnswerFormat(LEVELS, "AB").trie(lambda text: [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Confidence: 0.75\nFinal answer: B", (0.75, "B")),
+        ("confidence 1", (None, None)),
+        ("Confidence : 1.0 ... Final  answer : C", (1.0, "C")),
+        ("Confidence: 1.0.0\nFinal answer: d", (None, None)),
+    ],
+)
+def test_published_parser(text: str, expected: tuple[float | None, str | None]) -> None:
+    assert parse(text) == expected
