@@ -1,0 +1,251 @@
+"""The one SQLite file: opens it, brings its schema up to date, and keeps every fact and decision.
+
+Owns the schema and all SQL but the queue's (`outbox.py`, same connection). Knows nothing of models or HTTP.
+Invariants: a file that is not ours is never written to; a write happens inside `transaction()` - BEGIN IMMEDIATE to
+COMMIT, so that a crash leaves all of it or nothing; migrations are appended, never changed.
+
+Why plain `sqlite3`: the statements are few, each says its transaction, and a recalled answer pays for every import
+(`sqlite-utils` imports numpy: 0.26 s against 0.02 s, measured with `python -X importtime`). SQLite 3.7.0 to 3.51.2
+can corrupt a WAL database that two connections checkpoint at once, so WAL is used only where that is fixed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from edge_agent.errors import StorageError
+from edge_agent.question import Question
+from edge_agent.records import CloudAnswer, ModelFacts, Reading
+
+APPLICATION_ID = 0x45644167  # "EdAg"
+
+MIGRATIONS = (
+    """
+    CREATE TABLE model_files (
+        path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+        facts TEXT NOT NULL
+    );
+    CREATE TABLE questions (fingerprint TEXT PRIMARY KEY, stem TEXT NOT NULL, options TEXT NOT NULL);
+    CREATE TABLE readings (
+        id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
+        model_sha256 TEXT NOT NULL, adapter_sha256 TEXT NOT NULL, profile_sha256 TEXT NOT NULL, reading TEXT NOT NULL,
+        UNIQUE (fingerprint, model_sha256, adapter_sha256, profile_sha256)
+    );
+    CREATE TABLE cloud_answers (
+        id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
+        cloud_model TEXT NOT NULL, endpoint TEXT NOT NULL, prompt_version INTEGER NOT NULL, answer TEXT NOT NULL,
+        UNIQUE (fingerprint, cloud_model, endpoint, prompt_version)
+    );
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
+        job_key TEXT NOT NULL UNIQUE, dedupe_key TEXT NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
+        state TEXT NOT NULL CHECK (state IN ('ready', 'sending', 'done')),
+        attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT
+    );
+    CREATE UNIQUE INDEX outbox_waiting ON outbox (dedupe_key) WHERE state IN ('ready', 'sending');
+    CREATE TABLE decisions (
+        decision_id TEXT PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
+        rule_version INTEGER NOT NULL, policy TEXT NOT NULL, circumstances TEXT NOT NULL,
+        reading_id INTEGER REFERENCES readings, cloud_answer_id INTEGER REFERENCES cloud_answers, cloud_kind TEXT,
+        answer TEXT NOT NULL, route TEXT NOT NULL, reason TEXT NOT NULL, cause TEXT, score REAL,
+        deferred INTEGER NOT NULL, recalled INTEGER NOT NULL, provisional INTEGER NOT NULL,
+        queue_id INTEGER REFERENCES outbox, ending TEXT, ended_at REAL, final_answer TEXT
+    );
+    CREATE INDEX decisions_by_queue ON decisions (queue_id);
+    CREATE INDEX decisions_by_time ON decisions (created_at);
+    """,
+)
+
+
+class Store:
+    """An open database; close it when done. Raises `StorageError` when it cannot be used."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _refuse_foreign(path)
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._configure()
+            self._migrate()  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
+            self._db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"The database '{path}' cannot be used ({error}); check the folder and its space.") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
+
+        SQLite's own failures become `StorageError`. A crash inside leaves the file as it was before.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StorageError(f"The database '{self.path}' refused a write ({error}); check the disk's space.") from error
+
+    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+        """The rows of a query, as dictionaries; reads only."""
+        try:
+            return [dict(row) for row in self._db.execute(sql, parameters)]
+        except sqlite3.Error as error:
+            raise StorageError(f"The database '{self.path}' cannot be read ({error}).") from error
+
+    def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
+        """What was recorded of this very file (same path, size, time and inode), without reading it again."""
+        status = path.stat()
+        row = self._one(
+            "SELECT facts FROM model_files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
+            (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino),
+        )
+        return ModelFacts(**json.loads(row["facts"])) if row else None
+
+    def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading] | None:
+        """The stored reading of a question by a model, with its id."""
+        row = self._one(
+            "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = '' AND profile_sha256 = ?",
+            (fingerprint, model_sha256, profile_sha256),
+        )
+        return (row["id"], Reading.from_json(row["reading"])) if row else None
+
+    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int) -> tuple[int, CloudAnswer] | None:
+        """The stored answer of a cloud model to a question, with its id."""
+        row = self._one(
+            "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ?",
+            (fingerprint, model, endpoint, version),
+        )
+        return (row["id"], CloudAnswer(**json.loads(row["answer"]))) if row else None
+
+    def question(self, fingerprint: str) -> Question:
+        """A stored question."""
+        row = self._one("SELECT stem, options FROM questions WHERE fingerprint = ?", (fingerprint,))
+        if row is None:
+            raise StorageError(f"The database '{self.path}' has no question {fingerprint}; it was purged or damaged.")
+        return Question(row["stem"], tuple(json.loads(row["options"])))
+
+    def log(self, limit: int) -> list[dict[str, Any]]:
+        """The last decisions with their questions, newest first."""
+        return self.rows(
+            "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) "
+            "ORDER BY d.created_at DESC, d.rowid DESC LIMIT ?",
+            (limit,),
+        )
+
+    # The writers below run inside the caller's `transaction()`, so that facts and the decision that rests on them
+    # are stored together or not at all.
+
+    def put_model_facts(self, path: pathlib.Path, facts: ModelFacts) -> None:
+        """Remember what is known of a file, as it is now."""
+        status = path.stat()
+        row = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
+        self._db.execute("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
+
+    def put_question(self, question: Question) -> None:
+        """Keep a question; the same one again changes nothing."""
+        row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
+        self._db.execute("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
+
+    def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading) -> int:
+        """Keep a reading; the first one stays if another process was faster. Gives its id."""
+        key = (fingerprint, model_sha256, profile_sha256)
+        self._db.execute(
+            "INSERT OR IGNORE INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, "
+            "reading) VALUES (?, ?, ?, '', ?, ?)",
+            (time.time(), *key, reading.to_json()),
+        )
+        found = self.reading(*key)
+        assert found is not None
+        return found[0]
+
+    def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:
+        """Keep a cloud answer in place of an older one. Gives its id."""
+        self._db.execute(
+            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer) "
+            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint, cloud_model, endpoint, prompt_version) DO UPDATE "
+            "SET created_at = excluded.created_at, answer = excluded.answer",
+            (time.time(), fingerprint, answer.model, endpoint, version, json.dumps(asdict(answer))),
+        )
+        found = self.cloud_answer(fingerprint, answer.model, endpoint, version)
+        assert found is not None
+        return found[0]
+
+    def put_decision(self, row: dict[str, Any]) -> None:
+        """Keep a decision; `row` has the columns of the table."""
+        columns = ", ".join(row)
+        self._db.execute(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+    def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
+        """End every provisional decision that waits for this queue row: upheld or overturned."""
+        self._db.execute(
+            "UPDATE decisions SET ending = iif(answer = ?1, 'upheld', 'overturned'), ended_at = ?2, final_answer = ?1, "
+            "cloud_answer_id = ?3 WHERE queue_id = ?4 AND provisional AND ending IS NULL",
+            (final_answer, time.time(), cloud_answer_id, queue_id),
+        )
+
+    def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
+        return next(iter(self.rows(sql, parameters)), None)
+
+    def _configure(self) -> None:
+        self._db.execute("PRAGMA busy_timeout = 5000")
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
+
+    def _migrate(self) -> None:
+        """Apply what is missing, each migration in its own transaction: a crash leaves a whole number of them."""
+        version = self._version()
+        if version > len(MIGRATIONS):
+            raise StorageError(
+                f"The database '{self.path}' is of schema {version}, and this edge-agent knows {len(MIGRATIONS)}; update edge-agent."
+            )
+        for number in range(version, len(MIGRATIONS)):
+            with self.transaction() as db:
+                if self._version() > number:  # another process was faster
+                    continue
+                for statement in MIGRATIONS[number].split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {number + 1}")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _wal_is_safe() -> bool:
+    version = sqlite3.sqlite_version_info
+    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+
+
+def _refuse_foreign(path: pathlib.Path) -> None:
+    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    foreign = StorageError(
+        f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME."
+    )
+    with path.open("rb") as file:
+        header = file.read(100)
+    # bytes 68 to 71 of an SQLite file are its application id: https://www.sqlite.org/fileformat2.html
+    if not header.startswith(b"SQLite format 3\0") or header[68:72] != APPLICATION_ID.to_bytes(4):
+        raise foreign

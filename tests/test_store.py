@@ -1,0 +1,162 @@
+"""The one SQLite file."""
+
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from edge_agent.errors import StorageError
+from edge_agent.outbox import Outbox
+from edge_agent.question import Question
+from edge_agent.records import CloudAnswer, Reading, Timings
+from edge_agent.store import MIGRATIONS, Store
+
+QUESTION = Question("Q", ("a", "b"))
+READING = Reading(("0.0", "1.0"), (0.1, 0.9), "1.0", "AB", (1 / 3, 2 / 3), "B", 0.123456789012345, Timings(1.5, 2.5, 4.0, 9, 3, 2))
+ANSWER = CloudAnswer("B", "B!", "big", 12.5, 9, 1)
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path) -> Store:
+    opened = Store(tmp_path / "home" / "edge-agent.db")
+    yield opened
+    opened.close()
+
+
+def test_facts_come_back_exactly(store: Store) -> None:
+    with store.transaction():
+        store.put_question(QUESTION)
+        reading_id = store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        answer_id = store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+    assert store.reading(QUESTION.fingerprint, "m", "p") == (reading_id, READING)
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (answer_id, ANSWER)
+    assert store.question(QUESTION.fingerprint) == QUESTION
+
+
+def test_fact_of_another_model_profile_cloud_or_prompt_is_not_this_one(store: Store) -> None:
+    with store.transaction():
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+    assert store.reading(QUESTION.fingerprint, "other", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "other") is None
+    assert store.cloud_answer(QUESTION.fingerprint, "small", "https://x", 1) is None
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://y", 1) is None
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 2) is None
+
+
+def test_failed_transaction_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.transaction():
+        store.put_question(QUESTION)
+        raise RuntimeError
+    assert store.rows("SELECT * FROM questions") == []
+
+
+def test_files_are_the_owners_alone(store: Store) -> None:
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    assert store.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_reopening_migrates_once(store: Store) -> None:
+    again = Store(store.path)
+    assert again.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\0" * 200, b"\0" * 4096])
+def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
+    path = tmp_path / "edge-agent.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="left as it is"):
+        Store(path)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_newer_schema_is_refused(store: Store) -> None:
+    with store.transaction() as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(StorageError, match="update edge-agent"):
+        Store(store.path)
+
+
+def test_offline_question_is_queued_once(store: Store) -> None:
+    outbox = Outbox(store)
+    with store.transaction():
+        store.put_question(QUESTION)
+        first = outbox.put(QUESTION, "letter")
+        assert outbox.put(QUESTION, "letter") == first
+    row = outbox.claim()
+    assert row and row.queue_id == first and outbox.claim() is None
+    with store.transaction():
+        assert outbox.put(QUESTION, "letter") == first  # joins even while it is being sent
+        outbox.settle(row)
+        assert outbox.put(QUESTION, "letter") != first  # answered: a new asker is a new row
+
+
+def test_failed_row_is_ready_again_with_its_error(store: Store) -> None:
+    outbox = Outbox(store)
+    with store.transaction():
+        store.put_question(QUESTION)
+        outbox.put(QUESTION, "letter")
+    for costs, attempts in [(False, 0), (True, 1)]:
+        row = outbox.claim()
+        assert row
+        outbox.fail(row, "no luck", costs)
+        (listed,) = outbox.list()
+        assert (listed.state, listed.attempts, listed.last_error) == ("ready", attempts, "no luck")
+
+
+def test_second_drainer_is_turned_away_and_a_dead_ones_rows_are_ready_again(store: Store) -> None:
+    outbox = Outbox(store)
+    with store.transaction():
+        store.put_question(QUESTION)
+        outbox.put(QUESTION, "letter")
+    with outbox.drainer():
+        outbox.claim()
+        other = Store(store.path)
+        with pytest.raises(StorageError, match="Another process"), Outbox(other).drainer():
+            pass
+        other.close()
+    with outbox.drainer():
+        assert outbox.list()[0].state == "ready"
+
+
+def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everything(tmp_path: pathlib.Path) -> None:
+    """SIGKILL between BEGIN and COMMIT loses the whole write; after COMMIT nothing."""
+    path = tmp_path / "edge-agent.db"
+    program = textwrap.dedent("""
+        import os, pathlib, signal, sys
+        from edge_agent.outbox import Outbox
+        from edge_agent.question import Question
+        from edge_agent.store import Store
+        store = Store(pathlib.Path(sys.argv[1]))
+        for number in range(2):
+            with store.transaction():
+                question = Question(f"Q{number}", ("a", "b"))
+                store.put_question(question)
+                Outbox(store).put(question, "letter")
+                if number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = Store(path)
+    assert [store.question(row.fingerprint).stem for row in Outbox(store).list()] == ["Q0"]
+    assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    store.close()
