@@ -1,0 +1,134 @@
+"""Where a setting comes from: flag, then environment, then `config.toml`, then the default.
+
+Owns the names of settings, the folders and their checks; knows nothing of what they are used for. Invariant: the
+cloud key comes from the environment alone and is never shown.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import platformdirs
+
+from edge_agent.errors import BadSetting
+
+POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
+DEFAULT_MODEL = "demo"
+
+# setting -> environment variable; config.toml has the same settings under their own names, except the key
+ENVIRONMENT = {
+    "model": "EDGE_AGENT_MODEL",
+    "tau": "EDGE_AGENT_TAU",
+    "policy": "EDGE_AGENT_POLICY",
+    "cloud_url": "EDGE_AGENT_CLOUD_URL",
+    "cloud_model": "EDGE_AGENT_CLOUD_MODEL",
+    "cloud_key": "EDGE_AGENT_CLOUD_KEY",
+}
+HOME = "EDGE_AGENT_HOME"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud."""
+
+    data_folder: pathlib.Path
+    config_file: pathlib.Path
+    model: str = DEFAULT_MODEL
+    tau: float | None = None
+    policy: str = POLICIES[0]
+    cloud_url: str | None = None
+    cloud_model: str = "default"
+    cloud_key: str | None = field(default=None, repr=False)
+
+    @property
+    def database(self) -> pathlib.Path:
+        """The one SQLite file."""
+        return self.data_folder / "edge-agent.db"
+
+
+def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `flags` (None values do not count), the environment and `config.toml`.
+
+    Raises `BadSetting` naming the value, where it came from, and what would be right.
+    """
+    environment = os.environ if environment is None else environment
+    data_folder, config_file = _folders(environment)
+    values: dict[str, Any] = {}
+    for name, value in _read_config(config_file).items():
+        values[name] = checked(name, value, f"{name} in {config_file}")
+    for name, variable in ENVIRONMENT.items():
+        if environment.get(variable):
+            values[name] = checked(name, environment[variable], variable)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = checked(name, value, f"--{name.replace('_', '-')}")
+    return Settings(data_folder, config_file, **values)
+
+
+def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path]:
+    if home := environment.get(HOME):
+        folder = pathlib.Path(home).expanduser()
+        return folder, folder / "config.toml"
+    dirs = platformdirs.PlatformDirs("edge-agent", appauthor=False)
+    return dirs.user_data_path, dirs.user_config_path / "config.toml"
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"The config file '{path}' is not valid TOML ({error}); correct it or remove it.") from error
+    except OSError as error:
+        raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}).") from error
+    if "cloud_key" in data:
+        variable = ENVIRONMENT["cloud_key"]
+        raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
+    known = {f.name for f in fields(Settings)} - {"data_folder", "config_file", "cloud_key"}
+    if unknown := sorted(set(data) - known):
+        raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
+    return data
+
+
+def checked(name: str, value: Any, source: str) -> Any:
+    """The value of a setting in its right type, or `BadSetting` naming `source`."""
+    check: Callable[[Any, str], Any] = _CHECKS.get(name, _text)
+    return check(value, source)
+
+
+def _text(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise BadSetting(f"{source} is {value!r}; give a text.")
+    return value
+
+
+def _tau(value: Any, source: str) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise BadSetting(f"{source} is {value!r}; give a number from 0 to 1.")
+    return number
+
+
+def _policy(value: Any, source: str) -> str:
+    if value not in POLICIES:
+        raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
+    return str(value)
+
+
+def _key(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise BadSetting(f"{source} has a character that no HTTP header can carry; check how it was copied.")
+    return value.strip()
+
+
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key}

@@ -1,0 +1,65 @@
+"""Where a setting comes from."""
+
+import pathlib
+
+import pytest
+
+from edge_agent.errors import BadSetting
+from edge_agent.settings import load
+
+
+def config(home: pathlib.Path, text: str) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(text)
+
+
+def test_flag_beats_environment_beats_file_beats_default(home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load().model, load().tau, load().policy) == ("demo", None, "prefer_local")
+    config(home, 'model = "file"\ntau = 0.25\npolicy = "only_local"\n')
+    assert (load().model, load().tau, load().policy) == ("file", 0.25, "only_local")
+    monkeypatch.setenv("EDGE_AGENT_MODEL", "environment")
+    monkeypatch.setenv("EDGE_AGENT_TAU", "0.5")
+    assert (load().model, load().tau) == ("environment", 0.5)
+    flagged = load({"model": "flag", "tau": None})
+    assert (flagged.model, flagged.tau) == ("flag", 0.5)
+
+
+def test_home_keeps_everything_in_one_folder(home: pathlib.Path) -> None:
+    assert load().database == home / "edge-agent.db"
+    assert load().config_file == home / "config.toml"
+
+
+def test_without_home_the_platforms_folders_are_used() -> None:
+    assert load(environment={}).database.name == "edge-agent.db"
+    assert load(environment={}).config_file.parent.name == "edge-agent"
+
+
+@pytest.mark.parametrize("value", ["7", "-0.1", "nan", "inf", "high", ""])
+def test_wrong_tau_is_refused_with_its_source(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_TAU", value)
+    if not value:
+        assert load().tau is None  # an empty variable is an unset one
+        return
+    with pytest.raises(BadSetting, match="EDGE_AGENT_TAU"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "text", ["tau = true", "tau = [1]", 'policy = "sometimes"', "model = 3", 'modle = "x"', "tau = ", 'cloud_key = "sk-secret-1"', "\xff"]
+)
+def test_wrong_config_file_is_refused(home: pathlib.Path, text: str) -> None:
+    config(home, "")
+    (home / "config.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadSetting) as caught:
+        load()
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_CLOUD_KEY", "sk-secret-2")
+    settings = load()
+    assert settings.cloud_key == "sk-secret-2" and "sk-secret-2" not in repr(settings)
+    monkeypatch.setenv("EDGE_AGENT_CLOUD_KEY", "sk-sécret-3")
+    with pytest.raises(BadSetting) as caught:
+        load()
+    assert "cret-3" not in str(caught.value)
