@@ -1,0 +1,288 @@
+"""Agent: asks, remembers, defers, drains - the one place where the rooms meet.
+
+Owns the order of a question's way and nothing else: what to do is `routing`'s, how to do it the other rooms'.
+Invariant: an answer is given even when it cannot be stored (`persisted` says so), and what is said to be queued is
+committed before the answer leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from edge_agent import catalog, routing
+from edge_agent import settings as settings_room
+from edge_agent.errors import CloudUnavailable, StorageError
+from edge_agent.outbox import Outbox, QueueRow
+from edge_agent.profile import Profile
+from edge_agent.question import Question
+from edge_agent.records import CloudAnswer, Decision, ModelFacts, Reading, Timings
+from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
+from edge_agent.store import Store
+
+if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
+    from edge_agent.cloud import CloudModel, CloudOutcome
+    from edge_agent.engine import LocalModel
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What one pass over the queue did; `stopped` says why it ended early, if it did."""
+
+    answered: int
+    failed: int
+    waiting: int
+    stopped: str | None
+
+
+@dataclass(slots=True)
+class _Facts:
+    """What is known of one question while it is decided; ids where the store already has a fact."""
+
+    question: Question
+    reading: Reading | None = None
+    reading_id: int | None = None
+    model_ran: bool = False
+    cloud: CloudAnswer | None = None
+    cloud_id: int | None = None
+    cloud_kind: CloudKind | None = None
+    cloud_called: bool = False
+
+
+class Agent:
+    """Answers questions on this device, and through the cloud where the device is not sure enough.
+
+    Build one with `Agent.open`; tests give the parts themselves. Use as a context manager, or `close`.
+    """
+
+    def __init__(
+        self,
+        model_path: pathlib.Path,
+        store: Store,
+        policy: PolicyName = PolicyName.PREFER_LOCAL,
+        tau: float | None = None,
+        cloud: CloudModel | None = None,
+        open_model: Callable[[pathlib.Path], LocalModel] | None = None,
+    ) -> None:
+        self.store, self.outbox, self.cloud = store, Outbox(store), cloud
+        self._model_path, self._open_model = model_path, open_model or _open_model
+        self._model: LocalModel | None = None
+        self.model = self._identify()
+        self.profile = Profile.from_json(self.model.profile)
+        self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
+
+    @classmethod
+    def open(cls, settings: settings_room.Settings | None = None, **flags: Any) -> Self:
+        """An agent by settings; keywords such as `model="demo"` or `tau=0.75` count as flags do.
+
+        Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
+        """
+        settings = settings or settings_room.load(flags)
+        cloud = None
+        if settings.cloud_url:
+            from edge_agent.cloud import CloudModel
+
+            cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
+        path = catalog.resolve(settings.model)
+        return cls(path, Store(settings.database), PolicyName(settings.policy), settings.tau, cloud)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model and close the database."""
+        if self._model:
+            self._model.close()
+        self.store.close()
+
+    def ask(self, question: Question, refresh: bool = False) -> Decision:
+        """Decide one question; `refresh` ignores what is remembered.
+
+        Raises `BadQuestion` if it does not fit, `CloudUnavailable` if the policy allows nothing but a cloud that
+        gives no answer. A failing database does not stop the answer.
+        """
+        started = time.perf_counter()
+        facts = _Facts(question) if refresh else self._recall(question)
+        circumstances = Circumstances(cloud_configured=self.cloud is not None)
+        planned = routing.plan(facts.reading, self.policy, circumstances)
+        if planned.step is Step.READ:
+            facts.reading, facts.model_ran = self._engine().read(question), True
+            planned = routing.plan(facts.reading, self.policy, circumstances)
+        error = None
+        if planned.step is Step.ASK_CLOUD:
+            error = self._ask_cloud(facts)
+        settled = routing.settle(planned, facts.cloud_kind)
+        if settled is None:
+            raise CloudUnavailable(f"The policy only_cloud allows no local answer, and {error}; choose another policy, or try later.")
+        return self._record(facts, circumstances, planned, settled, started)
+
+    def drain(self) -> Iterator[QueueRow | Drained]:
+        """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
+
+        Stops early when the cloud cannot be reached or accepts no more. Raises `CloudUnavailable` without a cloud.
+        """
+        cloud = self.cloud
+        if cloud is None:
+            raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
+        answered, failed, last, stopped = 0, 0, 0, None
+        with self.outbox.drainer():
+            while not stopped and (row := self.outbox.claim(after=last)):
+                last = row.queue_id
+                yield row
+                outcome = cloud.ask(self.store.question(row.fingerprint))
+                if outcome.answer:
+                    self._settle_row(row, cloud, outcome.answer)
+                    answered += 1
+                    continue
+                self.outbox.fail(row, outcome.error or outcome.kind, costs_attempt=outcome.kind not in _WHOLE_CLOUD)
+                failed += 1
+                stopped = outcome.error if outcome.kind in _WHOLE_CLOUD else None
+        waiting = sum(row.state == "ready" for row in self.outbox.list())
+        yield Drained(answered, failed, waiting, stopped)
+
+    def _recall(self, question: Question) -> _Facts:
+        facts = _Facts(question)
+        if found := self.store.reading(question.fingerprint, self.model.sha256, self.profile.sha256):
+            facts.reading_id, facts.reading = found
+        if self.cloud:
+            from edge_agent.cloud import PROMPT_VERSION
+
+            key = (question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
+            if answer := self.store.cloud_answer(*key):
+                facts.cloud_id, facts.cloud = answer
+        return facts
+
+    def _ask_cloud(self, facts: _Facts) -> str | None:
+        """Fill in the cloud's answer, from the store or the network; gives the error, if any."""
+        if facts.cloud:
+            facts.cloud_kind = CloudKind.ANSWERED
+            return None
+        if not self.cloud:
+            return "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
+        outcome: CloudOutcome = self.cloud.ask(facts.question)
+        facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
+        return outcome.error
+
+    def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
+        """Store the facts, the decision and the queue row in one transaction; give the decision."""
+        question, reading = facts.question, facts.reading
+        by_cloud = settled.route == "cloud"
+        answer = facts.cloud.letter if by_cloud and facts.cloud else reading.letter if reading else ""
+        recalled = not facts.model_ran and not facts.cloud_called
+        decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
+        try:
+            with self.store.transaction():
+                self.store.put_question(question)
+                queue_id = self._store_facts(facts, settled)
+                self.store.put_decision(
+                    {
+                        "decision_id": decision_id,
+                        "created_at": time.time(),
+                        "fingerprint": question.fingerprint,
+                        "rule_version": routing.RULE_VERSION,
+                        "policy": json.dumps(asdict(self.policy)),
+                        "circumstances": json.dumps(asdict(circumstances)),
+                        "reading_id": facts.reading_id,
+                        "cloud_answer_id": facts.cloud_id if by_cloud else None,
+                        "cloud_kind": facts.cloud_kind,
+                        "answer": answer,
+                        "route": settled.route,
+                        "reason": settled.reason,
+                        "cause": planned.cause,
+                        "score": planned.score,
+                        "deferred": planned.cause is not None,
+                        "recalled": recalled,
+                        "provisional": settled.provisional,
+                        "queue_id": queue_id,
+                    }
+                )
+        except StorageError:
+            queue_id, persisted = None, False
+        return Decision(
+            decision_id=decision_id,
+            answer=answer,
+            answer_text=question.options[question.letters.index(answer)],
+            confidence=reading.confidence if reading else None,
+            expected_confidence=reading.expected_confidence if reading else None,
+            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
+            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if reading else None,
+            format_mass=reading.format_mass if reading else None,
+            route=settled.route,
+            deferred=planned.cause is not None,
+            recalled=recalled,
+            provisional=settled.provisional,
+            reason=settled.reason.value,
+            cause=planned.cause.value if planned.cause else None,
+            readout=self.policy.readout,
+            score=planned.score,
+            tau=self.policy.tau,
+            policy=self.policy.name.value,
+            queue_id=queue_id,
+            model=self.model,
+            cloud=facts.cloud if by_cloud else None,
+            timings=_timings(facts, started),
+            persisted=persisted,
+        )
+
+    def _store_facts(self, facts: _Facts, settled: Settlement) -> int | None:
+        """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
+        question = facts.question
+        if facts.reading and facts.model_ran:
+            key = (question.fingerprint, self.model.sha256, self.profile.sha256)
+            facts.reading_id = self.store.put_reading(*key, facts.reading)
+        if self.cloud and facts.cloud and facts.cloud_called:
+            facts.cloud_id = self._put_cloud_answer(self.cloud, question.fingerprint, facts.cloud)
+        return self.outbox.put(question, "letter") if settled.queue else None
+
+    def _settle_row(self, row: QueueRow, cloud: CloudModel, answer: CloudAnswer) -> None:
+        """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
+        with self.store.transaction():
+            cloud_id = self._put_cloud_answer(cloud, row.fingerprint, answer)
+            self.outbox.settle(row)
+            self.store.end_provisional(row.queue_id, answer.letter, cloud_id)
+
+    def _put_cloud_answer(self, cloud: CloudModel, fingerprint: str, answer: CloudAnswer) -> int:
+        from edge_agent.cloud import PROMPT_VERSION
+
+        return self.store.put_cloud_answer(fingerprint, cloud.endpoint, PROMPT_VERSION, answer)
+
+    def _identify(self) -> ModelFacts:
+        """The model's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
+        if facts := self.store.model_facts(self._model_path):
+            return facts
+        facts = catalog.identify(self._model_path)
+        with self.store.transaction():
+            self.store.put_model_facts(self._model_path, facts)
+        return facts
+
+    def _engine(self) -> LocalModel:
+        if self._model is None:
+            self._model = self._open_model(self._model_path)
+        return self._model
+
+
+# Kinds that say something of the whole cloud rather than of one question: no attempt is spent, draining stops.
+_WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
+
+
+def _open_model(path: pathlib.Path) -> LocalModel:
+    from edge_agent.engine import LocalModel
+
+    return LocalModel(path)
+
+
+def _timings(facts: _Facts, started: float) -> Timings:
+    """The reading's own times when the model ran now; in all, what the caller waited."""
+    total_ms = round((time.perf_counter() - started) * 1000, 3)
+    if not (facts.reading and facts.model_ran):
+        return Timings(total_ms=total_ms)
+    return Timings(**{**asdict(facts.reading.timings), "total_ms": total_ms})

@@ -1,0 +1,179 @@
+"""The whole way of a question, with a model that says what the test wants and a real server, file and queue."""
+
+import os
+import pathlib
+from dataclasses import replace
+
+import pytest
+
+from edge_agent.agent import Agent, Drained
+from edge_agent.cloud import CloudModel
+from edge_agent.errors import CloudUnavailable, ModelRefused
+from edge_agent.question import Question
+from edge_agent.records import Reading, Timings
+from edge_agent.routing import PolicyName
+from edge_agent.store import Store
+from tests.conftest import DEMO, LoopbackCloud
+
+SURE = Reading(("0.0", "0.25", "0.5", "0.75", "1.0"), (0, 0, 0, 0, 1.0), "1.0", "ABC", (0.8, 0.1, 0.1), "A", 0.99, Timings(n_forward=2))
+UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
+
+
+class SpokenModel:
+    """A model that gives one reading and counts how often it was opened and run."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading, self.opened, self.ran = reading, 0, 0
+
+    def open(self, path: pathlib.Path) -> "SpokenModel":
+        self.opened += 1
+        return self
+
+    def read(self, question: Question) -> Reading:
+        self.ran += 1
+        return self.reading
+
+    def close(self) -> None:
+        pass
+
+
+def agent(home: pathlib.Path, model: SpokenModel, cloud: str | None = None, policy: str = "prefer_local", tau: float = 0.5) -> Agent:
+    client = CloudModel(cloud, "big", deadline_s=5) if cloud else None
+    return Agent(DEMO, Store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open)
+
+
+def test_sure_answer_is_kept_and_recalled_without_the_model(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(SURE), cloud.url) as first:
+        decision = first.ask(question)
+    assert (decision.answer, decision.answer_text, decision.route, decision.reason) == ("A", "18", "local", "confident")
+    assert not decision.deferred and not decision.recalled and decision.persisted
+    never = SpokenModel(UNSURE)
+    with agent(home, never, cloud.url) as second:
+        again = second.ask(question)
+    assert again.recalled and never.opened == 0 and cloud.requests == []
+    assert (again.answer, again.level_probs, again.format_mass) == (decision.answer, decision.level_probs, decision.format_mass)
+    assert again.decision_id != decision.decision_id and again.timings.n_forward == 0
+
+
+def test_unsure_question_reaches_the_cloud_once(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        decision = one.ask(question)
+        assert (decision.answer, decision.route, decision.deferred, decision.reason) == ("B", "cloud", True, "unsure")
+        assert decision.cloud and decision.cloud.model == "big" and decision.queue_id is None
+    cloud.stop()
+    with agent(home, SpokenModel(UNSURE), cloud.url) as two:
+        again = two.ask(question)
+    assert (again.answer, again.route, again.recalled) == ("B", "cloud", True)
+    assert len(cloud.requests) == 1
+
+
+def test_refresh_asks_anew(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        one.ask(question)
+        cloud.reply = lambda body: "C"
+        assert one.ask(question).answer == "B"
+        assert one.ask(question, refresh=True).answer == "C"
+        assert one.ask(question).answer == "C"
+
+
+def test_another_tau_replans_from_stored_facts(home: pathlib.Path, question: Question) -> None:
+    with agent(home, SpokenModel(UNSURE)) as strict:
+        assert strict.ask(question).provisional
+    never = SpokenModel(SURE)
+    with agent(home, never, tau=0.25) as lenient:
+        decision = lenient.ask(question)
+    assert decision.reason == "confident" and decision.recalled and never.opened == 0
+
+
+@pytest.mark.parametrize(("reply", "ending"), [("A", "upheld"), ("C", "overturned")])
+def test_offline_question_is_queued_once_and_settled_when_the_cloud_is_back(
+    home: pathlib.Path, question: Question, cloud: LoopbackCloud, reply: str, ending: str
+) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as offline:
+        decisions = [offline.ask(question) for _ in range(3)]
+        assert [(d.route, d.reason, d.cause, d.provisional) for d in decisions] == [("local", "offline", "unsure", True)] * 3
+        assert len({d.queue_id for d in decisions}) == 1
+        *_, drained = offline.drain()
+        assert isinstance(drained, Drained) and drained.waiting == 1 and drained.stopped
+        assert offline.outbox.list()[0].attempts == 0  # being offline costs no attempt
+    cloud.reply = lambda body: reply
+    with agent(home, SpokenModel(UNSURE), cloud.url) as online:
+        assert list(online.drain())[-1] == Drained(answered=1, failed=0, waiting=0, stopped=None)
+        rows = online.store.log(10)
+        assert [(r["ending"], r["answer"], r["final_answer"]) for r in rows] == [(ending, "A", reply)] * 3
+        assert online.ask(question).answer == reply
+    assert len(cloud.requests) == 1
+
+
+def test_queue_goes_on_behind_a_question_that_the_cloud_cannot_answer(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        for stem in ("first", "second", "third"):
+            one.ask(Question(stem, ("x", "y", "z")))
+    cloud.reply = lambda body: "no idea" if "second" in body["messages"][0]["content"] else "B"
+    with agent(home, SpokenModel(UNSURE), cloud.url) as two:
+        assert list(two.drain())[-1] == Drained(answered=2, failed=1, waiting=1, stopped=None)
+        states = [(row.state, row.attempts) for row in two.outbox.list()]
+    assert states == [("done", 1), ("ready", 1), ("done", 1)]
+
+
+def test_refused_key_stops_the_drain(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        for stem in ("first", "second"):
+            one.ask(Question(stem, ("x", "y", "z")))
+    cloud.status = 401
+    with agent(home, SpokenModel(UNSURE), cloud.url) as two:
+        *_, drained = two.drain()
+    assert drained.waiting == 2 and "key" in drained.stopped and len(cloud.requests) == 1
+
+
+def test_model_that_does_not_speak_the_format_is_deferred(home: pathlib.Path, question: Question) -> None:
+    with agent(home, SpokenModel(replace(SURE, format_mass=0.01))) as one:
+        decision = one.ask(question)
+    assert (decision.cause, decision.reason, decision.provisional) == ("no_confidence", "no_cloud", True)
+
+
+def test_only_cloud_without_an_answer_is_an_error_and_leaves_no_decision(home: pathlib.Path, question: Question) -> None:
+    for url in (None, "http://127.0.0.1:9/v1"):
+        model = SpokenModel(SURE)
+        with agent(home, model, url, policy="only_cloud") as one:
+            with pytest.raises(CloudUnavailable):
+                one.ask(question)
+            assert one.store.log(10) == [] and model.opened == 0
+
+
+def test_only_cloud_answers_without_loading_the_model(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    model = SpokenModel(SURE)
+    with agent(home, model, cloud.url, policy="only_cloud") as one:
+        decision = one.ask(question)
+    assert (decision.answer, decision.confidence, decision.level_probs, decision.reason) == ("B", None, None, "only_cloud")
+    assert model.opened == 0
+
+
+def test_prefer_cloud_keeps_both_answers(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(SURE), cloud.url, policy="prefer_cloud") as one:
+        decision = one.ask(question)
+    assert (decision.answer, decision.route, decision.cause, decision.confidence) == ("B", "cloud", "prefer_cloud", 1.0)
+
+
+def test_answer_comes_even_when_it_cannot_be_stored(home: pathlib.Path, question: Question) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        with one.store.transaction() as db:
+            db.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        decision = one.ask(question)
+        assert decision.answer == "A" and not decision.persisted
+        assert decision.queue_id is None and one.outbox.list() == []  # nothing is said to be queued that is not
+
+
+def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Same path, size, time and inode: what was recorded holds, even if the file could no longer be read."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(DEMO.read_bytes())
+    Agent(path, Store(home / "edge-agent.db")).close()
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"XXXX")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    Agent(path, Store(home / "edge-agent.db")).close()
+    os.utime(path)
+    with pytest.raises(ModelRefused):
+        Agent(path, Store(home / "edge-agent.db"))
