@@ -1,0 +1,279 @@
+"""`edge-agent`: arguments in, output and exit codes out; the only room that prints.
+
+Owns words and layout. Decides nothing. Invariant: data goes to stdout, everything else to stderr; a problem that a
+person can act on ends in one line and its exit code, never in a traceback. Heavy rooms are imported by the command
+that needs them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_agent import __version__, settings
+from edge_agent.errors import BadQuestion, BadSetting, EdgeAgentError
+from edge_agent.question import Question
+
+if TYPE_CHECKING:
+    from edge_agent.records import Decision
+
+EXIT_CODES = """\b
+Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
+65 bad input, 66 model missing or refused, 69 cloud unavailable under only_cloud,
+74 storage, 78 bad configuration, 130 interrupted."""
+
+_PROVISIONAL = {
+    "no_cloud": "no cloud is set up",
+    "offline": "the cloud cannot be reached",
+    "cloud_error": "the cloud gave no usable answer",
+}
+_BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
+
+
+def _tau(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
+    """A wrong threshold on the command line is a usage error (2), not a bad configuration (78)."""
+    try:
+        return None if value is None else float(settings.checked("tau", value, "tau"))
+    except BadSetting as error:
+        raise click.BadParameter(str(error)) from error
+
+
+class _Group(click.Group):
+    """Turns our own exceptions into one line on stderr and their exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeAgentError as error:
+            click.echo(f"edge-agent: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("edge-agent: interrupted", err=True)
+            ctx.exit(130)
+
+
+def _common(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every command that uses settings; they arrive as one `Settings` named `config`."""
+
+    @click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]")
+    @click.option("--cloud-url", help="Base URL of an OpenAI-compatible API; without it there is no cloud.")
+    @click.option("--cloud-model", help="The model to ask for there.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        flags = {name: arguments.pop(name) for name in ("model", "cloud_url", "cloud_model")}
+        flags |= {name: arguments.pop(name) for name in ("tau", "policy") if name in arguments}
+        command(config=settings.load(flags), **arguments)
+
+    return wrapped
+
+
+@click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edge-agent")
+def main() -> None:
+    """Small models that say how sure they are, on this device; a cloud for the rest.
+
+    Settings come from flags, then the environment (EDGE_AGENT_MODEL, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
+    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY), then config.toml. EDGE_AGENT_HOME keeps
+    everything in one folder.
+    """
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("text", required=False)
+@click.option("--option", "options", multiple=True, help="One option's text; give it once for each option.")
+@click.option("--tau", callback=_tau, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]")
+@click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]")
+@click.option("--refresh", is_flag=True, help="Ask anew, even if the answer is remembered.")
+@_common
+def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], refresh: bool, as_json: bool) -> None:
+    """Ask a multiple-choice question.
+
+    TEXT is the question and then one option a line ('A. ...', 'B. ...'), or '-' to read that from stdin, or the
+    question alone with --option for each option.
+    """
+    from edge_agent.agent import Agent
+
+    question = _question(text, options)
+    with Agent.open(config) as agent:
+        decision = agent.ask(question, refresh=refresh)
+    if as_json:
+        _print_json(decision.to_dict())
+    else:
+        _print_decision(decision)
+
+
+@main.group()
+def queue() -> None:
+    """Questions that wait for the cloud."""
+
+
+@queue.command("list")
+@_common
+def queue_list(config: settings.Settings, as_json: bool) -> None:
+    """List them, oldest first."""
+    from dataclasses import asdict
+
+    from edge_agent.outbox import Outbox
+    from edge_agent.store import Store
+
+    store = Store(config.database)
+    rows = [
+        {**asdict(row), "created_at": _iso(row.created_at), "question": store.question(row.fingerprint).stem}
+        for row in Outbox(store).list()
+    ]
+    store.close()
+    if as_json:
+        _print_json(rows)
+    elif not rows:
+        click.echo("Nothing was ever queued.")
+    else:
+        _print_table(rows, ("queue_id", "state", "attempts", "created_at", "question", "last_error"))
+
+
+@queue.command("drain")
+@_common
+def queue_drain(config: settings.Settings, as_json: bool) -> None:
+    """Send what waits to the cloud, once over the queue."""
+    from dataclasses import asdict
+
+    from edge_agent.agent import Agent, Drained
+
+    with Agent.open(config) as agent:
+        for step in agent.drain():
+            if not isinstance(step, Drained):
+                click.echo(f"asking the cloud: question {step.queue_id} ...", err=True)
+            elif as_json:
+                _print_json(asdict(step))
+            else:
+                click.echo(f"{step.answered} answered, {step.failed} failed, {step.waiting} still waiting.")
+                if step.stopped:
+                    click.echo(f"Stopped early: {step.stopped}. Drain again later.")
+
+
+@main.command()
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
+@_common
+def log(config: settings.Settings, limit: int, as_json: bool) -> None:
+    """Show the last decisions, newest first."""
+    from edge_agent.store import Store
+
+    store = Store(config.database)
+    rows = store.log(limit)
+    store.close()
+    for row in rows:
+        row["question"] = row.pop("stem")
+        for key in ("options", "policy", "circumstances"):
+            row[key] = json.loads(row[key])
+        for key in ("created_at", "ended_at"):
+            row[key] = _iso(row[key]) if row[key] else None
+        for key in ("deferred", "recalled", "provisional"):
+            row[key] = bool(row[key])
+    if as_json:
+        _print_json(rows)
+    elif not rows:
+        click.echo("No decisions yet; ask something with `edge-agent ask`.")
+    else:
+        for row in rows:
+            row["ending"] = row["ending"] or ("waiting" if row["provisional"] else "")
+            row["recalled"] = "yes" if row["recalled"] else ""
+        _print_table(rows, ("created_at", "question", "answer", "score", "route", "reason", "recalled", "ending"))
+
+
+@main.command()
+@_common
+def doctor(config: settings.Settings, as_json: bool) -> None:
+    """Check this installation: model, build, database, cloud settings."""
+    from dataclasses import asdict
+
+    from edge_agent import doctor as room
+
+    checks = room.examine(config)
+    if as_json:
+        _print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = click.style("ok ", fg="green") if check.exit_code == 0 else click.style("BAD", fg="red", bold=True)
+            _echo(f"{mark}  {check.name:<9} {check.detail}")
+    sys.exit(next((check.exit_code for check in checks if check.exit_code), 0))
+
+
+def _question(text: str | None, options: tuple[str, ...]) -> Question:
+    if text == "-":
+        try:
+            text = sys.stdin.buffer.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BadQuestion(f"The question on stdin is not UTF-8 (byte {error.start}); check its encoding.") from error
+    if text is None:
+        raise click.UsageError("Give a question, or '-' to read it from stdin.")
+    return Question(text, options) if options else Question.parse(text)
+
+
+def _print_decision(decision: Decision) -> None:
+    _echo(click.style(f"{decision.answer}. {decision.answer_text}", bold=True))
+    for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
+        _echo(f"   {name:<8}{text}")
+    if decision.queue_id is not None:
+        _echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it can be reached")
+    if not decision.persisted:
+        _echo(click.style(f"   {'lost':<8}the database refused to store this; see `edge-agent doctor`", fg="red"))
+
+
+def _sure(decision: Decision) -> str:
+    if decision.confidence is None:
+        return "not asked"
+    if decision.cause == "no_confidence":
+        return "unknown: the model does not say its confidence"
+    if decision.reason in _BY_POLICY:
+        return f"{decision.confidence:.0%} (the policy {decision.policy} decides without it)"
+    return f"{decision.score:.0%}, and {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
+
+
+def _source(decision: Decision) -> str:
+    where = "this device"
+    if decision.cloud:
+        where = f"the cloud ({decision.cloud.model})"
+    elif decision.provisional:
+        where = f"this device, provisionally: {_PROVISIONAL[decision.reason]}"
+    return f"{where}; remembered, nothing was run" if decision.recalled else where
+
+
+def _time(decision: Decision) -> str:
+    cloud = f", of which the cloud {decision.cloud.latency_ms:.0f} ms" if decision.cloud and not decision.recalled else ""
+    return f"{decision.timings.total_ms:.0f} ms{cloud}"
+
+
+def _model(decision: Decision) -> str:
+    return decision.model.name + (", a toy for trying things out" if decision.model.name.startswith("FogGen-demo") else "")
+
+
+def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    for number, line in enumerate([list(columns), *cells]):
+        shown = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        _echo(click.style(shown, bold=True) if number == 0 else shown)
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str("" if value is None else value).split())
+    return text if len(text) <= 48 else text[:47] + "…"
+
+
+def _print_json(data: object) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def _echo(text: str) -> None:
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

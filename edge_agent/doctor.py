@@ -1,0 +1,86 @@
+"""Checks an installation and says what is wrong in words that help.
+
+Owns the checks; runs no question. Invariant: examining changes nothing but to create a missing database, and shows
+no secret: of the key it says only whether there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent import __version__, catalog
+from edge_agent.errors import EdgeAgentError
+from edge_agent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at; `exit_code` 0 means fine."""
+
+    name: str
+    exit_code: int
+    detail: str
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order in which a problem is best looked for."""
+    looks: dict[str, Callable[[Settings], str]] = {
+        "version": _version, "settings": _settings, "build": _build, "model": _model, "database": _database, "cloud": _cloud,
+    }  # fmt: skip
+    return [_check(name, look, settings) for name, look in looks.items()]
+
+
+def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Check:
+    try:
+        return Check(name, 0, look(settings))
+    except EdgeAgentError as error:
+        return Check(name, error.exit_code, str(error))
+
+
+def _version(_: Settings) -> str:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"edge-agent {__version__}, Python {python}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
+
+
+def _settings(settings: Settings) -> str:
+    tau = "the model's" if settings.tau is None else settings.tau
+    found = "" if settings.config_file.exists() else " (not there)"
+    return f"policy {settings.policy}, tau {tau}, config {settings.config_file}{found}"
+
+
+def _build(_: Settings) -> str:
+    from edge_agent import engine
+
+    return f"llama.cpp with {', '.join(engine.cpu_features()) or 'no CPU extensions (a slow build)'}"
+
+
+def _model(settings: Settings) -> str:
+    path = catalog.resolve(settings.model)
+    facts = catalog.identify(path)
+    return f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
+
+
+def _database(settings: Settings) -> str:
+    from edge_agent.outbox import Outbox
+    from edge_agent.store import Store
+
+    store = Store(settings.database)
+    n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
+    n_waiting = sum(row.state != "done" for row in Outbox(store).list())
+    journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
+    store.close()
+    return f"{store.path}: {n_decisions} decisions, {n_waiting} waiting; SQLite {sqlite3.sqlite_version}, journal {journal}"
+
+
+def _cloud(settings: Settings) -> str:
+    if not settings.cloud_url:
+        return "none set up; unsure answers stay provisional (set EDGE_AGENT_CLOUD_URL to change that)"
+    from edge_agent.cloud import CloudModel
+
+    cloud = CloudModel(settings.cloud_url, settings.cloud_model)
+    return f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key"

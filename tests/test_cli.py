@@ -1,0 +1,172 @@
+"""`edge-agent` as people run it: a process of its own."""
+
+import json
+import os
+import pathlib
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import DEMO, LoopbackCloud
+
+CONTRACT = {
+    "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
+    "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
+    "timings", "persisted",
+}  # fmt: skip
+ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120, check=False)
+
+
+def ask(*more: str, **environment: str) -> dict:
+    done = run(*ASK, "--json", *more, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_ask_prints_the_object_of_the_contract_and_remembers_it() -> None:
+    first = ask()
+    assert set(first) == CONTRACT
+    assert set(first["timings"]) == {"prefill_ms", "decode_ms", "total_ms", "n_prompt_tokens", "n_cached_tokens", "n_forward"}
+    assert set(first["model"]) == {"name", "sha256", "quantization"} and first["model"]["quantization"] == "Q8_0"
+    assert list(first["level_probs"]) == ["0.0", "0.25", "0.5", "0.75", "1.0"] and list(first["answer_probs"]) == ["A", "B", "C"]
+    again = ask()
+    assert again["recalled"] and not first["recalled"]
+    same = CONTRACT - {"recalled", "decision_id", "timings"}
+    assert {key: again[key] for key in same} == {key: first[key] for key in same}
+
+
+def test_recall_does_not_load_llama() -> None:
+    ask()
+    program = (
+        "import sys\nfrom edge_agent.cli import main\n"
+        "try: main(sys.argv[1:], prog_name='edge-agent')\n"
+        "except SystemExit: print([m for m in ('llama_cpp', 'numpy', 'httpx') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *ASK], capture_output=True, text=True, check=False)
+    assert "remembered" in done.stdout and done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom edge_agent.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "print([m for m in ('llama_cpp', 'httpx', 'numpy', 'gguf', 'huggingface_hub', 'sqlite3') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["ask", ""], 65, "empty"),
+        (["ask", "Q"], 65, "no options"),
+        (["ask", "Q", "--option", "a"], 65, "one option"),
+        (["ask", "Q", *(x for i in range(27) for x in ("--option", str(i)))], 65, "27 options"),
+        (["ask", "word " * 3000, "--option", "a", "--option", "b"], 65, "shorten"),
+        ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
+        ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
+        ([*ASK, "--model", "foggen"], 66, "python -m convert"),
+        ([*ASK, "--model", "README.md"], 66, "no GGUF"),
+        ([*ASK, "--cloud-url", "htp:/cloud"], 78, "htp:/cloud"),
+        ([*ASK, "--policy", "only_cloud"], 69, "only_cloud"),
+        ([*ASK, "--tau", "7"], 2, "0 to 1"),
+        ([*ASK, "--tau", "nan"], 2, "0 to 1"),
+        ([*ASK, "--policy", "never"], 2, "policy"),
+        (["ask"], 2, "question"),
+        (["queue", "drain"], 69, "EDGE_AGENT_CLOUD_URL"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], code: int, words: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == code and words in done.stderr
+    assert done.stdout == "" and "Traceback" not in done.stderr
+    if code != 2:  # a usage error shows the usage as well
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_wrong_setting_is_78() -> None:
+    done = run(*ASK, EDGE_AGENT_TAU="7")
+    assert done.returncode == 78 and "EDGE_AGENT_TAU" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_truncated_model_is_66(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "cut.gguf"
+    file.write_bytes(DEMO.read_bytes()[:2_000_000])
+    done = run(*ASK, "--model", str(file))
+    assert done.returncode == 66 and "truncated" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "sqlite"])
+def test_database_of_somebody_else_is_74_and_untouched(home: pathlib.Path, kind: str) -> None:
+    home.mkdir()
+    path = home / "edge-agent.db"
+    if kind == "text":
+        path.write_text("shopping list")
+    else:
+        other = sqlite3.connect(path)
+        other.execute("CREATE TABLE theirs (x)")
+        other.close()
+    before = path.read_bytes()
+    for command in (ASK, ("queue", "list"), ("log",)):
+        done = run(*command)
+        assert done.returncode == 74 and len(done.stderr.splitlines()) == 1
+    assert path.read_bytes() == before and [p.name for p in home.iterdir()] == ["edge-agent.db"]
+
+
+def test_unreachable_cloud_is_a_provisional_success() -> None:
+    decision = ask("--policy", "prefer_cloud", "--cloud-url", "http://127.0.0.1:9")
+    assert (decision["provisional"], decision["reason"], decision["queue_id"]) == (True, "offline", 1)
+    rows = json.loads(run("queue", "list", "--json").stdout)
+    assert [(row["queue_id"], row["state"], row["attempts"], row["last_error"]) for row in rows] == [(1, "ready", 0, None)]
+    assert "created_at" in rows[0]
+
+
+def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
+    ask("--policy", "prefer_cloud")
+    done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
+    assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None}
+    (entry,) = json.loads(run("log", "--json").stdout)
+    assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
+
+
+def test_question_comes_from_stdin() -> None:
+    done = run("ask", "-", "--json", stdin="What is 2 + 2?\nA. 4\nB. 5\n")
+    assert done.returncode == 0 and set(json.loads(done.stdout)["answer_probs"]) == {"A", "B"}
+
+
+def test_key_is_nowhere(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    secret = "sk-canary-4711"
+    environment = {"EDGE_AGENT_CLOUD_KEY": secret, "EDGE_AGENT_CLOUD_URL": cloud.url}
+    for status in (200, 401):
+        cloud.status = status
+        for command in ([*ASK, "--policy", "prefer_cloud", "--refresh"], ["queue", "drain"], ["doctor", "--json"], ["log", "--json"]):
+            done = run(*command, **environment)
+            assert secret not in done.stdout + done.stderr
+    assert cloud.requests[0]["headers"]["Authorization"] == f"Bearer {secret}"
+    assert all(secret.encode() not in file.read_bytes() for file in home.rglob("*") if file.is_file())
+
+
+def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> None:
+    checks = json.loads(run("doctor", "--json").stdout)
+    assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "cloud"]
+    assert all(check["exit_code"] == 0 for check in checks)
+    done = run("doctor", "--model", "/nowhere.gguf")
+    assert done.returncode == 66 and "BAD" in done.stdout
+
+
+def test_answer_for_people_says_how_sure_where_from_and_how_long() -> None:
+    done = run(*ASK, "--tau", "0")
+    assert done.returncode == 0 and done.stderr == ""
+    for word in ("sure", "from", "time", "model", "FogGen-demo"):
+        assert word in done.stdout
+    assert "\x1b[" not in done.stdout
