@@ -1,0 +1,5 @@
+"""The workshop: a checkpoint in safetensors, with or without LoRA adapters, becomes a GGUF. No torch.
+
+Runs from a checkout: `python -m convert SRC [--adapter DIR]... --quants Q8_0,Q4_K_M --out DIR`. Needs the `convert`
+extra (gguf). The runtime never imports it.
+"""

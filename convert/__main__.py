@@ -1,0 +1,47 @@
+"""`python -m convert`: arguments in, files and a list of them out."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+import click
+
+from convert.export import export
+from edge_agent.errors import EdgeAgentError
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=pathlib.Path))
+@click.option(
+    "--adapter", "adapters", multiple=True, type=click.Path(path_type=pathlib.Path), help="A LoRA folder; several are merged in order."
+)
+@click.option("--quants", default="Q8_0", show_default=True, help="llama.cpp's names, separated by commas.")
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="Where the files go.")
+@click.option("--name", help="What the files are called before the quantization.  [default: the folder's name]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def main(source: pathlib.Path, adapters: tuple[pathlib.Path, ...], quants: str, out: pathlib.Path, name: str | None, as_json: bool) -> None:
+    """Make GGUF files of the transformers checkpoint in the folder SOURCE, with LoRA adapters merged in."""
+    try:
+        quantizations = [part.strip() for part in quants.split(",") if part.strip()]
+        written = export(source, adapters, quantizations, out, name, lambda step: click.echo(f"{step} ...", err=True))
+    except EdgeAgentError as error:
+        click.echo(f"convert: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("convert: interrupted; nothing unfinished was left behind", err=True)
+        sys.exit(130)
+    for file in written:
+        for line in file.fallbacks:
+            click.echo(f"{file.path.name}: {line}", err=True)
+    rows = [{"path": str(file.path), "quantization": file.quantization, "sha256": file.sha256, "bytes": file.bytes} for file in written]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        for row in rows:
+            click.echo(f"{row['path']}  {row['bytes']:,} bytes  sha256 {row['sha256']}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m convert")

@@ -1,0 +1,113 @@
+"""Reads a transformers checkpoint folder: its configuration and, one at a time, its tensors.
+
+Owns safetensors (bf16, f16, f32; one file or sharded with an index). Never holds more than one tensor. Invariant:
+every offset is checked against the file's true size before a byte is read, and a shard's name never leaves the folder.
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent.errors import ConvertError
+
+Array = npt.NDArray[np.float32]
+
+_DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_MAX_JSON_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where one tensor lies; `load` reads it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: pathlib.Path
+    offset: int
+
+    def load(self) -> Array:
+        """The tensor as float32, exactly (bf16 and f16 both fit)."""
+        n = math.prod(self.shape)
+        kinds: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+        raw = np.fromfile(self.path, dtype=kinds[self.dtype], count=n, offset=self.offset)
+        if raw.size != n:
+            raise ConvertError(f"The file '{self.path}' ends inside the tensor '{self.name}'; download it again.")
+        if self.dtype == "BF16":
+            raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return raw.astype(np.float32, copy=False).reshape(self.shape)
+
+
+def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:
+    """All tensors of `folder` by name: `STEM.safetensors`, or the shards of `STEM.safetensors.index.json`."""
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise ConvertError(f"The file '{index}' has no weight_map; download it again.")
+        files = sorted({_inside(folder, name) for name in names.values()})
+    else:
+        files = [folder / f"{stem}.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= {tensor.name: tensor for tensor in _read_header(file)}
+    return tensors
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object from a file; raises `ConvertError`."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ConvertError(f"The file '{path}' is too large to be what it should be; check the folder.")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConvertError(f"There is no file '{path}'; give a folder with a transformers checkpoint.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConvertError(f"The file '{path}' cannot be read as JSON ({error}); download it again.") from error
+    if not isinstance(data, dict):
+        raise ConvertError(f"The file '{path}' holds no JSON object; download it again.")
+    return data
+
+
+def _read_header(path: pathlib.Path) -> Iterator[Tensor]:
+    damaged = ConvertError(f"The file '{path}' is no intact safetensors file; download it again.")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
+                raise damaged
+            header = json.loads(file.read(length))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                yield _tensor(path, size - 8 - length, 8 + length, name, entry)
+    except FileNotFoundError as error:
+        raise ConvertError(f"There is no file '{path}'; only safetensors are read, so convert other weights first.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged from error
+
+
+def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry: dict[str, Any]) -> Tensor:
+    dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if dtype not in _DTYPES:
+        raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype}; only F32, F16 and BF16 can be converted.")
+    whole = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+    if not whole or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
+        raise ValueError(name)
+    return Tensor(name, dtype, shape, path, data_at + begin)
+
+
+def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    if pathlib.PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
+        raise ConvertError(f"The index in '{folder}' names the shard {name!r}, which is no plain file name; refused.")
+    return folder / name

@@ -1,0 +1,211 @@
+"""The workshop: base + adapter to GGUF, and what it refuses."""
+
+import json
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+
+import gguf
+import numpy as np
+import pytest
+
+from convert import lora
+from convert.checkpoint import read_tensors
+from convert.export import export
+from edge_agent.engine import LocalModel
+from edge_agent.errors import ConvertError
+from edge_agent.gguf_check import read_header
+from edge_agent.profile import default_profile, from_metadata
+from edge_agent.question import Question
+from models.recipe.bank import draw_many
+from tests.conftest import DEMO, ROOT
+
+BASE, ADAPTER = ROOT / "models" / "demo" / "base", ROOT / "models" / "demo" / "adapter"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    out = tmp_path_factory.mktemp("gguf")
+    return {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", "BF16", "Q8_0", "Q4_K_M"], out, "demo")}
+
+
+@pytest.fixture
+def copy(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of base and adapter that a test may break."""
+    shutil.copytree(BASE, tmp_path / "base")
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    return tmp_path
+
+
+def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+    header, data = {}, b""
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
+        data += array.astype("<f4").tobytes()
+    head = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head + data)
+
+
+def test_committed_model_is_what_convert_makes_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
+    """Every tensor of the file in the repository is made again, to the byte."""
+    ours, committed = gguf.GGUFReader(exported["Q8_0"]), gguf.GGUFReader(DEMO)
+    assert [t.name for t in ours.tensors] == [t.name for t in committed.tensors]
+    assert all(a.data.tobytes() == b.data.tobytes() for a, b in zip(ours.tensors, committed.tensors, strict=True))
+
+
+def test_command_line_lists_what_it_wrote(tmp_path: pathlib.Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "convert",
+        str(BASE),
+        "--adapter",
+        str(ADAPTER),
+        "--quants",
+        "Q8_0,Q4_K_M",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    rows = json.loads(done.stdout)
+    assert [pathlib.Path(row["path"]).name for row in rows] == ["base-Q8_0.gguf", "base-Q4_K_M.gguf"]
+    assert all(pathlib.Path(row["path"]).stat().st_size == row["bytes"] and len(row["sha256"]) == 64 for row in rows)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base-Q4_K_M.gguf", "base-Q8_0.gguf"]  # nothing else is left
+
+
+def test_every_level_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
+    for name, path in exported.items():
+        assert read_header(path).quantization == name
+        with LocalModel(path) as model:
+            assert model.read(question).letter in "ABC"
+
+
+def test_file_says_how_it_is_to_be_asked(exported: dict[str, pathlib.Path]) -> None:
+    assert from_metadata(read_header(exported["Q8_0"]).metadata) == default_profile("qwen3")
+
+
+def test_tokenizer_and_template_are_carried_over(exported: dict[str, pathlib.Path]) -> None:
+    metadata = read_header(exported["Q8_0"]).metadata
+    assert metadata["tokenizer.chat_template"] == (BASE / "chat_template.jinja").read_text()
+    assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.pre"] == "qwen2"
+
+
+def test_merge_is_exact_in_float32(exported: dict[str, pathlib.Path]) -> None:
+    """W + (alpha / rank) * B @ A, against a float64 reference."""
+    tensors = read_tensors(BASE)
+    adapter = lora.open_adapter(ADAPTER, tensors)
+    merged = {t.name: t.data for t in gguf.GGUFReader(exported["F32"]).tensors}
+    config = json.loads((ADAPTER / "adapter_config.json").read_text())
+    assert adapter.scale == config["lora_alpha"] / config["r"] == 2
+    assert len(adapter.pairs) == 5 * 7
+    a, b = (t.load().astype(np.float64) for t in adapter.pairs["model.layers.3.mlp.down_proj"])
+    expected = tensors["model.layers.3.mlp.down_proj.weight"].load() + 2 * (b @ a)
+    assert np.abs(merged["blk.3.ffn_down.weight"] - expected).max() < 1e-6
+    assert not np.array_equal(merged["blk.3.ffn_down.weight"], tensors["model.layers.3.mlp.down_proj.weight"].load())
+
+
+def test_checkpoint_from_before_any_confidence_line_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
+    """The base alone speaks no confidence on nearly all questions; the demo model on almost all."""
+    file = export(BASE, [], ["Q8_0"], tmp_path)[0]
+    questions = [Question(item.stem, item.options) for item in draw_many(5, 100, "test")]
+    with LocalModel(file.path) as base:
+        silent = sum(base.read(q).format_mass < base.profile.format_mass_min for q in questions)
+    spoken = sum(demo_model.read(q).format_mass >= demo_model.profile.format_mass_min for q in questions)
+    assert silent >= 95 and spoken >= 99
+
+
+def test_duplicate_of_a_tied_head_is_left_out_and_another_head_is_refused(copy: pathlib.Path) -> None:
+    tensors = {name: tensor.load() for name, tensor in read_tensors(BASE).items()}
+    embedding = tensors["model.embed_tokens.weight"]
+    write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding})
+    file = export(copy / "base", [], ["F32"], copy / "out")[0]
+    assert read_header(file.path).n_tensors == 57
+    write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding + 1})
+    with pytest.raises(ConvertError, match="tied"):
+        export(copy / "base", [], ["F32"], copy / "out2")
+    assert not (copy / "out2").exists()
+
+
+def test_sharded_checkpoint_is_the_same(copy: pathlib.Path, exported: dict[str, pathlib.Path]) -> None:
+    tensors = {name: tensor.load() for name, tensor in read_tensors(BASE).items()}
+    names = list(tensors)
+    parts = {"model-1.safetensors": names[:20], "model-2.safetensors": names[20:]}
+    for part, held in parts.items():
+        write_safetensors(copy / "base" / part, {name: tensors[name] for name in held})
+    (copy / "base" / "model.safetensors").unlink()
+    index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+    (copy / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
+    file = export(copy / "base", [copy / "adapter"], ["Q8_0"], copy / "out")[0]
+    a, b = (sorted((t.name, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors) for path in (file.path, exported["Q8_0"]))
+    assert a == b
+
+
+def edit(path: pathlib.Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def swap_adapter(copy: pathlib.Path) -> None:
+    """An adapter of another base: one matrix with another width."""
+    tensors = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()}
+    name = next(n for n in tensors if "layers.2.self_attn.q_proj.lora_A" in n)
+    write_safetensors(copy / "adapter" / "adapter_model.safetensors", {**tensors, name: np.zeros((16, 320), np.float32)})
+
+
+def rename_tensor(copy: pathlib.Path) -> None:
+    write_safetensors(
+        copy / "base" / "model.safetensors", {"model.embed_tokens.weight": np.zeros((1024, 256)), "other.weight": np.zeros((2, 2))}
+    )
+
+
+BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
+    ("adapter of another base", swap_adapter, r"model\.layers\.2\.self_attn\.q_proj\.weight.*\[256, 16\].*\[16, 320\].*\[256, 256\]"),
+    ("DoRA", lambda c: edit(c / "adapter" / "adapter_config.json", use_dora=True), "use_dora"),
+    ("not LoRA", lambda c: edit(c / "adapter" / "adapter_config.json", peft_type="IA3"), "IA3"),
+    ("no rank", lambda c: edit(c / "adapter" / "adapter_config.json", r=0), "r = 0"),
+    ("no adapter config", lambda c: (c / "adapter" / "adapter_config.json").unlink(), "adapter_config.json"),
+    ("pickle", lambda c: (c / "adapter" / "adapter_model.safetensors").rename(c / "adapter" / "adapter_model.bin"), "only safetensors"),
+    ("other architecture", lambda c: edit(c / "base" / "config.json", architectures=["LlamaForCausalLM"]), "LlamaForCausalLM"),
+    ("sliding window", lambda c: edit(c / "base" / "config.json", use_sliding_window=True), "sliding window"),
+    ("missing number", lambda c: edit(c / "base" / "config.json", head_dim="64"), "head_dim"),
+    ("no JSON", lambda c: (c / "base" / "config.json").write_text("{"), "JSON"),
+    ("tensor without a place", rename_tensor, "other.weight"),
+    ("truncated", lambda c: (c / "base" / "model.safetensors").write_bytes((c / "base" / "model.safetensors").read_bytes()[:-1]), "intact"),
+    ("no weights", lambda c: (c / "base" / "model.safetensors").unlink(), "model.safetensors"),
+    ("header that lies", lambda c: (c / "base" / "model.safetensors").write_bytes(b"\xff" * 64), "intact"),
+    (
+        "shard outside",
+        lambda c: (c / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../x.safetensors"}}'),
+        "plain file name",
+    ),
+    (
+        "resized vocabulary",
+        lambda c: edit(c / "base" / "tokenizer.json", added_tokens=[{"content": "x", "id": 5000, "special": True}]),
+        "5000",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), [b[1:] for b in BREAKAGES], ids=[b[0] for b in BREAKAGES])
+def test_what_cannot_be_converted_is_refused_and_leaves_nothing(
+    copy: pathlib.Path, damage: Callable[[pathlib.Path], object], words: str
+) -> None:
+    damage(copy)
+    with pytest.raises(ConvertError, match=words) as caught:
+        export(copy / "base", [copy / "adapter"], ["F32"], copy / "out")
+    assert "\n" not in str(caught.value)
+    assert not (copy / "out").exists() or list((copy / "out").iterdir()) == []
+
+
+def test_unknown_quantization_is_refused_before_any_work(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConvertError, match="Q5_X"):
+        export(BASE, [], ["Q8_0", "Q5_X"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line_ends_in_one_line_on_bad_input(tmp_path: pathlib.Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "convert", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 65 and len(done.stderr.splitlines()) == 1 and done.stdout == ""
