@@ -1,0 +1,8 @@
+"""Procedurally generated multiple-choice questions in FogGen's seven domains, with a held-out split.
+
+Needs nothing but Python. `draw` gives questions; `python -m models.recipe.bank` writes them as JSONL.
+"""
+
+from models.recipe.bank.draw import DOMAINS, Item, draw, draw_many, held_out
+
+__all__ = ["DOMAINS", "Item", "draw", "draw_many", "held_out"]
