@@ -1,0 +1,35 @@
+#!/bin/sh
+# The main job in three questions, on the bundled demo model, without a network and without a cloud.
+# Everything it stores goes to a folder of its own (.demo), so your own decisions are not touched.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH"
+EDGE_AGENT_HOME="$PWD/.demo"
+export PATH EDGE_AGENT_HOME
+unset EDGE_AGENT_MODEL EDGE_AGENT_TAU EDGE_AGENT_POLICY EDGE_AGENT_CLOUD_URL EDGE_AGENT_CLOUD_MODEL EDGE_AGENT_CLOUD_KEY
+rm -rf "$EDGE_AGENT_HOME"
+
+say() { printf '\n%s\n' "$1"; }
+ask() {
+    printf '\n  $ edge-agent ask'
+    printf " '%s'" "$1"
+    for option in "$2" "$3" "$4"; do printf " --option '%s'" "$option"; done
+    printf '\n\n'
+    edge-agent ask "$1" --option "$2" --option "$3" --option "$4"
+}
+
+say '1. A question that the device is sure about: the answer is kept.'
+ask 'What is 12 + 7?' 18 19 24
+
+say '2. One that it is not sure about: it would go to a cloud model. None is set up, so the answer is provisional and the question waits in a queue.'
+ask 'What is the kinetic energy of 14 kg at 9 m/s?' '562 J' '567 J' '571 J'
+
+say '3. The first one again: remembered, the model is not even loaded.'
+ask 'What is 12 + 7?' 18 19 24
+
+say 'What was decided so far:'
+printf '\n  $ edge-agent log\n\n'
+edge-agent log
+printf '\n  $ edge-agent queue list\n\n'
+edge-agent queue list
+say 'The answers come from a 4 M-parameter demo model that this repository trained itself: it shows the way of a question, not what a FogGen model knows.'
