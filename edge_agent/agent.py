@@ -7,6 +7,7 @@ committed before the answer leaves.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import time
@@ -90,7 +91,12 @@ class Agent:
 
             cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
         path = catalog.resolve(settings.model)
-        return cls(path, Store(settings.database), PolicyName(settings.policy), settings.tau, cloud)
+        store = Store(settings.database)
+        try:
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud)
+        except BaseException:
+            store.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -260,8 +266,9 @@ class Agent:
         if facts := self.store.model_facts(self._model_path):
             return facts
         facts = catalog.identify(self._model_path)
-        with self.store.transaction():
-            self.store.put_model_facts(self._model_path, facts)
+        with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
+            with self.store.transaction():
+                self.store.put_model_facts(self._model_path, facts)
         return facts
 
     def _engine(self) -> LocalModel:

@@ -59,20 +59,32 @@ class _Group(click.Group):
             ctx.exit(130)
 
 
-def _common(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every command that uses settings; they arrive as one `Settings` named `config`."""
+_SETTINGS = {
+    "model": click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]"),
+    "tau": click.option(
+        "--tau", callback=_tau, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]"
+    ),
+    "policy": click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]"),
+    "cloud_url": click.option("--cloud-url", help="Base URL of an OpenAI-compatible API; without it there is no cloud."),
+    "cloud_model": click.option("--cloud-model", help="The model to ask for there."),
+}
 
-    @click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]")
-    @click.option("--cloud-url", help="Base URL of an OpenAI-compatible API; without it there is no cloud.")
-    @click.option("--cloud-model", help="The model to ask for there.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-    @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
-        flags = {name: arguments.pop(name) for name in ("model", "cloud_url", "cloud_model")}
-        flags |= {name: arguments.pop(name) for name in ("tau", "policy") if name in arguments}
-        command(config=settings.load(flags), **arguments)
 
-    return wrapped
+def _with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these settings and --json; they arrive as `config` and `as_json`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+        @functools.wraps(command)
+        def wrapped(**arguments: Any) -> None:
+            flags = {name: arguments.pop(name) for name in names}
+            command(config=settings.load(flags), **arguments)
+
+        for name in reversed(names):
+            wrapped = _SETTINGS[name](wrapped)
+        return wrapped
+
+    return decorate
 
 
 @click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,10 +101,8 @@ def main() -> None:
 @main.command(epilog=EXIT_CODES)
 @click.argument("text", required=False)
 @click.option("--option", "options", multiple=True, help="One option's text; give it once for each option.")
-@click.option("--tau", callback=_tau, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]")
-@click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]")
 @click.option("--refresh", is_flag=True, help="Ask anew, even if the answer is remembered.")
-@_common
+@_with_settings("tau", "policy", "model", "cloud_url", "cloud_model")
 def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], refresh: bool, as_json: bool) -> None:
     """Ask a multiple-choice question.
 
@@ -116,7 +126,7 @@ def queue() -> None:
 
 
 @queue.command("list")
-@_common
+@_with_settings()
 def queue_list(config: settings.Settings, as_json: bool) -> None:
     """List them, oldest first."""
     from dataclasses import asdict
@@ -124,12 +134,11 @@ def queue_list(config: settings.Settings, as_json: bool) -> None:
     from edge_agent.outbox import Outbox
     from edge_agent.store import Store
 
-    store = Store(config.database)
-    rows = [
-        {**asdict(row), "created_at": _iso(row.created_at), "question": store.question(row.fingerprint).stem}
-        for row in Outbox(store).list()
-    ]
-    store.close()
+    with Store(config.database) as store:
+        rows = [
+            {**asdict(row), "created_at": _iso(row.created_at), "question": store.question(row.fingerprint).stem}
+            for row in Outbox(store).list()
+        ]
     if as_json:
         _print_json(rows)
     elif not rows:
@@ -139,7 +148,7 @@ def queue_list(config: settings.Settings, as_json: bool) -> None:
 
 
 @queue.command("drain")
-@_common
+@_with_settings("model", "cloud_url", "cloud_model")
 def queue_drain(config: settings.Settings, as_json: bool) -> None:
     """Send what waits to the cloud, once over the queue."""
     from dataclasses import asdict
@@ -160,14 +169,13 @@ def queue_drain(config: settings.Settings, as_json: bool) -> None:
 
 @main.command()
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
-@_common
+@_with_settings()
 def log(config: settings.Settings, limit: int, as_json: bool) -> None:
     """Show the last decisions, newest first."""
     from edge_agent.store import Store
 
-    store = Store(config.database)
-    rows = store.log(limit)
-    store.close()
+    with Store(config.database) as store:
+        rows = store.log(limit)
     for row in rows:
         row["question"] = row.pop("stem")
         for key in ("options", "policy", "circumstances"):
@@ -188,7 +196,7 @@ def log(config: settings.Settings, limit: int, as_json: bool) -> None:
 
 
 @main.command()
-@_common
+@_with_settings("model", "cloud_url", "cloud_model")
 def doctor(config: settings.Settings, as_json: bool) -> None:
     """Check this installation: model, build, database, cloud settings."""
     from dataclasses import asdict

@@ -69,11 +69,10 @@ def _database(settings: Settings) -> str:
     from edge_agent.outbox import Outbox
     from edge_agent.store import Store
 
-    store = Store(settings.database)
-    n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
-    n_waiting = sum(row.state != "done" for row in Outbox(store).list())
-    journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
-    store.close()
+    with Store(settings.database) as store:
+        n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
+        n_waiting = sum(row.state != "done" for row in Outbox(store).list())
+        journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
     return f"{store.path}: {n_decisions} decisions, {n_waiting} waiting; SQLite {sqlite3.sqlite_version}, journal {journal}"
 
 

@@ -278,11 +278,16 @@ def _constrained_argmax(sampler: Any, logits: Logits) -> int:
 
 def _context_params(n_ctx: int, n_threads: int | None) -> Any:
     params = llama_cpp.llama_context_default_params()
-    threads = n_threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = n_threads or _available_cpus()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, N_BATCH, N_BATCH, 1
     params.n_threads = params.n_threads_batch = threads
     params.n_outputs_max = 32  # a reading looks at a few positions: room for the logits of all would be 300 MB
     return params
+
+
+def _available_cpus() -> int:
+    """CPUs that this process may use (a container or `taskset` may leave it fewer than there are)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_features() -> list[str]:

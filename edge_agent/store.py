@@ -11,15 +11,15 @@ can corrupt a WAL database that two connections checkpoint at once, so WAL is us
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 from edge_agent.errors import StorageError
 from edge_agent.question import Question
@@ -66,28 +66,36 @@ MIGRATIONS = (
 
 
 class Store:
-    """An open database; close it when done. Raises `StorageError` when it cannot be used."""
+    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _refuse_foreign(path)
-            if not path.exists():
+        with contextlib.ExitStack() as undo:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _refuse_foreign(path)
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.row_factory = sqlite3.Row
-            self._configure()
-            self._migrate()  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
-            self._db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"The database '{path}' cannot be used ({error}); check the folder and its space.") from error
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                undo.callback(self._db.close)
+                self._db.row_factory = sqlite3.Row
+                self._configure()
+                self._migrate()  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
+                self._db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
+            except (sqlite3.Error, OSError) as error:
+                raise StorageError(f"The database '{path}' cannot be used ({error}); check the folder and its space.") from error
+            undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
 

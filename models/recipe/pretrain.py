@@ -16,6 +16,7 @@ import pathlib
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -30,7 +31,6 @@ BATCH_TOKENS = 2048
 POOL = 512  # sequences drawn at once and sorted by length, so that a batch carries little padding
 LR_MUON, LR_ADAMW = 3e-3, 1.5e-3
 PROBE_WEIGHT = 1.0
-COPYING_UNTIL = 0.045  # share of the run in which hardly anything else is shown: without it, letters stay at chance
 
 
 def config(vocabulary_size: int) -> Qwen3Config:
@@ -43,27 +43,42 @@ def config(vocabulary_size: int) -> Qwen3Config:
     )  # fmt: skip
 
 
-def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
-    """Training texts at `progress` (0 to 1): first how letters work (copying), then mostly open questions - five fit
-    where one with options does - and then options, ever more of them in FogGen's prompt.
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is shown at one moment of the training: shares of sequences, and how far off wrong numbers lie."""
+
+    open: float  # open questions without options: five fit where one with options does
+    wrapped: float  # of those with options, the share in FogGen's prompt
+    copying: float  # of those with options, the share that asks for nothing but a copy
+    widen: float
+
+
+def mix(progress: float) -> Mix:
+    """The curriculum: how letters work, then facts and arithmetic from open questions, then options.
+
+    Letters are learned within 100 steps of nothing but copying, at the very start; later they are not, and they are
+    forgotten unless copying goes on. Arithmetic is learned from open questions, and hardly from letters alone.
     """
-    share_open = 0.0 if progress < COPYING_UNTIL else max(0.05, min(0.75, 1.0 - 1.4 * progress))
-    share_wrapped = (1 - share_open) * max(0.2, min(0.85, 1.4 * progress))
+    if progress < 0.04:
+        return Mix(open=0.0, wrapped=0.3, copying=0.95, widen=8.0)
+    left = min(1.0, (1.0 - progress) / 0.65)  # 1 up to 35 % of the run, then falling to 0
+    return Mix(open=0.05 + 0.45 * left, wrapped=0.85 - 0.55 * left, copying=0.05 + 0.45 * left, widen=max(1.0, 10 * left - 2))
+
+
+def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
+    """Training texts at `progress` (0 to 1)."""
+    now = mix(progress)
     while True:
-        kind = rng.random()
-        if kind < share_open:
-            yield dress.open_text([_item(rng, max(progress, 0.15)) for _ in range(5)])
-        elif kind < share_open + share_wrapped:
-            yield dress.wrapped(_item(rng, progress), rng)
-        else:
-            yield dress.bare(_item(rng, progress))
+        if rng.random() < now.open:
+            yield dress.open_text([_item(rng, max(progress, 0.15), now.widen) for _ in range(5)])
+            continue
+        item = dress.copying(rng) if rng.random() < now.copying else _item(rng, progress, now.widen)
+        yield dress.wrapped(item, rng) if rng.random() < now.wrapped else dress.bare(item)
 
 
-def _item(rng: random.Random, progress: float) -> Item:
-    if rng.random() < (0.95 if progress < COPYING_UNTIL else 0.15 - progress / 2):  # how letters work, before anything else
-        return dress.copying(rng)
+def _item(rng: random.Random, progress: float, widen: float) -> Item:
     weights = [1.0, min(1.0, 6 * progress), min(1.0, 4 * progress), min(1.0, 3 * progress)]
-    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=max(1.0, 8 - 12 * progress))
+    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=widen)
 
 
 class Batch:

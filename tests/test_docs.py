@@ -1,0 +1,69 @@
+"""What the documents say is what the code does."""
+
+import os
+import re
+
+import click
+import pytest
+
+from edge_agent import cli, settings
+from edge_agent.errors import EdgeAgentError
+from tests.conftest import ROOT
+
+
+def command_line_page() -> str:
+    """docs/cli.md, from the code: run the tests with EDGE_AGENT_WRITE_DOCS=1 to write it."""
+    parts = ["# The command line\n\nEvery command's `--help`, as the program prints it.\n"]
+
+    def add(command: click.Command, path: str, parent: click.Context | None) -> None:
+        context = click.Context(
+            command,
+            info_name=path.rsplit(" ", maxsplit=1)[-1],
+            parent=parent,
+            terminal_width=80,
+            max_content_width=80,
+            **command.context_settings,
+        )
+        parts.append(f"## {path}\n\n```\n{command.get_help(context).strip()}\n```\n")
+        if isinstance(command, click.Group):
+            for name in sorted(command.commands):
+                add(command.commands[name], f"{path} {name}", context)
+
+    add(cli.main, "edge-agent", None)
+    return "\n".join(parts)
+
+
+def test_command_line_page_is_the_help_of_the_program() -> None:
+    page = ROOT / "docs" / "cli.md"
+    if os.environ.get("EDGE_AGENT_WRITE_DOCS"):
+        page.write_text(command_line_page())
+    assert page.read_text() == command_line_page()
+
+
+def test_tree_in_the_readme_names_every_room() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rooms = {path.name for path in (ROOT / "edge_agent").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert set(re.findall(r"^      (\w+\.py)", readme, re.MULTILINE)) == rooms
+
+
+def test_targets_named_in_the_readme_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make (demo-model|test-peers|[a-z]+)", (ROOT / "README.md").read_text())) - {"a"} <= targets
+
+
+def test_files_named_in_the_documents_exist() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "decisions.md", ROOT / "models" / "demo" / "README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), (page, link)
+
+
+def test_exit_codes_in_the_help_are_those_of_the_exceptions() -> None:
+    def codes(kind: type[EdgeAgentError]) -> set[int]:
+        return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
+
+    assert codes(EdgeAgentError) <= set(map(int, re.findall(r"\b\d+\b", cli.EXIT_CODES)))
+
+
+@pytest.mark.parametrize("variable", [*settings.ENVIRONMENT.values(), settings.HOME])
+def test_every_environment_variable_is_in_the_help(variable: str) -> None:
+    assert variable in command_line_page()
