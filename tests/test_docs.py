@@ -16,14 +16,8 @@ def command_line_page() -> str:
     parts = ["# The command line\n\nEvery command's `--help`, as the program prints it.\n"]
 
     def add(command: click.Command, path: str, parent: click.Context | None) -> None:
-        context = click.Context(
-            command,
-            info_name=path.rsplit(" ", maxsplit=1)[-1],
-            parent=parent,
-            terminal_width=80,
-            max_content_width=80,
-            **command.context_settings,
-        )
+        name = path.rsplit(" ", maxsplit=1)[-1]
+        context = click.Context(command, info_name=name, parent=parent, terminal_width=80, max_content_width=80, **command.context_settings)
         parts.append(f"## {path}\n\n```\n{command.get_help(context).strip()}\n```\n")
         if isinstance(command, click.Group):
             for name in sorted(command.commands):
