@@ -12,7 +12,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from models.recipe.bank.rules import RULES, Rule
+from models.recipe.bank.rule import Rule
+from models.recipe.bank.rules import RULES
 
 DOMAINS = ("finance", "science", "coding", "law", "math", "kazakh", "medical")
 OPTION_COUNTS = (2, 3, 4, 4, 4, 4, 5)

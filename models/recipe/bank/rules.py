@@ -1,49 +1,14 @@
-"""What the questions are about: one `Rule` a kind of question, four difficulties a domain.
+"""What the questions are about: seven domains, four difficulties each.
 
-A rule draws operands and computes the gold answer from them; it knows nothing of options or splits. Invariant:
-`answer` is exact (integers; hundredths for decimals), so a gold answer never depends on rounding of floats.
+Invariant: `answer` is exact (integers; hundredths for decimals), so a gold answer never depends on rounding of floats.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from models.recipe.bank import kazakh, words
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A kind of question. `wordings` are format strings over the operands; `choices` are the possible answers of a
-    question that is not about numbers; `show` prints a value; `spread` is how far wrong numbers lie from the gold.
-    """
-
-    domain: str
-    difficulty: int
-    name: str
-    operands: Callable[[random.Random], tuple[int | str, ...]]
-    answer: Callable[..., int | str]
-    wordings: tuple[str, ...]
-    choices: tuple[str, ...] = ()
-    show: Callable[[int | str], str] = str
-    spread: int = 5
-
-
-def _ints(*ranges: tuple[int, int]) -> Callable[[random.Random], tuple[int | str, ...]]:
-    return lambda rng: tuple(rng.randint(low, high) for low, high in ranges)
-
-
-def _stepped(*ranges: tuple[int, int, int]) -> Callable[[random.Random], tuple[int | str, ...]]:
-    return lambda rng: tuple(rng.randrange(low, high + 1, step) for low, high, step in ranges)
-
-
-def _hundredths(value: int | str) -> str:
-    return f"{int(value) // 100}.{int(value) % 100:02d}"
-
-
-def _dollars(value: int | str) -> str:
-    return f"${value}M"
+from models.recipe.bank.rule import Rule, dollars, hundredths, ints, stepped
 
 
 def _line(rng: random.Random) -> tuple[int | str, ...]:
@@ -53,23 +18,23 @@ def _line(rng: random.Random) -> tuple[int | str, ...]:
 
 
 MATH = (
-    Rule("math", 1, "add", _ints((2, 40), (2, 20)), lambda a, b: a + b, ("What is {0} + {1}?", "Add {0} and {1}.", "{0} + {1} = ?")),
-    Rule("math", 1, "subtract", _ints((20, 60), (2, 19)), lambda a, b: a - b, ("What is {0} - {1}?", "Take {1} from {0}.")),
+    Rule("math", 1, "add", ints((2, 40), (2, 20)), lambda a, b: a + b, ("What is {0} + {1}?", "Add {0} and {1}.", "{0} + {1} = ?")),
+    Rule("math", 1, "subtract", ints((20, 60), (2, 19)), lambda a, b: a - b, ("What is {0} - {1}?", "Take {1} from {0}.")),
     Rule(
         "math",
         2,
         "multiply",
-        _ints((2, 12), (2, 20)),
+        ints((2, 12), (2, 20)),
         lambda a, b: a * b,
         ("What is {0} * {1}?", "Multiply {0} by {1}.", "{0} times {1} is"),
     ),
     Rule("math", 3, "solve", _line, lambda a, b, c: (c - b) // a, ("Solve {0}x + {1} = {2}: x = ?", "{0}x + {1} = {2}. What is x?")),
-    Rule("math", 3, "brackets", _ints((2, 9), (2, 9), (2, 9)), lambda a, b, c: (a + b) * c, ("What is ({0} + {1}) * {2}?",)),
+    Rule("math", 3, "brackets", ints((2, 9), (2, 9), (2, 9)), lambda a, b, c: (a + b) * c, ("What is ({0} + {1}) * {2}?",)),
     Rule(
         "math",
         4,
         "remainder",
-        _ints((40, 199), (3, 9)),
+        ints((40, 199), (3, 9)),
         lambda a, b: a % b,
         ("What is the remainder of {0} divided by {1}?", "{0} mod {1} = ?"),
     ),
@@ -77,7 +42,7 @@ MATH = (
         "math",
         4,
         "two products",
-        _ints((3, 15), (3, 9), (3, 15), (3, 9)),
+        ints((3, 15), (3, 9), (3, 15), (3, 9)),
         lambda a, b, c, d: a * b + c * d,
         ("What is {0} * {1} + {2} * {3}?",),
     ),
@@ -88,25 +53,25 @@ FINANCE = (
         "finance",
         1,
         "profit",
-        _ints((20, 70), (2, 19)),
+        ints((20, 70), (2, 19)),
         lambda a, b: a - b,
         ("Revenue is ${0}M, costs are ${1}M. What is the profit?", "A firm earns ${0}M and spends ${1}M. Its profit is"),
-        show=_dollars,
+        show=dollars,
     ),
     Rule(
         "finance",
         1,
         "equity",
-        _ints((20, 70), (2, 19)),
+        ints((20, 70), (2, 19)),
         lambda a, b: a - b,
         ("Assets are ${0}M, liabilities are ${1}M. What is the equity?",),
-        show=_dollars,
+        show=dollars,
     ),
     Rule(
         "finance",
         2,
         "interest",
-        _stepped((100, 900, 100), (1, 12, 1)),
+        stepped((100, 900, 100), (1, 12, 1)),
         lambda a, b: a * b // 100,
         ("What is one year of simple interest on ${0} at {1}%?", "${0} at {1}% simple interest for one year brings"),
         show="${}".format,
@@ -115,20 +80,20 @@ FINANCE = (
         "finance",
         3,
         "debt ratio",
-        _stepped((50, 900, 50), (100, 900, 100)),
+        stepped((50, 900, 50), (100, 900, 100)),
         lambda a, b: a * 100 // b,
         (
             "A firm has liabilities of ${0}M and equity of ${1}M. What is the debt-to-equity ratio?",
             "Liabilities: ${0}M. Equity: ${1}M. Debt-to-equity ratio?",
         ),
-        show=_hundredths,
+        show=hundredths,
         spread=40,
     ),
     Rule(
         "finance",
         3,
         "years of interest",
-        _stepped((100, 900, 100), (2, 9, 1), (2, 5, 1)),
+        stepped((100, 900, 100), (2, 9, 1), (2, 5, 1)),
         lambda a, b, c: a * b * c // 100,
         ("What is the simple interest on ${0} at {1}% over {2} years?",),
         show="${}".format,
@@ -137,10 +102,10 @@ FINANCE = (
         "finance",
         4,
         "compound",
-        _stepped((100, 900, 100), (5, 50, 5)),
+        stepped((100, 900, 100), (5, 50, 5)),
         lambda a, b: a * (100 + b) ** 2 // 100,
         ("${0} grows by {1}% a year, compounded. What is it after 2 years?",),
-        show=_hundredths,
+        show=hundredths,
         spread=90,
     ),
 )
@@ -158,7 +123,7 @@ SCIENCE = (
         "science",
         1,
         "celsius",
-        _ints(
+        ints(
             (1, 90),
         ),
         lambda c: c + 273,
@@ -168,7 +133,7 @@ SCIENCE = (
         "science",
         2,
         "distance",
-        _ints((2, 12), (2, 25)),
+        ints((2, 12), (2, 25)),
         lambda t, v: t * v,
         ("A body moves at {1} m/s for {0} s. How far does it go?", "Speed {1} m/s, time {0} s. Distance?"),
         show="{} m".format,
@@ -177,7 +142,7 @@ SCIENCE = (
         "science",
         2,
         "force",
-        _ints((2, 12), (2, 20)),
+        ints((2, 12), (2, 20)),
         lambda m, a: m * a,
         ("A mass of {0} kg accelerates at {1} m/s2. What is the force?",),
         show="{} N".format,
@@ -205,7 +170,7 @@ SCIENCE = (
         "science",
         4,
         "work",
-        _ints((2, 9), (2, 9), (2, 9)),
+        ints((2, 9), (2, 9), (2, 9)),
         lambda m, a, s: m * a * s,
         ("A mass of {0} kg accelerates at {1} m/s2 over {2} m. What is the work?",),
         show="{} J".format,
@@ -221,7 +186,7 @@ CODING = (
         "coding",
         1,
         "update",
-        _ints((2, 40), (2, 20)),
+        ints((2, 40), (2, 20)),
         lambda a, b: a + b,
         ("x = {0}; x += {1}. What is x?", "After x = {0} and x = x + {1}, x is"),
     ),
@@ -247,7 +212,7 @@ CODING = (
         "coding",
         3,
         "calls",
-        _ints((2, 9), (2, 20), (2, 9)),
+        ints((2, 9), (2, 20), (2, 9)),
         lambda a, b, c: a * b + c,
         ("def f(n): return {0} * n + {2}. What is f({1})?",),
     ),
@@ -255,7 +220,7 @@ CODING = (
         "coding",
         3,
         "binary",
-        _ints(
+        ints(
             (4, 63),
         ),
         lambda n: n,
@@ -265,12 +230,12 @@ CODING = (
         "coding",
         4,
         "loop",
-        _ints((3, 12), (1, 9)),
+        ints((3, 12), (1, 9)),
         lambda n, k: k * n * (n - 1) // 2,
         ("s = 0; for i in range({0}): s += {1} * i. What is s?",),
         spread=9,
     ),
-    Rule("coding", 4, "floor and mod", _ints((30, 150), (3, 9)), lambda a, b: a // b + a % b, ("What is {0} // {1} + {0} % {1}?",)),
+    Rule("coding", 4, "floor and mod", ints((30, 150), (3, 9)), lambda a, b: a // b + a % b, ("What is {0} // {1} + {0} % {1}?",)),
 )
 
 LAW = (
@@ -278,7 +243,7 @@ LAW = (
         "law",
         1,
         "majority",
-        _ints((3, 90), (15, 21)),
+        ints((3, 90), (15, 21)),
         lambda age, limit: "valid" if age >= limit else "void",
         (
             "Contracts need age {1}. A person aged {0} signs. The contract is",
@@ -290,7 +255,7 @@ LAW = (
         "law",
         1,
         "notice",
-        _ints((1, 28), (2, 30)),
+        ints((1, 28), (2, 30)),
         lambda a, b: a + b,
         ("Notice is given on day {0} and runs {1} days. On which day does it end?",),
         show="day {}".format,
@@ -299,7 +264,7 @@ LAW = (
         "law",
         2,
         "limitation",
-        _ints((1950, 2015), (2, 30)),
+        ints((1950, 2015), (2, 30)),
         lambda y, n: y + n,
         ("A claim of {0} is barred after {1} years. In which year?", "Limitation is {1} years. The claim arose in {0}. It is barred in"),
     ),
@@ -307,7 +272,7 @@ LAW = (
         "law",
         3,
         "suspended",
-        _ints((1950, 2010), (2, 12), (1, 8)),
+        ints((1950, 2010), (2, 12), (1, 8)),
         lambda y, n, s: y + n + s,
         ("A claim of {0} is barred after {1} years, but the period was suspended for {2} years. In which year?",),
     ),
@@ -315,7 +280,7 @@ LAW = (
         "law",
         3,
         "shares",
-        _stepped((20, 960, 20), (2, 5, 1)),
+        stepped((20, 960, 20), (2, 5, 1)),
         lambda a, n: a // n,
         ("An estate of ${0}K goes to {1} heirs in equal shares (rounded down). Each gets",),
         show="${}K".format,
@@ -325,7 +290,7 @@ LAW = (
         "law",
         4,
         "fine",
-        _ints((2, 12), (10, 60), (2, 9)),
+        ints((2, 12), (10, 60), (2, 9)),
         lambda n, f, e: n * f + e * 10,
         ("The fine is ${1} for each of {0} days and $10 for each of {2} letters. What is owed?",),
         show="${}".format,
@@ -338,16 +303,16 @@ MEDICAL = (
         "medical",
         1,
         "tablets",
-        _ints((2, 4), (3, 30)),
+        ints((2, 4), (3, 30)),
         lambda a, b: a * b,
         ("{0} tablets a day for {1} days. How many tablets?", "A patient takes {0} tablets a day for {1} days. In all?"),
     ),
-    Rule("medical", 1, "rise", _ints((50, 99), (2, 20)), lambda a, b: a + b, ("A pulse of {0} rises by {1}. What is it now?",)),
+    Rule("medical", 1, "rise", ints((50, 99), (2, 20)), lambda a, b: a + b, ("A pulse of {0} rises by {1}. What is it now?",)),
     Rule(
         "medical",
         2,
         "dose",
-        _ints((2, 12), (5, 25)),
+        ints((2, 12), (5, 25)),
         lambda a, b: a * b,
         ("The dose is {0} mg/kg and the patient weighs {1} kg. How much is given?", "Dose {0} mg/kg, weight {1} kg. Total?"),
         show="{} mg".format,
@@ -395,7 +360,7 @@ KAZAKH = (
         "kazakh",
         1,
         "read number",
-        _ints(
+        ints(
             (1, 99),
         ),
         lambda n: n,
