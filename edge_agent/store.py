@@ -36,14 +36,14 @@ MIGRATIONS = (
     CREATE TABLE questions (fingerprint TEXT PRIMARY KEY, stem TEXT NOT NULL, options TEXT NOT NULL);
     CREATE TABLE readings (
         id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        model_sha256 TEXT NOT NULL, adapter_sha256 TEXT NOT NULL, profile_sha256 TEXT NOT NULL, reading TEXT NOT NULL,
-        UNIQUE (fingerprint, model_sha256, adapter_sha256, profile_sha256)
+        model_sha256 TEXT NOT NULL, adapter_sha256 TEXT NOT NULL, profile_sha256 TEXT NOT NULL, reading TEXT NOT NULL
     );
+    CREATE INDEX readings_by_key ON readings (fingerprint, model_sha256, adapter_sha256, profile_sha256);
     CREATE TABLE cloud_answers (
         id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        cloud_model TEXT NOT NULL, endpoint TEXT NOT NULL, prompt_version INTEGER NOT NULL, answer TEXT NOT NULL,
-        UNIQUE (fingerprint, cloud_model, endpoint, prompt_version)
+        cloud_model TEXT NOT NULL, endpoint TEXT NOT NULL, prompt_version INTEGER NOT NULL, answer TEXT NOT NULL
     );
+    CREATE INDEX cloud_answers_by_key ON cloud_answers (fingerprint, cloud_model, endpoint, prompt_version);
     CREATE TABLE outbox (
         id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
         job_key TEXT NOT NULL UNIQUE, dedupe_key TEXT NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
@@ -74,7 +74,8 @@ class Store:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 _refuse_foreign(path)
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
                 self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 undo.callback(self._db.close)
                 self._db.row_factory = sqlite3.Row
@@ -125,22 +126,24 @@ class Store:
         status = path.stat()
         row = self._one(
             "SELECT facts FROM model_files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
-            (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino),
+            (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino),
         )
         return ModelFacts(**json.loads(row["facts"])) if row else None
 
     def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading] | None:
-        """The stored reading of a question by a model, with its id."""
+        """The newest stored reading of a question by a model, with its id."""
         row = self._one(
-            "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = '' AND profile_sha256 = ?",
+            "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = '' AND profile_sha256 = ? "
+            "ORDER BY id DESC LIMIT 1",
             (fingerprint, model_sha256, profile_sha256),
         )
         return (row["id"], Reading.from_json(row["reading"])) if row else None
 
     def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int) -> tuple[int, CloudAnswer] | None:
-        """The stored answer of a cloud model to a question, with its id."""
+        """The newest stored answer of a cloud model to a question, with its id."""
         row = self._one(
-            "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ?",
+            "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ? "
+            "ORDER BY id DESC LIMIT 1",
             (fingerprint, model, endpoint, version),
         )
         return (row["id"], CloudAnswer(**json.loads(row["answer"]))) if row else None
@@ -166,7 +169,7 @@ class Store:
     def put_model_facts(self, path: pathlib.Path, facts: ModelFacts) -> None:
         """Remember what is known of a file, as it is now."""
         status = path.stat()
-        row = (str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
+        row = (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
         self._db.execute("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
@@ -175,28 +178,19 @@ class Store:
         self._db.execute("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
 
     def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading) -> int:
-        """Keep a reading; the first one stays if another process was faster. Gives its id."""
-        key = (fingerprint, model_sha256, profile_sha256)
-        self._db.execute(
-            "INSERT OR IGNORE INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, "
-            "reading) VALUES (?, ?, ?, '', ?, ?)",
-            (time.time(), *key, reading.to_json()),
+        """Add a reading; older ones stay, since decisions rest on them. Gives its id."""
+        return self._insert(
+            "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "
+            "VALUES (?, ?, ?, '', ?, ?)",
+            (time.time(), fingerprint, model_sha256, profile_sha256, reading.to_json()),
         )
-        found = self.reading(*key)
-        assert found is not None
-        return found[0]
 
     def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:
-        """Keep a cloud answer in place of an older one. Gives its id."""
-        self._db.execute(
-            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer) "
-            "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (fingerprint, cloud_model, endpoint, prompt_version) DO UPDATE "
-            "SET created_at = excluded.created_at, answer = excluded.answer",
+        """Add a cloud answer; older ones stay, since decisions rest on them. Gives its id."""
+        return self._insert(
+            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer) VALUES (?, ?, ?, ?, ?, ?)",
             (time.time(), fingerprint, answer.model, endpoint, version, json.dumps(asdict(answer))),
         )
-        found = self.cloud_answer(fingerprint, answer.model, endpoint, version)
-        assert found is not None
-        return found[0]
 
     def put_decision(self, row: dict[str, Any]) -> None:
         """Keep a decision; `row` has the columns of the table."""
@@ -210,6 +204,11 @@ class Store:
             "cloud_answer_id = ?3 WHERE queue_id = ?4 AND provisional AND ending IS NULL",
             (final_answer, time.time(), cloud_answer_id, queue_id),
         )
+
+    def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
+        rowid = self._db.execute(sql, parameters).lastrowid
+        assert rowid is not None
+        return rowid
 
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
         return next(iter(self.rows(sql, parameters)), None)
@@ -245,15 +244,25 @@ def _wal_is_safe() -> bool:
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
 
 
+def _file_key(path: pathlib.Path) -> str:
+    """The path as text that SQLite can hold, whatever bytes its name has."""
+    return os.fsencode(path.resolve()).decode("utf-8", errors="backslashreplace")
+
+
 def _refuse_foreign(path: pathlib.Path) -> None:
-    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it."""
+    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it.
+
+    The file is looked at through SQLite, because closing any other descriptor of it would drop the locks that this
+    process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
     if not path.exists() or path.stat().st_size == 0:
         return
-    foreign = StorageError(
-        f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME."
-    )
-    with path.open("rb") as file:
-        header = file.read(100)
-    # bytes 68 to 71 of an SQLite file are its application id: https://www.sqlite.org/fileformat2.html
-    if not header.startswith(b"SQLite format 3\0") or header[68:72] != APPLICATION_ID.to_bytes(4):
-        raise foreign
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            ours = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    except sqlite3.DatabaseError:
+        ours = False
+    if not ours:
+        raise StorageError(
+            f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME."
+        )

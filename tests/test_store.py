@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,32 @@ def test_second_drainer_is_turned_away_and_a_dead_ones_rows_are_ready_again(stor
         other.close()
     with outbox.drainer():
         assert outbox.list()[0].state == "ready"
+
+
+def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
+    """POSIX drops a process's locks on a file when it closes any descriptor of it; a second Store must not do that."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); db.execute('BEGIN IMMEDIATE')"
+    with store.transaction():
+        store.put_question(QUESTION)
+        Store(store.path).close()
+        done = subprocess.run([sys.executable, "-c", program, str(store.path)], capture_output=True, text=True, check=False)
+    assert "locked" in done.stderr
+
+
+def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
+    """A decision that rests on an older fact keeps it."""
+    with store.transaction():
+        store.put_question(QUESTION)
+        first = store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        second = store.put_reading(QUESTION.fingerprint, "m", "p", replace(READING, letter="A"))
+    assert second != first and store.reading(QUESTION.fingerprint, "m", "p") == (second, replace(READING, letter="A"))
+    assert store.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
+
+
+def test_lock_file_of_somebody_else_is_a_storage_error(store: Store) -> None:
+    store.path.with_name(store.path.name + ".drain-lock").mkdir()
+    with pytest.raises(StorageError, match="lock file"), Outbox(store).drainer():
+        pass
 
 
 def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everything(tmp_path: pathlib.Path) -> None:
