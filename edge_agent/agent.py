@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edge_agent import catalog, routing
 from edge_agent import settings as settings_room
-from edge_agent.errors import CloudUnavailable, StorageError
+from edge_agent.errors import CloudUnavailable, ModelError, StorageError
 from edge_agent.outbox import Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
@@ -108,6 +108,7 @@ class Agent:
         """Free the model and close the database."""
         if self._model:
             self._model.close()
+            self._model = None
         self.store.close()
 
     def ask(self, question: Question, refresh: bool = False) -> Decision:
@@ -144,9 +145,14 @@ class Agent:
             while not stopped and (row := self.outbox.claim(after=last)):
                 last = row.queue_id
                 yield row
-                outcome = cloud.ask(self.store.question(row.fingerprint))
+                question = self.store.question(row.fingerprint)
+                if stored := self._stored_answer(question):
+                    self._settle_row(row, *stored)
+                    answered += 1
+                    continue
+                outcome = cloud.ask(question)
                 if outcome.answer:
-                    self._settle_row(row, cloud, outcome.answer)
+                    self._settle_row(row, None, outcome.answer)
                     answered += 1
                     continue
                 self.outbox.fail(row, outcome.error or outcome.kind, costs_attempt=outcome.kind not in _WHOLE_CLOUD)
@@ -156,16 +162,23 @@ class Agent:
         yield Drained(answered, failed, waiting, stopped)
 
     def _recall(self, question: Question) -> _Facts:
+        """What the store knows of the question; nothing, if it cannot be read."""
         facts = _Facts(question)
-        if found := self.store.reading(question.fingerprint, self.model.sha256, self.profile.sha256):
-            facts.reading_id, facts.reading = found
-        if self.cloud:
-            from edge_agent.cloud import PROMPT_VERSION
-
-            key = (question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
-            if answer := self.store.cloud_answer(*key):
+        with contextlib.suppress(StorageError):
+            if answer := self._stored_answer(question):
                 facts.cloud_id, facts.cloud = answer
+            if self.policy.name is PolicyName.ONLY_CLOUD:
+                return facts  # the device's own opinion is not wanted
+            if found := self.store.reading(question.fingerprint, self.model.sha256, self.profile.sha256):
+                facts.reading_id, facts.reading = found
         return facts
+
+    def _stored_answer(self, question: Question) -> tuple[int, CloudAnswer] | None:
+        if self.cloud is None:
+            return None
+        from edge_agent.cloud import PROMPT_VERSION
+
+        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
     def _ask_cloud(self, facts: _Facts) -> str | None:
         """Fill in the cloud's answer, from the store or the network; gives the error, if any."""
@@ -246,25 +259,31 @@ class Agent:
             key = (question.fingerprint, self.model.sha256, self.profile.sha256)
             facts.reading_id = self.store.put_reading(*key, facts.reading)
         if self.cloud and facts.cloud and facts.cloud_called:
-            facts.cloud_id = self._put_cloud_answer(self.cloud, question.fingerprint, facts.cloud)
+            facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
+        if settled.route == "cloud" and facts.cloud and facts.cloud_id:
+            waiting = self.outbox.answer_waiting(question, "letter")
+            if waiting is not None:
+                self.store.end_provisional(waiting, facts.cloud.letter, facts.cloud_id)
         return self.outbox.put(question, "letter") if settled.queue else None
 
-    def _settle_row(self, row: QueueRow, cloud: CloudModel, answer: CloudAnswer) -> None:
+    def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
         """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
         with self.store.transaction():
-            cloud_id = self._put_cloud_answer(cloud, row.fingerprint, answer)
+            cloud_id = stored_id or self._put_cloud_answer(row.fingerprint, answer)
             self.outbox.settle(row)
             self.store.end_provisional(row.queue_id, answer.letter, cloud_id)
 
-    def _put_cloud_answer(self, cloud: CloudModel, fingerprint: str, answer: CloudAnswer) -> int:
+    def _put_cloud_answer(self, fingerprint: str, answer: CloudAnswer) -> int:
         from edge_agent.cloud import PROMPT_VERSION
 
-        return self.store.put_cloud_answer(fingerprint, cloud.endpoint, PROMPT_VERSION, answer)
+        assert self.cloud is not None
+        return self.store.put_cloud_answer(fingerprint, self.cloud.endpoint, PROMPT_VERSION, answer)
 
     def _identify(self) -> ModelFacts:
         """The model's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
-        if facts := self.store.model_facts(self._model_path):
-            return facts
+        with contextlib.suppress(StorageError):
+            if facts := self.store.model_facts(self._model_path):
+                return facts
         facts = catalog.identify(self._model_path)
         with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
             with self.store.transaction():
@@ -282,8 +301,10 @@ _WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
 
 
 def _open_model(path: pathlib.Path) -> LocalModel:
-    from edge_agent.engine import LocalModel
-
+    try:
+        from edge_agent.engine import LocalModel
+    except (ImportError, OSError, RuntimeError) as error:
+        raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
     return LocalModel(path)
 
 

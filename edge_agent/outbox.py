@@ -73,6 +73,17 @@ class Outbox:
             db.execute("UPDATE outbox SET state = 'sending', updated_at = ? WHERE id = ?", (time.time(), row.queue_id))
         return row
 
+    def answer_waiting(self, question: Question, answer_depends_on: str) -> int | None:
+        """Mark the ready row of a question done, because it was answered another way; gives its id, if there was one.
+
+        Inside the caller's `transaction()`. A row that is being sent is left to the drainer that holds it.
+        """
+        found = self._store.rows(
+            "UPDATE outbox SET state = 'done', last_error = NULL, updated_at = ? WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
+            (time.time(), f"{question.fingerprint}/{answer_depends_on}"),
+        )
+        return int(found[0]["id"]) if found else None
+
     def settle(self, row: QueueRow) -> None:
         """Mark a claimed row done; inside the caller's `transaction()`, which also stores the answer."""
         self._store.rows(
@@ -97,7 +108,10 @@ class Outbox:
         The lock is a file of its own that the operating system frees when the process ends: no leases, no clocks.
         """
         path = self._store.path.with_name(self._store.path.name + ".drain-lock")
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise StorageError(f"The lock file '{path}' cannot be opened ({error.strerror}); check who owns it.") from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

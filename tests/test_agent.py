@@ -76,6 +76,43 @@ def test_refresh_asks_anew(home: pathlib.Path, question: Question, cloud: Loopba
         assert one.ask(question).answer == "C"
 
 
+def test_refreshed_reading_is_the_one_recalled(home: pathlib.Path, question: Question) -> None:
+    with agent(home, SpokenModel(SURE)) as one:
+        one.ask(question)
+    with agent(home, SpokenModel(UNSURE)) as two:
+        assert two.ask(question).confidence == 1.0
+        assert two.ask(question, refresh=True).confidence == 0.25
+        assert two.ask(question).confidence == 0.25
+
+
+def test_cloud_answer_settles_the_question_that_waits_for_it(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    """Asked offline, then online: nothing is left to drain, and the first decision has its end."""
+    with agent(home, SpokenModel(UNSURE)) as offline:
+        assert offline.ask(question).provisional
+    with agent(home, SpokenModel(UNSURE), cloud.url) as online:
+        assert online.ask(question).route == "cloud"
+        assert [row.state for row in online.outbox.list()] == ["done"]
+        assert [row["ending"] for row in online.store.log(5)] == [None, "overturned"]
+        assert list(online.drain())[-1] == Drained(0, 0, 0, None)
+    assert len(cloud.requests) == 1
+
+
+def test_only_cloud_does_not_show_what_the_device_once_thought(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(SURE)) as one:
+        one.ask(question)
+    with agent(home, SpokenModel(SURE), cloud.url, policy="only_cloud") as two:
+        assert two.ask(question).confidence is None
+
+
+def test_answer_comes_when_the_store_cannot_be_read(home: pathlib.Path, question: Question) -> None:
+    with agent(home, SpokenModel(SURE)) as one:
+        with one.store.transaction() as db:
+            db.execute("DROP TABLE decisions")
+            db.execute("DROP TABLE readings")
+        decision = one.ask(question)
+    assert decision.answer == "A" and not decision.persisted
+
+
 def test_another_tau_replans_from_stored_facts(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(UNSURE)) as strict:
         assert strict.ask(question).provisional
