@@ -23,6 +23,7 @@ from edge_agent.errors import BadSetting
 from edge_agent.question import Question
 from edge_agent.records import CloudAnswer
 from edge_agent.routing import CloudKind
+from edge_agent.settings import checked
 
 PROMPT_VERSION = 1
 DEADLINE_S = 30.0
@@ -58,7 +59,7 @@ class CloudModel:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.endpoint, self.model, self.deadline_s = _endpoint(url), model, deadline_s
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"Authorization": f"Bearer {checked('cloud_key', key, 'The cloud key')}"} if key else {}
         self._transport = transport
 
     def ask(self, question: Question) -> CloudOutcome:
@@ -90,7 +91,7 @@ class CloudModel:
         except httpx.TimeoutException as error:
             return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return CloudOutcome(CloudKind.TIMEOUT, error=f"the connection broke ({_plain(error)})")
+            return CloudOutcome(CloudKind.TIMEOUT, error=f"the connection broke ({type(error).__name__})")
         except Exception as error:  # nothing may be lost because a library failed in a new way
             return CloudOutcome(CloudKind.UNUSABLE, error=f"the call failed ({type(error).__name__})")
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -102,26 +103,33 @@ def prompt(question: Question) -> str:
     return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
 
 
-_THINKING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_MAX_REPLY_CHARS = 20_000
+_NOT_A_WORD = r"(?![\w'])(?!\s+(?!because|since|as\b)[a-z])"  # "answer: A city" names no option
 _LONE = re.compile(r"\W*([A-Za-z])\W*")
-_LED = re.compile(r"\W*([A-Z])[.):](?:\s|\W).*", re.DOTALL)
+_LED = re.compile(r"\W{0,8}([A-Z])(?:[.):,]|\s+-)(?:\s|\W).*", re.DOTALL)
 _NAMED = re.compile(
-    r"(?i:answer)\s*(?i:is|:|=)?\s*(?i:option\s*)?[\"'*(\[]*\s*([A-Z])(?![\w'])"
-    r"(?!\s+(?!because|since|as\b)[a-z])"  # "answer: A city" names no option
+    r"(?i:\b(?:answer|option|choice))\W{0,8}(?:(?i:is|would be|should be)\W{0,8})?(?:(?i:option|letter)\W{0,4})?"
+    rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
 )
+_LEAD_IN = re.compile(r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})")
 
 
 def find_letter(reply: str, question: Question) -> str | None:
     """The letter in a reply, version 1, or None if there is none or no single one.
 
     In this order: the reply is a letter; it begins with a letter and a mark ("B. 24"); it names one letter after
-    "answer" ("the answer is **B**", several mentions must agree); it is the text of exactly one option.
+    "answer" or "option" ("the answer is **B**", several mentions must agree); it is the text of exactly one option.
+    Thinking in front (`<think>`) does not count. A reply of over 20,000 characters is no answer.
     """
-    text = _THINKING.sub("", reply, count=1).strip()
+    text = reply.strip()
+    if len(text) > _MAX_REPLY_CHARS:
+        return None
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
     match = _LONE.fullmatch(text) or _LED.fullmatch(text)
-    found = {match[1].upper()} if match else {name.upper() for name in _NAMED.findall(text)}
+    found = {match[1].upper()} if match else {(one or other) for one, other in _NAMED.findall(text)}
     if not found:
-        folded = text.strip(" .").casefold()
+        folded = _LEAD_IN.sub("", text, count=1).strip(" .*").casefold()
         options = zip(question.letters, question.options, strict=True)
         found = {letter for letter, option in options if option.strip(" .").casefold() == folded}
     return next(iter(found)) if len(found) == 1 and found <= set(question.letters) else None
@@ -175,10 +183,16 @@ def _endpoint(url: str) -> str:
         urlsplit(url)  # knows more malformations than httpx does
         parsed = httpx.URL(url.strip())
     except (httpx.InvalidURL, ValueError) as error:
-        raise BadSetting(f"The cloud URL {url!r} is malformed; {wanted}.") from error
+        raise BadSetting(f"The cloud URL {_shown(url)!r} is malformed; {wanted}.") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadSetting(f"The cloud URL {url!r} is no http or https address; {wanted}.")
+        raise BadSetting(f"The cloud URL {_shown(url)!r} is no http or https address; {wanted}.")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise BadSetting(f"The cloud URL at {parsed.host} carries a password, a query or a fragment; {wanted}.")
     path = parsed.path.rstrip("/")
     return str(parsed.copy_with(path=path if path.endswith("/chat/completions") else path + "/chat/completions"))
+
+
+def _shown(url: str) -> str:
+    """A URL for a message, without what may be a password or a key."""
+    scheme, found, rest = url.rpartition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2].partition('?')[0]}"

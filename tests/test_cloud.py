@@ -95,6 +95,27 @@ def test_malformed_url_is_refused_at_once(url: str) -> None:
     assert "pw@" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["https://user:hunter2@[bad/v1", "htp://user:hunter2@host/v1", "https://user:hunter2@host:port/v1"])
+def test_password_in_a_malformed_url_is_not_shown(url: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        CloudModel(url, "big")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:
+    with pytest.raises(BadSetting) as caught:
+        CloudModel("https://x/v1", "big", "sk-secret\r\nHost: y")
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reply", [" " * 1_000_000 + "x", "answer" * 100_000, "<think>" * 100_000, "answer" + " " * 19_000, "(" * 19_000])
+def test_hostile_reply_is_read_in_no_time(reply: str) -> None:
+    """A quadratic search would hold the interpreter for minutes, deadline or not."""
+    started = time.perf_counter()
+    assert find_letter(reply, QUESTION) is None
+    assert time.perf_counter() - started < 1
+
+
 def test_base_and_full_address_mean_the_same() -> None:
     addresses = ["https://x/v1", "https://x/v1/", "https://x/v1/chat/completions"]
     assert {CloudModel(url, "big").endpoint for url in addresses} == {"https://x/v1/chat/completions"}
@@ -114,6 +135,15 @@ def test_base_and_full_address_mean_the_same() -> None:
         ("<think>maybe A or B</think>\n\nB", "B"),
         ("Almaty", "B"),
         ("almaty.", "B"),
+        ("The answer is: B", "B"),
+        ("The correct answer is: **B**", "B"),
+        ("The answer would be B.", "B"),
+        ("The correct option is B.", "B"),
+        ("Option B", "B"),
+        ("B, Almaty", "B"),
+        ("B - Almaty", "B"),
+        ("So the result is \\boxed{B}.", "B"),
+        ("The answer is Almaty.", "B"),
         ("The answer is A. No, the answer is B.", None),
         ("E", None),
         ("A or B", None),
