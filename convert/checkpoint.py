@@ -51,16 +51,18 @@ class Tensor:
 def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:
     """All tensors of `folder` by name: `STEM.safetensors`, or the shards of `STEM.safetensors.index.json`."""
     index = folder / f"{stem}.safetensors.index.json"
+    places: dict[str, str] = {}
     if index.is_file():
-        names = read_json(index).get("weight_map")
-        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        found = read_json(index).get("weight_map")
+        if not isinstance(found, dict) or not found or not all(isinstance(place, str) for place in found.values()):
             raise ConvertError(f"The file '{index}' has no weight_map; download it again.")
-        files = sorted({_inside(folder, name) for name in names.values()})
-    else:
-        files = [folder / f"{stem}.safetensors"]
+        places = found
+    files = sorted({_inside(folder, place) for place in places.values()}) or [folder / f"{stem}.safetensors"]
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= {tensor.name: tensor for tensor in _read_header(file)}
+    if lost := sorted(set(places) - set(tensors)):
+        raise ConvertError(f"The index '{index}' names the tensor '{lost[0]}', and no shard has it; download it again.")
     return tensors
 
 
@@ -102,7 +104,7 @@ def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry:
     if dtype not in _DTYPES:
         raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype}; only F32, F16 and BF16 can be converted.")
     whole = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
-    if not whole or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
+    if not whole or 0 in shape or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
         raise ValueError(name)
     return Tensor(name, dtype, shape, path, data_at + begin)
 

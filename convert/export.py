@@ -56,14 +56,16 @@ def export(
     name = name or source.resolve().name
     config, tensors = read_json(source / "config.json"), read_tensors(source)
     architecture = architectures.of(config)
+    architectures.check_complete(architecture, config, {name: tensor.shape for name, tensor in tensors.items()})
     tensors = _without_duplicate_head(tensors, bool(config.get("tie_word_embeddings")))
+    names = {name: architectures.tensor_name(architecture, config, name) for name in tensors}
     opened = [lora.open_adapter(folder, tensors) for folder in adapters]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".convert-", dir=out) as scratch:
             merged = pathlib.Path(scratch) / "merged.gguf"
             progress(f"merging {len(tensors)} tensors, {len(opened)} adapters")
-            _write_merged(merged, source, config, architecture, tensors, opened, name)
+            _write_merged(merged, source, config, architecture, tensors, names, opened, name)
             return [_quantized(merged, out / f"{name}-{q}.gguf", q, progress) for q in quantizations]
     except OSError as error:
         raise ConvertError(f"Writing to '{out}' failed ({error.strerror or error}); check the folder and its space.") from error
@@ -79,8 +81,6 @@ def _quantized(merged: pathlib.Path, target: pathlib.Path, quantization: str, pr
 
 def _without_duplicate_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
     """The tensors less an `lm_head` that only repeats the embedding; a tied checkpoint with another head is refused."""
-    if _EMBEDDING not in tensors:
-        raise ConvertError(f"The checkpoint has no tensor '{_EMBEDDING}'; is it a language model?")
     if not tied or _HEAD not in tensors:
         return tensors
     if not np.array_equal(tensors[_HEAD].load(), tensors[_EMBEDDING].load()):
@@ -94,6 +94,7 @@ def _write_merged(
     config: dict[str, object],
     architecture: Architecture,
     tensors: dict[str, Tensor],
+    names: dict[str, str],
     adapters: Sequence[lora.Adapter],
     name: str,
 ) -> None:
@@ -106,7 +107,6 @@ def _write_merged(
     for key, value in gguf_keys(default_profile(architecture.name)).items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
-    names = {tensor: architectures.tensor_name(architecture, config, tensor) for tensor in tensors}
     for tensor in tensors.values():
         writer.add_tensor_info(names[tensor.name], tensor.shape, np.dtype(np.float32), 4 * int(np.prod(tensor.shape)))
     writer.write_header_to_file()

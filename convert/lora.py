@@ -22,6 +22,7 @@ from edge_agent.errors import ConvertError
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 
 # Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off.
+_HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to start A and B that leave the base as it is
 _UNSUPPORTED = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias", "megatron_config")
 
 
@@ -60,6 +61,7 @@ def open_adapter(folder: pathlib.Path, base: dict[str, Tensor]) -> Adapter:
         if set(found) != {"A", "B"}:
             raise ConvertError(f"The adapter '{folder}' has only one half of '{module}'; download it again.")
         pairs[module] = (found["A"], found["B"])
+        _check_rank(folder, module, found["A"], config["r"])
         _check_fit(folder, module, found["A"], found["B"], base.get(f"{module}.weight"))
     return Adapter(folder, scale, pairs)
 
@@ -71,10 +73,17 @@ def _scale(folder: pathlib.Path, config: dict[str, Any]) -> float:
         raise ConvertError(f"The adapter '{folder}' uses {used[0]}, which cannot be merged here; merge it with peft first.")
     if config.get("bias", "none") != "none":
         raise ConvertError(f"The adapter '{folder}' trains biases; merge it with peft first.")
+    if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
+        raise ConvertError(f"The adapter '{folder}' was started by '{start}', which changes the base; merge it with peft first.")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise ConvertError(f"The adapter '{folder}' has r = {rank!r} and lora_alpha = {alpha!r}; both must be numbers.")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _check_rank(folder: pathlib.Path, module: str, a: Tensor, rank: int) -> None:
+    if a.shape[:1] != (rank,):
+        raise ConvertError(f"The adapter '{folder}' says r = {rank}, and its A of '{module}' is {list(a.shape)}; download it again.")
 
 
 def _check_fit(folder: pathlib.Path, module: str, a: Tensor, b: Tensor, weight: Tensor | None) -> None:

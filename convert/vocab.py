@@ -25,21 +25,22 @@ def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, pre: str) 
     try:
         tokens, kinds = _tokens(model["vocab"], data.get("added_tokens", []), n_rows)
         merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConvertError(f"The file '{folder / 'tokenizer.json'}' is not as tokenizers writes it; download it again.") from error
+        ids = {token: i for i, token in enumerate(tokens)}
+        eos, pad = (ids.get(_text(config.get(key))) for key in ("eos_token", "pad_token"))
+        template = folder / "chat_template.jinja"
+        chat_template = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
+    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise ConvertError(f"The tokenizer in '{folder}' is not as transformers writes it ({error!r:.80}); download it again.") from error
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges(merges)
-    ids = {token: i for i, token in enumerate(tokens)}
-    if (eos := _text(config.get("eos_token"))) in ids:
-        writer.add_eos_token_id(ids[eos])
-    if (pad := _text(config.get("pad_token"))) in ids:
-        writer.add_pad_token_id(ids[pad])
+    if eos is not None:
+        writer.add_eos_token_id(eos)
+    if pad is not None:
+        writer.add_pad_token_id(pad)
     writer.add_add_bos_token(False)  # ChatML has none, and llama.cpp would add one by default
-    template = folder / "chat_template.jinja"
-    chat_template = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
     if isinstance(chat_template, str):
         writer.add_chat_template(chat_template)
 

@@ -155,10 +155,18 @@ def swap_adapter(copy: pathlib.Path) -> None:
     write_safetensors(copy / "adapter" / "adapter_model.safetensors", {**tensors, name: np.zeros((16, 320), np.float32)})
 
 
-def rename_tensor(copy: pathlib.Path) -> None:
-    write_safetensors(
-        copy / "base" / "model.safetensors", {"model.embed_tokens.weight": np.zeros((1024, 256)), "other.weight": np.zeros((2, 2))}
-    )
+def change_tensors(copy: pathlib.Path, remove: str = "", **add: np.ndarray) -> None:
+    tensors = {name: tensor.load() for name, tensor in read_tensors(BASE).items() if name != remove}
+    write_safetensors(copy / "base" / "model.safetensors", {**tensors, **add})
+
+
+def lose_tensor_in_index(copy: pathlib.Path) -> None:
+    (copy / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"lost.weight": "model.safetensors"}}')
+
+
+def empty_tensor(copy: pathlib.Path) -> None:
+    head = b'{"model.embed_tokens.weight": {"dtype": "F32", "shape": [2000000000, 0], "data_offsets": [0, 0]}}'
+    (copy / "base" / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
 
 
 BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
@@ -172,7 +180,19 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
     ("sliding window", lambda c: edit(c / "base" / "config.json", use_sliding_window=True), "sliding window"),
     ("missing number", lambda c: edit(c / "base" / "config.json", head_dim="64"), "head_dim"),
     ("no JSON", lambda c: (c / "base" / "config.json").write_text("{"), "JSON"),
-    ("tensor without a place", rename_tensor, "other.weight"),
+    ("tensor without a place", lambda c: change_tensors(c, **{"other.weight": np.zeros((2, 2))}), "other.weight"),
+    ("missing tensor", lambda c: change_tensors(c, remove="model.norm.weight"), "model.norm.weight"),
+    ("wrong shape", lambda c: change_tensors(c, **{"model.norm.weight": np.ones(9)}), r"model\.norm\.weight.*\[9\].*\[256\]"),
+    ("tensor that no shard has", lose_tensor_in_index, "lost.weight"),
+    ("dimension of nothing", empty_tensor, "intact"),
+    ("another rank", lambda c: edit(c / "adapter" / "adapter_config.json", r=8), "r = 8"),
+    ("alpha that is no number", lambda c: edit(c / "adapter" / "adapter_config.json", lora_alpha=float("nan")), "lora_alpha"),
+    ("PiSSA", lambda c: edit(c / "adapter" / "adapter_config.json", init_lora_weights="pissa"), "pissa"),
+    ("scaled RoPE, old key", lambda c: edit(c / "base" / "config.json", rope_scaling={"type": "yarn"}, rope_parameters=None), "RoPE"),
+    ("RoPE of another shape", lambda c: edit(c / "base" / "config.json", rope_scaling=[1]), "rope_scaling"),
+    ("no epsilon", lambda c: edit(c / "base" / "config.json", rms_norm_eps=None), "rms_norm_eps"),
+    ("odd eos", lambda c: edit(c / "base" / "tokenizer_config.json", eos_token=["x"]), "tokenizer"),
+    ("template not in UTF-8", lambda c: (c / "base" / "chat_template.jinja").write_bytes(b"\xff"), "tokenizer"),
     ("truncated", lambda c: (c / "base" / "model.safetensors").write_bytes((c / "base" / "model.safetensors").read_bytes()[:-1]), "intact"),
     ("no weights", lambda c: (c / "base" / "model.safetensors").unlink(), "model.safetensors"),
     ("header that lies", lambda c: (c / "base" / "model.safetensors").write_bytes(b"\xff" * 64), "intact"),
