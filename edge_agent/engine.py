@@ -17,7 +17,8 @@ import pathlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from edge_agent import gguf_check
 from edge_agent.answer import AnswerFormat, Node, first_batch, parse
-from edge_agent.errors import BadQuestion, ModelRefused
+from edge_agent.errors import BadQuestion, ModelError, ModelRefused
 from edge_agent.profile import Kind, Profile, Segment, from_metadata
 from edge_agent.question import Question
 from edge_agent.records import Reading, Timings
@@ -104,7 +105,7 @@ class LocalModel:
 
     def read(self, question: Question) -> Reading:
         """Level and letter with their probabilities, by walking the trie of legal answers."""
-        with self._lock:
+        with self._opened():
             prompt = self.prompt_tokens(question)
             trie = self._trie(question)
             started, n_forward = time.perf_counter(), self._n_forward
@@ -136,7 +137,7 @@ class LocalModel:
     def read_by_grammar(self, question: Question) -> tuple[str, str]:
         """Level and letter by llama.cpp's own GBNF sampler, greedy, a token at a time: the reference for `read`."""
         grammar = AnswerFormat(self.profile.levels, question.letters).gbnf().encode()
-        with self._lock:
+        with self._opened():
             tokens, answer = self.prompt_tokens(question), b""
             sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar, b"root")
             try:
@@ -157,7 +158,7 @@ class LocalModel:
 
     def greedy(self, question: Question, max_tokens: int = MAX_ANSWER_TOKENS) -> str:
         """What the model prints by itself, without any constraint, up to its end of turn."""
-        with self._lock:
+        with self._opened():
             tokens, text = self.prompt_tokens(question), b""
             for _ in range(max_tokens):
                 token = int(np.argmax(self._logits_at(tokens, (), [()])[0]))
@@ -166,6 +167,14 @@ class LocalModel:
                 tokens.append(token)
                 text += self._piece(token)
             return text.decode("utf-8", errors="replace")
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The model for this thread alone; a closed one is refused, since llama.cpp would abort the process."""
+        with self._lock:
+            if not self._context:
+                raise ModelError("The model was closed; open it again.")
+            yield
 
     def _trie(self, question: Question) -> Node:
         letters = question.letters

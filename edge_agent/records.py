@@ -29,7 +29,8 @@ class Reading:
 
     `level` and `letter` are the greedy choice, token by token; the probabilities are renormalised over the legal
     answers: `level_probs` in the order of `levels`, `answer_probs` in the order of `letters`, given `level`.
-    `format_mass` (0 to 1) is the full-vocabulary probability that the model would have printed the format by itself.
+    `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at each branch
+    taken: how likely the model would have kept to the format by itself, seen at these places.
     """
 
     levels: tuple[str, ...]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.answer import Node
+from edge_agent.errors import ModelRefused
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
 Path = tuple[int, ...]  # tokens from the trie's root to a node
@@ -72,6 +73,8 @@ class Walk:
         """Shares of the node's children among themselves, and their mass in the whole vocabulary."""
         if path not in self._weighed:
             logits = self._logits_after(path).astype(np.float64)
+            if np.isnan(logits).any():
+                raise ModelRefused("The model computes no numbers (NaN); its file is damaged, so convert it again.")
             weights = np.exp(logits - logits.max())
             legal = weights[list(node.children)]
             inside = float(legal.sum())

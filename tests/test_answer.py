@@ -62,15 +62,27 @@ def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tok
             path, node = (*path, token), node.children[token]
         return p
 
+    def greedily() -> tuple[tuple[str, str], float]:
+        """The legal answer of decoding greedily, and the legal mass along its way, counted where there was a choice."""
+        node, path, mass = root, (), 1.0
+        while node.label is None:
+            p = np.exp(logits_after(path).astype(np.float64))
+            if len(node.children) > 1 or not path:
+                mass *= p[list(node.children)].sum() / p.sum()
+            token = max(node.children, key=lambda child: p[child])
+            path, node = (*path, token), node.children[token]
+        return node.label, mass
+
     walk = Walk(root, logits_after)
     level, letter = walk.level(), walk.letter()
+    label, mass = greedily()
+    assert (level.greedy, letter.greedy) == label and walk.format_mass == pytest.approx(mass, rel=1e-9)
     brute = {(a, b): probability(tokenizer(answers.text(a, b)), root) for a in levels for b in letters}
     for name in levels:
         assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in letters), abs=1e-9)
     chosen = sum(brute[level.greedy, b] for b in letters)
     for name in letters:
         assert letter.probs[name] == pytest.approx(brute[level.greedy, name] / chosen, abs=1e-9)
-    assert 0 < walk.format_mass <= 1
 
 
 @given(levels, letters, tokenizers)
@@ -89,6 +101,12 @@ def test_one_batch_reads_all_levels_of_qwens_tokenizer() -> None:
     path, stops = first_batch(AnswerFormat(LEVELS, "AB").trie(tokenizer))
     assert [tokenizer.text(stop) for stop in stops] == ["", "Confidence: ", "Confidence: 0."]
     assert tokenizer.text(path) == "Confidence: 0."
+
+
+def test_model_that_computes_no_numbers_is_refused() -> None:
+    root = AnswerFormat(LEVELS, "AB").trie(PieceTokenizer([]))
+    with pytest.raises(ModelRefused, match="NaN"):
+        Walk(root, lambda path: np.full(128, np.nan, np.float32))
 
 
 def test_tokenizer_that_cannot_tell_answers_apart_is_refused() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_agent.engine import LocalModel
-from edge_agent.errors import BadQuestion, ModelMissing, ModelRefused
+from edge_agent.errors import BadQuestion, ModelError, ModelMissing, ModelRefused
 from edge_agent.question import Question
 from tests.conftest import DEMO, ROOT
 
@@ -119,7 +119,9 @@ def test_header_that_llama_cannot_load_is_refused_with_its_reason(tmp_path: path
         LocalModel(file)
 
 
-def test_closing_twice_is_fine() -> None:
+def test_closed_model_refuses_and_closing_twice_is_fine(question: Question) -> None:
     model = LocalModel(DEMO)
     model.close()
     model.close()
+    with pytest.raises(ModelError, match="closed"):
+        model.read(question)
