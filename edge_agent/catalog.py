@@ -30,9 +30,12 @@ def resolve(model: str) -> pathlib.Path:
                 "make a GGUF with `python -m convert FOLDER --out DIR`, and give the file's path."
             )
         return _bundled(file)
-    path = pathlib.Path(model).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = pathlib.Path(model).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelMissing(f"The model path '{model:.200}' cannot be used ({error}); check the path.") from error
     if path.suffix == ".gguf" or len(path.parts) > 1:
         raise ModelMissing(f"There is no model file '{model}'; check the path.")
     raise ModelMissing(f"There is no model '{model}'; give the path of a .gguf file, or one of: {', '.join(entries)}.")

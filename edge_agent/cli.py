@@ -215,6 +215,8 @@ def doctor(config: settings.Settings, as_json: bool) -> None:
 
 def _question(text: str | None, options: tuple[str, ...]) -> Question:
     if text == "-":
+        if sys.stdin is None:
+            raise BadQuestion("There is no stdin to read the question from; give it as an argument.")
         try:
             text = sys.stdin.buffer.read().decode("utf-8")
         except UnicodeDecodeError as error:
@@ -239,7 +241,7 @@ def _sure(decision: Decision) -> str:
         return "not asked"
     if decision.cause == "no_confidence":
         return "unknown: the model does not say its confidence"
-    if decision.reason in _BY_POLICY:
+    if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
         return f"{decision.confidence:.0%} (the policy {decision.policy} decides without it)"
     return f"{decision.score:.0%}, and {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
 

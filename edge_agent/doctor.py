@@ -40,6 +40,8 @@ def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Ch
         return Check(name, 0, look(settings))
     except EdgeAgentError as error:
         return Check(name, error.exit_code, str(error))
+    except (ImportError, OSError, RuntimeError) as error:  # a library that does not load: what doctor is for
+        return Check(name, 1, f"{error} (install edge-agent again)")
 
 
 def _version(_: Settings) -> str:

@@ -73,7 +73,10 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
 def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path]:
     if home := environment.get(HOME):
-        folder = pathlib.Path(home).expanduser()
+        try:
+            folder = pathlib.Path(home).expanduser()
+        except RuntimeError as error:
+            raise BadSetting(f"{HOME} is {home!r}, and there is no such home folder; give a folder.") from error
         return folder, folder / "config.toml"
     dirs = platformdirs.PlatformDirs("edge-agent", appauthor=False)
     return dirs.user_data_path, dirs.user_config_path / "config.toml"
@@ -104,8 +107,14 @@ def checked(name: str, value: Any, source: str) -> Any:
 
 
 def _text(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadSetting(f"{source} is {value!r}; give a text.")
+    if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadSetting(f"{source} is {value!r}; give a text in UTF-8.")
+    return value
+
+
+def _path(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadSetting(f"{source} is {value!r}; give a path or a name.")
     return value
 
 
@@ -131,4 +140,4 @@ def _key(value: Any, source: str) -> str:
     return value.strip()
 
 
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key}
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path}

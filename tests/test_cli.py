@@ -77,6 +77,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
         ([*ASK, "--model", "foggen"], 66, "python -m convert"),
         ([*ASK, "--model", "README.md"], 66, "no GGUF"),
+        ([*ASK, "--model", "~nobody-of-this-name/x.gguf"], 66, "cannot be used"),
+        ([*ASK, "--model", "x" * 300 + ".gguf"], 66, "x" * 100),
         ([*ASK, "--cloud-url", "htp:/cloud"], 78, "htp:/cloud"),
         ([*ASK, "--policy", "only_cloud"], 69, "only_cloud"),
         ([*ASK, "--tau", "7"], 2, "0 to 1"),
