@@ -35,7 +35,7 @@ On {f.questions:,} questions whose contents no training saw, through the runtime
 
 | | |
 |---|---|
-| right | {f.right:.1%} (chance: about 28 %) |
+| right | {f.right:.1%} (chance: about 29 %) |
 | right by difficulty 1 / 2 / 3 / 4 | {difficulties} |
 | AUROC of the printed confidence | {f.auroc:.3f} |
 | AUROC of the expected confidence | {f.auroc_expected:.3f} |

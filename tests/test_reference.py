@@ -1,0 +1,61 @@
+"""The walk over the trie against llama.cpp's own grammar sampler, on held-out questions."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from edge_agent.engine import LocalModel
+from edge_agent.question import Question
+from edge_agent.records import Reading
+from models.recipe.bank import DOMAINS, draw_many
+
+N_QUESTIONS = 504
+NEAR_TIE = 0.05  # of probability between the two best, where the two ways of evaluating may differ
+
+
+@dataclass(frozen=True)
+class Case:
+    question: Question
+    reading: Reading
+    reference: tuple[str, str]
+
+    def agrees(self) -> bool:
+        return (self.reading.level, self.reading.letter) == self.reference
+
+    def is_near_tie(self) -> bool:
+        """Whether the choice that differs was between two almost equal ones."""
+        level, letter = self.reference
+        reading = self.reading
+        if level != reading.level:
+            return (
+                abs(reading.level_probs[reading.levels.index(level)] - reading.level_probs[reading.levels.index(reading.level)]) < NEAR_TIE
+            )
+        return abs(reading.answer_probs[reading.letters.index(letter)] - max(reading.answer_probs)) < NEAR_TIE
+
+
+@pytest.fixture(scope="module")
+def cases(demo_model: LocalModel) -> list[Case]:
+    items = [item for domain in DOMAINS for item in draw_many(3, N_QUESTIONS // len(DOMAINS), "test", domain)]
+    questions = [Question(item.stem, item.options) for item in items]
+    return [Case(q, demo_model.read(q), demo_model.read_by_grammar(q)) for q in questions]
+
+
+def test_every_answer_is_legal(cases: list[Case]) -> None:
+    assert len(cases) == N_QUESTIONS
+    assert all(c.reading.level in c.reading.levels and c.reading.letter in c.question.letters for c in cases)
+
+
+def test_walk_and_grammar_agree_but_for_near_ties(cases: list[Case]) -> None:
+    differing = [case for case in cases if not case.agrees()]
+    assert all(case.is_near_tie() for case in differing), differing
+    assert len(differing) <= N_QUESTIONS // 100, differing
+
+
+def test_model_is_sure_about_some_and_unsure_about_others(cases: list[Case]) -> None:
+    kept = sum(case.reading.confidence >= 0.5 for case in cases)
+    assert 0.1 * N_QUESTIONS < kept < 0.9 * N_QUESTIONS
+
+
+def test_demo_model_speaks_the_format(cases: list[Case], demo_model: LocalModel) -> None:
+    silent = [case for case in cases if case.reading.format_mass < demo_model.profile.format_mass_min]
+    assert len(silent) <= N_QUESTIONS // 100
