@@ -21,9 +21,14 @@ from edge_agent.errors import ConvertError
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 
-# Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off.
 _HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to start A and B that leave the base as it is
-_UNSUPPORTED = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias", "megatron_config")
+
+# Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off.
+_UNSUPPORTED = (
+    "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "lora_bias", "megatron_config", "layer_replication", "target_parameters", "trainable_token_indices",
+    "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

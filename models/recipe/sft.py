@@ -45,4 +45,6 @@ def train(base: Qwen3ForCausalLM, tok: PreTrainedTokenizerBase, items: list[Item
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
+    model.peft_config["default"].base_model_name_or_path = "../base"  # not this machine's path
     model.save_pretrained(out)
+    (out / "README.md").unlink()  # peft's empty template of a card
