@@ -19,13 +19,13 @@ ask() {
 }
 
 say '1. A question that the device is sure about: the answer is kept.'
-ask 'What is 12 + 7?' 18 19 24
+ask 'Contracts need age 18. A person aged 16 signs. The contract is' valid void secret
 
 say '2. One that it is not sure about: it would go to a cloud model. None is set up, so the answer is provisional and the question waits in a queue.'
-ask 'What is the kinetic energy of 14 kg at 9 m/s?' '562 J' '567 J' '571 J'
+ask 'A claim of 1994 is barred after 15 years. In which year?' 2007 2009 2011
 
 say '3. The first one again: remembered, the model is not even loaded.'
-ask 'What is 12 + 7?' 18 19 24
+ask 'Contracts need age 18. A person aged 16 signs. The contract is' valid void secret
 
 say 'What was decided so far:'
 printf '\n  $ edge-agent log\n\n'

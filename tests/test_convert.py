@@ -42,9 +42,9 @@ def copy(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
     header, data = {}, b""
-    for name, array in tensors.items():
+    for name, array in ((name, array.astype("<f4")) for name, array in tensors.items()):
         header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
-        data += array.astype("<f4").tobytes()
+        data += array.tobytes()
     head = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head + data)
 

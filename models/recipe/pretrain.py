@@ -33,13 +33,13 @@ LR_MUON, LR_ADAMW = 3e-3, 1.5e-3
 PROBE_WEIGHT = 1.0
 
 
-def config(vocabulary_size: int) -> Qwen3Config:
+def config(tok: PreTrainedTokenizerBase) -> Qwen3Config:
     """4.1 M parameters; rows divisible by 256, so that no K-quant falls back to another type."""
     return Qwen3Config(
-        vocab_size=vocabulary_size, hidden_size=256, intermediate_size=768, num_hidden_layers=5,
+        vocab_size=len(tok), hidden_size=256, intermediate_size=768, num_hidden_layers=5,
         num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=True, dtype=torch.bfloat16,
+        tie_word_embeddings=True, dtype=torch.bfloat16, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id,
     )  # fmt: skip
 
 
@@ -152,7 +152,7 @@ def train(out: pathlib.Path, seed: int, steps: int) -> None:
     use_fused_norm()
     torch.manual_seed(seed)
     tok = tokenizer.train(seed)
-    model = Qwen3ForCausalLM(config(len(tok))).float()
+    model = Qwen3ForCausalLM(config(tok)).float()
     probe = torch.nn.Linear(model.config.hidden_size, 1)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)] + list(probe.parameters())

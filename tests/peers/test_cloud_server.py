@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from convert.export import export
+from edge_agent.profile import SYSTEM_MESSAGE
 from tests.conftest import ROOT
 
 
@@ -34,7 +36,8 @@ class Server:
             "--n_ctx",
             "1024",
         ]
-        self.process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+        with log.open("w") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         for _ in range(600):
             try:
                 httpx.get(f"{self.url}/models", timeout=1)
@@ -52,10 +55,21 @@ class Server:
         self.process.wait(timeout=30)
 
 
+# The template of the model that is served. The demo base has no knowledge of any other prompt than FogGen's, so its
+# template gives it that one, with the question alone, and it answers `Final answer: B`.
+TEMPLATE = """\
+{{ '<|im_start|>system\\n' + %s + '<|im_end|>\\n<|im_start|>user\\n' }}
+{{- messages[0].content.split('\\n\\nAnswer')[0] }}
+{{- '<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' -}}
+"""
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The demo base: it answers `Final answer: B` without a confidence."""
-    return export(ROOT / "models" / "demo" / "base", [], ["F16"], tmp_path_factory.mktemp("cloud"))[0].path
+    folder = tmp_path_factory.mktemp("cloud")
+    shutil.copytree(ROOT / "models" / "demo" / "base", folder / "base")
+    (folder / "base" / "chat_template.jinja").write_text(TEMPLATE % json.dumps(SYSTEM_MESSAGE))
+    return export(folder / "base", [], ["F16"], folder)[0].path
 
 
 @pytest.fixture
@@ -79,13 +93,13 @@ def edge_agent(*arguments: str, url: str) -> object:
     return json.loads(done.stdout)
 
 
-# Deferred for sure: no model prints a confidence above 1, and prefer_cloud asks the cloud whatever it prints.
-ASK = ("ask", "What is 30 - 12?", "--option", "18", "--option", "90", "--option", "44", "--policy", "prefer_cloud")
+# A question that the demo model is not sure about.
+ASK = ("ask", "A claim of 1994 is barred after 15 years. In which year?", "--option", "2007", "--option", "2009", "--option", "2011")
 
 
 def test_unsure_question_reaches_the_server_once_and_is_recalled_when_it_is_gone(server: Server) -> None:
     first = edge_agent(*ASK, url=server.url)
-    assert (first["route"], first["deferred"], first["recalled"]) == ("cloud", True, False)
+    assert (first["route"], first["reason"], first["deferred"], first["recalled"]) == ("cloud", "unsure", True, False)
     assert first["cloud"]["latency_ms"] > 0 and first["cloud"]["tokens"]["prompt"] > 10
     assert server.requests() == 1
     server.stop()
