@@ -10,7 +10,9 @@ DAYS = ("дүйсенбі", "сейсенбі", "сәрсенбі", "бейсе�
 
 
 def numeral(number: int | str) -> str:
-    """0 < number < 200 in words: 23 is "жиырма үш"."""
+    """0 <= number < 200 in words: 23 is "жиырма үш"."""
+    if int(number) == 0:
+        return "нөл"
     hundreds, rest = divmod(int(number), 100)
     words = ["жүз" if hundreds else "", TENS[rest // 10], UNITS[rest % 10]]
     return " ".join(word for word in words if word)
@@ -18,4 +20,6 @@ def numeral(number: int | str) -> str:
 
 def value(words: str) -> int:
     """The number that `numeral` wrote."""
+    if words == "нөл":
+        return 0
     return sum(100 if w == "жүз" else 10 * TENS.index(w) if w in TENS else UNITS.index(w) for w in words.split())
