@@ -52,10 +52,13 @@ clean:
 
 .venv/runtime: requirements/build.txt requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("edge-agent needs Python 3.11 or later; choose one with make PYTHON=...") if sys.version_info < (3, 11) else None'
-	@echo 'Creating .venv and compiling llama.cpp for this processor: some 4 minutes on 2 cores, once.'
+	@echo 'Creating .venv (once; some 5 minutes on 2 cores)'
+	@echo '  1/3 build tools'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(PIP) install --require-hashes -r requirements/build.txt
+	@echo '  2/3 llama.cpp, compiled for this processor, and what the runtime needs'
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
+	@echo '  3/3 edge-agent'
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 

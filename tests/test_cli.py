@@ -3,9 +3,12 @@
 import json
 import os
 import pathlib
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -139,6 +142,29 @@ def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
     assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None}
     (entry,) = json.loads(run("log", "--json").stdout)
     assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
+
+
+def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud) -> None:
+    """Ctrl-C while the cloud is being asked: the row is half-sent, and ready again for the next drain."""
+    ask("--policy", "prefer_cloud")
+    answered = threading.Event()
+
+    def late(body: dict) -> str:
+        answered.wait(30)
+        return "B"
+
+    cloud.reply = late
+    command = [sys.executable, "-m", "edge_agent", "queue", "drain", "--cloud-url", cloud.url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "asking the cloud" in process.stderr.readline()
+    while not cloud.requests:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    answered.set()
+    assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
+    assert [row["state"] for row in json.loads(run("queue", "list", "--json").stdout)] == ["sending"]
+    assert json.loads(run("queue", "drain", "--json", "--cloud-url", cloud.url).stdout)["answered"] == 1
 
 
 def test_question_comes_from_stdin() -> None:

@@ -45,6 +45,14 @@ def test_targets_named_in_the_readme_exist() -> None:
     assert set(re.findall(r"make (demo-model|test-peers|[a-z]+)", (ROOT / "README.md").read_text())) - {"a"} <= targets
 
 
+def test_locked_versions_have_hashes_and_no_addresses() -> None:
+    for name in ("build", "runtime", "dev", "peers"):
+        text = (ROOT / "requirements" / f"{name}.txt").read_text()
+        pins = re.findall(r"^([a-z][\w.-]*)==[^\n]*\\\n    --hash=sha256:", text, re.MULTILINE)
+        assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE)) > 0
+        assert "://" not in text and "index-url" not in text
+
+
 def test_files_named_in_the_documents_exist() -> None:
     for page in (ROOT / "README.md", ROOT / "docs" / "decisions.md", ROOT / "models" / "demo" / "README.md"):
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
