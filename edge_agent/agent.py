@@ -1,7 +1,7 @@
 """Agent: asks, remembers, defers, drains - the one place where the rooms meet.
 
 Owns the order of a question's way and nothing else: what to do is `routing`'s, how to do it the other rooms'.
-Invariant: an answer is given even when it cannot be stored (`persisted` says so), and what is said to be queued is
+Invariant: once the store is open, an answer is given even when it cannot be stored (`persisted` says so), and what is said to be queued is
 committed before the answer leaves.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -54,12 +55,14 @@ class _Facts:
     cloud_id: int | None = None
     cloud_kind: CloudKind | None = None
     cloud_called: bool = False
+    cloud_error: str | None = None
 
 
 class Agent:
     """Answers questions on this device, and through the cloud where the device is not sure enough.
 
-    Build one with `Agent.open`; tests give the parts themselves. Use as a context manager, or `close`.
+    Threads may share one: they take turns at the model and at the database. Build one with `Agent.open`; tests give
+    the parts themselves. Use as a context manager, or `close`.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Agent:
         self.store, self.outbox, self.cloud = store, Outbox(store), cloud
         self._model_path, self._open_model = model_path, open_model or _open_model
         self._model: LocalModel | None = None
+        self._opening = threading.Lock()
         self.model = self._identify()
         self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
@@ -124,12 +128,13 @@ class Agent:
         if planned.step is Step.READ:
             facts.reading, facts.model_ran = self._engine().read(question), True
             planned = routing.plan(facts.reading, self.policy, circumstances)
-        error = None
         if planned.step is Step.ASK_CLOUD:
-            error = self._ask_cloud(facts)
+            self._ask_cloud(facts)
         settled = routing.settle(planned, facts.cloud_kind)
         if settled is None:
-            raise CloudUnavailable(f"The policy only_cloud allows no local answer, and {error}; choose another policy, or try later.")
+            raise CloudUnavailable(
+                f"The policy only_cloud allows no local answer, and {facts.cloud_error}; choose another policy, or try later."
+            )
         return self._record(facts, circumstances, planned, settled, started)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
@@ -146,7 +151,7 @@ class Agent:
                 last = row.queue_id
                 yield row
                 question = self.store.question(row.fingerprint)
-                if stored := self._stored_answer(question):
+                if stored := self._stored_answer(question, since=row.created_at):
                     self._settle_row(row, *stored)
                     answered += 1
                     continue
@@ -173,23 +178,23 @@ class Agent:
                 facts.reading_id, facts.reading = found
         return facts
 
-    def _stored_answer(self, question: Question) -> tuple[int, CloudAnswer] | None:
+    def _stored_answer(self, question: Question, since: float = 0.0) -> tuple[int, CloudAnswer] | None:
         if self.cloud is None:
             return None
         from edge_agent.cloud import PROMPT_VERSION
 
-        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
+        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION, since)
 
-    def _ask_cloud(self, facts: _Facts) -> str | None:
-        """Fill in the cloud's answer, from the store or the network; gives the error, if any."""
+    def _ask_cloud(self, facts: _Facts) -> None:
+        """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
-            return None
-        if not self.cloud:
-            return "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
-        outcome: CloudOutcome = self.cloud.ask(facts.question)
-        facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
-        return outcome.error
+        elif self.cloud:
+            outcome: CloudOutcome = self.cloud.ask(facts.question)
+            facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
+            facts.cloud_error = outcome.error
+        else:
+            facts.cloud_error = "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
 
     def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
@@ -248,6 +253,7 @@ class Agent:
             queue_id=queue_id,
             model=self.model,
             cloud=facts.cloud if by_cloud else None,
+            cloud_error=facts.cloud_error,
             timings=_timings(facts, started),
             persisted=persisted,
         )
@@ -264,7 +270,7 @@ class Agent:
             waiting = self.outbox.answer_waiting(question, "letter")
             if waiting is not None:
                 self.store.end_provisional(waiting, facts.cloud.letter, facts.cloud_id)
-        return self.outbox.put(question, "letter") if settled.queue else None
+        return self.outbox.put(question, "letter", facts.cloud_error) if settled.queue else None
 
     def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
         """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
@@ -291,9 +297,13 @@ class Agent:
         return facts
 
     def _engine(self) -> LocalModel:
-        if self._model is None:
-            self._model = self._open_model(self._model_path)
-        return self._model
+        """The model, opened on first use: hours later, perhaps, so the file is looked at again."""
+        with self._opening:
+            if self._model is None:
+                self.model = self._identify()
+                self.profile = Profile.from_json(self.model.profile)
+                self._model = self._open_model(self._model_path)
+            return self._model
 
 
 # Kinds that say something of the whole cloud rather than of one question: no attempt is spent, draining stops.

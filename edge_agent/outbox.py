@@ -39,8 +39,9 @@ class Outbox:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def put(self, question: Question, answer_depends_on: str) -> int:
+    def put(self, question: Question, answer_depends_on: str, error: str | None = None) -> int:
         """Queue a question, or join the row that already waits for the same answer. Gives the row's id.
+        `error` is why the cloud has not answered so far.
 
         Inside the caller's `transaction()`: after its COMMIT the question survives a crash, before it nothing was said.
         """
@@ -49,9 +50,10 @@ class Outbox:
         if waiting:
             return int(waiting[0]["id"])
         now = time.time()
-        row = (now, now, str(uuid.uuid4()), dedupe_key, question.fingerprint)
+        row = (now, now, str(uuid.uuid4()), dedupe_key, question.fingerprint, error)
         self._store.rows(
-            "INSERT INTO outbox (created_at, updated_at, job_key, dedupe_key, fingerprint, state) VALUES (?, ?, ?, ?, ?, 'ready')",
+            "INSERT INTO outbox (created_at, updated_at, job_key, dedupe_key, fingerprint, last_error, state) "
+            "VALUES (?, ?, ?, ?, ?, ?, 'ready')",
             row,
         )
         return int(self._store.rows("SELECT last_insert_rowid() AS id")[0]["id"])

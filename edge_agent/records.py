@@ -93,7 +93,8 @@ class Decision:
     """One answered question: the answer, how sure, which way it went and why.
 
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
-    `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`). Probabilities and
+    `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
+    it has not answered yet. Probabilities and
     confidences are None when the policy asked the cloud alone.
     """
 
@@ -118,6 +119,7 @@ class Decision:
     queue_id: int | None
     model: ModelFacts
     cloud: CloudAnswer | None
+    cloud_error: str | None
     timings: Timings
     persisted: bool
 

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -70,6 +71,7 @@ class Store:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+        self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
         with contextlib.ExitStack() as undo:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -103,23 +105,35 @@ class Store:
         SQLite's own failures become `StorageError`. A crash inside leaves the file as it was before.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
         except sqlite3.Error as error:
-            raise StorageError(f"The database '{self.path}' refused a write ({error}); check the disk's space.") from error
+            raise self._refused(error) from error
 
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries; reads only."""
         try:
-            return [dict(row) for row in self._db.execute(sql, parameters)]
+            with self._lock:
+                return [dict(row) for row in self._db.execute(sql, parameters)]
         except sqlite3.Error as error:
-            raise StorageError(f"The database '{self.path}' cannot be read ({error}).") from error
+            raise self._refused(error) from error
+
+    def check_writable(self) -> None:
+        """Commit a change that changes nothing, or raise `StorageError`."""
+        with self.transaction() as db:
+            db.execute(f"PRAGMA user_version = {self._version()}")
+
+    def _refused(self, error: sqlite3.Error) -> StorageError:
+        busy = "locked" in str(error)
+        what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
+        return StorageError(f"The database '{self.path}' cannot be used: {what}.")
 
     def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
         """What was recorded of this very file (same path, size, time and inode), without reading it again."""
@@ -139,12 +153,12 @@ class Store:
         )
         return (row["id"], Reading.from_json(row["reading"])) if row else None
 
-    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int) -> tuple[int, CloudAnswer] | None:
-        """The newest stored answer of a cloud model to a question, with its id."""
+    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, since: float = 0.0) -> tuple[int, CloudAnswer] | None:
+        """The newest stored answer of a cloud model to a question, with its id; none from before `since` (Unix time)."""
         row = self._one(
             "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ? "
-            "ORDER BY id DESC LIMIT 1",
-            (fingerprint, model, endpoint, version),
+            "AND created_at >= ? ORDER BY id DESC LIMIT 1",
+            (fingerprint, model, endpoint, version, since),
         )
         return (row["id"], CloudAnswer(**json.loads(row["answer"]))) if row else None
 

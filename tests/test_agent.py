@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from edge_agent.agent import Agent, Drained
@@ -17,6 +19,10 @@ from tests.conftest import DEMO, LoopbackCloud
 
 SURE = Reading(("0.0", "0.25", "0.5", "0.75", "1.0"), (0, 0, 0, 0, 1.0), "1.0", "ABC", (0.8, 0.1, 0.1), "A", 0.99, Timings(n_forward=2))
 UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
+
+
+def offline(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("no network")
 
 
 class SpokenModel:
@@ -201,6 +207,37 @@ def test_answer_comes_even_when_it_cannot_be_stored(home: pathlib.Path, question
         assert decision.queue_id is None and one.outbox.list() == []  # nothing is said to be queued that is not
 
 
+def test_threads_share_an_agent(home: pathlib.Path) -> None:
+    """Every answer is stored and every unsure question queued, whoever asks at the same time."""
+    with agent(home, SpokenModel(UNSURE)) as shared, ThreadPoolExecutor(8) as pool:
+        decisions = list(pool.map(shared.ask, (Question(f"{n}?", ("x", "y", "z")) for n in range(40))))
+        assert all(decision.persisted for decision in decisions)
+        assert len({decision.queue_id for decision in decisions}) == len(shared.outbox.list()) == 40
+
+
+def test_refreshed_question_is_not_settled_by_an_older_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        one.ask(question)
+        one.cloud._transport = httpx.MockTransport(offline)
+        assert one.ask(question, refresh=True).provisional
+        one.cloud._transport = None
+        cloud.reply = lambda body: "C"
+        assert list(one.drain())[-1].answered == 1
+        assert one.ask(question).answer == "C"
+    assert len(cloud.requests) == 2
+
+
+def test_reading_is_stored_under_the_file_that_gave_it(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
+    """A model file that is replaced while the agent is open counts from its first reading on."""
+    path = tmp_path / "m.gguf"
+    path.write_bytes(DEMO.read_bytes())
+    with Agent(path, Store(home / "edge-agent.db"), open_model=SpokenModel(SURE).open) as one:
+        before = one.model.sha256
+        path.write_bytes(DEMO.read_bytes() + b"\0" * 32)
+        assert one.ask(question).model.sha256 != before
+        assert one.store.rows("SELECT model_sha256 FROM readings") == [{"model_sha256": one.model.sha256}]
+
+
 def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Same path, size, time and inode: what was recorded holds, even if the file could no longer be read."""
     path = tmp_path / "m.gguf"
@@ -212,5 +249,5 @@ def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     Agent(path, Store(home / "edge-agent.db")).close()
     os.utime(path)
-    with pytest.raises(ModelRefused):
-        Agent(path, Store(home / "edge-agent.db"))
+    with Store(home / "edge-agent.db") as store, pytest.raises(ModelRefused):
+        Agent(path, store)
