@@ -72,6 +72,7 @@ def _database(settings: Settings) -> str:
     from edge_agent.store import Store
 
     with Store(settings.database) as store:
+        store.check_writable()
         n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
         n_waiting = sum(row.state != "done" for row in Outbox(store).list())
         journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
@@ -84,4 +85,4 @@ def _cloud(settings: Settings) -> str:
     from edge_agent.cloud import CloudModel
 
     cloud = CloudModel(settings.cloud_url, settings.cloud_model)
-    return f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key"
+    return f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key (not contacted)"

@@ -16,7 +16,8 @@ from edge_agent.errors import BadQuestion
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-_OPTION_LINE = re.compile(r"\s*([A-Z])[.)]\s+(\S.*?)\s*")
+_OPTION_LINE = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*?)\s*")
+_CYRILLIC_OPTION_LINE = re.compile(r"\s*\(?[\u0410-\u042f][.):]\s+\S.*")
 _EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
 
 
@@ -48,7 +49,7 @@ class Question:
 
     @classmethod
     def parse(cls, text: str) -> Question:
-        """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`).
+        """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`, `(A) text`, `A: text`).
 
         The options are the last run of lines A, B, C, ... that reaches the end of the text; whatever stands
         before is the stem, so a stem may hold lines that look like options.
@@ -64,6 +65,8 @@ class Question:
         letters = "".join(m[1] for m in run)
         if letters != LETTERS[: len(letters)]:
             raise BadQuestion(f"The options are lettered {', '.join(letters)}; letter them A, B, C, ... without gaps.")
+        if not run and lines and _CYRILLIC_OPTION_LINE.fullmatch(lines[-1]):
+            raise BadQuestion("The options are lettered in Cyrillic, which only looks like A, B, C; letter them in Latin.")
         stem = text if not run else _before(text, lines[start])
         return cls(stem, tuple(m[2] for m in run))
 
@@ -114,4 +117,4 @@ def _clean(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadQuestion(f"The text has a character that UTF-8 cannot hold (at position {error.start}); check its encoding.") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+    return text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff").strip()

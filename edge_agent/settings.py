@@ -59,6 +59,8 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
     """
     environment = os.environ if environment is None else environment
     data_folder, config_file = _folders(environment)
+    if unknown := sorted(set(flags or {}) - _NAMES):
+        raise BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_NAMES))}.")
     values: dict[str, Any] = {}
     for name, value in _read_config(config_file).items():
         values[name] = checked(name, value, f"{name} in {config_file}")
@@ -67,7 +69,7 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
             values[name] = checked(name, environment[variable], variable)
     for name, value in (flags or {}).items():
         if value is not None:
-            values[name] = checked(name, value, f"--{name.replace('_', '-')}")
+            values[name] = checked(name, value, f"the setting {name}")
     return Settings(data_folder, config_file, **values)
 
 
@@ -94,7 +96,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     if "cloud_key" in data:
         variable = ENVIRONMENT["cloud_key"]
         raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
-    known = {f.name for f in fields(Settings)} - {"data_folder", "config_file", "cloud_key"}
+    known = _NAMES - {"cloud_key"}
     if unknown := sorted(set(data) - known):
         raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
     return data
@@ -140,4 +142,5 @@ def _key(value: Any, source: str) -> str:
     return value.strip()
 
 
+_NAMES = {f.name for f in fields(Settings)} - {"data_folder", "config_file"}
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path}

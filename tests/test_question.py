@@ -24,6 +24,10 @@ def test_stem_may_hold_lines_that_look_like_options() -> None:
     assert question.options == ("first", "second")
 
 
+def test_other_ways_to_letter_options_are_read() -> None:
+    assert Question.parse("\ufeffQ?\r\n(A) x\r\nB: y\r\n") == Question("Q?", ("x", "y"))
+
+
 def test_last_run_of_options_counts() -> None:
     assert Question.parse("Q\nA. x\nA. y\nB. z").options == ("y", "z")
 
@@ -31,6 +35,7 @@ def test_last_run_of_options_counts() -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
+        ("What?\nА. екі\nВ. үш", "Cyrillic"),
         ("", "empty"),
         ("  \n ", "empty"),
         ("What?", "no options"),
