@@ -7,10 +7,12 @@ that needs them, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """\b
 Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
-65 bad input, 66 model missing or refused, 69 cloud unavailable under only_cloud,
-74 storage, 78 bad configuration, 130 interrupted."""
+65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
+to drain), 74 storage or output, 78 bad configuration, 130 interrupted."""
 
 _PROVISIONAL = {
     "no_cloud": "no cloud is set up",
     "offline": "the cloud cannot be reached",
     "cloud_error": "the cloud gave no usable answer",
 }
+_JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
@@ -50,13 +53,23 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except EdgeAgentError as error:
             click.echo(f"edge-agent: {error}", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             click.echo("edge-agent: interrupted", err=True)
             ctx.exit(130)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
+            if error.errno == errno.EPIPE:
+                ctx.exit(141)  # as a shell says of a reader that left
+            click.echo(f"edge-agent: the output cannot be written ({error.strerror})", err=True)
+            ctx.exit(74)
 
 
 _SETTINGS = {
@@ -118,6 +131,8 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], r
         _print_json(decision.to_dict())
     else:
         _print_decision(decision)
+    if decision.provisional and not decision.persisted:
+        click.get_current_context().exit(74)  # the question was not queued: it would be lost unseen
 
 
 @main.group()
@@ -125,7 +140,7 @@ def queue() -> None:
     """Questions that wait for the cloud."""
 
 
-@queue.command("list")
+@queue.command("list", epilog=EXIT_CODES)
 @_with_settings()
 def queue_list(config: settings.Settings, as_json: bool) -> None:
     """List them, oldest first."""
@@ -147,7 +162,7 @@ def queue_list(config: settings.Settings, as_json: bool) -> None:
         _print_table(rows, ("queue_id", "state", "attempts", "created_at", "question", "last_error"))
 
 
-@queue.command("drain")
+@queue.command("drain", epilog=EXIT_CODES)
 @_with_settings("model", "cloud_url", "cloud_model")
 def queue_drain(config: settings.Settings, as_json: bool) -> None:
     """Send what waits to the cloud, once over the queue."""
@@ -155,19 +170,25 @@ def queue_drain(config: settings.Settings, as_json: bool) -> None:
 
     from edge_agent.agent import Agent, Drained
 
+    done = None
     with Agent.open(config) as agent:
         for step in agent.drain():
-            if not isinstance(step, Drained):
-                click.echo(f"asking the cloud: question {step.queue_id} ...", err=True)
-            elif as_json:
-                _print_json(asdict(step))
+            if isinstance(step, Drained):
+                done = step
             else:
-                click.echo(f"{step.answered} answered, {step.failed} failed, {step.waiting} still waiting.")
-                if step.stopped:
-                    click.echo(f"Stopped early: {step.stopped}. Drain again later.")
+                click.echo(f"sending question {step.queue_id} ...", err=True)
+    assert done is not None
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        click.echo(f"{done.answered} answered, {done.failed} failed, {done.waiting} still waiting.")
+        if done.stopped:
+            click.echo(f"Stopped early: {_plain(done.stopped)}. Drain again later.")
+    if done.stopped or (done.failed and not done.answered):
+        click.get_current_context().exit(69)
 
 
-@main.command()
+@main.command(epilog=EXIT_CODES)
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @_with_settings()
 def log(config: settings.Settings, limit: int, as_json: bool) -> None:
@@ -190,12 +211,16 @@ def log(config: settings.Settings, limit: int, as_json: bool) -> None:
         click.echo("No decisions yet; ask something with `edge-agent ask`.")
     else:
         for row in rows:
+            if row["ending"] == "overturned":
+                row["answer"] += f" → {row['final_answer']}"
+            if row["cause"] == "no_confidence":
+                row["score"] = None
             row["ending"] = row["ending"] or ("waiting" if row["provisional"] else "")
             row["recalled"] = "yes" if row["recalled"] else ""
-        _print_table(rows, ("created_at", "question", "answer", "score", "route", "reason", "recalled", "ending"))
+        _print_table(rows, ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending"))
 
 
-@main.command()
+@main.command(epilog=EXIT_CODES)
 @_with_settings("model", "cloud_url", "cloud_model")
 def doctor(config: settings.Settings, as_json: bool) -> None:
     """Check this installation: model, build, database, cloud settings."""
@@ -227,9 +252,10 @@ def _question(text: str | None, options: tuple[str, ...]) -> Question:
 
 
 def _print_decision(decision: Decision) -> None:
-    _echo(click.style(f"{decision.answer}. {decision.answer_text}", bold=True))
+    _echo(click.style(_plain(f"{decision.answer}. {decision.answer_text}"), bold=True))
     for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
-        _echo(f"   {name:<8}{text}")
+        if text:
+            _echo(f"   {name:<8}{_plain(text)}")
     if decision.queue_id is not None:
         _echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it can be reached")
     if not decision.persisted:
@@ -251,7 +277,7 @@ def _source(decision: Decision) -> str:
     if decision.cloud:
         where = f"the cloud ({decision.cloud.model})"
     elif decision.provisional:
-        where = f"this device, provisionally: {_PROVISIONAL[decision.reason]}"
+        where = f"this device, provisionally: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
     return f"{where}; remembered, nothing was run" if decision.recalled else where
 
 
@@ -261,6 +287,8 @@ def _time(decision: Decision) -> str:
 
 
 def _model(decision: Decision) -> str:
+    if decision.confidence is None:
+        return ""  # it was not asked
     return decision.model.name + (", a toy for trying things out" if decision.model.name.startswith("FogGen-demo") else "")
 
 
@@ -273,8 +301,13 @@ def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 
 
 def _cell(value: object) -> str:
-    text = " ".join(str("" if value is None else value).split())
+    text = _plain(" ".join(str("" if value is None else value).split()))
     return text if len(text) <= 48 else text[:47] + "…"
+
+
+def _plain(text: str) -> str:
+    """The text without control and direction characters, which could rewrite an operator's terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" and c not in _JOINERS else c for c in text)
 
 
 def _print_json(data: object) -> None:

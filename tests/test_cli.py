@@ -17,7 +17,7 @@ from tests.conftest import DEMO, LoopbackCloud
 CONTRACT = {
     "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
     "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
-    "timings", "persisted",
+    "timings", "persisted", "cloud_error",
 }  # fmt: skip
 ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
 
@@ -132,8 +132,11 @@ def test_unreachable_cloud_is_a_provisional_success() -> None:
     decision = ask("--policy", "prefer_cloud", "--cloud-url", "http://127.0.0.1:9")
     assert (decision["provisional"], decision["reason"], decision["queue_id"]) == (True, "offline", 1)
     rows = json.loads(run("queue", "list", "--json").stdout)
-    assert [(row["queue_id"], row["state"], row["attempts"], row["last_error"]) for row in rows] == [(1, "ready", 0, None)]
-    assert "created_at" in rows[0]
+    assert [(row["queue_id"], row["state"], row["attempts"], row["last_error"]) for row in rows] == [
+        (1, "ready", 0, decision["cloud_error"])
+    ]
+    assert "created_at" in rows[0] and "no connection" in decision["cloud_error"]
+    assert run("queue", "drain", "--cloud-url", "http://127.0.0.1:9").returncode == 69
 
 
 def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
@@ -156,7 +159,7 @@ def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud)
     cloud.reply = late
     command = [sys.executable, "-m", "edge_agent", "queue", "drain", "--cloud-url", cloud.url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "asking the cloud" in process.stderr.readline()
+    assert "sending question" in process.stderr.readline()
     while not cloud.requests:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -165,6 +168,30 @@ def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud)
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
     assert [row["state"] for row in json.loads(run("queue", "list", "--json").stdout)] == ["sending"]
     assert json.loads(run("queue", "drain", "--json", "--cloud-url", cloud.url).stdout)["answered"] == 1
+
+
+def test_reader_that_leaves_is_no_bug() -> None:
+    ask()
+    for redirect, code in ((" | true", 141), (" > /dev/full", 74)):
+        command = f"set -o pipefail; {sys.executable} -m edge_agent log --json{redirect}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert done.returncode == code and "Traceback" not in done.stderr
+
+
+def test_control_characters_of_a_person_do_not_reach_the_terminal() -> None:
+    done = run("ask", "evil \x1b]0;pwned\x07\x1b[2J \u202e here?", "--option", "a\x1b[2J", "--option", "b\x1b[2J")
+    shown = done.stdout + run("log").stdout + run("queue", "list").stdout
+    assert done.returncode == 0 and not set("\x1b\x07\u202e") & set(shown)
+
+
+def test_provisional_answer_that_could_not_be_queued_is_no_success(home: pathlib.Path) -> None:
+    ask()
+    database = sqlite3.connect(home / "edge-agent.db")
+    database.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    database.commit()
+    database.close()
+    done = run(*ASK, "--policy", "prefer_cloud", "--json")
+    assert done.returncode == 74 and json.loads(done.stdout)["persisted"] is False
 
 
 def test_question_comes_from_stdin() -> None:
