@@ -49,11 +49,15 @@ def export(
 
     `progress` is told each step. Raises `ConvertError`.
     """
+    if not quantizations:
+        raise ConvertError(f"No quantization is named; name one or more of {', '.join(FILE_TYPES)}.")
     if unknown := [q for q in quantizations if q not in FILE_TYPES]:
         raise ConvertError(f"The quantization '{unknown[0]}' is unknown; known are {', '.join(FILE_TYPES)}.")
     if not source.is_dir():
         raise ConvertError(f"There is no folder '{source}'; give a folder with a transformers checkpoint.")
     name = name or source.resolve().name
+    if pathlib.PurePath(name).name != name:
+        raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
     config, tensors = read_json(source / "config.json"), read_tensors(source)
     architecture = architectures.of(config)
     architectures.check_complete(architecture, config, {name: tensor.shape for name, tensor in tensors.items()})

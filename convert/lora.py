@@ -51,6 +51,8 @@ class Adapter:
 
 def open_adapter(folder: pathlib.Path, base: dict[str, Tensor]) -> Adapter:
     """Read an adapter and check that it fits `base`; raises `ConvertError` naming the tensor and both shapes."""
+    if not (folder / "adapter_config.json").is_file():
+        raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; give a folder with a LoRA as peft saves it.")
     config = read_json(folder / "adapter_config.json")
     scale = _scale(folder, config)
     parts: dict[str, dict[str, Tensor]] = {}

@@ -226,6 +226,13 @@ def test_unknown_quantization_is_refused_before_any_work(tmp_path: pathlib.Path)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("quantizations", "name", "words"), [([], None, "No quantization"), (["Q8_0"], "a/b", "a/b")])
+def test_command_that_cannot_be_meant_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
+    with pytest.raises(ConvertError, match=words):
+        export(BASE, [], quantizations, tmp_path / "out", name)
+    assert not (tmp_path / "out").exists()
+
+
 def test_command_line_ends_in_one_line_on_bad_input(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, "-m", "convert", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 65 and len(done.stderr.splitlines()) == 1 and done.stdout == ""
