@@ -1,4 +1,4 @@
-"""`python -m models.recipe`: makes `models/demo` from nothing - tokenizer, base, one FogGen round, GGUF, card.
+"""`python -m models.recipe --out DIR`: makes a demo model from nothing - tokenizer, base, one FogGen round, GGUF, card.
 
 Every step is skipped when its result is there, so a run that was cut short goes on where it stopped; the base also
 resumes inside (see `pretrain`).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import shutil
 import sys
 
 import torch
@@ -28,16 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=pathlib.Path, default=DEMO)
+    parser.add_argument("--out", type=pathlib.Path, default=DEMO, help="where it is made (default models/demo)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=4200, help="of the base's training (default 4200, some 35 minutes)")
     parser.add_argument("--round-questions", type=int, default=4200, help="self-assessed and trained on (default 4200)")
-    parser.add_argument("--again", action="store_true", help="remove what is there and start from nothing")
     arguments = parser.parse_args()
     out = arguments.out
-    if arguments.again:
-        for folder in ("base", "adapter"):
-            shutil.rmtree(out / folder, ignore_errors=True)
     if not (out / "base" / "model.safetensors").exists():
         pretrain.train(out / "base", arguments.seed, arguments.steps)
     if not (out / "adapter" / "adapter_model.safetensors").exists():

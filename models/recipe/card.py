@@ -56,6 +56,6 @@ the number of questions differs between them.
 
 ## Made by
 
-`make demo-model` (seed {seed}, {steps:,} steps of about 2,048 tokens; some 45 minutes on 2 cores). The questions are the same for
+`make demo-model`, into `build/demo` (seed {seed}, {steps:,} steps of about 2,048 tokens; some 45 minutes on 2 cores). The questions are the same for
 the same seed; weights differ in their last bits from machine to machine.
 """
