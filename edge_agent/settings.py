@@ -97,6 +97,8 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         variable = ENVIRONMENT["cloud_key"]
         raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
     known = _NAMES - {"cloud_key"}
+    if isinstance(data.get("model"), str) and data["model"].endswith(".gguf"):
+        data["model"] = str(path.parent / data["model"])  # a relative path counts from the file that names it
     if unknown := sorted(set(data) - known):
         raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
     return data

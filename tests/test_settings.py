@@ -24,6 +24,13 @@ def test_flag_beats_environment_beats_file_beats_default(home: pathlib.Path, mon
     assert (flagged.model, flagged.tau) == ("flag", 0.5)
 
 
+def test_relative_model_in_the_config_file_counts_from_that_file(home: pathlib.Path) -> None:
+    config(home, 'model = "models/x.gguf"\n')
+    assert load().model == str(home / "models" / "x.gguf")
+    config(home, 'model = "/opt/x.gguf"\n')
+    assert load().model == "/opt/x.gguf"
+
+
 def test_home_keeps_everything_in_one_folder(home: pathlib.Path) -> None:
     assert load().database == home / "edge-agent.db"
     assert load().config_file == home / "config.toml"
