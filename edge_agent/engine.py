@@ -109,7 +109,7 @@ class LocalModel:
             prompt = self.prompt_tokens(question)
             trie = self._trie(question)
             started, n_forward = time.perf_counter(), self._n_forward
-            n_cached = _common_length(self._cached, prompt)
+            n_cached = min(_common_length(self._cached, prompt), len(prompt) - 1)  # the last token's logits are read again
             path, stops = first_batch(trie)
             known = dict(zip(stops, self._logits_at(prompt, path, stops), strict=True))
             prefilled = time.perf_counter()
