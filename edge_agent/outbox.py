@@ -51,12 +51,13 @@ class Outbox:
             return int(waiting[0]["id"])
         now = time.time()
         row = (now, now, str(uuid.uuid4()), dedupe_key, question.fingerprint, error)
-        self._store.rows(
+        inserted = self._store.write(
             "INSERT INTO outbox (created_at, updated_at, job_key, dedupe_key, fingerprint, last_error, state) "
             "VALUES (?, ?, ?, ?, ?, ?, 'ready')",
             row,
         )
-        return int(self._store.rows("SELECT last_insert_rowid() AS id")[0]["id"])
+        assert inserted.lastrowid is not None
+        return inserted.lastrowid
 
     def list(self) -> list[QueueRow]:
         """All rows, oldest first."""
@@ -80,15 +81,15 @@ class Outbox:
 
         Inside the caller's `transaction()`. A row that is being sent is left to the drainer that holds it.
         """
-        found = self._store.rows(
+        found = self._store.write(
             "UPDATE outbox SET state = 'done', last_error = NULL, updated_at = ? WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
             (time.time(), f"{question.fingerprint}/{answer_depends_on}"),
-        )
-        return int(found[0]["id"]) if found else None
+        ).fetchone()
+        return int(found["id"]) if found else None
 
     def settle(self, row: QueueRow) -> None:
         """Mark a claimed row done; inside the caller's `transaction()`, which also stores the answer."""
-        self._store.rows(
+        self._store.write(
             "UPDATE outbox SET state = 'done', attempts = attempts + 1, last_error = NULL, updated_at = ? "
             "WHERE id = ? AND state = 'sending'",
             (time.time(), row.queue_id),

@@ -5,7 +5,7 @@ Invariants: a file that is not ours is never written to; a write happens inside 
 COMMIT, so that a crash leaves all of it or nothing; migrations are appended, never changed.
 
 Why plain `sqlite3`: the statements are few, each says its transaction, and a recalled answer pays for every import
-(`sqlite-utils` imports numpy: 0.26 s against 0.02 s, measured with `python -X importtime`). SQLite 3.7.0 to 3.51.2
+(docs/decisions.md has the figures). SQLite 3.7.0 to 3.51.2
 can corrupt a WAL database that two connections checkpoint at once, so WAL is used only where that is fixed.
 """
 
@@ -125,6 +125,11 @@ class Store:
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
+    def write(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        """One writing statement, inside the caller's `transaction()`, which translates its failures."""
+        assert self._db.in_transaction, "a write outside a transaction"
+        return self._db.execute(sql, parameters)
+
     def check_writable(self) -> None:
         """Commit a change that changes nothing, or raise `StorageError`."""
         with self.transaction() as db:
@@ -184,12 +189,12 @@ class Store:
         """Remember what is known of a file, as it is now."""
         status = path.stat()
         row = (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
-        self._db.execute("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
+        self.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
         """Keep a question; the same one again changes nothing."""
         row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
-        self._db.execute("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
+        self.write("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
 
     def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading) -> int:
         """Add a reading; older ones stay, since decisions rest on them. Gives its id."""
@@ -209,18 +214,18 @@ class Store:
     def put_decision(self, row: dict[str, Any]) -> None:
         """Keep a decision; `row` has the columns of the table."""
         columns = ", ".join(row)
-        self._db.execute(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+        self.write(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
         """End every provisional decision that waits for this queue row: upheld or overturned."""
-        self._db.execute(
+        self.write(
             "UPDATE decisions SET ending = iif(answer = ?1, 'upheld', 'overturned'), ended_at = ?2, final_answer = ?1, "
             "cloud_answer_id = ?3 WHERE queue_id = ?4 AND provisional AND ending IS NULL",
             (final_answer, time.time(), cloud_answer_id, queue_id),
         )
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
-        rowid = self._db.execute(sql, parameters).lastrowid
+        rowid = self.write(sql, parameters).lastrowid
         assert rowid is not None
         return rowid
 

@@ -58,6 +58,11 @@ def test_failed_transaction_leaves_nothing(store: Store) -> None:
     assert store.rows("SELECT * FROM questions") == []
 
 
+def test_write_outside_a_transaction_is_a_bug(store: Store) -> None:
+    with pytest.raises(AssertionError):
+        store.put_question(QUESTION)
+
+
 def test_files_are_the_owners_alone(store: Store) -> None:
     assert store.path.stat().st_mode & 0o777 == 0o600
     assert store.path.parent.stat().st_mode & 0o777 == 0o700
