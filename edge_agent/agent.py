@@ -1,8 +1,8 @@
 """Agent: asks, remembers, defers, drains - the one place where the rooms meet.
 
 Owns the order of a question's way and nothing else: what to do is `routing`'s, how to do it the other rooms'.
-Invariant: once the store is open, an answer is given even when it cannot be stored (`persisted` says so), and what is said to be queued is
-committed before the answer leaves.
+Invariant: once the store is open, an answer is given even when it cannot be stored (`persisted` says so), and what is
+said to be queued is committed before the answer leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from edge_agent import catalog, routing
 from edge_agent import settings as settings_room
-from edge_agent.errors import CloudUnavailable, ModelError, StorageError
+from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
 from edge_agent.outbox import Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
@@ -266,8 +266,7 @@ class Agent:
             facts.reading_id = self.store.put_reading(*key, facts.reading)
         if self.cloud and facts.cloud and facts.cloud_called:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
-        if settled.route == "cloud" and facts.cloud and facts.cloud_id:
-            waiting = self.outbox.answer_waiting(question, "letter")
+            waiting = self.outbox.answer_waiting(question, "letter")  # a new answer, not one that was there before the row
             if waiting is not None:
                 self.store.end_provisional(waiting, facts.cloud.letter, facts.cloud_id)
         return self.outbox.put(question, "letter", facts.cloud_error) if settled.queue else None
@@ -287,13 +286,16 @@ class Agent:
 
     def _identify(self) -> ModelFacts:
         """The model's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
-        with contextlib.suppress(StorageError):
-            if facts := self.store.model_facts(self._model_path):
-                return facts
-        facts = catalog.identify(self._model_path)
-        with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
-            with self.store.transaction():
-                self.store.put_model_facts(self._model_path, facts)
+        try:
+            with contextlib.suppress(StorageError):
+                if facts := self.store.model_facts(self._model_path):
+                    return facts
+            facts = catalog.identify(self._model_path)
+            with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
+                with self.store.transaction():
+                    self.store.put_model_facts(self._model_path, facts)
+        except OSError as error:
+            raise ModelMissing(f"The model file '{self._model_path}' cannot be read ({error.strerror}); check the path.") from error
         return facts
 
     def _engine(self) -> LocalModel:

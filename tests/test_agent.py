@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.agent import Agent, Drained
 from edge_agent.cloud import CloudModel
-from edge_agent.errors import CloudUnavailable, ModelRefused
+from edge_agent.errors import CloudUnavailable, ModelMissing, ModelRefused
 from edge_agent.question import Question
 from edge_agent.records import Reading, Timings
 from edge_agent.routing import PolicyName
@@ -222,6 +222,8 @@ def test_refreshed_question_is_not_settled_by_an_older_answer(home: pathlib.Path
         assert one.ask(question, refresh=True).provisional
         one.cloud._transport = None
         cloud.reply = lambda body: "C"
+        assert one.ask(question).recalled  # the old answer is good enough to show, and settles nothing
+        assert [row.state for row in one.outbox.list()] == ["ready"]
         assert list(one.drain())[-1].answered == 1
         assert one.ask(question).answer == "C"
     assert len(cloud.requests) == 2
@@ -236,6 +238,15 @@ def test_reading_is_stored_under_the_file_that_gave_it(home: pathlib.Path, tmp_p
         path.write_bytes(DEMO.read_bytes() + b"\0" * 32)
         assert one.ask(question).model.sha256 != before
         assert one.store.rows("SELECT model_sha256 FROM readings") == [{"model_sha256": one.model.sha256}]
+
+
+def test_model_file_that_vanished_is_missing(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(DEMO.read_bytes())
+    with Agent(path, Store(home / "edge-agent.db")) as one:
+        path.unlink()
+        with pytest.raises(ModelMissing):
+            one.ask(question)
 
 
 def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
