@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
 65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
-to drain), 74 storage or output, 78 bad configuration, 130 interrupted."""
+to drain), 74 storage or output, 78 bad configuration, 130 interrupted,
+141 the reader of the output left."""
 
 _PROVISIONAL = {
     "no_cloud": "no cloud is set up",

@@ -209,6 +209,8 @@ class LocalModel:
                 tokens += part_tokens
                 continue
             pieces = part.split(added)
+            if len(pieces) == 1:  # the token is not spelled as its text: it could not be cut apart
+                raise ModelRefused(f"The model's tokenizer makes {added!r:.40} of other text; it cannot be asked safely.")
             for i, piece in reversed(list(enumerate(pieces))):
                 head = added[1:] if i else ""
                 tail = added[0] if i < len(pieces) - 1 else ""

@@ -6,7 +6,7 @@
     │   ├── ModelMissing        no such file or name
     │   └── ModelRefused        not a GGUF, damaged, or not a model we can run
     ├── ConvertError        a checkpoint or an adapter cannot be converted      exit 65
-    ├── CloudUnavailable    `only_cloud`, and the cloud did not answer          exit 69
+    ├── CloudUnavailable    the cloud alone could answer, and did not           exit 69
     ├── StorageError        the database cannot be used                         exit 74
     └── BadSetting          a setting from the environment or config file       exit 78
 
@@ -48,7 +48,7 @@ class ConvertError(EdgeAgentError):
 
 
 class CloudUnavailable(EdgeAgentError):
-    """The policy allows only the cloud, and the cloud gave no answer."""
+    """The policy allows only the cloud, or the queue is to be drained, and there is no answer from a cloud."""
 
     exit_code = 69
 
