@@ -2,6 +2,7 @@
 
     EdgeAgentError
     ├── BadQuestion         the question cannot be asked as it stands          exit 65
+    ├── BadData             a question file or figures cannot be measured      exit 65
     ├── ModelError          the model file is missing or was refused           exit 66
     │   ├── ModelMissing        no such file or name
     │   └── ModelRefused        not a GGUF, damaged, or not a model we can run
@@ -23,6 +24,12 @@ class EdgeAgentError(Exception):
 
 class BadQuestion(EdgeAgentError):
     """The question is empty, has the wrong number of options, or does not fit the context."""
+
+    exit_code = 65
+
+
+class BadData(EdgeAgentError):
+    """A file of questions, or arrays of results, are not what a measurement needs."""
 
     exit_code = 65
 
