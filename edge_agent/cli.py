@@ -7,23 +7,28 @@ that needs them, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
 import os
+import pathlib
 import sys
+import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_agent import __version__, settings
-from edge_agent.errors import BadQuestion, BadSetting, EdgeAgentError
+from edge_agent.errors import BadData, BadQuestion, BadSetting, EdgeAgentError
 from edge_agent.question import Question
 
 if TYPE_CHECKING:
+    from edge_agent.measure.datasets import Labelled
+    from edge_agent.measure.evaluate import Row
     from edge_agent.records import Decision
 
 EXIT_CODES = """\b
@@ -41,10 +46,10 @@ _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
-def _tau(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
-    """A wrong threshold on the command line is a usage error (2), not a bad configuration (78)."""
+def _fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A wrong number on the command line is a usage error (2), not a bad configuration (78)."""
     try:
-        return None if value is None else float(settings.checked("tau", value, "tau"))
+        return None if value is None else float(settings.checked("tau", value, parameter.name or ""))
     except BadSetting as error:
         raise click.BadParameter(str(error)) from error
 
@@ -76,7 +81,7 @@ class _Group(click.Group):
 _SETTINGS = {
     "model": click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]"),
     "tau": click.option(
-        "--tau", callback=_tau, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]"
+        "--tau", callback=_fraction, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]"
     ),
     "policy": click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]"),
     "cloud_url": click.option("--cloud-url", help="Base URL of an OpenAI-compatible API; without it there is no cloud."),
@@ -221,6 +226,48 @@ def log(config: settings.Settings, limit: int, as_json: bool) -> None:
         _print_table(rows, ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending"))
 
 
+@main.command("eval", epilog=EXIT_CODES)
+@click.argument("file")
+@click.option(
+    "--cloud-accuracy", callback=_fraction, metavar="NUMBER", default="0.95", help="Of the simulated cloud, 0 to 1.  [default: 0.95]"
+)
+@click.option("--greedy", is_flag=True, help="Also let the model print unconstrained, and count how often it keeps the format (slow).")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
+@click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
+@_with_settings("tau", "model")
+def eval_command(
+    config: settings.Settings, file: str, cloud_accuracy: float, greedy: bool, limit: int | None, rows: pathlib.Path | None, as_json: bool
+) -> None:
+    """Measure a model on questions with known answers.
+
+    FILE has one JSON object a line, or is '-' for stdin: "question", "options" (a list), "answer" (a letter) and, if
+    you like, "domain", "difficulty" and "id". Nothing is stored and no cloud is asked: routing is measured against a
+    simulated one.
+    """
+    from edge_agent import catalog
+    from edge_agent.engine import LocalModel
+    from edge_agent.measure import evaluate, tables
+    from edge_agent.measure.rows import RowsFile
+
+    questions = _labelled_questions(file, limit)
+    path = catalog.resolve(config.model)
+    facts, answered = catalog.identify(path), []
+    with contextlib.ExitStack() as stack:
+        rows_file = stack.enter_context(RowsFile(rows)) if rows else None
+        model = stack.enter_context(LocalModel(path))
+        for row in _with_progress(evaluate.ask(model, questions, greedy), len(questions)):
+            answered.append(row)
+            if rows_file:
+                rows_file.write(row.to_dict())
+        evaluation = evaluate.evaluate(answered, model.profile, config.tau, cloud_accuracy)
+    if as_json:
+        identity = {"name": facts.name, "sha256": facts.sha256, "quantization": facts.quantization}
+        _print_json({"file": file, "model": identity, **evaluation.to_dict()})
+    else:
+        for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]})", *tables.lines(evaluation)):
+            _echo(_plain(line))
+
+
 @main.command(epilog=EXIT_CODES)
 @_with_settings("model", "cloud_url", "cloud_model")
 def doctor(config: settings.Settings, as_json: bool) -> None:
@@ -250,6 +297,32 @@ def _question(text: str | None, options: tuple[str, ...]) -> Question:
     if text is None:
         raise click.UsageError("Give a question, or '-' to read it from stdin.")
     return Question(text, options) if options else Question.parse(text)
+
+
+def _labelled_questions(file: str, limit: int | None) -> list[Labelled]:
+    from edge_agent.measure import datasets
+
+    if file != "-":
+        return datasets.load(pathlib.Path(file), limit)
+    if sys.stdin is None:
+        raise BadData("There is no stdin to read questions from; give a file.")
+    return datasets.read(sys.stdin.buffer, "stdin", limit)
+
+
+def _with_progress(rows: Iterator[Row], total: int) -> Iterator[Row]:
+    """The same rows, counted on stderr while they come, if that is a terminal."""
+    visible = sys.stderr is not None and sys.stderr.isatty()
+    started = shown = time.monotonic()
+    try:
+        for number, row in enumerate(rows, 1):
+            now = time.monotonic()
+            if visible and (now - shown > 0.2 or number == total):
+                click.echo(f"\r{number}/{total}  {number / (now - started):.1f} questions/s".ljust(40), nl=False, err=True)
+                shown = now
+            yield row
+    finally:
+        if visible:
+            click.echo(err=True)
 
 
 def _print_decision(decision: Decision) -> None:

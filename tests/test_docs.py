@@ -36,8 +36,8 @@ def test_command_line_page_is_the_help_of_the_program() -> None:
 
 def test_tree_in_the_readme_names_every_room() -> None:
     readme = (ROOT / "README.md").read_text()
-    rooms = {path.name for path in (ROOT / "edge_agent").glob("*.py")} - {"__init__.py", "__main__.py"}
-    assert set(re.findall(r"^      (\w+\.py)", readme, re.MULTILINE)) == rooms
+    rooms = {path.name for path in (ROOT / "edge_agent").rglob("[!_]*.py")}
+    assert set(re.findall(r"^ {6,8}(\w+\.py)", readme, re.MULTILINE)) == rooms
 
 
 def test_targets_named_in_the_readme_exist() -> None:

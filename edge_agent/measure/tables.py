@@ -1,0 +1,87 @@
+"""Lays an `Evaluation` out as plain text.
+
+Owns words, columns and rounding; measures nothing and prints nothing. Invariant: a figure that is undefined shows as
+"-", and every line that holds a cloud's accuracy says that the cloud is simulated, here or in its table's heading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from edge_agent.measure.evaluate import Evaluation, Readout, Routing, Share
+
+_ROUTING = ("domain", "questions", "cloud only", "edge raw", "95 %", "random", "system", "routed", "lift")
+_READOUTS = ("readout", "AUROC", "ECE", "Brier", "APGR", "CPT 50 %", "CPT 80 %")
+
+
+def lines(evaluation: Evaluation) -> Iterator[str]:
+    """The whole evaluation, line by line, without line ends."""
+    yield from _facts(evaluation)
+    cloud = f"a simulated cloud, right with probability {evaluation.simulated_cloud_accuracy:g}"
+    for name, readout in evaluation.readouts.items():
+        yield ""
+        yield f"Routing by {name} at tau = {evaluation.tau:g}, with {cloud} (percent)"
+        yield from _table(_ROUTING, [_routing(line) for line in (*readout.domains, readout.mean)])
+    yield ""
+    yield f"Confidence against truth; APGR and CPT (percent) with {cloud}"
+    yield from _table(_READOUTS, [_readout(name, readout) for name, readout in evaluation.readouts.items()])
+    yield from _groups("confidence", evaluation.levels)
+    yield from _groups("difficulty", {str(number): share for number, share in evaluation.difficulties.items()})
+
+
+def _facts(evaluation: Evaluation) -> Iterator[str]:
+    yield f"right          {_with_interval(evaluation.right)}"
+    yield f"no confidence  {_with_interval(evaluation.no_confidence)}"
+    if evaluation.greedy:
+        kept, same = evaluation.greedy.keeps_format, evaluation.greedy.same
+        yield f"unconstrained  {_with_interval(kept)} keep the format; {_with_interval(same)} of these say the same as the reading"
+    speed = evaluation.speed
+    times = f"{speed.mean_ms:.1f} ms a question (median {speed.median_ms:.1f}, 95th percentile {speed.p95_ms:.1f})"
+    yield f"speed          {speed.questions_per_s:.1f} questions/s; {times}"
+
+
+def _routing(line: Routing) -> list[str]:
+    interval = _interval(line.edge_low, line.edge_high)
+    shares = [_percent(share) for share in (line.random, line.system, line.routed)]
+    return [line.domain, str(line.questions), _percent(line.cloud), _percent(line.edge), interval, *shares, f"{100 * line.lift:+.1f}"]
+
+
+def _readout(name: str, readout: Readout) -> list[str]:
+    figures = [_figure(value) for value in (readout.auroc, readout.ece, readout.brier, readout.apgr)]
+    return [name, *figures, _percent(readout.cpt_50), _percent(readout.cpt_80)]
+
+
+def _groups(title: str, groups: Mapping[str, Share]) -> Iterator[str]:
+    """The share right of each group of questions; nothing if there is no group."""
+    total = sum(share.questions for share in groups.values())
+    rows = [
+        [name, str(share.questions), _percent(share.questions / total), _percent(share.share), _interval(share.low, share.high)]
+        for name, share in groups.items()
+    ]
+    if rows:
+        yield ""
+        yield from _table((title, "questions", "share", "right", "95 %"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+    for line in (head, *rows):
+        first, *others = (cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        yield "  ".join([first, *others]).rstrip()
+
+
+def _with_interval(share: Share) -> str:
+    return f"{_percent(share.share)} % ({_interval(share.low, share.high)}) of {share.questions}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
