@@ -16,7 +16,7 @@ def main() -> None:
     for domain in [arguments.domain] if arguments.domain else DOMAINS:
         for item in draw_many(arguments.seed, arguments.n, arguments.split, domain):
             row = {"question": item.stem, "options": list(item.options), "answer": item.letter}
-            row |= {"domain": item.domain, "difficulty": item.difficulty, "content": item.content}
+            row |= {"domain": item.domain, "difficulty": item.difficulty, "rule": item.rule, "content": item.content}
             print(json.dumps(row, ensure_ascii=False))
 
 
