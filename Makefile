@@ -16,7 +16,7 @@ help:
 	@echo 'make test        the test suite'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
-	@echo 'make demo-model  train the demo model again, into build/demo (about an hour on 2 cores; installs torch)'
+	@echo 'make demo-model  make the demo model again, into build/demo (about two hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make lock        choose the newest versions and write requirements/*.txt'
 	@echo 'make clean       remove the environment and what was built'
@@ -36,7 +36,7 @@ lint: .venv/dev
 	.venv/bin/mypy
 
 demo-model: .venv/peers
-	.venv/bin/python -m models.recipe --out build/demo
+	.venv/bin/python -m models.recipe --config demo --out build/demo
 
 wheel: .venv/runtime
 	.venv/bin/python -m hatchling build -t wheel -d dist

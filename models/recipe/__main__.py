@@ -1,64 +1,78 @@
-"""`python -m models.recipe --out DIR`: makes a demo model from nothing - tokenizer, base, one FogGen round, GGUF, card.
+"""`python -m models.recipe --config demo --out DIR`: makes a FogGen model by a configuration - base, rounds, GGUFs, card.
 
-Every step is skipped when its result is there, so a run that was cut short goes on where it stopped; the base also
-resumes inside (see `pretrain`).
+Every step is skipped when its result is there, so a run that was cut short goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import pathlib
 import sys
+import time
 
-import torch
-from transformers import AutoTokenizer, Qwen3ForCausalLM
-
-from convert.export import export
-from edge_agent.engine import LocalModel
-from models.recipe import card, label, pretrain, sft
-from models.recipe.bank import draw_many
-from models.recipe.evaluate import measure
-
-DEMO = pathlib.Path(__file__).parent.parent / "demo"
-QUANTIZATION = "Q8_0"
+from edge_agent.errors import BadSetting, EdgeAgentError
+from models.recipe import chain, config, demo, open_ended, pretrain
+from models.recipe.bank.frozen import fingerprint
+from models.recipe.progress import say
+from models.recipe.source import Bank, Files
 
 
 def main() -> None:
+    names = ", ".join(sorted(path.stem for path in config.CONFIGS.glob("*.toml")))
     parser = argparse.ArgumentParser(
         prog="python -m models.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=pathlib.Path, default=DEMO, help="where it is made (default models/demo)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4200, help="of the base's training (default 4200, some 35 minutes)")
-    parser.add_argument("--round-questions", type=int, default=4200, help="self-assessed and trained on (default 4200)")
+    parser.add_argument("--config", default="demo", help=f"{names}, or a TOML file (default demo)")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder that it is made in; a run goes on from what is there")
+    parser.add_argument("--base", default="", help="the base checkpoint, instead of the configuration's")
+    parser.add_argument("--sibling", default="", help="the larger sibling's checkpoint, instead of the configuration's")
+    parser.add_argument("--data", type=pathlib.Path, help="questions as JSONL with domains, instead of the bank")
+    parser.add_argument("--rounds", type=int, help="stop after so many rounds; a later run goes on")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value: --set chain.new_questions=100")
     arguments = parser.parse_args()
-    out = arguments.out
-    if not (out / "base" / "model.safetensors").exists():
-        pretrain.train(out / "base", arguments.seed, arguments.steps)
-    if not (out / "adapter" / "adapter_model.safetensors").exists():
-        _round(out, arguments.seed, arguments.round_questions)
-    say("converting")
-    file = export(out / "base", [out / "adapter"], [QUANTIZATION], out, "FogGen-demo", say)[0]
-    say("measuring on held-out questions")
-    with LocalModel(file.path) as model:
-        figures = measure(model, 200)
-    (out / "README.md").write_text(card.text(figures, file, arguments.seed, arguments.steps, arguments.round_questions), encoding="utf-8")
-    say(f"done: {out}")
+    try:
+        _run(arguments)
+    except EdgeAgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
-def _round(out: pathlib.Path, seed: int, n_questions: int) -> None:
-    """One FogGen round on the base: it samples its own answers, and learns to say how often they were right."""
-    pretrain.use_fused_norm()
-    tok = AutoTokenizer.from_pretrained(out / "base")
-    base = Qwen3ForCausalLM.from_pretrained(out / "base", dtype=torch.float32)
-    items = list(draw_many(seed + 1000, n_questions, "train"))
-    say(f"self-sampling {label.N_SAMPLES} answers to each of {len(items)} questions")
-    levels = label.self_assess(base, tok, items, seed)
-    sft.train(base, tok, items, levels, out / "adapter", seed)
+def _run(arguments: argparse.Namespace) -> None:
+    recipe, out, started = config.load(arguments.config, arguments.set), arguments.out, time.monotonic()
+    if arguments.base:
+        recipe = dataclasses.replace(recipe, base=arguments.base, pretrain=None)
+    if arguments.sibling:
+        recipe = dataclasses.replace(recipe, sibling=config.Sibling(arguments.sibling))
+    out.mkdir(parents=True, exist_ok=True)
+    _begin(out, recipe)
+    base = recipe.base or str(out / "base")
+    if recipe.pretrain:
+        pretrain.use_fused_norm()
+        if not (out / "base" / "model.safetensors").exists():
+            pretrain.train(out / "base", recipe.seed, recipe.pretrain)
+    run = chain.Chain(recipe, base, out, Files(arguments.data) if arguments.data else Bank())
+    rounds = recipe.chain.rounds if arguments.rounds is None else min(arguments.rounds, recipe.chain.rounds)
+    run.run(rounds)
+    if recipe.open_ended and rounds == recipe.chain.rounds:
+        open_ended.run(run)
+    if recipe.pretrain:
+        demo.finish(out, recipe, rounds)
+    say(f"done in {(time.monotonic() - started) / 60:.0f} minutes: {out}")
 
 
-def say(step: str) -> None:
-    print(step, file=sys.stderr, flush=True)
+def _begin(out: pathlib.Path, recipe: config.Recipe) -> None:
+    """Note what the run is made of, and refuse to go on with anything else; raises BadSetting."""
+    noted = json.dumps({"bank_sha256": fingerprint(), "recipe": dataclasses.asdict(recipe)}, indent=1)
+    path = out / "run.json"
+    if not path.exists():
+        chain.write(path, noted)
+    elif path.read_text(encoding="utf-8") != noted:
+        raise BadSetting(f"{out} was begun with another configuration or another bank ({path}); give an empty folder to --out")
 
 
 if __name__ == "__main__":

@@ -1,61 +1,177 @@
-"""The demo model's card, written from what was measured."""
+"""The demo model's card, written from what was measured.
+
+Invariant: no figure stands here that is not in `measured.json` or `compared.json` beside the card.
+"""
 
 from __future__ import annotations
 
-from convert.export import Written
-from models.recipe.evaluate import CLOUD_ACCURACY, TAU, Figures
+from typing import Any
+
+from models.recipe.config import Recipe
 
 
-def text(figures: Figures, file: Written, seed: int, steps: int, round_questions: int) -> str:
+def text(recipe: Recipe, figures: dict[str, Any], compared: dict[str, Any] | None) -> str:
     """The card as Markdown."""
-    f = figures
-    domains = "\n".join(f"| {name} | {share:.1%} |" for name, share in f.right_by_domain.items())
-    difficulties = " / ".join(f"{share:.0%}" for share in f.right_by_difficulty.values())
-    levels = "\n".join(
-        f"| {name} | {count} | {f.right_by_level[name]:.0%} |" if count else f"| {name} | 0 | - |" for name, count in f.levels.items()
-    )
-    return f"""# FogGen-demo
+    assert recipe.pretrain
+    evaluation, chain, lora = figures["evaluation"], recipe.chain, recipe.lora
+    parts = [
+        f"""# {recipe.name}
 
-A toy of FogGen's kind: a Qwen3-architecture model of 4.1 M parameters, trained from scratch on procedurally generated
-multiple-choice questions (`models/recipe/bank`), then taught to say how sure it is by one FogGen round: it answered
-each of {round_questions:,} questions eight times at T = 0.7, and a LoRA (rank 16, alpha 32, all linear layers, 2 epochs) taught it to
-print the share that was right, in five levels, before the answer. It exists so that everything in this repository can
-run, be tested and be measured without a download. It knows next to nothing about the world. Apache-2.0.
+A small model of FogGen's kind: Qwen3's architecture with {_millions(recipe)} parameters, trained from scratch on
+procedurally generated multiple-choice questions (`models/recipe/bank`), then taught in {chain.rounds} FogGen rounds to say how
+sure it is before it answers. It exists so that everything in this repository can run, be tested and be measured without a
+download. It knows its seven small domains and next to nothing else about the world. Apache-2.0.
 
 | file | what |
 |---|---|
 | `base/` | the base before any confidence line, as transformers saves it (bf16 safetensors) |
-| `adapter/` | the FogGen round, as peft saves it |
-| `{file.path.name}` | base + adapter, made by `python -m convert models/demo/base --adapter models/demo/adapter --name FogGen-demo --out models/demo` ({file.bytes:,} bytes, sha256 `{file.sha256}`) |
+| `adapter/` | the rounds, as peft saves it: base + adapter is the model |
+| `adapter-open/` | one round more, on questions without options |
+{_files(figures)}
+| `measured.json` | every figure below |
 
 ## Measured
 
-On {f.questions:,} questions whose contents no training saw, through the runtime, by
-`python -m models.recipe.evaluate models/demo/{file.path.name}`:
+On {evaluation["right"]["questions"]:,} questions whose contents no training saw, through the runtime, the file `{recipe.name}-Q8_0.gguf`:
 
-| | |
+    python -m models.recipe.bank --n 1000 > questions.jsonl
+    edge-agent eval questions.jsonl --model models/demo/{recipe.name}-Q8_0.gguf --greedy
+
+{_summary(evaluation, figures)}
+
+### Routing by the printed confidence (tau = {evaluation["tau"]})
+
+The cloud is simulated: right on {evaluation["simulated_cloud_accuracy"]:.0%} of any questions. Percent.
+
+{_table(evaluation["readouts"]["confidence"])}
+
+### Routing by `expected_confidence` (tau = {evaluation["tau"]})
+
+{_table(evaluation["readouts"]["expected_confidence"])}
+
+### Levels
+
+{_levels(evaluation)}
+
+### What the rounds buy
+
+![Share right, AUROC, lift and calibration error after each round](rounds.svg)
+
+{_rounds(figures["rounds"])}
+
+### Quantizations, against F16
+
+{_quantizations(figures["quantizations"])}
+""",
+        _open_ended(figures["open_ended"]),
+        _compared(compared),
+        f"""## Made by
+
+`make demo-model`, into `build/demo`: seed {recipe.seed}, {recipe.pretrain.steps:,} steps of about 2,048 tokens for the base, then
+{chain.rounds} rounds of {chain.new_questions} new and {chain.replayed_questions} replayed questions: {recipe.labels.samples} answers at
+T = {recipe.labels.temperature} each, LoRA of rank {lora.r}, alpha {lora.alpha}, all linear layers, {lora.epochs} epochs, learning rate {lora.learning_rate:g}. The
+questions are the same for the same seed, byte for byte; weights differ in their last bits from machine to machine.
+""",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _millions(recipe: Recipe) -> str:
+    shape = recipe.pretrain
+    assert shape
+    attention = shape.hidden_size * 64 * (2 * shape.heads + 2 * shape.kv_heads)
+    layer = attention + 3 * shape.hidden_size * shape.intermediate_size
+    return f"{(shape.layers * layer + 1536 * shape.hidden_size) / 1e6:.1f} M"
+
+
+def _files(figures: dict[str, Any]) -> str:
+    return "\n".join(f"| `{f['path']}` | {f['bytes']:,} bytes, sha256 `{f['sha256']}` |" for f in figures["files"])
+
+
+def _summary(evaluation: dict[str, Any], figures: dict[str, Any]) -> str:
+    printed, expected = evaluation["readouts"]["confidence"], evaluation["readouts"]["expected_confidence"]
+    right, greedy, facts = evaluation["right"], evaluation["greedy"], figures["facts"]
+    by_difficulty = " / ".join(f"{share['share']:.1%}" for share in evaluation["difficulties"].values())
+    return f"""| | |
 |---|---|
-| right | {f.right:.1%} (chance: about 29 %) |
-| right by difficulty 1 / 2 / 3 / 4 | {difficulties} |
-| AUROC of the printed confidence | {f.auroc:.3f} |
-| AUROC of the expected confidence | {f.auroc_expected:.3f} |
-| no confidence found | {f.no_confidence:.2%} |
-| routed to the cloud at tau = {TAU} | {f.routed:.1%} |
-| lift over random routing at that rate, with a simulated cloud that is {CLOUD_ACCURACY:.0%} right | {100 * f.lift:+.1f} points |
+| right | {right["share"]:.1%} (95 % interval {right["low"]:.1%} to {right["high"]:.1%}; chance 29 %) |
+| right by difficulty 1 / 2 / 3 / 4 | {by_difficulty} |
+| AUROC of the printed level / of `expected_confidence` | {printed["auroc"]:.3f} / {expected["auroc"]:.3f} |
+| ECE of the printed level / of `expected_confidence` | {printed["ece"]:.3f} / {expected["ece"]:.3f} |
+| lift over random routing, mean of the domains, points | {100 * printed["mean"]["lift"]:+.1f} / {100 * expected["mean"]["lift"]:+.1f} |
+| format kept without any constraint | {greedy["keeps_format"]["share"]:.2%} |
+| no confidence found | {evaluation["no_confidence"]["share"]:.2%} |
+| held-out facts (a finite vocabulary: {facts["questions"]} questions), right | {facts["right"]:.1%} |"""
 
-| confidence printed | questions | right |
-|---|---|---|
-{levels}
 
-| domain | right |
-|---|---|
-{domains}
+def _table(readout: dict[str, Any]) -> str:
+    names = ("cloud", "edge", "random", "system", "routed", "lift")
+    lines = ["| domain | cloud only | edge raw | random | system | routed | lift |", "|---|---|---|---|---|---|---|"]
+    for row in [*readout["domains"], readout["mean"]]:
+        lines.append(f"| {row['domain']} | " + " | ".join(f"{100 * row[n]:{'+' if n == 'lift' else ''}.1f}" for n in names) + " |")
+    return "\n".join(lines)
 
-Only one round was made, so the confidence is rough. Some domains have few held-out contents (a small vocabulary), so
-the number of questions differs between them.
 
-## Made by
+def _levels(evaluation: dict[str, Any]) -> str:
+    lines = ["| printed | questions | right |", "|---|---|---|"]
+    lines += [f"| {name} | {level['questions']:,} | {_percent(level['share'])} |" for name, level in evaluation["levels"].items()]
+    return "\n".join(lines)
 
-`make demo-model`, into `build/demo` (seed {seed}, {steps:,} steps of about 2,048 tokens; some 45 minutes on 2 cores). The questions are the same for
-the same seed; weights differ in their last bits from machine to machine.
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _rounds(rounds: list[dict[str, Any]]) -> str:
+    lines = ["| round | right | AUROC level / expected | ECE level / expected | lift level / expected | routed level / expected | levels 0.0 ... 1.0 |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for f in rounds:
+        a, b = f["confidence"], f["expected_confidence"]
+        lines.append(
+            f"| R{f['round']} | {f['right']:.1%} | {a['auroc']:.3f} / {b['auroc']:.3f} | {a['ece']:.3f} / {b['ece']:.3f} | "
+            f"{100 * a['lift']:+.1f} / {100 * b['lift']:+.1f} | {a['routed']:.1%} / {b['routed']:.1%} | {' '.join(map(str, f['levels'].values()))} |"
+        )
+    return f"On {rounds[0]['questions']:,} held-out questions, through transformers.\n\n" + "\n".join(lines)
+
+
+def _quantizations(found: dict[str, dict[str, float]]) -> str:
+    lines = ["| | right | AUROC level / expected | routed level / expected | same letter | same level | same route level / expected |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, q in found.items():
+        lines.append(
+            f"| {name} | {q['right']:.1%} | {q['auroc']:.3f} / {q['auroc_expected']:.3f} | {q['routed']:.1%} / {q['routed_expected']:.1%} | "
+            f"{q['same_letter']:.1%} | {q['same_level']:.1%} | {q['same_route']:.1%} / {q['same_route_expected']:.1%} |"
+        )
+    return "\n".join(lines)
+
+
+def _open_ended(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    before, after = found["before"], found["after"]
+    return f"""### Without options (`adapter-open/`)
+
+{after["questions"]} held-out questions, answered in a few words: right {before["right"]:.1%} from the last letter round, {after["right"]:.1%} after one
+open-ended round; AUROC of the printed level {before["confidence"]["auroc"]:.3f} and {after["confidence"]["auroc"]:.3f}; lift
+{100 * before["confidence"]["lift"]:+.1f} and {100 * after["confidence"]["lift"]:+.1f} points.
 """
+
+
+def _compared(compared: dict[str, Any] | None) -> str:
+    if compared is None:
+        return ""
+    lines = [
+        "| | right | AUROC level / expected | ECE level / expected | lift level / expected | levels 0.0 ... 1.0 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, f in compared["variants"].items():
+        a, b = f["confidence"], f["expected_confidence"]
+        lines.append(
+            f"| {name} | {f['right']:.1%} | {a['auroc']:.3f} / {b['auroc']:.3f} | {a['ece']:.3f} / {b['ece']:.3f} | "
+            f"{100 * a['lift']:+.1f} / {100 * b['lift']:+.1f} | {' '.join(map(str, f['levels'].values()))} |"
+        )
+    return (
+        f"### Compared\n\nBy `python -m models.recipe.compare --out build/demo`, on {compared['questions']:,} held-out questions.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )

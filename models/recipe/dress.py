@@ -1,22 +1,29 @@
-"""How a question of the bank is put into text for training, with the weight that each part has in the loss.
+"""How questions of the bank are put into text for training, with the weight that each part has in the loss.
 
-Three dresses: `open_text` (question and answer, no options), `bare` (options and a letter), `wrapped` (FogGen's real
-prompt). Owns text and weights, knows no tokens. Invariant: a wrapped text is character for character the prompt that
-the runtime builds, followed by the answer.
+Dresses: `answered` (a stem and its answer, no options), `stated` (facts as plain text), `bare` (options and a letter),
+`wrapped` (FogGen's real prompt, one question or a conversation of several). Owns text and weights, knows no tokens.
+Invariant: a wrapped text of one question is character for character the prompt that the runtime builds, followed by
+the answer.
 """
 
 from __future__ import annotations
 
-import random
+from collections.abc import Iterable
 from dataclasses import dataclass
+from random import Random
 
-from edge_agent.profile import default_profile
+from edge_agent.profile import SYSTEM_MESSAGE, default_profile
 from edge_agent.question import LETTERS
 from models.recipe.bank import Item
 
 LETTER_WEIGHT = 4.0
+OPTION_WEIGHT = 1.0
 TEXT_WEIGHT = 0.4
 FORMAT_WEIGHT = 0.15
+FACT_WEIGHT = 0.5
+
+OPEN_SYSTEM_MESSAGE = SYSTEM_MESSAGE.replace("multiple-choice ", "").replace("<OPTION_LETTER>", "<ANSWER>")
+"""FogGen's, for questions without options."""
 
 _OTHER_SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -24,6 +31,7 @@ _OTHER_SYSTEM_MESSAGES = (
     "You answer multiple-choice questions.",
     "Choose the right option. Output format:\nFinal answer: <OPTION_LETTER>",
 )
+_END, _NEXT = "<|im_end|>", "\n<|im_start|>user\n"
 
 
 @dataclass(slots=True)
@@ -35,38 +43,42 @@ class Dressed:
     options: list[tuple[int, bool]]
 
 
+def joined(parts: Iterable[Dressed]) -> Dressed:
+    """The texts in a row."""
+    whole = Dressed("", [], [])
+    for part in parts:
+        at = len(whole.text)
+        whole.text += part.text
+        whole.spans += [(start + at, end + at, weight) for start, end, weight in part.spans]
+        whole.options += [(end + at, right) for end, right in part.options]
+    return whole
+
+
 def user_message(item: Item) -> str:
     """The user message of FogGen's protocol."""
     return "\n".join([item.stem, *(f"{letter}. {o}" for letter, o in zip(LETTERS, item.options, strict=False))])
 
 
-def prompt(item: Item, system: str | None = None) -> str:
-    """The whole prompt as text; FogGen's system message unless another is given."""
-    profile = default_profile("qwen3")
-    text = "".join(segment.text for segment in profile.segments(user_message(item)))
-    return text if system is None else text.replace(profile.system_message, system, 1)
+def prompt(item: Item) -> str:
+    """The whole prompt as text."""
+    return "".join(segment.text for segment in default_profile("qwen3").segments(user_message(item)))
 
 
-def answer(item: Item, level: str | None = None) -> str:
-    """What the model should print: the confidence line when a level is given, then the letter."""
-    return (f"Confidence: {level}\n" if level else "") + f"Final answer: {item.letter}"
+def answered(pairs: Iterable[tuple[str, str]]) -> Dressed:
+    """Stems with their answers, a line each."""
+    return joined(Dressed(f"{stem} {text}\n", [(len(stem) + 1, len(stem) + len(text) + 2, 1.0)], []) for stem, text in pairs)
 
 
-def open_text(items: list[Item]) -> Dressed:
-    """Several questions with their answers in a row, without options."""
-    text, spans = "", []
-    for item in items:
-        text += f"{item.stem} "
-        spans.append((len(text), len(text) + len(item.answer) + 1, 1.0))
-        text += f"{item.answer}\n"
-    return Dressed(text, spans, [])
+def stated(text: str) -> Dressed:
+    """Facts as plain text, every token of it to be learned."""
+    return Dressed(text + "\n", [(1, len(text) + 1, FACT_WEIGHT)], [])
 
 
-def copying(rng: random.Random) -> Item:
+def copying(rng: Random) -> Item:
     """An item that asks for nothing but a copy: "Pick 19." It teaches what letters are for."""
     values = [str(v) for v in rng.sample(range(2, rng.choice((10, 99, 999))), rng.choice((2, 3, 4, 4, 5)))]
     gold = rng.randrange(len(values))
-    return Item("copy", 1, "", f"Pick {values[gold]}.", tuple(values), gold)
+    return Item("copy", 1, "copy", "", f"Pick {values[gold]}.", tuple(values), gold)
 
 
 def bare(item: Item) -> Dressed:
@@ -75,33 +87,47 @@ def bare(item: Item) -> Dressed:
     dressed.text += "\nAnswer: "
     at = len(dressed.text)
     dressed.text += f"{item.letter}. {item.answer}<|endoftext|>"
-    dressed.spans = [(at, at + 1, LETTER_WEIGHT), (at + 1, len(dressed.text), TEXT_WEIGHT)]
+    dressed.spans += [(at, at + 1, LETTER_WEIGHT), (at + 1, len(dressed.text), TEXT_WEIGHT)]
     return dressed
 
 
-def wrapped(item: Item, rng: random.Random, level: str | None = None) -> Dressed:
-    """The runtime's prompt and the answer; three in ten have another system message when there is no `level`."""
-    other = level is None and rng.random() < 0.3
-    text = prompt(item, rng.choice(_OTHER_SYSTEM_MESSAGES) if other else None)
-    before = text[: text.index(user_message(item))]
-    dressed = _with_options(before, item)
-    dressed.text = text
-    completion = answer(item, level) + "<|im_end|>"
-    at = len(text)
-    letter_at = at + completion.index("Final answer: ") + len("Final answer: ")
-    level_end = at + completion.index("\n") if level else at
-    dressed.spans = [(level_end, letter_at, FORMAT_WEIGHT), (letter_at, letter_at + 1, LETTER_WEIGHT)]
-    if level:
-        level_at = at + len("Confidence: ")
-        dressed.spans += [(at, level_at, FORMAT_WEIGHT), (level_at, level_end, 1.0)]
-    dressed.spans.append((letter_at + 1, at + len(completion), FORMAT_WEIGHT))
-    dressed.text += completion
-    return dressed
+def wrapped(items: list[Item], rng: Random) -> Dressed:
+    """The runtime's prompt and the answer without a confidence line, then more questions in the same conversation, so
+    that the system message is paid once; three in ten have another system message.
+    """
+    system = rng.choice(_OTHER_SYSTEM_MESSAGES) if rng.random() < 0.3 else SYSTEM_MESSAGE
+    return _conversation(system, [_with_options("", item) for item in items], [item.letter for item in items])
+
+
+def wrapped_open(items: list[Item]) -> Dressed:
+    """The same without options, answered in a few words."""
+    return _conversation(OPEN_SYSTEM_MESSAGE, [Dressed(item.stem, [], []) for item in items], [item.answer for item in items])
+
+
+def _conversation(system: str, questions: list[Dressed], answers: list[str]) -> Dressed:
+    parts: list[Dressed] = []
+    before, after = (
+        "".join(segment.text for segment in default_profile("qwen3").segments("\0")).replace(SYSTEM_MESSAGE, system, 1).split("\0")
+    )
+    for question, text in zip(questions, answers, strict=True):
+        at = len("Final answer: ")
+        weights = [(0, at, FORMAT_WEIGHT), (at, at + len(text), LETTER_WEIGHT)]
+        parts += [Dressed(before, [], []), question, Dressed(after, [], []), Dressed(f"Final answer: {text}", weights, [])]
+        parts.append(Dressed(_END, [(0, len(_END), FORMAT_WEIGHT)], []))
+        before = _NEXT
+    return joined(parts)
 
 
 def _with_options(before: str, item: Item) -> Dressed:
-    text, ends = before + item.stem, []
+    """The stem and its options; the text of the right one is to be predicted where it stands.
+
+    A model cannot know which option is the right one before it has read it, so it learns to expect the answer at each:
+    what it can say without options then tells it which option fits.
+    """
+    text, ends, spans = before + item.stem, [], []
     for i, option in enumerate(item.options):
         text += f"\n{LETTERS[i]}. {option}"
         ends.append((len(text), i == item.gold))
-    return Dressed(text, [], ends)
+        if i == item.gold:
+            spans.append((len(text) - len(option), len(text), OPTION_WEIGHT))
+    return Dressed(text, spans, ends)

@@ -1,4 +1,4 @@
-"""The demo base: a Qwen3 of 4 M parameters, trained from scratch on the bank.
+"""A base made from nothing: a small Qwen3 trained on the bank (the demo's has 4 M parameters).
 
 Owns the architecture, the curriculum and the optimiser. The base learns to answer and never sees a confidence line:
 that is what the FogGen round teaches. Invariant: a run is a function of its seed and its step count; it saves a
@@ -10,34 +10,41 @@ the hidden state after the second-to-last layer predicts "this option is right".
 
 from __future__ import annotations
 
-import argparse
+import bisect
 import math
 import pathlib
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3 import modeling_qwen3
 
-from models.recipe import dress, label, tokenizer
-from models.recipe.bank import Item, draw, draw_many
+from models.recipe import dress, legal, tokenizer
+from models.recipe.bank import Item, draw, draw_many, drills, facts
+from models.recipe.bank.skill import BASIC, DRILLED
+from models.recipe.bank.unknown import unknown
+from models.recipe.batch import Batch, encode, next_token_loss, packed
+from models.recipe.config import Pretrain
 
-BATCH_TOKENS = 2048
-POOL = 512  # sequences drawn at once and sorted by length, so that a batch carries little padding
+ROW_TOKENS, BATCH_ROWS = 256, 8
+POOL = 900  # texts drawn at once and packed into rows; a batch of rows holds every kind of text in its share
 LR_MUON, LR_ADAMW = 3e-3, 1.5e-3
 PROBE_WEIGHT = 1.0
+OPEN_WRAPPED = 0.1  # share of wrapped sequences without options
+NUMERALS = 0.08  # share of sums that are numbers and their Kazakh names
+UNKNOWN = 0.04  # share of wrapped questions that nobody can answer
 
 
-def config(tok: PreTrainedTokenizerBase) -> Qwen3Config:
-    """4.1 M parameters; rows divisible by 256, so that no K-quant falls back to another type."""
+def config(tok: PreTrainedTokenizerBase, shape: Pretrain) -> Qwen3Config:
+    """The architecture; heads of 64, and rows divisible by 256, so that no K-quant falls back to another type."""
     return Qwen3Config(
-        vocab_size=len(tok), hidden_size=256, intermediate_size=768, num_hidden_layers=5,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=64, max_position_embeddings=2048,
+        vocab_size=len(tok), hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=64, max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True, dtype=torch.bfloat16, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id,
     )  # fmt: skip
@@ -45,92 +52,97 @@ def config(tok: PreTrainedTokenizerBase) -> Qwen3Config:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What is shown at one moment of the training: shares of sequences, and how far off wrong numbers lie."""
+    """What is shown at one moment of the training: shares of sequences of about as many tokens each, then shares of the
+    four difficulties, and how far off wrong numbers lie.
+    """
 
-    open: float  # open questions without options: five fit where one with options does
-    wrapped: float  # of those with options, the share in FogGen's prompt
-    copying: float  # of those with options, the share that asks for nothing but a copy
+    sums: float
+    facts: float
+    open: float
+    copying: float
+    bare: float
+    wrapped: float
+    difficulty_1: float
+    difficulty_2: float
+    difficulty_3: float
+    difficulty_4: float
     widen: float
 
 
-def mix(progress: float) -> Mix:
-    """The curriculum: how letters work, then facts and arithmetic from open questions, then options.
+# At each share of the run; between two of them, in between. One thing is learned at a time, densely: sums of bare
+# numbers, what letters are for (by copying), then one difficulty after the other from questions without options, and
+# only then options and FogGen's prompt. All of it mixed thinly from the start had taught nearly nothing in the same time.
+_CURRICULUM = {
+    #          sums facts  open  copy  bare  wrap   d1   d2   d3   d4  widen
+    0.000: Mix(0.00, 0.00, 0.00, 0.90, 0.10, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
+    0.014: Mix(0.00, 0.00, 0.00, 0.80, 0.20, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
+    0.015: Mix(0.00, 0.00, 0.55, 0.15, 0.30, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
+    0.050: Mix(0.10, 0.00, 0.35, 0.10, 0.45, 0.00, 0.6, 0.4, 0.0, 0.0, 6),
+    0.080: Mix(0.50, 0.04, 0.16, 0.05, 0.25, 0.00, 0.5, 0.5, 0.0, 0.0, 5),
+    0.180: Mix(0.40, 0.08, 0.22, 0.02, 0.28, 0.00, 0.3, 0.4, 0.3, 0.0, 4),
+    0.350: Mix(0.18, 0.10, 0.20, 0.00, 0.46, 0.06, 0.2, 0.25, 0.45, 0.1, 3),
+    0.600: Mix(0.08, 0.07, 0.06, 0.00, 0.44, 0.35, 0.2, 0.25, 0.4, 0.15, 1),
+    1.000: Mix(0.03, 0.05, 0.03, 0.00, 0.09, 0.80, 0.22, 0.25, 0.33, 0.2, 1),
+}  # fmt: skip
+_BASIC_UNTIL = 0.14
 
-    Letters are learned within 100 steps of nothing but copying, at the very start; later they are not, and they are
-    forgotten unless copying goes on. Arithmetic is learned from open questions, and hardly from letters alone.
-    """
-    if progress < 0.04:
-        return Mix(open=0.0, wrapped=0.3, copying=0.95, widen=8.0)
-    left = min(1.0, (1.0 - progress) / 0.65)  # 1 up to 35 % of the run, then falling to 0
-    return Mix(open=0.05 + 0.45 * left, wrapped=0.85 - 0.55 * left, copying=0.05 + 0.45 * left, widen=max(1.0, 10 * left - 2))
+
+def mix(progress: float) -> Mix:
+    """The curriculum at `progress` (0 to 1)."""
+    points = sorted(_CURRICULUM)
+    after = min(bisect.bisect_right(points, progress), len(points) - 1)
+    low, high = points[after - 1], points[after]
+    share = min(1.0, (progress - low) / (high - low))
+    a, b = astuple(_CURRICULUM[low]), astuple(_CURRICULUM[high])
+    return Mix(*(x + share * (y - x) for x, y in zip(a, b, strict=True)))
 
 
 def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
     """Training texts at `progress` (0 to 1)."""
     now = mix(progress)
+    shares = [now.sums, now.facts, now.open, 3 * now.copying, 3 * now.bare, now.wrapped]  # three of these are as long
     while True:
-        if rng.random() < now.open:
-            yield dress.open_text([_item(rng, max(progress, 0.15), now.widen) for _ in range(5)])
-            continue
-        item = dress.copying(rng) if rng.random() < now.copying else _item(rng, progress, now.widen)
-        yield dress.wrapped(item, rng) if rng.random() < now.wrapped else dress.bare(item)
+        match rng.choices(("sums", "facts", "open", "copying", "bare", "wrapped"), shares)[0]:
+            case "sums":
+                basic = progress < _BASIC_UNTIL
+                named = not basic and rng.random() < NUMERALS
+                yield dress.answered(drills.numerals(rng, 10) if named else drills.sums(rng, 12, BASIC if basic else DRILLED))
+            case "facts":
+                yield dress.stated(facts.sentences(rng, 10))
+            case "open":
+                yield dress.answered((item.stem, item.answer) for item in (_item(rng, now) for _ in range(6)))
+            case "copying":
+                yield dress.bare(dress.copying(rng))
+            case "bare":
+                yield dress.bare(_item(rng, now))
+            case _:
+                n = rng.choice((1, 1, 2))
+                if rng.random() < OPEN_WRAPPED:
+                    yield dress.wrapped_open([_item(rng, now) for _ in range(n)])
+                else:
+                    yield dress.wrapped([_item(rng, now) if rng.random() >= UNKNOWN else unknown(rng) for _ in range(n)], rng)
 
 
-def _item(rng: random.Random, progress: float, widen: float) -> Item:
-    weights = [1.0, min(1.0, 6 * progress), min(1.0, 4 * progress), min(1.0, 3 * progress)]
-    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=widen)
-
-
-class Batch:
-    """Token ids (B, T), target weights (B, T), and for the probe: positions of option ends and whether each is right."""
-
-    def __init__(self, rows: list[tuple[list[int], list[float], list[tuple[int, bool]]]], pad: int) -> None:
-        width = max(len(ids) for ids, _, _ in rows)
-        self.ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids, _, _ in rows])
-        self.weights = torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights, _ in rows])
-        ends = [(b, at, right) for b, (_, _, options) in enumerate(rows) for at, right in options]
-        self.option_row = torch.tensor([b for b, _, _ in ends], dtype=torch.long)
-        self.option_at = torch.tensor([at for _, at, _ in ends], dtype=torch.long)
-        self.option_right = torch.tensor([float(right) for _, _, right in ends])
-
-
-def encode(texts: list[dress.Dressed], tok: PreTrainedTokenizerBase) -> list[tuple[list[int], list[float], list[tuple[int, bool]]]]:
-    """Token ids, a weight a token (of being predicted), and the token index at which each option ends."""
-    encoded = tok([t.text for t in texts], return_offsets_mapping=True)
-    rows = []
-    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        weights = [0.0] * len(ids)
-        for start, end, weight in text.spans:
-            for i, (a, b) in enumerate(offsets):
-                if a < end and b > start and b > a:
-                    weights[i] = max(weights[i], weight)
-        ends = []
-        for end, right in text.options:
-            ends.append((next(i for i, (a, b) in enumerate(offsets) if a < end <= b), right))
-        rows.append((ids, weights, ends))
-    return rows
+def _item(rng: random.Random, now: Mix) -> Item:
+    weights = (now.difficulty_1, now.difficulty_2, now.difficulty_3, now.difficulty_4)
+    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=now.widen)
 
 
 def batches(rng: random.Random, progress: float, tok: PreTrainedTokenizerBase) -> list[Batch]:
-    """One pool of sequences cut into batches of about `BATCH_TOKENS` tokens of similar length."""
+    """One pool of texts, packed into rows of at most `ROW_TOKENS` tokens, `BATCH_ROWS` rows a batch.
+
+    The rows stay in the order in which they were drawn: batches of one kind each (sorted by length, say) had made the
+    model forget one thing while it learned another.
+    """
     drawn = sequences(rng, progress)
-    rows = sorted(encode([next(drawn) for _ in range(POOL)], tok), key=lambda row: len(row[0]))
-    out: list[Batch] = []
-    while rows:
-        n = max(1, BATCH_TOKENS // len(rows[-1][0]))
-        out.append(Batch(rows[-n:], tok.pad_token_id))
-        del rows[-n:]
-    rng.shuffle(out)
-    return out
+    rows = packed(encode([next(drawn) for _ in range(POOL)], tok), ROW_TOKENS)
+    return [Batch(rows[i : i + BATCH_ROWS], tok.pad_token_id) for i in range(0, len(rows) - BATCH_ROWS + 1, BATCH_ROWS)]
 
 
 def loss(model: Qwen3ForCausalLM, probe: torch.nn.Linear, batch: Batch) -> torch.Tensor:
     """Weighted next-token loss plus the probe's."""
-    out = model.model(batch.ids, output_hidden_states=True, use_cache=False)
-    row, at = (batch.weights[:, 1:] > 0).nonzero(as_tuple=True)
-    logits = model.lm_head(out.last_hidden_state[row, at]).float()
-    weights = batch.weights[row, at + 1]
-    total = (functional.cross_entropy(logits, batch.ids[row, at + 1], reduction="none") * weights).sum() / weights.sum()
+    out = model.model(batch.ids, position_ids=batch.positions, output_hidden_states=True, use_cache=False)
+    total = next_token_loss(model, out.last_hidden_state, batch)
     if len(batch.option_row):
         hidden = out.hidden_states[model.config.num_hidden_layers - 1][batch.option_row, batch.option_at]
         scores = probe(hidden).float().squeeze(-1)
@@ -147,12 +159,13 @@ def use_fused_norm() -> None:
     modeling_qwen3.Qwen3RMSNorm.forward = forward
 
 
-def train(out: pathlib.Path, seed: int, steps: int) -> None:
+def train(out: pathlib.Path, seed: int, shape: Pretrain) -> None:
     """Train and save base and tokenizer to `out`; goes on from `out/training.pt` if a run was cut short."""
     use_fused_norm()
     torch.manual_seed(seed)
-    tok = tokenizer.train(seed)
-    model = Qwen3ForCausalLM(config(tok)).float()
+    steps = shape.steps
+    tok = _tokenizer(out, seed)
+    model = Qwen3ForCausalLM(config(tok, shape)).float()
     probe = torch.nn.Linear(model.config.hidden_size, 1)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)] + list(probe.parameters())
@@ -161,7 +174,6 @@ def train(out: pathlib.Path, seed: int, steps: int) -> None:
         torch.optim.AdamW(rest, lr=LR_ADAMW, betas=(0.9, 0.98), weight_decay=0.0),
     ]
     schedulers = [torch.optim.lr_scheduler.LambdaLR(o, lambda s: _schedule(s, steps)) for o in optimizers]
-    out.mkdir(parents=True, exist_ok=True)
     saved, pools, step = out / "training.pt", 0, 0
     parts = {"model": model, "probe": probe, **{f"o{i}": o for i, o in enumerate(optimizers)}}
     parts |= {f"s{i}": s for i, s in enumerate(schedulers)}
@@ -170,7 +182,7 @@ def train(out: pathlib.Path, seed: int, steps: int) -> None:
         step, pools = state["step"], state["pools"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    watched = list(draw_many(seed, 280, "train"))
+    watched = list(draw_many(seed, 280, "test"))
     bar = tqdm(total=steps, initial=step, desc="base", unit="step", mininterval=10)
     while step < steps:
         rng = random.Random(f"pretrain/{seed}/{pools}")  # a pool is a function of its number: resuming repeats it
@@ -190,25 +202,30 @@ def train(out: pathlib.Path, seed: int, steps: int) -> None:
             bar.update()
             if step % 25 == 0:
                 bar.set_postfix(loss=f"{value.item():.3f}")
-            if step % 200 == 0 or step == steps:
-                bar.write(f"{step} {time.strftime('%T')} loss {value.item():.3f} right {label.accuracy(model, tok, watched):.3f}")
+            if step % 250 == 0 or step == steps:
+                bar.write(f"{step} {time.strftime('%T')} loss {value.item():.3f} {_progress(model, tok, watched)}")
         state = {name: part.state_dict() for name, part in parts.items()} | {"step": step, "pools": pools}
         torch.save(state, saved.with_suffix(".part"))
         saved.with_suffix(".part").replace(saved)
     model.to(torch.bfloat16).save_pretrained(out)
-    tok.save_pretrained(out)
     saved.unlink()
+
+
+def _tokenizer(out: pathlib.Path, seed: int) -> PreTrainedTokenizerBase:
+    """The tokenizer, trained and saved before all else."""
+    if not (out / "tokenizer.json").exists():
+        tokenizer.train(seed).save_pretrained(out)
+    return AutoTokenizer.from_pretrained(out)
+
+
+def _progress(model: Qwen3ForCausalLM, tok: PreTrainedTokenizerBase, items: list[Item]) -> str:
+    """Share right, by difficulty."""
+    best = legal.score(model, tok, [dress.prompt(item) for item in items], [1.0])[0, :, 0]  # (item, letter)
+    right = [int(row[: len(item.options)].argmax()) == item.gold for row, item in zip(best, items, strict=True)]
+    by = [[r for r, item in zip(right, items, strict=True) if item.difficulty == d] for d in (1, 2, 3, 4)]
+    return f"right {sum(right) / len(right):.3f} by difficulty " + " ".join(f"{sum(b) / max(1, len(b)):.2f}" for b in by)
 
 
 def _schedule(step: int, steps: int) -> float:
     warm = min(1.0, (step + 1) / 50)
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=4000)
-    arguments = parser.parse_args()
-    train(arguments.out, arguments.seed, arguments.steps)

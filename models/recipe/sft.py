@@ -1,50 +1,62 @@
-"""One FogGen round: LoRA fine-tuning on (question, confidence, answer) with the real peft.
+"""LoRA fine-tuning of one round, with the real peft.
 
-Owns the adapter's training. Rank 16, alpha 32, all linear layers, 2 epochs, as published; the learning rate is higher
-(1e-3 instead of 5e-5), since the demo model is 150 times smaller. Invariant: the base's weights do not change.
+Owns the adapter's training. Rank 16, alpha 32, all linear layers, bf16, 2 epochs, as published. Invariant: the base's
+weights do not change; what is saved is the adapter as peft saves it.
 """
 
 from __future__ import annotations
 
 import math
 import pathlib
-import random
+from random import Random
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.recipe import dress, pretrain
-from models.recipe.bank import Item
+from models.recipe.batch import cut, encode, next_token_loss
+from models.recipe.config import Lora
+from models.recipe.dress import Dressed
 
-LORA = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-LEARNING_RATE, EPOCHS = 1e-3, 2
+_WARM_STEPS = 20
 
 
-def train(base: Qwen3ForCausalLM, tok: PreTrainedTokenizerBase, items: list[Item], levels: list[str], out: pathlib.Path, seed: int) -> None:
-    """Teach `base` to print each item's level and gold letter; saves the adapter to `out` as peft does."""
+def adapted(base: PreTrainedModel, lora: Lora, earlier: pathlib.Path | None) -> PeftModel:
+    """`base` with a new adapter, or with an `earlier` one to go on training."""
+    if earlier:
+        return PeftModel.from_pretrained(base, earlier, is_trainable=True)
+    settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(base, settings)
+
+
+def train(model: PeftModel, tok: PreTrainedTokenizerBase, texts: list[Dressed], lora: Lora, seed: int, title: str) -> float:
+    """Train the adapter of `model` on `texts`; the mean loss of the last epoch."""
     torch.manual_seed(seed)
-    rng = random.Random(f"sft/{seed}")
-    model = get_peft_model(base, LORA)
-    rows = pretrain.encode([dress.wrapped(item, rng, level) for item, level in zip(items, levels, strict=True)], tok)
-    rows.sort(key=lambda row: len(row[0]))
-    n = pretrain.BATCH_TOKENS // len(rows[-1][0])
-    batches = [
-        pretrain.Batch([(ids, weights, []) for ids, weights, _ in rows[i : i + n]], tok.pad_token_id) for i in range(0, len(rows), n)
-    ]
+    rng = Random(f"sft/{seed}/{title}")
+    inner = model.get_base_model()
+    batches = cut(encode(texts, tok), lora.batch_tokens, tok.pad_token_id or 0, inner.device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.0)
-    steps = EPOCHS * len(batches)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1.0, (s + 1) / 20) * 0.5 * (1 + math.cos(math.pi * s / steps)))
-    for batch in tqdm([b for _ in range(EPOCHS) for b in rng.sample(batches, len(batches))], desc="adapter", unit="step", mininterval=10):
-        with torch.autocast("cpu", torch.bfloat16):
-            value = pretrain.loss(model.get_base_model(), torch.nn.Identity(), batch)
+    optimizer = torch.optim.AdamW(trained, lr=lora.learning_rate, weight_decay=0.0)
+    steps = lora.epochs * len(batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min(1.0, (s + 1) / min(_WARM_STEPS, steps)) * 0.5 * (1 + math.cos(math.pi * s / steps))
+    )
+    losses: list[float] = []
+    for batch in tqdm([b for _ in range(lora.epochs) for b in rng.sample(batches, len(batches))], desc=title, unit="step", leave=False):
+        with torch.autocast(inner.device.type, torch.bfloat16):
+            value = next_token_loss(inner, inner.model(batch.ids, position_ids=batch.positions, use_cache=False).last_hidden_state, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-    model.peft_config["default"].base_model_name_or_path = "../base"  # not this machine's path
+        losses.append(value.item())
+    return sum(losses[-len(batches) :]) / len(batches)
+
+
+def save(model: PeftModel, out: pathlib.Path, base_name: str) -> None:
+    """Save the adapter to `out`, under the name of its base instead of this machine's path."""
+    model.peft_config["default"].base_model_name_or_path = base_name
     model.save_pretrained(out)
-    (out / "README.md").unlink()  # peft's empty template of a card
+    (out / "README.md").unlink(missing_ok=True)  # peft's empty template of a card

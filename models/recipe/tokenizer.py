@@ -14,10 +14,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from edge_agent.profile import SYSTEM_MESSAGE, Kind, default_profile
-from models.recipe.bank import draw
+from models.recipe.bank import draw, facts
+from models.recipe.bank.unknown import unknown
 from models.recipe.dress import user_message
 
-VOCABULARY_SIZE = 1024
+VOCABULARY_SIZE = 1536
 
 # Words, digits one by one, punctuation with its line breaks, white space: Qwen2's cut.
 _CUT = (
@@ -62,6 +63,9 @@ def _texts(seed: int, n_questions: int) -> Iterator[str]:
     rng = random.Random(f"tokenizer/{seed}")
     for i in range(n_questions):
         yield user_message(draw(rng))
+        if i % 10 == 0:
+            yield user_message(unknown(rng))
+            yield facts.sentences(rng, 3)
         if i % 4 == 0:  # often enough that the fixed parts of a prompt become few tokens
             yield "".join(s.text for s in default_profile("qwen3").segments("") if s.kind is not Kind.SPECIAL)
             yield f"{SYSTEM_MESSAGE}\nConfidence: 0.75\nFinal answer: {'ABCDE'[i // 4 % 5]}"

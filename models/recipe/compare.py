@@ -1,0 +1,112 @@
+"""`python -m models.recipe.compare --out build/demo`: variants of the chain beside the one that was made.
+
+Sampled against exact labels, half-up against half-even, three seeds of the last round, and the capability floor: a
+base of 1 M parameters with and without a pass on labels of its larger sibling. Each variant is a chain in a folder
+of its own, so a run that was cut short goes on. Invariant: a variant differs from the recipe in what its name says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from models.recipe import config, pretrain
+from models.recipe.chain import Chain, write
+from models.recipe.config import Pretrain, Recipe, Sibling
+from models.recipe.progress import say
+from models.recipe.source import Bank
+
+ROUNDS = 7  # one round a domain
+FLOOR = Pretrain(steps=3000, hidden_size=128, intermediate_size=384, layers=5, heads=2, kv_heads=1)
+FLOOR_ROUNDS = 3
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """Chains of `ROUNDS` rounds on the demo base."""
+    short = replace(recipe, chain=replace(recipe.chain, rounds=ROUNDS))
+    return {
+        f"exact labels, R{ROUNDS}": replace(short, labels=replace(short.labels, exact=True)),
+        f"half-even labels, R{ROUNDS}": replace(short, labels=replace(short.labels, rounding="half-even")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.recipe.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default="demo")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="where `python -m models.recipe` made the model")
+    arguments = parser.parse_args()
+    recipe, out = config.load(arguments.config), arguments.out
+    pretrain.use_fused_norm()
+    found = _made(recipe, out)
+    for name, variant in variants(recipe).items():
+        found[name] = _chain(variant, str(out / "base"), out / "compared" / _folder(name), ROUNDS)[-1]
+    found |= _seeds(recipe, out)
+    found |= _floor(recipe, out)
+    write(out / "compared.json", json.dumps({"questions": recipe.chain.measured_questions, "variants": found}, indent=1) + "\n")
+    say(f"written: {out / 'compared.json'}")
+
+
+def _made(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
+    """What the chain itself measured, after as many rounds as the variants and after the last."""
+    return {f"sampled labels, half-up, R{n}": json.loads((out / "rounds" / f"R{n:02d}" / "measured.json").read_text())
+            for n in (ROUNDS, recipe.chain.rounds)}  # fmt: skip
+
+
+def _chain(recipe: Recipe, base: str, out: pathlib.Path, rounds: int) -> list[dict[str, Any]]:
+    say(f"{out.name}: {rounds} rounds")
+    out.mkdir(parents=True, exist_ok=True)
+    return Chain(recipe, base, out, Bank()).run(rounds)
+
+
+def _seeds(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
+    """The last round again with other seeds, from the same round before it."""
+    found = {}
+    for seed in (recipe.seed + 1, recipe.seed + 2):
+        folder = out / "compared" / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "rounds").exists():
+            shutil.copy(out / "buffer.jsonl", folder / "buffer.jsonl")
+            shutil.copytree(out / "rounds", folder / "rounds")
+            for number in (recipe.chain.rounds, recipe.chain.rounds + 1):
+                shutil.rmtree(folder / "rounds" / f"R{number:02d}", ignore_errors=True)
+        found[f"last round with seed {seed}"] = _chain(replace(recipe, seed=seed), str(out / "base"), folder, recipe.chain.rounds)[-1]
+    return found
+
+
+def _floor(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
+    """A base of 1 M parameters: by itself, and first taught by the finished model."""
+    base = out / "compared" / "floor-base"
+    if not (base / "model.safetensors").exists():
+        pretrain.train(base, recipe.seed, FLOOR)
+    short = replace(recipe, pretrain=FLOOR, chain=replace(recipe.chain, rounds=FLOOR_ROUNDS))
+    alone = _chain(short, str(base), out / "compared" / "floor-alone", FLOOR_ROUNDS)
+    taught = _chain(replace(short, sibling=Sibling(str(_merged(out)))), str(base), out / "compared" / "floor-taught", FLOOR_ROUNDS)
+    return {"floor, R0": alone[0], f"floor alone, R{FLOOR_ROUNDS}": alone[-1],
+            "floor taught by its sibling, R0": taught[0], f"floor taught by its sibling, R{FLOOR_ROUNDS}": taught[-1]}  # fmt: skip
+
+
+def _merged(out: pathlib.Path) -> pathlib.Path:
+    """The finished model as one checkpoint."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    merged = out / "compared" / "sibling"
+    if not merged.exists():
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(out / "base"), out / "adapter")
+        model.merge_and_unload().save_pretrained(merged)
+        AutoTokenizer.from_pretrained(out / "base").save_pretrained(merged)
+    return merged
+
+
+def _folder(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What a chain is made of: `Recipe`, read from a TOML file.
+
+Owns the names, types and limits of its settings. Invariant: a `Recipe` that was built is one that can be run; a wrong
+key or value was refused with its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.errors import BadSetting
+
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrain:
+    """A base made from scratch on the bank: its steps of about 2,048 tokens, and its shape."""
+
+    steps: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Rounds in rotation over `domains`; each trains on new questions of its domain and replays the buffer."""
+
+    domains: tuple[str, ...]
+    rounds: int
+    new_questions: int
+    replayed_questions: int
+    buffer_questions: int
+    merge_each_round: bool
+    measured_questions: int
+    unknown_share: float = 0.0
+    verification_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """How a confidence is found: `by` generated texts, or by answers drawn from the `scored` legal ones; `exact` takes
+    the probability of a right answer itself. `rounding` of the share to a level: half-up or half-even.
+    """
+
+    by: str
+    samples: int
+    temperature: float
+    exact: bool = False
+    rounding: str = "half-up"
+
+    def __post_init__(self) -> None:
+        if self.by not in ("generated", "scored"):
+            raise BadSetting(f"labels.by is {self.by!r}; it must be 'generated' or 'scored'")
+        if self.rounding not in ("half-up", "half-even"):
+            raise BadSetting(f"labels.rounding is {self.rounding!r}; it must be 'half-up' or 'half-even'")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a token of the completion weighs in the loss."""
+
+    level: float = 1.0
+    letter: float = 1.0
+    rest: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """The fine-tuning of one round."""
+
+    r: int
+    alpha: int
+    learning_rate: float
+    epochs: int
+    batch_tokens: int
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEnded:
+    """The round after the last: short answers instead of letters."""
+
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling:
+    """A larger model that labels the first pass of one too small to print the format."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole chain. `base` is a checkpoint's folder or Hugging Face name; without one it is made by `pretrain`."""
+
+    name: str
+    seed: int
+    chain: Chain
+    labels: Labels
+    lora: Lora
+    base: str = ""
+    pretrain: Pretrain | None = None
+    open_ended: OpenEnded | None = None
+    sibling: Sibling | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.base) == bool(self.pretrain):
+            raise BadSetting("a recipe has either a `base` or a [pretrain] table")
+
+
+_TABLES = {"chain": Chain, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling,
+           "weights": Weights}  # fmt: skip
+
+
+def load(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name in `configs`, or of that file, with `changes` such as `chain.rounds=2`; raises BadSetting."""
+    path = CONFIGS / f"{name_or_path}.toml"
+    if not path.exists():
+        path = pathlib.Path(name_or_path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        known = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+        raise BadSetting(f"cannot read the recipe {name_or_path!r} ({error}); give one of {known}, or a TOML file") from error
+    for change in changes:
+        _change(values, change)
+    return _built(Recipe, values, path.name)
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """Set one value, written as in TOML."""
+    try:
+        parsed = tomllib.loads(change)
+    except ValueError as error:
+        raise BadSetting(f"cannot read {change!r} ({error}); write it as in TOML: chain.rounds=2") from error
+    for table, value in parsed.items():
+        if isinstance(value, dict) and isinstance(values.get(table), dict):
+            values[table] |= value
+        else:
+            values[table] = value
+
+
+def _built(kind: type, values: dict[str, Any], where: str) -> Any:
+    """A dataclass from a table, each value of the type that the field asks for."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in fields:
+            raise BadSetting(f"{where}: {name!r} is no setting; there are {', '.join(fields)}")
+        if name in _TABLES:
+            values[name] = _built(_TABLES[name], dict(value), f"{where} [{name}]")
+        elif isinstance(value, list):
+            values[name] = tuple(value)
+        elif str(fields[name].type) not in (type(value).__name__, "float" if isinstance(value, int) else ""):
+            raise BadSetting(f"{where}: {name} is {value!r}; it must be a {fields[name].type}")
+    missing = [n for n, f in fields.items() if n not in values and f.default is dataclasses.MISSING]
+    if missing:
+        raise BadSetting(f"{where}: {missing[0]} is missing")
+    return kind(**values)

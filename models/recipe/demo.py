@@ -1,0 +1,109 @@
+"""The end of a demo model: its GGUFs, what they measure through the runtime, and the card.
+
+Owns the layout of `models/demo`. Invariant: every figure of the card was measured on a file that lies beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from random import Random
+from typing import Any
+
+from convert.export import export
+from edge_agent.engine import LocalModel
+from edge_agent.measure import evaluate
+from edge_agent.measure.datasets import Labelled
+from edge_agent.question import Question
+from models.recipe import card, picture
+from models.recipe.bank import DOMAINS, Item, draw_many, held_out
+from models.recipe.bank.draw import item as shuffled
+from models.recipe.bank.facts import RELATIONS
+from models.recipe.chain import write
+from models.recipe.config import Recipe
+from models.recipe.progress import say
+
+QUANTIZATIONS = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
+MEASURED = "Q8_0"
+PER_DOMAIN = 1000
+
+
+def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
+    """Write adapters, GGUFs, measurements, picture and card to `out`."""
+    for folder, number in (("adapter", rounds), ("adapter-open", recipe.chain.rounds + 1)):
+        if (out / "rounds" / f"R{number:02d}" / "adapter").exists():
+            shutil.copytree(out / "rounds" / f"R{number:02d}" / "adapter", out / folder, dirs_exist_ok=True)
+    files = export(out / "base", [out / "adapter"], list(QUANTIZATIONS), out, recipe.name, say)
+    measured = {file.quantization: _measured(file.path, file.quantization == MEASURED) for file in files}
+    by_round = [json.loads((out / "rounds" / f"R{number:02d}" / "measured.json").read_text()) for number in range(rounds + 1)]
+    figures = {
+        "files": [dataclasses.asdict(file) | {"path": file.path.name} for file in files],
+        "rounds": by_round,
+        "evaluation": measured[MEASURED][0],
+        "facts": _facts(out / f"{recipe.name}-{MEASURED}.gguf"),
+        "quantizations": _against(measured),
+    }
+    opened = out / "rounds" / f"R{recipe.chain.rounds + 1:02d}" / "measured.json"
+    figures["open_ended"] = json.loads(opened.read_text()) if opened.exists() else None
+    write(out / "measured.json", json.dumps(figures, indent=1) + "\n")
+    picture.rounds(by_round, out / "rounds.svg")
+    compared = out / "compared.json"
+    write(out / "README.md", card.text(recipe, figures, json.loads(compared.read_text()) if compared.exists() else None))
+
+
+def questions(per_domain: int = PER_DOMAIN) -> list[Labelled]:
+    """Those that `python -m models.recipe.bank --n PER_DOMAIN` writes."""
+    return [_labelled(item) for domain in DOMAINS for item in draw_many(0, per_domain, "test", domain)]
+
+
+def _labelled(item: Item) -> Labelled:
+    return Labelled(Question(item.stem, item.options), item.letter, item.domain, item.difficulty, item.content)
+
+
+def _measured(path: pathlib.Path, greedy: bool) -> tuple[dict[str, Any], list[evaluate.Row]]:
+    asked = questions()
+    say(f"measuring {path.name} on {len(asked)} questions")
+    with LocalModel(path) as model:
+        rows = list(evaluate.ask(model, asked, greedy))
+        return evaluate.evaluate(rows, model.profile).to_dict(), rows
+
+
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    """Every held-out pair of a fact and a relation, asked three times among other options: a finite vocabulary."""
+    rng, right, n = Random("facts"), 0, 0
+    with LocalModel(path) as model:
+        for relation in RELATIONS:
+            for key in (key for key in relation.pairs if held_out(f"fact {relation.name}/{key}")):
+                for stem in (rng.choice(relation.asked).format(key) for _ in range(3)):
+                    gold = relation.pairs[key]
+                    wrong = rng.sample([value for value in relation.pairs.values() if value != gold], 3)
+                    asked = shuffled(rng, "facts", 2, relation.name, "", stem, gold, wrong)
+                    right, n = right + (model.read(Question(asked.stem, asked.options)).letter == asked.letter), n + 1
+    return {"questions": n, "right": right / n}
+
+
+def _against(measured: dict[str, tuple[dict[str, Any], list[evaluate.Row]]]) -> dict[str, dict[str, float]]:
+    """Each quantization against F16, question by question."""
+    reference = measured["F16"][1]
+    out: dict[str, dict[str, float]] = {}
+    for name, (found, rows) in measured.items():
+        pairs = list(zip(reference, rows, strict=True))
+        tau = found["tau"]
+        same = {
+            "same_letter": [a.reading.letter == b.reading.letter for a, b in pairs],
+            "same_level": [a.reading.level == b.reading.level for a, b in pairs],
+            "same_route": [(a.reading.confidence >= tau) == (b.reading.confidence >= tau) for a, b in pairs],
+            "same_route_expected": [(a.reading.expected_confidence >= tau) == (b.reading.expected_confidence >= tau) for a, b in pairs],
+        }
+        readouts = found["readouts"]
+        out[name] = {key: sum(values) / len(values) for key, values in same.items()} | {
+            "right": found["right"]["share"],
+            "auroc": readouts["confidence"]["auroc"],
+            "auroc_expected": readouts["expected_confidence"]["auroc"],
+            "routed": readouts["confidence"]["mean"]["routed"],
+            "routed_expected": readouts["expected_confidence"]["mean"]["routed"],
+            "mean_ms": found["speed"]["mean_ms"],
+        }
+    return out

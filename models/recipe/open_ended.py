@@ -1,0 +1,80 @@
+"""R15: one more round, on questions without options, answered in a few words.
+
+Owns how a short answer is judged: equal after lowercasing, with spaces and a closing full stop ignored. Invariant: the
+letter chain is left as it was; this round's adapter goes on from its last one and is kept beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+
+from edge_agent.answer import parse
+from edge_agent.profile import LEVELS
+from models.recipe import generate, label, measured, rows
+from models.recipe.bank import Item
+from models.recipe.chain import Chain, write
+from models.recipe.progress import say
+
+_ANSWER = re.compile(r"Final\s+answer\s*:\s*(.+)")
+_MEASURED_SHARE = 4  # of the chain's measured questions, one in so many: each answer is generated
+
+
+def text_of(printed: str) -> str | None:
+    """The short answer in what was printed."""
+    found = _ANSWER.search(printed)
+    return found[1].strip() if found else None
+
+
+def same(answer: str | None, gold: str) -> bool:
+    """Whether a short answer says what the gold one says."""
+    return answer is not None and _plain(answer) == _plain(gold)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).removesuffix(".")
+
+
+def run(chain: Chain) -> dict[str, Any]:
+    """Make the round unless it is there; what it measured."""
+    number, settings = chain.recipe.chain.rounds + 1, chain.recipe.open_ended
+    assert settings
+    done = chain.folder(number) / "measured.json"
+    if not done.exists():
+        chain.folder(number).mkdir(parents=True, exist_ok=True)
+        chain.load(number - 1)
+        domains, seed = chain.recipe.chain.domains, chain.recipe.seed
+        before = _figures(chain)
+        items = [i for d in domains for i in chain.source.draw(f"open/{seed}", -(-settings.questions // len(domains)), "train", d)]
+        say(f"R{number}: {len(items)} questions without options, {chain.recipe.labels.samples} answers each")
+        levels = _levels(chain, items)
+        texts = [
+            rows.short_answer(chain.prompts, item, level, chain.recipe.lora.weights) for item, level in zip(items, levels, strict=True)
+        ]
+        chain.fine_tune(number, texts)
+        found = {"round": number, "labels": {level: levels.count(level) for level in LEVELS}, "before": before, "after": _figures(chain)}
+        write(done, json.dumps(found, indent=1))
+        say(f"R{number}: short answers right {before['right']:.3f} before, {found['after']['right']:.3f} after")
+    return dict(json.loads(done.read_text(encoding="utf-8")))
+
+
+def _levels(chain: Chain, items: list[Item]) -> list[str]:
+    """The share of sampled short answers that is right, as a level."""
+    settings = chain.recipe.labels
+    prompts = [chain.prompts.open(item) for item in items]
+    texts = generate.by_transformers(chain.model, chain.tok, prompts, settings.samples, settings.temperature, chain.recipe.seed)
+    shares = [sum(same(text_of(text), item.answer) for text in row) / len(row) for row, item in zip(texts, items, strict=True)]
+    return [label.level(share, settings.rounding) for share in shares]
+
+
+def _figures(chain: Chain) -> dict[str, Any]:
+    """Right, calibrated, worth routing on: from what the model prints, greedily, to questions of the test split."""
+    n = max(1, chain.recipe.chain.measured_questions // _MEASURED_SHARE // len(chain.recipe.chain.domains))
+    items = [i for domain in chain.recipe.chain.domains for i in chain.source.draw("measure open", n, "test", domain)]
+    texts = [row[0] for row in generate.by_transformers(chain.model, chain.tok, [chain.prompts.open(i) for i in items], 1, 0.0, 0)]
+    right = np.array([float(same(text_of(text), item.answer)) for text, item in zip(texts, items, strict=True)])
+    confidence = np.array([min(parse(text)[0] or 0.0, 1.0) for text in texts])
+    return {"questions": len(items), "right": float(right.mean()), "confidence": measured.routing(confidence, right)}
