@@ -60,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> None:
     run.run(rounds)
     if recipe.open_ended and rounds == recipe.chain.rounds:
         open_ended.run(run)
-    if recipe.pretrain:
+    if recipe.pretrain and recipe.card:
         demo.finish(out, recipe, rounds)
     say(f"done in {(time.monotonic() - started) / 60:.0f} minutes: {out}")
 

@@ -12,7 +12,7 @@ from models.recipe.config import Recipe
 
 def text(recipe: Recipe, figures: dict[str, Any], compared: dict[str, Any] | None) -> str:
     """The card as Markdown."""
-    assert recipe.pretrain
+    assert recipe.pretrain and recipe.card
     evaluation, chain, lora = figures["evaluation"], recipe.chain, recipe.lora
     parts = [
         f"""# {recipe.name}
@@ -34,7 +34,7 @@ download. It knows its seven small domains and next to nothing else about the wo
 
 On {evaluation["right"]["questions"]:,} questions whose contents no training saw, through the runtime, the file `{recipe.name}-Q8_0.gguf`:
 
-    python -m models.recipe.bank --n 1000 > questions.jsonl
+    python -m models.recipe.bank --n {recipe.card.questions_per_domain} > questions.jsonl
     edge-agent eval questions.jsonl --model models/demo/{recipe.name}-Q8_0.gguf --greedy
 
 {_summary(evaluation, figures)}

@@ -93,6 +93,13 @@ class OpenEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """What the finished GGUFs are measured on: so many held-out questions of each domain."""
+
+    questions_per_domain: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sibling:
     """A larger model that labels the first pass of one too small to print the format."""
 
@@ -112,13 +119,14 @@ class Recipe:
     pretrain: Pretrain | None = None
     open_ended: OpenEnded | None = None
     sibling: Sibling | None = None
+    card: Card | None = None
 
     def __post_init__(self) -> None:
         if bool(self.base) == bool(self.pretrain):
             raise BadSetting("a recipe has either a `base` or a [pretrain] table")
 
 
-_TABLES = {"chain": Chain, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling,
+_TABLES = {"chain": Chain, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,
            "weights": Weights}  # fmt: skip
 
 

@@ -27,7 +27,6 @@ from models.recipe.progress import say
 
 QUANTIZATIONS = ("F16", "Q8_0", "Q4_K_M", "Q4_0")
 MEASURED = "Q8_0"
-PER_DOMAIN = 1000
 
 
 def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
@@ -36,7 +35,9 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
         if (out / "rounds" / f"R{number:02d}" / "adapter").exists():
             shutil.copytree(out / "rounds" / f"R{number:02d}" / "adapter", out / folder, dirs_exist_ok=True)
     files = export(out / "base", [out / "adapter"], list(QUANTIZATIONS), out, recipe.name, say)
-    measured = {file.quantization: _measured(file.path, file.quantization == MEASURED) for file in files}
+    assert recipe.card
+    asked = questions(recipe.card.questions_per_domain)
+    measured = {file.quantization: _measured(file.path, asked, file.quantization == MEASURED) for file in files}
     by_round = [json.loads((out / "rounds" / f"R{number:02d}" / "measured.json").read_text()) for number in range(rounds + 1)]
     figures = {
         "files": [dataclasses.asdict(file) | {"path": file.path.name} for file in files],
@@ -53,8 +54,8 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
     write(out / "README.md", card.text(recipe, figures, json.loads(compared.read_text()) if compared.exists() else None))
 
 
-def questions(per_domain: int = PER_DOMAIN) -> list[Labelled]:
-    """Those that `python -m models.recipe.bank --n PER_DOMAIN` writes."""
+def questions(per_domain: int) -> list[Labelled]:
+    """Those that `python -m models.recipe.bank --n per_domain` writes."""
     return [_labelled(item) for domain in DOMAINS for item in draw_many(0, per_domain, "test", domain)]
 
 
@@ -62,8 +63,7 @@ def _labelled(item: Item) -> Labelled:
     return Labelled(Question(item.stem, item.options), item.letter, item.domain, item.difficulty, item.content)
 
 
-def _measured(path: pathlib.Path, greedy: bool) -> tuple[dict[str, Any], list[evaluate.Row]]:
-    asked = questions()
+def _measured(path: pathlib.Path, asked: list[Labelled], greedy: bool) -> tuple[dict[str, Any], list[evaluate.Row]]:
     say(f"measuring {path.name} on {len(asked)} questions")
     with LocalModel(path) as model:
         rows = list(evaluate.ask(model, asked, greedy))

@@ -140,6 +140,18 @@ def test_a_chain_goes_on_where_it_was_stopped(tmp_path: pathlib.Path) -> None:
     assert other.returncode == 78 and "another configuration" in other.stderr and "Traceback" not in other.stderr
 
 
+def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
+    """Tokenizer, base, rounds, open-ended round, GGUFs, measurements, picture and card, each a thousandth of its size."""
+    few = [*SMALL, "pretrain.steps=10", "chain.rounds=2", "open_ended.questions=7", "card.questions_per_domain=3"]
+    changes = [part for change in few for part in ("--set", change)]
+    done = _recipe("--config", "demo", "--out", str(tmp_path), *changes)
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((tmp_path / "measured.json").read_text())
+    assert [found["round"] for found in figures["rounds"]] == [0, 1, 2] and figures["evaluation"]["right"]["questions"] == 21
+    assert {path.name for path in tmp_path.glob("*.gguf")} == {file["path"] for file in figures["files"]} and len(figures["files"]) == 4
+    assert "What the rounds buy" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [("chain.round=2", "no setting"), ("lora.r='x'", "must be a int"), ("labels.by='guess'", "must be 'generated'"), ("][", "as in TOML")],
