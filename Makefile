@@ -16,7 +16,7 @@ help:
 	@echo 'make test        the test suite'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
-	@echo 'make demo-model  make the demo model again, into build/demo (about two hours on 2 cores; installs torch)'
+	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make lock        choose the newest versions and write requirements/*.txt'
 	@echo 'make clean       remove the environment and what was built'

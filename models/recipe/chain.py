@@ -137,6 +137,7 @@ class Chain:
         """Train the adapter on `texts` and save it in the round's folder; merge it where the recipe says so."""
         lora = self.recipe.lora
         if not isinstance(self.model, PeftModel):
+            torch.manual_seed(self.recipe.seed)  # of the new adapter's first weights
             self.model = sft.adapted(self.model, lora, None)
         sft.train(self.model, self.tok, texts, lora, self.recipe.seed, f"R{number}")
         sft.save(self.model, self.folder(number) / "adapter", self.recipe.base or "../base")
