@@ -20,7 +20,7 @@ from edge_agent.question import Question
 from models.recipe import card, picture
 from models.recipe.bank import DOMAINS, Item, draw_many, held_out
 from models.recipe.bank.draw import item as shuffled
-from models.recipe.bank.facts import RELATIONS
+from models.recipe.bank.facts import RELATIONS, alike
 from models.recipe.chain import write
 from models.recipe.config import Recipe
 from models.recipe.progress import say
@@ -78,7 +78,7 @@ def _facts(path: pathlib.Path) -> dict[str, Any]:
             for key in (key for key in relation.pairs if held_out(f"fact {relation.name}/{key}")):
                 for stem in (rng.choice(relation.asked).format(key) for _ in range(3)):
                     gold = relation.pairs[key]
-                    wrong = rng.sample([value for value in relation.pairs.values() if value != gold], 3)
+                    wrong = rng.sample(others := alike(relation, key), min(3, len(others)))
                     asked = shuffled(rng, "facts", 2, relation.name, "", stem, gold, wrong)
                     right, n = right + (model.read(Question(asked.stem, asked.options)).letter == asked.letter), n + 1
     return {"questions": n, "right": right / n}

@@ -26,13 +26,31 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from models.recipe import dress, legal, tokenizer
 from models.recipe.bank import Item, draw, draw_many, drills, facts
-from models.recipe.bank.skill import BASIC, DRILLED
+from models.recipe.bank.skill import (
+    ADD,
+    ADD_SUBTRACT,
+    BASIC,
+    BEST,
+    BRACKET,
+    DIVIDE,
+    DRILLED,
+    INDEXED,
+    LINEAR,
+    MULTIPLY,
+    NEXT,
+    PICK,
+    RANK,
+    SUBTRACT,
+    THRESHOLD,
+    YEAR,
+    Skill,
+)
 from models.recipe.bank.unknown import unknown
 from models.recipe.batch import Batch, encode, next_token_loss, packed
 from models.recipe.config import Pretrain
 
 ROW_TOKENS, BATCH_ROWS = 256, 8
-POOL = 900  # texts drawn at once and packed into rows; a batch of rows holds every kind of text in its share
+POOL = 2000  # texts drawn at once and packed into rows; a batch of rows holds every kind of text in its share
 LR_MUON, LR_ADAMW = 3e-3, 1.5e-3
 PROBE_WEIGHT = 1.0
 OPEN_WRAPPED = 0.1  # share of wrapped sequences without options
@@ -69,52 +87,103 @@ class Mix:
     widen: float
 
 
-# At each share of the run; between two of them, in between. One thing is learned at a time, densely: sums of bare
-# numbers, what letters are for (by copying), then one difficulty after the other from questions without options, and
-# only then options and FogGen's prompt. All of it mixed thinly from the start had taught nearly nothing in the same time.
+# In steps of a run of `_WRITTEN_FOR`; a run of another length goes through it in proportion. Between two points, in
+# between. One thing is learned at a time, densely: what letters are for (by copying), ranks, sums of bare numbers, then
+# one skill after the other (`_LESSONS`), and only then all difficulties and FogGen's prompt. All of it mixed thinly from
+# the start had taught nearly nothing in the same time.
+_WRITTEN_FOR = 11_000
 _CURRICULUM = {
-    #          sums facts  open  copy  bare  wrap   d1   d2   d3   d4  widen
-    0.000: Mix(0.00, 0.00, 0.00, 0.90, 0.10, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
-    0.014: Mix(0.00, 0.00, 0.00, 0.80, 0.20, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
-    0.015: Mix(0.00, 0.00, 0.55, 0.15, 0.30, 0.00, 1.0, 0.0, 0.0, 0.0, 6),
-    0.050: Mix(0.10, 0.00, 0.35, 0.10, 0.45, 0.00, 0.6, 0.4, 0.0, 0.0, 6),
-    0.080: Mix(0.50, 0.04, 0.16, 0.05, 0.25, 0.00, 0.5, 0.5, 0.0, 0.0, 5),
-    0.180: Mix(0.40, 0.08, 0.22, 0.02, 0.28, 0.00, 0.3, 0.4, 0.3, 0.0, 4),
-    0.350: Mix(0.18, 0.10, 0.20, 0.00, 0.46, 0.06, 0.2, 0.25, 0.45, 0.1, 3),
-    0.600: Mix(0.08, 0.07, 0.06, 0.00, 0.44, 0.35, 0.2, 0.25, 0.4, 0.15, 1),
-    1.000: Mix(0.03, 0.05, 0.03, 0.00, 0.09, 0.80, 0.22, 0.25, 0.33, 0.2, 1),
+    #         sums facts  open  copy  bare  wrap   d1    d2    d3    d4  widen
+    0: Mix(0.00, 0.00, 0.00, 0.90, 0.10, 0.00, 1.00, 0.00, 0.00, 0.00, 6),
+    112: Mix(0.00, 0.00, 0.00, 0.80, 0.20, 0.00, 1.00, 0.00, 0.00, 0.00, 6),
+    120: Mix(0.00, 0.00, 0.55, 0.15, 0.30, 0.00, 1.00, 0.00, 0.00, 0.00, 6),
+    400: Mix(0.10, 0.00, 0.35, 0.10, 0.45, 0.00, 0.60, 0.40, 0.00, 0.00, 6),
+    640: Mix(0.50, 0.04, 0.16, 0.05, 0.25, 0.00, 0.50, 0.50, 0.00, 0.00, 5),
+    1440: Mix(0.40, 0.08, 0.22, 0.02, 0.28, 0.00, 0.30, 0.40, 0.30, 0.00, 4),
+    2560: Mix(0.22, 0.10, 0.20, 0.00, 0.43, 0.05, 0.22, 0.28, 0.42, 0.08, 3),
+    3000: Mix(0.10, 0.03, 0.38, 0.02, 0.47, 0.00, 0.40, 0.30, 0.25, 0.05, 3),
+    3001: Mix(0.16, 0.00, 0.70, 0.01, 0.13, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    4080: Mix(0.16, 0.00, 0.70, 0.01, 0.13, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    4081: Mix(0.20, 0.04, 0.20, 0.01, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    4580: Mix(0.20, 0.04, 0.20, 0.01, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    4581: Mix(0.15, 0.15, 0.45, 0.00, 0.25, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    5220: Mix(0.15, 0.15, 0.45, 0.00, 0.25, 0.00, 1.00, 0.00, 0.00, 0.00, 3),
+    5221: Mix(0.13, 0.15, 0.20, 0.00, 0.52, 0.00, 0.25, 0.30, 0.45, 0.00, 2),
+    5750: Mix(0.13, 0.15, 0.20, 0.00, 0.52, 0.00, 0.25, 0.30, 0.45, 0.00, 2),
+    5751: Mix(0.13, 0.06, 0.50, 0.00, 0.31, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    6250: Mix(0.13, 0.06, 0.50, 0.00, 0.31, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    6251: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    6850: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    6851: Mix(0.12, 0.10, 0.15, 0.00, 0.43, 0.20, 0.20, 0.25, 0.35, 0.20, 2),
+    7700: Mix(0.10, 0.08, 0.10, 0.00, 0.32, 0.40, 0.20, 0.25, 0.35, 0.20, 1),
+    11000: Mix(0.03, 0.05, 0.03, 0.00, 0.09, 0.80, 0.22, 0.25, 0.33, 0.20, 1),
 }  # fmt: skip
-_BASIC_UNTIL = 0.14
+_BASIC_UNTIL = 1120
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """From `start` to `end`, in steps as above: questions without options ask for the `new` skills, and now and then
+    for the `known` ones; those with options ask for the known ones alone.
+    """
+
+    start: int
+    end: int
+    new: tuple[Skill, ...]
+    known: tuple[Skill, ...]
+
+
+# What a question with options asks while nobody can answer it is noise of four times the weight. So a skill is learned
+# first without options, as most of what is asked, and practised with them when it is known.
+_CHOOSING = (RANK, THRESHOLD, BEST, BRACKET, INDEXED)
+_WORDED = (ADD, SUBTRACT, NEXT)
+_LESSONS = (
+    Lesson(3008, 3200, (THRESHOLD,), (RANK,)),
+    Lesson(3200, 3450, (BEST,), (RANK, THRESHOLD)),
+    Lesson(3450, 3600, (BRACKET,), (RANK, THRESHOLD)),
+    Lesson(3600, 3850, (BEST,), (RANK, THRESHOLD, BRACKET)),
+    Lesson(3850, 4081, (INDEXED, BEST), (RANK, THRESHOLD, BRACKET, BEST)),
+    Lesson(4081, 4581, _CHOOSING, _CHOOSING),
+    Lesson(4581, 4700, _WORDED, _CHOOSING),
+    Lesson(4700, 4920, (BEST,), _CHOOSING),
+    Lesson(4920, 5220, _WORDED, _CHOOSING),
+    Lesson(5751, 6250, (MULTIPLY, DIVIDE, YEAR, ADD_SUBTRACT, PICK, LINEAR), (*_CHOOSING, *_WORDED)),
+    Lesson(6251, 6851, (MULTIPLY, DIVIDE, ADD_SUBTRACT, PICK, LINEAR), (RANK, BEST, BEST, *_WORDED, *_WORDED, YEAR)),
+)
+_NEW_SHARE = 0.8
 
 
 def mix(progress: float) -> Mix:
     """The curriculum at `progress` (0 to 1)."""
-    points = sorted(_CURRICULUM)
-    after = min(bisect.bisect_right(points, progress), len(points) - 1)
+    points, at = sorted(_CURRICULUM), progress * _WRITTEN_FOR
+    after = min(bisect.bisect_right(points, at), len(points) - 1)
     low, high = points[after - 1], points[after]
-    share = min(1.0, (progress - low) / (high - low))
+    share = min(1.0, (at - low) / (high - low))
     a, b = astuple(_CURRICULUM[low]), astuple(_CURRICULUM[high])
     return Mix(*(x + share * (y - x) for x, y in zip(a, b, strict=True)))
 
 
 def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
     """Training texts at `progress` (0 to 1)."""
-    now = mix(progress)
-    shares = [now.sums, now.facts, now.open, 3 * now.copying, 3 * now.bare, now.wrapped]  # three of these are as long
+    now, at = mix(progress), progress * _WRITTEN_FOR
+    lesson = next((lesson for lesson in _LESSONS if lesson.start <= at < lesson.end), None)
+    # six questions without options, or three with, are as long as one of the others
+    shares = [now.sums, now.facts, 6 * now.open, 3 * now.copying, 3 * now.bare, now.wrapped]
     while True:
         match rng.choices(("sums", "facts", "open", "copying", "bare", "wrapped"), shares)[0]:
             case "sums":
-                basic = progress < _BASIC_UNTIL
+                basic = at < _BASIC_UNTIL
                 named = not basic and rng.random() < NUMERALS
                 yield dress.answered(drills.numerals(rng, 10) if named else drills.sums(rng, 12, BASIC if basic else DRILLED))
             case "facts":
                 yield dress.stated(facts.sentences(rng, 10))
             case "open":
-                yield dress.answered((item.stem, item.answer) for item in (_item(rng, now) for _ in range(6)))
+                item = _new(rng, now, lesson) if lesson else _item(rng, now)
+                yield dress.answered([(item.stem, item.answer)])
             case "copying":
                 yield dress.bare(dress.copying(rng))
             case "bare":
-                yield dress.bare(_item(rng, now))
+                yield dress.bare(_known(rng, now, lesson) if lesson else _item(rng, now))
             case _:
                 n = rng.choice((1, 1, 2))
                 if rng.random() < OPEN_WRAPPED:
@@ -126,6 +195,16 @@ def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
 def _item(rng: random.Random, now: Mix) -> Item:
     weights = (now.difficulty_1, now.difficulty_2, now.difficulty_3, now.difficulty_4)
     return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=now.widen)
+
+
+def _new(rng: random.Random, now: Mix, lesson: Lesson) -> Item:
+    if rng.random() >= _NEW_SHARE:
+        return _known(rng, now, lesson)
+    return draw(rng, "train", skill=rng.choice(lesson.new), widen=now.widen)
+
+
+def _known(rng: random.Random, now: Mix, lesson: Lesson) -> Item:
+    return draw(rng, "train", skill=rng.choice(lesson.known), widen=now.widen)
 
 
 def batches(rng: random.Random, progress: float, tok: PreTrainedTokenizerBase) -> list[Batch]:

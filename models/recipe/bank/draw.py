@@ -1,26 +1,24 @@
 """Drawing questions: which rule, which operands, which split, which order of the options.
 
-Owns the split. Invariant: a content (a computation with its operands, or a fact with its relation) belongs to `train`
-or to `test` by a hash of itself alone, whatever the domain, the wording, the options or the seed.
+Invariant: a content belongs to `train` or to `test` by itself alone (`split.py`), whatever the domain, the wording, the
+options or the seed.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
 from models.recipe.bank import coding, finance, kazakh, law, mathematics, medical, science
+from models.recipe.bank.skill import Skill
+from models.recipe.bank.split import held_out
 
 DOMAINS = ("finance", "science", "coding", "law", "math", "kazakh", "medical")
 """FogGen's, in the order of its rotation."""
 
 RULES = finance.RULES + science.RULES + coding.RULES + law.RULES + mathematics.RULES + kazakh.RULES + medical.RULES
 OPTION_COUNTS = (2, 3, 4, 4, 4, 4, 5)
-HELD_OUT_IN_100 = 20
-ALWAYS_HELD_OUT = ("ratio/400,600",)
-"""The published worked example: liabilities of $400M over equity of $600M."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +42,23 @@ class Item:
         return "ABCDE"[self.gold]
 
 
-def held_out(content: str) -> bool:
-    """Whether this content is kept for testing: one in five, by its own hash."""
-    return content in ALWAYS_HELD_OUT or int.from_bytes(hashlib.sha256(content.encode()).digest()[:4]) % 100 < HELD_OUT_IN_100
-
-
 def draw(
-    rng: Random, split: str = "train", domain: str | None = None, difficulty: int | None = None, n_options: int = 0, widen: float = 1.0
+    rng: Random,
+    split: str = "train",
+    domain: str | None = None,
+    difficulty: int | None = None,
+    skill: Skill | None = None,
+    n_options: int = 0,
+    widen: float = 1.0,
 ) -> Item:
     """One question of `split` ("train" or "test"): any domain, difficulty and option count, as likely as any other.
 
-    `widen` above 1 sets wrong numbers further from the gold, so that half-learned arithmetic already pays.
+    With `skill`, any rule that asks for it, in whichever domain and difficulty. `widen` above 1 sets wrong numbers further from the gold, so that half-learned arithmetic already pays.
     """
-    domain, difficulty = domain or rng.choice(DOMAINS), difficulty or rng.randint(1, 4)
-    rule = rng.choice(_RULES[domain, difficulty])
+    if skill:
+        rule = rng.choice([rule for rule in RULES if rule.skill is skill])
+    else:
+        rule = rng.choice(_RULES[domain or rng.choice(DOMAINS), difficulty or rng.randint(1, 4)])
     n = n_options or rng.choice(OPTION_COUNTS)
     while True:
         operands = rule.skill.draw(rng, n)
@@ -65,7 +66,7 @@ def draw(
         if held_out(content) == (split == "test"):
             break
     stem, gold, wrong = rule.make(rng, operands, n, widen)
-    return item(rng, domain, difficulty, rule.name, content, stem, gold, wrong)
+    return item(rng, rule.domain, rule.difficulty, rule.name, content, stem, gold, wrong)
 
 
 def item(rng: Random, domain: str, difficulty: int, rule: str, content: str, stem: str, gold: str, wrong: list[str]) -> Item:

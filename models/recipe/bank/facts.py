@@ -11,6 +11,7 @@ from random import Random
 
 from models.recipe.bank.rule import Made, Rule
 from models.recipe.bank.skill import Operands, Skill
+from models.recipe.bank.split import held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,19 @@ def asked(domain: str, difficulty: int, relation: Relation) -> Rule:
 
     def make(rng: Random, operands: Operands, n: int, widen: float) -> Made:
         gold = relation.pairs[str(operands[0])]
-        wrong = rng.sample([v for v in relation.pairs.values() if v != gold], n - 1)
+        others = alike(relation, str(operands[0]))
+        wrong = rng.sample(others, min(n - 1, len(others)))
         return rng.choice(relation.asked).format(*operands), gold, wrong
 
     return Rule(domain, difficulty, relation.name, skill, make)
+
+
+def alike(relation: Relation, key: str) -> list[str]:
+    """Values for wrong options: of the same split as the key's own. A value that training only ever showed as a wrong
+    option would be known to be wrong.
+    """
+    kept, gold = held_out(f"fact {relation.name}/{key}"), relation.pairs[key]
+    return [v for k, v in relation.pairs.items() if v != gold and held_out(f"fact {relation.name}/{k}") is kept]
 
 
 def sentences(rng: Random, n: int) -> str:
