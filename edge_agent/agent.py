@@ -24,12 +24,13 @@ from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, Storag
 from edge_agent.outbox import Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, ModelFacts, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
-    from edge_agent.cloud import CloudModel, CloudOutcome
+    from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
+    from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
 
 
@@ -55,6 +56,7 @@ class _Facts:
     cloud_id: int | None = None
     cloud_kind: CloudKind | None = None
     cloud_called: bool = False
+    cloud_call: CloudCall | None = None
     cloud_error: str | None = None
 
 
@@ -72,10 +74,10 @@ class Agent:
         policy: PolicyName = PolicyName.PREFER_LOCAL,
         tau: float | None = None,
         cloud: CloudModel | None = None,
-        open_model: Callable[[pathlib.Path], LocalModel] | None = None,
+        open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
     ) -> None:
         self.store, self.outbox, self.cloud = store, Outbox(store), cloud
-        self._model_path, self._open_model = model_path, open_model or _open_model
+        self._model_path, self._open_model = model_path, open_model or _opener(None)
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self.model = self._identify()
@@ -97,7 +99,7 @@ class Agent:
         path = catalog.resolve(settings.model)
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud)
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings.cache_folder))
         except BaseException:
             store.close()
             raise
@@ -126,7 +128,7 @@ class Agent:
         circumstances = Circumstances(cloud_configured=self.cloud is not None)
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
-            facts.reading, facts.model_ran = self._engine().read(question), True
+            self._read(facts, circumstances)
             planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(facts)
@@ -136,6 +138,15 @@ class Agent:
                 f"The policy only_cloud allows no local answer, and {facts.cloud_error}; choose another policy, or try later."
             )
         return self._record(facts, circumstances, planned, settled, started)
+
+    def draft(self) -> Draft:
+        """A question that is still being written: what is known of it is evaluated while the person goes on.
+
+        Close it when the question was asked, or given up. Raises `ModelMissing` or `ModelRefused`.
+        """
+        from edge_agent.draft import Draft
+
+        return Draft(self._engine().draft)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
@@ -185,12 +196,23 @@ class Agent:
 
         return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION, since)
 
+    def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
+        """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
+
+        def on_level(level: LevelReading) -> None:
+            wanted = routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD
+            if wanted and self.cloud and not facts.cloud:
+                facts.cloud_call = self.cloud.start(facts.question)
+
+        facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
+
     def _ask_cloud(self, facts: _Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
         elif self.cloud:
-            outcome: CloudOutcome = self.cloud.ask(facts.question)
+            call = facts.cloud_call or self.cloud.start(facts.question)
+            outcome: CloudOutcome = call.result()
             facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
             facts.cloud_error = outcome.error
         else:
@@ -304,7 +326,7 @@ class Agent:
             if self._model is None:
                 self.model = self._identify()
                 self.profile = Profile.from_json(self.model.profile)
-                self._model = self._open_model(self._model_path)
+                self._model = self._open_model(self._model_path, self.model)
             return self._model
 
 
@@ -312,12 +334,15 @@ class Agent:
 _WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
 
 
-def _open_model(path: pathlib.Path) -> LocalModel:
-    try:
-        from edge_agent.engine import LocalModel
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
-    return LocalModel(path)
+def _opener(prefix_folder: pathlib.Path | None) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
+        try:
+            from edge_agent.engine import LocalModel
+        except (ImportError, OSError, RuntimeError) as error:
+            raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
+        return LocalModel(path, prefix_folder=prefix_folder, sha256=facts.sha256)
+
+    return open_model
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

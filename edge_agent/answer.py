@@ -19,6 +19,9 @@ _CONFIDENCE = re.compile(r"Confidence\s*:\s*([\d.]+)")
 _FINAL_ANSWER = re.compile(r"Final\s+answer\s*:\s*([A-Z])")
 
 
+Path = tuple[int, ...]  # tokens from the trie's root to a node
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
     """The legal answers for these levels (texts such as "0.75") and letters ("ABCD")."""
@@ -82,21 +85,9 @@ class Node:
         """How many levels are still open below this node."""
         return len({leaf.label[0] for leaf in self.leaves() if leaf.label})
 
-    def branches(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Node]]:
+    def branches(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         """Every node below with more than one child, with the tokens that lead to it."""
         if len(self.children) > 1:
             yield path, self
         for token, child in self.children.items():
             yield from child.branches((*path, token))
-
-
-def first_batch(root: Node) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """What to append to the prompt's batch, and after which of its prefixes to read logits (the empty one first).
-
-    The path leads past as many places at which a level is chosen as lie on one line. For Qwen's and Gemma's
-    tokenizers all do (after `Confidence: ` and after `0.`), so that two forward passes make a decision.
-    """
-    places = [path for path, node in root.branches() if node.n_levels() > 1]
-    on_the_way = {path: [p for p in places if path[: len(p)] == p] for path in places}
-    longest = max(places, key=lambda path: len(on_the_way[path]), default=())
-    return longest, sorted({(), *on_the_way.get(longest, [])}, key=len)

@@ -1,7 +1,7 @@
 """Asks a stronger model over any OpenAI-compatible `/v1/chat/completions`; sorts every outcome into a kind.
 
 Owns what the cloud is asked (its own plain prompt, `PROMPT_VERSION`), how a letter is found in the reply, and the
-deadline. Knows nothing of databases or policies. Invariant: `ask` returns an outcome by its deadline and never
+deadline. Knows nothing of databases or policies. Invariant: a call has an outcome by its deadline and never
 raises for what the network or the cloud did; the key is sent to the one configured host and is never logged.
 """
 
@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -63,16 +64,12 @@ class CloudModel:
         self._transport = transport
 
     def ask(self, question: Question) -> CloudOutcome:
-        """Ask once and wait until the deadline; the call itself runs in a thread that is left behind when it is late.
+        """Ask once and wait for the outcome, at most until the deadline."""
+        return self.start(question).result()
 
-        httpx bounds each read, not the sum, and name resolution not at all: hence the thread.
-        """
-        done: SimpleQueue[CloudOutcome] = SimpleQueue()
-        threading.Thread(target=lambda: done.put(self._call(question)), daemon=True, name="cloud-call").start()
-        try:
-            return done.get(timeout=self.deadline_s)
-        except Empty:
-            return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self.deadline_s:g} s")
+    def start(self, question: Question) -> CloudCall:
+        """Begin to ask, without waiting; the deadline runs from now."""
+        return CloudCall(lambda: self._call(question), self.deadline_s)
 
     def _call(self, question: Question) -> CloudOutcome:
         body = {
@@ -96,6 +93,25 @@ class CloudModel:
             return CloudOutcome(CloudKind.UNUSABLE, error=f"the call failed ({type(error).__name__})")
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         return _sort(response, data, question, self.model, latency_ms)
+
+
+class CloudCall:
+    """A call under way, in a thread that is left behind when it is late.
+
+    httpx bounds each read, not the sum, and name resolution not at all: hence the thread.
+    """
+
+    def __init__(self, call: Callable[[], CloudOutcome], deadline_s: float) -> None:
+        self._deadline_s, self._ends = deadline_s, time.monotonic() + deadline_s
+        self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
+        threading.Thread(target=lambda: self._done.put(call()), daemon=True, name="cloud-call").start()
+
+    def result(self) -> CloudOutcome:
+        """The outcome, as soon as there is one or the deadline has come; to be taken once."""
+        try:
+            return self._done.get(timeout=max(0.0, self._ends - time.monotonic()))
+        except Empty:
+            return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self._deadline_s:g} s")
 
 
 def prompt(question: Question) -> str:

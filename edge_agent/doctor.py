@@ -56,9 +56,9 @@ def _settings(settings: Settings) -> str:
 
 
 def _build(_: Settings) -> str:
-    from edge_agent import engine
+    from edge_agent import llama
 
-    return f"llama.cpp with {', '.join(engine.cpu_features()) or 'no CPU extensions (a slow build)'}"
+    return f"llama.cpp with {', '.join(llama.cpu_features()) or 'no CPU extensions (a slow build)'}"
 
 
 def _model(settings: Settings) -> str:

@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one reading went; zeros when it came from the store."""
+    """Where the time of one reading went; zeros when it came from the store.
+
+    `waited_ms` was spent behind other questions and is no part of the other two; `total_ms` is what the caller waited.
+    """
 
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
@@ -21,26 +24,22 @@ class Timings:
     n_prompt_tokens: int = 0
     n_cached_tokens: int = 0
     n_forward: int = 0
+    waited_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the model said about one question.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelReading:
+    """How sure the model is, known before it has said its answer.
 
-    `level` and `letter` are the greedy choice, token by token; the probabilities are renormalised over the legal
-    answers: `level_probs` in the order of `levels`, `answer_probs` in the order of `letters`, given `level`.
-    `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at each branch
-    taken: how likely the model would have kept to the format by itself, seen at these places.
+    `level` is the greedy choice, token by token; `level_probs` are renormalised over the legal levels, in the order of
+    `levels`. `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at
+    each branch taken: how likely the model would have kept to the format by itself, seen at these places.
     """
 
     levels: tuple[str, ...]
     level_probs: tuple[float, ...]
     level: str
-    letters: str
-    answer_probs: tuple[float, ...]
-    letter: str
     format_mass: float
-    timings: Timings
 
     @property
     def confidence(self) -> float:
@@ -51,6 +50,20 @@ class Reading:
     def expected_confidence(self) -> float:
         """The mean level under `level_probs`."""
         return sum(float(level) * p for level, p in zip(self.levels, self.level_probs, strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading(LevelReading):
+    """All that the model said about one question.
+
+    `answer_probs` are given `level`, in the order of `letters`; `letter` is the greedy choice. `format_mass` counts the
+    branches of the letter, too.
+    """
+
+    letters: str
+    answer_probs: tuple[float, ...]
+    letter: str
+    timings: Timings
 
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back exactly."""

@@ -15,9 +15,10 @@ FLOORS = (
     ("errors",),
     ("settings", "question"),
     ("profile", "gguf_check", "records"),
-    ("catalog", "answer", "routing"),
-    ("walk", "store", "cloud"),
-    ("engine", "outbox"),
+    ("catalog", "answer", "routing", "prefix", "line"),
+    ("tree", "store", "cloud"),
+    ("llama", "walk", "prompt"),
+    ("engine", "draft", "outbox"),
     ("agent",),
     ("measure.metrics", "measure.datasets", "measure.rows"),
     ("measure.evaluate",),
@@ -27,7 +28,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-ONLY_IMPORTER = {"llama_cpp": {"engine"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": {"cli"}}  # doctor: its version
+ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": {"cli"}}  # doctor: its version
 
 ROOMS = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("[!_]*.py")}
 ROOMS["__main__"] = ROOT / "edge_agent" / "__main__.py"

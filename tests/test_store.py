@@ -18,7 +18,10 @@ from edge_agent.records import CloudAnswer, Reading, Timings
 from edge_agent.store import MIGRATIONS, Store
 
 QUESTION = Question("Q", ("a", "b"))
-READING = Reading(("0.0", "1.0"), (0.1, 0.9), "1.0", "AB", (1 / 3, 2 / 3), "B", 0.123456789012345, Timings(1.5, 2.5, 4.0, 9, 3, 2))
+READING = Reading(
+    levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.123456789012345,
+    letters="AB", answer_probs=(1 / 3, 2 / 3), letter="B", timings=Timings(1.5, 2.5, 4.0, 9, 3, 2),
+)  # fmt: skip
 ANSWER = CloudAnswer("B", "B!", "big", 12.5, 9, 1)
 
 
