@@ -24,11 +24,13 @@ FLOORS = (
     ("measure.evaluate",),
     ("measure.tables",),
     ("doctor",),
-    ("cli",),
+    ("cli.show", "cli.group"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.doctor"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": {"cli"}}  # doctor: its version
+CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
+ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": CLI}  # doctor: its version
 
 ROOMS = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("[!_]*.py")}
 ROOMS["__main__"] = ROOT / "edge_agent" / "__main__.py"
