@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
@@ -64,7 +64,7 @@ class LocalModel:
         self._prefix_file = (
             PrefixFile(prefix_folder, [sha256, build(), repr(self._llama.options), *self._prefix]) if prefix_folder else None
         )
-        self._restore_prefix()
+        self.is_restored = self._restore_prefix()
         self._line = WaitingLine(self._llama.stop, self._llama.go)
 
     def __enter__(self) -> Self:
@@ -82,6 +82,11 @@ class LocalModel:
     def n_ctx(self) -> int:
         """How many tokens a prompt and its answer may have together."""
         return self._llama.options.n_ctx
+
+    @property
+    def n_parameters(self) -> int:
+        """How many weights the model has."""
+        return self._llama.n_parameters
 
     @property
     def n_forward(self) -> int:
@@ -142,6 +147,23 @@ class LocalModel:
         """What the model prints by itself, without any constraint, up to its end of turn."""
         tokens = self.prompt_tokens(question)
         return self._line.run(lambda _: self._generate(tokens, lambda logits: int(np.argmax(logits))))
+
+    def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
+        """Milliseconds to evaluate `tokens` behind their first `n_cached`, and to read the last one's logits: for benchmarks."""
+
+        def work(_: float) -> float:
+            self._llama.keep(n_cached)
+            while self._llama.prefill(tokens[:n_cached], n_cached):
+                pass
+            started = time.perf_counter()
+            self._llama.logits(tokens)
+            return (time.perf_counter() - started) * 1000
+
+        return self._line.run(work)
+
+    def answer_tokens(self, reading: Reading) -> list[int]:
+        """The tokens of the answer that a reading stands for."""
+        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
 
     def _read(
         self,
@@ -230,10 +252,9 @@ class LocalModel:
         same = next((i for i, (a, b) in enumerate(zip(self._llama.cached, tokens, strict=False)) if a != b), len(self._llama.cached))
         return min(same, len(tokens) - 1)
 
-    def _restore_prefix(self) -> None:
+    def _restore_prefix(self) -> bool:
         state = self._prefix_file.load() if self._prefix_file else None
-        if state is not None:
-            self._llama.restore(self._prefix, state)
+        return state is not None and self._llama.restore(self._prefix, state)
 
     def _save_prefix(self) -> None:
         n = len(self._prefix)

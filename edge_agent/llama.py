@@ -87,6 +87,11 @@ class Llama:
         llama_cpp.llama_set_abort_callback(self._context, _AS_FLAG, ctypes.cast(self._flag, ctypes.c_void_p))
 
     @property
+    def n_parameters(self) -> int:
+        """How many weights the model has."""
+        return int(llama_cpp.llama_model_n_params(self._model))
+
+    @property
     def is_open(self) -> bool:
         """False once closed."""
         return bool(self._context)
@@ -142,7 +147,7 @@ class Llama:
         batch if they fit. Afterwards line 0 of the tree is cached. Raises `Stopped` or `ModelRefused`.
         """
         keep = min(_common_length(self.cached, before), len(before) - (-1 in tree.reads.values()))
-        self._keep(keep)
+        self.keep(keep)
         n_alone = len(before) - keep + len(tree.tokens) - self.options.n_batch
         while n_alone > 0:  # the tree and what stands before it go into one batch, the last
             n_alone -= self.prefill(before, min(n_alone, self.options.n_batch))
@@ -171,7 +176,7 @@ class Llama:
         start = _common_length(self.cached, tokens)
         chunk = tokens[start : start + min(n, self.options.n_batch)]
         if chunk:
-            self._keep(start)
+            self.keep(start)
             for i, token in enumerate(chunk):
                 self._put(i, token, start + i, (0,), False)
             self._decode(len(chunk))
@@ -191,7 +196,7 @@ class Llama:
 
     def restore(self, tokens: Sequence[int], state: bytes) -> bool:
         """Begin with `tokens` evaluated, from what `state` gave for them; False (and nothing cached) if llama.cpp refuses it."""
-        self._keep(0)
+        self.keep(0)
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         taken = llama_cpp.llama_state_seq_set_data(self._context, buffer, len(state), 0)
         if taken != len(state) or llama_cpp.llama_memory_seq_pos_max(self._memory, 0) != len(tokens) - 1:
@@ -221,7 +226,7 @@ class Llama:
         """Free what `grammar` made."""
         llama_cpp.llama_sampler_free(sampler)
 
-    def _keep(self, n: int) -> None:
+    def keep(self, n: int) -> None:
         """Forget all but the first `n` cached tokens, and what an interruption left."""
         llama_cpp.llama_memory_seq_rm(self._memory, 0, n, -1)
         del self.cached[n:]

@@ -20,12 +20,12 @@ FLOORS = (
     ("llama", "walk", "prompt"),
     ("engine", "draft", "outbox"),
     ("agent",),
-    ("measure.metrics", "measure.datasets", "measure.rows"),
-    ("measure.evaluate",),
-    ("measure.tables",),
+    ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
+    ("measure.evaluate", "measure.bench"),
+    ("measure.tables", "measure.bench_tables"),
     ("doctor",),
     ("cli.show", "cli.group"),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.doctor"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
