@@ -14,11 +14,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import catalog, routing
+from edge_agent import catalog, routing, tuning
 from edge_agent import settings as settings_room
 from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
 from edge_agent.outbox import Outbox, QueueRow
@@ -77,7 +77,7 @@ class Agent:
         open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
     ) -> None:
         self.store, self.outbox, self.cloud = store, Outbox(store), cloud
-        self._model_path, self._open_model = model_path, open_model or _opener(None)
+        self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self.model = self._identify()
@@ -99,7 +99,7 @@ class Agent:
         path = catalog.resolve(settings.model)
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings.cache_folder))
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))
         except BaseException:
             store.close()
             raise
@@ -334,13 +334,18 @@ class Agent:
 _WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
 
 
-def _opener(prefix_folder: pathlib.Path | None) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+    """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
+
     def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
         try:
             from edge_agent.engine import LocalModel
+            from edge_agent.llama import Options, build
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
-        return LocalModel(path, prefix_folder=prefix_folder, sha256=facts.sha256)
+        tuned = tuning.load(settings.data_folder, facts.sha256, build())
+        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
+        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
 
     return open_model
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 # Each room may import what stands in an earlier line, and within its line nothing.
 FLOORS = (
     ("errors",),
-    ("settings", "question"),
+    ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
     ("catalog", "answer", "routing", "prefix", "line"),
     ("tree", "store", "cloud"),
@@ -21,8 +21,8 @@ FLOORS = (
     ("engine", "draft", "outbox"),
     ("agent",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
-    ("measure.evaluate", "measure.bench"),
-    ("measure.tables", "measure.bench_tables"),
+    ("measure.evaluate", "measure.bench", "measure.tune"),
+    ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
     ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor"),

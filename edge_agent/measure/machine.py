@@ -39,6 +39,12 @@ def describe(n_cpus: int) -> Machine:
     return Machine(_processor(), platform.machine(), n_cpus, _memory_bytes(), _read(_SYS / "cpu0/cpufreq/scaling_governor"), throttled())
 
 
+def physical_cores() -> int | None:
+    """Cores without counting those that share one; None where the system does not tell."""
+    siblings = {text for path in _SYS.glob("cpu[0-9]*/topology/thread_siblings_list") if (text := _read(path))}
+    return len(siblings) or None
+
+
 def throttled() -> str | None:
     """The firmware's bits for under-voltage and throttling (`0x0` is good); None where there is no `vcgencmd`."""
     program = shutil.which("vcgencmd")
