@@ -15,6 +15,7 @@ import numpy as np
 from edge_agent.measure import machine
 
 WORTH = 0.03  # a gain below this is noise
+_DEFAULTS = {"flash_attention": True, "n_batch": 512, "mlock": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def search(
 
     `measure` gives decision times in ms under options.
     """
-    options: dict[str, Any] = {"n_threads": n_cpus, "n_threads_batch": n_cpus}
+    options: dict[str, Any] = {"n_threads": n_cpus, "n_threads_batch": n_cpus, **_DEFAULTS}
     best = float(np.median(measure(options)))
     yield Trial(options, best, True)
     for name, values in knobs(n_cpus) if tried is None else tried:
