@@ -24,7 +24,7 @@ from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, Storag
 from edge_agent.outbox import Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, OpenReading, Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
@@ -49,7 +49,7 @@ class _Facts:
     """What is known of one question while it is decided; ids where the store already has a fact."""
 
     question: Question
-    reading: Reading | None = None
+    reading: Reading | OpenReading | None = None
     reading_id: int | None = None
     model_ran: bool = False
     cloud: CloudAnswer | None = None
@@ -222,7 +222,7 @@ class Agent:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
         question, reading = facts.question, facts.reading
         by_cloud = settled.route == "cloud"
-        answer = facts.cloud.letter if by_cloud and facts.cloud else reading.letter if reading else ""
+        answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
         recalled = not facts.model_ran and not facts.cloud_called
         decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
         try:
@@ -256,11 +256,11 @@ class Agent:
         return Decision(
             decision_id=decision_id,
             answer=answer,
-            answer_text=question.options[question.letters.index(answer)],
+            answer_text=question.options[question.letters.index(answer)] if question.options else answer,
             confidence=reading.confidence if reading else None,
             expected_confidence=reading.expected_confidence if reading else None,
             level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
-            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if reading else None,
+            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
             format_mass=reading.format_mass if reading else None,
             route=settled.route,
             deferred=planned.cause is not None,
@@ -288,17 +288,17 @@ class Agent:
             facts.reading_id = self.store.put_reading(*key, facts.reading)
         if self.cloud and facts.cloud and facts.cloud_called:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
-            waiting = self.outbox.answer_waiting(question, "letter")  # a new answer, not one that was there before the row
+            waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
             if waiting is not None:
-                self.store.end_provisional(waiting, facts.cloud.letter, facts.cloud_id)
-        return self.outbox.put(question, "letter", facts.cloud_error) if settled.queue else None
+                self.store.end_provisional(waiting, facts.cloud.answer, facts.cloud_id)
+        return self.outbox.put(question, question.kind, facts.cloud_error) if settled.queue else None
 
     def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
         """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
         with self.store.transaction():
             cloud_id = stored_id or self._put_cloud_answer(row.fingerprint, answer)
             self.outbox.settle(row)
-            self.store.end_provisional(row.queue_id, answer.letter, cloud_id)
+            self.store.end_provisional(row.queue_id, answer.answer, cloud_id)
 
     def _put_cloud_answer(self, fingerprint: str, answer: CloudAnswer) -> int:
         from edge_agent.cloud import PROMPT_VERSION

@@ -24,14 +24,17 @@ Path = tuple[int, ...]  # tokens from the trie's root to a node
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """The legal answers for these levels (texts such as "0.75") and letters ("ABCD")."""
+    """The legal answers for these levels (texts such as "0.75") and letters ("ABCD").
+
+    Without letters, an answer in the model's own words follows: what is legal then ends where it begins.
+    """
 
     levels: tuple[str, ...]
     letters: str
 
     def text(self, level: str, letter: str) -> str:
         """A whole legal answer."""
-        return f"Confidence: {level}\nFinal answer: {letter}"
+        return f"Confidence: {level}\nFinal answer: {letter}".rstrip(" ")  # a word's space belongs to its own first token
 
     def gbnf(self) -> str:
         """llama.cpp's grammar of exactly the legal answers."""
@@ -46,13 +49,13 @@ class AnswerFormat:
         """
         root = Node()
         for level in self.levels:
-            for letter in self.letters:
+            for letter in self.letters or ("",):
                 node = root
                 for token in tokenize(self.text(level, letter)):
                     node = node.children.setdefault(token, Node())
                 node.label = (level, letter)
         leaves = list(root.leaves())
-        if len(leaves) != len(self.levels) * len(self.letters) or any(leaf.label is None for leaf in leaves):
+        if len(leaves) != len(self.levels) * max(1, len(self.letters)) or any(leaf.label is None for leaf in leaves):
             raise ModelRefused("The model's tokenizer cannot tell all legal answers apart; it cannot be constrained.")
         return root
 
@@ -65,6 +68,20 @@ def parse(text: str) -> tuple[float | None, str | None]:
     except ValueError:
         value = None
     return value, letter[1] if letter else None
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two answers say the same: letters, or words without regard to case, punctuation and articles."""
+    return one == other or (len(one) > 1 and _normalised(one) == _normalised(other) != "")
+
+
+def _normalised(answer: str) -> str:
+    """As SQuAD's evaluation does it (Rajpurkar et al. 2016)."""
+    words = "".join(c if c.isalnum() else " " for c in answer.casefold())
+    return " ".join(_ARTICLES.sub(" ", words).split())
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from edge_agent.errors import BadSetting
-from edge_agent.question import Question
+from edge_agent.question import OPEN, Question
 from edge_agent.records import CloudAnswer
 from edge_agent.routing import CloudKind
 from edge_agent.settings import checked
@@ -115,7 +115,9 @@ class CloudCall:
 
 
 def prompt(question: Question) -> str:
-    """What the cloud is asked, version 1: the question, its options, and to answer with one letter."""
+    """What the cloud is asked, version 1: the question, its options, and to answer with one letter; an open question alone."""
+    if question.kind == OPEN:
+        return question.stem
     return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
 
 
@@ -128,6 +130,16 @@ _NAMED = re.compile(
     rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
 )
 _LEAD_IN = re.compile(r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})")
+
+
+def find_answer(reply: str, question: Question) -> str | None:
+    """The letter in a reply; of an open question, what it says without its thinking. None if there is none."""
+    if question.kind != OPEN:
+        return find_letter(reply, question)
+    text = reply.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    return text if 0 < len(text) <= _MAX_REPLY_CHARS else None
 
 
 def find_letter(reply: str, question: Question) -> str | None:
@@ -168,9 +180,11 @@ def _sort(response: httpx.Response, data: bytes | None, question: Question, mode
         usage = payload.get("usage") or {}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return CloudOutcome(CloudKind.UNUSABLE, error="the reply is no chat completion (a captive portal, perhaps)")
-    if not isinstance(reply, str) or not (letter := find_letter(reply, question)):
-        return CloudOutcome(CloudKind.UNUSABLE, error="the cloud's reply names no single option")
-    answer = CloudAnswer(letter, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    found = find_answer(reply, question) if isinstance(reply, str) else None
+    if not found:
+        wanted = "says nothing" if question.kind == OPEN else "names no single option"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
+    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     return CloudOutcome(CloudKind.ANSWERED, answer)
 
 

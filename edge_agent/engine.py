@@ -10,11 +10,13 @@ letter. Nothing is sampled; a stretch without a branch costs no pass of its own.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -28,11 +30,12 @@ from edge_agent.llama import Llama, Logits, Options, build
 from edge_agent.prefix import PrefixFile
 from edge_agent.profile import Profile, from_metadata
 from edge_agent.question import Question
-from edge_agent.records import LevelReading, Reading, Timings
+from edge_agent.records import LevelReading, OpenReading, Reading, Timings
 from edge_agent.tree import letter_trees, level_trees
 from edge_agent.walk import Walk
 
 MAX_ANSWER_TOKENS = 64
+ANSWER_ROOM = 2 * MAX_ANSWER_TOKENS  # of the context: the format's own words, and an answer in the model's
 DRAFT_TOKENS = 32  # evaluated at once while a question is being written: a person who presses Enter waits for so many at most
 
 
@@ -94,25 +97,49 @@ class LocalModel:
         return self._llama.n_forward
 
     def prompt_tokens(self, question: Question) -> list[int]:
-        """The tokens of the whole prompt; raises `BadQuestion` if they and an answer do not fit the context."""
+        """The tokens of the whole prompt; raises `BadQuestion` if the model is not for such questions, or it does not fit."""
         self._check_open()
+        if question.kind != self.profile.question_kind:
+            wanted = "without options" if question.options else "with its options"
+            raise BadQuestion(f"This model answers other questions than '{question.stem:.40}'; ask {wanted}.")
         tokens = prompt.tokens(self._llama, self.profile.segments(question.user_message))
-        room = self.n_ctx - MAX_ANSWER_TOKENS
+        room = self.n_ctx - ANSWER_ROOM
         if len(tokens) > room:
             raise BadQuestion(f"The question makes a prompt of {len(tokens)} tokens and {room} fit; shorten the question.")
         return tokens
 
-    def read(self, question: Question, on_level: Callable[[LevelReading], None] | None = None, timeout_s: float | None = None) -> Reading:
-        """Level and letter with their probabilities, by walking the trie of legal answers.
+    def read(
+        self,
+        question: Question,
+        on_level: Callable[[LevelReading], None] | None = None,
+        timeout_s: float | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reading | OpenReading:
+        """The level with its probabilities, by walking the trie of legal answers; then the letter, or an answer in words.
 
-        `on_level` is called on the model's own thread as soon as the level is known, before the letter is read; it must
-        be quick. Raises `BadQuestion` before any work if the question does not fit; `ModelBusy` if too many wait, or
-        there is no answer within `timeout_s`.
+        `on_level` is called on the model's own thread as soon as the level is known, before the answer is read, `on_text`
+        with every piece of an answer in words; both must be quick. Raises `BadQuestion` before any work if the question
+        does not fit; `ModelBusy` if too many wait, or there is no answer within `timeout_s`.
         """
         called = time.perf_counter()
         tokens, trie = self.prompt_tokens(question), self._trie(question)
         self._make_way(tokens)
-        return self._line.run(lambda waited_ms: self._read(question, tokens, trie, on_level, called, waited_ms), timeout_s)
+
+        def work(waited_ms: float) -> Reading | OpenReading:
+            clock = _Clock(called, time.perf_counter(), waited_ms, self._llama.n_forward, self._n_cached(tokens), len(tokens))
+            walk, level, known = self._read_level(tokens, trie)
+            clock.prefilled = time.perf_counter()
+            if on_level:
+                on_level(level)
+            if question.options:
+                return self._read_letter(question, tokens, walk, level, known, clock)
+            return self._write(tokens, walk, level, clock, on_text or (lambda piece: None))
+
+        reading = self._line.run(work, timeout_s)
+        if self._prefix_file and not self._prefix_file.is_there:
+            with contextlib.suppress(ModelError):  # the line is closing, or full: another reading will do it
+                self._line.later(self._save_prefix)
+        return reading
 
     def draft(self, user_message: str, complete: bool) -> Future[bool]:
         """Evaluate a little more of a question that is being written, while nobody else waits; True when nothing is left.
@@ -123,7 +150,7 @@ class LocalModel:
         segments = self.profile.segments(user_message)
         if not complete:
             segments = segments[: len(prompt.prefix(segments)) + 1]
-        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - MAX_ANSWER_TOKENS]
+        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_ROOM]
         return self._line.later(lambda: self._draft(tokens))
 
     def read_by_grammar(self, question: Question) -> tuple[str, str]:
@@ -133,7 +160,7 @@ class LocalModel:
         def work(_: float) -> str:
             sampler = self._llama.grammar(grammar)
             try:
-                return self._generate(tokens, lambda logits: self._llama.grammar_argmax(sampler, logits))
+                return self._generate(tokens, lambda logits: self._llama.grammar_argmax(sampler, logits))[0]
             finally:
                 self._llama.free_grammar(sampler)
 
@@ -146,7 +173,7 @@ class LocalModel:
     def greedy(self, question: Question) -> str:
         """What the model prints by itself, without any constraint, up to its end of turn."""
         tokens = self.prompt_tokens(question)
-        return self._line.run(lambda _: self._generate(tokens, lambda logits: int(np.argmax(logits))))
+        return self._line.run(lambda _: self._generate(tokens, lambda logits: int(np.argmax(logits)))[0])
 
     def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
         """Milliseconds to evaluate `tokens` behind their first `n_cached`, and to read the last one's logits: for benchmarks."""
@@ -165,56 +192,55 @@ class LocalModel:
         """The tokens of the answer that a reading stands for."""
         return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
 
-    def _read(
-        self,
-        question: Question,
-        tokens: list[int],
-        trie: Node,
-        on_level: Callable[[LevelReading], None] | None,
-        called: float,
-        waited_ms: float,
-    ) -> Reading:
-        started, n_forward = time.perf_counter(), self._llama.n_forward
-        n_cached = self._n_cached(tokens)
+    def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
+        """The first pass: where the walk stands, how sure the model is, and the logits that it was read from."""
         known: dict[Path, Logits] = {}
         for tree in level_trees(trie):
             known |= self._llama.evaluate(tokens, tree)
-        prefilled = time.perf_counter()
-        walk = Walk(trie, known.__getitem__)
+        walk = Walk(trie, lambda path: known[path])
         level = walk.level()
-        confidence = LevelReading(
+        reading = LevelReading(
             levels=self.profile.levels,
             level_probs=tuple(level.probs[name] for name in self.profile.levels),
             level=level.greedy,
             format_mass=walk.format_mass,
         )
-        if on_level:
-            on_level(confidence)
+        return walk, reading, known
+
+    def _read_letter(
+        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: _Clock
+    ) -> Reading:
+        """The second pass."""
         for tree in letter_trees(walk.path, walk.node):
             if not tree.reads.keys() <= known.keys():
                 known |= self._llama.evaluate([*tokens, *walk.path], tree)
         letter = walk.letter()
-        done = time.perf_counter()
-        if self._prefix_file and not self._prefix_file.is_there:
-            with contextlib.suppress(ModelError):  # the line is closing, or full: another reading will do it
-                self._line.later(self._save_prefix)
         return Reading(
-            levels=confidence.levels,
-            level_probs=confidence.level_probs,
-            level=confidence.level,
+            levels=level.levels,
+            level_probs=level.level_probs,
+            level=level.level,
             format_mass=walk.format_mass,
             letters=question.letters,
             answer_probs=tuple(letter.probs[name] for name in question.letters),
             letter=letter.greedy,
-            timings=Timings(
-                prefill_ms=_ms(started, prefilled),
-                decode_ms=_ms(prefilled, done),
-                total_ms=_ms(called, done),
-                n_prompt_tokens=len(tokens),
-                n_cached_tokens=n_cached,
-                n_forward=self._llama.n_forward - n_forward,
-                waited_ms=round(waited_ms, 3),
-            ),
+            timings=clock.timings(self._llama.n_forward),
+        )
+
+    def _write(self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, on_text: Callable[[str], None]) -> OpenReading:
+        """The answer in the model's own words, greedily, up to its end of turn."""
+        path, node = walk.path, walk.node
+        while node.children:  # the words before the answer: nothing is chosen any more
+            token, node = next(iter(node.children.items()))
+            path = (*path, token)
+        text, ended = self._generate([*tokens, *path], lambda logits: int(np.argmax(logits)), on_text)
+        return OpenReading(
+            levels=level.levels,
+            level_probs=level.level_probs,
+            level=level.level,
+            format_mass=level.format_mass,
+            text=text.strip(),
+            ended=ended,
+            timings=clock.timings(self._llama.n_forward),
         )
 
     def _draft(self, tokens: list[int]) -> bool:
@@ -230,16 +256,22 @@ class LocalModel:
         if drafting and tokens[: len(drafting)] != drafting:
             self._line.stop_later()
 
-    def _generate(self, tokens: list[int], choose: Callable[[Logits], int]) -> str:
-        """Text up to the end of turn, each token chosen from the logits."""
-        answer = b""
+    def _generate(
+        self, tokens: list[int], choose: Callable[[Logits], int], on_text: Callable[[str], None] = lambda piece: None
+    ) -> tuple[str, bool]:
+        """Text, each token chosen from the logits, and whether it came to the end of turn; `on_text` is given whole characters."""
+        decoder, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
         for _ in range(MAX_ANSWER_TOKENS):
             token = choose(self._llama.logits(tokens))
-            if self._llama.ends_turn(token):
-                break
+            ended = self._llama.ends_turn(token)
+            piece = decoder.decode(b"" if ended else self._llama.piece(token), final=ended)
+            if piece:
+                text += piece
+                on_text(piece)
+            if ended:
+                return text, True
             tokens = [*tokens, token]
-            answer += self._llama.piece(token)
-        return answer.decode("utf-8", errors="replace")
+        return text + decoder.decode(b"", final=True), False
 
     def _trie(self, question: Question) -> Node:
         letters = question.letters
@@ -265,6 +297,32 @@ class LocalModel:
         """A closed model is refused, since llama.cpp would abort the process."""
         if not self._llama.is_open:
             raise ModelError("The model was closed; open it again.")
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Where the time of a reading goes, in seconds of `perf_counter`."""
+
+    called: float
+    started: float
+    waited_ms: float
+    n_forward: int
+    n_cached: int
+    n_prompt: int
+    prefilled: float = 0.0
+
+    def timings(self, n_forward: int) -> Timings:
+        """The finished record."""
+        done = time.perf_counter()
+        return Timings(
+            prefill_ms=_ms(self.started, self.prefilled),
+            decode_ms=_ms(self.prefilled, done),
+            total_ms=_ms(self.called, done),
+            n_prompt_tokens=self.n_prompt,
+            n_cached_tokens=self.n_cached,
+            n_forward=n_forward - self.n_forward,
+            waited_ms=round(self.waited_ms, 3),
+        )
 
 
 def _ms(start: float, end: float) -> float:

@@ -65,17 +65,41 @@ class Reading(LevelReading):
     letter: str
     timings: Timings
 
+    @property
+    def answer(self) -> str:
+        """The letter."""
+        return self.letter
+
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back exactly."""
         return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> Reading:
-        """The reading that `to_json` wrote."""
+    @staticmethod
+    def from_json(text: str) -> Reading | OpenReading:
+        """The reading that `to_json` wrote, of either kind."""
         data = json.loads(text)
-        for key in ("levels", "level_probs", "answer_probs"):
+        for key in {"levels", "level_probs", "answer_probs"} & data.keys():
             data[key] = tuple(data[key])
-        return cls(**{**data, "timings": Timings(**data["timings"])})
+        kind = Reading if "letters" in data else OpenReading
+        return kind(**{**data, "timings": Timings(**data["timings"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReading(LevelReading):
+    """All that the model said about a question without options: `text`, and whether it `ended` by itself within its limit."""
+
+    text: str
+    ended: bool
+    timings: Timings
+
+    @property
+    def answer(self) -> str:
+        """The text."""
+        return self.text
+
+    def to_json(self) -> str:
+        """One line of JSON that `Reading.from_json` reads back exactly."""
+        return json.dumps(asdict(self), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +115,9 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """A usable answer of the cloud: the letter found in its reply, and what it cost."""
+    """A usable answer of the cloud: the letter found in its reply (of an open question, the text), and what it cost."""
 
-    letter: str
+    answer: str
     reply: str
     model: str
     latency_ms: float

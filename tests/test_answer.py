@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.answer import AnswerFormat, parse
+from edge_agent.answer import AnswerFormat, parse, same
 from edge_agent.errors import ModelRefused
 from edge_agent.walk import Walk
 from tests.pieces import PieceTokenizer, letters, levels, tokenizers
@@ -82,3 +82,18 @@ def test_tokenizer_that_cannot_tell_answers_apart_is_refused() -> None:
 )
 def test_published_parser(text: str, expected: tuple[float | None, str | None]) -> None:
     assert parse(text) == expected
+
+
+@given(levels, tokenizers)
+def test_answer_in_words_has_a_trie_of_levels_alone(levels: tuple[str, ...], tokenizer: PieceTokenizer) -> None:
+    root = AnswerFormat(levels, "").trie(tokenizer)
+    assert sorted(leaf.label for leaf in root.leaves()) == sorted((level, "") for level in levels)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [("B", "B", True), ("B", "C", False), ("The Eiffel Tower.", "eiffel tower", True), ("42", "42.", True), ("42", "43", False),
+     ("", "", True), ("...", "!!!", False), ("A", "a", False)],
+)  # fmt: skip
+def test_answers_are_the_same_when_only_case_points_and_articles_differ(one: str, other: str, equal: bool) -> None:
+    assert same(one, other) is equal

@@ -28,7 +28,8 @@ _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 def print_decision(decision: Decision) -> None:
     """One decision, as a person wants to read it."""
-    echo(click.style(plain(f"{decision.answer}. {decision.answer_text}"), bold=True))
+    words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
+    echo(click.style(plain(words), bold=True))
     for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
         if text:
             echo(f"   {name:<8}{plain(text)}")
