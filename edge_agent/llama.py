@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edge_agent.answer import Path
 from edge_agent.errors import ModelRefused
-from edge_agent.tree import MAX_LINES, TokenTree
+from edge_agent.tree import MAX_LINES, MAX_READS, TokenTree
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
 
@@ -266,7 +266,7 @@ def _context_params(options: Options) -> Any:
     params.flash_attn_type = (
         llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if options.flash_attention else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
-    params.n_outputs_max = 64  # a reading looks at a few positions: room for the logits of all would be 300 MB
+    params.n_outputs_max = MAX_READS  # room for the logits of a whole batch would be 300 MB
     return params
 
 

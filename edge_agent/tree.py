@@ -16,6 +16,7 @@ from typing import NamedTuple
 from edge_agent.answer import Node, Path
 
 MAX_LINES = 16  # sequences in one batch
+MAX_READS = 32  # places whose logits are read in one batch: each costs the room of a whole vocabulary
 
 
 class TokenTree(NamedTuple):
@@ -45,20 +46,32 @@ def letter_trees(path: Path, node: Node) -> Iterator[TokenTree]:
 
 
 def _trees(start: Path, places: Sequence[Path]) -> Iterator[TokenTree]:
-    """Trees over `places` (each begins with `start`) of at most `MAX_LINES` lines; each place is read in the first that passes it."""
+    """Trees over `places` (each begins with `start`) within the bounds above; each place is read in the first that passes it."""
     ends = [place for place in places if not any(other != place and other[: len(place)] == place for other in places)]
     unread = set(places)
-    for first in range(0, len(ends), MAX_LINES):
-        group = ends[first : first + MAX_LINES]
-        index: dict[Path, int] = {start: -1}
-        lines: list[tuple[int, ...]] = []
-        for number, end in enumerate(group):
-            for length in range(len(start) + 1, len(end) + 1):
-                at = index.setdefault(end[:length], len(lines))
-                if at == len(lines):
-                    lines.append(())
-                lines[at] = (*lines[at], number)
-        paths = list(index)[1:]
-        reads = {place: index[place] for place in sorted(unread & index.keys())}
-        unread -= reads.keys()
-        yield TokenTree(tuple(p[-1] for p in paths), tuple(len(p) - len(start) - 1 for p in paths), tuple(lines), len(group), reads)
+    while ends:
+        group: list[Path] = []
+        passed: set[Path] = set()
+        while ends and len(group) < MAX_LINES and len(more := passed | _on_the_way(unread, ends[0])) <= MAX_READS:
+            group.append(ends.pop(0))
+            passed = more
+        yield _tree(start, group, passed)
+        unread -= passed
+
+
+def _on_the_way(places: set[Path], end: Path) -> set[Path]:
+    return {place for place in places if end[: len(place)] == place}
+
+
+def _tree(start: Path, ends: Sequence[Path], places: set[Path]) -> TokenTree:
+    index: dict[Path, int] = {start: -1}
+    lines: list[tuple[int, ...]] = []
+    for number, end in enumerate(ends):
+        for length in range(len(start) + 1, len(end) + 1):
+            at = index.setdefault(end[:length], len(lines))
+            if at == len(lines):
+                lines.append(())
+            lines[at] = (*lines[at], number)
+    paths = list(index)[1:]
+    reads = {place: index[place] for place in sorted(places)}
+    return TokenTree(tuple(p[-1] for p in paths), tuple(len(p) - len(start) - 1 for p in paths), tuple(lines), len(ends), reads)

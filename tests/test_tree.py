@@ -4,7 +4,7 @@ from hypothesis import given
 
 from edge_agent.answer import AnswerFormat, Node, Path
 from edge_agent.profile import LEVELS
-from edge_agent.tree import MAX_LINES, TokenTree, letter_trees, level_trees
+from edge_agent.tree import MAX_LINES, MAX_READS, TokenTree, letter_trees, level_trees
 from tests.pieces import PieceTokenizer, letters, levels, tokenizers
 
 
@@ -21,7 +21,7 @@ def path_of(tree: TokenTree, start: Path, at: int) -> Path:
 def check(trees: list[TokenTree], start: Path, wanted: set[Path]) -> None:
     read: list[Path] = []
     for tree in trees:
-        assert 1 <= tree.n_lines <= MAX_LINES
+        assert 1 <= tree.n_lines <= MAX_LINES and 1 <= len(tree.reads) <= MAX_READS
         assert {line for lines in tree.lines for line in lines} <= set(range(tree.n_lines))
         for place, at in tree.reads.items():
             assert path_of(tree, start, at) == place
