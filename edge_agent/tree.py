@@ -52,7 +52,10 @@ def _trees(start: Path, places: Sequence[Path]) -> Iterator[TokenTree]:
     while ends:
         group: list[Path] = []
         passed: set[Path] = set()
-        while ends and len(group) < MAX_LINES and len(more := passed | _on_the_way(unread, ends[0])) <= MAX_READS:
+        while ends and len(group) < MAX_LINES:
+            more = passed | _on_the_way(unread, ends[0])
+            if group and len(more) > MAX_READS:
+                break
             group.append(ends.pop(0))
             passed = more
         yield _tree(start, group, passed)
