@@ -67,7 +67,7 @@ def measure(path: pathlib.Path, questions: list[Question], options: dict[str, An
             _decide(model, question, sample)
         _speeds(model, questions[0], sample)
         sample.n_parameters = model.n_parameters
-        sample.anonymous_bytes, sample.mapped_bytes = _memory()
+        sample.anonymous_bytes, sample.mapped_bytes = memory()
     return sample
 
 
@@ -91,7 +91,7 @@ def _speeds(model: Any, question: Question, sample: Sample) -> None:
     sample.decode_per_s = DECODE_TOKENS * 1000 / alone_ms
 
 
-def _memory() -> tuple[int | None, int | None]:
+def memory() -> tuple[int | None, int | None]:
     """Anonymous and file-backed resident memory of this process."""
     try:
         status = pathlib.Path("/proc/self/status").read_text()
