@@ -37,9 +37,8 @@ def main() -> None:
                 print(f"pass {number + 1:4}/{passes}  {(anonymous or 0) / 1e6:8.1f} MB  {each_ms:6.2f} ms each", flush=True)
     differing = sum(a[:2] != b[:2] for a, b in zip(first, answers, strict=True))
     same_bits = sum(a == b for a, b in zip(first, answers, strict=True))
-    print(
-        f"{passes * len(questions)} decisions; the last pass differs from the first in {differing} answers, {same_bits} are equal to the bit"
-    )
+    total = passes * len(questions)
+    print(f"{total} decisions; of the last pass {differing} answers are not the first's, {same_bits} readings are equal to the bit")
     sys.exit(bool(differing))
 
 
