@@ -20,12 +20,23 @@ from edge_agent.errors import EdgeAgentError
 @click.option("--quants", default="Q8_0", show_default=True, help="llama.cpp's names, separated by commas.")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="Where the files go.")
 @click.option("--name", help="What the files are called before the quantization.  [default: the folder's name]")
+@click.option(
+    "--answer-kind", type=click.Choice(["letter", "text"]), default="letter", show_default=True, help="A letter, or words of its own."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def main(source: pathlib.Path, adapters: tuple[pathlib.Path, ...], quants: str, out: pathlib.Path, name: str | None, as_json: bool) -> None:
+def main(
+    source: pathlib.Path,
+    adapters: tuple[pathlib.Path, ...],
+    quants: str,
+    out: pathlib.Path,
+    name: str | None,
+    answer_kind: str,
+    as_json: bool,
+) -> None:
     """Make GGUF files of the transformers checkpoint in the folder SOURCE, with LoRA adapters merged in."""
     try:
         quantizations = [part.strip() for part in quants.split(",") if part.strip()]
-        written = export(source, adapters, quantizations, out, name, lambda step: click.echo(f"{step} ...", err=True))
+        written = export(source, adapters, quantizations, out, name, lambda step: click.echo(f"{step} ...", err=True), answer_kind)
     except EdgeAgentError as error:
         click.echo(f"convert: {error}", err=True)
         sys.exit(error.exit_code)

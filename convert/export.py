@@ -44,6 +44,7 @@ def export(
     out: pathlib.Path,
     name: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
+    answer_kind: str = "letter",
 ) -> list[Written]:
     """Convert the checkpoint in `source`, with `adapters` merged in order, to `out`/NAME-QUANTIZATION.gguf each.
 
@@ -69,7 +70,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=".convert-", dir=out) as scratch:
             merged = pathlib.Path(scratch) / "merged.gguf"
             progress(f"merging {len(tensors)} tensors, {len(opened)} adapters")
-            _write_merged(merged, source, config, architecture, tensors, names, opened, name)
+            _write_merged(merged, source, config, architecture, tensors, names, opened, name, answer_kind)
             return [_quantized(merged, out / f"{name}-{q}.gguf", q, progress) for q in quantizations]
     except OSError as error:
         raise ConvertError(f"Writing to '{out}' failed ({error.strerror or error}); check the folder and its space.") from error
@@ -101,6 +102,7 @@ def _write_merged(
     names: dict[str, str],
     adapters: Sequence[lora.Adapter],
     name: str,
+    answer_kind: str,
 ) -> None:
     """The merged model as a float32 GGUF, one tensor in memory at a time."""
     writer = gguf.GGUFWriter(path, architecture.name)
@@ -108,7 +110,7 @@ def _write_merged(
     writer.add_file_type(FILE_TYPES["F32"])
     architecture.hyper_parameters(writer, config)
     vocab.write(writer, source, tensors[_EMBEDDING].shape[0], architecture.pre)
-    for key, value in gguf_keys(default_profile(architecture.name)).items():
+    for key, value in gguf_keys(default_profile(architecture.name, answer_kind)).items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
     for tensor in tensors.values():

@@ -14,22 +14,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import catalog, routing
+from edge_agent import catalog, routing, tuning
 from edge_agent import settings as settings_room
 from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
 from edge_agent.outbox import Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, ModelFacts, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, OpenReading, Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
-    from edge_agent.cloud import CloudModel, CloudOutcome
+    from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
+    from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
 
 
@@ -48,13 +49,14 @@ class _Facts:
     """What is known of one question while it is decided; ids where the store already has a fact."""
 
     question: Question
-    reading: Reading | None = None
+    reading: Reading | OpenReading | None = None
     reading_id: int | None = None
     model_ran: bool = False
     cloud: CloudAnswer | None = None
     cloud_id: int | None = None
     cloud_kind: CloudKind | None = None
     cloud_called: bool = False
+    cloud_call: CloudCall | None = None
     cloud_error: str | None = None
 
 
@@ -72,10 +74,10 @@ class Agent:
         policy: PolicyName = PolicyName.PREFER_LOCAL,
         tau: float | None = None,
         cloud: CloudModel | None = None,
-        open_model: Callable[[pathlib.Path], LocalModel] | None = None,
+        open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
     ) -> None:
         self.store, self.outbox, self.cloud = store, Outbox(store), cloud
-        self._model_path, self._open_model = model_path, open_model or _open_model
+        self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self.model = self._identify()
@@ -97,7 +99,7 @@ class Agent:
         path = catalog.resolve(settings.model)
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud)
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))
         except BaseException:
             store.close()
             raise
@@ -126,7 +128,7 @@ class Agent:
         circumstances = Circumstances(cloud_configured=self.cloud is not None)
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
-            facts.reading, facts.model_ran = self._engine().read(question), True
+            self._read(facts, circumstances)
             planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(facts)
@@ -136,6 +138,15 @@ class Agent:
                 f"The policy only_cloud allows no local answer, and {facts.cloud_error}; choose another policy, or try later."
             )
         return self._record(facts, circumstances, planned, settled, started)
+
+    def draft(self) -> Draft:
+        """A question that is still being written: what is known of it is evaluated while the person goes on.
+
+        Close it when the question was asked, or given up. Raises `ModelMissing` or `ModelRefused`.
+        """
+        from edge_agent.draft import Draft
+
+        return Draft(self._engine().draft)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
@@ -185,12 +196,23 @@ class Agent:
 
         return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION, since)
 
+    def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
+        """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
+
+        def on_level(level: LevelReading) -> None:
+            wanted = routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD
+            if wanted and self.cloud and not facts.cloud:
+                facts.cloud_call = self.cloud.start(facts.question)
+
+        facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
+
     def _ask_cloud(self, facts: _Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
         elif self.cloud:
-            outcome: CloudOutcome = self.cloud.ask(facts.question)
+            call = facts.cloud_call or self.cloud.start(facts.question)
+            outcome: CloudOutcome = call.result()
             facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
             facts.cloud_error = outcome.error
         else:
@@ -200,7 +222,7 @@ class Agent:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
         question, reading = facts.question, facts.reading
         by_cloud = settled.route == "cloud"
-        answer = facts.cloud.letter if by_cloud and facts.cloud else reading.letter if reading else ""
+        answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
         recalled = not facts.model_ran and not facts.cloud_called
         decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
         try:
@@ -234,11 +256,11 @@ class Agent:
         return Decision(
             decision_id=decision_id,
             answer=answer,
-            answer_text=question.options[question.letters.index(answer)],
+            answer_text=question.options[question.letters.index(answer)] if question.options else answer,
             confidence=reading.confidence if reading else None,
             expected_confidence=reading.expected_confidence if reading else None,
             level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
-            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if reading else None,
+            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
             format_mass=reading.format_mass if reading else None,
             route=settled.route,
             deferred=planned.cause is not None,
@@ -266,17 +288,17 @@ class Agent:
             facts.reading_id = self.store.put_reading(*key, facts.reading)
         if self.cloud and facts.cloud and facts.cloud_called:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
-            waiting = self.outbox.answer_waiting(question, "letter")  # a new answer, not one that was there before the row
+            waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
             if waiting is not None:
-                self.store.end_provisional(waiting, facts.cloud.letter, facts.cloud_id)
-        return self.outbox.put(question, "letter", facts.cloud_error) if settled.queue else None
+                self.store.end_provisional(waiting, facts.cloud.answer, facts.cloud_id)
+        return self.outbox.put(question, question.kind, facts.cloud_error) if settled.queue else None
 
     def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
         """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
         with self.store.transaction():
             cloud_id = stored_id or self._put_cloud_answer(row.fingerprint, answer)
             self.outbox.settle(row)
-            self.store.end_provisional(row.queue_id, answer.letter, cloud_id)
+            self.store.end_provisional(row.queue_id, answer.answer, cloud_id)
 
     def _put_cloud_answer(self, fingerprint: str, answer: CloudAnswer) -> int:
         from edge_agent.cloud import PROMPT_VERSION
@@ -304,7 +326,7 @@ class Agent:
             if self._model is None:
                 self.model = self._identify()
                 self.profile = Profile.from_json(self.model.profile)
-                self._model = self._open_model(self._model_path)
+                self._model = self._open_model(self._model_path, self.model)
             return self._model
 
 
@@ -312,12 +334,20 @@ class Agent:
 _WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
 
 
-def _open_model(path: pathlib.Path) -> LocalModel:
-    try:
-        from edge_agent.engine import LocalModel
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
-    return LocalModel(path)
+def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+    """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
+
+    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
+        try:
+            from edge_agent.engine import LocalModel
+            from edge_agent.llama import Options, build
+        except (ImportError, OSError, RuntimeError) as error:
+            raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
+        tuned = tuning.load(settings.data_folder, facts.sha256, build())
+        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
+        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
+
+    return open_model
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

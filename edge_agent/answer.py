@@ -19,16 +19,22 @@ _CONFIDENCE = re.compile(r"Confidence\s*:\s*([\d.]+)")
 _FINAL_ANSWER = re.compile(r"Final\s+answer\s*:\s*([A-Z])")
 
 
+Path = tuple[int, ...]  # tokens from the trie's root to a node
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """The legal answers for these levels (texts such as "0.75") and letters ("ABCD")."""
+    """The legal answers for these levels (texts such as "0.75") and letters ("ABCD").
+
+    Without letters, an answer in the model's own words follows: what is legal then ends where it begins.
+    """
 
     levels: tuple[str, ...]
     letters: str
 
     def text(self, level: str, letter: str) -> str:
         """A whole legal answer."""
-        return f"Confidence: {level}\nFinal answer: {letter}"
+        return f"Confidence: {level}\nFinal answer: {letter}".rstrip(" ")  # a word's space belongs to its own first token
 
     def gbnf(self) -> str:
         """llama.cpp's grammar of exactly the legal answers."""
@@ -43,13 +49,13 @@ class AnswerFormat:
         """
         root = Node()
         for level in self.levels:
-            for letter in self.letters:
+            for letter in self.letters or ("",):
                 node = root
                 for token in tokenize(self.text(level, letter)):
                     node = node.children.setdefault(token, Node())
                 node.label = (level, letter)
         leaves = list(root.leaves())
-        if len(leaves) != len(self.levels) * len(self.letters) or any(leaf.label is None for leaf in leaves):
+        if len(leaves) != len(self.levels) * max(1, len(self.letters)) or any(leaf.label is None for leaf in leaves):
             raise ModelRefused("The model's tokenizer cannot tell all legal answers apart; it cannot be constrained.")
         return root
 
@@ -62,6 +68,20 @@ def parse(text: str) -> tuple[float | None, str | None]:
     except ValueError:
         value = None
     return value, letter[1] if letter else None
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two answers say the same: letters, or words without regard to case, punctuation and articles."""
+    return one == other or (len(one) > 1 and _normalised(one) == _normalised(other) != "")
+
+
+def _normalised(answer: str) -> str:
+    """As SQuAD's evaluation does it (Rajpurkar et al. 2016)."""
+    words = "".join(c if c.isalnum() else " " for c in answer.casefold())
+    return " ".join(_ARTICLES.sub(" ", words).split())
 
 
 @dataclass(slots=True)
@@ -82,21 +102,9 @@ class Node:
         """How many levels are still open below this node."""
         return len({leaf.label[0] for leaf in self.leaves() if leaf.label})
 
-    def branches(self, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Node]]:
+    def branches(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         """Every node below with more than one child, with the tokens that lead to it."""
         if len(self.children) > 1:
             yield path, self
         for token, child in self.children.items():
             yield from child.branches((*path, token))
-
-
-def first_batch(root: Node) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """What to append to the prompt's batch, and after which of its prefixes to read logits (the empty one first).
-
-    The path leads past as many places at which a level is chosen as lie on one line. For Qwen's and Gemma's
-    tokenizers all do (after `Confidence: ` and after `0.`), so that two forward passes make a decision.
-    """
-    places = [path for path, node in root.branches() if node.n_levels() > 1]
-    on_the_way = {path: [p for p in places if path[: len(p)] == p] for path in places}
-    longest = max(places, key=lambda path: len(on_the_way[path]), default=())
-    return longest, sorted({(), *on_the_way.get(longest, [])}, key=len)

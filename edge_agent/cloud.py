@@ -1,7 +1,7 @@
 """Asks a stronger model over any OpenAI-compatible `/v1/chat/completions`; sorts every outcome into a kind.
 
 Owns what the cloud is asked (its own plain prompt, `PROMPT_VERSION`), how a letter is found in the reply, and the
-deadline. Knows nothing of databases or policies. Invariant: `ask` returns an outcome by its deadline and never
+deadline. Knows nothing of databases or policies. Invariant: a call has an outcome by its deadline and never
 raises for what the network or the cloud did; the key is sent to the one configured host and is never logged.
 """
 
@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from edge_agent.errors import BadSetting
-from edge_agent.question import Question
+from edge_agent.question import OPEN, Question
 from edge_agent.records import CloudAnswer
 from edge_agent.routing import CloudKind
 from edge_agent.settings import checked
@@ -63,16 +64,12 @@ class CloudModel:
         self._transport = transport
 
     def ask(self, question: Question) -> CloudOutcome:
-        """Ask once and wait until the deadline; the call itself runs in a thread that is left behind when it is late.
+        """Ask once and wait for the outcome, at most until the deadline."""
+        return self.start(question).result()
 
-        httpx bounds each read, not the sum, and name resolution not at all: hence the thread.
-        """
-        done: SimpleQueue[CloudOutcome] = SimpleQueue()
-        threading.Thread(target=lambda: done.put(self._call(question)), daemon=True, name="cloud-call").start()
-        try:
-            return done.get(timeout=self.deadline_s)
-        except Empty:
-            return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self.deadline_s:g} s")
+    def start(self, question: Question) -> CloudCall:
+        """Begin to ask, without waiting; the deadline runs from now."""
+        return CloudCall(lambda: self._call(question), self.deadline_s)
 
     def _call(self, question: Question) -> CloudOutcome:
         body = {
@@ -98,8 +95,29 @@ class CloudModel:
         return _sort(response, data, question, self.model, latency_ms)
 
 
+class CloudCall:
+    """A call under way, in a thread that is left behind when it is late.
+
+    httpx bounds each read, not the sum, and name resolution not at all: hence the thread.
+    """
+
+    def __init__(self, call: Callable[[], CloudOutcome], deadline_s: float) -> None:
+        self._deadline_s, self._ends = deadline_s, time.monotonic() + deadline_s
+        self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
+        threading.Thread(target=lambda: self._done.put(call()), daemon=True, name="cloud-call").start()
+
+    def result(self) -> CloudOutcome:
+        """The outcome, as soon as there is one or the deadline has come; to be taken once."""
+        try:
+            return self._done.get(timeout=max(0.0, self._ends - time.monotonic()))
+        except Empty:
+            return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self._deadline_s:g} s")
+
+
 def prompt(question: Question) -> str:
-    """What the cloud is asked, version 1: the question, its options, and to answer with one letter."""
+    """What the cloud is asked, version 1: the question, its options, and to answer with one letter; an open question alone."""
+    if question.kind == OPEN:
+        return question.stem
     return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
 
 
@@ -112,6 +130,16 @@ _NAMED = re.compile(
     rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
 )
 _LEAD_IN = re.compile(r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})")
+
+
+def find_answer(reply: str, question: Question) -> str | None:
+    """The letter in a reply; of an open question, what it says without its thinking. None if there is none."""
+    if question.kind != OPEN:
+        return find_letter(reply, question)
+    text = reply.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    return text if 0 < len(text) <= _MAX_REPLY_CHARS else None
 
 
 def find_letter(reply: str, question: Question) -> str | None:
@@ -152,9 +180,11 @@ def _sort(response: httpx.Response, data: bytes | None, question: Question, mode
         usage = payload.get("usage") or {}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return CloudOutcome(CloudKind.UNUSABLE, error="the reply is no chat completion (a captive portal, perhaps)")
-    if not isinstance(reply, str) or not (letter := find_letter(reply, question)):
-        return CloudOutcome(CloudKind.UNUSABLE, error="the cloud's reply names no single option")
-    answer = CloudAnswer(letter, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    found = find_answer(reply, question) if isinstance(reply, str) else None
+    if not found:
+        wanted = "says nothing" if question.kind == OPEN else "names no single option"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
+    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     return CloudOutcome(CloudKind.ANSWERED, answer)
 
 

@@ -7,10 +7,11 @@ no secret: of the key it says only whether there is one.
 from __future__ import annotations
 
 import os
+import pathlib
 import platform
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_agent import __version__, catalog
@@ -56,9 +57,33 @@ def _settings(settings: Settings) -> str:
 
 
 def _build(_: Settings) -> str:
-    from edge_agent import engine
+    from edge_agent import llama
 
-    return f"llama.cpp with {', '.join(engine.cpu_features()) or 'no CPU extensions (a slow build)'}"
+    features = llama.cpu_features()
+    try:
+        cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        cpuinfo = ""
+    text = f"llama.cpp with {', '.join(features) or 'no CPU extensions'}"
+    if unused := unused_features(cpuinfo, features):
+        text += (
+            f"; a slow build: this processor has {', '.join(unused)} besides. Compile it here: "
+            "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+        )
+    return text
+
+
+# What a processor says it has (Linux) -> llama.cpp's name for kernels that use it; only those that make a difference.
+_FEATURES = {
+    "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "avx512_bf16": "AVX512_BF16",
+    "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "asimdhp": "FP16_VA",
+}  # fmt: skip
+
+
+def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
+    """Extensions that the text of /proc/cpuinfo names and the build does not use."""
+    words = {word for line in cpuinfo.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
+    return [name for flag, name in _FEATURES.items() if flag in words and name not in features]
 
 
 def _model(settings: Settings) -> str:

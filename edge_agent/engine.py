@@ -1,82 +1,74 @@
-"""Runs a GGUF with llama.cpp and reads one answer from it; the only importer of `llama_cpp` in the runtime.
+"""Asks a model one question at a time: the confidence first, then the letter.
 
-Owns tokens, logits and the KV cache. Knows nothing of policies, clouds or databases. Invariant: the KV cache holds
-exactly the tokens in `_cached`, so that a prompt which begins like the last one (the system message does) is not
-evaluated again; and no text of a person ever becomes a special token.
+Owns the order of a reading and the waiting line before the model. Knows nothing of policies, clouds or databases.
+Invariant: every evaluation happens on the line's one thread; a caller who gives up leaves the model usable.
 
-A decision is read off the trie of legal answers (`answer.py`): the first batch carries the prompt and the answer's
-fixed beginning up to the last place where a level is chosen, a second one the chosen level and the words before the
+A decision is read off the trie of legal answers (`answer.py`): the first pass evaluates what is new of the prompt and
+the tree of tokens that decides the level (`tree.py`), the second the chosen level's rest and the words before the
 letter. Nothing is sampled; a stretch without a branch costs no pass of its own.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
+import codecs
+import contextlib
 import pathlib
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import llama_cpp
 import numpy as np
 
-from edge_agent import gguf_check
-from edge_agent.answer import AnswerFormat, Node, first_batch, parse
-from edge_agent.errors import BadQuestion, ModelError, ModelRefused
-from edge_agent.profile import Kind, Profile, Segment, from_metadata
+from edge_agent import gguf_check, prompt
+from edge_agent.answer import AnswerFormat, Node, Path, parse
+from edge_agent.errors import BadQuestion, ModelError
+from edge_agent.line import WaitingLine
+from edge_agent.llama import Llama, Logits, Options, build
+from edge_agent.prefix import PrefixFile
+from edge_agent.profile import Profile, from_metadata
 from edge_agent.question import Question
-from edge_agent.records import Reading, Timings
-from edge_agent.walk import Logits, Path, Walk
+from edge_agent.records import LevelReading, OpenReading, Reading, Timings
+from edge_agent.tree import letter_trees, level_trees
+from edge_agent.walk import Walk
 
-DEFAULT_N_CTX = 2048
-N_BATCH = 512
 MAX_ANSWER_TOKENS = 64
-
-_log_lines: deque[str] = deque(maxlen=20)
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]  # a ctypes factory
-def _keep_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-    """Keep llama.cpp's last words for an error message instead of printing them."""
-    _log_lines.append(text.decode("utf-8", errors="replace").strip())
-
-
-llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-llama_cpp.llama_backend_init()
+ANSWER_ROOM = 2 * MAX_ANSWER_TOKENS  # of the context: the format's own words, and an answer in the model's
+DRAFT_TOKENS = 32  # evaluated at once while a question is being written: a person who presses Enter waits for so many at most
 
 
 class LocalModel:
     """A model on this device: `read` gives a `Reading` of a `Question`. Use as a context manager, or `close`.
 
-    Calls from several threads wait for each other. Raises `ModelMissing` or `ModelRefused` on opening.
+    Threads may share it; they wait for each other. With `prefix_folder` and `sha256` (of the model file), the evaluated
+    system message is kept there for the next process. Raises `ModelMissing` or `ModelRefused` on opening.
     """
 
     def __init__(
-        self, path: pathlib.Path, profile: Profile | None = None, n_ctx: int = DEFAULT_N_CTX, n_threads: int | None = None
+        self,
+        path: pathlib.Path,
+        profile: Profile | None = None,
+        options: Options | None = None,
+        prefix_folder: pathlib.Path | None = None,
+        sha256: str = "",
     ) -> None:
         header = gguf_check.read_header(path)
         self.profile = profile or from_metadata(header.metadata)
-        self.n_ctx = n_ctx
-        self._lock = threading.Lock()
-        self._cached: list[int] = []
-        self._n_forward = 0
+        self._llama = Llama(path, options or Options())
         self._tries: dict[str, Node] = {}
-        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
-        if not self._model:
-            raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._context = llama_cpp.llama_init_from_model(self._model, _context_params(n_ctx, n_threads))
-        if not self._context:
-            llama_cpp.llama_model_free(self._model)
-            raise ModelRefused(f"llama.cpp cannot make a context of {n_ctx} tokens ({_last_error()}); lower n_ctx.")
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._batch = llama_cpp.llama_batch_init(N_BATCH, 0, 1)
+        self._drafting: list[int] = []
+        try:
+            self._prefix = prompt.tokens(self._llama, prompt.prefix(self.profile.segments("")))
+        except BaseException:
+            self._llama.close()
+            raise
+        self._prefix_file = (
+            PrefixFile(prefix_folder, [sha256, build(), repr(self._llama.options), *self._prefix]) if prefix_folder else None
+        )
+        self.is_restored = self._restore_prefix()
+        self._line = WaitingLine(self._llama.stop, self._llama.go)
 
     def __enter__(self) -> Self:
         return self
@@ -85,235 +77,253 @@ class LocalModel:
         self.close()
 
     def close(self) -> None:
-        """Free the model's memory; closing twice is fine."""
-        with self._lock:
-            if self._context:
-                llama_cpp.llama_batch_free(self._batch)
-                llama_cpp.llama_free(self._context)
-                llama_cpp.llama_model_free(self._model)
-                self._context = self._model = None
+        """Answer who still waits, then free the model's memory; closing twice is fine."""
+        self._line.close()
+        self._llama.close()
+
+    @property
+    def n_ctx(self) -> int:
+        """How many tokens a prompt and its answer may have together."""
+        return self._llama.options.n_ctx
+
+    @property
+    def n_parameters(self) -> int:
+        """How many weights the model has."""
+        return self._llama.n_parameters
+
+    @property
+    def n_forward(self) -> int:
+        """Forward passes since the model was opened."""
+        return self._llama.n_forward
 
     def prompt_tokens(self, question: Question) -> list[int]:
-        """The tokens of the whole prompt; raises `BadQuestion` if they and an answer do not fit the context."""
-        tokens: list[int] = []
-        for segment in self.profile.segments(question.user_message):
-            tokens += self._segment_tokens(segment)
-        room = self.n_ctx - MAX_ANSWER_TOKENS
+        """The tokens of the whole prompt; raises `BadQuestion` if the model is not for such questions, or it does not fit."""
+        self._check_open()
+        if question.kind != self.profile.question_kind:
+            wanted = "without options" if question.options else "with its options"
+            raise BadQuestion(f"This model answers other questions than '{question.stem:.40}'; ask {wanted}.")
+        tokens = prompt.tokens(self._llama, self.profile.segments(question.user_message))
+        room = self.n_ctx - ANSWER_ROOM
         if len(tokens) > room:
             raise BadQuestion(f"The question makes a prompt of {len(tokens)} tokens and {room} fit; shorten the question.")
         return tokens
 
-    def read(self, question: Question) -> Reading:
-        """Level and letter with their probabilities, by walking the trie of legal answers."""
-        with self._opened():
-            prompt = self.prompt_tokens(question)
-            trie = self._trie(question)
-            started, n_forward = time.perf_counter(), self._n_forward
-            n_cached = min(_common_length(self._cached, prompt), len(prompt) - 1)  # the last token's logits are read again
-            path, stops = first_batch(trie)
-            known = dict(zip(stops, self._logits_at(prompt, path, stops), strict=True))
-            prefilled = time.perf_counter()
-            walk = Walk(trie, lambda at: known[at] if at in known else self._logits_at(prompt, at, [at])[0])
-            level, letter = walk.level(), walk.letter()
-            done = time.perf_counter()
-            return Reading(
-                levels=self.profile.levels,
-                level_probs=tuple(level.probs[name] for name in self.profile.levels),
-                level=level.greedy,
-                letters=question.letters,
-                answer_probs=tuple(letter.probs[name] for name in question.letters),
-                letter=letter.greedy,
-                format_mass=walk.format_mass,
-                timings=Timings(
-                    prefill_ms=_ms(started, prefilled),
-                    decode_ms=_ms(prefilled, done),
-                    total_ms=_ms(started, done),
-                    n_prompt_tokens=len(prompt),
-                    n_cached_tokens=n_cached,
-                    n_forward=self._n_forward - n_forward,
-                ),
-            )
+    def read(
+        self,
+        question: Question,
+        on_level: Callable[[LevelReading], None] | None = None,
+        timeout_s: float | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Reading | OpenReading:
+        """The level with its probabilities, by walking the trie of legal answers; then the letter, or an answer in words.
+
+        `on_level` is called on the model's own thread as soon as the level is known, before the answer is read, `on_text`
+        with every piece of an answer in words; both must be quick. Raises `BadQuestion` before any work if the question
+        does not fit; `ModelBusy` if too many wait, or there is no answer within `timeout_s`.
+        """
+        called = time.perf_counter()
+        tokens, trie = self.prompt_tokens(question), self._trie(question)
+        self._make_way(tokens)
+
+        def work(waited_ms: float) -> Reading | OpenReading:
+            clock = _Clock(called, time.perf_counter(), waited_ms, self._llama.n_forward, self._n_cached(tokens), len(tokens))
+            walk, level, known = self._read_level(tokens, trie)
+            clock.prefilled = time.perf_counter()
+            if on_level:
+                on_level(level)
+            if question.options:
+                return self._read_letter(question, tokens, walk, level, known, clock)
+            return self._write(tokens, walk, level, clock, on_text or (lambda piece: None))
+
+        reading = self._line.run(work, timeout_s)
+        if self._prefix_file and not self._prefix_file.is_there:
+            with contextlib.suppress(ModelError):  # the line is closing, or full: another reading will do it
+                self._line.later(self._save_prefix)
+        return reading
+
+    def draft(self, user_message: str, complete: bool) -> Future[bool]:
+        """Evaluate a little more of a question that is being written, while nobody else waits; True when nothing is left.
+
+        Of a message that is not `complete` the last token is left out, since the next letter may change it.
+        """
+        self._check_open()
+        segments = self.profile.segments(user_message)
+        if not complete:
+            segments = segments[: len(prompt.prefix(segments)) + 1]
+        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_ROOM]
+        return self._line.later(lambda: self._draft(tokens))
 
     def read_by_grammar(self, question: Question) -> tuple[str, str]:
         """Level and letter by llama.cpp's own GBNF sampler, greedy, a token at a time: the reference for `read`."""
-        grammar = AnswerFormat(self.profile.levels, question.letters).gbnf().encode()
-        with self._opened():
-            tokens, answer = self.prompt_tokens(question), b""
-            sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar, b"root")
+        grammar = AnswerFormat(self.profile.levels, question.letters).gbnf()
+
+        def work(_: float) -> str:
+            sampler = self._llama.grammar(grammar)
             try:
-                for _ in range(MAX_ANSWER_TOKENS):
-                    logits = self._logits_at(tokens, (), [()])[0]
-                    token = _constrained_argmax(sampler, logits)
-                    if llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                        break
-                    llama_cpp.llama_sampler_accept(sampler, token)
-                    tokens.append(token)
-                    answer += self._piece(token)
+                return self._generate(tokens, lambda logits: self._llama.grammar_argmax(sampler, logits))[0]
             finally:
-                llama_cpp.llama_sampler_free(sampler)
-        text = answer.decode()
+                self._llama.free_grammar(sampler)
+
+        tokens = self.prompt_tokens(question)
+        text = self._line.run(work)
         letter = parse(text)[1]
         assert letter is not None, f"the grammar let {text!r} through"
         return text.split("\n")[0].removeprefix("Confidence: "), letter
 
-    def greedy(self, question: Question, max_tokens: int = MAX_ANSWER_TOKENS) -> str:
+    def greedy(self, question: Question) -> str:
         """What the model prints by itself, without any constraint, up to its end of turn."""
-        with self._opened():
-            tokens, text = self.prompt_tokens(question), b""
-            for _ in range(max_tokens):
-                token = int(np.argmax(self._logits_at(tokens, (), [()])[0]))
-                if llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                    break
-                tokens.append(token)
-                text += self._piece(token)
-            return text.decode("utf-8", errors="replace")
+        tokens = self.prompt_tokens(question)
+        return self._line.run(lambda _: self._generate(tokens, lambda logits: int(np.argmax(logits)))[0])
 
-    @contextmanager
-    def _opened(self) -> Iterator[None]:
-        """The model for this thread alone; a closed one is refused, since llama.cpp would abort the process."""
-        with self._lock:
-            if not self._context:
-                raise ModelError("The model was closed; open it again.")
-            yield
+    def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
+        """Milliseconds to evaluate `tokens` behind their first `n_cached`, and to read the last one's logits: for benchmarks."""
+
+        def work(_: float) -> float:
+            self._llama.keep(n_cached)
+            while self._llama.prefill(tokens[:n_cached], n_cached):
+                pass
+            started = time.perf_counter()
+            self._llama.logits(tokens)
+            return (time.perf_counter() - started) * 1000
+
+        return self._line.run(work)
+
+    def answer_tokens(self, reading: Reading) -> list[int]:
+        """The tokens of the answer that a reading stands for."""
+        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
+
+    def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
+        """The first pass: where the walk stands, how sure the model is, and the logits that it was read from."""
+        known: dict[Path, Logits] = {}
+        for tree in level_trees(trie):
+            known |= self._llama.evaluate(tokens, tree)
+        walk = Walk(trie, lambda path: known[path])
+        level = walk.level()
+        reading = LevelReading(
+            levels=self.profile.levels,
+            level_probs=tuple(level.probs[name] for name in self.profile.levels),
+            level=level.greedy,
+            format_mass=walk.format_mass,
+        )
+        return walk, reading, known
+
+    def _read_letter(
+        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: _Clock
+    ) -> Reading:
+        """The second pass."""
+        for tree in letter_trees(walk.path, walk.node):
+            if not tree.reads.keys() <= known.keys():
+                known |= self._llama.evaluate([*tokens, *walk.path], tree)
+        letter = walk.letter()
+        return Reading(
+            levels=level.levels,
+            level_probs=level.level_probs,
+            level=level.level,
+            format_mass=walk.format_mass,
+            letters=question.letters,
+            answer_probs=tuple(letter.probs[name] for name in question.letters),
+            letter=letter.greedy,
+            timings=clock.timings(self._llama.n_forward),
+        )
+
+    def _write(self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, on_text: Callable[[str], None]) -> OpenReading:
+        """The answer in the model's own words, greedily, up to its end of turn."""
+        path, node = walk.path, walk.node
+        while node.children:  # the words before the answer: nothing is chosen any more
+            token, node = next(iter(node.children.items()))
+            path = (*path, token)
+        text, ended = self._generate([*tokens, *path], lambda logits: int(np.argmax(logits)), on_text)
+        return OpenReading(
+            levels=level.levels,
+            level_probs=level.level_probs,
+            level=level.level,
+            format_mass=level.format_mass,
+            text=text.strip(),
+            ended=ended,
+            timings=clock.timings(self._llama.n_forward),
+        )
+
+    def _draft(self, tokens: list[int]) -> bool:
+        self._drafting = tokens
+        try:
+            return self._llama.prefill(tokens, DRAFT_TOKENS) < DRAFT_TOKENS
+        finally:
+            self._drafting = []
+
+    def _make_way(self, tokens: list[int]) -> None:
+        """End a draft's evaluation under way unless it is of use to this prompt."""
+        drafting = self._drafting
+        if drafting and tokens[: len(drafting)] != drafting:
+            self._line.stop_later()
+
+    def _generate(
+        self, tokens: list[int], choose: Callable[[Logits], int], on_text: Callable[[str], None] = lambda piece: None
+    ) -> tuple[str, bool]:
+        """Text, each token chosen from the logits, and whether it came to the end of turn; `on_text` is given whole characters."""
+        decoder, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        for _ in range(MAX_ANSWER_TOKENS):
+            token = choose(self._llama.logits(tokens))
+            ended = self._llama.ends_turn(token)
+            piece = decoder.decode(b"" if ended else self._llama.piece(token), final=ended)
+            if piece:
+                text += piece
+                on_text(piece)
+            if ended:
+                return text, True
+            tokens = [*tokens, token]
+        return text + decoder.decode(b"", final=True), False
 
     def _trie(self, question: Question) -> Node:
         letters = question.letters
         if letters not in self._tries:
-            answers = AnswerFormat(self.profile.levels, letters)
-            self._tries[letters] = answers.trie(lambda text: self._tokenize(text, parse_special=False))
+            self._tries[letters] = AnswerFormat(self.profile.levels, letters).trie(self._llama.tokenize)
         return self._tries[letters]
 
-    def _segment_tokens(self, segment: Segment) -> list[int]:
-        if segment.kind is Kind.SPECIAL:
-            tokens = self._tokenize(segment.text, parse_special=True)
-            if len(tokens) != 1:
-                raise ModelRefused(f"The model's vocabulary has no token '{segment.text}'; it cannot be asked this way.")
-            return tokens
-        if segment.kind is Kind.MODEL:
-            return self._tokenize(segment.text, parse_special=False)
-        return self._plain_tokens(segment.text)
+    def _n_cached(self, tokens: list[int]) -> int:
+        """How many of a prompt's tokens need no work; its last one is always evaluated, since its logits are read."""
+        same = next((i for i, (a, b) in enumerate(zip(self._llama.cached, tokens, strict=False)) if a != b), len(self._llama.cached))
+        return min(same, len(tokens) - 1)
 
-    def _plain_tokens(self, text: str) -> list[int]:
-        """Tokens of a stranger's text, none of them an added one.
+    def _restore_prefix(self) -> bool:
+        state = self._prefix_file.load() if self._prefix_file else None
+        return state is not None and self._llama.restore(self._prefix, state)
 
-        llama.cpp leaves control tokens alone with `parse_special=False`, but still makes one token of user-defined
-        ones such as `</think>`. Where that happens the text is cut behind the token's first character. Tokens of
-        white space alone (Gemma has some) are ordinary text and stay.
-        """
-        tokens, parts = [], deque([text])
-        while parts:
-            part = parts.popleft()
-            part_tokens = self._tokenize(part, parse_special=False)
-            added = next((piece for token in part_tokens if (piece := self._added_piece(token))), None)
-            if added is None:
-                tokens += part_tokens
-                continue
-            pieces = part.split(added)
-            if len(pieces) == 1:  # the token is not spelled as its text: it could not be cut apart
-                raise ModelRefused(f"The model's tokenizer makes {added!r:.40} of other text; it cannot be asked safely.")
-            for i, piece in reversed(list(enumerate(pieces))):
-                head = added[1:] if i else ""
-                tail = added[0] if i < len(pieces) - 1 else ""
-                parts.appendleft(head + piece + tail)
-        return tokens
+    def _save_prefix(self) -> None:
+        n = len(self._prefix)
+        if self._prefix_file and not self._prefix_file.is_there and self._llama.cached[:n] == self._prefix:
+            self._prefix_file.save(self._llama.state(n))
 
-    def _added_piece(self, token: int) -> str | None:
-        attributes = llama_cpp.llama_vocab_get_attr(self._vocab, token)
-        added = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
-        piece = self._piece(token).decode("utf-8", errors="replace") if attributes & added else ""
-        return piece if len(piece) > 1 and not piece.isspace() else None
-
-    def _tokenize(self, text: str, parse_special: bool) -> list[int]:
-        data = text.encode()
-        buffer = (llama_cpp.llama_token * (len(data) + 8))()
-        n = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, parse_special)
-        if n < 0:
-            raise ModelRefused(f"The model's tokenizer failed on {text!r:.80}; convert the model again.")
-        return list(buffer[:n])
-
-    def _piece(self, token: int) -> bytes:
-        buffer = ctypes.create_string_buffer(256)
-        n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
-        return buffer.raw[: max(n, 0)]
-
-    def _logits_at(self, prompt: Sequence[int], path: Path, wanted: Sequence[Path]) -> list[Logits]:
-        """Logits after `prompt` + each of `wanted` (prefixes of `path`, rising), evaluating what is not cached."""
-        tokens = [*prompt, *path]
-        rows = [len(prompt) + len(prefix) - 1 for prefix in wanted]
-        keep = min(_common_length(self._cached, tokens), rows[0])
-        llama_cpp.llama_memory_seq_rm(self._memory, 0, keep, -1)
-        del self._cached[keep:]
-        found: dict[int, Logits] = {}
-        for start in range(keep, len(tokens), N_BATCH):
-            found |= self._decode(start, tokens[start : start + N_BATCH], rows)
-        return [found[row] for row in rows]
-
-    def _decode(self, start: int, tokens: list[int], rows: list[int]) -> dict[int, Logits]:
-        """Evaluate `tokens` at positions from `start` on; logits of those positions that are in `rows`."""
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        outputs = {}
-        for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i] = token, start + i
-            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
-            batch.logits[i] = start + i in rows
-            if batch.logits[i]:
-                outputs[start + i] = i
-        status = llama_cpp.llama_decode(self._context, batch)
-        if status != 0:
-            self._cached.clear()
-            llama_cpp.llama_memory_clear(self._memory, True)
-            raise ModelRefused(f"llama.cpp failed to evaluate the prompt (status {status}: {_last_error()}).")
-        self._cached += tokens
-        self._n_forward += 1
-        return {row: self._logits(i) for row, i in outputs.items()}
-
-    def _logits(self, i: int) -> Logits:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, i)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
+    def _check_open(self) -> None:
+        """A closed model is refused, since llama.cpp would abort the process."""
+        if not self._llama.is_open:
+            raise ModelError("The model was closed; open it again.")
 
 
-_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
+@dataclass(slots=True)
+class _Clock:
+    """Where the time of a reading goes, in seconds of `perf_counter`."""
 
+    called: float
+    started: float
+    waited_ms: float
+    n_forward: int
+    n_cached: int
+    n_prompt: int
+    prefilled: float = 0.0
 
-def _constrained_argmax(sampler: Any, logits: Logits) -> int:
-    """The most probable token that the sampler (a grammar) lets through."""
-    candidates = np.zeros(len(logits), _TOKEN_DATA)
-    candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
-    array = llama_cpp.llama_token_data_array(
-        data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p), size=len(candidates), selected=-1, sorted=False
-    )
-    llama_cpp.llama_sampler_apply(sampler, ctypes.byref(array))
-    return int(candidates["id"][int(np.argmax(candidates["logit"]))])
-
-
-def _context_params(n_ctx: int, n_threads: int | None) -> Any:
-    params = llama_cpp.llama_context_default_params()
-    threads = n_threads or _available_cpus()
-    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = n_ctx, N_BATCH, N_BATCH, 1
-    params.n_threads = params.n_threads_batch = threads
-    params.n_outputs_max = 32  # a reading looks at a few positions: room for the logits of all would be 300 MB
-    return params
-
-
-def _available_cpus() -> int:
-    """CPUs that this process may use (a container or `taskset` may leave it fewer than there are)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_features() -> list[str]:
-    """The CPU extensions that this build of llama.cpp uses, such as AVX2 or DOTPROD."""
-    parts = llama_cpp.llama_print_system_info().decode().replace(":", "|").split("|")
-    return [part.split("=")[0].strip() for part in parts if part.strip().endswith("= 1")]
-
-
-def _common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    def timings(self, n_forward: int) -> Timings:
+        """The finished record."""
+        done = time.perf_counter()
+        return Timings(
+            prefill_ms=_ms(self.started, self.prefilled),
+            decode_ms=_ms(self.prefilled, done),
+            total_ms=_ms(self.called, done),
+            n_prompt_tokens=self.n_prompt,
+            n_cached_tokens=self.n_cached,
+            n_forward=n_forward - self.n_forward,
+            waited_ms=round(self.waited_ms, 3),
+        )
 
 
 def _ms(start: float, end: float) -> float:
     return round((end - start) * 1000, 3)
-
-
-def _last_error() -> str:
-    return next((line for line in reversed(_log_lines) if "error" in line.lower() or "fail" in line.lower()), "no reason given")

@@ -5,7 +5,8 @@
     ├── BadData             a question file or figures cannot be measured      exit 65
     ├── ModelError          the model file is missing or was refused           exit 66
     │   ├── ModelMissing        no such file or name
-    │   └── ModelRefused        not a GGUF, damaged, or not a model we can run
+    │   ├── ModelRefused        not a GGUF, damaged, or not a model we can run
+    │   └── ModelBusy           too many wait for it, or there was no answer in time
     ├── ConvertError        a checkpoint or an adapter cannot be converted      exit 65
     ├── CloudUnavailable    the cloud alone could answer, and did not           exit 69
     ├── StorageError        the database cannot be used                         exit 74
@@ -46,6 +47,10 @@ class ModelMissing(ModelError):
 
 class ModelRefused(ModelError):
     """The file is there, but it is damaged, no GGUF, or a model that edge-agent does not know how to ask."""
+
+
+class ModelBusy(ModelError):
+    """Too many questions wait for the model, or it gave no answer in the time that the caller had."""
 
 
 class ConvertError(EdgeAgentError):

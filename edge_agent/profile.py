@@ -16,6 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from edge_agent.errors import ModelRefused
+from edge_agent.question import CHOICE, OPEN
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
 
@@ -28,6 +29,14 @@ Rules:
 - Output format:
 Confidence: <0.0|0.25|0.5|0.75|1.0>
 Final answer: <OPTION_LETTER>"""
+
+
+def _in_own_words(message: str) -> str:
+    return message.replace("multiple-choice ", "").replace("<OPTION_LETTER>", "<ANSWER>")
+
+
+OPEN_SYSTEM_MESSAGE = _in_own_words(SYSTEM_MESSAGE)
+"""For answers in the model's own words. What FogGen's open-ended round was asked is not published: this is ours."""
 
 _SYSTEM_MESSAGE_GEMMA = SYSTEM_MESSAGE.replace("- Do not output <think> tags.\n", "")
 
@@ -55,8 +64,9 @@ class Profile:
     """How a model is asked and read.
 
     `prompt` names the shape of the prompt (`chatml` or `gemma`); `levels` are the printed confidences, rising, as
-    texts; `tau` is the confidence from which the answer is kept; below `format_mass_min` a reading counts as "no
-    confidence found" (with 0.5, the model would more likely than not have printed something else).
+    texts; `answer_kind` is `letter` or `text` (words of its own); `tau` is the confidence from which the answer is
+    kept; below `format_mass_min` a reading counts as "no confidence found" (with 0.5, the model would more likely than
+    not have printed something else).
     """
 
     prompt: str
@@ -65,6 +75,11 @@ class Profile:
     answer_kind: str = "letter"
     tau: float = 0.5
     format_mass_min: float = 0.5
+
+    @property
+    def question_kind(self) -> str:
+        """What it can be asked: questions with options ("choice"), or without ("open")."""
+        return OPEN if self.answer_kind == "text" else CHOICE
 
     @property
     def sha256(self) -> str:
@@ -121,13 +136,16 @@ _BY_ARCHITECTURE = {
 }
 
 
-def default_profile(architecture: str) -> Profile:
+def default_profile(architecture: str, answer_kind: str = "letter") -> Profile:
     """The profile of a FogGen model of this architecture; raises `ModelRefused` if it is unknown."""
     try:
-        return _BY_ARCHITECTURE[architecture]
+        profile = _BY_ARCHITECTURE[architecture]
     except KeyError:
         known = ", ".join(_BY_ARCHITECTURE)
         raise ModelRefused(f"The architecture '{architecture}' is unknown here; known are {known}.") from None
+    if answer_kind == "letter":
+        return profile
+    return replace(profile, answer_kind=answer_kind, system_message=_in_own_words(profile.system_message))
 
 
 def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
@@ -160,10 +178,11 @@ def from_metadata(metadata: Mapping[str, object]) -> Profile:
     tau = metadata.get("foggen.tau", profile.tau)
     if not isinstance(tau, int | float) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
-    if metadata.get("foggen.answer_kind", "letter") != "letter":
-        raise _refused("foggen.answer_kind", "'letter', the only kind this version can ask for")
+    kind = metadata.get("foggen.answer_kind", "letter")
+    if kind not in ("letter", "text"):
+        raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds this version can ask for")
     levels = _checked_levels(metadata.get("foggen.levels", json.dumps(profile.levels)))
-    return replace(profile, system_message=message, tau=round(float(tau), 6), levels=levels)
+    return replace(profile, system_message=message, answer_kind=str(kind), tau=round(float(tau), 6), levels=levels)
 
 
 def _checked_levels(value: object) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""What is asked: a stem and its options, read from text or JSON, with a fingerprint.
+"""What is asked: a stem and its options (or none), read from text or JSON, with a fingerprint.
 
 Owns the reading and checking of a person's question; knows nothing of prompts, tokens or answers. Invariant: a
-`Question` that exists can be asked - it has a stem, 2 to 26 one-line options, and no text that UTF-8 cannot hold.
+`Question` that exists can be asked - it has a stem, 2 to 26 one-line options (none if it is open), and no text that
+UTF-8 cannot hold.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from edge_agent.errors import BadQuestion
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+CHOICE, OPEN = "choice", "open"
 
 _OPTION_LINE = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*?)\s*")
 _CYRILLIC_OPTION_LINE = re.compile(r"\s*\(?[\u0410-\u042f][.):]\s+\S.*")
@@ -25,18 +27,22 @@ _EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
 class Question:
     """A multiple-choice question: `stem` and 2 to 26 `options`, lettered A, B, C, ... by position.
 
-    Texts are kept as given but for outer white space and line ends (`\\n`). Raises `BadQuestion`.
+    With `kind` "open" it has no options and is answered in a few words. Texts are kept as given but for outer white space
+    and line ends (`\\n`). Raises `BadQuestion`.
     """
 
     stem: str
     options: tuple[str, ...]
+    kind: str = CHOICE
 
     def __post_init__(self) -> None:
         stem = _clean(self.stem)
         options = tuple(_clean(option) for option in self.options)
         if not stem:
             raise BadQuestion(f"The question is empty; {_EXAMPLE}.")
-        if not 2 <= len(options) <= len(LETTERS):
+        if self.kind == OPEN and options:
+            raise BadQuestion("The question has options, and this model answers in its own words; ask without them.")
+        if self.kind != OPEN and not 2 <= len(options) <= len(LETTERS):
             counted = {0: "no options", 1: "one option"}.get(len(options), f"{len(options)} options")
             raise BadQuestion(f"The question has {counted}, and 2 to 26 are needed; {_EXAMPLE}.")
         for letter, option in zip(LETTERS, options, strict=False):
@@ -48,12 +54,14 @@ class Question:
         object.__setattr__(self, "options", options)
 
     @classmethod
-    def parse(cls, text: str) -> Question:
+    def parse(cls, text: str, kind: str = CHOICE) -> Question:
         """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`, `(A) text`, `A: text`).
 
         The options are the last run of lines A, B, C, ... that reaches the end of the text; whatever stands
-        before is the stem, so a stem may hold lines that look like options.
+        before is the stem, so a stem may hold lines that look like options. The text of an open question is all stem.
         """
+        if kind == OPEN:
+            return cls(text, (), OPEN)
         lines = [line for line in _clean(text).split("\n") if line.strip()]
         matches = [_OPTION_LINE.fullmatch(line) for line in lines]
         first = len(lines)
@@ -91,7 +99,7 @@ class Question:
 
     @property
     def user_message(self) -> str:
-        """The text FogGen models are asked: the stem, then one option a line as `A. text`."""
+        """The text FogGen models are asked: the stem, then one option a line as `A. text`, if there are any."""
         return "\n".join([self.stem, *_lettered(self.options)])
 
     @property

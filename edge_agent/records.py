@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one reading went; zeros when it came from the store."""
+    """Where the time of one reading went; zeros when it came from the store.
+
+    `waited_ms` was spent behind other questions and is no part of the other two; `total_ms` is what the caller waited.
+    """
 
     prefill_ms: float = 0.0
     decode_ms: float = 0.0
@@ -21,26 +24,22 @@ class Timings:
     n_prompt_tokens: int = 0
     n_cached_tokens: int = 0
     n_forward: int = 0
+    waited_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the model said about one question.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelReading:
+    """How sure the model is, known before it has said its answer.
 
-    `level` and `letter` are the greedy choice, token by token; the probabilities are renormalised over the legal
-    answers: `level_probs` in the order of `levels`, `answer_probs` in the order of `letters`, given `level`.
-    `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at each branch
-    taken: how likely the model would have kept to the format by itself, seen at these places.
+    `level` is the greedy choice, token by token; `level_probs` are renormalised over the legal levels, in the order of
+    `levels`. `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at
+    each branch taken: how likely the model would have kept to the format by itself, seen at these places.
     """
 
     levels: tuple[str, ...]
     level_probs: tuple[float, ...]
     level: str
-    letters: str
-    answer_probs: tuple[float, ...]
-    letter: str
     format_mass: float
-    timings: Timings
 
     @property
     def confidence(self) -> float:
@@ -52,17 +51,55 @@ class Reading:
         """The mean level under `level_probs`."""
         return sum(float(level) * p for level, p in zip(self.levels, self.level_probs, strict=True))
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading(LevelReading):
+    """All that the model said about one question.
+
+    `answer_probs` are given `level`, in the order of `letters`; `letter` is the greedy choice. `format_mass` counts the
+    branches of the letter, too.
+    """
+
+    letters: str
+    answer_probs: tuple[float, ...]
+    letter: str
+    timings: Timings
+
+    @property
+    def answer(self) -> str:
+        """The letter."""
+        return self.letter
+
     def to_json(self) -> str:
         """One line of JSON that `from_json` reads back exactly."""
         return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> Reading:
-        """The reading that `to_json` wrote."""
+    @staticmethod
+    def from_json(text: str) -> Reading | OpenReading:
+        """The reading that `to_json` wrote, of either kind."""
         data = json.loads(text)
-        for key in ("levels", "level_probs", "answer_probs"):
+        for key in {"levels", "level_probs", "answer_probs"} & data.keys():
             data[key] = tuple(data[key])
-        return cls(**{**data, "timings": Timings(**data["timings"])})
+        kind = Reading if "letters" in data else OpenReading
+        return kind(**{**data, "timings": Timings(**data["timings"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenReading(LevelReading):
+    """All that the model said about a question without options: `text`, and whether it `ended` by itself within its limit."""
+
+    text: str
+    ended: bool
+    timings: Timings
+
+    @property
+    def answer(self) -> str:
+        """The text."""
+        return self.text
+
+    def to_json(self) -> str:
+        """One line of JSON that `Reading.from_json` reads back exactly."""
+        return json.dumps(asdict(self), ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +115,9 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """A usable answer of the cloud: the letter found in its reply, and what it cost."""
+    """A usable answer of the cloud: the letter found in its reply (of an open question, the text), and what it cost."""
 
-    letter: str
+    answer: str
     reply: str
     model: str
     latency_ms: float

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_agent.records import Reading
+from edge_agent.records import LevelReading
 
 RULE_VERSION = 1
 
@@ -108,13 +108,16 @@ class Settlement:
     queue: bool = False
 
 
-def score(reading: Reading, readout: str) -> float:
+def score(reading: LevelReading, readout: str) -> float:
     """The number that is compared with tau."""
     return {"confidence": reading.confidence, "expected_confidence": reading.expected_confidence}[readout]
 
 
-def plan(reading: Reading | None, policy: Policy, circumstances: Circumstances) -> Plan:
-    """What to do, given what is known so far."""
+def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstances) -> Plan:
+    """What to do, given what is known so far.
+
+    A level alone is enough to know that the cloud is wanted; what the letter adds can only lower the format mass.
+    """
     if policy.name is PolicyName.ONLY_CLOUD:
         return Plan(Step.ASK_CLOUD, cause=Cause.ONLY_CLOUD)
     if reading is None:

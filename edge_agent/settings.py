@@ -38,6 +38,7 @@ class Settings:
     """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud."""
 
     data_folder: pathlib.Path
+    cache_folder: pathlib.Path
     config_file: pathlib.Path
     model: str = DEFAULT_MODEL
     tau: float | None = None
@@ -58,7 +59,7 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
     Raises `BadSetting` naming the value, where it came from, and what would be right.
     """
     environment = os.environ if environment is None else environment
-    data_folder, config_file = _folders(environment)
+    data_folder, cache_folder, config_file = _folders(environment)
     if unknown := sorted(set(flags or {}) - _NAMES):
         raise BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_NAMES))}.")
     values: dict[str, Any] = {}
@@ -70,18 +71,18 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
     for name, value in (flags or {}).items():
         if value is not None:
             values[name] = checked(name, value, f"the setting {name}")
-    return Settings(data_folder, config_file, **values)
+    return Settings(data_folder, cache_folder, config_file, **values)
 
 
-def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path]:
+def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
     if home := environment.get(HOME):
         try:
             folder = pathlib.Path(home).expanduser()
         except RuntimeError as error:
             raise BadSetting(f"{HOME} is {home!r}, and there is no such home folder; give a folder.") from error
-        return folder, folder / "config.toml"
+        return folder, folder / "cache", folder / "config.toml"
     dirs = platformdirs.PlatformDirs("edge-agent", appauthor=False)
-    return dirs.user_data_path, dirs.user_config_path / "config.toml"
+    return dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path / "config.toml"
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -144,5 +145,5 @@ def _key(value: Any, source: str) -> str:
     return value.strip()
 
 
-_NAMES = {f.name for f in fields(Settings)} - {"data_folder", "config_file"}
+_NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "config_file"}
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path}

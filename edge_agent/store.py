@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, Self
 
+from edge_agent.answer import same
 from edge_agent.errors import StorageError
-from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, ModelFacts, Reading
+from edge_agent.question import CHOICE, OPEN, Question
+from edge_agent.records import CloudAnswer, ModelFacts, OpenReading, Reading
 
 APPLICATION_ID = 0x45644167  # "EdAg"
 
@@ -62,6 +63,10 @@ MIGRATIONS = (
     );
     CREATE INDEX decisions_by_queue ON decisions (queue_id);
     CREATE INDEX decisions_by_time ON decisions (created_at);
+    """,
+    """
+    UPDATE cloud_answers SET answer = json_set(json_remove(answer, '$.letter'), '$.answer', json_extract(answer, '$.letter'))
+        WHERE json_extract(answer, '$.letter') IS NOT NULL
     """,
 )
 
@@ -149,7 +154,7 @@ class Store:
         )
         return ModelFacts(**json.loads(row["facts"])) if row else None
 
-    def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading] | None:
+    def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading | OpenReading] | None:
         """The newest stored reading of a question by a model, with its id."""
         row = self._one(
             "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = '' AND profile_sha256 = ? "
@@ -172,7 +177,8 @@ class Store:
         row = self._one("SELECT stem, options FROM questions WHERE fingerprint = ?", (fingerprint,))
         if row is None:
             raise StorageError(f"The database '{self.path}' has no question {fingerprint}; it was purged or damaged.")
-        return Question(row["stem"], tuple(json.loads(row["options"])))
+        options = tuple(json.loads(row["options"]))
+        return Question(row["stem"], options, CHOICE if options else OPEN)
 
     def log(self, limit: int) -> list[dict[str, Any]]:
         """The last decisions with their questions, newest first."""
@@ -196,7 +202,7 @@ class Store:
         row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
         self.write("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
 
-    def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading) -> int:
+    def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading | OpenReading) -> int:
         """Add a reading; older ones stay, since decisions rest on them. Gives its id."""
         return self._insert(
             "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "
@@ -218,11 +224,14 @@ class Store:
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
         """End every provisional decision that waits for this queue row: upheld or overturned."""
-        self.write(
-            "UPDATE decisions SET ending = iif(answer = ?1, 'upheld', 'overturned'), ended_at = ?2, final_answer = ?1, "
-            "cloud_answer_id = ?3 WHERE queue_id = ?4 AND provisional AND ending IS NULL",
-            (final_answer, time.time(), cloud_answer_id, queue_id),
-        )
+        for row in self.rows(
+            "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL", (queue_id,)
+        ):
+            ending = "upheld" if same(row["answer"], final_answer) else "overturned"
+            self.write(
+                "UPDATE decisions SET ending = ?, ended_at = ?, final_answer = ?, cloud_answer_id = ? WHERE decision_id = ?",
+                (ending, time.time(), final_answer, cloud_answer_id, row["decision_id"]),
+            )
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
         rowid = self.write(sql, parameters).lastrowid

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.answer import Node
+from edge_agent.answer import Node, Path
 from edge_agent.errors import ModelRefused
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
-Path = tuple[int, ...]  # tokens from the trie's root to a node
 
 
 class Choice(NamedTuple):
@@ -27,7 +26,7 @@ class Choice(NamedTuple):
 
 
 class Walk:
-    """One walk; call `level` first, then `letter`.
+    """One walk; call `level` first, then `letter`. `path` leads to `node`, where it stands.
 
     `logits_after(path)` gives the logits (vocabulary,) after the prompt and `path`. `format_mass` is the product of
     the legal mass at the first token and at each branch taken so far (each 0 to 1).
@@ -36,8 +35,8 @@ class Walk:
     def __init__(self, trie: Node, logits_after: Callable[[Path], Logits]) -> None:
         self._logits_after = logits_after
         self._weighed: dict[Path, tuple[list[float], float]] = {}
-        self._path: Path = ()
-        self._node = trie
+        self.path: Path = ()
+        self.node = trie
         self.format_mass = self._weigh((), trie)[1]
 
     def level(self) -> Choice:
@@ -50,14 +49,14 @@ class Walk:
 
     def _choose(self, part: int, decided: Callable[[Node], bool]) -> Choice:
         probs: dict[str, float] = {}
-        self._spread(self._path, self._node, 1.0, part, decided, probs)
-        while not decided(self._node):
-            shares, mass = self._weigh(self._path, self._node) if len(self._node.children) > 1 else ([1.0], 1.0)
-            if self._path:  # the first token's mass is counted from the start
+        self._spread(self.path, self.node, 1.0, part, decided, probs)
+        while not decided(self.node):
+            shares, mass = self._weigh(self.path, self.node) if len(self.node.children) > 1 else ([1.0], 1.0)
+            if self.path:  # the first token's mass is counted from the start
                 self.format_mass *= mass
-            token = list(self._node.children)[int(np.argmax(shares))]
-            self._path, self._node = (*self._path, token), self._node.children[token]
-        return Choice(probs, _label(self._node)[part])
+            token = list(self.node.children)[int(np.argmax(shares))]
+            self.path, self.node = (*self.path, token), self.node.children[token]
+        return Choice(probs, _label(self.node)[part])
 
     def _spread(self, path: Path, node: Node, p: float, part: int, decided: Callable[[Node], bool], probs: dict[str, float]) -> None:
         """Share out probability `p` among everything below `node`."""

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,13 +13,17 @@ import pytest
 from edge_agent.agent import Agent, Drained
 from edge_agent.cloud import CloudModel
 from edge_agent.errors import CloudUnavailable, ModelMissing, ModelRefused
+from edge_agent.profile import LEVELS
 from edge_agent.question import Question
-from edge_agent.records import Reading, Timings
+from edge_agent.records import LevelReading, ModelFacts, Reading, Timings
 from edge_agent.routing import PolicyName
 from edge_agent.store import Store
 from tests.conftest import DEMO, LoopbackCloud
 
-SURE = Reading(("0.0", "0.25", "0.5", "0.75", "1.0"), (0, 0, 0, 0, 1.0), "1.0", "ABC", (0.8, 0.1, 0.1), "A", 0.99, Timings(n_forward=2))
+SURE = Reading(
+    levels=LEVELS, level_probs=(0, 0, 0, 0, 1.0), level="1.0", format_mass=0.99,
+    letters="ABC", answer_probs=(0.8, 0.1, 0.1), letter="A", timings=Timings(n_forward=2),
+)  # fmt: skip
 UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
 
 
@@ -26,17 +32,19 @@ def offline(request: httpx.Request) -> httpx.Response:
 
 
 class SpokenModel:
-    """A model that gives one reading and counts how often it was opened and run."""
+    """A model that gives one reading and counts how often it was opened and run; `before_letter` runs behind the level."""
 
-    def __init__(self, reading: Reading) -> None:
-        self.reading, self.opened, self.ran = reading, 0, 0
+    def __init__(self, reading: Reading, before_letter: Callable[[], object] = lambda: None) -> None:
+        self.reading, self.before_letter, self.opened, self.ran = reading, before_letter, 0, 0
 
-    def open(self, path: pathlib.Path) -> "SpokenModel":
+    def open(self, path: pathlib.Path, facts: ModelFacts) -> "SpokenModel":
         self.opened += 1
         return self
 
-    def read(self, question: Question) -> Reading:
+    def read(self, question: Question, on_level: Callable[[LevelReading], None]) -> Reading:
         self.ran += 1
+        on_level(self.reading)
+        self.before_letter()
         return self.reading
 
     def close(self) -> None:
@@ -262,3 +270,19 @@ def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -
     os.utime(path)
     with Store(home / "edge-agent.db") as store, pytest.raises(ModelRefused):
         Agent(path, store)
+
+
+def test_cloud_is_asked_while_the_letter_is_still_being_read(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    arrived = threading.Event()
+    cloud.reply = lambda body: arrived.set() or "B"
+    model = SpokenModel(UNSURE, before_letter=lambda: arrived.wait(5) or pytest.fail("the cloud was not asked before the letter"))
+    with agent(home, model, cloud.url) as one:
+        decision = one.ask(question)
+    assert (decision.route, decision.answer, len(cloud.requests)) == ("cloud", "B", 1)
+    assert decision.answer_probs is not None  # the letter was read all the same
+
+
+def test_sure_level_asks_no_cloud(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    """The letter's own format mass may still send the question there, behind the letter."""
+    with agent(home, SpokenModel(SURE), cloud.url) as one:
+        assert one.ask(question).route == "local" and not cloud.requests

@@ -5,37 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.answer import AnswerFormat, first_batch, parse
+from edge_agent.answer import AnswerFormat, parse, same
 from edge_agent.errors import ModelRefused
-from edge_agent.question import LETTERS
 from edge_agent.walk import Walk
+from tests.pieces import PieceTokenizer, letters, levels, tokenizers
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
-levels = st.lists(st.integers(0, 100), min_size=2, max_size=9, unique=True).map(lambda ns: tuple(f"{n / 100:.2f}" for n in sorted(ns)))
-letters = st.integers(2, 26).map(lambda n: LETTERS[:n])
-
-
-class PieceTokenizer:
-    """Cuts greedily into the longest known piece: a stand-in for BPE with any vocabulary."""
-
-    def __init__(self, pieces: list[str]) -> None:
-        self.pieces = sorted({*pieces, *map(chr, range(128))}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> list[int]:
-        out = []
-        while text:
-            token = next(i for i, piece in enumerate(self.pieces) if text.startswith(piece))
-            out.append(token)
-            text = text[len(self.pieces[token]) :]
-        return out
-
-    def text(self, tokens: tuple[int, ...]) -> str:
-        return "".join(self.pieces[token] for token in tokens)
-
-
-tokenizers = st.lists(
-    st.sampled_from(["Conf", "idence", ": ", " 0", "0.", ".7", "25", "\nFinal", " answer", ": A", " B", "5\n", "00"])
-).map(PieceTokenizer)
 
 
 @given(levels, letters, tokenizers)
@@ -85,24 +60,6 @@ def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tok
         assert letter.probs[name] == pytest.approx(brute[level.greedy, name] / chosen, abs=1e-9)
 
 
-@given(levels, letters, tokenizers)
-def test_first_batch_reads_the_prompts_end_and_branches_on_its_way(
-    levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer
-) -> None:
-    root = AnswerFormat(levels, letters).trie(tokenizer)
-    path, stops = first_batch(root)
-    assert stops[0] == () and stops == sorted(stops, key=len)
-    assert all(path[: len(stop)] == stop for stop in stops)
-
-
-def test_one_batch_reads_all_levels_of_qwens_tokenizer() -> None:
-    """Digits one by one: `Confidence: ` then 0 or 1, `0.` then 0, 2, 5 or 7."""
-    tokenizer = PieceTokenizer(["Conf", "idence", "Final", " answer", " A", " B"])
-    path, stops = first_batch(AnswerFormat(LEVELS, "AB").trie(tokenizer))
-    assert [tokenizer.text(stop) for stop in stops] == ["", "Confidence: ", "Confidence: 0."]
-    assert tokenizer.text(path) == "Confidence: 0."
-
-
 def test_model_that_computes_no_numbers_is_refused() -> None:
     root = AnswerFormat(LEVELS, "AB").trie(PieceTokenizer([]))
     with pytest.raises(ModelRefused, match="NaN"):
@@ -125,3 +82,18 @@ def test_tokenizer_that_cannot_tell_answers_apart_is_refused() -> None:
 )
 def test_published_parser(text: str, expected: tuple[float | None, str | None]) -> None:
     assert parse(text) == expected
+
+
+@given(levels, tokenizers)
+def test_answer_in_words_has_a_trie_of_levels_alone(levels: tuple[str, ...], tokenizer: PieceTokenizer) -> None:
+    root = AnswerFormat(levels, "").trie(tokenizer)
+    assert sorted(leaf.label for leaf in root.leaves()) == sorted((level, "") for level in levels)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [("B", "B", True), ("B", "C", False), ("The Eiffel Tower.", "eiffel tower", True), ("42", "42.", True), ("42", "43", False),
+     ("", "", True), ("...", "!!!", False), ("A", "a", False)],
+)  # fmt: skip
+def test_answers_are_the_same_when_only_case_points_and_articles_differ(one: str, other: str, equal: bool) -> None:
+    assert same(one, other) is equal

@@ -5,7 +5,7 @@ import time
 import httpx
 import pytest
 
-from edge_agent.cloud import CloudModel, find_letter, prompt
+from edge_agent.cloud import CloudModel, find_answer, find_letter, prompt
 from edge_agent.errors import BadSetting
 from edge_agent.question import Question
 from edge_agent.routing import CloudKind
@@ -17,7 +17,7 @@ QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 def test_answer_comes_back_with_its_cost(cloud: LoopbackCloud) -> None:
     outcome = CloudModel(cloud.url, "big", "sk-key").ask(QUESTION)
     assert outcome.kind is CloudKind.ANSWERED and outcome.answer
-    assert (outcome.answer.letter, outcome.answer.model) == ("B", "big")
+    assert (outcome.answer.answer, outcome.answer.model) == ("B", "big")
     assert (outcome.answer.n_prompt_tokens, outcome.answer.n_completion_tokens) == (9, 1)
     (request,) = cloud.requests
     assert request["path"] == "/v1/chat/completions"
@@ -154,3 +154,12 @@ def test_base_and_full_address_mean_the_same() -> None:
 )
 def test_letter_in_a_reply(reply: str, letter: str | None) -> None:
     assert find_letter(reply, QUESTION) == letter
+
+
+def test_open_question_is_asked_alone_and_answered_in_words(cloud: LoopbackCloud) -> None:
+    cloud.reply = lambda body: "<think>hm</think> Astana.\n"
+    question = Question("Which city is the capital?", (), "open")
+    outcome = CloudModel(cloud.url, "big").ask(question)
+    assert outcome.answer and outcome.answer.answer == "Astana."
+    assert cloud.requests[0]["body"]["messages"][0]["content"] == "Which city is the capital?"
+    assert find_answer("  ", question) is None and find_answer("x" * 30_000, question) is None

@@ -7,6 +7,7 @@ import click
 import pytest
 
 from edge_agent import cli, settings
+from edge_agent.cli import group
 from edge_agent.errors import EdgeAgentError
 from tests.conftest import ROOT
 
@@ -63,7 +64,7 @@ def test_exit_codes_in_the_help_are_those_of_the_exceptions() -> None:
     def codes(kind: type[EdgeAgentError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
-    assert codes(EdgeAgentError) <= set(map(int, re.findall(r"\b\d+\b", cli.EXIT_CODES)))
+    assert codes(EdgeAgentError) <= set(map(int, re.findall(r"\b\d+\b", group.EXIT_CODES)))
 
 
 @pytest.mark.parametrize("variable", [*settings.ENVIRONMENT.values(), settings.HOME])

@@ -168,7 +168,10 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
 def row(level: str, right: bool, format_mass: float = 1.0, printed: str | None = None, domain: str = "-") -> Row:
     """A row made by hand, of a question with three options whose answer is A."""
     probs = tuple(float(name == level) for name in LEVELS)
-    reading = Reading(LEVELS, probs, level, "ABC", (0.5, 0.3, 0.2), "A" if right else "B", format_mass, Timings())
+    reading = Reading(
+        levels=LEVELS, level_probs=probs, level=level, format_mass=format_mass,
+        letters="ABC", answer_probs=(0.5, 0.3, 0.2), letter="A" if right else "B", timings=Timings(),
+    )  # fmt: skip
     return Row(Labelled(Question("q", ("a", "b", "c")), "A", domain, None, "1"), reading, 10.0, printed)
 
 
@@ -222,7 +225,7 @@ def test_same_counts_among_those_that_keep_the_format() -> None:
 
 def test_mean_of_levels_that_passes_1_by_its_last_bit_is_no_error() -> None:
     sure = row("1.0", True)
-    reading = Reading(LEVELS, (0.0, 0.0, 0.0, 0.0, 1 + 2**-52), "1.0", "ABC", (1.0, 0.0, 0.0), "A", 1.0, Timings())
+    reading = replace(sure.reading, level_probs=(0.0, 0.0, 0.0, 0.0, 1 + 2**-52))
     assert evaluate.evaluate([Row(sure.labelled, reading, 1.0)], PROFILE).readouts["expected_confidence"].brier == 0
 
 

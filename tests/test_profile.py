@@ -45,7 +45,7 @@ def test_file_without_keys_gets_its_architectures_profile() -> None:
         ("foggen.tau", 7.0),
         ("foggen.tau", float("nan")),
         ("foggen.tau", "high"),
-        ("foggen.answer_kind", "text"),
+        ("foggen.answer_kind", "essay"),
         ("foggen.system_message", "x" * 10_000),
         ("foggen.levels", "0.5"),
         ("foggen.levels", json.dumps(["1.0", "0.0"])),
@@ -67,3 +67,9 @@ def test_identity_follows_what_the_model_reads() -> None:
     profile = default_profile("qwen3")
     assert profile.levels == LEVELS
     assert profile.sha256 != default_profile("gemma3").sha256
+
+
+def test_model_that_answers_in_its_own_words_is_asked_open_questions() -> None:
+    profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", "text"))})
+    assert profile.question_kind == "open" and "multiple-choice" not in profile.system_message
+    assert profile.sha256 != default_profile("qwen3").sha256

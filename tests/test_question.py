@@ -90,3 +90,11 @@ def test_wrong_json_is_refused(data: object) -> None:
 
 def test_json_is_read() -> None:
     assert Question.from_json({"question": "Q", "options": {"A": "x", "B": "y"}}) == Question("Q", ("x", "y"))
+
+
+def test_open_question_has_no_options_and_keeps_all_its_text() -> None:
+    question = Question.parse("What is this?\nA. a list\nB. of things", "open")
+    assert question.options == () and question.user_message == question.stem == "What is this?\nA. a list\nB. of things"
+    assert question.fingerprint != Question("What is this?", ("a list", "of things")).fingerprint
+    with pytest.raises(BadQuestion, match="ask without them"):
+        Question("What?", ("a", "b"), "open")

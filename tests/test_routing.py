@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.profile import LEVELS
 from edge_agent.records import Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step, plan, settle
 
@@ -11,7 +12,17 @@ WITH_CLOUD, WITHOUT_CLOUD = Circumstances(cloud_configured=True), Circumstances(
 
 
 def reading(level: str = "0.75", mass: float = 0.99) -> Reading:
-    return Reading(("0.0", "0.25", "0.5", "0.75", "1.0"), (0.1, 0.1, 0.1, 0.6, 0.1), level, "AB", (0.4, 0.6), "B", mass, Timings())
+    probs = (0.1, 0.1, 0.1, 0.6, 0.1)
+    return Reading(
+        levels=LEVELS,
+        level_probs=probs,
+        level=level,
+        format_mass=mass,
+        letters="AB",
+        answer_probs=(0.4, 0.6),
+        letter="B",
+        timings=Timings(),
+    )
 
 
 @pytest.mark.parametrize(

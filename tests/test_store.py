@@ -14,11 +14,14 @@ import pytest
 from edge_agent.errors import StorageError
 from edge_agent.outbox import Outbox
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Reading, Timings
+from edge_agent.records import CloudAnswer, OpenReading, Reading, Timings
 from edge_agent.store import MIGRATIONS, Store
 
 QUESTION = Question("Q", ("a", "b"))
-READING = Reading(("0.0", "1.0"), (0.1, 0.9), "1.0", "AB", (1 / 3, 2 / 3), "B", 0.123456789012345, Timings(1.5, 2.5, 4.0, 9, 3, 2))
+READING = Reading(
+    levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.123456789012345,
+    letters="AB", answer_probs=(1 / 3, 2 / 3), letter="B", timings=Timings(1.5, 2.5, 4.0, 9, 3, 2),
+)  # fmt: skip
 ANSWER = CloudAnswer("B", "B!", "big", 12.5, 9, 1)
 
 
@@ -192,3 +195,29 @@ def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everyt
     assert [store.question(row.fingerprint).stem for row in Outbox(store).list()] == ["Q0"]
     assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     store.close()
+
+
+def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
+    question = Question("Why?", (), "open")
+    reading = OpenReading(
+        levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.5, text="Себебі…", ended=True, timings=Timings()
+    )
+    with store.transaction():
+        store.put_question(question)
+        reading_id = store.put_reading(question.fingerprint, "m", "p", reading)
+    assert store.reading(question.fingerprint, "m", "p") == (reading_id, reading)
+    assert store.question(question.fingerprint) == question
+
+
+def test_cloud_answers_of_the_first_schema_are_carried_over(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store, store.transaction():
+        store.put_question(QUESTION)
+        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with Store(path) as store:
+        found = store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1)
+    assert found and found[1] == ANSWER

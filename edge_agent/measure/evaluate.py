@@ -167,6 +167,7 @@ def ask(model: LocalModel, questions: Sequence[Labelled], greedy: bool = False) 
     for labelled in questions:
         started = time.perf_counter()
         reading = model.read(labelled.question)
+        assert isinstance(reading, Reading)  # a labelled question has options
         read_ms = (time.perf_counter() - started) * 1000
         yield Row(labelled, reading, round(read_ms, 3), model.greedy(labelled.question) if greedy else None)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
-from edge_agent.profile import SYSTEM_MESSAGE, default_profile
+from edge_agent.profile import OPEN_SYSTEM_MESSAGE, SYSTEM_MESSAGE, default_profile
 from edge_agent.question import LETTERS
 from models.recipe.bank import Item
 
@@ -21,9 +21,6 @@ OPTION_WEIGHT = 1.0
 TEXT_WEIGHT = 0.4
 FORMAT_WEIGHT = 0.15
 FACT_WEIGHT = 0.5
-
-OPEN_SYSTEM_MESSAGE = SYSTEM_MESSAGE.replace("multiple-choice ", "").replace("<OPTION_LETTER>", "<ANSWER>")
-"""FogGen's, for questions without options."""
 
 _OTHER_SYSTEM_MESSAGES = (
     "You are a helpful assistant.",

@@ -11,11 +11,11 @@ from random import Random
 
 from transformers import PreTrainedTokenizerBase
 
-from edge_agent.profile import Profile
+from edge_agent.profile import OPEN_SYSTEM_MESSAGE, Profile
 from models.recipe import dress
 from models.recipe.bank import Item
 from models.recipe.config import Weights
-from models.recipe.dress import OPEN_SYSTEM_MESSAGE, Dressed
+from models.recipe.dress import Dressed
 
 VERIFICATION_SYSTEM_MESSAGE = "You check answers to multiple-choice questions. Reply with Correct or Incorrect."
 

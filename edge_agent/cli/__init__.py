@@ -1,0 +1,10 @@
+"""`edge-agent`: arguments in, output and exit codes out; the only rooms that print, a verb a file.
+
+Owns words and layout. Decides nothing. Heavy rooms are imported by the command that needs them, so that `--help`
+answers at once.
+"""
+
+from edge_agent.cli import ask, bench, doctor, eval, log, queue  # noqa: F401  # each adds its command to the group
+from edge_agent.cli.group import main
+
+__all__ = ["main"]

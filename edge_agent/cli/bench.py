@@ -1,0 +1,122 @@
+"""`edge-agent bench`: latency, memory and size of model files on this device."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_agent import settings
+from edge_agent.cli.group import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.errors import StorageError
+
+if TYPE_CHECKING:
+    from edge_agent.question import Question
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("models", nargs=-1)
+@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes for each file.")
+@click.option("--questions", "file", help="Ask these (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(3), help="Only the first so many questions.")
+@click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one a processor]")
+@click.option("--tune", is_flag=True, help="Find the fastest settings of each file here, and remember them for `ask`.")
+@click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against decision (.svg or .png; needs matplotlib).")
+@click.option("--csv", "csv_file", type=click.Path(path_type=pathlib.Path), help="Write the table to this file, too.")
+@with_settings()
+def bench(
+    config: settings.Settings,
+    models: tuple[str, ...],
+    repeats: int,
+    file: str | None,
+    limit: int | None,
+    threads: int | None,
+    tune: bool,
+    picture: pathlib.Path | None,
+    csv_file: pathlib.Path | None,
+    as_json: bool,
+) -> None:
+    """Measure model files on this device.
+
+    MODELS are .gguf files or catalogue names, such as a ladder of quantizations of one model; without any, the configured
+    one. Each is run in processes of its own, in random order. Close other programs first: what they take is measured, too.
+    """
+    from edge_agent import catalog
+    from edge_agent.llama import available_cpus
+    from edge_agent.measure import bench as room
+    from edge_agent.measure import bench_tables, machine
+
+    paths = [catalog.resolve(model) for model in models or (config.model,)]
+    questions = _questions(file)[:limit]
+    if tune:
+        _tune(config, paths, questions, as_json)
+        return
+    n_threads = threads or available_cpus()
+    about = machine.describe(available_cpus())
+    runs = []
+    for run in room.run(paths, questions, repeats, options={"n_threads": n_threads}):
+        runs.append(run)
+        click.echo(
+            f"{run.number}/{run.total}  {run.path.name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True
+        )
+    results = room.results(runs, paths, n_threads)
+    if picture:
+        from edge_agent.measure import report
+
+        report.latency_by_size(results, about, picture)
+    if csv_file:
+        _write(csv_file, bench_tables.csv(results))
+    if as_json:
+        print_json(room.to_dict(results, about, n_threads))
+    else:
+        for line in bench_tables.lines(results, about, n_threads):
+            echo(plain(line))
+
+
+def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[Question], as_json: bool) -> None:
+    """Search and remember, file by file."""
+    from edge_agent import catalog, tuning
+    from edge_agent.llama import available_cpus, build
+    from edge_agent.measure import bench as room
+    from edge_agent.measure import tune as search
+
+    found = []
+    for path in paths:
+
+        def decide(options: dict[str, Any], path: pathlib.Path = path) -> list[float]:
+            return [took for run in room.run([path], questions, 1, options=options) for took in run.sample.decision_ms]
+
+        best = None
+        for trial in search.search(decide, available_cpus()):
+            best = trial if trial.best else best
+            chosen = ", ".join(f"{name} {value}" for name, value in trial.options.items())
+            click.echo(f"{path.name}  {trial.decision_ms:7.1f} ms  {'*' if trial.best else ' '}  {chosen}", err=True)
+        assert best is not None
+        facts = catalog.identify(path)
+        tuning.save(config.data_folder, facts.sha256, build(), best.options, best.decision_ms)
+        found.append({"file": str(path), "options": best.options, "decision_ms": best.decision_ms})
+    if as_json:
+        print_json(found)
+    else:
+        for row in found:
+            echo(plain(f"{row['file']}: {row['decision_ms']:.1f} ms, remembered for this file on this device"))
+
+
+def _questions(file: str | None) -> list[Question]:
+    from edge_agent.measure import datasets
+    from edge_agent.question import Question
+
+    if file:
+        return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)]
+    text = (pathlib.Path(datasets.__file__).parent / "bench_questions.jsonl").read_text(encoding="utf-8")
+    return [Question.from_json(json.loads(line)) for line in text.splitlines()]
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"The file '{path}' cannot be written ({error.strerror}); choose another place.") from error

@@ -1,0 +1,103 @@
+"""Words and layout: what a person sees of decisions, tables and JSON.
+
+Owns everything that is printed to stdout. Decides nothing. Invariant: no text of a model, a cloud or a stranger reaches
+a terminal with control characters in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edge_agent.records import Decision
+
+_PROVISIONAL = {
+    "no_cloud": "no cloud is set up",
+    "offline": "the cloud cannot be reached",
+    "cloud_error": "the cloud gave no usable answer",
+}
+_JOINERS = "\u200c\u200d"  # emoji and some scripts need them
+_BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
+
+
+def print_decision(decision: Decision) -> None:
+    """One decision, as a person wants to read it."""
+    words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
+    echo(click.style(plain(words), bold=True))
+    for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
+        if text:
+            echo(f"   {name:<8}{plain(text)}")
+    if decision.queue_id is not None:
+        echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it can be reached")
+    if not decision.persisted:
+        echo(click.style(f"   {'lost':<8}the database refused to store this; see `edge-agent doctor`", fg="red"))
+
+
+def _sure(decision: Decision) -> str:
+    if decision.confidence is None:
+        return "not asked"
+    if decision.cause == "no_confidence":
+        return "unknown: the model does not say its confidence"
+    if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
+        return f"{decision.confidence:.0%} (the policy {decision.policy} decides without it)"
+    return f"{decision.score:.0%}, and {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
+
+
+def _source(decision: Decision) -> str:
+    where = "this device"
+    if decision.cloud:
+        where = f"the cloud ({decision.cloud.model})"
+    elif decision.provisional:
+        where = f"this device, provisionally: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
+    return f"{where}; remembered, nothing was run" if decision.recalled else where
+
+
+def _time(decision: Decision) -> str:
+    cloud = f", of which the cloud {decision.cloud.latency_ms:.0f} ms" if decision.cloud and not decision.recalled else ""
+    return f"{decision.timings.total_ms:.0f} ms{cloud}"
+
+
+def _model(decision: Decision) -> str:
+    if decision.confidence is None:
+        return ""  # it was not asked
+    return decision.model.name + (", a toy for trying things out" if decision.model.name.startswith("FogGen-demo") else "")
+
+
+def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Rows under a bold head, cut to fit."""
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    for number, line in enumerate([list(columns), *cells]):
+        shown = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        echo(click.style(shown, bold=True) if number == 0 else shown)
+
+
+def _cell(value: object) -> str:
+    text = plain(" ".join(str("" if value is None else value).split()))
+    return text if len(text) <= 48 else text[:47] + "…"
+
+
+def plain(text: str) -> str:
+    """The text without control and direction characters, which could rewrite an operator's terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" and c not in _JOINERS else c for c in text)
+
+
+def print_json(data: object) -> None:
+    """JSON for machines."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def echo(text: str) -> None:
+    """One line on stdout; NO_COLOR is honoured."""
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def iso(seconds: float) -> str:
+    """Unix time as people and machines read it."""
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
