@@ -20,17 +20,15 @@ from models.recipe.config import Pretrain, Recipe, Sibling
 from models.recipe.progress import say
 from models.recipe.source import Bank
 
-ROUNDS = 7  # one round a domain
 FLOOR = Pretrain(steps=3000, hidden_size=128, intermediate_size=384, layers=5, heads=2, kv_heads=1)
-FLOOR_ROUNDS = 3
 
 
-def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Chains of `ROUNDS` rounds on the demo base."""
-    short = replace(recipe, chain=replace(recipe.chain, rounds=ROUNDS))
+def variants(recipe: Recipe, rounds: int) -> dict[str, Recipe]:
+    """Chains of so many rounds on the demo base."""
+    short = replace(recipe, chain=replace(recipe.chain, rounds=rounds))
     return {
-        f"exact labels, R{ROUNDS}": replace(short, labels=replace(short.labels, exact=True)),
-        f"half-even labels, R{ROUNDS}": replace(short, labels=replace(short.labels, rounding="half-even")),
+        f"exact labels, R{rounds}": replace(short, labels=replace(short.labels, exact=True)),
+        f"half-even labels, R{rounds}": replace(short, labels=replace(short.labels, rounding="half-even")),
     }
 
 
@@ -40,22 +38,26 @@ def main() -> None:
     )
     parser.add_argument("--config", default="demo")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="where `python -m models.recipe` made the model")
+    parser.add_argument("--rounds", type=int, default=7, help="of the variants (default 7, one a domain)")
+    parser.add_argument("--floor-rounds", type=int, default=3, help="of the small base (default 3)")
+    parser.add_argument("--floor-steps", type=int, default=FLOOR.steps, help=f"of the small base's training (default {FLOOR.steps})")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the configuration")
     arguments = parser.parse_args()
-    recipe, out = config.load(arguments.config), arguments.out
+    recipe, out = config.load(arguments.config, arguments.set), arguments.out
     pretrain.use_fused_norm()
-    found = _made(recipe, out)
-    for name, variant in variants(recipe).items():
-        found[name] = _chain(variant, str(out / "base"), out / "compared" / _folder(name), ROUNDS)[-1]
+    found = _made(recipe, out, arguments.rounds)
+    for name, variant in variants(recipe, arguments.rounds).items():
+        found[name] = _chain(variant, str(out / "base"), out / "compared" / _folder(name), arguments.rounds)[-1]
     found |= _seeds(recipe, out)
-    found |= _floor(recipe, out)
+    found |= _floor(recipe, out, replace(FLOOR, steps=arguments.floor_steps), arguments.floor_rounds)
     write(out / "compared.json", json.dumps({"questions": recipe.chain.measured_questions, "variants": found}, indent=1) + "\n")
     say(f"written: {out / 'compared.json'}")
 
 
-def _made(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
+def _made(recipe: Recipe, out: pathlib.Path, rounds: int) -> dict[str, Any]:
     """What the chain itself measured, after as many rounds as the variants and after the last."""
     return {f"sampled labels, half-up, R{n}": json.loads((out / "rounds" / f"R{n:02d}" / "measured.json").read_text())
-            for n in (ROUNDS, recipe.chain.rounds)}  # fmt: skip
+            for n in (rounds, recipe.chain.rounds)}  # fmt: skip
 
 
 def _chain(recipe: Recipe, base: str, out: pathlib.Path, rounds: int) -> list[dict[str, Any]]:
@@ -79,16 +81,16 @@ def _seeds(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def _floor(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
+def _floor(recipe: Recipe, out: pathlib.Path, shape: Pretrain, rounds: int) -> dict[str, Any]:
     """A base of 1 M parameters: by itself, and first taught by the finished model."""
     base = out / "compared" / "floor-base"
     if not (base / "model.safetensors").exists():
-        pretrain.train(base, recipe.seed, FLOOR)
-    short = replace(recipe, pretrain=FLOOR, chain=replace(recipe.chain, rounds=FLOOR_ROUNDS))
-    alone = _chain(short, str(base), out / "compared" / "floor-alone", FLOOR_ROUNDS)
-    taught = _chain(replace(short, sibling=Sibling(str(_merged(out)))), str(base), out / "compared" / "floor-taught", FLOOR_ROUNDS)
-    return {"floor, R0": alone[0], f"floor alone, R{FLOOR_ROUNDS}": alone[-1],
-            "floor taught by its sibling, R0": taught[0], f"floor taught by its sibling, R{FLOOR_ROUNDS}": taught[-1]}  # fmt: skip
+        pretrain.train(base, recipe.seed, shape)
+    short = replace(recipe, pretrain=shape, chain=replace(recipe.chain, rounds=rounds))
+    alone = _chain(short, str(base), out / "compared" / "floor-alone", rounds)
+    taught = _chain(replace(short, sibling=Sibling(str(_merged(out)))), str(base), out / "compared" / "floor-taught", rounds)
+    return {"floor, R0": alone[0], f"floor alone, R{rounds}": alone[-1],
+            "floor taught by its sibling, R0": taught[0], f"floor taught by its sibling, R{rounds}": taught[-1]}  # fmt: skip
 
 
 def _merged(out: pathlib.Path) -> pathlib.Path:

@@ -29,9 +29,8 @@ from models.recipe import config, generate, label, legal, rows
 from models.recipe.bank import draw_many
 from models.recipe.config import Labels, Weights
 from models.recipe.dress import user_message
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 
-SHARED = ROOT.parent / "shared" / "data"
 DEMO_BASE = ROOT / "models" / "demo" / "base"
 SMALL = [
     "chain.new_questions=4",
@@ -150,6 +149,17 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
     assert [found["round"] for found in figures["rounds"]] == [0, 1, 2] and figures["evaluation"]["right"]["questions"] == 21
     assert {path.name for path in tmp_path.glob("*.gguf")} == {file["path"] for file in figures["files"]} and len(figures["files"]) == 4
     assert "What the rounds buy" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
+    few = ["--rounds", "1", "--floor-rounds", "1", "--floor-steps", "3"]
+    compared = subprocess.run(
+        [sys.executable, "-m", "models.recipe.compare", "--out", str(tmp_path), *few, *changes],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert compared.returncode == 0, compared.stderr[-3000:]
+    variants = json.loads((tmp_path / "compared.json").read_text())["variants"]
+    assert len(variants) == 10 and all(found["questions"] for found in variants.values())
 
 
 @pytest.mark.parametrize(
