@@ -15,7 +15,7 @@ from edge_agent.errors import BadQuestion, ModelBusy, ModelError, ModelMissing, 
 from edge_agent.prefix import PrefixFile
 from edge_agent.profile import default_profile
 from edge_agent.question import Question
-from edge_agent.records import LevelReading
+from edge_agent.records import LevelReading, Reading
 from edge_agent.walk import Walk
 from tests.conftest import DEMO, ROOT
 
@@ -93,13 +93,15 @@ def test_prompt_of_several_batches(demo_model: LocalModel) -> None:
 def test_threads_wait_for_each_other(demo_model: LocalModel) -> None:
     questions = [Question(f"What is {n} + {n}?", (str(2 * n), "1")) for n in range(8)]
     alone = [demo_model.read(q).letter for q in questions]
-    found: dict[int, str] = {}
-    threads = [threading.Thread(target=lambda i=i, q=q: found.update({i: demo_model.read(q).letter})) for i, q in enumerate(questions)]
+    found: dict[int, Reading] = {}
+    threads = [threading.Thread(target=lambda i=i, q=q: found.update({i: demo_model.read(q)})) for i, q in enumerate(questions)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(found[i] == letter for i, letter in enumerate(alone)) >= 7  # all but a near tie
+    assert sum(found[i].letter == letter for i, letter in enumerate(alone)) >= 7  # all but a near tie
+    waited = sorted(reading.timings.waited_ms for reading in found.values())
+    assert waited[-1] > waited[0] and all(r.timings.total_ms >= r.timings.waited_ms for r in found.values())
 
 
 @pytest.mark.parametrize("path", ["none.gguf", "folder/none.gguf"])
