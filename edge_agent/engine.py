@@ -92,6 +92,11 @@ class LocalModel:
         return self._llama.n_parameters
 
     @property
+    def n_embedding(self) -> int:
+        """How many of them are the table of token embeddings."""
+        return self._llama.n_embedding
+
+    @property
     def n_forward(self) -> int:
         """Forward passes since the model was opened."""
         return self._llama.n_forward

@@ -92,6 +92,11 @@ class Llama:
         return int(llama_cpp.llama_model_n_params(self._model))
 
     @property
+    def n_embedding(self) -> int:
+        """How many of them are the table of token embeddings: work only for tokens whose logits are read."""
+        return int(llama_cpp.llama_model_n_embd(self._model)) * self.n_vocab
+
+    @property
     def is_open(self) -> bool:
         """False once closed."""
         return bool(self._context)

@@ -1,6 +1,7 @@
 """What the tests share: the demo model, a home of their own, a cloud that speaks the real protocol on loopback."""
 
 import json
+import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ settings.load_profile("edge-agent")
 
 ROOT = pathlib.Path(__file__).parent.parent
 DEMO = ROOT / "models" / "demo" / "FogGen-demo-Q8_0.gguf"
+SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shared" / "data"))  # real evaluation sets, if they are here
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from edge_agent.measure.bench_child import Sample
 from edge_agent.question import Question
 
 CHILD_TIMEOUT_S = 900
+READS = 4  # places of a decision whose logits are read: before the answer, twice for the level, once for the letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ def _result(path: pathlib.Path, samples: list[Sample], reference: list[Sample] |
     bare = np.concatenate([s.bare_ms for s in samples])
     n_forward = max(max(s.n_forward) for s in samples)
     n_tokens = float(np.mean(np.concatenate([s.n_tokens for s in samples])))
-    n_parameters = samples[0].n_parameters
+    n_parameters, n_embedding = samples[0].n_parameters, samples[0].n_embedding
+    n_operations = (n_parameters - n_embedding) * n_tokens + n_embedding * READS
     p50, p95 = (_interval(times, q) for q in (50, 95))
     restored = [s.restored_ms for s in samples if s.restored_ms is not None]
     cold = [s.cold_ms for s in samples if s.restored_ms is None]
@@ -128,7 +130,7 @@ def _result(path: pathlib.Path, samples: list[Sample], reference: list[Sample] |
         n_decisions=len(times),
         anonymous_bytes=max((s.anonymous_bytes for s in samples if s.anonymous_bytes is not None), default=None),
         mapped_bytes=max((s.mapped_bytes for s in samples if s.mapped_bytes is not None), default=None),
-        floor_ms=round(1000 * max(n_parameters * n_tokens / rate, n_forward * size / bandwidth), 2),
+        floor_ms=round(1000 * max(n_operations / rate, n_forward * size / bandwidth), 2),
         differing=_differing(samples, reference) if reference else None,
     )
 

@@ -42,6 +42,7 @@ class Sample:
     anonymous_bytes: int | None = None
     mapped_bytes: int | None = None
     n_parameters: int = 0
+    n_embedding: int = 0
 
 
 def measure(path: pathlib.Path, questions: list[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
@@ -66,7 +67,7 @@ def measure(path: pathlib.Path, questions: list[Question], options: dict[str, An
         for question in questions[WARM_UP:]:
             _decide(model, question, sample)
         _speeds(model, questions[0], sample)
-        sample.n_parameters = model.n_parameters
+        sample.n_parameters, sample.n_embedding = model.n_parameters, model.n_embedding
         sample.anonymous_bytes, sample.mapped_bytes = memory()
     return sample
 
@@ -77,8 +78,8 @@ def _decide(model: Any, question: Question, sample: Sample) -> None:
     sample.decision_ms.append((time.perf_counter() - began) * 1000)
     sample.decisions.append(f"{reading.level} {reading.letter}")
     sample.n_forward.append(reading.timings.n_forward)
-    sample.n_tokens.append(reading.timings.n_prompt_tokens - reading.timings.n_cached_tokens)
     tokens = [*model.prompt_tokens(question), *model.answer_tokens(reading)[:-1]]
+    sample.n_tokens.append(len(tokens) - reading.timings.n_cached_tokens)
     sample.bare_ms.append(model.time_evaluation(tokens, reading.timings.n_cached_tokens))
 
 

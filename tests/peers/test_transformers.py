@@ -1,7 +1,6 @@
 """Prompts and answers against transformers: the same tokens go in, the same answer comes out."""
 
 import json
-import os
 import pathlib
 
 import jinja2.sandbox
@@ -15,10 +14,9 @@ from edge_agent.engine import LocalModel
 from edge_agent.profile import default_profile
 from edge_agent.question import Question
 from models.recipe.bank import draw_many
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHARED
 
 DEMO = ROOT / "models" / "demo"
-SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shared" / "data"))
 TEXTS = (
     "What is 2 + 2?",
     "Қазақстанның астанасы қай қала?",
