@@ -76,7 +76,7 @@ class Llama:
         if not self._model:
             raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._context = llama_cpp.llama_init_from_model(self._model, _context_params(options))
         if not self._context:
             llama_cpp.llama_model_free(self._model)
