@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import pathlib
 import random
 import statistics
@@ -111,6 +112,8 @@ def server(path: str, n_threads: int) -> Callable[[dict[str, Any]], dict[str, An
     """llama.cpp's own server, without HTTP in between."""
     import xllamacpp
 
+    for descriptor in (1, 2):  # it tells of every request
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_parallel = 2048, 512, 512, 1
