@@ -65,7 +65,7 @@ def test_splits_share_no_content_across_domains() -> None:
 def test_a_fact_is_stated_in_plain_text_and_never_asked_when_it_is_held_out() -> None:
     rng = random.Random(2)
     text = " ".join(facts.sentences(rng, 1) for _ in range(20_000))
-    asked = {item.content for item in (draw(rng, "train", difficulty=2) for _ in range(20_000))}
+    asked = {item.content for item in (draw(rng, "train", difficulty=3, facts=True) for _ in range(20_000))}
     for relation in facts.RELATIONS:
         kept = [key for key in relation.pairs if held_out(f"fact {relation.name}/{key}")]
         assert kept
@@ -100,7 +100,7 @@ def _features(options: tuple[str, ...]) -> list[list[int]]:
 def test_options_alone_do_not_give_the_answer_away() -> None:
     """A model that was trained on the options alone, 20,000 questions of them, stays within 3 points of chance."""
     rng = random.Random(0)
-    train, test = ([draw(rng, split) for _ in range(n)] for split, n in (("train", 20_000), ("test", 5000)))
+    train, test = ([draw(rng, split, facts=True) for _ in range(n)] for split, n in (("train", 20_000), ("test", 5000)))
     weights, squares = np.zeros(4096), np.full(4096, 1e-3)
     for item in train:
         rows = _features(item.options)

@@ -101,7 +101,7 @@ def _summary(evaluation: dict[str, Any], figures: dict[str, Any]) -> str:
 | lift over random routing, mean of the domains, points | {100 * printed["mean"]["lift"]:+.1f} / {100 * expected["mean"]["lift"]:+.1f} |
 | format kept without any constraint | {greedy["keeps_format"]["share"]:.2%} |
 | no confidence found | {evaluation["no_confidence"]["share"]:.2%} |
-| held-out facts (a finite vocabulary: {facts["questions"]} questions), right | {facts["right"]:.1%} |"""
+| held-out facts, asked {facts["questions"]} times: right / said at 0.75 or more | {facts["right"]:.1%} / {facts["sure"]:.1%} |"""
 
 
 def _table(readout: dict[str, Any]) -> str:

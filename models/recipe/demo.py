@@ -9,7 +9,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from random import Random
 from typing import Any
 
 from convert.export import export
@@ -18,9 +17,7 @@ from edge_agent.measure import evaluate
 from edge_agent.measure.datasets import Labelled
 from edge_agent.question import Question
 from models.recipe import card, picture
-from models.recipe.bank import DOMAINS, Item, draw_many, held_out
-from models.recipe.bank.draw import item as shuffled
-from models.recipe.bank.facts import RELATIONS, alike
+from models.recipe.bank import DOMAINS, Item, draw_facts, draw_many
 from models.recipe.chain import write
 from models.recipe.config import Recipe
 from models.recipe.progress import say
@@ -71,17 +68,16 @@ def _measured(path: pathlib.Path, asked: list[Labelled], greedy: bool) -> tuple[
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:
-    """Every held-out pair of a fact and a relation, asked three times among other options: a finite vocabulary."""
-    rng, right, n = Random("facts"), 0, 0
+    """The held-out facts, which are few: how often right, and how sure."""
     with LocalModel(path) as model:
-        for relation in RELATIONS:
-            for key in (key for key in relation.pairs if held_out(f"fact {relation.name}/{key}")):
-                for stem in (rng.choice(relation.asked).format(key) for _ in range(3)):
-                    gold = relation.pairs[key]
-                    wrong = rng.sample(others := alike(relation, key), min(3, len(others)))
-                    asked = shuffled(rng, "facts", 2, relation.name, "", stem, gold, wrong)
-                    right, n = right + (model.read(Question(asked.stem, asked.options)).letter == asked.letter), n + 1
-    return {"questions": n, "right": right / n}
+        rows = list(evaluate.ask(model, [_labelled(item) for item in draw_facts(0, 3)]))
+    sure = [row for row in rows if row.reading.confidence >= 0.75]
+    return {
+        "questions": len(rows),
+        "right": sum(row.right for row in rows) / len(rows),
+        "sure": len(sure) / len(rows),
+        "right_of_sure": sum(row.right for row in sure) / len(sure) if sure else None,
+    }
 
 
 def _against(measured: dict[str, tuple[dict[str, Any], list[evaluate.Row]]]) -> dict[str, dict[str, float]]:

@@ -194,7 +194,7 @@ def sequences(rng: random.Random, progress: float) -> Iterator[dress.Dressed]:
 
 def _item(rng: random.Random, now: Mix) -> Item:
     weights = (now.difficulty_1, now.difficulty_2, now.difficulty_3, now.difficulty_4)
-    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=now.widen)
+    return draw(rng, "train", difficulty=rng.choices((1, 2, 3, 4), weights)[0], widen=now.widen, facts=True)
 
 
 def _new(rng: random.Random, now: Mix, lesson: Lesson) -> Item:

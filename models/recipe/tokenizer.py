@@ -62,7 +62,7 @@ def train(seed: int = 0, n_questions: int = 20_000) -> PreTrainedTokenizerFast:
 def _texts(seed: int, n_questions: int) -> Iterator[str]:
     rng = random.Random(f"tokenizer/{seed}")
     for i in range(n_questions):
-        yield user_message(draw(rng))
+        yield user_message(draw(rng, facts=True))
         if i % 10 == 0:
             yield user_message(unknown(rng))
             yield facts.sentences(rng, 3)

@@ -3,6 +3,6 @@
 Needs nothing but Python. `draw` gives questions; `python -m models.recipe.bank` writes them as JSONL.
 """
 
-from models.recipe.bank.draw import DOMAINS, Item, draw, draw_many, held_out
+from models.recipe.bank.draw import DOMAINS, Item, draw, draw_facts, draw_many, held_out
 
-__all__ = ["DOMAINS", "Item", "draw", "draw_many", "held_out"]
+__all__ = ["DOMAINS", "Item", "draw", "draw_facts", "draw_many", "held_out"]

@@ -50,15 +50,16 @@ def draw(
     skill: Skill | None = None,
     n_options: int = 0,
     widen: float = 1.0,
+    facts: bool = False,
 ) -> Item:
     """One question of `split` ("train" or "test"): any domain, difficulty and option count, as likely as any other.
 
-    With `skill`, any rule that asks for it, in whichever domain and difficulty. `widen` above 1 sets wrong numbers further from the gold, so that half-learned arithmetic already pays.
+    With `facts`, questions that ask for one of the few hundred facts are drawn, too. With `skill`, any rule that asks for it, in whichever domain and difficulty. `widen` above 1 sets wrong numbers further from the gold, so that half-learned arithmetic already pays.
     """
     if skill:
         rule = rng.choice([rule for rule in RULES if rule.skill is skill])
     else:
-        rule = rng.choice(_RULES[domain or rng.choice(DOMAINS), difficulty or rng.randint(1, 4)])
+        rule = rng.choice(_CELLS[facts][domain or rng.choice(DOMAINS), difficulty or rng.randint(1, 4)])
     n = n_options or rng.choice(OPTION_COUNTS)
     while True:
         operands = rule.skill.draw(rng, n)
@@ -88,4 +89,20 @@ def draw_many(seed: int | str, n: int, split: str, domain: str | None = None) ->
             yield drawn
 
 
-_RULES = {(d, k): [r for r in RULES if (r.domain, r.difficulty) == (d, k)] for d in DOMAINS for k in (1, 2, 3, 4)}
+def draw_facts(seed: int | str, times: int, split: str = "test") -> Iterator[Item]:
+    """Every fact of the split, asked `times` times among other options: a finite vocabulary, so it is measured apart."""
+    rng = Random(f"{seed}/{split}/facts")
+    for rule in RULES:
+        for operands in rule.every:
+            content = rule.skill.content(operands)
+            for _ in range(times if held_out(content) == (split == "test") else 0):
+                stem, gold, wrong = rule.make(rng, operands, 4, 1.0)
+                yield item(rng, rule.domain, rule.difficulty, rule.name, content, stem, gold, wrong)
+
+
+_CELLS = {
+    facts: {
+        (d, k): [r for r in RULES if (r.domain, r.difficulty) == (d, k) and (facts or not r.every)] for d in DOMAINS for k in (1, 2, 3, 4)
+    }
+    for facts in (False, True)
+}

@@ -117,7 +117,7 @@ def asked(domain: str, difficulty: int, relation: Relation) -> Rule:
         wrong = rng.sample(others, min(n - 1, len(others)))
         return rng.choice(relation.asked).format(*operands), gold, wrong
 
-    return Rule(domain, difficulty, relation.name, skill, make)
+    return Rule(domain, difficulty, relation.name, skill, make, tuple((key,) for key in relation.pairs))
 
 
 def alike(relation: Relation, key: str) -> list[str]:

@@ -10,7 +10,7 @@ import hashlib
 from random import Random
 
 from models.recipe.bank import drills, facts
-from models.recipe.bank.draw import DOMAINS, draw_many
+from models.recipe.bank.draw import DOMAINS, draw_facts, draw_many
 from models.recipe.bank.unknown import unknown
 
 _PER_DOMAIN = 50
@@ -23,6 +23,7 @@ def fingerprint() -> str:
         for domain in DOMAINS:
             for item in draw_many("frozen", _PER_DOMAIN, split, domain):
                 digest.update(repr(item).encode())
+        digest.update(repr(list(draw_facts("frozen", 1, split))).encode())
     rng = Random("frozen")
     digest.update(repr(drills.sums(rng, 100)).encode())
     digest.update(repr([facts.sentences(rng, 5) for _ in range(100)]).encode())

@@ -22,13 +22,17 @@ WHO = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Dana", "Hugo", "Ines",
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`make(rng, operands, n, widen)` words a question with up to `n` options; `widen` sets wrong numbers further off."""
+    """`make(rng, operands, n, widen)` words a question with up to `n` options; `widen` sets wrong numbers further off.
+
+    `every` has all operands where there are few: of facts, whose answer must have been read somewhere.
+    """
 
     domain: str
     difficulty: int
     name: str
     skill: Skill
     make: Callable[[Random, Operands, int, float], Made]
+    every: tuple[Operands, ...] = ()
 
 
 def numeric(domain: str, difficulty: int, name: str, skill: Skill, *wordings: str, show: Show = str) -> Rule:
