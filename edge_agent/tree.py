@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edge_agent.answer import Node, Path
 
 MAX_LINES = 16  # sequences in one batch
-MAX_READS = 32  # places whose logits are read in one batch: each costs the room of a whole vocabulary
+MAX_READS = 16  # places whose logits are read in one batch: each costs the room of a whole vocabulary
 
 
 class TokenTree(NamedTuple):
