@@ -25,8 +25,8 @@ download. It knows its seven small domains and next to nothing else about the wo
 | file | what |
 |---|---|
 | `base/` | the base before any confidence line, as transformers saves it (bf16 safetensors) |
-| `adapter/` | the rounds, as peft saves it: base + adapter is the model |
-| `adapter-open/` | one round more, on questions without options |
+| `adapter/` | the rounds up to R{figures["stop"]}, as peft saves it: base + adapter is the model |
+| `adapter-open/` | all {chain.rounds} rounds and one more, on questions without options |
 {_files(figures)}
 | `measured.json` | every figure below |
 
@@ -58,6 +58,9 @@ The cloud is simulated: right on {evaluation["simulated_cloud_accuracy"]:.0%} of
 ![Share right, AUROC, lift and calibration error after each round](rounds.svg)
 
 {_rounds(figures["rounds"])}
+
+R{figures["stop"]} is the model: after it, routing gained most (the mean of both lifts). These questions chose it and are no part of the
+figures above, but for contents that both drew by chance.
 
 ### Quantizations, against F16
 

@@ -28,15 +28,17 @@ MEASURED = "Q8_0"
 
 def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
     """Write adapters, GGUFs, measurements, picture and card to `out`."""
-    for folder, number in (("adapter", rounds), ("adapter-open", recipe.chain.rounds + 1)):
+    by_round = [json.loads((out / "rounds" / f"R{number:02d}" / "measured.json").read_text()) for number in range(rounds + 1)]
+    stop = best_round(by_round)
+    for folder, number in (("adapter", stop), ("adapter-open", recipe.chain.rounds + 1)):
         if (out / "rounds" / f"R{number:02d}" / "adapter").exists():
             shutil.copytree(out / "rounds" / f"R{number:02d}" / "adapter", out / folder, dirs_exist_ok=True)
     files = export(out / "base", [out / "adapter"], list(QUANTIZATIONS), out, recipe.name, say)
     assert recipe.card
     asked = questions(recipe.card.questions_per_domain)
     measured = {file.quantization: _measured(file.path, asked, file.quantization == MEASURED) for file in files}
-    by_round = [json.loads((out / "rounds" / f"R{number:02d}" / "measured.json").read_text()) for number in range(rounds + 1)]
     figures = {
+        "stop": stop,
         "files": [dataclasses.asdict(file) | {"path": file.path.name} for file in files],
         "rounds": by_round,
         "evaluation": measured[MEASURED][0],
@@ -49,6 +51,13 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
     picture.rounds(by_round, out / "rounds.svg")
     compared = out / "compared.json"
     write(out / "README.md", card.text(recipe, figures, json.loads(compared.read_text()) if compared.exists() else None))
+
+
+def best_round(by_round: list[dict[str, Any]]) -> int:
+    """Where to stop: the round after which routing gained most, by the mean of both readouts, on the chain's own questions."""
+    return max(
+        range(1, len(by_round)), key=lambda n: sum(by_round[n][readout]["lift"] for readout in ("confidence", "expected_confidence"))
+    )
 
 
 def questions(per_domain: int) -> list[Labelled]:
