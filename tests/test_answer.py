@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.answer import AnswerFormat, parse, same
 from edge_agent.errors import ModelRefused
 from edge_agent.walk import Walk
-from tests.pieces import PieceTokenizer, letters, levels, tokenizers
+from tests.pieces import PieceTokenizer, check_walk, letters, levels, tokenizers
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
 
@@ -22,42 +22,7 @@ def test_trie_holds_exactly_the_legal_answers(levels: tuple[str, ...], letters: 
 @given(levels, letters, tokenizers, st.integers(0, 2**32 - 1))
 def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer, seed: int) -> None:
     """Level and letter probabilities are those of decoding token by token with illegal tokens removed."""
-    answers = AnswerFormat(levels, letters)
-    root = answers.trie(tokenizer)
-    vocabulary = len(tokenizer.pieces)
-
-    def logits_after(path: tuple[int, ...]) -> np.ndarray:
-        return np.random.default_rng([seed, *path]).normal(size=vocabulary).astype(np.float32)
-
-    def probability(tokens: list[int], node: object) -> float:
-        p, path = 1.0, ()
-        for token in tokens:
-            legal = np.exp(logits_after(path).astype(np.float64))[list(node.children)]
-            p *= legal[list(node.children).index(token)] / legal.sum()
-            path, node = (*path, token), node.children[token]
-        return p
-
-    def greedily() -> tuple[tuple[str, str], float]:
-        """The legal answer of decoding greedily, and the legal mass along its way, counted where there was a choice."""
-        node, path, mass = root, (), 1.0
-        while node.label is None:
-            p = np.exp(logits_after(path).astype(np.float64))
-            if len(node.children) > 1 or not path:
-                mass *= p[list(node.children)].sum() / p.sum()
-            token = max(node.children, key=lambda child: p[child])
-            path, node = (*path, token), node.children[token]
-        return node.label, mass
-
-    walk = Walk(root, logits_after)
-    level, letter = walk.level(), walk.letter()
-    label, mass = greedily()
-    assert (level.greedy, letter.greedy) == label and walk.format_mass == pytest.approx(mass, rel=1e-9)
-    brute = {(a, b): probability(tokenizer(answers.text(a, b)), root) for a in levels for b in letters}
-    for name in levels:
-        assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in letters), abs=1e-9)
-    chosen = sum(brute[level.greedy, b] for b in letters)
-    for name in letters:
-        assert letter.probs[name] == pytest.approx(brute[level.greedy, name] / chosen, abs=1e-9)
+    check_walk(AnswerFormat(levels, letters), tokenizer, len(tokenizer.pieces), seed)
 
 
 def test_model_that_computes_no_numbers_is_refused() -> None:
