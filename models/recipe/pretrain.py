@@ -111,10 +111,10 @@ _CURRICULUM = {
     5221: Mix(0.13, 0.15, 0.20, 0.00, 0.52, 0.00, 0.25, 0.30, 0.45, 0.00, 2),
     5750: Mix(0.13, 0.15, 0.20, 0.00, 0.52, 0.00, 0.25, 0.30, 0.45, 0.00, 2),
     5751: Mix(0.13, 0.06, 0.50, 0.00, 0.31, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
-    6250: Mix(0.13, 0.06, 0.50, 0.00, 0.31, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
-    6251: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
-    6850: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
-    6851: Mix(0.12, 0.10, 0.15, 0.00, 0.43, 0.20, 0.12, 0.18, 0.42, 0.28, 2),
+    6850: Mix(0.13, 0.06, 0.50, 0.00, 0.31, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    6851: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    7350: Mix(0.13, 0.10, 0.22, 0.00, 0.55, 0.00, 1.00, 0.00, 0.00, 0.00, 2),
+    7351: Mix(0.12, 0.10, 0.15, 0.00, 0.43, 0.20, 0.12, 0.18, 0.42, 0.28, 2),
     7700: Mix(0.10, 0.08, 0.10, 0.00, 0.32, 0.40, 0.12, 0.18, 0.42, 0.28, 1),
     11000: Mix(0.03, 0.05, 0.03, 0.00, 0.09, 0.80, 0.15, 0.20, 0.38, 0.27, 1),
 }  # fmt: skip
@@ -147,8 +147,10 @@ _LESSONS = (
     Lesson(4581, 4700, _WORDED, _CHOOSING),
     Lesson(4700, 4920, (BEST,), _CHOOSING),
     Lesson(4920, 5220, _WORDED, _CHOOSING),
-    Lesson(5751, 6250, (MULTIPLY, DIVIDE, YEAR, ADD_SUBTRACT, PICK, LINEAR), (*_CHOOSING, *_WORDED)),
-    Lesson(6251, 6851, (MULTIPLY, DIVIDE, ADD_SUBTRACT, PICK, LINEAR), (RANK, BEST, BEST, *_WORDED, *_WORDED, YEAR)),
+    Lesson(5751, 6000, (MULTIPLY, DIVIDE, YEAR, ADD_SUBTRACT, PICK, LINEAR), (*_CHOOSING, *_WORDED)),
+    Lesson(6000, 6500, (ADD, SUBTRACT), (*_CHOOSING, NEXT)),
+    Lesson(6500, 6850, (MULTIPLY, DIVIDE, YEAR), (*_CHOOSING, *_WORDED)),
+    Lesson(6851, 7351, (MULTIPLY, DIVIDE, ADD_SUBTRACT, PICK, LINEAR), (RANK, BEST, BEST, *_WORDED, *_WORDED, YEAR)),
 )
 _NEW_SHARE = 0.8
 
