@@ -59,8 +59,8 @@ The cloud is simulated: right on {evaluation["simulated_cloud_accuracy"]:.0%} of
 
 {_rounds(figures["rounds"])}
 
-R{figures["stop"]} is the model: after it, routing gained most (the mean of both lifts). These questions chose it and are no part of the
-figures above, but for contents that both drew by chance.
+R{figures["stop"]} is the model: its confidence told right from wrong best (the mean of both AUROC). These questions chose it and are no part
+of the figures above, but for contents that both drew by chance.
 
 ### Quantizations, against F16
 

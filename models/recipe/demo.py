@@ -54,9 +54,11 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
 
 
 def best_round(by_round: list[dict[str, Any]]) -> int:
-    """Where to stop: the round after which routing gained most, by the mean of both readouts, on the chain's own questions."""
+    """Where to stop: the round whose confidence best told right from wrong, by the mean AUROC of both readouts, on the chain's
+    own questions. A lift would say so at one tau alone, and with more noise.
+    """
     return max(
-        range(1, len(by_round)), key=lambda n: sum(by_round[n][readout]["lift"] for readout in ("confidence", "expected_confidence"))
+        range(1, len(by_round)), key=lambda n: sum(by_round[n][readout]["auroc"] for readout in ("confidence", "expected_confidence"))
     )
 
 
