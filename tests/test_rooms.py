@@ -15,8 +15,8 @@ FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
-    ("catalog", "answer", "routing", "prefix", "line"),
-    ("tree", "store", "cloud"),
+    ("pins", "answer", "routing", "prefix", "line"),
+    ("catalog", "tree", "store", "cloud"),
     ("llama", "walk", "prompt"),
     ("engine", "draft", "outbox"),
     ("agent",),
@@ -25,7 +25,7 @@ FLOORS = (
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -49,7 +49,7 @@ def bench(
     from edge_agent.measure import bench as room
     from edge_agent.measure import bench_tables, machine
 
-    paths = [catalog.resolve(model) for model in models or (config.model,)]
+    paths = [catalog.resolve(model, config.models_folder) for model in models or (config.model,)]
     questions = _questions(file)[:limit]
     if tune:
         _tune(config, paths, questions, as_json)
