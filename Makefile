@@ -9,12 +9,13 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers lint demo-model wheel lock clean
+.PHONY: help demo test test-peers test-hostile lint demo-model wheel lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
+	@echo 'make test-hostile  model files damaged at a thousand places (some minutes)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
@@ -25,10 +26,13 @@ demo: .venv/runtime
 	@sh examples/demo.sh
 
 test: .venv/dev
-	.venv/bin/python -m pytest tests --ignore tests/peers
+	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/hostile
 
 test-peers: .venv/dev .venv/peers
 	.venv/bin/python -m pytest tests/peers
+
+test-hostile: .venv/dev
+	.venv/bin/python -m pytest tests/hostile
 
 lint: .venv/dev
 	.venv/bin/ruff check .

@@ -22,12 +22,12 @@ FLOORS = (
     ("agent", "trial"),
     ("pull",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
-    ("measure.evaluate", "measure.bench", "measure.tune"),
+    ("measure.evaluate", "measure.bench", "measure.tune", "measure.verify"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
     ("cli.progress",),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models", "cli.pull"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models", "cli.pull", "cli.verify"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +106,8 @@ def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[
 
 def _questions(file: str | None) -> list[Question]:
     from edge_agent.measure import datasets
-    from edge_agent.question import Question
 
-    if file:
-        return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)]
-    text = (pathlib.Path(datasets.__file__).parent / "bench_questions.jsonl").read_text(encoding="utf-8")
-    return [Question.from_json(json.loads(line)) for line in text.splitlines()]
+    return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)] if file else datasets.built_in()
 
 
 def _write(path: pathlib.Path, text: str) -> None:
