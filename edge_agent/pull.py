@@ -2,21 +2,22 @@
 
 Owns what `pull` means: where a name leads, which file is taken, what is recorded of it. Invariants: nothing appears in the
 models folder that was not opened here once, in a process of its own; what was pulled before must be the same again, unless
-an upgrade is asked for; a file that is here already costs no request.
+an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten.
 """
 
 from __future__ import annotations
 
 import pathlib
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edge_agent import catalog, gguf_check, hub, pins, trial
+from edge_agent import bundle, catalog, gguf_check, hub, pins, trial
+from edge_agent.bundle import Bundle
 from edge_agent.catalog import Entry
 from edge_agent.download import Progress, Refused, not_written, settle
 from edge_agent.errors import DownloadFailed, ModelMissing, ModelRefused
@@ -26,7 +27,8 @@ from edge_agent.profile import from_metadata
 from edge_agent.question import Question
 
 MODEL_SUFFIX = ".gguf"
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}\.gguf")
+SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
+INSIDE = "!"  # BUNDLE!model.gguf is what a record calls the model in a bundle
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
 
 Report = Callable[[Progress], None]
@@ -34,7 +36,10 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A model that is here now; `is_new` is False if it had been before. `alias` is its name in the catalogue."""
+    """A model that is here now; `is_new` is False if it had been before. `alias` is its name in the catalogue.
+
+    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already.
+    """
 
     path: pathlib.Path
     sha256: str
@@ -43,6 +48,8 @@ class Installed:
     revision: str | None
     alias: str | None
     is_new: bool
+    settings: dict[str, Any] = field(default_factory=dict)
+    settings_written: bool = False
 
 
 class MustBeMade(ModelMissing):
@@ -66,6 +73,8 @@ def check(path: pathlib.Path) -> None:
 class Puller:
     """Brings models into `folder`. `hub` is asked for what the Hub has; `report` is told of progress.
 
+    The settings of a bundle are written to `config_file` if there is none yet.
+
     `upgrade` looks for something newer and accepts it; `check_file` opens an unseen file (a child process does).
     """
 
@@ -74,6 +83,7 @@ class Puller:
     upgrade: bool = False
     report: Report = lambda progress: None
     check_file: Callable[[pathlib.Path], None] = field(default=check)
+    config_file: pathlib.Path | None = None
 
     def pull(self, what: str, file: str | None = None) -> Installed:
         """Bring `what`: a catalogue name, `owner/name[@revision]`, an address, or a file here. `file` chooses among several.
@@ -92,7 +102,7 @@ class Puller:
         path = pathlib.Path(what).expanduser()
         if path.is_file():
             return self._from_file(path)
-        if path.suffix != MODEL_SUFFIX and (parsed := hub.parse(what)):
+        if path.suffix not in SUFFIXES and (parsed := hub.parse(what)):
             return self._from_hub(parsed[0], parsed[1], file, None)
         raise ModelMissing(
             f"There is nothing to pull as '{what:.200}'; give a name of `edge-agent models`, owner/name on the Hub, an address or a file."
@@ -100,62 +110,133 @@ class Puller:
 
     def _from_hub(self, name: str, revision: str | None, file: str | None, entry: Entry | None) -> Installed:
         source = f"{pins.HUB}{name}" + (f"@{revision}" if revision and not entry else "")
-        known = [
-            record for record in pins.find(self.folder, source).values() if record.file and (file is None or _means(record.path, file))
-        ]
+        known = pins.find(self.folder, source)
+        models = [record for record in known.values() if record.file and (file is None or _means(record.path, file))]
         if not self.upgrade:
-            for record in reversed(known):
+            for record in reversed(models):
                 if is_here := self._is_here(record):
                     return is_here
-        pinned = None if self.upgrade else next((record.revision for record in known), None)
+        pinned = None if self.upgrade else next((record.revision for record in models), None)
         repo = self.hub.repo(name, revision or pinned or hub.MAIN)
         chosen = _choose(repo, file, entry, self.hub.endpoint)
-        must_be = {**(entry.sha256 if entry else {}), **{r.path: r.sha256 for r in known if not self.upgrade}}.get(chosen.path)
-        target = self._target(chosen.path.rpartition("/")[2], source)
+        record = Pulled(source, chosen.path, "", 0, repo.revision, alias=entry.name if entry else None)
 
-        def look(path: pathlib.Path, sha256: str) -> None:
-            self._look(path, sha256, must_be)
+        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
+            return self.hub.fetch(repo, chosen, target, check, self.report)
 
-        sha256 = self.hub.fetch(repo, chosen, target, look, self.report)
-        return self._record(
-            Pulled(source, chosen.path, sha256, target.stat().st_size, repo.revision, target.name, entry.name if entry else None)
-        )
+        must_be = entry.sha256.get(chosen.path) if entry else None
+        return self._fetched(record, chosen.path.rpartition("/")[2], known.get(chosen.path), must_be, fetch)
 
     def _from_address(self, url: str) -> Installed:
-        source = _without_secrets(url)
-        known = pins.find(self.folder, source).get("")
-        if known and not self.upgrade and (is_here := self._is_here(known)):
-            return is_here
-        target = self._target(unquote(urlsplit(url).path).rpartition("/")[2], source)
-        must_be = known.sha256 if known and not self.upgrade else None
+        source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        known = pins.find(self.folder, source)
+        if not self.upgrade:
+            for record in known.values():
+                if record.file and (is_here := self._is_here(record)):
+                    return is_here
+
+        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
+            try:
+                return self.hub.downloader.fetch(url, target, check=check, report=self.report)
+            except Refused as refused:
+                raise ModelMissing(f"{urlsplit(url).hostname} answered HTTP {refused.status} for '{name}'; check the address.") from refused
+
+        return self._fetched(Pulled(source, "", "", 0), name, known.get(""), None, fetch)
+
+    def _fetched(
+        self, record: Pulled, name: str, known: Pulled | None, must_be: str | None, fetch: Callable[[pathlib.Path, Any], str]
+    ) -> Installed:
+        """Fetch a model, or a bundle and what is in it; `record` says where from, `known` what was seen there first."""
+        must_be = must_be or (known.sha256 if known and not self.upgrade else None)
+        if not name.endswith(bundle.SUFFIX):
+            target = self._target(name, record.source)
+            sha256 = fetch(target, lambda path, found: self._look(path, found, must_be))
+            return self._record(replace(record, sha256=sha256, bytes=target.stat().st_size, file=target.name))
+        _check_name(name.removesuffix(bundle.SUFFIX))
+        carrier = self.folder / name
+        sha256 = fetch(carrier, lambda path, found: self._look_into(path, found, must_be))
         try:
-            sha256 = self.hub.downloader.fetch(url, target, check=lambda path, found: self._look(path, found, must_be), report=self.report)
-        except Refused as refused:
-            raise ModelMissing(
-                f"{urlsplit(url).hostname} answered HTTP {refused.status} for '{target.name}'; check the address."
-            ) from refused
-        return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name))
+            installed = self._unpack(bundle.read(carrier), replace(record, path=f"{record.path}{INSIDE}{bundle.MODEL}"))
+            pins.put(self.folder, [dated(replace(record, sha256=sha256, bytes=carrier.stat().st_size, alias=None))])
+        finally:
+            carrier.unlink(missing_ok=True)
+        return installed
 
     def _from_file(self, path: pathlib.Path) -> Installed:
+        if bundle.is_bundle(path) or path.suffix == bundle.SUFFIX:
+            opened = bundle.read(path)
+            name = f"{opened.name}{MODEL_SUFFIX}"
+            return self._unpack(opened, Pulled(f"file:{name}", "", "", 0, alias=catalog.alias_of(name)))
         sha256, source = catalog.sha256_of(path), f"file:{path.name}"
         target = self._target(path.name, source)
-        known = pins.find(self.folder, source).get("")
-        if known and known.sha256 == sha256 and (is_here := self._is_here(known)):
+        if is_here := self._same_file(source, target, sha256):
             return is_here
         self._look(path, sha256, None)
-        if known and not self.upgrade and known.sha256 != sha256:
-            raise ModelRefused(f"'{target.name}' in {self.folder} is another file of this name; give --upgrade to replace it.")
         copy(path, target)
         return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
 
-    def _look(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
-        """What a file has to be before it gets its name."""
+    def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
+        """Put the parts of a bundle in their places: the model, its calibration, then the settings. May be done again."""
+        model = opened.parts[bundle.MODEL]
+        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source)
+        installed = self._same_file(record.source, target, model.sha256)
+        if installed is None:
+            self._extract(opened, bundle.MODEL, target, lambda path: self._look(path, model.sha256, None))
+            installed = self._record(replace(record, sha256=model.sha256, bytes=model.bytes, file=target.name))
+        if bundle.CALIBRATION in opened.parts:
+            self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path: None)
+        return replace(installed, settings=opened.settings, settings_written=self._configure(opened))
+
+    def _extract(self, opened: Bundle, part: str, target: pathlib.Path, look: Callable[[pathlib.Path], None]) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
+                path = pathlib.Path(folder) / target.name
+                bundle.extract(opened, part, path)
+                look(path)
+                settle(path, target)
+        except OSError as error:
+            raise not_written(target, error) from error
+
+    def _configure(self, opened: Bundle) -> bool:
+        """Write the settings where there are none yet; whether it was done."""
+        if self.config_file is None or self.config_file.exists():
+            return False
+        try:
+            self.config_file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=self.config_file.parent) as folder:
+                path = pathlib.Path(folder) / self.config_file.name
+                path.write_text(bundle.config_text(opened), encoding="utf-8")
+                settle(path, self.config_file)
+        except OSError as error:
+            raise not_written(self.config_file, error) from error
+        return True
+
+    def _look_into(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
+        """What a bundle has to be before it is unpacked; the model inside is looked at then."""
+        self._check_pin(path, sha256, must_be)
+        bundle.read(path)
+
+    def _check_pin(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
         if must_be and sha256 != must_be:
             raise DownloadFailed(
                 f"'{path.name}' is not the file that was pulled first (sha256 {sha256[:16]}…, not {must_be[:16]}…); nothing was kept. If "
                 "it is meant to be a new one, give --upgrade."
             )
+
+    def _look(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
+        """What a model has to be before it gets its name."""
+        self._check_pin(path, sha256, must_be)
         self.check_file(path)
+
+    def _same_file(self, source: str, target: pathlib.Path, sha256: str) -> Installed | None:
+        """The file that is here already, if it is this one; another one is replaced only by an upgrade."""
+        record = next((one for one in pins.find(self.folder, source).values() if one.file == target.name), None)
+        if record and record.sha256 == sha256:
+            return self._is_here(record)
+        if record and target.exists() and not self.upgrade:
+            raise ModelRefused(f"'{target.name}' in {self.folder} is another file of this name; give --upgrade to replace it.")
+        return None
 
     def _is_here(self, record: Pulled) -> Installed | None:
         """What was pulled before, if it still is what it was."""
@@ -167,8 +248,7 @@ class Puller:
 
     def _target(self, name: str, source: str) -> pathlib.Path:
         """The place of a file of this name; a file from elsewhere is replaced only by an upgrade."""
-        if not _FILE_NAME.fullmatch(name):
-            raise ModelRefused(f"'{name:.160}' is no plain name of a .gguf file; name it like FogGen-0.6B-Q4_K_M.gguf.")
+        _check_name(name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else "")
         target = self.folder / name
         if target.exists() and not self.upgrade:
             origin = next((record.source for record in pins.load(self.folder) if record.file == name), "elsewhere")
@@ -227,7 +307,7 @@ def checkpoint_folder(
 
 def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) -> hub.HubFile:
     """The one file that is meant; raises `ModelMissing` if there is none, or several."""
-    models = [one for one in repo.files if one.path.endswith(MODEL_SUFFIX)]
+    models = [one for one in repo.files if one.path.endswith(SUFFIXES)]
     if not models and any(one.path.endswith(".safetensors") for one in repo.files):
         made = entry or Entry(repo.name, "", "", "", repo.name, file_name=repo.name.rpartition("/")[2], quantization="Q4_K_M")
         raise MustBeMade(made.name, repo.name, commands(made))
@@ -236,7 +316,7 @@ def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) ->
         return found[0]
     names = ", ".join(one.path for one in (found or models)[:20])
     if not models:
-        raise ModelMissing(f"'{repo.name}' holds no .gguf file on the Hub; see {endpoint}/{repo.name}.")
+        raise ModelMissing(f"'{repo.name}' holds no .gguf file and no bundle on the Hub; see {endpoint}/{repo.name}.")
     if not found:
         raise ModelMissing(f"'{repo.name}' has no file '{file}'; it has {names}.")
     raise ModelMissing(f"'{repo.name}' has several files; choose one with --file, by name or quantization: {names}.")
@@ -244,8 +324,15 @@ def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) ->
 
 def _means(path: str, file: str) -> bool:
     """Whether a path in a repository is what a person calls `file`: its path, its name, or its quantization."""
+    path = path.partition(INSIDE)[0]
     name = path.rpartition("/")[2]
-    return file in (path, name) or name.lower().endswith(f"-{file.lower()}{MODEL_SUFFIX}")
+    return file in (path, name) or name.lower().endswith(tuple(f"-{file.lower()}{suffix}" for suffix in SUFFIXES))
+
+
+def _check_name(stem: str) -> None:
+    """A name that comes from outside is plain, or refused."""
+    if not bundle.NAME.fullmatch(stem):
+        raise ModelRefused(f"'{stem:.160}' is no plain name of a .gguf file; name it like FogGen-0.6B-Q4_K_M.gguf.")
 
 
 def _is_address(what: str) -> bool:

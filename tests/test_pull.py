@@ -30,13 +30,6 @@ SHA256 = hashlib.sha256(MODEL).hexdigest()
 
 
 @pytest.fixture
-def server() -> Iterator[LoopbackHub]:
-    hub = LoopbackHub()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path / "models"
 

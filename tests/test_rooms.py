@@ -20,6 +20,7 @@ FLOORS = (
     ("llama", "walk", "prompt", "hub"),
     ("engine", "draft", "outbox"),
     ("agent", "trial"),
+    ("bundle",),
     ("pull",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
     ("measure.evaluate", "measure.bench", "measure.tune", "measure.verify"),
@@ -27,7 +28,7 @@ FLOORS = (
     ("doctor",),
     ("cli.show", "cli.group"),
     ("cli.progress",),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models", "cli.pull", "cli.verify"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models", "cli.bundle", "cli.pull", "cli.verify"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, as_json: bool) -> None:
     """Bring a model to this device.
 
-    WHAT is a name of `edge-agent models`, owner/name on the Hugging Face Hub, an address, or a .gguf file here. The file is
-    checked, opened once in a process of its own, and recorded: the next pull must see the same. What is broken off goes on
-    where it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    WHAT is a name of `edge-agent models`, owner/name on the Hugging Face Hub, an address, or a .gguf file or a bundle here
+    (`edge-agent bundle` makes one; its settings come along unless there are some). The file is checked, opened once in a
+    process of its own, and recorded: the next pull must see the same. What is broken off goes on where it stopped. HF_TOKEN,
+    HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from dataclasses import asdict
 
@@ -40,7 +41,7 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
             line.show(f"{progress.name}  {megabytes(progress.n_bytes, progress.total_bytes)}")
 
         try:
-            installed = Puller(config.models_folder, hub, upgrade, report).pull(what, file)
+            installed = Puller(config.models_folder, hub, upgrade, report, config_file=config.config_file).pull(what, file)
         except MustBeMade as error:
             if as_json:
                 print_json({"error": str(error), "commands": error.commands})
@@ -54,4 +55,8 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
     echo(plain(f"{installed.path}  {installed.bytes:,} bytes  sha256 {installed.sha256}"))
     if not installed.is_new:
         click.echo("It was here already.", err=True)
+    if installed.settings or installed.settings_written:
+        words = ", ".join([f"model {installed.path.stem}", *(f"{name} {value}" for name, value in installed.settings.items())])
+        there = f"are now in {config.config_file}" if installed.settings_written else f"were left out, since there is {config.config_file}"
+        click.echo(plain(f"Its settings ({words}) {there}."), err=True)
     click.echo(plain(f"Ask it: edge-agent ask ... --model {installed.alias or installed.path.stem}"), err=True)
