@@ -139,7 +139,7 @@ def checkpoint(
 ) -> pathlib.Path:
     """The folder of a checkpoint or an adapter that the Hub has as `source` (owner/name or owner/name@revision).
 
-    Fetched once to `folder`/OWNER--NAME/COMMIT, every file checked. Without a revision or a `pin` (a commit), the first
+    Fetched once to `folder`/OWNER/COMMIT/NAME, every file checked. Without a revision or a `pin` (a commit), the first
     fetch records the commit and later ones use the same; what is complete is not asked for again. Files that a conversion
     does not read are left out. Raises `ModelMissing`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
@@ -149,20 +149,20 @@ def checkpoint(
     key = f"{pins.HUB}{source}"
     known = pins.find(folder, key)
     commit = next((record.revision for record in known.values()), None)
-    here = folder / name.replace("/", "--")
-    if commit and all(_is_whole(here / commit / path, record) for path, record in known.items()):
-        return here / commit
+    owner, _, last = name.partition("/")  # a conversion is called by the folder's name
+    if commit and all(_is_whole(folder / owner / commit / last / path, record) for path, record in known.items()):
+        return folder / owner / commit / last
     repo = hub.repo(name, wanted or pin or commit or MAIN)
     chosen = [file for file in repo.files if _is_read(file.path)]
     if not any(file.path.endswith(".safetensors") for file in chosen):
         raise ModelMissing(f"'{name}' holds no safetensors on the Hub, so it cannot be converted; see {hub.endpoint}/{name}.")
-    records = []
+    here, records = folder / owner / repo.revision / last, []
     for file in chosen:
-        target = here / repo.revision / file.path
+        target = here / file.path
         sha256 = _already(target, file.expected) or hub.fetch(repo, file, target, report=report)
         records.append(Pulled(key, file.path, sha256, target.stat().st_size, repo.revision))
     pins.put(folder, records)
-    return here / repo.revision
+    return here
 
 
 def _is_whole(path: pathlib.Path, record: Pulled) -> bool:

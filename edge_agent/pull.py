@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edge_agent import bundle, catalog, gguf_check, hub, pins, trial
+from edge_agent import bundle, catalog, gguf_check, hub, pins, settings, trial
 from edge_agent.bundle import Bundle
 from edge_agent.catalog import Entry
 from edge_agent.download import Progress, Refused, not_written, settle
@@ -28,6 +28,7 @@ from edge_agent.question import Question
 
 MODEL_SUFFIX = ".gguf"
 SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
+_LFS = b"version https://git-lfs.github.com/spec/"
 INSIDE = "!"  # BUNDLE!model.gguf is what a record calls the model in a bundle
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
 
@@ -291,18 +292,27 @@ def commands(entry: Entry) -> tuple[str, ...]:
 
 
 def checkpoint_folder(
-    source: str, folder: pathlib.Path, report: Report = lambda progress: None, the_hub: Hub | None = None
+    source: str, report: Report = lambda progress: None, folder: pathlib.Path | None = None, the_hub: Hub | None = None
 ) -> pathlib.Path:
     """The folder of a checkpoint or an adapter: `source` itself if there is such a folder, else what the Hub has of it.
 
-    `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` keeps what is fetched.
+    `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` (by default one of the cache)
+    keeps what is fetched. Raises `ModelMissing`, `ModelRefused`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
-    if pathlib.Path(source).expanduser().is_dir():
-        return pathlib.Path(source).expanduser()
+    local = pathlib.Path(source).expanduser()
+    if local.is_dir():
+        if pointers := [path for path in local.glob("*.safetensors") if _is_pointer(path)]:
+            raise ModelRefused(f"'{pointers[0]}' is a Git LFS pointer, not the weights; run `git lfs pull` in {local}.")
+        return local
     entry = catalog.entries().get(source)
     name, pin = (entry.repo, entry.revision) if entry and entry.repo else (source, None)
     with the_hub or Hub() as opened:
-        return hub.checkpoint(name, folder, opened, pin, report)
+        return hub.checkpoint(name, folder or settings.load().cache_folder / "checkpoints", opened, pin, report)
+
+
+def _is_pointer(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
 
 
 def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) -> hub.HubFile:

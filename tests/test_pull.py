@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from convert.__main__ import main as convert_command
 from edge_agent import catalog, pins, pull
+from edge_agent.cli.bundle import bundle as bundle_command
 from edge_agent.download import Downloader, Progress
 from edge_agent.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused, StorageError
 from edge_agent.hub import Hub, is_safe, parse
 from edge_agent.pull import MustBeMade, Puller, checkpoint_folder
-from tests.conftest import DEMO
+from tests.conftest import DEMO, ROOT
 from tests.hub_server import LoopbackHub
 from tests.test_cli import run
 
@@ -282,6 +285,7 @@ def test_only_safetensors_ends_with_the_commands_that_make_the_file(server: Loop
     convert, bundle = done.stdout.splitlines()
     assert convert.startswith("python -m convert issai/foggen-r15-oe ") and "--answer-kind text" in convert
     assert bundle == "edge-agent bundle FogGen-0.6B-R15-OE-Q4_K_M.gguf --out FogGen-0.6B-R15-OE-Q4_K_M.bundle"
+    convert_command.make_context("convert", shlex.split(convert)[3:]), bundle_command.make_context("bundle", shlex.split(bundle)[2:])
     told = json.loads(run("pull", "foggen-r15-oe", "--json", HF_ENDPOINT=server.url).stdout)
     assert told["commands"] == [convert, bundle]
     with pytest.raises(MustBeMade):
@@ -430,14 +434,14 @@ CHECKPOINT = {
 
 def checkpoint(server: LoopbackHub, folder: pathlib.Path, source: str = "a/b", **environment: str) -> pathlib.Path:
     hub = Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(pause=lambda s: None))
-    return checkpoint_folder(source, folder, the_hub=hub)
+    return checkpoint_folder(source, folder=folder, the_hub=hub)
 
 
 def test_checkpoint_is_fetched_once_with_what_a_conversion_reads(server: LoopbackHub, folder: pathlib.Path) -> None:
     commit = server.publish("a/b", CHECKPOINT)
     server.large.drops = [100_000]
     here = checkpoint(server, folder)
-    assert here == folder / "a--b" / commit
+    assert here == folder / "a" / commit / "b"
     wanted = {path: data for path, data in CHECKPOINT.items() if "/" not in path and not path.endswith((".bin", ".md"))}
     assert {path.name: path.read_bytes() for path in here.iterdir()} == wanted
     n = len(server.requests)
@@ -455,20 +459,57 @@ def test_interrupted_checkpoint_goes_on_with_the_next_file(server: LoopbackHub, 
 
 def test_checkpoint_keeps_its_commit_and_names_another(server: LoopbackHub, folder: pathlib.Path) -> None:
     first = server.publish("a/b", CHECKPOINT)
-    assert checkpoint(server, folder).name == first
+    assert checkpoint(server, folder).parent.name == first
     second = server.publish("a/b", CHECKPOINT | {"config.json": b"{}"})
-    (folder / "a--b" / first / "config.json").unlink()
-    assert checkpoint(server, folder).name == first
-    assert checkpoint(server, folder, f"a/b@{second}").name == second
-    assert checkpoint(server, folder).name == first and checkpoint(server, folder, f"a/b@{second}", HF_HUB_OFFLINE="1").name == second
+    (folder / "a" / first / "b" / "config.json").unlink()
+    assert checkpoint(server, folder).parent.name == first
+    assert checkpoint(server, folder, f"a/b@{second}").parent.name == second
+    assert (
+        checkpoint(server, folder).parent.name == first
+        and checkpoint(server, folder, f"a/b@{second}", HF_HUB_OFFLINE="1").parent.name == second
+    )
 
 
 def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert checkpoint(server, folder, str(tmp_path)) == tmp_path
     server.publish("issai/foggen", CHECKPOINT)
-    assert checkpoint(server, folder, "foggen").parent == folder / "issai--foggen"
+    assert checkpoint(server, folder, "foggen").parents[1] == folder / "issai"
     with pytest.raises(ModelMissing, match="no folder"):
         checkpoint(server, folder, "nothing")
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ModelRefused, match="git lfs pull"):
+        checkpoint(server, folder, str(tmp_path))
     server.publish("a/pickle", {"pytorch_model.bin": b"x", "config.json": b"{}"})
     with pytest.raises(ModelMissing, match="no safetensors"):
         checkpoint(server, folder, "a/pickle")
+
+
+def test_converter_takes_what_the_hub_has_and_then_needs_no_network(
+    server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The demo's own base and adapter, published on loopback, become the file that the local folders become."""
+    demo = DEMO.parent
+    for name, part in (("team/toy", demo / "base"), ("team/toy-lora", demo / "adapter")):
+        server.publish(name, {path.name: path.read_bytes() for path in part.iterdir() if path.is_file()})
+    server.large.drops = [1_000_000]
+    command = [sys.executable, "-m", "convert", "team/toy", "--adapter", "team/toy-lora", "--quants", "Q8_0", "--out"]
+    for folder, environment in (("online", {"HF_ENDPOINT": server.url}), ("offline", {"HF_HUB_OFFLINE": "1"})):
+        done = subprocess.run(
+            [*command, str(tmp_path / folder)], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    local = [
+        sys.executable,
+        "-m",
+        "convert",
+        str(demo / "base"),
+        "--adapter",
+        str(demo / "adapter"),
+        "--name",
+        "toy",
+        "--out",
+        str(tmp_path),
+    ]
+    subprocess.run(local, cwd=ROOT, capture_output=True, check=True)
+    files = [tmp_path / "online" / "toy-Q8_0.gguf", tmp_path / "offline" / "toy-Q8_0.gguf", tmp_path / "toy-Q8_0.gguf"]
+    assert len({path.read_bytes() for path in files}) == 1

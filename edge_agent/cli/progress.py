@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_agent.cli.show import plain
+
+if TYPE_CHECKING:
+    from edge_agent.download import Progress
 
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 15.0
 
@@ -42,12 +46,18 @@ class ProgressLine:
         self._clear()
         click.echo(plain(text), err=True)
 
+    def transfer(self, progress: Progress) -> None:
+        """How far a download is."""
+        if progress.trouble:
+            self.note(f"{progress.name}: {progress.trouble}; trying again")
+        self.show(f"{progress.name}  {_megabytes(progress.n_bytes, progress.total_bytes)}")
+
     def _clear(self) -> None:
         if self._width:
             click.echo("\r" + " " * self._width + "\r", nl=False, err=True)
             self._width = 0
 
 
-def megabytes(n_bytes: int, total_bytes: int | None) -> str:
+def _megabytes(n_bytes: int, total_bytes: int | None) -> str:
     """So much of so much."""
     return f"{n_bytes / 1e6:,.1f} MB" if not total_bytes else f"{n_bytes / 1e6:,.1f} of {total_bytes / 1e6:,.1f} MB"

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 from edge_agent import settings
 from edge_agent.cli.group import EXIT_CODES, main, with_settings
-from edge_agent.cli.progress import ProgressLine, megabytes
+from edge_agent.cli.progress import ProgressLine
 from edge_agent.cli.show import echo, plain, print_json
-
-if TYPE_CHECKING:
-    from edge_agent.download import Progress
 
 
 @main.command(epilog=EXIT_CODES)
@@ -34,14 +29,8 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
     from edge_agent.pull import MustBeMade, Puller
 
     with Hub() as hub, ProgressLine() as line:
-
-        def report(progress: Progress) -> None:
-            if progress.trouble:
-                line.note(f"{progress.name}: {progress.trouble}; trying again")
-            line.show(f"{progress.name}  {megabytes(progress.n_bytes, progress.total_bytes)}")
-
         try:
-            installed = Puller(config.models_folder, hub, upgrade, report, config_file=config.config_file).pull(what, file)
+            installed = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file).pull(what, file)
         except MustBeMade as error:
             if as_json:
                 print_json({"error": str(error), "commands": error.commands})

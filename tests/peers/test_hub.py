@@ -29,8 +29,8 @@ def test_both_clients_fetch_the_same_files_at_the_same_commit(tmp_path: pathlib.
         )
         hub = Hub({"HF_ENDPOINT": server.url, "HF_TOKEN": "hf_token"}, Downloader("hf_token"))
         model = Puller(tmp_path / "ours", hub, check_file=lambda path: None).pull("issai/foggen")
-        ours = checkpoint_folder("issai/foggen", tmp_path / "checkpoints", the_hub=hub)
-        assert theirs.name == ours.name == model.revision == commit
+        ours = checkpoint_folder("issai/foggen", folder=tmp_path / "checkpoints", the_hub=hub)
+        assert theirs.name == ours.parent.name == model.revision == commit
         assert {path.name: path.read_bytes() for path in theirs.iterdir()} == FILES
         assert {path.name: path.read_bytes() for path in [*ours.iterdir(), model.path]} == FILES
         with pytest.raises(huggingface_hub.errors.GatedRepoError):
