@@ -83,7 +83,7 @@ class Hub:
             )
             return _repo(name, kind, answer)
         except Refused as refused:
-            raise self._sentence(refused, name, revision) from refused
+            raise self._sentence(refused, name, revision, kind) from refused
 
     def fetch(
         self,
@@ -94,16 +94,15 @@ class Hub:
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> str:
         """Fetch one file of a repository to `target`; gives its sha256. Raises as `Downloader.fetch`, and `ModelError`."""
-        space = "" if repo.kind == "models" else f"{repo.kind}/"
-        url = f"{self.endpoint}/{space}{repo.name}/resolve/{repo.revision}/{quote(file.path)}"
+        url = f"{self.endpoint}/{_space(repo.kind)}{repo.name}/resolve/{repo.revision}/{quote(file.path)}"
         try:
             return self.downloader.fetch(url, target, file.expected, with_token=True, check=check, report=report)
         except Refused as refused:
-            raise self._sentence(refused, repo.name, repo.revision) from refused
+            raise self._sentence(refused, repo.name, repo.revision, repo.kind) from refused
 
-    def _sentence(self, refused: Refused, name: str, revision: str) -> Exception:
+    def _sentence(self, refused: Refused, name: str, revision: str, kind: str) -> Exception:
         """What a person can do about a refusal."""
-        page = f"{self.endpoint}/{name}"
+        page = f"{self.endpoint}/{_space(kind)}{name}"
         if refused.code == "GatedRepo" or "gated" in refused.message.lower():
             if not self.has_token:
                 return ModelError(
@@ -126,6 +125,11 @@ class Hub:
         if refused.status == 403:
             return ModelError(f"The Hub refuses '{name}' (HTTP 403); see {page}, and check what your HF_TOKEN may read.")
         return DownloadFailed(f"The Hub answered HTTP {refused.status} for '{name}'; try again later.")
+
+
+def _space(kind: str) -> str:
+    """What stands before a repository's name in an address."""
+    return "" if kind == "models" else f"{kind}/"
 
 
 def parse(text: str) -> tuple[str, str | None] | None:

@@ -156,7 +156,7 @@ class LoopbackHub(_Server):
         elif api:
             self._list(request, name, repository, rest)
         else:
-            self._resolve(request, name, repository, rest, bool(token))
+            self._resolve(request, f"{space}/{name}", repository, rest, bool(token))
 
     def _list(self, request: BaseHTTPRequestHandler, name: str, repository: Repository, rest: list[str]) -> None:
         wanted = rest[1] if rest[:1] in (["revision"], ["tree"]) else "main"
@@ -181,7 +181,7 @@ class LoopbackHub(_Server):
         commit = repository.main if rest[1] == "main" else rest[1]
         path = "/".join(rest[2:])
         if repository.gated and not token:
-            message = f"Access to model {name} is restricted. You must be authenticated to access it."
+            message = f"Access to {name} is restricted. You must be authenticated to access it."
             _reply(request, 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
         elif path not in repository.commits.get(commit, {}):
             _reply(request, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
@@ -191,7 +191,7 @@ class LoopbackHub(_Server):
             headers = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "ETag": '"pointer"'}
             _reply(request, 302, headers | {"Location": f"{self.large.url}/{sha256}?signature=secret&expires=1"})
         else:
-            _reply(request, 307, {"X-Repo-Commit": commit, "Location": f"/api/resolve-cache/models/{name}/{commit}/{path}"})
+            _reply(request, 307, {"X-Repo-Commit": commit, "Location": f"/api/resolve-cache/{name}/{commit}/{path}"})
 
     def _small(self, request: BaseHTTPRequestHandler, repository: Repository, rest: list[str]) -> None:
         data = repository.commits[rest[0]]["/".join(rest[1:])]

@@ -23,7 +23,7 @@ from edge_agent.download import Downloader, Progress
 from edge_agent.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused, StorageError
 from edge_agent.hub import Hub, is_safe, parse
 from edge_agent.pull import MustBeMade, Puller, checkpoint_folder
-from tests.conftest import DEMO, ROOT
+from tests.conftest import DEMO
 from tests.hub_server import LoopbackHub
 from tests.test_cli import run
 
@@ -482,34 +482,3 @@ def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, fol
     server.publish("a/pickle", {"pytorch_model.bin": b"x", "config.json": b"{}"})
     with pytest.raises(ModelMissing, match="no safetensors"):
         checkpoint(server, folder, "a/pickle")
-
-
-def test_converter_takes_what_the_hub_has_and_then_needs_no_network(
-    server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    """The demo's own base and adapter, published on loopback, become the file that the local folders become."""
-    demo = DEMO.parent
-    for name, part in (("team/toy", demo / "base"), ("team/toy-lora", demo / "adapter")):
-        server.publish(name, {path.name: path.read_bytes() for path in part.iterdir() if path.is_file()})
-    server.large.drops = [1_000_000]
-    command = [sys.executable, "-m", "convert", "team/toy", "--adapter", "team/toy-lora", "--quants", "Q8_0", "--out"]
-    for folder, environment in (("online", {"HF_ENDPOINT": server.url}), ("offline", {"HF_HUB_OFFLINE": "1"})):
-        done = subprocess.run(
-            [*command, str(tmp_path / folder)], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    local = [
-        sys.executable,
-        "-m",
-        "convert",
-        str(demo / "base"),
-        "--adapter",
-        str(demo / "adapter"),
-        "--name",
-        "toy",
-        "--out",
-        str(tmp_path),
-    ]
-    subprocess.run(local, cwd=ROOT, capture_output=True, check=True)
-    files = [tmp_path / "online" / "toy-Q8_0.gguf", tmp_path / "offline" / "toy-Q8_0.gguf", tmp_path / "toy-Q8_0.gguf"]
-    assert len({path.read_bytes() for path in files}) == 1

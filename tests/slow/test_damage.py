@@ -1,5 +1,5 @@
 """A model file damaged everywhere: 64 truncations and 1,000 flipped bytes, each one clear answer, within seconds, with this
-process alive. Slow, since what the bounds check lets through is opened in a process of its own: `make test-hostile`.
+process alive. Slow, since what the bounds check lets through is opened in a process of its own: `make test-slow`.
 """
 
 import pathlib
