@@ -9,15 +9,18 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers lint demo-model wheel lock clean
+.PHONY: help demo test test-peers test-slow lint demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
+	@echo 'make test-slow   model files damaged at a thousand places, whole runs (some minutes)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
+	@echo 'make wheelhouse  all wheels for machines like this one, into dist/wheelhouse: a fleet compiles once'
+	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with what is published (needs network)'
 	@echo 'make lock        choose the newest versions and write requirements/*.txt'
 	@echo 'make clean       remove the environment and what was built'
 
@@ -25,10 +28,13 @@ demo: .venv/runtime
 	@sh examples/demo.sh
 
 test: .venv/dev
-	.venv/bin/python -m pytest tests --ignore tests/peers
+	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow
 
 test-peers: .venv/dev .venv/peers
 	.venv/bin/python -m pytest tests/peers
+
+test-slow: .venv/dev
+	.venv/bin/python -m pytest tests/slow
 
 lint: .venv/dev
 	.venv/bin/ruff check .
@@ -40,6 +46,12 @@ demo-model: .venv/peers
 
 wheel: .venv/runtime
 	.venv/bin/python -m hatchling build -t wheel -d dist
+
+wheelhouse: .venv/runtime
+	@sh requirements/wheelhouse.sh $(CURDIR)/.venv/bin/python dist/wheelhouse
+
+acceptance: .venv/runtime
+	.venv/bin/python -m benchmarks.acceptance --out build/acceptance
 
 lock:
 	$(PYTHON) -m venv .venv-lock

@@ -96,7 +96,7 @@ class Agent:
             from edge_agent.cloud import CloudModel
 
             cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
-        path = catalog.resolve(settings.model)
+        path = catalog.resolve(settings.model, settings.models_folder)
         store = Store(settings.database)
         try:
             return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))

@@ -87,7 +87,7 @@ def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
 
 
 def _model(settings: Settings) -> str:
-    path = catalog.resolve(settings.model)
+    path = catalog.resolve(settings.model, settings.models_folder)
     facts = catalog.identify(path)
     return f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
 

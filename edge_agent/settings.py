@@ -52,6 +52,11 @@ class Settings:
         """The one SQLite file."""
         return self.data_folder / "edge-agent.db"
 
+    @property
+    def models_folder(self) -> pathlib.Path:
+        """Where pulled models lie."""
+        return self.data_folder / "models"
+
 
 def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from `flags` (None values do not count), the environment and `config.toml`.

@@ -80,7 +80,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         (["ask", "word " * 3000, "--option", "a", "--option", "b"], 65, "shorten"),
         ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
-        ([*ASK, "--model", "foggen"], 66, "python -m convert"),
+        ([*ASK, "--model", "foggen"], 66, "edge-agent pull foggen"),
         ([*ASK, "--model", "README.md"], 66, "no GGUF"),
         ([*ASK, "--model", "~nobody-of-this-name/x.gguf"], 66, "cannot be used"),
         ([*ASK, "--model", "x" * 300 + ".gguf"], 66, "x" * 100),

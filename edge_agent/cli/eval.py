@@ -45,7 +45,7 @@ def eval_command(
     from edge_agent.measure.rows import RowsFile
 
     questions = _labelled_questions(file, limit)
-    path = catalog.resolve(config.model)
+    path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     with contextlib.ExitStack() as stack:
         rows_file = stack.enter_context(RowsFile(rows)) if rows else None

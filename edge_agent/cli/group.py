@@ -21,8 +21,8 @@ from edge_agent.errors import BadSetting, EdgeAgentError
 EXIT_CODES = """\b
 Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
 65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
-to drain), 74 storage or output, 78 bad configuration, 130 interrupted,
-141 the reader of the output left."""
+to drain) or nothing fetched, 74 storage or output, 78 bad configuration,
+130 interrupted, 141 the reader of the output left."""
 
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
