@@ -19,7 +19,8 @@ from edge_agent.errors import ConvertError
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """How checkpoints of one kind become a GGUF. `hyper_parameters` writes them, `shapes` are the tensors that
-    must be there, and `pre` names the pre-tokenizer.
+    must be there, `pre` names the pre-tokenizer, and `tied` says what a configuration means that does not say whether
+    the output head is the embedding.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Architecture:
     pre: str
     hyper_parameters: Callable[[gguf.GGUFWriter, dict[str, Any]], None]
     shapes: Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
+    tied: bool
 
 
 def of(config: dict[str, Any]) -> Architecture:
@@ -45,6 +47,11 @@ def check_complete(architecture: Architecture, config: dict[str, Any], found: di
             raise ConvertError(f"The checkpoint lacks the tensor '{name}'; download it again.")
         if found[name] != shape:
             raise ConvertError(f"The tensor '{name}' is {list(found[name])}, and config.json makes it {list(shape)}; download it again.")
+
+
+def is_tied(architecture: Architecture, config: dict[str, Any]) -> bool:
+    """Whether the output head is the embedding."""
+    return bool(config.get("tie_word_embeddings", architecture.tied))
 
 
 def tensor_name(architecture: Architecture, config: dict[str, Any], name: str) -> str:
@@ -116,4 +123,4 @@ def _qwen3_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-_BY_NAME = {"Qwen3ForCausalLM": Architecture("qwen3", gguf.MODEL_ARCH.QWEN3, "qwen2", _qwen3, _qwen3_shapes)}
+_BY_NAME = {"Qwen3ForCausalLM": Architecture("qwen3", gguf.MODEL_ARCH.QWEN3, "qwen2", _qwen3, _qwen3_shapes, tied=False)}

@@ -22,6 +22,7 @@ from edge_agent.errors import ConvertError
 Array = npt.NDArray[np.float32]
 
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
+_STORED: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _MAX_JSON_BYTES = 100_000_000
 
@@ -36,16 +37,28 @@ class Tensor:
     path: pathlib.Path
     offset: int
 
-    def load(self) -> Array:
-        """The tensor as float32, exactly (bf16 and f16 both fit)."""
-        n = math.prod(self.shape)
-        kinds: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-        raw = np.fromfile(self.path, dtype=kinds[self.dtype], count=n, offset=self.offset)
+    def load(self, start: int = 0, stop: int | None = None) -> Array:
+        """The tensor as float32, exactly (bf16 and f16 both fit); or only its rows from `start` up to `stop`."""
+        stop = self.shape[0] if stop is None else min(stop, self.shape[0])
+        row = math.prod(self.shape[1:])
+        n = (stop - start) * row
+        try:
+            raw = np.fromfile(self.path, dtype=_STORED[self.dtype], count=n, offset=self.offset + start * row * _DTYPES[self.dtype])
+        except OSError as error:
+            raise ConvertError(f"The file '{self.path}' cannot be read ({error.strerror or error}); check the disk.") from error
         if raw.size != n:
             raise ConvertError(f"The file '{self.path}' ends inside the tensor '{self.name}'; download it again.")
         if self.dtype == "BF16":
             raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return raw.astype(np.float32, copy=False).reshape(self.shape)
+        return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
+
+
+def local_folder(source: str) -> pathlib.Path:
+    """The folder that a source or an adapter on the command line stands for; raises `ConvertError`."""
+    folder = pathlib.Path(source)
+    if not folder.is_dir():
+        raise ConvertError(f"There is no folder '{source}'; download the model first, and give its folder.")
+    return folder
 
 
 def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:
