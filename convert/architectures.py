@@ -37,6 +37,9 @@ def of(config: dict[str, Any]) -> Architecture:
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in _BY_NAME:
         raise ConvertError(f"The checkpoint is a {name}; known here: {', '.join(_BY_NAME)}.")
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise ConvertError(f"The checkpoint is quantized already ({method!s:.40}); give the one that was not.")
     return _BY_NAME[name]
 
 

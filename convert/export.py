@@ -236,7 +236,8 @@ def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]
 
 def _made(rows: lora.Rows, place: tuple[int, int], kinds: set[Kind]) -> dict[Kind, Bytes | None]:
     """One slab at every type that is wanted."""
-    slab: Array = rows(*place)
+    with np.errstate(all="ignore"):  # what overflows is no number, and refused below
+        slab: Array = rows(*place)
     if not np.isfinite(slab).all():
         return dict.fromkeys(kinds)
     slab = slab.reshape(1, -1) if slab.ndim == 1 else slab

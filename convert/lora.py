@@ -193,17 +193,23 @@ def _is_harmless(pattern: str) -> bool:
 
 
 def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor) -> float:
-    """What B @ A is multiplied by; a pattern counts where peft finds that it fits the end of the module's name."""
+    """What B @ A is multiplied by; a pattern counts where peft finds that it fits the end of the module's name.
 
-    def valued(key: str, patterns: str) -> Any:
+    peft takes the first that fits, and loses their order when it saves them: where several fit, A itself tells the rank.
+    """
+
+    def possible(key: str, patterns: str) -> list[Any]:
         known: dict[str, Any] = config.get(patterns) or {}
-        return next((value for pattern, value in known.items() if re.match(rf"(.*\.)?({pattern})$", module)), config.get(key))
+        return [value for pattern, value in known.items() if re.match(rf"(.*\.)?({pattern})$", module)] or [config.get(key)]
 
-    rank, alpha = valued("r", "rank_pattern"), valued("lora_alpha", "alpha_pattern")
-    if type(rank) is not int or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ConvertError(f"The adapter '{folder}' has r = {rank!s:.40} and lora_alpha = {alpha!s:.40}; both must be numbers.")
-    if a.shape[:1] != (rank,):
-        raise ConvertError(f"The adapter '{folder}' says r = {rank}, and its A of '{module}' is {list(a.shape)}; download it again.")
+    ranks, alphas = possible("r", "rank_pattern"), possible("lora_alpha", "alpha_pattern")
+    alpha, rank = alphas[0], a.shape[0]
+    if not all(type(r) is int and r > 0 for r in ranks) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
+        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!s:.40} and lora_alpha = {alpha!s:.40}; both must be numbers.")
+    if rank not in ranks:
+        raise ConvertError(f"The adapter '{folder}' says r = {ranks[0]}, and its A of '{module}' is {list(a.shape)}; download it again.")
+    if any(other != alpha for other in alphas):
+        raise ConvertError(f"The adapter '{folder}' has several alpha_patterns for '{module}'; merge it with peft first.")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
