@@ -23,7 +23,8 @@ Array = npt.NDArray[np.float32]
 
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
 _STORED: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_MAX_HEADER_BYTES = 16_000_000  # a hundred thousand tensors; safetensors' own limit would take a Pi's memory
+_MAX_NAME_CHARS = 512
 _MAX_JSON_BYTES = 100_000_000
 
 
@@ -113,9 +114,11 @@ def _read_header(path: pathlib.Path) -> Iterator[Tensor]:
 
 
 def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry: dict[str, Any]) -> Tensor:
+    if len(name) > _MAX_NAME_CHARS or not name.isprintable():
+        raise ValueError(name)
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in _DTYPES:
-        raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype}; only F32, F16 and BF16 can be converted.")
+        raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype!r:.20}; only F32, F16 and BF16 can be converted.")
     whole = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
     if not whole or 0 in shape or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
         raise ValueError(name)

@@ -71,8 +71,25 @@ def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> M
     merged = lora.merged(base, opened, (_EMBEDDING, _HEAD) if tied else ())
     if tied and _same(merged[_EMBEDDING], merged[_HEAD]):
         del merged[_HEAD]
-    named = {architectures.tensor_name(architecture, config, name): tensor for name, tensor in merged.items()}
-    return Model(source, config, architecture, {name: named[name] for name in sorted(named, key=_place)})
+    names = architectures.tensor_names(architecture, config, merged)
+    ordered = sorted(merged, key=lambda name: _place(names[name]))
+    return Model(source, config, architecture, {names[name]: merged[name] for name in ordered})
+
+
+def metadata(model: Model, name: str, answer_kind: str) -> dict[str, Any]:
+    """All that a GGUF of `model` says beside its tensors and its file type; raises `ConvertError`."""
+    architecture = model.architecture
+    writer = gguf.GGUFWriter(None, architecture.name)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name.encode("utf-8", "replace").decode())
+    writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
+    architecture.hyper_parameters(writer, model.config)
+    vocab.write(writer, model.folder, model.tensors["token_embd.weight"].shape[0], architecture, model.config)
+    for key, value in gguf_keys(default_profile(architecture.name, answer_kind)).items():
+        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add(key, value)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    return dict(writer.kv_data[0])
 
 
 def export(
@@ -94,7 +111,7 @@ def export(
     if pathlib.PurePath(name).name != name:
         raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
     model = open_model(source, adapters)
-    fields = _fields(model, name, answer_kind)
+    fields = metadata(model, name, answer_kind)
     choices = choose_types(lambda path: _write_sparse(path, model), quantizations, has_importance=False)
     heads = {q: _header(model, fields, q, choice) for q, choice in choices.items()}
     progress(f"converting {len(model.tensors)} tensors with {len(adapters)} adapters to {', '.join(quantizations)}")
@@ -149,22 +166,6 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Cuts a tensor between rows: from one row up to another."""
     step = max(1, _SLAB_WEIGHTS // math.prod(shape[1:]))
     return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
-
-
-def _fields(model: Model, name: str, answer_kind: str) -> dict[str, Any]:
-    """All metadata but the file type."""
-    architecture = model.architecture
-    writer = gguf.GGUFWriter(None, architecture.name)
-    writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(name)
-    writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
-    architecture.hyper_parameters(writer, model.config)
-    vocab.write(writer, model.folder, model.tensors["token_embd.weight"].shape[0], architecture.pre)
-    for key, value in gguf_keys(default_profile(architecture.name, answer_kind)).items():
-        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-        add(key, value)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    return dict(writer.kv_data[0])
 
 
 def _header(model: Model, fields: Mapping[str, Any], quantization: str, choice: Choice) -> bytes:
@@ -223,9 +224,9 @@ def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]
     try:
         for name, tensor in model.tensors.items():
             kinds = {types[name] for _, types in outputs.values()}
-            rows = tensor.opened()
+            rows, shift = tensor.opened(), architectures.shift(model.architecture, name)
             for place in _slabs(tensor.shape):
-                under_way.append((name, place, pool.submit(_made, rows, place, kinds)))
+                under_way.append((name, place, pool.submit(_made, rows, place, shift, kinds)))
                 if len(under_way) > n_threads + 1:
                     append_first()
         while under_way:
@@ -234,10 +235,12 @@ def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]
         pool.shutdown(cancel_futures=True)
 
 
-def _made(rows: lora.Rows, place: tuple[int, int], kinds: set[Kind]) -> dict[Kind, Bytes | None]:
+def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind]) -> dict[Kind, Bytes | None]:
     """One slab at every type that is wanted."""
     with np.errstate(all="ignore"):  # what overflows is no number, and refused below
         slab: Array = rows(*place)
+    if shift:
+        slab = slab + np.float32(shift)
     if not np.isfinite(slab).all():
         return dict.fromkeys(kinds)
     slab = slab.reshape(1, -1) if slab.ndim == 1 else slab

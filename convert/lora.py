@@ -166,13 +166,13 @@ def _place(folder: pathlib.Path, module: str, base: Mapping[str, Tensor]) -> str
 
 def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
-        raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!s:.40}; only LORA can be merged.")
+        raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!r:.40}; only LORA can be merged.")
     if used := [key for key in _UNSUPPORTED if config.get(key)]:
         raise ConvertError(f"The adapter '{folder}' uses {used[0]}, which cannot be merged here; merge it with peft first.")
     if config.get("bias", "none") != "none":
         raise ConvertError(f"The adapter '{folder}' trains biases; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
-        raise ConvertError(f"The adapter '{folder}' was started by '{start:.40}', which changes the base; merge it with peft first.")
+        raise ConvertError(f"The adapter '{folder}' was started by {start!r:.40}, which changes the base; merge it with peft first.")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS or not all(map(_is_harmless, patterns)):
@@ -205,9 +205,11 @@ def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor)
     ranks, alphas = possible("r", "rank_pattern"), possible("lora_alpha", "alpha_pattern")
     alpha, rank = alphas[0], a.shape[0]
     if not all(type(r) is int and r > 0 for r in ranks) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
-        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!s:.40} and lora_alpha = {alpha!s:.40}; both must be numbers.")
+        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!r:.40} and lora_alpha = {alpha!r:.40}; both must be numbers.")
     if rank not in ranks:
-        raise ConvertError(f"The adapter '{folder}' says r = {ranks[0]}, and its A of '{module}' is {list(a.shape)}; download it again.")
+        raise ConvertError(
+            f"The adapter '{folder}' says r = {ranks[0]!r:.40}, and its A of '{module}' is {list(a.shape)}; download it again."
+        )
     if any(other != alpha for other in alphas):
         raise ConvertError(f"The adapter '{folder}' has several alpha_patterns for '{module}'; merge it with peft first.")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -84,12 +84,15 @@ def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[
     `header` writes a GGUF's hyper-parameters and float32 tensor infos to a path, and gives the size in bytes that the file
     claims to have. Raises `ConvertError`, also for a quantization that needs an importance matrix and has none.
     """
-    with tempfile.TemporaryDirectory(prefix="convert-") as folder:
-        path = pathlib.Path(folder) / "header.gguf"
-        claimed = header(path)
-        with path.open("rb+") as file:
-            file.truncate(claimed)  # a hole: it takes no room on the disk
-        log = _dry_runs(path, [FILE_TYPES[name] for name in quantizations], has_importance)
+    try:
+        with tempfile.TemporaryDirectory(prefix="convert-") as folder:
+            path = pathlib.Path(folder) / "header.gguf"
+            claimed = header(path)
+            with path.open("rb+") as file:
+                file.truncate(claimed)  # a hole: it takes no room on the disk
+            log = _dry_runs(path, [FILE_TYPES[name] for name in quantizations], has_importance)
+    except OSError as error:
+        raise ConvertError(f"The folder for temporary files cannot be used ({error.strerror or error}); set TMPDIR to another.") from error
     return {name: _choice(name, lines) for name, lines in zip(quantizations, log, strict=True)}
 
 
