@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read as numpy loads; the m
 import click
 from tqdm import tqdm
 
+from convert.adapter import export_adapter
 from convert.checkpoint import local_folder
 from convert.export import Written, export
 from edge_agent.errors import EdgeAgentError
@@ -30,6 +31,10 @@ from edge_agent.errors import EdgeAgentError
 @click.option(
     "--answer-kind", type=click.Choice(["letter", "text"]), default="letter", show_default=True, help="A letter, or words of its own."
 )
+@click.option(
+    "--imatrix", type=click.Path(path_type=pathlib.Path), help="An importance matrix, made by python -m convert.imatrix; for few bits."
+)
+@click.option("--adapter-gguf", is_flag=True, help="Write the adapters alone, as one GGUF adapter for a GGUF of SOURCE; nothing is merged.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def main(
     source: str,
@@ -38,6 +43,8 @@ def main(
     out: pathlib.Path,
     name: str | None,
     answer_kind: str,
+    imatrix: pathlib.Path | None,
+    adapter_gguf: bool,
     as_json: bool,
 ) -> None:
     """Make GGUF files of the transformers checkpoint in the folder SOURCE, with LoRA adapters merged in."""
@@ -45,8 +52,11 @@ def main(
     try:
         quantizations = [part.strip() for part in quants.split(",") if part.strip()]
         folder, folders = local_folder(source), [local_folder(adapter) for adapter in adapters]
-        with _bar() as on_weights:
-            written = export(folder, folders, quantizations, out, name, _say, answer_kind, on_weights)
+        if adapter_gguf:
+            written = [export_adapter(folder, folders, out, name)]
+        else:
+            with _bar() as on_weights:
+                written = export(folder, folders, quantizations, out, name, _say, answer_kind, on_weights, imatrix)
     except EdgeAgentError as error:
         click.echo(f"convert: {error}", err=True)
         sys.exit(error.exit_code)

@@ -22,11 +22,11 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-from convert import architectures, lora, vocab
+from convert import architectures, imatrix, lora, vocab
 from convert.architectures import Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from convert.output import ALIGNMENT, Output, header
-from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, quantized
+from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.errors import ConvertError
 from edge_agent.profile import default_profile, gguf_keys
 
@@ -101,18 +101,24 @@ def export(
     progress: Callable[[str], None] = lambda step: None,
     answer_kind: str = "letter",
     on_weights: Callable[[int, int], None] = lambda done, total: None,
+    matrix: pathlib.Path | None = None,
 ) -> list[Written]:
     """Convert the checkpoint in `source`, with `adapters` merged in order, to `out`/NAME-QUANTIZATION.gguf each.
 
-    `progress` is told each step in words, `on_weights` how many weights were done, of how many. Raises `ConvertError`.
+    `progress` is told each step in words, `on_weights` how many weights were done, of how many; `matrix` is the file of an
+    importance matrix. Raises `ConvertError`.
     """
     quantizations = _checked(quantizations)
     name = name or source.resolve().name
     if pathlib.PurePath(name).name != name:
         raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
     model = open_model(source, adapters)
-    fields = metadata(model, name, answer_kind)
-    choices = choose_types(lambda path: _write_sparse(path, model), quantizations, has_importance=False)
+    fields, importance = metadata(model, name, answer_kind), _importance(matrix, model)
+    if matrix:
+        fields |= _provenance(matrix, importance)
+    choices = choose_types(lambda path: _write_sparse(path, model), quantizations, has_importance=bool(importance))
+    for choice in choices.values():
+        _check_importance(choice, importance)
     heads = {q: _header(model, fields, q, choice) for q, choice in choices.items()}
     progress(f"converting {len(model.tensors)} tensors with {len(adapters)} adapters to {', '.join(quantizations)}")
     try:
@@ -120,7 +126,7 @@ def export(
         _check_room(out, sum(len(heads[q]) + _data_bytes(model, choices[q]) for q in quantizations))
         with contextlib.ExitStack() as stack:
             outputs = {q: stack.enter_context(Output(out / f"{name}-{q}.gguf", heads[q])) for q in quantizations}
-            _stream(model, {q: (outputs[q], choices[q].types) for q in quantizations}, on_weights)
+            _stream(model, {q: (outputs[q], choices[q].types) for q in quantizations}, importance, on_weights)
             hashes = {q: output.finish() for q, output in outputs.items()}
     except OSError as error:
         raise ConvertError(f"Writing to '{out}' failed ({error.strerror or error}); check the folder and its space.") from error
@@ -191,6 +197,28 @@ def _data_bytes(model: Model, choice: Choice) -> int:
     return sum(n_bytes(tensor.shape, choice.types[name]) + ALIGNMENT for name, tensor in model.tensors.items())
 
 
+def _importance(matrix: pathlib.Path | None, model: Model) -> dict[str, Array]:
+    if matrix is None:
+        return {}
+    importance = imatrix.load(matrix)
+    imatrix.check_fit(importance, {name: tensor.shape for name, tensor in model.tensors.items()})
+    return importance
+
+
+def _provenance(matrix: pathlib.Path, importance: Mapping[str, Array]) -> dict[str, Any]:
+    """That a matrix was used, in the keys of llama.cpp's own quantizer."""
+    writer = gguf.GGUFWriter(None, "")
+    writer.add_string("quantize.imatrix.file", matrix.name.encode("utf-8", "replace").decode())
+    writer.add_uint32("quantize.imatrix.entries_count", len(importance))
+    return {key: value for key, value in writer.kv_data[0].items() if key.startswith("quantize.")}
+
+
+def _check_importance(choice: Choice, importance: Mapping[str, Array]) -> None:
+    for name, kind in choice.types.items():
+        if needs_importance(kind) and name not in importance:
+            raise ConvertError(f"The importance matrix has nothing for '{name}', which {kind.name} needs; collect it from this model.")
+
+
 def _check_room(out: pathlib.Path, needed: int) -> None:
     if (free := shutil.disk_usage(out).free) < needed:
         raise ConvertError(
@@ -198,7 +226,12 @@ def _check_room(out: pathlib.Path, needed: int) -> None:
         )
 
 
-def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]]], on_weights: Callable[[int, int], None]) -> None:
+def _stream(
+    model: Model,
+    outputs: Mapping[str, tuple[Output, Mapping[str, Kind]]],
+    importance: Mapping[str, Array],
+    on_weights: Callable[[int, int], None],
+) -> None:
     """Read, merge, quantize and append every tensor, in order; some slabs are on their way at once."""
     done, total = 0, model.n_weights
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -226,7 +259,7 @@ def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]
             kinds = {types[name] for _, types in outputs.values()}
             rows, shift = tensor.opened(), architectures.shift(model.architecture, name)
             for place in _slabs(tensor.shape):
-                under_way.append((name, place, pool.submit(_made, rows, place, shift, kinds)))
+                under_way.append((name, place, pool.submit(_made, rows, place, shift, kinds, importance.get(name))))
                 if len(under_way) > n_threads + 1:
                     append_first()
         while under_way:
@@ -235,7 +268,7 @@ def _stream(model: Model, outputs: Mapping[str, tuple[Output, Mapping[str, Kind]
         pool.shutdown(cancel_futures=True)
 
 
-def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind]) -> dict[Kind, Bytes | None]:
+def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind], importance: Array | None) -> dict[Kind, Bytes | None]:
     """One slab at every type that is wanted."""
     with np.errstate(all="ignore"):  # what overflows is no number, and refused below
         slab: Array = rows(*place)
@@ -244,4 +277,4 @@ def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind
     if not np.isfinite(slab).all():
         return dict.fromkeys(kinds)
     slab = slab.reshape(1, -1) if slab.ndim == 1 else slab
-    return {kind: quantized(slab, kind) for kind in kinds}
+    return {kind: quantized(slab, kind, importance) for kind in kinds}

@@ -14,7 +14,7 @@ import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,10 +93,13 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A tensor of the base as the adapters make it: the weight it starts from, and the pairs that are added in order."""
+    """A tensor of the base as the adapters make it: the weight it starts from, which an adapter may have replaced, and the
+    pairs that are added in order.
+    """
 
     start: Tensor
-    pairs: tuple[Pair, ...] = field(default=())
+    pairs: tuple[Pair, ...] = ()
+    is_replaced: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,9 +120,9 @@ def merged(base: Mapping[str, Tensor], adapters: Sequence[Adapter], tied: Sequen
     for adapter in adapters:
         for name, replacement in adapter.replacements.items():
             for shared in tied if replacement.is_base and name in tied else (name,):
-                found[shared] = Merged(replacement.tensor)
+                found[shared] = Merged(replacement.tensor, is_replaced=True)
         for name, pair in adapter.pairs.items():
-            found[name] = Merged(found[name].start, (*found[name].pairs, pair))
+            found[name] = replace(found[name], pairs=(*found[name].pairs, pair))
     return found
 
 

@@ -49,6 +49,10 @@ _is_valid: Any = _ggml.libggml.ggml_validate_row_data
 _is_valid.restype, _is_valid.argtypes = ctypes.c_bool, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
 
 
+_needs_importance: Any = _ggml.libggml.ggml_quantize_requires_imatrix
+_needs_importance.restype, _needs_importance.argtypes = ctypes.c_bool, [ctypes.c_int]
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """llama.cpp's choice for one quantization: the type of each tensor, and in words what did not fit the wanted one."""
@@ -61,6 +65,11 @@ def n_bytes(shape: Sequence[int], kind: Kind) -> int:
     """How many bytes a tensor of this shape takes."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // int(block) * int(size)
+
+
+def needs_importance(kind: Kind) -> bool:
+    """Whether nothing can be quantized to this type without an importance matrix."""
+    return bool(_needs_importance(int(kind)))
 
 
 def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes | None:
