@@ -30,7 +30,7 @@ demo: .venv/runtime
 test: .venv/dev
 	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow
 
-test-peers: .venv/dev .venv/peers
+test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers
 
 test-slow: .venv/dev
@@ -83,3 +83,14 @@ clean:
 	@$(PIP) install -r requirements/torch.txt
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/peers.txt
 	@touch $@
+
+# llama.cpp's converter, which is no package: out of the pinned source of llama-cpp-python.
+.venv/llama.cpp: requirements/runtime.txt
+	@rm -rf $@ .venv/sdist
+	@mkdir -p .venv/sdist $@
+	@sed -n '/^llama-cpp-python==/,/# via/p' requirements/runtime.txt > .venv/sdist/requirement.txt
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) download --require-hashes --no-deps --no-binary :all: --no-build-isolation \
+		-r .venv/sdist/requirement.txt -d .venv/sdist
+	@cd .venv/sdist && name=$$(ls *.tar.gz) && tar -xzf $$name -C ../llama.cpp --strip-components 3 $$(for part in \
+		conversion gguf-py convert_hf_to_gguf.py convert_lora_to_gguf.py; do echo $${name%.tar.gz}/vendor/llama.cpp/$$part; done)
+	@rm -rf .venv/sdist

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -75,9 +75,11 @@ class Agent:
         tau: float | None = None,
         cloud: CloudModel | None = None,
         open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
+        adapter_path: pathlib.Path | None = None,
     ) -> None:
         self.store, self.outbox, self.cloud = store, Outbox(store), cloud
-        self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
+        self._model_path, self._adapter_path = model_path, adapter_path
+        self._open_model = open_model or _opener(settings_room.load(), adapter_path)
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self.model = self._identify()
@@ -97,9 +99,10 @@ class Agent:
 
             cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
         path = catalog.resolve(settings.model, settings.models_folder)
+        adapter = catalog.resolve(settings.adapter) if settings.adapter else None
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings, adapter), adapter)
         except BaseException:
             store.close()
             raise
@@ -185,7 +188,7 @@ class Agent:
                 facts.cloud_id, facts.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
                 return facts  # the device's own opinion is not wanted
-            if found := self.store.reading(question.fingerprint, self.model.sha256, self.profile.sha256):
+            if found := self.store.reading(question.fingerprint, *self._key):
                 facts.reading_id, facts.reading = found
         return facts
 
@@ -284,8 +287,7 @@ class Agent:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
         if facts.reading and facts.model_ran:
-            key = (question.fingerprint, self.model.sha256, self.profile.sha256)
-            facts.reading_id = self.store.put_reading(*key, facts.reading)
+            facts.reading_id = self.store.put_reading(question.fingerprint, *self._key, facts.reading)
         if self.cloud and facts.cloud and facts.cloud_called:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
@@ -306,18 +308,28 @@ class Agent:
         assert self.cloud is not None
         return self.store.put_cloud_answer(fingerprint, self.cloud.endpoint, PROMPT_VERSION, answer)
 
+    @property
+    def _key(self) -> tuple[str, str, str]:
+        """What a reading depends on beside the question."""
+        return self.model.sha256, self.model.adapter_sha256, self.profile.sha256
+
     def _identify(self) -> ModelFacts:
-        """The model's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
+        """The facts of the model, and of the adapter on it."""
+        facts = self._identified(self._model_path)
+        return replace(facts, adapter_sha256=self._identified(self._adapter_path).sha256) if self._adapter_path else facts
+
+    def _identified(self, path: pathlib.Path) -> ModelFacts:
+        """A file's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
         try:
             with contextlib.suppress(StorageError):
-                if facts := self.store.model_facts(self._model_path):
+                if facts := self.store.model_facts(path):
                     return facts
-            facts = catalog.identify(self._model_path)
+            facts = catalog.identify(path)
             with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
                 with self.store.transaction():
-                    self.store.put_model_facts(self._model_path, facts)
+                    self.store.put_model_facts(path, facts)
         except OSError as error:
-            raise ModelMissing(f"The model file '{self._model_path}' cannot be read ({error.strerror}); check the path.") from error
+            raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}); check the path.") from error
         return facts
 
     def _engine(self) -> LocalModel:
@@ -334,7 +346,7 @@ class Agent:
 _WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
 
 
-def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+def _opener(settings: settings_room.Settings, adapter: pathlib.Path | None) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
     """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
 
     def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
@@ -345,7 +357,8 @@ def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFa
             raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
         tuned = tuning.load(settings.data_folder, facts.sha256, build())
         options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
-        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
+        sha256 = facts.sha256 + facts.adapter_sha256
+        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=adapter)
 
     return open_model
 

@@ -104,13 +104,16 @@ class OpenReading(LevelReading):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`."""
+    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`, `adapter_sha256` is that
+    of the GGUF adapter on it, "" without one.
+    """
 
     name: str
     sha256: str
     quantization: str
     architecture: str
     profile: str
+    adapter_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""
         data = asdict(self)
-        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization")}
+        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization", "adapter_sha256")}
         if self.cloud:
             tokens = {"prompt": self.cloud.n_prompt_tokens, "completion": self.cloud.n_completion_tokens}
             data["cloud"] = {"model": self.cloud.model, "latency_ms": self.cloud.latency_ms, "tokens": tokens}

@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "model": "EDGE_AGENT_MODEL",
     "tau": "EDGE_AGENT_TAU",
     "policy": "EDGE_AGENT_POLICY",
+    "adapter": "EDGE_AGENT_ADAPTER",
     "cloud_url": "EDGE_AGENT_CLOUD_URL",
     "cloud_model": "EDGE_AGENT_CLOUD_MODEL",
     "cloud_key": "EDGE_AGENT_CLOUD_KEY",
@@ -35,7 +36,7 @@ HOME = "EDGE_AGENT_HOME"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud."""
+    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud, no `adapter` the model alone."""
 
     data_folder: pathlib.Path
     cache_folder: pathlib.Path
@@ -43,6 +44,7 @@ class Settings:
     model: str = DEFAULT_MODEL
     tau: float | None = None
     policy: str = POLICIES[0]
+    adapter: str | None = None
     cloud_url: str | None = None
     cloud_model: str = "default"
     cloud_key: str | None = field(default=None, repr=False)
@@ -103,8 +105,9 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         variable = ENVIRONMENT["cloud_key"]
         raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
     known = _NAMES - {"cloud_key"}
-    if isinstance(data.get("model"), str) and data["model"].endswith(".gguf"):
-        data["model"] = str(path.parent / data["model"])  # a relative path counts from the file that names it
+    for name in ("model", "adapter"):
+        if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
+            data[name] = str(path.parent / data[name])  # a relative path counts from the file that names it
     if unknown := sorted(set(data) - known):
         raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
     return data
@@ -151,4 +154,4 @@ def _key(value: Any, source: str) -> str:
 
 
 _NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "config_file"}
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path}
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path, "adapter": _path}

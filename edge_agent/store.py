@@ -154,12 +154,14 @@ class Store:
         )
         return ModelFacts(**json.loads(row["facts"])) if row else None
 
-    def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading | OpenReading] | None:
-        """The newest stored reading of a question by a model, with its id."""
+    def reading(
+        self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str
+    ) -> tuple[int, Reading | OpenReading] | None:
+        """The newest stored reading of a question by a model with an adapter ("": none) on it, with its id."""
         row = self._one(
-            "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = '' AND profile_sha256 = ? "
+            "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = ? AND profile_sha256 = ? "
             "ORDER BY id DESC LIMIT 1",
-            (fingerprint, model_sha256, profile_sha256),
+            (fingerprint, model_sha256, adapter_sha256, profile_sha256),
         )
         return (row["id"], Reading.from_json(row["reading"])) if row else None
 
@@ -202,12 +204,14 @@ class Store:
         row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
         self.write("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
 
-    def put_reading(self, fingerprint: str, model_sha256: str, profile_sha256: str, reading: Reading | OpenReading) -> int:
+    def put_reading(
+        self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str, reading: Reading | OpenReading
+    ) -> int:
         """Add a reading; older ones stay, since decisions rest on them. Gives its id."""
         return self._insert(
             "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "
-            "VALUES (?, ?, ?, '', ?, ?)",
-            (time.time(), fingerprint, model_sha256, profile_sha256, reading.to_json()),
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (time.time(), fingerprint, model_sha256, adapter_sha256, profile_sha256, reading.to_json()),
         )
 
     def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:

@@ -35,9 +35,9 @@ def store(tmp_path: pathlib.Path) -> Store:
 def test_facts_come_back_exactly(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
-        reading_id = store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        reading_id = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         answer_id = store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-    assert store.reading(QUESTION.fingerprint, "m", "p") == (reading_id, READING)
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") == (reading_id, READING)
     assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (answer_id, ANSWER)
     assert store.question(QUESTION.fingerprint) == QUESTION
 
@@ -45,10 +45,11 @@ def test_facts_come_back_exactly(store: Store) -> None:
 def test_fact_of_another_model_profile_cloud_or_prompt_is_not_this_one(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-    assert store.reading(QUESTION.fingerprint, "other", "p") is None
-    assert store.reading(QUESTION.fingerprint, "m", "other") is None
+    assert store.reading(QUESTION.fingerprint, "other", "", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "adapter", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "", "other") is None
     assert store.cloud_answer(QUESTION.fingerprint, "small", "https://x", 1) is None
     assert store.cloud_answer(QUESTION.fingerprint, "big", "https://y", 1) is None
     assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 2) is None
@@ -160,9 +161,9 @@ def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
     """A decision that rests on an older fact keeps it."""
     with store.transaction():
         store.put_question(QUESTION)
-        first = store.put_reading(QUESTION.fingerprint, "m", "p", READING)
-        second = store.put_reading(QUESTION.fingerprint, "m", "p", replace(READING, letter="A"))
-    assert second != first and store.reading(QUESTION.fingerprint, "m", "p") == (second, replace(READING, letter="A"))
+        first = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        second = store.put_reading(QUESTION.fingerprint, "m", "", "p", replace(READING, letter="A"))
+    assert second != first and store.reading(QUESTION.fingerprint, "m", "", "p") == (second, replace(READING, letter="A"))
     assert store.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
 
 
@@ -204,8 +205,8 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
     )
     with store.transaction():
         store.put_question(question)
-        reading_id = store.put_reading(question.fingerprint, "m", "p", reading)
-    assert store.reading(question.fingerprint, "m", "p") == (reading_id, reading)
+        reading_id = store.put_reading(question.fingerprint, "m", "", "p", reading)
+    assert store.reading(question.fingerprint, "m", "", "p") == (reading_id, reading)
     assert store.question(question.fingerprint) == question
 
 

@@ -17,7 +17,7 @@ from edge_agent.question import Question
 @click.argument("text", required=False)
 @click.option("--option", "options", multiple=True, help="One option's text; give it once for each option.")
 @click.option("--refresh", is_flag=True, help="Ask anew, even if the answer is remembered.")
-@with_settings("tau", "policy", "model", "cloud_url", "cloud_model")
+@with_settings("tau", "policy", "model", "adapter", "cloud_url", "cloud_model")
 def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], refresh: bool, as_json: bool) -> None:
     """Ask a question.
 
