@@ -14,14 +14,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from edge_agent import catalog, routing, tuning
 from edge_agent import settings as settings_room
+from edge_agent.breaker import Breaker
+from edge_agent.clock import Clock
+from edge_agent.cloud_prompt import PROMPT_VERSION
+from edge_agent.drain import Drained, Drainer
 from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
-from edge_agent.outbox import Outbox, QueueRow
+from edge_agent.outbox import DAY_S, Limits, Outbox, QueueRow
 from edge_agent.profile import Profile
 from edge_agent.question import Question
 from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, OpenReading, Reading, Timings
@@ -32,16 +36,6 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a clo
     from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What one pass over the queue did; `stopped` says why it ended early, if it did."""
-
-    answered: int
-    failed: int
-    waiting: int
-    stopped: str | None
 
 
 @dataclass(slots=True)
@@ -55,7 +49,7 @@ class _Facts:
     cloud: CloudAnswer | None = None
     cloud_id: int | None = None
     cloud_kind: CloudKind | None = None
-    cloud_called: bool = False
+    cloud_outcome: CloudOutcome | None = None
     cloud_call: CloudCall | None = None
     cloud_error: str | None = None
 
@@ -75,8 +69,12 @@ class Agent:
         tau: float | None = None,
         cloud: CloudModel | None = None,
         open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.store, self.outbox, self.cloud = store, Outbox(store), cloud
+        self.store, self.cloud = store, cloud
+        self.outbox = Outbox(store, clock, limits)
+        self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
         self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
@@ -95,11 +93,14 @@ class Agent:
         if settings.cloud_url:
             from edge_agent.cloud import CloudModel
 
-            cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
+            cloud = CloudModel(
+                settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
+                ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy,
+            )  # fmt: skip
         path = catalog.resolve(settings.model)
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))
+            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings), _limits(settings))
         except BaseException:
             store.close()
             raise
@@ -132,8 +133,9 @@ class Agent:
             planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(facts)
-        settled = routing.settle(planned, facts.cloud_kind)
+        settled = routing.settle(planned, facts.cloud_kind, circumstances)
         if settled is None:
+            self._note_outcome(facts)
             raise CloudUnavailable(
                 f"The policy only_cloud allows no local answer, and {facts.cloud_error}; choose another policy, or try later."
             )
@@ -153,29 +155,16 @@ class Agent:
 
         Stops early when the cloud cannot be reached or accepts no more. Raises `CloudUnavailable` without a cloud.
         """
-        cloud = self.cloud
-        if cloud is None:
+        return self._drainer().once()
+
+    def watch(self) -> Iterator[QueueRow | Drained]:
+        """Send what waits as soon as it can be sent, until the caller stops; yields as `drain` does. Raises `CloudUnavailable`."""
+        return self._drainer().watch()
+
+    def _drainer(self) -> Drainer:
+        if self.cloud is None or self.breaker is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
-        answered, failed, last, stopped = 0, 0, 0, None
-        with self.outbox.drainer():
-            while not stopped and (row := self.outbox.claim(after=last)):
-                last = row.queue_id
-                yield row
-                question = self.store.question(row.fingerprint)
-                if stored := self._stored_answer(question, since=row.created_at):
-                    self._settle_row(row, *stored)
-                    answered += 1
-                    continue
-                outcome = cloud.ask(question)
-                if outcome.answer:
-                    self._settle_row(row, None, outcome.answer)
-                    answered += 1
-                    continue
-                self.outbox.fail(row, outcome.error or outcome.kind, costs_attempt=outcome.kind not in _WHOLE_CLOUD)
-                failed += 1
-                stopped = outcome.error if outcome.kind in _WHOLE_CLOUD else None
-        waiting = sum(row.state == "ready" for row in self.outbox.list())
-        yield Drained(answered, failed, waiting, stopped)
+        return Drainer(self.store, self.outbox, self.cloud, self.breaker)
 
     def _recall(self, question: Question) -> _Facts:
         """What the store knows of the question; nothing, if it cannot be read."""
@@ -189,46 +178,57 @@ class Agent:
                 facts.reading_id, facts.reading = found
         return facts
 
-    def _stored_answer(self, question: Question, since: float = 0.0) -> tuple[int, CloudAnswer] | None:
+    def _stored_answer(self, question: Question) -> tuple[int, CloudAnswer] | None:
         if self.cloud is None:
             return None
-        from edge_agent.cloud import PROMPT_VERSION
-
-        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION, since)
+        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
     def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
         """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
 
         def on_level(level: LevelReading) -> None:
-            wanted = routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD
-            if wanted and self.cloud and not facts.cloud:
-                facts.cloud_call = self.cloud.start(facts.question)
+            if routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD and not facts.cloud:
+                self._start_call(facts)
 
         facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
+
+    def _start_call(self, facts: _Facts) -> None:
+        """Call the cloud, without waiting, unless it is left alone for now."""
+        assert self.cloud is not None and self.breaker is not None
+        if refusal := self.breaker.refusal(self.cloud.deadline_s):
+            facts.cloud_kind, facts.cloud_error = refusal
+        else:
+            facts.cloud_call = self.cloud.start(facts.question)
 
     def _ask_cloud(self, facts: _Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
-        elif self.cloud:
-            call = facts.cloud_call or self.cloud.start(facts.question)
-            outcome: CloudOutcome = call.result()
-            facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
-            facts.cloud_error = outcome.error
-        else:
+            return
+        if self.cloud is None:
             facts.cloud_error = "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
+            return
+        if facts.cloud_call is None and facts.cloud_kind is None:
+            self._start_call(facts)
+        if facts.cloud_call:
+            outcome: CloudOutcome = facts.cloud_call.result()
+            facts.cloud, facts.cloud_kind, facts.cloud_outcome = outcome.answer, outcome.kind, outcome
+            facts.cloud_error = outcome.error
 
     def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
         question, reading = facts.question, facts.reading
         by_cloud = settled.route == "cloud"
         answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
-        recalled = not facts.model_ran and not facts.cloud_called
+        recalled = not facts.model_ran and facts.cloud_outcome is None
         decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
         try:
             with self.store.transaction():
                 self.store.put_question(question)
                 queue_id = self._store_facts(facts, settled)
+                if settled.queue and queue_id is None:
+                    circumstances = replace(circumstances, queue_full=True)
+                    settled = routing.settle(planned, facts.cloud_kind, circumstances) or settled
                 self.store.put_decision(
                     {
                         "decision_id": decision_id,
@@ -253,6 +253,7 @@ class Agent:
                 )
         except StorageError:
             queue_id, persisted = None, False
+            self._note_outcome(facts)
         return Decision(
             decision_id=decision_id,
             answer=answer,
@@ -286,23 +287,20 @@ class Agent:
         if facts.reading and facts.model_ran:
             key = (question.fingerprint, self.model.sha256, self.profile.sha256)
             facts.reading_id = self.store.put_reading(*key, facts.reading)
-        if self.cloud and facts.cloud and facts.cloud_called:
-            facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
+        self._note_outcome(facts)
+        if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
+            facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
             if waiting is not None:
-                self.store.end_provisional(waiting, facts.cloud.answer, facts.cloud_id)
+                self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
         return self.outbox.put(question, question.kind, facts.cloud_error) if settled.queue else None
 
-    def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
-        """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
-        with self.store.transaction():
-            cloud_id = stored_id or self._put_cloud_answer(row.fingerprint, answer)
-            self.outbox.settle(row)
-            self.store.end_provisional(row.queue_id, answer.answer, cloud_id)
+    def _note_outcome(self, facts: _Facts) -> None:
+        """Tell the breaker how the call ended, if there was one."""
+        if facts.cloud_outcome and self.breaker:
+            self.breaker.note(facts.cloud_outcome.kind, facts.cloud_outcome.error, facts.cloud_outcome.retry_after_s)
 
     def _put_cloud_answer(self, fingerprint: str, answer: CloudAnswer) -> int:
-        from edge_agent.cloud import PROMPT_VERSION
-
         assert self.cloud is not None
         return self.store.put_cloud_answer(fingerprint, self.cloud.endpoint, PROMPT_VERSION, answer)
 
@@ -330,10 +328,6 @@ class Agent:
             return self._model
 
 
-# Kinds that say something of the whole cloud rather than of one question: no attempt is spent, draining stops.
-_WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
-
-
 def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
     """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
 
@@ -348,6 +342,10 @@ def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFa
         return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
 
     return open_model
+
+
+def _limits(settings: settings_room.Settings) -> Limits:
+    return Limits(settings.queue_max_rows, int(settings.queue_max_mb * 1e6), settings.queue_ttl_days * DAY_S)
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

@@ -26,49 +26,7 @@ from edge_agent.answer import same
 from edge_agent.errors import StorageError
 from edge_agent.question import CHOICE, OPEN, Question
 from edge_agent.records import CloudAnswer, ModelFacts, OpenReading, Reading
-
-APPLICATION_ID = 0x45644167  # "EdAg"
-
-MIGRATIONS = (
-    """
-    CREATE TABLE model_files (
-        path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
-        facts TEXT NOT NULL
-    );
-    CREATE TABLE questions (fingerprint TEXT PRIMARY KEY, stem TEXT NOT NULL, options TEXT NOT NULL);
-    CREATE TABLE readings (
-        id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        model_sha256 TEXT NOT NULL, adapter_sha256 TEXT NOT NULL, profile_sha256 TEXT NOT NULL, reading TEXT NOT NULL
-    );
-    CREATE INDEX readings_by_key ON readings (fingerprint, model_sha256, adapter_sha256, profile_sha256);
-    CREATE TABLE cloud_answers (
-        id INTEGER PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        cloud_model TEXT NOT NULL, endpoint TEXT NOT NULL, prompt_version INTEGER NOT NULL, answer TEXT NOT NULL
-    );
-    CREATE INDEX cloud_answers_by_key ON cloud_answers (fingerprint, cloud_model, endpoint, prompt_version);
-    CREATE TABLE outbox (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, updated_at REAL NOT NULL,
-        job_key TEXT NOT NULL UNIQUE, dedupe_key TEXT NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        state TEXT NOT NULL CHECK (state IN ('ready', 'sending', 'done')),
-        attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT
-    );
-    CREATE UNIQUE INDEX outbox_waiting ON outbox (dedupe_key) WHERE state IN ('ready', 'sending');
-    CREATE TABLE decisions (
-        decision_id TEXT PRIMARY KEY, created_at REAL NOT NULL, fingerprint TEXT NOT NULL REFERENCES questions,
-        rule_version INTEGER NOT NULL, policy TEXT NOT NULL, circumstances TEXT NOT NULL,
-        reading_id INTEGER REFERENCES readings, cloud_answer_id INTEGER REFERENCES cloud_answers, cloud_kind TEXT,
-        answer TEXT NOT NULL, route TEXT NOT NULL, reason TEXT NOT NULL, cause TEXT, score REAL,
-        deferred INTEGER NOT NULL, recalled INTEGER NOT NULL, provisional INTEGER NOT NULL,
-        queue_id INTEGER REFERENCES outbox, ending TEXT, ended_at REAL, final_answer TEXT
-    );
-    CREATE INDEX decisions_by_queue ON decisions (queue_id);
-    CREATE INDEX decisions_by_time ON decisions (created_at);
-    """,
-    """
-    UPDATE cloud_answers SET answer = json_set(json_remove(answer, '$.letter'), '$.answer', json_extract(answer, '$.letter'))
-        WHERE json_extract(answer, '$.letter') IS NOT NULL
-    """,
-)
+from edge_agent.schema import APPLICATION_ID, migrate, version
 
 
 class Store:
@@ -76,6 +34,7 @@ class Store:
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
+        self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
         with contextlib.ExitStack() as undo:
             try:
@@ -87,7 +46,8 @@ class Store:
                 undo.callback(self._db.close)
                 self._db.row_factory = sqlite3.Row
                 self._configure()
-                self._migrate()  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
+                migrate(self._db, str(path))  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
+                self._db.execute("PRAGMA foreign_keys = ON")
                 self._db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
             except (sqlite3.Error, OSError) as error:
                 raise StorageError(f"The database '{path}' cannot be used ({error}); check the folder and its space.") from error
@@ -112,6 +72,7 @@ class Store:
         try:
             with self._lock:
                 self._db.execute("BEGIN IMMEDIATE")
+                self._writer = threading.get_ident()
                 try:
                     yield self._db
                     self._db.execute("COMMIT")
@@ -119,6 +80,8 @@ class Store:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
+                finally:
+                    self._writer = None
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
@@ -132,13 +95,18 @@ class Store:
 
     def write(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         """One writing statement, inside the caller's `transaction()`, which translates its failures."""
-        assert self._db.in_transaction, "a write outside a transaction"
+        assert self.in_transaction, "a write outside a transaction"
         return self._db.execute(sql, parameters)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a `transaction()` and may write."""
+        return self._writer == threading.get_ident()
 
     def check_writable(self) -> None:
         """Commit a change that changes nothing, or raise `StorageError`."""
         with self.transaction() as db:
-            db.execute(f"PRAGMA user_version = {self._version()}")
+            db.execute(f"PRAGMA user_version = {version(self._db)}")
 
     def _refused(self, error: sqlite3.Error) -> StorageError:
         busy = "locked" in str(error)
@@ -163,12 +131,12 @@ class Store:
         )
         return (row["id"], Reading.from_json(row["reading"])) if row else None
 
-    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, since: float = 0.0) -> tuple[int, CloudAnswer] | None:
-        """The newest stored answer of a cloud model to a question, with its id; none from before `since` (Unix time)."""
+    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, after: int = 0) -> tuple[int, CloudAnswer] | None:
+        """The newest stored answer of a cloud model to a question, with its id; only one with an id above `after`."""
         row = self._one(
             "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ? "
-            "AND created_at >= ? ORDER BY id DESC LIMIT 1",
-            (fingerprint, model, endpoint, version, since),
+            "AND id > ? ORDER BY id DESC LIMIT 1",
+            (fingerprint, model, endpoint, version, after),
         )
         return (row["id"], CloudAnswer(**json.loads(row["answer"]))) if row else None
 
@@ -223,7 +191,7 @@ class Store:
         self.write(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
-        """End every provisional decision that waits for this queue row: upheld or overturned."""
+        """End every provisional decision that waits for this queue row: upheld or overturned. Both answers and times stay."""
         for row in self.rows(
             "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL", (queue_id,)
         ):
@@ -232,6 +200,17 @@ class Store:
                 "UPDATE decisions SET ending = ?, ended_at = ?, final_answer = ?, cloud_answer_id = ? WHERE decision_id = ?",
                 (ending, time.time(), final_answer, cloud_answer_id, row["decision_id"]),
             )
+
+    def abandon_provisional(self, queue_id: int) -> None:
+        """End every provisional decision that waits for this queue row, which will not be answered: the device's answer stands."""
+        self.write(
+            "UPDATE decisions SET ending = 'abandoned', ended_at = ? WHERE queue_id = ? AND provisional AND ending IS NULL",
+            (time.time(), queue_id),
+        )
+
+    def reopen_provisional(self, queue_id: int) -> None:
+        """Let the abandoned decisions of a queue row wait again."""
+        self.write("UPDATE decisions SET ending = NULL, ended_at = NULL WHERE queue_id = ? AND ending = 'abandoned'", (queue_id,))
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
         rowid = self.write(sql, parameters).lastrowid
@@ -244,27 +223,7 @@ class Store:
     def _configure(self) -> None:
         self._db.execute("PRAGMA busy_timeout = 5000")
         self._db.execute("PRAGMA trusted_schema = OFF")
-        self._db.execute("PRAGMA foreign_keys = ON")
         self._db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
-
-    def _migrate(self) -> None:
-        """Apply what is missing, each migration in its own transaction: a crash leaves a whole number of them."""
-        version = self._version()
-        if version > len(MIGRATIONS):
-            raise StorageError(
-                f"The database '{self.path}' is of schema {version}, and this edge-agent knows {len(MIGRATIONS)}; update edge-agent."
-            )
-        for number in range(version, len(MIGRATIONS)):
-            with self.transaction() as db:
-                if self._version() > number:  # another process was faster
-                    continue
-                for statement in MIGRATIONS[number].split(";"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {number + 1}")
-
-    def _version(self) -> int:
-        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _wal_is_safe() -> bool:

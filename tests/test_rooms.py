@@ -15,10 +15,11 @@ FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
-    ("catalog", "answer", "routing", "prefix", "line"),
-    ("tree", "store", "cloud"),
-    ("llama", "walk", "prompt"),
-    ("engine", "draft", "outbox"),
+    ("catalog", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
+    ("tree", "store", "cloud", "delivery"),
+    ("llama", "walk", "prompt", "clock"),
+    ("engine", "draft", "outbox", "breaker"),
+    ("drain",),
     ("agent",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
     ("measure.evaluate", "measure.bench", "measure.tune"),
@@ -30,7 +31,7 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
-ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": CLI}  # doctor: its version
+ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"schema", "store", "doctor"}, "click": CLI}  # doctor: its version
 
 ROOMS = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("[!_]*.py")}
 ROOMS["__main__"] = ROOT / "edge_agent" / "__main__.py"

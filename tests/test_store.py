@@ -15,7 +15,8 @@ from edge_agent.errors import StorageError
 from edge_agent.outbox import Outbox
 from edge_agent.question import Question
 from edge_agent.records import CloudAnswer, OpenReading, Reading, Timings
-from edge_agent.store import MIGRATIONS, Store
+from edge_agent.schema import MIGRATIONS
+from edge_agent.store import Store
 
 QUESTION = Question("Q", ("a", "b"))
 READING = Reading(
@@ -104,48 +105,6 @@ def test_newer_schema_is_refused(store: Store) -> None:
         Store(store.path)
 
 
-def test_offline_question_is_queued_once(store: Store) -> None:
-    outbox = Outbox(store)
-    with store.transaction():
-        store.put_question(QUESTION)
-        first = outbox.put(QUESTION, "letter")
-        assert outbox.put(QUESTION, "letter") == first
-    row = outbox.claim()
-    assert row and row.queue_id == first and outbox.claim() is None
-    with store.transaction():
-        assert outbox.put(QUESTION, "letter") == first  # joins even while it is being sent
-        outbox.settle(row)
-        assert outbox.put(QUESTION, "letter") != first  # answered: a new asker is a new row
-
-
-def test_failed_row_is_ready_again_with_its_error(store: Store) -> None:
-    outbox = Outbox(store)
-    with store.transaction():
-        store.put_question(QUESTION)
-        outbox.put(QUESTION, "letter")
-    for costs, attempts in [(False, 0), (True, 1)]:
-        row = outbox.claim()
-        assert row
-        outbox.fail(row, "no luck", costs)
-        (listed,) = outbox.list()
-        assert (listed.state, listed.attempts, listed.last_error) == ("ready", attempts, "no luck")
-
-
-def test_second_drainer_is_turned_away_and_a_dead_ones_rows_are_ready_again(store: Store) -> None:
-    outbox = Outbox(store)
-    with store.transaction():
-        store.put_question(QUESTION)
-        outbox.put(QUESTION, "letter")
-    with outbox.drainer():
-        outbox.claim()
-        other = Store(store.path)
-        with pytest.raises(StorageError, match="Another process"), Outbox(other).drainer():
-            pass
-        other.close()
-    with outbox.drainer():
-        assert outbox.list()[0].state == "ready"
-
-
 def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
     """POSIX drops a process's locks on a file when it closes any descriptor of it; a second Store must not do that."""
     program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); db.execute('BEGIN IMMEDIATE')"
@@ -209,15 +168,21 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
     assert store.question(question.fingerprint) == question
 
 
-def test_cloud_answers_of_the_first_schema_are_carried_over(tmp_path: pathlib.Path) -> None:
+def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> None:
+    """tests/data/schema-2.db was written by the second version; the first had a cloud answer's letter under another name."""
     path = tmp_path / "edge-agent.db"
-    with Store(path) as store, store.transaction():
-        store.put_question(QUESTION)
-        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
-        db.execute("PRAGMA user_version = 1")
-    db.close()
-    with Store(path) as store:
-        found = store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1)
-    assert found and found[1] == ANSWER
+    for version in (2, 1):
+        path.write_bytes((pathlib.Path(__file__).parent / "data" / "schema-2.db").read_bytes())
+        if version == 1:
+            with sqlite3.connect(path) as db:
+                db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
+                db.execute("PRAGMA user_version = 1")
+            db.close()
+        with Store(path) as store:
+            question = Question("upheld?", ("x", "y", "z"))
+            found = store.cloud_answer(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1)
+            assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
+            assert len(store.log(100)) == 7 and store.rows("PRAGMA foreign_key_check") == []
+            fresh = {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
+        with Store(tmp_path / "fresh.db") as store:
+            assert fresh == {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
