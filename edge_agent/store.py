@@ -30,9 +30,12 @@ from edge_agent.schema import APPLICATION_ID, migrate, version
 
 
 class Store:
-    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used."""
+    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used.
 
-    def __init__(self, path: pathlib.Path) -> None:
+    `connection` replaces SQLite's own in tests that fail or end at a statement.
+    """
+
+    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
         self.path = path
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
@@ -42,7 +45,7 @@ class Store:
                 _refuse_foreign(path)
                 with contextlib.suppress(FileExistsError):
                     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=connection)
                 undo.callback(self._db.close)
                 self._db.row_factory = sqlite3.Row
                 self._configure()
@@ -156,6 +159,22 @@ class Store:
             (limit,),
         )
 
+    def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
+        """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
+
+        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None).
+        """
+        last = 0
+        while rows := self.rows(
+            "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
+            "WHERE a.fingerprint = d.fingerprint ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
+            "JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id "
+            "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE d.rowid > ? ORDER BY d.rowid LIMIT ?",
+            (last, at_once),
+        ):
+            yield from rows
+            last = rows[-1]["number"]
+
     # The writers below run inside the caller's `transaction()`, so that facts and the decision that rests on them
     # are stored together or not at all.
 
@@ -244,11 +263,16 @@ def _refuse_foreign(path: pathlib.Path) -> None:
     """
     if not path.exists() or path.stat().st_size == 0:
         return
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-            ours = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-    except sqlite3.DatabaseError:
-        ours = False
+    for _ in range(20):
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+                ours = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+            break
+        except sqlite3.DatabaseError as error:
+            ours = False
+            if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
+                break
+            time.sleep(0.05)  # perhaps another process is in the middle of a COMMIT: this look takes no locks
     if not ours:
         raise StorageError(
             f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME."

@@ -19,14 +19,14 @@ FLOORS = (
     ("tree", "store", "cloud", "delivery"),
     ("llama", "walk", "prompt", "clock"),
     ("engine", "draft", "outbox", "breaker"),
-    ("drain",),
+    ("drain", "replay"),
     ("agent",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
     ("measure.evaluate", "measure.bench", "measure.tune"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.replay"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
