@@ -14,21 +14,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import catalog, routing, tuning
+from edge_agent import assembly, catalog, routing
 from edge_agent import settings as settings_room
 from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget, BudgetLimits
 from edge_agent.clock import Clock
 from edge_agent.cloud_prompt import PROMPT_VERSION
 from edge_agent.drain import Drained, Drainer
-from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
-from edge_agent.outbox import DAY_S, Limits, Outbox, QueueRow
+from edge_agent.errors import CloudUnavailable, ModelMissing, StorageError
+from edge_agent.outbox import Limits, Outbox, QueueRow
+from edge_agent.privacy import Rules
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, OpenReading, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts, OpenReading, Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a clo
     from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
+
+
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(slots=True)
@@ -52,6 +57,8 @@ class _Facts:
     cloud_outcome: CloudOutcome | None = None
     cloud_call: CloudCall | None = None
     cloud_error: str | None = None
+    reserved: int = 0
+    over_budget: bool = False
 
 
 class Agent:
@@ -71,11 +78,14 @@ class Agent:
         open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
+        rules: Rules | None = None,
+        budget: BudgetLimits | None = None,
     ) -> None:
-        self.store, self.cloud = store, cloud
+        self.store, self.cloud, self.rules = store, cloud, rules or Rules()
         self.outbox = Outbox(store, clock, limits)
+        self.budget = Budget(store, self.outbox.clock, cloud.endpoint, budget) if cloud else None
         self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
-        self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
+        self._model_path, self._open_model = model_path, open_model or assembly.opener(settings_room.load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self.model = self._identify()
@@ -89,18 +99,13 @@ class Agent:
         Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
         """
         settings = settings or settings_room.load(flags)
-        cloud = None
-        if settings.cloud_url:
-            from edge_agent.cloud import CloudModel
-
-            cloud = CloudModel(
-                settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
-                ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy,
-            )  # fmt: skip
-        path = catalog.resolve(settings.model)
+        cloud, rules, path = assembly.cloud(settings), assembly.rules(settings), catalog.resolve(settings.model)
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings), _limits(settings))
+            return cls(
+                path, store, PolicyName(settings.policy), settings.tau, cloud, assembly.opener(settings), assembly.limits(settings),
+                rules=rules, budget=assembly.budget(settings),
+            )  # fmt: skip
         except BaseException:
             store.close()
             raise
@@ -126,13 +131,14 @@ class Agent:
         """
         started = time.perf_counter()
         facts = _Facts(question) if refresh else self._recall(question)
-        circumstances = Circumstances(cloud_configured=self.cloud is not None)
+        circumstances = Circumstances(cloud_configured=self.cloud is not None, never_send=self.rules.forbids(question))
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
             self._read(facts, circumstances)
             planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(facts)
+        circumstances = replace(circumstances, over_budget=facts.over_budget)
         settled = routing.settle(planned, facts.cloud_kind, circumstances)
         if settled is None:
             self._note_outcome(facts)
@@ -150,6 +156,17 @@ class Agent:
 
         return Draft(self._engine().draft)
 
+    def ending(self, decision_id: str) -> Ending:
+        """How a decision stands now: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
+        return self.store.ending(decision_id)
+
+    def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
+        """How a decision stands as soon as it waits no more, or when the time is up. It is ended by whoever drains, in any process."""
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        while (found := self.store.ending(decision_id)).waits and (ends is None or time.monotonic() < ends):
+            time.sleep(_LOOK_EVERY_S if ends is None else min(_LOOK_EVERY_S, max(0.0, ends - time.monotonic())))
+        return found
+
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
 
@@ -162,9 +179,9 @@ class Agent:
         return self._drainer().watch()
 
     def _drainer(self) -> Drainer:
-        if self.cloud is None or self.breaker is None:
+        if self.cloud is None or self.breaker is None or self.budget is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
-        return Drainer(self.store, self.outbox, self.cloud, self.breaker)
+        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules)
 
     def _recall(self, question: Question) -> _Facts:
         """What the store knows of the question; nothing, if it cannot be read."""
@@ -195,10 +212,22 @@ class Agent:
     def _start_call(self, facts: _Facts) -> None:
         """Call the cloud, without waiting, unless it is left alone for now."""
         assert self.cloud is not None and self.breaker is not None
+        send = self.rules.redacted(facts.question)
         if refusal := self.breaker.refusal(self.cloud.deadline_s):
             facts.cloud_kind, facts.cloud_error = refusal
+        elif (reserved := self._reserve(send)) is None:
+            facts.over_budget, facts.cloud_error = True, "nothing may be spent on the cloud for now"
         else:
-            facts.cloud_call = self.cloud.start(facts.question)
+            facts.reserved, facts.cloud_call = reserved, self.cloud.start(send)
+
+    def _reserve(self, send: Question) -> int | None:
+        """Count a call before it is made, in a transaction of its own; None if there is no money for it, or it cannot be counted."""
+        assert self.budget is not None
+        if not self.budget.limits.is_set:
+            return 0
+        with contextlib.suppress(StorageError), self.store.transaction():
+            return self.budget.reserve(send)
+        return None
 
     def _ask_cloud(self, facts: _Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
@@ -208,7 +237,7 @@ class Agent:
         if self.cloud is None:
             facts.cloud_error = "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
             return
-        if facts.cloud_call is None and facts.cloud_kind is None:
+        if facts.cloud_call is None and facts.cloud_kind is None and not facts.over_budget:
             self._start_call(facts)
         if facts.cloud_call:
             outcome: CloudOutcome = facts.cloud_call.result()
@@ -221,39 +250,40 @@ class Agent:
         by_cloud = settled.route == "cloud"
         answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
         recalled = not facts.model_ran and facts.cloud_outcome is None
-        decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
-        try:
+        decision_id, created_at = str(uuid.uuid4()), time.time()
+
+        def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
                 self.store.put_question(question)
-                queue_id = self._store_facts(facts, settled)
+                queue_id, true, now = self._store_facts(facts, settled), settled, circumstances
                 if settled.queue and queue_id is None:
-                    circumstances = replace(circumstances, queue_full=True)
-                    settled = routing.settle(planned, facts.cloud_kind, circumstances) or settled
+                    now = replace(circumstances, queue_full=True)
+                    true = routing.settle(planned, facts.cloud_kind, now) or settled
                 self.store.put_decision(
                     {
                         "decision_id": decision_id,
-                        "created_at": time.time(),
+                        "created_at": created_at,
                         "fingerprint": question.fingerprint,
                         "rule_version": routing.RULE_VERSION,
                         "policy": json.dumps(asdict(self.policy)),
-                        "circumstances": json.dumps(asdict(circumstances)),
+                        "circumstances": json.dumps(asdict(now)),
                         "reading_id": facts.reading_id,
                         "cloud_answer_id": facts.cloud_id if by_cloud else None,
                         "cloud_kind": facts.cloud_kind,
                         "answer": answer,
-                        "route": settled.route,
-                        "reason": settled.reason,
+                        "route": true.route,
+                        "reason": true.reason,
                         "cause": planned.cause,
                         "score": planned.score,
                         "deferred": planned.cause is not None,
                         "recalled": recalled,
-                        "provisional": settled.provisional,
+                        "provisional": true.provisional,
                         "queue_id": queue_id,
                     }
                 )
-        except StorageError:
-            queue_id, persisted = None, False
-            self._note_outcome(facts)
+            return true, queue_id
+
+        settled, queue_id, persisted = self._try(keep, facts, settled)
         return Decision(
             decision_id=decision_id,
             answer=answer,
@@ -281,19 +311,44 @@ class Agent:
             persisted=persisted,
         )
 
+    def _try(
+        self, keep: Callable[[], tuple[Settlement, int | None]], facts: _Facts, settled: Settlement
+    ) -> tuple[Settlement, int | None, bool]:
+        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and whether it is stored."""
+        known = facts.reading_id, facts.cloud_id
+        for _ in range(2):
+            try:
+                return (*keep(), True)
+            except StorageError:
+                facts.reading_id, facts.cloud_id = known
+                with contextlib.suppress(StorageError):
+                    if self.store.renew():
+                        facts.reading_id = facts.cloud_id = None  # ids of the damaged file
+                        continue
+                break
+        self._note_outcome(facts)
+        return settled, None, False
+
     def _store_facts(self, facts: _Facts, settled: Settlement) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
-        if facts.reading and facts.model_ran:
+        if facts.reading and facts.reading_id is None:
             key = (question.fingerprint, self.model.sha256, self.profile.sha256)
             facts.reading_id = self.store.put_reading(*key, facts.reading)
         self._note_outcome(facts)
+        if facts.reserved and facts.cloud_outcome and self.budget:
+            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
+        if facts.cloud and facts.cloud_outcome is None and facts.cloud_id is None:
+            facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
         if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
             if waiting is not None:
                 self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
-        return self.outbox.put(question, question.kind, facts.cloud_error) if settled.queue else None
+        if self.rules.forbids(question):
+            self.outbox.cancel_waiting(question, question.kind)
+        send = self.rules.redacted(question) if settled.queue else None
+        return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
     def _note_outcome(self, facts: _Facts) -> None:
         """Tell the breaker how the call ended, if there was one."""
@@ -326,26 +381,6 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._model_path, self.model)
             return self._model
-
-
-def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
-    """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
-
-    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
-        try:
-            from edge_agent.engine import LocalModel
-            from edge_agent.llama import Options, build
-        except (ImportError, OSError, RuntimeError) as error:
-            raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
-        tuned = tuning.load(settings.data_folder, facts.sha256, build())
-        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
-        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
-
-    return open_model
-
-
-def _limits(settings: settings_room.Settings) -> Limits:
-    return Limits(settings.queue_max_rows, int(settings.queue_max_mb * 1e6), settings.queue_ttl_days * DAY_S)
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

@@ -56,6 +56,11 @@ class CloudOutcome:
     error: str | None = None
     retry_after_s: float | None = None
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether the cloud may have seen the question, and bill it."""
+        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS)
+
 
 class CloudModel:
     """A model behind an OpenAI-compatible endpoint.

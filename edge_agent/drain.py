@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
 from edge_agent.cloud_prompt import PROMPT_VERSION
 from edge_agent.delivery import WHOLE_CLOUD
-from edge_agent.errors import StorageError
+from edge_agent.errors import BadQuestion, StorageError
 from edge_agent.outbox import Outbox, QueueRow, question_to_send
+from edge_agent.privacy import Rules
 from edge_agent.records import CloudAnswer
 from edge_agent.routing import CloudKind
 from edge_agent.store import Store
@@ -52,11 +54,15 @@ class Drainer:
         outbox: Outbox,
         cloud: CloudModel,
         breaker: Breaker,
+        budget: Budget,
+        rules: Rules | None = None,
         deadline_s: float = DEADLINE_S,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store, self._outbox, self._cloud, self._breaker = store, outbox, cloud, breaker
+        self._rules, self._budget = rules or Rules(), budget
+        self._reserved: int | None = 0  # the number of the call that is reserved; None when there is no money for one
         self._deadline_s, self._sleep, self._chance = deadline_s, sleep, chance
 
     def once(self) -> Iterator[QueueRow | Drained]:
@@ -94,11 +100,12 @@ class Drainer:
 
     def _sweep(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
         answered, failed, last, stopped = 0, 0, 0, None
+        self._reserved = 0
         strange: list[int] = []  # rows that got a portal's page, since the last answer
-        while not stopped and (row := self._outbox.claim(after=last, due_only=not by_hand)):
+        while not stopped and (row := self._outbox.claim(after=last, due_only=not by_hand, reserve=self._reserve)):
             last = row.queue_id
             if refusal := self._refusal(by_hand):
-                self._outbox.fail(row, *refusal)
+                self._give_back(row, *refusal)
                 stopped = refusal[1]
                 break
             yield row
@@ -116,7 +123,31 @@ class Drainer:
                 stopped = outcome.error if len(strange) > 1 else None
             elif outcome.kind in WHOLE_CLOUD:
                 stopped = outcome.error
+        if self._reserved is None:
+            stopped = stopped or "nothing may be spent on the cloud for now (budget_... in config.toml)"
         yield Drained(answered, failed, self._outbox.count("ready"), stopped)
+
+    def _reserve(self, row: QueueRow) -> bool:
+        """Inside the claiming transaction: count the call before it is made."""
+        try:
+            send = question_to_send(row) or self._store.question(row.fingerprint)
+        except (StorageError, ValueError, BadQuestion):
+            self._reserved = 0  # nothing will be sent
+            return True
+        self._reserved = self._budget.reserve(send)
+        return self._reserved is not None
+
+    def _give_back(self, row: QueueRow, kind: CloudKind, error: str, was_sent: bool = False) -> None:
+        self._outbox.fail(row, kind, error)
+        if self._reserved:
+            with self._store.transaction():
+                self._budget.close(self._reserved, None, was_sent)
+
+    def _cancel(self, row: QueueRow, error: str) -> None:
+        self._outbox.cancel_sending(row, error)
+        if self._reserved:
+            with self._store.transaction():
+                self._budget.close(self._reserved, None, was_sent=False)
 
     def _refusal(self, by_hand: bool) -> tuple[CloudKind, str] | None:
         if by_hand and self._breaker.health.kind != CloudKind.LIMITED:
@@ -129,10 +160,13 @@ class Drainer:
 
         try:
             question = self._store.question(row.fingerprint)
-            send = question_to_send(row) or question
-        except StorageError as error:  # purged or damaged: there is nothing left to ask
-            self._outbox.cancel_sending(row, str(error))
+            send = question_to_send(row) or self._rules.redacted(question)
+        except (StorageError, ValueError, BadQuestion) as error:  # purged or damaged: there is nothing left to ask
+            self._cancel(row, str(error))
             return CloudOutcome(CloudKind.UNUSABLE, error=str(error))
+        if self._rules.forbids(question):  # the rules may be newer than the row
+            self._cancel(row, "never_send")
+            return CloudOutcome(CloudKind.UNUSABLE, error="the question must not be sent")
         key = (row.fingerprint, self._cloud.model, self._cloud.endpoint, PROMPT_VERSION)
         if stored := self._store.cloud_answer(*key, after=row.answers_before):  # somebody else asked meanwhile
             self._settle(row, *stored)
@@ -141,7 +175,7 @@ class Drainer:
         if outcome.answer:
             self._settle(row, None, outcome.answer)
         else:
-            self._outbox.fail(row, outcome.kind, outcome.error or outcome.kind)
+            self._give_back(row, outcome.kind, outcome.error or outcome.kind, outcome.was_sent)
             self._breaker.note(outcome.kind, outcome.error, outcome.retry_after_s)
         return outcome
 
@@ -151,5 +185,6 @@ class Drainer:
             cloud_id = stored_id or self._store.put_cloud_answer(row.fingerprint, self._cloud.endpoint, PROMPT_VERSION, answer)
             self._outbox.settle(row)
             self._store.end_provisional(row.queue_id, answer.answer, cloud_id)
+            self._budget.close(self._reserved or 0, answer, was_sent=stored_id is None)
             if stored_id is None:
                 self._breaker.note(CloudKind.ANSWERED, None)

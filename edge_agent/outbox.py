@@ -110,8 +110,10 @@ class Outbox:
         """How many rows are in these states."""
         return int(self._store.rows(f"SELECT count(*) AS n FROM outbox WHERE state IN ({', '.join('?' * len(states))})", states)[0]["n"])
 
-    def claim(self, after: int = 0, due_only: bool = False) -> QueueRow | None:
+    def claim(self, after: int = 0, due_only: bool = False, reserve: Callable[[QueueRow], bool] | None = None) -> QueueRow | None:
         """Take the oldest ready row with an id above `after` and mark it sending; None when there is none.
+
+        `reserve` is asked inside the same transaction whether the row may be sent; if not, it stays ready, and None is given.
 
         With `due_only`, a row whose backoff is not over is left alone; one that would wait longer than any backoff is due.
         Rows that waited too long expire first, and are never sent. One transaction; a crash afterwards leaves the row
@@ -128,6 +130,8 @@ class Outbox:
             if found is None:
                 return None
             row = QueueRow(**dict(found))
+            if reserve and not reserve(row):
+                return None
             db.execute("UPDATE outbox SET state = 'sending', updated_at = ? WHERE id = ?", (time.time(), row.queue_id))
         return row
 
@@ -141,6 +145,18 @@ class Outbox:
             (time.time(), f"{question.fingerprint}/{answer_depends_on}"),
         ).fetchone()
         return int(found["id"]) if found else None
+
+    def cancel_waiting(self, question: Question, answer_depends_on: str) -> None:
+        """Give up the ready row of a question that must not be sent any more, erase what was to be sent, and abandon its decisions.
+
+        Inside the caller's `transaction()`.
+        """
+        for row in self._store.write(
+            "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = 'never_send', updated_at = ? "
+            "WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
+            (time.time(), f"{question.fingerprint}/{answer_depends_on}"),
+        ).fetchall():
+            self._store.abandon_provisional(row["id"])
 
     def settle(self, row: QueueRow) -> None:
         """Mark a claimed row done; inside the caller's `transaction()`, which also stores the answer."""
@@ -190,6 +206,7 @@ class Outbox:
     def cancel_sending(self, row: QueueRow, error: str) -> None:
         """End a claimed row that must not be sent after all. One transaction."""
         with self._store.transaction():
+            self._store.write("UPDATE outbox SET payload = NULL WHERE id = ?", (row.queue_id,))
             self._move(row.queue_id, "cancelled", error)
             self._store.abandon_provisional(row.queue_id)
 

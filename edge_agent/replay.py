@@ -17,6 +17,8 @@ from edge_agent.answer import same
 from edge_agent.records import CloudAnswer, OpenReading, Reading
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Step
 
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can end in
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -63,7 +65,7 @@ class Tally:
 
 
 def facts(row: dict[str, Any]) -> Facts:
-    """The facts of a row of `Store.decisions`; raises ValueError, KeyError or TypeError if they are damaged."""
+    """The facts of a row of `Store.decisions`; raises one of `_DAMAGED` if they are."""
     policy = json.loads(row["policy"])
     circumstances = json.loads(row["circumstances"])
     known = {field.name for field in fields(Circumstances)}
@@ -81,9 +83,13 @@ def facts(row: dict[str, Any]) -> Facts:
 def replay(row: dict[str, Any]) -> Replayed:
     """What follows from the stored facts of a row of `Store.decisions`, and where the row says otherwise."""
     try:
-        found = facts(row)
-    except (ValueError, KeyError, TypeError) as error:
+        return _derive(row)
+    except _DAMAGED as error:
         return _underivable(row, f"its facts are damaged ({type(error).__name__})")
+
+
+def _derive(row: dict[str, Any]) -> Replayed:
+    found = facts(row)
     if found.rule_version > routing.RULE_VERSION:
         return _underivable(row, f"it was decided by rule version {found.rule_version}, and this edge-agent knows {routing.RULE_VERSION}")
     planned = routing.plan(found.reading, found.policy, found.circumstances)
@@ -91,7 +97,7 @@ def replay(row: dict[str, Any]) -> Replayed:
     if settled is None:
         return _underivable(row, "no answer follows from its facts")
     source = found.cloud if settled.route == "cloud" else found.reading
-    derived = {
+    derived: dict[str, Any] = {
         "answer": source.answer if source else None,
         "route": settled.route,
         "reason": settled.reason.value,
@@ -135,18 +141,22 @@ def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: Po
     for row in rows:
         try:
             found = facts(row)
-        except (ValueError, KeyError, TypeError):
-            ours.add(row, None, deferred=False)
-            theirs.add(row, None, deferred=False)
-            continue
-        other = replace(found.policy, tau=found.policy.tau if tau is None else tau, name=policy or found.policy.name)
-        circumstances = replace(found.circumstances, cloud_configured=True, queue_full=False, over_budget=False)
-        for count, rules in ((ours, found.policy), (theirs, other)):
-            planned = routing.plan(found.reading, rules, circumstances)
-            wants_cloud = planned.step is Step.ASK_CLOUD
-            source = found.any_cloud if wants_cloud else found.reading
-            count.add(row, source.answer if source else None, wants_cloud, found.any_cloud)
+            other = replace(found.policy, tau=found.policy.tau if tau is None else tau, name=policy or found.policy.name)
+            wanted = [_would(found, rules) for rules in (found.policy, other)]
+        except _DAMAGED:
+            wanted = [(None, False, None)] * 2
+        for count, (answer, deferred, cloud) in zip((ours, theirs), wanted, strict=True):
+            count.add(row, answer, deferred, cloud)
     return ours.tally(), theirs.tally()
+
+
+def _would(found: Facts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
+    """The answer that a policy comes to, whether the cloud is wanted for it, and the cloud's answer if it is stored."""
+    circumstances = replace(found.circumstances, cloud_configured=True, queue_full=False, over_budget=False)
+    planned = routing.plan(found.reading, policy, circumstances)
+    if planned.step is Step.ASK_CLOUD:
+        return found.any_cloud.answer if found.any_cloud else None, True, found.any_cloud
+    return found.reading.answer if found.reading else None, False, None
 
 
 class _Count:
@@ -156,7 +166,7 @@ class _Count:
         self.decisions = self.deferred = self.unknown = self.changed = 0
         self.calls: dict[str, int] = {}
 
-    def add(self, row: dict[str, Any], answer: str | None, deferred: bool, cloud: CloudAnswer | None = None) -> None:
+    def add(self, row: dict[str, Any], answer: str | None, deferred: bool, cloud: CloudAnswer | None) -> None:
         self.decisions += 1
         self.deferred += deferred
         self.unknown += answer is None

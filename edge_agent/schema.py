@@ -6,7 +6,11 @@ appended, never changed; each is one transaction, so that a crash leaves a whole
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pathlib
 import sqlite3
+import tempfile
 
 from edge_agent.errors import StorageError
 
@@ -76,32 +80,37 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY CHECK (id = 1), boot TEXT NOT NULL, uptime_s REAL NOT NULL, device_s REAL NOT NULL,
         wall REAL NOT NULL, trusted INTEGER NOT NULL
     );
-    CREATE TABLE clouds (endpoint TEXT PRIMARY KEY, health TEXT NOT NULL)
+    CREATE TABLE clouds (endpoint TEXT PRIMARY KEY, health TEXT NOT NULL);
+    CREATE TABLE spending (id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, at_s REAL NOT NULL, micros INTEGER NOT NULL);
+    CREATE INDEX spending_by_time ON spending (endpoint, at_s)
     """,
 )
 
 
-def migrate(db: sqlite3.Connection, name: str) -> None:
-    """Bring an open database up to date; `name` is for messages. The connection must not be inside a transaction.
+def migrate(db: sqlite3.Connection, path: pathlib.Path) -> None:
+    """Bring the open database at `path` up to date; a copy is kept beside it before each step (`.before-schema-N`).
 
-    Each migration is one IMMEDIATE transaction: a crash leaves a whole number of them. Foreign keys are checked at
+    The connection must not be inside a transaction. Each migration is one IMMEDIATE transaction: a crash leaves a whole
+    number of them. Foreign keys are checked at
     its end, not on the way, since a table that others point to can only be rebuilt so. Raises `StorageError` for a
     schema from the future, `sqlite3.Error` for SQLite's own refusals.
     """
     found = version(db)
     if found > len(MIGRATIONS):
-        raise StorageError(f"The database '{name}' is of schema {found}, and this edge-agent knows {len(MIGRATIONS)}; update edge-agent.")
+        raise StorageError(f"The database '{path}' is of schema {found}, and this edge-agent knows {len(MIGRATIONS)}; update edge-agent.")
     if found == len(MIGRATIONS):
         return
     db.execute("PRAGMA foreign_keys = OFF")
     for number in range(found, len(MIGRATIONS)):
+        if number:
+            _keep_copy(db, path.with_name(f"{path.name}.before-schema-{number + 1}"))
         db.execute("BEGIN IMMEDIATE")
         try:
             if version(db) <= number:  # else another process was faster
                 for statement in MIGRATIONS[number].split(";"):
                     db.execute(statement)
                 if broken := db.execute("PRAGMA foreign_key_check").fetchone():
-                    raise StorageError(f"The database '{name}' has a row of {broken[0]} that points to nothing; restore a backup.")
+                    raise StorageError(f"The database '{path}' has a row of {broken[0]} that points to nothing; restore a backup.")
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {number + 1}")
             db.execute("COMMIT")
@@ -109,6 +118,23 @@ def migrate(db: sqlite3.Connection, name: str) -> None:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def copy_to(db: sqlite3.Connection, path: pathlib.Path) -> None:
+    """A copy of the open database as of one moment, whole on the disk or not there; readable by its owner alone. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    os.close(handle)
+    try:
+        with contextlib.closing(sqlite3.connect(name)) as copy:
+            db.backup(copy)
+        pathlib.Path(name).replace(path)
+    finally:
+        pathlib.Path(name).unlink(missing_ok=True)
+
+
+def _keep_copy(db: sqlite3.Connection, path: pathlib.Path) -> None:
+    if not path.exists():
+        copy_to(db, path)
 
 
 def version(db: sqlite3.Connection) -> int:

@@ -56,6 +56,15 @@ class Settings:
     queue_max_rows: int = 10_000
     queue_max_mb: float = 64.0
     queue_ttl_days: float = 7.0
+    budget_calls_per_day: int | None = None
+    budget_calls_per_month: int | None = None
+    budget_per_day: float | None = None  # in the currency of the prices
+    budget_per_month: float | None = None
+    cloud_prompt_price: float = 0.0  # per million tokens
+    cloud_completion_price: float = 0.0
+    never_send: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+    redact_built_in: bool = True
 
     @property
     def database(self) -> pathlib.Path:
@@ -182,6 +191,18 @@ def _count(value: Any, source: str) -> int:
     return value
 
 
+def _texts(value: Any, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
+        raise BadSetting(f"{source} is {value!r}; give a list of texts.")
+    return tuple(value)
+
+
+def _yes_or_no(value: Any, source: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadSetting(f"{source} is {value!r}; give true or false.")
+    return value
+
+
 def _policy(value: Any, source: str) -> str:
     if value not in POLICIES:
         raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
@@ -198,4 +219,7 @@ _NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "c
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path, "cloud_key_file": _path, "cloud_ca_file": _path,
     "cloud_deadline_s": _positive, "queue_max_rows": _count, "queue_max_mb": _positive, "queue_ttl_days": _positive,
+    "budget_calls_per_day": _count, "budget_calls_per_month": _count, "budget_per_day": _positive, "budget_per_month": _positive,
+    "cloud_prompt_price": _positive, "cloud_completion_price": _positive,
+    "never_send": _texts, "redact": _texts, "redact_built_in": _yes_or_no,
 }  # fmt: skip

@@ -13,20 +13,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from edge_agent.answer import same
-from edge_agent.errors import StorageError
+from edge_agent.errors import BadQuestion, StorageError
+from edge_agent.ownership import Marker, refuse_foreign, set_aside
 from edge_agent.question import CHOICE, OPEN, Question
-from edge_agent.records import CloudAnswer, ModelFacts, OpenReading, Reading
-from edge_agent.schema import APPLICATION_ID, migrate, version
+from edge_agent.records import CloudAnswer, Ending, ModelFacts, OpenReading, Reading
+from edge_agent.salvage import is_damage, save_rows, what_is_wrong
+from edge_agent.schema import APPLICATION_ID, copy_to, migrate, version
+
+T = TypeVar("T")
+_log = logging.getLogger("edge_agent")
 
 
 class Store:
@@ -36,25 +42,11 @@ class Store:
     """
 
     def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        self.path = path
+        self.path, self._connection, self._marker = path, connection, Marker(path)
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
-        with contextlib.ExitStack() as undo:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                _refuse_foreign(path)
-                with contextlib.suppress(FileExistsError):
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-                self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=connection)
-                undo.callback(self._db.close)
-                self._db.row_factory = sqlite3.Row
-                self._configure()
-                migrate(self._db, str(path))  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
-                self._db.execute("PRAGMA foreign_keys = ON")
-                self._db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
-            except (sqlite3.Error, OSError) as error:
-                raise StorageError(f"The database '{path}' cannot be used ({error}); check the folder and its space.") from error
-            undo.pop_all()
+        self._damaged = False
+        self._db = self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -63,8 +55,23 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; closing twice is fine."""
         self._db.close()
+        self._marker.release()
+
+    def renew(self) -> bool:
+        """If SQLite found the file damaged while it was open, open it anew: a damaged one is set aside if nobody else uses it.
+
+        Whether it was opened anew. Raises `StorageError`.
+        """
+        if not self._damaged:
+            return False
+        with self._lock:
+            self._db.close()
+            self._marker.release()
+            self._damaged = False
+            self._db = self._open()
+        return True
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -111,7 +118,28 @@ class Store:
         with self.transaction() as db:
             db.execute(f"PRAGMA user_version = {version(self._db)}")
 
+    def pack(self) -> None:
+        """Give the space of what was deleted back to the disk. Raises `StorageError`, also if others are in the way."""
+        try:
+            with self._lock:
+                self._db.execute("VACUUM")
+                if _wal_is_safe():
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise self._refused(error) from error
+
+    def copy_to(self, path: pathlib.Path) -> None:
+        """A copy as of one moment, whole or not there. Raises `StorageError`, OSError."""
+        try:
+            with self._lock:
+                copy_to(self._db, path)
+        except sqlite3.Error as error:
+            raise self._refused(error) from error
+
     def _refused(self, error: sqlite3.Error) -> StorageError:
+        if is_damage(error):
+            self._damaged = True
+            self._marker.say_damaged()
         busy = "locked" in str(error)
         what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
         return StorageError(f"The database '{self.path}' cannot be used: {what}.")
@@ -123,7 +151,7 @@ class Store:
             "SELECT facts FROM model_files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
             (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino),
         )
-        return ModelFacts(**json.loads(row["facts"])) if row else None
+        return _readable(lambda text: ModelFacts(**json.loads(text)), row["facts"]) if row else None
 
     def reading(self, fingerprint: str, model_sha256: str, profile_sha256: str) -> tuple[int, Reading | OpenReading] | None:
         """The newest stored reading of a question by a model, with its id."""
@@ -132,7 +160,7 @@ class Store:
             "ORDER BY id DESC LIMIT 1",
             (fingerprint, model_sha256, profile_sha256),
         )
-        return (row["id"], Reading.from_json(row["reading"])) if row else None
+        return (row["id"], found) if row and (found := _readable(Reading.from_json, row["reading"])) else None
 
     def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, after: int = 0) -> tuple[int, CloudAnswer] | None:
         """The newest stored answer of a cloud model to a question, with its id; only one with an id above `after`."""
@@ -141,15 +169,17 @@ class Store:
             "AND id > ? ORDER BY id DESC LIMIT 1",
             (fingerprint, model, endpoint, version, after),
         )
-        return (row["id"], CloudAnswer(**json.loads(row["answer"]))) if row else None
+        return (row["id"], found) if row and (found := _readable(_cloud_answer, row["answer"])) else None
 
     def question(self, fingerprint: str) -> Question:
         """A stored question."""
         row = self._one("SELECT stem, options FROM questions WHERE fingerprint = ?", (fingerprint,))
         if row is None:
             raise StorageError(f"The database '{self.path}' has no question {fingerprint}; it was purged or damaged.")
-        options = tuple(json.loads(row["options"]))
-        return Question(row["stem"], options, CHOICE if options else OPEN)
+        question = _readable(_question, (row["stem"], row["options"]))
+        if question is None or question.fingerprint != fingerprint:
+            raise StorageError(f"The database '{self.path}' has a damaged question {fingerprint}; drop it from the queue or purge it.")
+        return question
 
     def log(self, limit: int) -> list[dict[str, Any]]:
         """The last decisions with their questions, newest first."""
@@ -158,6 +188,13 @@ class Store:
             "ORDER BY d.created_at DESC, d.rowid DESC LIMIT ?",
             (limit,),
         )
+
+    def ending(self, decision_id: str) -> Ending:
+        """How a decision stands. Raises `BadQuestion` if there is none of this id."""
+        row = self._one(f"SELECT {_ENDING} FROM decisions WHERE decision_id = ?", (decision_id,))
+        if row is None:
+            raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows their ids.")
+        return Ending(**{**row, "provisional": bool(row["provisional"])})
 
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
@@ -239,10 +276,98 @@ class Store:
     def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
         return next(iter(self.rows(sql, parameters)), None)
 
-    def _configure(self) -> None:
-        self._db.execute("PRAGMA busy_timeout = 5000")
-        self._db.execute("PRAGMA trusted_schema = OFF")
-        self._db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
+    def _open(self) -> sqlite3.Connection:
+        """The file, ours and sound: created if it is not there, set aside and begun anew if it is damaged and nobody else has it."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            suspect = refuse_foreign(self.path, self._marker)
+            self._create()
+            self._marker.take()
+            try:
+                db = self._open_sound(suspect)
+                self._marker.share()
+            except BaseException:
+                self._marker.forget()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its space.") from error
+        return db
+
+    def _open_sound(self, suspect: bool) -> sqlite3.Connection:
+        db, wrong = self._connect(suspect, thorough=self._marker.alone and (suspect or self._marker.ended_badly))
+        if wrong is None:
+            return db
+        db.close()
+        if not self._marker.alone:
+            raise StorageError(
+                f"The database '{self.path}' is damaged ({wrong}); end the other programs that use it, and start this again."
+            )
+        aside = set_aside(self.path)
+        self._create()
+        db, _ = self._connect(suspect=False, thorough=False)
+        try:
+            saved = save_rows(aside, db)
+        except (sqlite3.Error, OSError) as error:
+            saved, wrong = {}, f"{wrong}; nothing could be saved: {error}"
+        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending"))
+        _log.error("edge-agent: the database '%s' was damaged (%s). It lies whole at '%s'; a new one was begun with %s.",
+                   self.path, wrong, aside, counts or "nothing")  # fmt: skip
+        return db
+
+    def _connect(self, suspect: bool, thorough: bool) -> tuple[sqlite3.Connection, str | None]:
+        """A connection with everything set and the schema up to date, and what is wrong with the file, if anything is."""
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
+        try:
+            db.row_factory = sqlite3.Row
+            db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text is no reason to answer nothing
+            db.execute("PRAGMA busy_timeout = 5000")
+            db.execute("PRAGMA trusted_schema = OFF")
+            db.execute("PRAGMA cell_size_check = ON")
+            db.execute("PRAGMA mmap_size = 0")
+            db.execute("PRAGMA secure_delete = ON")  # what was purged is really gone
+            db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
+            wrong = what_is_wrong(db, thorough)
+            if wrong is None and suspect and self._marker.alone:
+                wrong = "it is empty" if not version(db) else None
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # the whole file is sound but for this
+            if wrong is None:
+                migrate(db, self.path)  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
+                db.execute("PRAGMA foreign_keys = ON")
+                db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
+                db.execute("PRAGMA journal_size_limit = 4194304")
+        except sqlite3.Error as error:
+            if not is_damage(error) and "already exists" not in str(error) and "no such" not in str(error):
+                db.close()
+                raise
+            return db, str(error)
+        except BaseException:
+            db.close()
+            raise
+        return db, wrong
+
+    def _create(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _readable(read: Callable[[Any], T], stored: Any) -> T | None:
+    """What was stored, or None if it is damaged: SQLite has no checksums, so a flipped bit may be in any text."""
+    try:
+        return read(stored)
+    except (ValueError, TypeError, KeyError, AttributeError, BadQuestion):
+        return None
+
+
+def _cloud_answer(text: str) -> CloudAnswer:
+    return CloudAnswer(**json.loads(text))
+
+
+def _question(stored: tuple[str, str]) -> Question:
+    options = tuple(json.loads(stored[1]))
+    return Question(stored[0], options, CHOICE if options else OPEN)
+
+
+_ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at"
 
 
 def _wal_is_safe() -> bool:
@@ -253,27 +378,3 @@ def _wal_is_safe() -> bool:
 def _file_key(path: pathlib.Path) -> str:
     """The path as text that SQLite can hold, whatever bytes its name has."""
     return os.fsencode(path.resolve()).decode("utf-8", errors="backslashreplace")
-
-
-def _refuse_foreign(path: pathlib.Path) -> None:
-    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it.
-
-    The file is looked at through SQLite, because closing any other descriptor of it would drop the locks that this
-    process holds on it (https://www.sqlite.org/howtocorrupt.html, 2.2).
-    """
-    if not path.exists() or path.stat().st_size == 0:
-        return
-    for _ in range(20):
-        try:
-            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-                ours = db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
-            break
-        except sqlite3.DatabaseError as error:
-            ours = False
-            if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
-                break
-            time.sleep(0.05)  # perhaps another process is in the middle of a COMMIT: this look takes no locks
-    if not ours:
-        raise StorageError(
-            f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME."
-        )

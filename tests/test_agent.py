@@ -14,7 +14,7 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.cloud import CloudModel
 from edge_agent.drain import Drained
-from edge_agent.errors import CloudUnavailable, ModelMissing, ModelRefused
+from edge_agent.errors import BadQuestion, CloudUnavailable, ModelMissing, ModelRefused
 from edge_agent.outbox import Limits
 from edge_agent.profile import LEVELS
 from edge_agent.question import Question
@@ -55,10 +55,16 @@ class SpokenModel:
 
 
 def agent(
-    home: pathlib.Path, model: SpokenModel, cloud: str | None = None, policy: str = "prefer_local", tau: float = 0.5, **more: Any
+    home: pathlib.Path,
+    model: SpokenModel,
+    cloud: str | None = None,
+    policy: str = "prefer_local",
+    tau: float = 0.5,
+    store: type[Store] = Store,
+    **more: Any,
 ) -> Agent:
     client = CloudModel(cloud, "big", deadline_s=5) if cloud else None
-    return Agent(DEMO, Store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
+    return Agent(DEMO, store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
 
 
 def test_sure_answer_is_kept_and_recalled_without_the_model(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
@@ -325,3 +331,20 @@ def test_cloud_that_never_answers_is_left_alone_after_five_failures(home: pathli
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(8)]
     assert calls == 5 and {d.reason for d in decisions} == {"offline"}
     assert "left alone" in decisions[-1].cloud_error and all(d.queue_id for d in decisions)
+
+
+def test_caller_can_poll_or_wait_for_the_end_of_a_provisional_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as offline, agent(home, SpokenModel(UNSURE), cloud.url) as online:
+        decision = offline.ask(question)
+        first = offline.wait(decision.decision_id, timeout_s=0.05)
+        assert first.waits and (first.answer, first.final_answer, first.ended_at) == ("A", None, None)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(offline.wait, decision.decision_id, 30)
+            assert list(online.drain())[-1].answered == 1
+            ended = waiting.result()
+        assert (ended.ending, ended.answer, ended.final_answer) == ("overturned", "A", "B") and not ended.waits
+        assert ended.ended_at >= ended.created_at == first.created_at
+        sure = online.ask(question)
+        assert not online.wait(sure.decision_id).waits  # final from the start
+        with pytest.raises(BadQuestion, match="no decision 'nothing'"):
+            online.ending("nothing")

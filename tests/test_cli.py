@@ -92,6 +92,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         (["ask"], 2, "question"),
         (["queue", "drain"], 69, "EDGE_AGENT_CLOUD_URL"),
         (["queue", "drain", "--watch"], 69, "EDGE_AGENT_CLOUD_URL"),
+        (["log", "nothing"], 65, "no decision 'nothing'"),
+        (["log", "--wait", "3"], 2, "DECISION_ID"),
+        (["replay", "--tau", "7"], 2, "0 to 1"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], code: int, words: str) -> None:
@@ -176,6 +179,26 @@ def test_watching_drains_what_comes_and_ends_with_130(cloud: LoopbackCloud) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
+
+
+def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    decision = ask("--policy", "prefer_cloud")
+    done = run("log", decision["decision_id"], "--wait", "0.1")
+    assert done.returncode == 69 and "waiting" in done.stdout
+    run("queue", "drain", "--cloud-url", cloud.url)
+    ended = json.loads(run("log", decision["decision_id"], "--wait", "9", "--json").stdout)
+    assert ended["ending"] in ("upheld", "overturned") and (ended["answer"], ended["final_answer"]) == (decision["answer"], "B")
+    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "wrong": []}
+    (replayed,) = json.loads(run("replay", "--json").stdout)
+    assert replayed["answer"] == decision["answer"] and replayed["final_answer"] == "B"
+    tried = json.loads(run("replay", "--tau", "0", "--policy", "prefer_local", "--json").stdout)
+    assert (tried["as_decided"]["deferred"], tried["as_tried"]["deferred"]) == (1, 0)
+    assert "1 of 1 decisions follow" in run("replay", "--assert").stdout and "tau 1" in run("replay", "--tau", "1").stdout
+    with sqlite3.connect(home / "edge-agent.db") as database:
+        database.execute("UPDATE decisions SET reason = 'confident'")
+    database.close()
+    done = run("replay", "--assert")
+    assert done.returncode == 65 and "reason is 'confident', and 'no_cloud' follows" in done.stdout and "1 of 1" in done.stderr
 
 
 def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud) -> None:

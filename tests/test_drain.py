@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
 from edge_agent.cloud import CloudModel, CloudOutcome
 from edge_agent.drain import Drained, Drainer
 from edge_agent.outbox import QueueRow
@@ -48,6 +49,7 @@ class Kiosk(World):
         self.box = self.outbox()
         self.cloud = CloudModel("https://cloud.test/v1", "big", "key", transport=httpx.MockTransport(self._handle))
         self.breaker = Breaker(self.store, self.box.clock, self.cloud.endpoint, self.cloud.key)
+        self.budget = Budget(self.store, self.box.clock, self.cloud.endpoint)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         stem = json.loads(request.read())["messages"][0]["content"].split("\n")[0]
@@ -55,7 +57,7 @@ class Kiosk(World):
         return self.reply(stem)
 
     def drainer(self, kind: type[Drainer] = Drainer) -> Drainer:
-        return kind(self.store, self.box, self.cloud, self.breaker, deadline_s=20, sleep=self.sleep, chance=lambda: 1.0)
+        return kind(self.store, self.box, self.cloud, self.breaker, self.budget, deadline_s=20, sleep=self.sleep, chance=lambda: 1.0)
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -84,7 +86,7 @@ class GoesOn(Drainer):
         return replace(super()._answer(row), kind=CloudKind.FAILED)
 
 
-@pytest.mark.parametrize("reply", [offline, lambda stem: status(401), lambda stem: status(402), lambda stem: status(429)])
+@pytest.mark.parametrize("reply", [offline, lambda stem: status(401), lambda stem: status(402)])
 @catches(Drainer, GoesOn)
 def test_outcome_that_concerns_the_whole_cloud_stops_the_pass_and_costs_nothing(part, kiosk: Kiosk, reply: Reply) -> None:
     for stem in ("one", "two", "three"):
@@ -164,7 +166,7 @@ def watch(kiosk: Kiosk, until: Callable[[], bool], kind: type[Drainer] = Drainer
         if until() or len(kiosk.slept) > 100:
             raise KeyboardInterrupt
 
-    drainer = kind(kiosk.store, kiosk.box, kiosk.cloud, kiosk.breaker, deadline_s=20, sleep=sleep, chance=lambda: 1.0)
+    drainer = kind(kiosk.store, kiosk.box, kiosk.cloud, kiosk.breaker, kiosk.budget, deadline_s=20, sleep=sleep, chance=lambda: 1.0)
     with pytest.raises(KeyboardInterrupt):
         list(drainer.watch())
 

@@ -97,7 +97,7 @@ class ExpiresAlone(Outbox):
 class IgnoresBackoff(Outbox):
     """Mutant: a failed row is due at once."""
 
-    def claim(self, after: int = 0, due_only: bool = False) -> QueueRow | None:
+    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
         return super().claim(after, due_only=False)
 
 
@@ -111,7 +111,7 @@ class FreeAttempts(Outbox):
 class ClaimsTwice(Outbox):
     """Mutant: gives a row out without marking it."""
 
-    def claim(self, after: int = 0, due_only: bool = False) -> QueueRow | None:
+    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
         return next((row for row in self.list("ready", "sending") if row.queue_id > after), None)
 
 

@@ -89,9 +89,7 @@ def test_replay_runs_no_model_and_asks_nobody(home: pathlib.Path, cloud: Loopbac
     assert len(cloud.requests) == asked
 
 
-def unknown_is_local(
-    decided: list[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None
-) -> tuple[Any, Any]:
+def unknown_is_local(decided: list[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None) -> tuple[Any, Any]:
     """Mutant: where the cloud was never asked, the device's answer counts as the cloud's."""
     ours, theirs = compare(decided, tau, policy)
     return changed(ours, unknown=0), changed(theirs, unknown=0)

@@ -16,22 +16,29 @@ FLOORS = (
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
     ("catalog", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
-    ("tree", "store", "cloud", "delivery"),
+    ("tree", "cloud", "delivery", "ownership", "privacy"),
+    ("salvage",),
+    ("store",),
     ("llama", "walk", "prompt", "clock"),
-    ("engine", "draft", "outbox", "breaker"),
-    ("drain", "replay"),
+    ("engine", "draft", "outbox", "breaker", "keeping", "budget"),
+    ("drain", "replay", "assembly"),
     ("agent",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
     ("measure.evaluate", "measure.bench", "measure.tune"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.replay"),
+    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.replay", "cli.keeping"),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
-ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"schema", "store", "doctor"}, "click": CLI}  # doctor: its version
+ONLY_IMPORTER = {
+    "llama_cpp": {"llama"},
+    "httpx": {"cloud"},
+    "sqlite3": {"schema", "ownership", "salvage", "store", "doctor"},
+    "click": CLI,
+}  # doctor: its version
 
 ROOMS = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("[!_]*.py")}
 ROOMS["__main__"] = ROOT / "edge_agent" / "__main__.py"

@@ -4,7 +4,7 @@ Owns words and layout. Decides nothing. Heavy rooms are imported by the command 
 answers at once.
 """
 
-from edge_agent.cli import ask, bench, doctor, eval, log, queue, replay  # noqa: F401  # each adds its command to the group
+from edge_agent.cli import ask, bench, doctor, eval, keeping, log, queue, replay  # noqa: F401  # each adds its command to the group
 from edge_agent.cli.group import main
 
 __all__ = ["main"]

@@ -52,7 +52,10 @@ def _compare(store: Store, tau: float | None, policy: str | None, as_json: bool)
         print_json({"as_decided": asdict(ours), "as_tried": asdict(theirs), "tau": tau, "policy": policy})
         return
     tried = " ".join(text for text in (f"tau {tau:g}" if tau is not None else "", policy or "") if text)
-    rows = [{"": name.replace("_", " "), "as decided": _number(mine), tried: _number(asdict(theirs)[name])} for name, mine in asdict(ours).items()]
+    rows = [
+        {"": name.replace("_", " "), "as decided": _number(mine), tried: _number(asdict(theirs)[name])}
+        for name, mine in asdict(ours).items()
+    ]
     print_table(rows, ("", "as decided", tried))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
 from edge_agent.clock import Clock
 from edge_agent.cloud import CloudModel
 from edge_agent.drain import Drainer
@@ -77,7 +78,7 @@ def claim(store: Store) -> QueueRow:
 def drainer(store: Store, kind: type[Drainer] = Drainer) -> Drainer:
     cloud = CloudModel("https://cloud.test/v1", "big")
     outbox = Outbox(store)
-    return kind(store, outbox, cloud, Breaker(store, outbox.clock, cloud.endpoint))
+    return kind(store, outbox, cloud, Breaker(store, outbox.clock, cloud.endpoint), Budget(store, outbox.clock, cloud.endpoint))
 
 
 class SettlesInTwoSteps(Drainer):

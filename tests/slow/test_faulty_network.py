@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
 from edge_agent.cloud import CloudModel
 from edge_agent.drain import Drained, Drainer
 from edge_agent.outbox import QueueRow
@@ -87,7 +88,14 @@ def drain(world: World, url: str, deadline_s: float = 20.0, kind: type[Drainer] 
     outbox = world.outbox()
     queue_id = world.put(outbox, f"Q{len(outbox.list())}")
     cloud = CloudModel(url, "big", "sk-key")
-    *_, done = kind(world.store, outbox, cloud, Breaker(world.store, outbox.clock, cloud.endpoint, cloud.key), deadline_s).once()
+    *_, done = kind(
+        world.store,
+        outbox,
+        cloud,
+        Breaker(world.store, outbox.clock, cloud.endpoint, cloud.key),
+        Budget(world.store, outbox.clock, cloud.endpoint),
+        deadline_s=deadline_s,
+    ).once()
     return next(row for row in outbox.list() if row.queue_id == queue_id), done
 
 
