@@ -129,6 +129,27 @@ class CloudAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a decision stands: `ending` is upheld, overturned or abandoned, None while it waits or if it was final from the start.
+
+    Both answers and both times (Unix) stay in the record.
+    """
+
+    decision_id: str
+    provisional: bool
+    ending: str | None
+    answer: str
+    final_answer: str | None
+    created_at: float
+    ended_at: float | None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the cloud is still to be heard."""
+        return self.provisional and self.ending is None
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One answered question: the answer, how sure, which way it went and why.
 

@@ -15,10 +15,13 @@ FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
-    ("pins", "answer", "routing", "prefix", "line"),
-    ("catalog", "tree", "store", "cloud", "download"),
-    ("llama", "walk", "prompt", "hub"),
-    ("engine", "draft", "outbox"),
+    ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
+    ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
+    ("salvage",),
+    ("store",),
+    ("llama", "walk", "prompt", "clock", "hub"),
+    ("engine", "draft", "outbox", "breaker", "keeping", "budget"),
+    ("drain", "replay", "assembly"),
     ("agent", "trial"),
     ("bundle",),
     ("pull",),
@@ -28,7 +31,20 @@ FLOORS = (
     ("doctor",),
     ("cli.show", "cli.group"),
     ("cli.progress",),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor", "cli.models", "cli.bundle", "cli.pull", "cli.verify"),
+    (
+        "cli.ask",
+        "cli.queue",
+        "cli.log",
+        "cli.eval",
+        "cli.bench",
+        "cli.doctor",
+        "cli.models",
+        "cli.bundle",
+        "cli.pull",
+        "cli.verify",
+        "cli.replay",
+        "cli.keeping",
+    ),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -36,7 +52,7 @@ CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
 ONLY_IMPORTER = {
     "llama_cpp": {"llama"},
     "httpx": {"cloud", "download"},
-    "sqlite3": {"store", "doctor"},
+    "sqlite3": {"schema", "ownership", "salvage", "store", "doctor"},
     "click": CLI,
 }  # doctor: its version
 
