@@ -158,7 +158,7 @@ def recall(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
             for _ in range(2000):
                 mark = question(chance.randrange(rows)).fingerprint
                 started = time.perf_counter()
-                assert store.reading(mark, one.model.sha256, one.profile.sha256)
+                assert store.reading(mark, one.model.sha256, "", one.profile.sha256)
                 times.append((time.perf_counter() - started) * 1e6)
         print(f"{rows:>9} rows: p50 {p(times, 0.5):7.1f} us  p95 {p(times, 0.95):7.1f} us")
 

@@ -203,19 +203,19 @@ def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path
     path = tmp_path / "edge-agent.db"
     with Store(path) as store, store.transaction():
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
         Outbox(store).put(QUESTION, "choice")
     damage(path, "readings")
     whole = path.read_bytes()
     with Store(path) as store:
         with pytest.raises(StorageError):
-            store.reading(QUESTION.fingerprint, "m", "p")
+            store.reading(QUESTION.fingerprint, "m", "", "p")
         assert store.renew() and not store.renew()
         assert store.question(QUESTION.fingerprint) == QUESTION
         assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (1, ANSWER)
         assert [row.state for row in Outbox(store).list()] == ["ready"]
-        assert store.reading(QUESTION.fingerprint, "m", "p") is None
+        assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
     (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
     assert aside.read_bytes() == whole
     assert (
@@ -273,12 +273,12 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
     """SQLite has no checksums: what can be read is not always what was written."""
     with store.transaction() as db:
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
         db.execute("UPDATE readings SET reading = replace(reading, 'levels', 'leve' || char(0) || 's')")
         db.execute("UPDATE cloud_answers SET answer = CAST(x'7b22ff' AS TEXT)")
         db.execute("UPDATE questions SET stem = 'P'")
-    assert store.reading(QUESTION.fingerprint, "m", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
     assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) is None
     with pytest.raises(StorageError, match="damaged question"):
         store.question(QUESTION.fingerprint)
