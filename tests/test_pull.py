@@ -189,6 +189,15 @@ def test_full_disk_is_told_before_anything_is_fetched(pulls: Pulls, folder: path
     assert left_over(folder) == []
 
 
+def test_disk_that_fills_up_is_told_and_cleaned(server: LoopbackHub, home: pathlib.Path) -> None:
+    server.publish("a/b", {NAME: MODEL})
+    command = f"ulimit -f 400; exec {sys.executable} -m edge_agent pull a/b"  # no file may grow beyond 400 KiB
+    environment = {**os.environ, "HF_ENDPOINT": server.url}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 74 and "check the disk's space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert left_over(home / "models") == []
+
+
 def test_token_reaches_the_hub_and_no_other_host(server: LoopbackHub, folder: pathlib.Path) -> None:
     server.tokens.add("hf_canary")
     server.publish("a/b", {NAME: MODEL}, gated=True)
