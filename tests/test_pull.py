@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+import click
 import httpx
 import pytest
 
 from convert.__main__ import main as convert_command
 from edge_agent import catalog, pins, pull
+from edge_agent.cli import main
 from edge_agent.cli.bundle import bundle as bundle_command
 from edge_agent.download import Downloader, Progress
 from edge_agent.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused, StorageError
@@ -294,7 +296,9 @@ def test_only_safetensors_ends_with_the_commands_that_make_the_file(server: Loop
     convert, bundle = done.stdout.splitlines()
     assert convert.startswith("python -m convert issai/foggen-r15-oe ") and "--answer-kind text" in convert
     assert bundle == "edge-agent bundle FogGen-0.6B-R15-OE-Q4_K_M.gguf --out FogGen-0.6B-R15-OE-Q4_K_M.bundle"
-    convert_command.make_context("convert", shlex.split(convert)[3:]), bundle_command.make_context("bundle", shlex.split(bundle)[2:])
+    group = click.Context(main, **main.context_settings)  # without it click would remember another --help for the command
+    convert_command.make_context("convert", shlex.split(convert)[3:])
+    bundle_command.make_context("bundle", shlex.split(bundle)[2:], parent=group)
     told = json.loads(run("pull", "foggen-r15-oe", "--json", HF_ENDPOINT=server.url).stdout)
     assert told["commands"] == [convert, bundle]
     with pytest.raises(MustBeMade):
