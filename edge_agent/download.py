@@ -150,7 +150,7 @@ class Downloader:
         try:
             self._persist(url, read, trouble, lambda: part.stat().st_size if part.exists() else 0)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 shutil.rmtree(part.parent, ignore_errors=True)  # a full disk stops more than this
             raise
 

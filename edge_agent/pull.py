@@ -97,6 +97,10 @@ class Puller:
             path = catalog.resolve(what)
             return Installed(path, catalog.sha256_of(path), path.stat().st_size, "bundled", None, what, is_new=False)
         if entry and entry.repo:
+            made = [record for record in pins.load(self.folder) if record.alias == what and file is None and not self.upgrade]
+            for record in reversed(made):  # from a bundle or a file, perhaps
+                if is_here := self._is_here(record):
+                    return is_here
             return self._from_hub(entry.repo, entry.revision, file, entry)
         if _is_address(what):
             return self._from_address(what)

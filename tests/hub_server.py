@@ -7,6 +7,7 @@ signed address. tests/peers/test_hub.py has the Hub's own client fetch from it.
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +34,14 @@ class Repository:
         return list(self.commits)[-1]
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed is no fault of the server
+            super().handle_error(request, client_address)
+
+
 class _Server:
     def __init__(self) -> None:
         outer = self
@@ -47,8 +56,7 @@ class _Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server = _Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.requests: list[BaseHTTPRequestHandler] = []
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -72,6 +72,7 @@ def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, 
     assert sorted(p.name for p in home.iterdir()) == ["config.toml", "models"]
     again = unpack(packed, home)
     assert not again.is_new and not again.settings_written and again.settings == SETTINGS
+    assert unpack("foggen", home).path == installed.path  # offline: the bundle was what this name means
 
 
 def test_settings_that_somebody_has_stay(packed: pathlib.Path, home: pathlib.Path) -> None:

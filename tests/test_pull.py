@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 
+import click
 import httpx
 import pytest
 
 from convert.__main__ import main as convert_command
 from edge_agent import catalog, pins, pull
+from edge_agent.cli import main
 from edge_agent.cli.bundle import bundle as bundle_command
 from edge_agent.download import Downloader, Progress
 from edge_agent.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused, StorageError
@@ -189,6 +191,15 @@ def test_full_disk_is_told_before_anything_is_fetched(pulls: Pulls, folder: path
     assert left_over(folder) == []
 
 
+def test_disk_that_fills_up_is_told_and_cleaned(server: LoopbackHub, home: pathlib.Path) -> None:
+    server.publish("a/b", {NAME: MODEL})
+    command = f"ulimit -f 400; exec {sys.executable} -m edge_agent pull a/b"  # no file may grow beyond 400 KiB
+    environment = {**os.environ, "HF_ENDPOINT": server.url}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 74 and "check the disk's space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert left_over(home / "models") == []
+
+
 def test_token_reaches_the_hub_and_no_other_host(server: LoopbackHub, folder: pathlib.Path) -> None:
     server.tokens.add("hf_canary")
     server.publish("a/b", {NAME: MODEL}, gated=True)
@@ -285,7 +296,9 @@ def test_only_safetensors_ends_with_the_commands_that_make_the_file(server: Loop
     convert, bundle = done.stdout.splitlines()
     assert convert.startswith("python -m convert issai/foggen-r15-oe ") and "--answer-kind text" in convert
     assert bundle == "edge-agent bundle FogGen-0.6B-R15-OE-Q4_K_M.gguf --out FogGen-0.6B-R15-OE-Q4_K_M.bundle"
-    convert_command.make_context("convert", shlex.split(convert)[3:]), bundle_command.make_context("bundle", shlex.split(bundle)[2:])
+    group = click.Context(main, **main.context_settings)  # without it click would remember another --help for the command
+    convert_command.make_context("convert", shlex.split(convert)[3:])
+    bundle_command.make_context("bundle", shlex.split(bundle)[2:], parent=group)
     told = json.loads(run("pull", "foggen-r15-oe", "--json", HF_ENDPOINT=server.url).stdout)
     assert told["commands"] == [convert, bundle]
     with pytest.raises(MustBeMade):
