@@ -1,12 +1,13 @@
 """A GGUF while it is written: header first, then one tensor after the other, straight into its place.
 
 Owns the file under its unfinished name. Invariant: a file has its final name only when it is whole and on the disk; the
-unfinished one is hidden beside it, and the next conversion to the same name writes over what a killed one left.
+unfinished one is hidden beside it and locked; the next conversion to the same name writes over what a killed one left.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -20,6 +21,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf.gguf_writer import WriterState
 
 from convert.quantize import n_bytes
+from edge_agent.errors import ConvertError
 
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
 
@@ -47,8 +49,14 @@ class Output:
         self._part = target.with_name(f".{target.name}.part")
         self._hash = hashlib.sha256()
         self.n_bytes = 0
-        self._file = self._part.open("wb")
+        self._file = self._part.open("ab")
         try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise ConvertError(f"Another conversion is writing '{target}'; wait for it, or give another name.") from error
+        try:
+            self._file.truncate(0)
             self.write(head)
         except BaseException:
             self.discard()

@@ -17,6 +17,7 @@ import pytest
 from convert.checkpoint import read_tensors
 from convert.export import export, metadata, open_model
 from convert.lora import open_adapter
+from convert.output import Output
 from convert.sentencepiece import read_pieces
 from edge_agent.errors import ConvertError
 from edge_agent.gguf_check import read_header
@@ -176,6 +177,15 @@ def test_interrupted_conversion_says_so_and_leaves_nothing(tmp_path: pathlib.Pat
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted" in said and list((tmp_path / "out").iterdir()) == []
+
+
+def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> None:
+    with Output(tmp_path / "x.gguf", b"head") as first:
+        with pytest.raises(ConvertError, match="Another conversion"):
+            Output(tmp_path / "x.gguf", b"head")
+        first.write(b"data")
+        first.finish()
+    assert (tmp_path / "x.gguf").read_bytes() == b"headdata" and len(list(tmp_path.iterdir())) <= 2  # the other is the test's home
 
 
 def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_clears_up(tmp_path: pathlib.Path) -> None:
