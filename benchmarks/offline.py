@@ -85,7 +85,6 @@ def server(reply: Callable[[], tuple[int, bytes]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    # each answer in a thread of its own, as a cloud does
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     try:
@@ -210,7 +209,8 @@ def drain(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
                 twice = one.store.rows("SELECT count(*) AS n FROM (SELECT 1 FROM cloud_answers GROUP BY fingerprint HAVING count(*) > 1)")
         print(
             f"{rows:>6} questions: {rows / seconds:7.1f} a second, {seconds / rows * 1000:.2f} ms each; {dict(states)}, "
-            f"{twice[0]['n']} twice; memory {peaks[0]:.0f} MB at first, {statistics.median(peaks):.0f} in the middle, {peaks[-1]:.0f} at the end"
+            f"{twice[0]['n']} twice; memory {peaks[0]:.0f} MB at first, {statistics.median(peaks):.0f} in the middle, "
+            f"{peaks[-1]:.0f} at the end"
         )
 
 
