@@ -1,12 +1,14 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
-# make test-slow KILLS=300 EXAMPLES=300    kills, faults and random operations, as many as you like
+# make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500    kills, faults and power cuts, as many as you like
 # make help    all targets
 # The environment is .venv; versions are those of requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
 KILLS ?= 25
 EXAMPLES ?= 30
+STATES ?= 200
+FLIPS ?= 60
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 # The part of llama-cpp-python for pictures is never used; without it the build is a quarter shorter.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
@@ -17,7 +19,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
-	@echo 'make test-slow   kills, faults, damaged files, whole runs; minutes (KILLS=25 EXAMPLES=30: any numbers)'
+	@echo 'make test-slow   kills, faults, damaged files, whole runs; minutes (KILLS, EXAMPLES, STATES, FLIPS: any numbers)'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
@@ -34,7 +36,8 @@ test: .venv/dev
 	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow
 
 test-slow: .venv/dev
-	EDGE_AGENT_TEST_KILLS=$(KILLS) EDGE_AGENT_TEST_EXAMPLES=$(EXAMPLES) .venv/bin/python -m pytest tests/slow
+	EDGE_AGENT_TEST_KILLS=$(KILLS) EDGE_AGENT_TEST_EXAMPLES=$(EXAMPLES) EDGE_AGENT_TEST_STATES=$(STATES) \
+	EDGE_AGENT_TEST_FLIPS=$(FLIPS) .venv/bin/python -m pytest tests/slow
 
 test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers

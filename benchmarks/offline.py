@@ -85,7 +85,6 @@ def server(reply: Callable[[], tuple[int, bytes]]) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    # each answer in a thread of its own, as a cloud does
     serving = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=serving.serve_forever, daemon=True).start()
     try:

@@ -191,11 +191,12 @@ class Agent:
         """What the store knows of the question; nothing, if it cannot be read."""
         facts = _Facts(question)
         with contextlib.suppress(StorageError):
-            if answer := self._stored_answer(question):
+            if (answer := self._stored_answer(question)) and _fits(question, answer[1].answer):
                 facts.cloud_id, facts.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
                 return facts  # the device's own opinion is not wanted
-            if found := self.store.reading(question.fingerprint, *self._key):
+            found = self.store.reading(question.fingerprint, *self._key)
+            if found and _fits(question, found[1].answer):
                 facts.reading_id, facts.reading = found
         return facts
 
@@ -375,6 +376,11 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._model_path, self.model)
             return self._model
+
+
+def _fits(question: Question, answer: str) -> bool:
+    """Whether a stored answer can be this question's: a flipped bit may have made it another letter."""
+    return bool(answer) and (not question.options or answer in tuple(question.letters))
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

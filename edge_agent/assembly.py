@@ -17,6 +17,7 @@ from edge_agent.budget import BudgetLimits
 from edge_agent.errors import ModelError, ModelMissing, StorageError
 from edge_agent.outbox import DAY_S, Limits
 from edge_agent.privacy import Rules
+from edge_agent.profile import Profile
 from edge_agent.records import ModelFacts
 from edge_agent.settings import Settings
 from edge_agent.store import Store
@@ -82,8 +83,9 @@ def identify(store: Store, path: pathlib.Path, adapter: pathlib.Path | None = No
 def _identified(store: Store, path: pathlib.Path) -> ModelFacts:
     """A file's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
     try:
-        with contextlib.suppress(StorageError):
-            if facts := store.model_facts(path):
+        with contextlib.suppress(StorageError, ValueError, TypeError, KeyError, AttributeError):  # no facts, or damaged ones
+            facts = store.model_facts(path)
+            if facts and Profile.from_json(facts.profile):
                 return facts
         facts = catalog.identify(path)
         with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer

@@ -26,7 +26,7 @@ HOUR_S = 3600.0
 _OPEN_S = {CloudKind.OFFLINE: (5.0, 300.0), CloudKind.LIMITED: (30.0, HOUR_S)}  # first, longest
 _OPEN_ELSE_S = (30.0, 900.0)
 _UNTIL_CHANGED = (CloudKind.REFUSED, CloudKind.NO_CREDIT)
-_VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # whoever says so is the cloud, and is there
+VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # whoever says so is the cloud, and is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def after(
     health: Health, kind: CloudKind, error: str | None, now_s: float, key: str | None = None, retry_after_s: float | None = None
 ) -> Health:
     """What is known once a call has ended as `kind`."""
-    if kind in _VALID:
+    if kind in VALID:
         return Health() if health.open_s or "-" not in health.recent else Health(recent=(health.recent + "+")[-WINDOW:])
     if kind in _UNTIL_CHANGED:
         return Health("", HOUR_S, now_s + HOUR_S, 0.0, kind.value, error, _mark(key))
@@ -125,7 +125,7 @@ class Breaker:
     def note(self, kind: CloudKind, error: str | None, retry_after_s: float | None = None) -> None:
         """Keep what a call has shown: inside the caller's transaction, or in one of its own. Writes only if it changes something."""
         health = self.health
-        if kind in _VALID and not health.open_s and "-" not in health.recent:
+        if kind in VALID and not health.open_s and "-" not in health.recent:
             return
         try:
             if self._store.in_transaction:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_agent.breaker import Breaker
+from edge_agent.breaker import IN_A_ROW, VALID, Breaker
 from edge_agent.budget import Budget
 from edge_agent.cloud_prompt import PROMPT_VERSION
 from edge_agent.delivery import WHOLE_CLOUD
@@ -66,10 +66,10 @@ class Drainer:
         self._deadline_s, self._sleep, self._chance = deadline_s, sleep, chance
 
     def once(self) -> Iterator[QueueRow | Drained]:
-        """One pass over everything that waits, due or not, whether the breaker is open or not: a person knows more than it does.
+        """One pass over everything that waits, due or not, and whether the breaker is open or not: a person knows more than it does.
 
-        Only a cloud that asked for patience (429) is not called. Yields each row as it was claimed, then a `Drained`.
-        Raises `StorageError` if another process drains.
+        Five failures in a row end it. Only a cloud that asked for patience (429) is not called. Yields each row as it was
+        claimed, then a `Drained`. Raises `StorageError` if another process drains.
         """
         with self._outbox.drainer():
             yield from self._sweep(by_hand=True)
@@ -100,6 +100,7 @@ class Drainer:
 
     def _sweep(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
         answered, failed, last, stopped = 0, 0, 0, None
+        in_a_row = 0  # without a valid reply
         self._reserved = 0
         strange: list[int] = []  # rows that got a portal's page, since the last answer
         while not stopped and (row := self._outbox.claim(after=last, due_only=not by_hand, reserve=self._reserve)):
@@ -110,6 +111,7 @@ class Drainer:
                 break
             yield row
             outcome = self._answer(row)
+            in_a_row = 0 if outcome.kind in VALID else in_a_row + 1
             if outcome.kind is CloudKind.ANSWERED:
                 answered += 1
                 failed += sum(self._outbox.suspect(queue_id) for queue_id in strange)
@@ -121,7 +123,7 @@ class Drainer:
                     self._outbox.suspect(row.queue_id)
                 strange.append(row.queue_id)
                 stopped = outcome.error if len(strange) > 1 else None
-            elif outcome.kind in WHOLE_CLOUD:
+            elif outcome.kind in WHOLE_CLOUD or in_a_row >= IN_A_ROW:
                 stopped = outcome.error
         if self._reserved is None:
             stopped = stopped or "nothing may be spent on the cloud for now (budget_... in config.toml)"

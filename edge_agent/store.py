@@ -162,7 +162,7 @@ class Store:
             "ORDER BY id DESC LIMIT 1",
             (fingerprint, model_sha256, adapter_sha256, profile_sha256),
         )
-        return (row["id"], found) if row and (found := _readable(Reading.from_json, row["reading"])) else None
+        return (row["id"], found) if row and (found := _readable(_sound_reading, row["reading"])) else None
 
     def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, after: int = 0) -> tuple[int, CloudAnswer] | None:
         """The newest stored answer of a cloud model to a question, with its id; only one with an id above `after`."""
@@ -360,6 +360,23 @@ def _readable(read: Callable[[Any], T], stored: Any) -> T | None:
         return read(stored)
     except (ValueError, TypeError, KeyError, AttributeError, BadQuestion):
         return None
+
+
+def _sound_reading(text: str) -> Reading | OpenReading:
+    reading = Reading.from_json(text)
+    parts = [(reading.level, reading.levels, reading.level_probs)]
+    if isinstance(reading, Reading):
+        parts.append((reading.letter, tuple(reading.letters), reading.answer_probs))
+    for chosen, choices, probabilities in parts:
+        if (
+            chosen not in choices
+            or len(choices) != len(probabilities)
+            or not all(0 <= p <= 1 for p in (*probabilities, reading.format_mass))
+        ):
+            raise ValueError(f"{chosen} is not one of {choices}")
+    if not all(0 <= float(level) <= 1 for level in reading.levels):
+        raise ValueError(f"levels are {reading.levels}")
+    return reading
 
 
 def _cloud_answer(text: str) -> CloudAnswer:

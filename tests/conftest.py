@@ -25,9 +25,9 @@ SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shar
 @pytest.fixture(autouse=True)
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Every test has an EDGE_AGENT_HOME of its own and no settings from outside."""
-    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY"):
+    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE"):
         monkeypatch.delenv(f"EDGE_AGENT_{name}", raising=False)
-    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"
     monkeypatch.setenv("EDGE_AGENT_HOME", str(folder))

@@ -63,7 +63,7 @@ def agent(
     store: type[Store] = Store,
     **more: Any,
 ) -> Agent:
-    client = CloudModel(cloud, "big", deadline_s=5) if cloud else None
+    client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
     return Agent(DEMO, store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
 
 
@@ -348,3 +348,15 @@ def test_caller_can_poll_or_wait_for_the_end_of_a_provisional_answer(home: pathl
         assert not online.wait(sure.decision_id).waits  # final from the start
         with pytest.raises(BadQuestion, match="no decision 'nothing'"):
             online.ending("nothing")
+
+
+def test_stored_answer_with_a_flipped_bit_is_read_anew(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    model = SpokenModel(UNSURE)
+    with agent(home, model, cloud.url) as one:
+        one.ask(question)
+        with one.store.transaction() as db:
+            db.execute("""UPDATE readings SET reading = replace(replace(reading, '"ABC"', '"ABQ"'), '"letter": "A"', '"letter": "Q"')""")
+            db.execute("""UPDATE cloud_answers SET answer = replace(answer, '"answer": "B"', '"answer": "b"')""")
+            db.execute("UPDATE model_files SET facts = replace(facts, 'levels', 'lev_ls')")
+    with agent(home, model, cloud.url) as two:
+        assert two.ask(question).answer == "B" and (model.ran, len(cloud.requests)) == (2, 2)

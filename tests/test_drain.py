@@ -216,3 +216,11 @@ def test_purged_question_is_cancelled_and_the_queue_goes_on(kiosk: Kiosk) -> Non
         other._db.execute("DELETE FROM questions WHERE stem = 'gone'")
     assert kiosk.drain().answered == 1
     assert kiosk.states() == ["cancelled", "done"] and kiosk.endings() == ["abandoned", "overturned"]
+
+
+def test_person_does_not_wait_for_a_whole_queue_of_failures(kiosk: Kiosk) -> None:
+    for n in range(9):
+        kiosk.put(kiosk.box, f"Q{n}")
+    kiosk.reply = lambda stem: status(500)
+    done = kiosk.drain()
+    assert len(kiosk.sent) == 5 and done.failed == 5 and "HTTP 500" in (done.stopped or "")

@@ -284,6 +284,18 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
         store.question(QUESTION.fingerprint)
 
 
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [('"letter": "B"', '"letter": "Q"'), ('"level": "1.0"', '"level": "1.p"'), ('"0.0", "1.0"', '"0.0", "q.0"'), ("0.9", "9.9")],
+)
+def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is_now: str) -> None:
+    with store.transaction() as db:
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
+    assert store.reading(QUESTION.fingerprint, "m", "p") is None
+
+
 def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     old = (pathlib.Path(__file__).parent / "data" / "schema-2.db").read_bytes()

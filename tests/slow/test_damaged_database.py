@@ -12,6 +12,7 @@ from edge_agent.question import Question
 from edge_agent.store import Store
 from tests.mutation import catches
 from tests.test_agent import UNSURE, SpokenModel, agent
+from tests.test_store import damage
 
 FLIPS = int(os.environ.get("EDGE_AGENT_TEST_FLIPS", "60"))
 CUTS = int(os.environ.get("EDGE_AGENT_TEST_CUTS", "16"))
@@ -60,7 +61,12 @@ class Trusting(Store):
 
 
 @catches(Store, Trusting)
-def test_flipped_bytes_never_stop_the_agent(part, home: pathlib.Path, life: bytes) -> None:
+def test_table_that_is_gone_is_noticed_and_begun_anew(part, home: pathlib.Path, life: bytes) -> None:
+    damage(home / "edge-agent.db", "decisions")
+    is_usable(home, part)
+
+
+def test_flipped_bytes_never_stop_the_agent(home: pathlib.Path, life: bytes) -> None:
     chance = random.Random(4)
     for _ in range(FLIPS):
         data = bytearray(life)
@@ -68,7 +74,7 @@ def test_flipped_bytes_never_stop_the_agent(part, home: pathlib.Path, life: byte
         data[at] ^= 1 << chance.randrange(8)
         lay(home, bytes(data))
         try:
-            is_usable(home, part)
+            is_usable(home)
         except StorageError as error:
             assert 60 <= at < 64 and "update edge-agent" in str(error), (at, error)  # the schema's number: a newer version's, perhaps
         except AssertionError as error:

@@ -91,10 +91,9 @@ def test_disk_that_is_really_full_answers_and_recovers(tmp_path: pathlib.Path) -
         with agent(small / "home", SpokenModel(UNSURE)) as one:
             first = ask(one, 0)
             ballast = small / "ballast"
-            with ballast.open("wb") as file, pytest.raises(OSError):
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
                 while True:
-                    file.write(b"x" * 4096)
-                    file.flush()
+                    file.write(b"x" * 512)
             decision = ask(one, 1)
             assert (decision.answer, decision.persisted) == ("A", False) and first.persisted
             ballast.unlink()
