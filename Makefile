@@ -1,23 +1,31 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
+# make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500    kills, faults and power cuts, as many as you like
 # make help    all targets
 # The environment is .venv; versions are those of requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
+KILLS ?= 25
+EXAMPLES ?= 30
+STATES ?= 200
+FLIPS ?= 60
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 # The part of llama-cpp-python for pictures is never used; without it the build is a quarter shorter.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers lint demo-model wheel lock clean
+.PHONY: help demo test test-peers test-slow lint demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
+	@echo 'make test-slow   kills, faults, damaged files, whole runs; minutes (KILLS, EXAMPLES, STATES, FLIPS: any numbers)'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
+	@echo 'make wheelhouse  all wheels for machines like this one, into dist/wheelhouse: a fleet compiles once'
+	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with what is published (needs network)'
 	@echo 'make lock        choose the newest versions and write requirements/*.txt'
 	@echo 'make clean       remove the environment and what was built'
 
@@ -25,9 +33,13 @@ demo: .venv/runtime
 	@sh examples/demo.sh
 
 test: .venv/dev
-	.venv/bin/python -m pytest tests --ignore tests/peers
+	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow
 
-test-peers: .venv/dev .venv/peers
+test-slow: .venv/dev
+	EDGE_AGENT_TEST_KILLS=$(KILLS) EDGE_AGENT_TEST_EXAMPLES=$(EXAMPLES) EDGE_AGENT_TEST_STATES=$(STATES) \
+	EDGE_AGENT_TEST_FLIPS=$(FLIPS) .venv/bin/python -m pytest tests/slow
+
+test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers
 
 lint: .venv/dev
@@ -40,6 +52,12 @@ demo-model: .venv/peers
 
 wheel: .venv/runtime
 	.venv/bin/python -m hatchling build -t wheel -d dist
+
+wheelhouse: .venv/runtime
+	@sh requirements/wheelhouse.sh $(CURDIR)/.venv/bin/python dist/wheelhouse
+
+acceptance: .venv/runtime
+	.venv/bin/python -m benchmarks.acceptance --out build/acceptance
 
 lock:
 	$(PYTHON) -m venv .venv-lock
@@ -71,3 +89,14 @@ clean:
 	@$(PIP) install -r requirements/torch.txt
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/peers.txt
 	@touch $@
+
+# llama.cpp's converter, which is no package: out of the pinned source of llama-cpp-python.
+.venv/llama.cpp: requirements/runtime.txt
+	@rm -rf $@ .venv/sdist
+	@mkdir -p .venv/sdist $@
+	@sed -n '/^llama-cpp-python==/,/# via/p' requirements/runtime.txt > .venv/sdist/requirement.txt
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) download --require-hashes --no-deps --no-binary :all: --no-build-isolation \
+		-r .venv/sdist/requirement.txt -d .venv/sdist
+	@cd .venv/sdist && name=$$(ls *.tar.gz) && tar -xzf $$name -C ../llama.cpp --strip-components 3 $$(for part in \
+		conversion gguf-py convert_hf_to_gguf.py convert_lora_to_gguf.py; do echo $${name%.tar.gz}/vendor/llama.cpp/$$part; done)
+	@rm -rf .venv/sdist

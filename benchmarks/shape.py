@@ -1,10 +1,10 @@
 """Writes a checkpoint of Qwen3-0.6B's exact shape with random weights, so that a benchmark needs no download.
 
-    python -m benchmarks.shape OUT [--tokenizer FOLDER] [--seed 0]
+    python -m benchmarks.shape OUT [--tokenizer FOLDER] [--adapter] [--seed 0]
 
 Speed does not depend on what weights say. It does depend a little on the tokenizer: without --tokenizer (a folder with Qwen's
 real tokenizer.json and tokenizer_config.json) the demo model's is taken, padded to Qwen's vocabulary, and a question becomes
-more tokens.
+more tokens. --adapter also writes OUT-adapter, a LoRA of rank 16 on all linear layers, as peft names its tensors.
 """
 
 from __future__ import annotations
@@ -50,11 +50,30 @@ def config() -> dict[str, object]:
     }  # fmt: skip
 
 
+RANK, ALPHA = 16, 32
+
+
+def write_adapter(out: pathlib.Path, rng: np.random.Generator) -> None:
+    """A random LoRA for the checkpoint."""
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, shape in shapes().items():
+        if name.endswith("_proj.weight"):
+            stem = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+            for half, size in (("A", (RANK, shape[1])), ("B", (shape[0], RANK))):
+                tensors[f"{stem}{half}.weight"] = rng.standard_normal(size, np.float32) * 0.02
+    save_file(tensors, out / "adapter_model.safetensors", {"format": "pt"})
+    targets = sorted({name.split(".")[-2] for name in shapes() if name.endswith("_proj.weight")})
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "target_modules": targets}
+    (out / "adapter_config.json").write_text(json.dumps(config, indent=1))
+
+
 def main() -> None:
     """Write the folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--tokenizer", type=pathlib.Path, default=DEMO_TOKENIZER)
+    parser.add_argument("--adapter", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -66,6 +85,8 @@ def main() -> None:
     (arguments.out / "config.json").write_text(json.dumps(config(), indent=1))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(arguments.tokenizer / name, arguments.out / name)
+    if arguments.adapter:
+        write_adapter(arguments.out.with_name(arguments.out.name + "-adapter"), rng)
 
 
 if __name__ == "__main__":

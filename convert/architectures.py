@@ -1,13 +1,13 @@
-"""What a GGUF must say about each architecture: hyper-parameters from `config.json`, names of tensors.
+"""What a GGUF must say about each architecture: hyper-parameters from `config.json`, names and shapes of tensors.
 
-Owns one table an architecture; the next is an entry away. Invariant: a configuration with a value that llama.cpp
-would not honour is refused, not ignored. Keys as llama.cpp's converter writes them.
+Owns one table an architecture, at the end of the file; the next is an entry away. Invariant: a configuration with a value
+that llama.cpp would not honour is refused, not ignored. Keys as llama.cpp's converter writes them; configurations as
+transformers 4 and 5 write them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,30 +15,48 @@ import gguf
 
 from edge_agent.errors import ConvertError
 
+Config = dict[str, Any]
+Shapes = dict[str, tuple[int, ...]]
+
+MAX_LAYERS = 512  # llama.cpp's own limit
+_MAX_VOCABULARY = 1 << 22
+_MAX_FLOAT32 = 3e38
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How checkpoints of one kind become a GGUF. `hyper_parameters` writes them, `shapes` are the tensors that
-    must be there, and `pre` names the pre-tokenizer.
+    """How checkpoints of one kind become a GGUF.
+
+    `hyper_parameters` writes them and refuses what llama.cpp would not honour; `shapes` are the tensors that must be
+    there, but for the output head; `tied` says what a configuration means that does not say whether that is the embedding;
+    `norm_shift` is added to the weight of every norm; `vocabulary` is llama.cpp's name for the kind of tokenizer, `pre` for
+    its pre-tokenizer, and `adds_bos` whether a text begins with a token of its own unless the tokenizer says otherwise.
     """
 
     name: str
     gguf_kind: gguf.MODEL_ARCH
+    hyper_parameters: Callable[[gguf.GGUFWriter, Config], None]
+    shapes: Callable[[Config], Shapes]
+    tied: bool
+    norm_shift: float
+    vocabulary: str
     pre: str
-    hyper_parameters: Callable[[gguf.GGUFWriter, dict[str, Any]], None]
-    shapes: Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
+    adds_bos: bool
 
 
-def of(config: dict[str, Any]) -> Architecture:
+def of(config: Config) -> Architecture:
     """The architecture of a `config.json`."""
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in _BY_NAME:
-        raise ConvertError(f"The checkpoint is a {name}; known here: {', '.join(_BY_NAME)}.")
+        raise ConvertError(f"The checkpoint is a {name!r:.60}; known here: {', '.join(_BY_NAME)}.")
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise ConvertError(f"The checkpoint is quantized already ({method!r:.40}); give the one that was not.")
     return _BY_NAME[name]
 
 
-def check_complete(architecture: Architecture, config: dict[str, Any], found: dict[str, tuple[int, ...]]) -> None:
+def check_complete(architecture: Architecture, config: Config, found: Shapes) -> None:
     """Raise `ConvertError` unless every tensor of this configuration is in `found` (name to shape) as it should be."""
     for name, shape in architecture.shapes(config).items():
         if name not in found:
@@ -47,73 +65,141 @@ def check_complete(architecture: Architecture, config: dict[str, Any], found: di
             raise ConvertError(f"The tensor '{name}' is {list(found[name])}, and config.json makes it {list(shape)}; download it again.")
 
 
-def tensor_name(architecture: Architecture, config: dict[str, Any], name: str) -> str:
-    """The name of a checkpoint's tensor in the GGUF."""
-    names = gguf.get_tensor_name_map(architecture.gguf_kind, _number(config, "num_hidden_layers"))
-    found: str | None = names.get_name(name, try_suffixes=(".weight", ".bias"))
-    if found is None:
-        raise ConvertError(f"The tensor '{name}' has no place in a {architecture.name} GGUF; is the checkpoint of that kind?")
+def is_tied(architecture: Architecture, config: Config) -> bool:
+    """Whether the output head is the embedding."""
+    return bool(config.get("tie_word_embeddings", architecture.tied))
+
+
+def shift(architecture: Architecture, name: str) -> float:
+    """What is added to the weight of the GGUF's tensor `name`."""
+    return architecture.norm_shift if name.endswith("norm.weight") else 0.0
+
+
+def tensor_names(architecture: Architecture, config: Config, names: Iterable[str]) -> dict[str, str]:
+    """The names of a checkpoint's tensors, each with its name in the GGUF."""
+    known = gguf.get_tensor_name_map(architecture.gguf_kind, _number(config, "num_hidden_layers", MAX_LAYERS))
+    found: dict[str, str] = {name: known.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
+    if unknown := [name for name, place in found.items() if place is None]:
+        raise ConvertError(f"The tensor '{unknown[0]:.100}' has no place in a {architecture.name} GGUF; is the checkpoint of that kind?")
     return found
 
 
-def _qwen3(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
-    rope = _rope(config)
-    if config.get("use_sliding_window") or rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ConvertError("The checkpoint uses a sliding window or scaled RoPE, which is not converted here.")
-    if config.get("attention_bias") or config.get("hidden_act", "silu") != "silu":
-        raise ConvertError("The checkpoint has attention biases or another activation than silu, unlike any Qwen3.")
-    writer.add_block_count(_number(config, "num_hidden_layers"))
+def _common(writer: gguf.GGUFWriter, config: Config, activation: str) -> None:
+    """What all the architectures below have in common."""
+    if config.get("attention_bias") or activation != config.get("hidden_activation", config.get("hidden_act", activation)):
+        raise ConvertError(f"The checkpoint has attention biases, or another activation than {activation}: not one of its kind.")
+    writer.add_block_count(_number(config, "num_hidden_layers", MAX_LAYERS))
     writer.add_context_length(_number(config, "max_position_embeddings"))
     writer.add_embedding_length(_number(config, "hidden_size"))
     writer.add_feed_forward_length(_number(config, "intermediate_size"))
-    writer.add_head_count(_number(config, "num_attention_heads"))
-    writer.add_head_count_kv(_number(config, "num_key_value_heads"))
+    heads, shared = _number(config, "num_attention_heads"), _number(config, "num_key_value_heads")
+    if heads % shared:
+        raise ConvertError(f"config.json has {heads} attention heads, which {shared} key-value heads cannot serve.")
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(shared)
     writer.add_key_length(_number(config, "head_dim"))
     writer.add_value_length(_number(config, "head_dim"))
-    writer.add_rope_freq_base(_real(rope, "rope_theta", config.get("rope_theta", 10_000.0)))
     writer.add_layer_norm_rms_eps(_real(config, "rms_norm_eps", 1e-6))
 
 
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """RoPE's parameters: `rope_parameters` since transformers 5, `rope_scaling` and `rope_theta` before."""
-    rope: dict[str, Any] = {}
+def _qwen3(writer: gguf.GGUFWriter, config: Config) -> None:
+    if config.get("use_sliding_window"):
+        raise ConvertError("The checkpoint uses a sliding window, which llama.cpp's Qwen3 has not.")
+    _common(writer, config, "silu")
+    writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 10_000.0))
+
+
+_GEMMA_PERIOD = 6  # every sixth layer sees everything; llama.cpp takes no other
+
+
+def _gemma3(writer: gguf.GGUFWriter, config: Config) -> None:
+    n_layers = _number(config, "num_hidden_layers", MAX_LAYERS)
+    period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", _GEMMA_PERIOD))
+    usual = ["sliding_attention" if (i + 1) % _GEMMA_PERIOD else "full_attention" for i in range(n_layers)]
+    if period != _GEMMA_PERIOD or config.get("layer_types", usual) != usual or config.get("use_bidirectional_attention"):
+        raise ConvertError("The checkpoint has another pattern of attention than every sixth layer over everything.")
+    if config.get("query_pre_attn_scalar", 256) != _number(config, "head_dim") or config.get("attn_logit_softcapping") is not None:
+        raise ConvertError("The checkpoint scales or caps attention in a way that llama.cpp's Gemma 3 does not.")
+    if n_layers == 62:
+        raise ConvertError("A Gemma 3 of 62 layers scales its attention in another way, which is not converted here.")
+    _common(writer, config, "gelu_pytorch_tanh")
+    writer.add_sliding_window(_number(config, "sliding_window"))
+    writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 1_000_000.0))
+    writer.add_rope_freq_base_swa(_rope_theta(config, "sliding_attention", "rope_local_base_freq", 10_000.0))
+    if config.get("final_logit_softcapping") is not None:
+        writer.add_final_logit_softcapping(_real(config, "final_logit_softcapping", 0.0))
+
+
+def _rope_theta(config: Config, attention: str, old_key: str, default: float) -> float:
+    """RoPE's base: in `rope_parameters` since transformers 5, for each kind of attention where there are several, and in
+    keys of its own before. A scaled RoPE is refused.
+    """
+    rope: Config = {}
     for key in ("rope_scaling", "rope_parameters"):
         value = config.get(key) or {}
+        value = value.get(attention, value) if isinstance(value, dict) else value
         if not isinstance(value, dict):
-            raise ConvertError(f"config.json has {key} = {value!s:.80}; an object is needed.")
+            raise ConvertError(f"config.json has {key} = {value!r:.80}; an object is needed.")
         rope |= value
-    return rope
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise ConvertError("The checkpoint uses scaled RoPE, which is not converted here.")
+    return _real(rope, "rope_theta", config.get(old_key, default))
 
 
-def _number(config: dict[str, Any], key: str) -> int:
+def _number(config: Config, key: str, at_most: int = (1 << 31) - 1) -> int:
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 31:
-        raise ConvertError(f"config.json has {key} = {value!r}; a whole number is needed.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= at_most:
+        raise ConvertError(f"config.json has {key} = {value!r:.40}; a whole number from 1 to {at_most} is needed.")
     return value
 
 
-def _real(values: dict[str, Any], key: str, default: Any) -> float:
+def _real(values: Config, key: str, default: Any) -> float:
     value = values.get(key, default)
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConvertError(f"config.json has {key} = {value!s:.80}; a number above 0 is needed.")
+    if not isinstance(value, int | float) or not 0 < value < _MAX_FLOAT32:
+        raise ConvertError(f"config.json has {key} = {value!r:.80}; a number above 0 is needed.")
     return float(value)
 
 
-def _qwen3_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a Qwen3 of this configuration has, but for the output head, with its shape."""
+def _shapes(config: Config, norms: tuple[str, ...]) -> Shapes:
+    """Every tensor of this configuration; `norms` are those before and after the parts of a layer."""
     hidden, wide, head = (_number(config, key) for key in ("hidden_size", "intermediate_size", "head_dim"))
     queries, keys = (head * _number(config, key) for key in ("num_attention_heads", "num_key_value_heads"))
-    layer: dict[str, tuple[int, ...]] = {
-        "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
+    layer: Shapes = {
+        **dict.fromkeys(norms, (hidden,)),
         "self_attn.q_norm": (head,), "self_attn.k_norm": (head,),
         "self_attn.q_proj": (queries, hidden), "self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden),
         "self_attn.o_proj": (hidden, queries),
         "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden), "mlp.down_proj": (hidden, wide),
     }  # fmt: skip
-    shapes = {"model.embed_tokens.weight": (_number(config, "vocab_size"), hidden), "model.norm.weight": (hidden,)}
-    for number in range(_number(config, "num_hidden_layers")):
+    shapes: Shapes = {"model.embed_tokens.weight": (_number(config, "vocab_size", _MAX_VOCABULARY), hidden), "model.norm.weight": (hidden,)}
+    for number in range(_number(config, "num_hidden_layers", MAX_LAYERS)):
         shapes |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
     return shapes
 
 
-_BY_NAME = {"Qwen3ForCausalLM": Architecture("qwen3", gguf.MODEL_ARCH.QWEN3, "qwen2", _qwen3, _qwen3_shapes)}
+_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+_BY_NAME = {
+    "Qwen3ForCausalLM": Architecture(
+        name="qwen3",
+        gguf_kind=gguf.MODEL_ARCH.QWEN3,
+        hyper_parameters=_qwen3,
+        shapes=lambda config: _shapes(config, _NORMS),
+        tied=False,
+        norm_shift=0.0,
+        vocabulary="gpt2",
+        pre="qwen2",
+        adds_bos=False,
+    ),
+    "Gemma3ForCausalLM": Architecture(
+        name="gemma3",
+        gguf_kind=gguf.MODEL_ARCH.GEMMA3,
+        hyper_parameters=_gemma3,
+        shapes=lambda config: _shapes(config, (*_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")),
+        tied=True,
+        norm_shift=1.0,  # its norms multiply by 1 + weight
+        vocabulary="llama",
+        pre="default",
+        adds_bos=True,
+    ),
+}

@@ -22,7 +22,9 @@ from edge_agent.errors import ConvertError
 Array = npt.NDArray[np.float32]
 
 _DTYPES = {"F32": 4, "F16": 2, "BF16": 2}
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+_STORED: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_MAX_HEADER_BYTES = 16_000_000  # a hundred thousand tensors; safetensors' own limit would take a Pi's memory
+_MAX_NAME_CHARS = 512
 _MAX_JSON_BYTES = 100_000_000
 
 
@@ -36,16 +38,20 @@ class Tensor:
     path: pathlib.Path
     offset: int
 
-    def load(self) -> Array:
-        """The tensor as float32, exactly (bf16 and f16 both fit)."""
-        n = math.prod(self.shape)
-        kinds: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-        raw = np.fromfile(self.path, dtype=kinds[self.dtype], count=n, offset=self.offset)
+    def load(self, start: int = 0, stop: int | None = None) -> Array:
+        """The tensor as float32, exactly (bf16 and f16 both fit); or only its rows from `start` up to `stop`."""
+        stop = self.shape[0] if stop is None else min(stop, self.shape[0])
+        row = math.prod(self.shape[1:])
+        n = (stop - start) * row
+        try:
+            raw = np.fromfile(self.path, dtype=_STORED[self.dtype], count=n, offset=self.offset + start * row * _DTYPES[self.dtype])
+        except OSError as error:
+            raise ConvertError(f"The file '{self.path}' cannot be read ({error.strerror or error}); check the disk.") from error
         if raw.size != n:
             raise ConvertError(f"The file '{self.path}' ends inside the tensor '{self.name}'; download it again.")
         if self.dtype == "BF16":
             raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return raw.astype(np.float32, copy=False).reshape(self.shape)
+        return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
 
 
 def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:
@@ -100,9 +106,11 @@ def _read_header(path: pathlib.Path) -> Iterator[Tensor]:
 
 
 def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry: dict[str, Any]) -> Tensor:
+    if len(name) > _MAX_NAME_CHARS or not name.isprintable():
+        raise ValueError(name)
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in _DTYPES:
-        raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype}; only F32, F16 and BF16 can be converted.")
+        raise ConvertError(f"The tensor '{name}' in '{path}' is {dtype!r:.20}; only F32, F16 and BF16 can be converted.")
     whole = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
     if not whole or 0 in shape or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
         raise ValueError(name)

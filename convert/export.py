@@ -1,40 +1,95 @@
 """Base + adapters to GGUF files: the one place where the workshop's parts meet.
 
-Owns the order of work: check everything, stream and merge into one float32 GGUF beside the output, quantize it to
-each level, remove it. Invariant: nothing is written before the checkpoint and every adapter were checked, and a file
-has its final name only when it is whole.
+Owns the order of work: check everything, let llama.cpp choose the types, then read the checkpoint once, a slab of rows at
+a time: merge in float32, quantize to every type that is wanted, append to every file. Invariant: nothing is written before
+the checkpoint and every adapter were checked, no tensor is ever in memory as a whole, and no intermediate file is made.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import math
+import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Sequence
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import gguf
 import numpy as np
+from gguf import GGMLQuantizationType as Kind
 
-from convert import architectures, lora, vocab
+from convert import architectures, imatrix, lora, vocab
 from convert.architectures import Architecture
-from convert.checkpoint import Tensor, read_json, read_tensors
-from convert.quantize import FILE_TYPES, quantize
+from convert.checkpoint import Array, Tensor, read_json, read_tensors
+from convert.output import ALIGNMENT, Output, header
+from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.errors import ConvertError
 from edge_agent.profile import default_profile, gguf_keys
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_SLAB_WEIGHTS = 1 << 21  # 8 MB as float32: small against a process, large against what a call costs
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A GGUF that was made; `fallbacks` are llama.cpp's lines about tensors that took another type."""
+    """A GGUF that was made; `fallbacks` say in words which tensors took another type than their quantization's."""
 
     path: pathlib.Path
     quantization: str
     sha256: str
     bytes: int
     fallbacks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint that was checked, with its adapters: the tensors by their names in the GGUF."""
+
+    folder: pathlib.Path
+    config: dict[str, Any]
+    architecture: Architecture
+    tensors: dict[str, lora.Merged]
+
+    @property
+    def n_weights(self) -> int:
+        """How many weights there are."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
+
+
+def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> Model:
+    """The checkpoint in the folder `source` with `adapters` to be merged in order; raises `ConvertError`."""
+    config, tensors = read_json(source / "config.json"), read_tensors(source)
+    architecture = architectures.of(config)
+    architectures.check_complete(architecture, config, {name: tensor.shape for name, tensor in tensors.items()})
+    tied = architectures.is_tied(architecture, config)
+    base = _with_head(tensors, tied)
+    opened = [lora.open_adapter(folder, base) for folder in adapters]
+    merged = lora.merged(base, opened, (_EMBEDDING, _HEAD) if tied else ())
+    if tied and _same(merged[_EMBEDDING], merged[_HEAD]):
+        del merged[_HEAD]
+    names = architectures.tensor_names(architecture, config, merged)
+    ordered = sorted(merged, key=lambda name: _place(names[name]))
+    return Model(source, config, architecture, {names[name]: merged[name] for name in ordered})
+
+
+def metadata(model: Model, name: str, answer_kind: str) -> dict[str, Any]:
+    """All that a GGUF of `model` says beside its tensors and its file type; raises `ConvertError`."""
+    architecture = model.architecture
+    writer = gguf.GGUFWriter(None, architecture.name)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name.encode("utf-8", "replace").decode())
+    writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
+    architecture.hyper_parameters(writer, model.config)
+    vocab.write(writer, model.folder, model.tensors["token_embd.weight"].shape[0], architecture, model.config)
+    for key, value in gguf_keys(default_profile(architecture.name, answer_kind)).items():
+        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add(key, value)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    return dict(writer.kv_data[0])
 
 
 def export(
@@ -45,82 +100,181 @@ def export(
     name: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
     answer_kind: str = "letter",
+    on_weights: Callable[[int, int], None] = lambda done, total: None,
+    matrix: pathlib.Path | None = None,
 ) -> list[Written]:
     """Convert the checkpoint in `source`, with `adapters` merged in order, to `out`/NAME-QUANTIZATION.gguf each.
 
-    `progress` is told each step. Raises `ConvertError`.
+    `progress` is told each step in words, `on_weights` how many weights were done, of how many; `matrix` is the file of an
+    importance matrix. Raises `ConvertError`.
     """
+    quantizations = _checked(quantizations)
+    name = name or source.resolve().name
+    if pathlib.PurePath(name).name != name:
+        raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
+    model = open_model(source, adapters)
+    fields, importance = metadata(model, name, answer_kind), _importance(matrix, model)
+    if matrix:
+        fields |= _provenance(matrix, importance)
+    choices = choose_types(lambda path: _write_sparse(path, model), quantizations, has_importance=bool(importance))
+    for choice in choices.values():
+        _check_importance(choice, importance)
+    heads = {q: _header(model, fields, q, choice) for q, choice in choices.items()}
+    progress(f"converting {len(model.tensors)} tensors with {len(adapters)} adapters to {', '.join(quantizations)}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _check_room(out, sum(len(heads[q]) + _data_bytes(model, choices[q]) for q in quantizations))
+        with contextlib.ExitStack() as stack:
+            outputs = {q: stack.enter_context(Output(out / f"{name}-{q}.gguf", heads[q])) for q in quantizations}
+            _stream(model, {q: (outputs[q], choices[q].types) for q in quantizations}, importance, on_weights)
+            hashes = {q: output.finish() for q, output in outputs.items()}
+    except OSError as error:
+        raise ConvertError(f"Writing to '{out}' failed ({error.strerror or error}); check the folder and its space.") from error
+    return [Written(outputs[q].target, q, hashes[q], outputs[q].n_bytes, choices[q].fallbacks) for q in quantizations]
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Where a tensor stands in the file, as llama.cpp's quantizer orders them: what is in no block, then block by block."""
+    parts = name.split(".")
+    return (int(parts[1]) if parts[0] == "blk" else -1), name
+
+
+def _checked(quantizations: Sequence[str]) -> list[str]:
     if not quantizations:
         raise ConvertError(f"No quantization is named; name one or more of {', '.join(FILE_TYPES)}.")
     if unknown := [q for q in quantizations if q not in FILE_TYPES]:
         raise ConvertError(f"The quantization '{unknown[0]}' is unknown; known are {', '.join(FILE_TYPES)}.")
-    if not source.is_dir():
-        raise ConvertError(f"There is no folder '{source}'; give a folder with a transformers checkpoint.")
-    name = name or source.resolve().name
-    if pathlib.PurePath(name).name != name:
-        raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
-    config, tensors = read_json(source / "config.json"), read_tensors(source)
-    architecture = architectures.of(config)
-    architectures.check_complete(architecture, config, {name: tensor.shape for name, tensor in tensors.items()})
-    tensors = _without_duplicate_head(tensors, bool(config.get("tie_word_embeddings")))
-    names = {name: architectures.tensor_name(architecture, config, name) for name in tensors}
-    opened = [lora.open_adapter(folder, tensors) for folder in adapters]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".convert-", dir=out) as scratch:
-            merged = pathlib.Path(scratch) / "merged.gguf"
-            progress(f"merging {len(tensors)} tensors, {len(opened)} adapters")
-            _write_merged(merged, source, config, architecture, tensors, names, opened, name, answer_kind)
-            return [_quantized(merged, out / f"{name}-{q}.gguf", q, progress) for q in quantizations]
-    except OSError as error:
-        raise ConvertError(f"Writing to '{out}' failed ({error.strerror or error}); check the folder and its space.") from error
+    return list(dict.fromkeys(quantizations))
 
 
-def _quantized(merged: pathlib.Path, target: pathlib.Path, quantization: str, progress: Callable[[str], None]) -> Written:
-    progress(f"quantizing to {quantization}")
-    fallbacks = quantize(merged, target, quantization)
-    with target.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Written(target, quantization, sha256, target.stat().st_size, fallbacks)
-
-
-def _without_duplicate_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """The tensors less an `lm_head` that only repeats the embedding; a tied checkpoint with another head is refused."""
-    if not tied or _HEAD not in tensors:
+def _with_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """The tensors, with the output head even where it is the embedding; a tied checkpoint with another head is refused."""
+    if not tied:
+        if _HEAD not in tensors:
+            raise ConvertError(f"The checkpoint says that its head is not tied, and lacks '{_HEAD}'; download it again.")
         return tensors
-    if not np.array_equal(tensors[_HEAD].load(), tensors[_EMBEDDING].load()):
+    head = tensors.get(_HEAD, tensors[_EMBEDDING])
+    if not _same(lora.Merged(head), lora.Merged(tensors[_EMBEDDING])):
         raise ConvertError(f"The checkpoint says that its head is tied, but '{_HEAD}' differs from '{_EMBEDDING}'.")
-    return {name: tensor for name, tensor in tensors.items() if name != _HEAD}
+    return {**tensors, _HEAD: tensors[_EMBEDDING]}
 
 
-def _write_merged(
-    path: pathlib.Path,
-    source: pathlib.Path,
-    config: dict[str, object],
-    architecture: Architecture,
-    tensors: dict[str, Tensor],
-    names: dict[str, str],
-    adapters: Sequence[lora.Adapter],
-    name: str,
-    answer_kind: str,
+def _same(one: lora.Merged, other: lora.Merged) -> bool:
+    """Whether two tensors are the same numbers; two that adapters add to are not, since they do so from two sides."""
+    if one.pairs or other.pairs or one.shape != other.shape:
+        return False
+    if one.start is other.start:
+        return True
+    return all(np.array_equal(one.start.load(*rows), other.start.load(*rows)) for rows in _slabs(one.shape))
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Cuts a tensor between rows: from one row up to another."""
+    step = max(1, _SLAB_WEIGHTS // math.prod(shape[1:]))
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+
+
+def _header(model: Model, fields: Mapping[str, Any], quantization: str, choice: Choice) -> bytes:
+    writer = gguf.GGUFWriter(None, model.architecture.name)
+    writer.add_file_type(FILE_TYPES[quantization])
+    missing = [name for name in model.tensors if name not in choice.types]
+    if missing:
+        raise ConvertError(f"llama.cpp chose no type for '{missing[0]}'; this version of llama-cpp-python is not known here.")
+    tensors = ((name, tensor.shape, choice.types[name]) for name, tensor in model.tensors.items())
+    return header({**fields, **writer.kv_data[0]}, model.architecture.name, tensors)
+
+
+def _write_sparse(path: pathlib.Path, model: Model) -> int:
+    """For llama.cpp's choice: a header of float32 tensors without any vocabulary."""
+    writer = gguf.GGUFWriter(None, model.architecture.name)
+    model.architecture.hyper_parameters(writer, model.config)
+    data = header(writer.kv_data[0], model.architecture.name, ((n, t.shape, Kind.F32) for n, t in model.tensors.items()))
+    path.write_bytes(data)
+    return len(data) + sum(n_bytes(t.shape, Kind.F32) + ALIGNMENT for t in model.tensors.values())
+
+
+def _data_bytes(model: Model, choice: Choice) -> int:
+    return sum(n_bytes(tensor.shape, choice.types[name]) + ALIGNMENT for name, tensor in model.tensors.items())
+
+
+def _importance(matrix: pathlib.Path | None, model: Model) -> dict[str, Array]:
+    if matrix is None:
+        return {}
+    importance = imatrix.load(matrix)
+    imatrix.check_fit(importance, {name: tensor.shape for name, tensor in model.tensors.items()})
+    return importance
+
+
+def _provenance(matrix: pathlib.Path, importance: Mapping[str, Array]) -> dict[str, Any]:
+    """That a matrix was used, in the keys of llama.cpp's own quantizer."""
+    writer = gguf.GGUFWriter(None, "")
+    writer.add_string("quantize.imatrix.file", matrix.name.encode("utf-8", "replace").decode())
+    writer.add_uint32("quantize.imatrix.entries_count", len(importance))
+    return {key: value for key, value in writer.kv_data[0].items() if key.startswith("quantize.")}
+
+
+def _check_importance(choice: Choice, importance: Mapping[str, Array]) -> None:
+    for name, kind in choice.types.items():
+        if needs_importance(kind) and name not in importance:
+            raise ConvertError(f"The importance matrix has nothing for '{name}', which {kind.name} needs; collect it from this model.")
+
+
+def _check_room(out: pathlib.Path, needed: int) -> None:
+    if (free := shutil.disk_usage(out).free) < needed:
+        raise ConvertError(
+            f"The files take {needed / 1e6:,.0f} MB and '{out}' has {free / 1e6:,.0f} MB left; make room, or give another --out."
+        )
+
+
+def _stream(
+    model: Model,
+    outputs: Mapping[str, tuple[Output, Mapping[str, Kind]]],
+    importance: Mapping[str, Array],
+    on_weights: Callable[[int, int], None],
 ) -> None:
-    """The merged model as a float32 GGUF, one tensor in memory at a time."""
-    writer = gguf.GGUFWriter(path, architecture.name)
-    writer.add_name(name)
-    writer.add_file_type(FILE_TYPES["F32"])
-    architecture.hyper_parameters(writer, config)
-    vocab.write(writer, source, tensors[_EMBEDDING].shape[0], architecture.pre)
-    for key, value in gguf_keys(default_profile(architecture.name, answer_kind)).items():
-        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-        add(key, value)
-    for tensor in tensors.values():
-        writer.add_tensor_info(names[tensor.name], tensor.shape, np.dtype(np.float32), 4 * int(np.prod(tensor.shape)))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for tensor in tensors.values():
-        weight = tensor.load()
-        for adapter in adapters:
-            weight = adapter.merge(tensor.name, weight)
-        writer.write_tensor_data(np.ascontiguousarray(weight, dtype=np.float32))
-    writer.close()
+    """Read, merge, quantize and append every tensor, in order; some slabs are on their way at once."""
+    done, total = 0, model.n_weights
+    n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    under_way: deque[tuple[str, tuple[int, int], Future[dict[Kind, Bytes | None]]]] = deque()
+    pool = ThreadPoolExecutor(n_threads)
+
+    def append_first() -> None:
+        nonlocal done
+        name, (start, stop), future = under_way.popleft()
+        made, shape = future.result(), model.tensors[name].shape
+        for output, types in outputs.values():
+            data = made[types[name]]
+            if data is None:
+                raise ConvertError(
+                    f"The tensor '{name}' has a value that is no number, or too large for {types[name].name}; wrong adapter?"
+                )
+            output.write(data.data)
+            if stop == shape[0]:
+                output.end_tensor()
+        done += (stop - start) * math.prod(shape[1:])
+        on_weights(done, total)
+
+    try:
+        for name, tensor in model.tensors.items():
+            kinds = {types[name] for _, types in outputs.values()}
+            rows, shift = tensor.opened(), architectures.shift(model.architecture, name)
+            for place in _slabs(tensor.shape):
+                under_way.append((name, place, pool.submit(_made, rows, place, shift, kinds, importance.get(name))))
+                if len(under_way) > n_threads + 1:
+                    append_first()
+        while under_way:
+            append_first()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind], importance: Array | None) -> dict[Kind, Bytes | None]:
+    """One slab at every type that is wanted."""
+    with np.errstate(all="ignore"):  # what overflows is no number, and refused below
+        slab: Array = rows(*place)
+    if shift:
+        slab = slab + np.float32(shift)
+    if not np.isfinite(slab).all():
+        return dict.fromkeys(kinds)
+    slab = slab.reshape(1, -1) if slab.ndim == 1 else slab
+    return {kind: quantized(slab, kind, importance) for kind in kinds}

@@ -1,9 +1,11 @@
-"""Merges a LoRA adapter, as peft saves it, into the base's tensors as they stream by.
+"""Merges LoRA adapters, as peft saves them, into the base's tensors as they stream by, a slab of rows at a time.
 
-    W' = W + (alpha / rank) * B @ A        (alpha / sqrt(rank) with use_rslora)
+    W' = W + (alpha / rank) * B @ A        (alpha / sqrt(rank) with use_rslora; an embedding's share is transposed)
+    W' = m * (W + ...) / |W + ...|         (with use_dora; the norm of each row, m the learned magnitude)
 
 in float32, rounded only when the file is written. Invariant: every tensor of the adapter is merged exactly once, or
-the conversion is refused; nothing that cannot be merged exactly is passed over. LoRA: https://arxiv.org/abs/2106.09685
+the conversion is refused; nothing that cannot be merged exactly is passed over. LoRA: https://arxiv.org/abs/2106.09685,
+DoRA: https://arxiv.org/abs/2402.09353
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,85 +22,216 @@ import numpy as np
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from edge_agent.errors import ConvertError
 
-_KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+Rows = Callable[[int, int], Array]
+"""Gives the rows from one number up to another of a weight, as float32."""
+
+_PAIR = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
+)
+_WHOLE = re.compile(r"(?:base_model\.model\.)?(?P<module>.+?)(?P<base>\.base_layer)?(?:\.modules_to_save(?:\.default)?)?\.weight")
 
 _HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to start A and B that leave the base as it is
 
-# Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off.
+# Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off. `fan_in_fan_out` is not
+# among them: it is for layers that store their weight transposed, and peft itself turns it off for any other.
 _UNSUPPORTED = (
-    "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "modules_to_save",
-    "lora_bias", "megatron_config", "layer_replication", "target_parameters", "trainable_token_indices",
-    "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
+    "use_qalora", "use_bdlora", "lora_bias", "megatron_config", "layer_replication", "target_parameters",
+    "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
+
+_MAX_PATTERNS, _MAX_PATTERN_CHARS, _MAX_REPEATS = 4096, 256, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A (rank, in) and B (out, rank) of one module and their scale; for an embedding in is the vocabulary, and the weight
+    is transposed. `magnitude` (out,) is DoRA's.
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float
+    is_embedding: bool = False
+    magnitude: Tensor | None = None
+
+    def opened(self, rows: Rows) -> Rows:
+        """`rows` with this pair's share added; A and B are read now."""
+        a, b, scale = self.a.load(), self.b.load(), np.float32(self.scale)
+        left, right = (a.T, b.T) if self.is_embedding else (b, a)
+        magnitude = self.magnitude.load().reshape(-1, 1) if self.magnitude else None
+
+        def added(start: int, stop: int) -> Array:
+            weight: Array = left[start:stop] @ right
+            weight *= scale
+            weight += rows(start, stop)
+            if magnitude is not None:
+                weight *= magnitude[start:stop] / np.linalg.norm(weight, axis=1, keepdims=True)
+            return weight
+
+        return added
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A whole weight that the adapter brings: trained beside it (`modules_to_save`), or the one that its pair was trained on.
+
+    The latter (`is_base`) stands for every tensor that shares the weight.
+    """
+
+    tensor: Tensor
+    is_base: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter: pairs of A (rank, in) and B (out, rank) by module, and their scale."""
+    """What an adapter changes: by the name of the base's tensor, a whole weight first, then a pair."""
 
     folder: pathlib.Path
-    scale: float
-    pairs: dict[str, tuple[Tensor, Tensor]]
-
-    def merge(self, name: str, weight: Array) -> Array:
-        """`weight` (out, in) with this adapter's share added, if it has one for the tensor `name`."""
-        pair = self.pairs.get(name.removesuffix(".weight"))
-        if pair is None:
-            return weight
-        a, b = (tensor.load() for tensor in pair)
-        merged: Array = weight + np.float32(self.scale) * (b @ a)
-        return merged
+    replacements: dict[str, Replacement]
+    pairs: dict[str, Pair]
 
 
-def open_adapter(folder: pathlib.Path, base: dict[str, Tensor]) -> Adapter:
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A tensor of the base as the adapters make it: the weight it starts from, which an adapter may have replaced, and the
+    pairs that are added in order.
+    """
+
+    start: Tensor
+    pairs: tuple[Pair, ...] = ()
+    is_replaced: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, which no adapter changes."""
+        return self.start.shape
+
+    def opened(self) -> Rows:
+        """Its rows; the adapters' matrices are in memory from now on, the weight itself never as a whole."""
+        rows: Rows = self.start.load
+        for pair in self.pairs:
+            rows = pair.opened(rows)
+        return rows
+
+
+def merged(base: Mapping[str, Tensor], adapters: Sequence[Adapter], tied: Sequence[str] = ()) -> dict[str, Merged]:
+    """Every tensor of `base` after `adapters`, in order; `tied` names those that are one weight in the base."""
+    found = {name: Merged(tensor) for name, tensor in base.items()}
+    for adapter in adapters:
+        for name, replacement in adapter.replacements.items():
+            for shared in tied if replacement.is_base and name in tied else (name,):
+                found[shared] = Merged(replacement.tensor, is_replaced=True)
+        for name, pair in adapter.pairs.items():
+            found[name] = replace(found[name], pairs=(*found[name].pairs, pair))
+    return found
+
+
+def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
     """Read an adapter and check that it fits `base`; raises `ConvertError` naming the tensor and both shapes."""
     if not (folder / "adapter_config.json").is_file():
         raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; give a folder with a LoRA as peft saves it.")
-    config = read_json(folder / "adapter_config.json")
-    scale = _scale(folder, config)
+    config = _checked_config(folder, read_json(folder / "adapter_config.json"))
     parts: dict[str, dict[str, Tensor]] = {}
+    embeddings: set[str] = set()
+    replacements = {}
     for tensor in read_tensors(folder, "adapter_model").values():
-        match = _KEY.fullmatch(tensor.name)
-        if not match:
+        if match := _PAIR.fullmatch(tensor.name):
+            parts.setdefault(match["module"], {})[match["part"]] = tensor
+            if match["embedding"]:
+                embeddings.add(match["module"])
+        elif match := _WHOLE.fullmatch(tensor.name):
+            name = _place(folder, match["module"], base)
+            _check_whole(folder, name, tensor, base[name])
+            replacements[name] = Replacement(tensor, is_base=bool(match["base"]))
+        else:
             raise ConvertError(f"The adapter '{folder}' holds '{tensor.name}', which is no LoRA matrix; it cannot be merged.")
-        parts.setdefault(match["module"], {})[match["part"]] = tensor
-    if not parts:
+    if not parts and not replacements:
         raise ConvertError(f"The adapter '{folder}' holds no LoRA matrices; train it again.")
     pairs = {}
     for module, found in parts.items():
-        if set(found) != {"A", "B"}:
-            raise ConvertError(f"The adapter '{folder}' has only one half of '{module}'; download it again.")
-        pairs[module] = (found["A"], found["B"])
-        _check_rank(folder, module, found["A"], config["r"])
-        _check_fit(folder, module, found["A"], found["B"], base.get(f"{module}.weight"))
-    return Adapter(folder, scale, pairs)
+        wanted = {"A", "B"} | ({"magnitude_vector"} if config.get("use_dora") else set())
+        if set(found) != wanted or (module in embeddings and len(wanted) > 2):
+            raise ConvertError(f"The adapter '{folder}' has {sorted(found)} of '{module}', and {sorted(wanted)} are merged.")
+        name = _place(folder, module, base)
+        pair = Pair(found["A"], found["B"], _scale(folder, config, module, found["A"]), module in embeddings, found.get("magnitude_vector"))
+        _check_fit(folder, name, pair, base[name])
+        pairs[name] = pair
+    return Adapter(folder, replacements, pairs)
 
 
-def _scale(folder: pathlib.Path, config: dict[str, Any]) -> float:
+def _place(folder: pathlib.Path, module: str, base: Mapping[str, Tensor]) -> str:
+    """The base's name for the weight of an adapter's module: adapters of a bare or a wrapped model say less or more."""
+    for name in (module, f"model.{module}", module.replace("language_model.", "", 1)):
+        if f"{name}.weight" in base:
+            return f"{name}.weight"
+    raise ConvertError(f"The adapter '{folder}' changes '{module}.weight', which the base does not have; wrong base?")
+
+
+def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
-        raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']}; only LORA can be merged.")
+        raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!r:.40}; only LORA can be merged.")
     if used := [key for key in _UNSUPPORTED if config.get(key)]:
         raise ConvertError(f"The adapter '{folder}' uses {used[0]}, which cannot be merged here; merge it with peft first.")
     if config.get("bias", "none") != "none":
         raise ConvertError(f"The adapter '{folder}' trains biases; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
-        raise ConvertError(f"The adapter '{folder}' was started by '{start}', which changes the base; merge it with peft first.")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise ConvertError(f"The adapter '{folder}' has r = {rank!r} and lora_alpha = {alpha!r}; both must be numbers.")
+        raise ConvertError(f"The adapter '{folder}' was started by {start!r:.40}, which changes the base; merge it with peft first.")
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS or not all(map(_is_harmless, patterns)):
+            raise ConvertError(f"The adapter '{folder}' has a {key} that peft would not write; merge it with peft first.")
+    return config
+
+
+def _is_harmless(pattern: str) -> bool:
+    """Whether a stranger's regular expression compiles and cannot run for ages: few repeats, and none of a group."""
+    repeats = sum(pattern.count(sign) for sign in "*+{")
+    if len(pattern) > _MAX_PATTERN_CHARS or repeats > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
+        return False
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor) -> float:
+    """What B @ A is multiplied by; a pattern counts where peft finds that it fits the end of the module's name.
+
+    peft takes the first that fits, and loses their order when it saves them: where several fit, A itself tells the rank.
+    """
+
+    def possible(key: str, patterns: str) -> list[Any]:
+        known: dict[str, Any] = config.get(patterns) or {}
+        return [value for pattern, value in known.items() if re.match(rf"(.*\.)?({pattern})$", module)] or [config.get(key)]
+
+    ranks, alphas = possible("r", "rank_pattern"), possible("lora_alpha", "alpha_pattern")
+    alpha, rank = alphas[0], a.shape[0]
+    if not all(type(r) is int and r > 0 for r in ranks) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
+        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!r:.40} and lora_alpha = {alpha!r:.40}; both must be numbers.")
+    if rank not in ranks:
+        raise ConvertError(
+            f"The adapter '{folder}' says r = {ranks[0]!r:.40}, and its A of '{module}' is {list(a.shape)}; download it again."
+        )
+    if any(other != alpha for other in alphas):
+        raise ConvertError(f"The adapter '{folder}' has several alpha_patterns for '{module}'; merge it with peft first.")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _check_rank(folder: pathlib.Path, module: str, a: Tensor, rank: int) -> None:
-    if a.shape[:1] != (rank,):
-        raise ConvertError(f"The adapter '{folder}' says r = {rank}, and its A of '{module}' is {list(a.shape)}; download it again.")
-
-
-def _check_fit(folder: pathlib.Path, module: str, a: Tensor, b: Tensor, weight: Tensor | None) -> None:
-    if weight is None:
-        raise ConvertError(f"The adapter '{folder}' changes '{module}.weight', which the base does not have; wrong base?")
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or weight.shape != (b.shape[0], a.shape[1]):
+def _check_whole(folder: pathlib.Path, name: str, tensor: Tensor, weight: Tensor) -> None:
+    if tensor.shape != weight.shape:
         raise ConvertError(
-            f"The adapter '{folder}' does not fit the base at '{module}.weight': B {list(b.shape)} times A "
-            f"{list(a.shape)} cannot be added to {list(weight.shape)}; give the base that it was trained on."
+            f"The adapter '{folder}' brings '{name}' as {list(tensor.shape)}, and the base has {list(weight.shape)}: a vocabulary that "
+            "was resized cannot be merged; merge it with peft first."
+        )
+
+
+def _check_fit(folder: pathlib.Path, name: str, pair: Pair, weight: Tensor) -> None:
+    a, b = pair.a.shape, pair.b.shape
+    made = (*b[:1], *a[1:])
+    fits = len(a) == len(b) == 2 and a[0] == b[1] and weight.shape == (made[::-1] if pair.is_embedding else made)
+    if not fits or (pair.magnitude and pair.magnitude.shape != weight.shape[:1]):
+        raise ConvertError(
+            f"The adapter '{folder}' does not fit the base at '{name}': B {list(b)} times A {list(a)} cannot be added to "
+            f"{list(weight.shape)}; give the base that it was trained on."
         )

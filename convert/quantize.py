@@ -1,48 +1,164 @@
-"""Quantizes a GGUF with llama.cpp's own `llama_model_quantize`, in a child process.
+"""llama.cpp's own quantization, a slab of rows at a time, and its own choice of a type for each tensor.
 
-A child, because the call ignores Ctrl-C and may abort on odd input; `python -m convert.quantize SRC DST TYPE` is it.
-Invariant: the output has its name only when it is whole.
+Owns the two calls: `ggml_quantize_chunk`, the function that its quantizer calls, and a `dry_run` of `llama_model_quantize`
+over a file that is all header, in which llama.cpp logs the type it would take for each tensor. Nothing of either is
+written anew here. The dry run is a child process (`python -m convert.quantize`), since llama.cpp may abort on a header that
+it does not like. Invariant: the bytes of a slab do not depend on where a tensor is cut, as long as it is cut between rows.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
+import math
 import pathlib
+import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import gguf
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType as Kind
+from llama_cpp import _ggml
+
+from convert.checkpoint import Array
 from edge_agent.errors import ConvertError
 from edge_agent.gguf_check import QUANTIZATIONS
 
 FILE_TYPES = {name: file_type for file_type, name in QUANTIZATIONS.items()}
+Bytes = npt.NDArray[np.uint8]
+
+_DRY_RUN_SECONDS = 120
+_TYPE = re.compile(r"\[ *\d+/ *\d+\] (?P<name>\S+) +- \[.*?\], type = +f32, size = .*?(?:\((?P<type>\w+)\))?")
+_FALLBACK = re.compile(
+    r"warning: (?P<name>\S+) +- ncols +(?P<columns>\d+) .*\(required for type +(?P<wanted>\w+)\).*-> falling back to +(?P<taken>\w+)"
+)
+_NEEDS_IMATRIX = "will require an imatrix"
+
+_quantize_chunk: Any = _ggml.libggml.ggml_quantize_chunk
+_quantize_chunk.restype = ctypes.c_size_t
+_quantize_chunk.argtypes = [
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
+]  # fmt: skip
+_is_valid: Any = _ggml.libggml.ggml_validate_row_data
+_is_valid.restype, _is_valid.argtypes = ctypes.c_bool, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
 
 
-def quantize(source: pathlib.Path, target: pathlib.Path, quantization: str) -> list[str]:
-    """Write `target` as `quantization` of `source` (F32). Gives the lines in which llama.cpp said that a tensor fell
-    back to another type. Raises `ConvertError`; an unfinished file is removed.
+_needs_importance: Any = _ggml.libggml.ggml_quantize_requires_imatrix
+_needs_importance.restype, _needs_importance.argtypes = ctypes.c_bool, [ctypes.c_int]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """llama.cpp's choice for one quantization: the type of each tensor, and in words what did not fit the wanted one."""
+
+    types: dict[str, Kind]
+    fallbacks: list[str]
+
+
+def n_bytes(shape: Sequence[int], kind: Kind) -> int:
+    """How many bytes a tensor of this shape takes."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return math.prod(shape) // int(block) * int(size)
+
+
+def needs_importance(kind: Kind) -> bool:
+    """Whether nothing can be quantized to this type without an importance matrix."""
+    return bool(_needs_importance(int(kind)))
+
+
+def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes | None:
+    """The rows of `slab` (rows, columns) as bytes of type `kind`; None if they hold something that no number stands for.
+
+    `importance` (columns,) weighs the columns; the types below 3 bits need it. Releases the interpreter's lock.
     """
-    part = target.with_name(target.name + ".part")
+    slab = np.ascontiguousarray(slab, dtype=np.float32)
+    columns = slab.shape[-1]
+    if importance is not None and importance.shape != (columns,):
+        raise ValueError(f"importance {importance.shape} for {columns} columns")
+    out = np.empty(n_bytes(slab.shape, kind), np.uint8)
+    weights = None if importance is None else importance.ctypes.data
+    done = _quantize_chunk(int(kind), slab.ctypes.data, out.ctypes.data, 0, slab.size // columns, columns, weights)
+    return out if done == out.nbytes and _is_valid(int(kind), out.ctypes.data, out.nbytes) else None
+
+
+def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[str], has_importance: bool) -> dict[str, Choice]:
+    """What llama.cpp would make of each tensor at each of `quantizations`.
+
+    `header` writes a GGUF's hyper-parameters and float32 tensor infos to a path, and gives the size in bytes that the file
+    claims to have. Raises `ConvertError`, also for a quantization that needs an importance matrix and has none.
+    """
     try:
-        command = [sys.executable, "-m", "convert.quantize", str(source), str(part), quantization]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-            raise ConvertError(f"llama.cpp failed to write {quantization} (status {done.returncode}: {lines[-1]}).")
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return [line.strip() for line in done.stderr.splitlines() if "fallback" in line.lower() or "falling back" in line.lower()]
+        with tempfile.TemporaryDirectory(prefix="convert-") as folder:
+            path = pathlib.Path(folder) / "header.gguf"
+            claimed = header(path)
+            with path.open("rb+") as file:
+                file.truncate(claimed)  # a hole: it takes no room on the disk
+            log = _dry_runs(path, [FILE_TYPES[name] for name in quantizations], has_importance)
+    except OSError as error:
+        raise ConvertError(f"The folder for temporary files cannot be used ({error.strerror or error}); set TMPDIR to another.") from error
+    return {name: _choice(name, lines) for name, lines in zip(quantizations, log, strict=True)}
 
 
-def _child(source: str, target: str, quantization: str) -> int:
-    import llama_cpp
+def _dry_runs(path: pathlib.Path, file_types: Sequence[int], has_importance: bool) -> list[list[str]]:
+    command = [sys.executable, "-m", "convert.quantize", str(path), str(int(has_importance)), *map(str, file_types)]
+    root = pathlib.Path(__file__).parent.parent
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=_DRY_RUN_SECONDS, cwd=root
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise ConvertError("llama.cpp did not come to an end with this configuration; is config.json intact?") from error
+    parts = done.stderr.split(_MARK)
+    if done.returncode != 0 or len(parts) != len(file_types) + 1:
+        lines = [line for line in done.stderr.splitlines() if line.strip() and line != _MARK] or ["no reason given"]
+        raise ConvertError(f"llama.cpp refuses the model that config.json describes (status {done.returncode}: {lines[-1]:.200}).")
+    return [part.splitlines() for part in parts[1:]]
 
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = FILE_TYPES[quantization]
-    return int(llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)))
+
+def _choice(quantization: str, lines: list[str]) -> Choice:
+    if any(_NEEDS_IMATRIX in line for line in lines):
+        raise ConvertError(f"{quantization} is too coarse without an importance matrix; give one with --imatrix.")
+    types, fallen = {}, []
+    for line in lines:
+        if found := _TYPE.fullmatch(line):
+            types[found["name"]] = Kind[(found["type"] or "F32").upper()]
+        elif found := _FALLBACK.search(line):
+            fallen.append((int(found["columns"]), found["wanted"].upper(), found["taken"].upper()))
+    return Choice(types, _in_words(fallen, len(types)))
+
+
+def _in_words(fallen: list[tuple[int, str, str]], n_tensors: int) -> list[str]:
+    lines = []
+    for wanted, taken in sorted({(wanted, taken) for _, wanted, taken in fallen}):
+        columns = [n for n, *types in fallen if types == [wanted, taken]]
+        lengths = ", ".join(str(n) for n in sorted(set(columns)))
+        lines.append(f"{len(columns)} of {n_tensors} tensors have rows that {wanted} cannot hold (of {lengths}) and are {taken}")
+    return lines
+
+
+_MARK = "--- dry run ---\n"
+
+
+def _child(path: str, has_importance: str, *file_types: str) -> int:
+    """The dry runs; llama.cpp's log goes to the standard error, and a mark before each."""
+    nothing = (llama_cpp.llama_model_imatrix_data * 1)()  # ends at once: llama.cpp asks only whether there is a matrix
+    for file_type in file_types:
+        sys.stderr.write(_MARK)
+        sys.stderr.flush()
+        params = llama_cpp.llama_model_quantize_default_params()
+        params.ftype, params.dry_run = int(file_type), True
+        if int(has_importance):
+            params.imatrix = nothing
+        status: int = llama_cpp.llama_model_quantize(path.encode(), b"", ctypes.byref(params))
+        if status:
+            return status
+    return 0
 
 
 if __name__ == "__main__":

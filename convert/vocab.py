@@ -1,62 +1,207 @@
-"""Carries a tokenizer over: tokens, their kinds, merges, special ids and the chat template.
+"""Carries a tokenizer over: tokens, their kinds, merges or scores, special ids and the chat template.
 
-Owns the reading of `tokenizer.json` (byte-level BPE). Invariant: ids stay what they are; a row of the embedding
+Owns the reading of `tokenizer.json` (byte-level BPE as Qwen's, or a SentencePiece model as Gemma's that transformers wrote
+as BPE), of `tokenizer.model` and of what stands beside them. Invariant: ids stay what they are; a row of the embedding
 without a token gets an unused placeholder, and a token without a row is refused.
 """
 
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import gguf
+from gguf import TokenType
 
+from convert.architectures import Architecture
 from convert.checkpoint import read_json
+from convert.sentencepiece import read_pieces
 from edge_agent.errors import ConvertError
 
+_SPACE = "\u2581"  # how SentencePiece writes a space
+_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
+_ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10_000.0  # as llama.cpp's converter has them
+_MIN_SPLITS_COVERED = 0.9
+_MAX_PIECE_CHARS = 1024
 
-def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, pre: str) -> None:
-    """Write the tokenizer of `folder` for an embedding of `n_rows` rows; `pre` is llama.cpp's pre-tokenizer name."""
-    data = read_json(folder / "tokenizer.json")
-    config = read_json(folder / "tokenizer_config.json")
-    model = data.get("model")
-    if not isinstance(model, dict) or model.get("type") != "BPE":
-        raise ConvertError(f"The tokenizer in '{folder}' is no BPE; only byte-level BPE is carried over here.")
+
+class _Added(NamedTuple):
+    """A token beside those that were learned."""
+
+    text: str
+    id: int
+    is_special: bool
+
+    @classmethod
+    def checked(cls, text: Any, i: Any, is_special: bool) -> _Added:
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"an added token {text!r:.40}")
+        return cls(text, i, is_special)
+
+
+class _Tokens:
+    """Texts, kinds and scores by id, for `n_rows` rows of the embedding."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.texts = [f"[PAD{i}]".encode() for i in range(n_rows)]
+        self.kinds = [int(TokenType.UNUSED)] * n_rows
+        self.scores = [_UNUSED_SCORE] * n_rows
+
+    def put(self, i: Any, text: str | bytes, kind: int, score: float = 0.0) -> None:
+        if type(i) is not int or not 0 <= i < len(self.texts):
+            raise ConvertError(
+                f"The token {text!r:.40} has the id {i!r:.20}, and the embedding has {len(self.texts)} rows; resized vocabulary?"
+            )
+        self.texts[i] = text if isinstance(text, bytes) else text.encode()
+        self.kinds[i], self.scores[i] = int(kind), score
+
+    def put_added(self, added: _Added) -> None:
+        if added.is_special or _looks_special(added.text):
+            self.put(added.id, added.text, TokenType.CONTROL, _ADDED_SCORE)
+        else:
+            self.put(added.id, added.text.replace(_SPACE, " "), TokenType.USER_DEFINED, _ADDED_SCORE)
+
+
+def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, architecture: Architecture, config: dict[str, Any]) -> None:
+    """Write the tokenizer of `folder` for an embedding of `n_rows` rows; `config` is config.json. Raises `ConvertError`."""
+    is_sentencepiece = architecture.vocabulary == "llama"
+    model_file = folder / "tokenizer.model"
+    data = (
+        {}
+        if is_sentencepiece and model_file.is_file() and not (folder / "tokenizer.json").is_file()
+        else read_json(folder / "tokenizer.json")
+    )
+    settings = read_json(folder / "tokenizer_config.json")
+    tokens = _Tokens(n_rows)
     try:
-        tokens, kinds = _tokens(model["vocab"], data.get("added_tokens", []), n_rows)
-        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
-        ids = {token: i for i, token in enumerate(tokens)}
-        eos, pad = (ids.get(_text(config.get(key))) for key in ("eos_token", "pad_token"))
-        template = folder / "chat_template.jinja"
-        chat_template = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        if is_sentencepiece and model_file.is_file():
+            for i, piece in enumerate(read_pieces(model_file)):
+                tokens.put(i, piece.text, piece.kind, piece.score)
+        elif is_sentencepiece:
+            _put_merged(tokens, folder, data)
+        else:
+            _put_byte_level(tokens, folder, data)
+        added = list(_added(folder, data, settings))
+        for entry in added:
+            tokens.put_added(entry)
+        template = _chat_template(folder, settings)
+        writer.add_tokenizer_model(architecture.vocabulary)
+        writer.add_tokenizer_pre(architecture.pre)
+        writer.add_token_list(tokens.texts)
+        if is_sentencepiece:
+            writer.add_token_scores(tokens.scores)
+            writer.add_add_space_prefix(False)
+        writer.add_token_types(tokens.kinds)
+        if not is_sentencepiece:
+            writer.add_token_merges(_merges(data))
+        _write_special(writer, n_rows, data, settings, config, added, architecture.adds_bos)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ConvertError(f"The tokenizer in '{folder}' is not as transformers writes it ({error!r:.80}); download it again.") from error
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(kinds)
-    writer.add_token_merges(merges)
-    if eos is not None:
-        writer.add_eos_token_id(eos)
-    if pad is not None:
-        writer.add_pad_token_id(pad)
-    writer.add_add_bos_token(False)  # ChatML has none, and llama.cpp would add one by default
-    if isinstance(chat_template, str):
-        writer.add_chat_template(chat_template)
+    if template:
+        writer.add_chat_template(template)
 
 
-def _tokens(vocab: dict[str, int], added: list[dict[str, Any]], n_rows: int) -> tuple[list[str], list[int]]:
-    """Token texts and llama.cpp's kinds (`gguf.TokenType`), by id."""
-    tokens = [f"[PAD{i}]" for i in range(n_rows)]
-    kinds = [int(gguf.TokenType.UNUSED)] * n_rows
-    control, user = int(gguf.TokenType.CONTROL), int(gguf.TokenType.USER_DEFINED)
-    entries = [(text, i, int(gguf.TokenType.NORMAL)) for text, i in vocab.items()]
-    entries += [(entry["content"], entry["id"], control if entry["special"] else user) for entry in added]
-    for text, i, kind in entries:
-        if not 0 <= i < n_rows:
-            raise ConvertError(f"The token '{text}' has the id {i}, and the embedding has {n_rows} rows; resized vocabulary?")
-        tokens[i], kinds[i] = text, kind
-    return tokens, kinds
+def _merges(data: dict[str, Any]) -> list[bytes]:
+    merges = [(merge if isinstance(merge, str) else " ".join(merge)).encode() for merge in data["model"]["merges"]]
+    if not merges:
+        raise ValueError("no merges")
+    return merges
+
+
+def _put_byte_level(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> None:
+    model = data.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE" or model.get("byte_fallback"):
+        raise ConvertError(f"The tokenizer in '{folder}' is no byte-level BPE, as this architecture's is.")
+    for text, i in model["vocab"].items():
+        tokens.put(i, text, TokenType.NORMAL)
+
+
+def _put_merged(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> None:
+    """A SentencePiece model that transformers wrote as BPE: a piece's score is how early it is merged.
+
+    Such a file lists a merge for every way to cut a piece into two others; one that was trained as BPE lists one way only,
+    and llama.cpp's SentencePiece would merge what that tokenizer does not.
+    """
+    model = data.get("model")
+    if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
+        raise ConvertError(f"The tokenizer in '{folder}' is no SentencePiece model with bytes, as this architecture's is.")
+    vocab: dict[str, Any] = model["vocab"]
+    scores: dict[str, float] = {}
+    for rank, merge in enumerate(model["merges"]):
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        scores.setdefault(left + right, -float(rank))
+        if len(left + right) > _MAX_PIECE_CHARS:
+            raise ValueError(f"a piece of {len(left + right)} characters")
+    n_splits = sum(text[:cut] in vocab and text[cut:] in vocab for text in scores for cut in range(1, len(text)))
+    if len(model["merges"]) < _MIN_SPLITS_COVERED * n_splits:
+        raise ConvertError(
+            f"The tokenizer in '{folder}' was not made from a SentencePiece model; llama.cpp would cut texts in another way."
+        )
+    for text, i in vocab.items():
+        kind = TokenType.BYTE if len(text) == 6 and text.startswith("<0x") and text.endswith(">") else TokenType.NORMAL
+        kind = TokenType.UNKNOWN if text == model.get("unk_token") else kind
+        tokens.put(i, text, kind, scores.get(text, 0.0 if kind != TokenType.NORMAL else -float(len(model["merges"]))))
+
+
+def _added(folder: pathlib.Path, data: dict[str, Any], settings: dict[str, Any]) -> Iterator[_Added]:
+    """The added tokens of all the files that may name them."""
+    if (folder / "added_tokens.json").is_file():
+        for text, i in read_json(folder / "added_tokens.json").items():
+            yield _Added.checked(text, i, False)
+    for entry in data.get("added_tokens") or []:
+        yield _Added.checked(entry["content"], entry["id"], bool(entry.get("special")))
+    for i, entry in (settings.get("added_tokens_decoder") or {}).items():
+        yield _Added.checked(entry["content"], int(i), bool(entry.get("special")))
+
+
+def _looks_special(text: str) -> bool:
+    """Tokens that some models call ordinary and that llama.cpp's converter treats as control tokens all the same."""
+    framed = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
+    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(text.startswith(a) and text.endswith(b) for a, b in framed)
+
+
+def _write_special(
+    writer: gguf.GGUFWriter,
+    n_rows: int,
+    data: dict[str, Any],
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    added: list[_Added],
+    adds_bos: bool,
+) -> None:
+    """The ids of the tokens with a role, by the tokenizer's word, else by config.json's; and which of them frame a text."""
+    ids = {entry.text: entry.id for entry in reversed(added)}
+    for role in _SPECIAL:
+        i = ids.get(_text(settings.get(f"{role}_token")), config.get(f"{role}_token_id"))
+        if type(i) is int and 0 <= i < n_rows:
+            getattr(writer, f"add_{role}_token_id")(i)
+    first, last = _frame(data.get("post_processor"))
+    bos = adds_bos if first is None else first and first == _text(settings.get("bos_token"))
+    writer.add_add_bos_token(bool(bos if first is not None else settings.get("add_bos_token", bos)))
+    writer.add_add_eos_token(bool(last or (last is None and settings.get("add_eos_token"))))
+
+
+def _frame(processor: Any) -> tuple[str | None, str | None]:
+    """The tokens that the post-processor puts before and after a text: "" for none, None if there is no processor."""
+    if not isinstance(processor, dict):
+        return None, None
+    for part in processor.get("processors", [processor]):
+        if part.get("type") == "TemplateProcessing":
+            ends = [step.get("SpecialToken", {}).get("id", "") for step in part["single"]]
+            return str(ends[0]), str(ends[-1]) if len(ends) > 1 else ""
+    return "", ""
+
+
+def _chat_template(folder: pathlib.Path, settings: dict[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
+    if isinstance(template, list):
+        template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
+    if not isinstance(template, str):
+        return None
+    template.encode()  # a lone surrogate is told here
+    return template
 
 
 def _text(token: Any) -> Any:

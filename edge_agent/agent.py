@@ -14,17 +14,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import catalog, routing, tuning
+from edge_agent import assembly, catalog, routing
 from edge_agent import settings as settings_room
-from edge_agent.errors import CloudUnavailable, ModelError, ModelMissing, StorageError
-from edge_agent.outbox import Outbox, QueueRow
+from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget, BudgetLimits
+from edge_agent.clock import Clock
+from edge_agent.cloud_prompt import PROMPT_VERSION
+from edge_agent.drain import Drained, Drainer
+from edge_agent.errors import CloudUnavailable, StorageError
+from edge_agent.outbox import Limits, Outbox, QueueRow
+from edge_agent.privacy import Rules
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, LevelReading, ModelFacts, OpenReading, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts, OpenReading, Reading, Timings
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
@@ -34,14 +40,7 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a clo
     from edge_agent.engine import LocalModel
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What one pass over the queue did; `stopped` says why it ended early, if it did."""
-
-    answered: int
-    failed: int
-    waiting: int
-    stopped: str | None
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(slots=True)
@@ -55,9 +54,11 @@ class _Facts:
     cloud: CloudAnswer | None = None
     cloud_id: int | None = None
     cloud_kind: CloudKind | None = None
-    cloud_called: bool = False
+    cloud_outcome: CloudOutcome | None = None
     cloud_call: CloudCall | None = None
     cloud_error: str | None = None
+    reserved: int = 0
+    over_budget: bool = False
 
 
 class Agent:
@@ -75,12 +76,21 @@ class Agent:
         tau: float | None = None,
         cloud: CloudModel | None = None,
         open_model: Callable[[pathlib.Path, ModelFacts], LocalModel] | None = None,
+        adapter_path: pathlib.Path | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        rules: Rules | None = None,
+        budget: BudgetLimits | None = None,
     ) -> None:
-        self.store, self.outbox, self.cloud = store, Outbox(store), cloud
-        self._model_path, self._open_model = model_path, open_model or _opener(settings_room.load())
+        self.store, self.cloud, self.rules = store, cloud, rules or Rules()
+        self.outbox = Outbox(store, clock, limits)
+        self.budget = Budget(store, self.outbox.clock, cloud.endpoint, budget) if cloud else None
+        self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
+        self._model_path, self._adapter_path = model_path, adapter_path
+        self._open_model = open_model or assembly.opener(settings_room.load(), adapter_path)
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
-        self.model = self._identify()
+        self.model = assembly.identify(store, model_path, adapter_path)
         self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
 
@@ -91,15 +101,15 @@ class Agent:
         Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
         """
         settings = settings or settings_room.load(flags)
-        cloud = None
-        if settings.cloud_url:
-            from edge_agent.cloud import CloudModel
-
-            cloud = CloudModel(settings.cloud_url, settings.cloud_model, settings.cloud_key)
-        path = catalog.resolve(settings.model)
+        cloud, rules = assembly.cloud(settings), assembly.rules(settings)
+        path = catalog.resolve(settings.model, settings.models_folder)
+        adapter = catalog.resolve(settings.adapter) if settings.adapter else None
         store = Store(settings.database)
         try:
-            return cls(path, store, PolicyName(settings.policy), settings.tau, cloud, _opener(settings))
+            return cls(
+                path, store, PolicyName(settings.policy), settings.tau, cloud, assembly.opener(settings, adapter), adapter,
+                limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings),
+            )  # fmt: skip
         except BaseException:
             store.close()
             raise
@@ -125,15 +135,17 @@ class Agent:
         """
         started = time.perf_counter()
         facts = _Facts(question) if refresh else self._recall(question)
-        circumstances = Circumstances(cloud_configured=self.cloud is not None)
+        circumstances = Circumstances(cloud_configured=self.cloud is not None, never_send=self.rules.forbids(question))
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
             self._read(facts, circumstances)
             planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(facts)
-        settled = routing.settle(planned, facts.cloud_kind)
+        circumstances = replace(circumstances, over_budget=facts.over_budget)
+        settled = routing.settle(planned, facts.cloud_kind, circumstances)
         if settled is None:
+            self._note_outcome(facts)
             raise CloudUnavailable(
                 f"The policy only_cloud allows no local answer, and {facts.cloud_error}; choose another policy, or try later."
             )
@@ -148,111 +160,135 @@ class Agent:
 
         return Draft(self._engine().draft)
 
+    def ending(self, decision_id: str) -> Ending:
+        """How a decision stands now: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
+        return self.store.ending(decision_id)
+
+    def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
+        """How a decision stands as soon as it waits no more, or when the time is up. It is ended by whoever drains, in any process."""
+        ends = None if timeout_s is None else time.monotonic() + timeout_s
+        while (found := self.store.ending(decision_id)).waits and (ends is None or time.monotonic() < ends):
+            time.sleep(_LOOK_EVERY_S if ends is None else min(_LOOK_EVERY_S, max(0.0, ends - time.monotonic())))
+        return found
+
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
 
         Stops early when the cloud cannot be reached or accepts no more. Raises `CloudUnavailable` without a cloud.
         """
-        cloud = self.cloud
-        if cloud is None:
+        return self._drainer().once()
+
+    def watch(self) -> Iterator[QueueRow | Drained]:
+        """Send what waits as soon as it can be sent, until the caller stops; yields as `drain` does. Raises `CloudUnavailable`."""
+        return self._drainer().watch()
+
+    def _drainer(self) -> Drainer:
+        if self.cloud is None or self.breaker is None or self.budget is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
-        answered, failed, last, stopped = 0, 0, 0, None
-        with self.outbox.drainer():
-            while not stopped and (row := self.outbox.claim(after=last)):
-                last = row.queue_id
-                yield row
-                question = self.store.question(row.fingerprint)
-                if stored := self._stored_answer(question, since=row.created_at):
-                    self._settle_row(row, *stored)
-                    answered += 1
-                    continue
-                outcome = cloud.ask(question)
-                if outcome.answer:
-                    self._settle_row(row, None, outcome.answer)
-                    answered += 1
-                    continue
-                self.outbox.fail(row, outcome.error or outcome.kind, costs_attempt=outcome.kind not in _WHOLE_CLOUD)
-                failed += 1
-                stopped = outcome.error if outcome.kind in _WHOLE_CLOUD else None
-        waiting = sum(row.state == "ready" for row in self.outbox.list())
-        yield Drained(answered, failed, waiting, stopped)
+        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules)
 
     def _recall(self, question: Question) -> _Facts:
         """What the store knows of the question; nothing, if it cannot be read."""
         facts = _Facts(question)
         with contextlib.suppress(StorageError):
-            if answer := self._stored_answer(question):
+            if (answer := self._stored_answer(question)) and _fits(question, answer[1].answer):
                 facts.cloud_id, facts.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
                 return facts  # the device's own opinion is not wanted
-            if found := self.store.reading(question.fingerprint, self.model.sha256, self.profile.sha256):
+            found = self.store.reading(question.fingerprint, *self._key)
+            if found and _fits(question, found[1].answer):
                 facts.reading_id, facts.reading = found
         return facts
 
-    def _stored_answer(self, question: Question, since: float = 0.0) -> tuple[int, CloudAnswer] | None:
+    def _stored_answer(self, question: Question) -> tuple[int, CloudAnswer] | None:
         if self.cloud is None:
             return None
-        from edge_agent.cloud import PROMPT_VERSION
-
-        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION, since)
+        return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
     def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
         """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
 
         def on_level(level: LevelReading) -> None:
-            wanted = routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD
-            if wanted and self.cloud and not facts.cloud:
-                facts.cloud_call = self.cloud.start(facts.question)
+            if routing.plan(level, self.policy, circumstances).step is Step.ASK_CLOUD and not facts.cloud:
+                self._start_call(facts)
 
         facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
+
+    def _start_call(self, facts: _Facts) -> None:
+        """Call the cloud, without waiting, unless it is left alone for now."""
+        assert self.cloud is not None and self.breaker is not None
+        send = self.rules.redacted(facts.question)
+        if refusal := self.breaker.refusal(self.cloud.deadline_s):
+            facts.cloud_kind, facts.cloud_error = refusal
+        elif (reserved := self._reserve(send)) is None:
+            facts.over_budget, facts.cloud_error = True, "nothing may be spent on the cloud for now"
+        else:
+            facts.reserved, facts.cloud_call = reserved, self.cloud.start(send)
+
+    def _reserve(self, send: Question) -> int | None:
+        """Count a call before it is made, in a transaction of its own; None if there is no money for it, or it cannot be counted."""
+        assert self.budget is not None
+        if not self.budget.limits.is_set:
+            return 0
+        with contextlib.suppress(StorageError), self.store.transaction():
+            return self.budget.reserve(send)
+        return None
 
     def _ask_cloud(self, facts: _Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
-        elif self.cloud:
-            call = facts.cloud_call or self.cloud.start(facts.question)
-            outcome: CloudOutcome = call.result()
-            facts.cloud, facts.cloud_kind, facts.cloud_called = outcome.answer, outcome.kind, True
-            facts.cloud_error = outcome.error
-        else:
+            return
+        if self.cloud is None:
             facts.cloud_error = "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
+            return
+        if facts.cloud_call is None and facts.cloud_kind is None and not facts.over_budget:
+            self._start_call(facts)
+        if facts.cloud_call:
+            outcome: CloudOutcome = facts.cloud_call.result()
+            facts.cloud, facts.cloud_kind, facts.cloud_outcome = outcome.answer, outcome.kind, outcome
+            facts.cloud_error = outcome.error
 
     def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
         question, reading = facts.question, facts.reading
         by_cloud = settled.route == "cloud"
         answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
-        recalled = not facts.model_ran and not facts.cloud_called
-        decision_id, queue_id, persisted = str(uuid.uuid4()), None, True
-        try:
+        recalled = not facts.model_ran and facts.cloud_outcome is None
+        decision_id, created_at = str(uuid.uuid4()), time.time()
+
+        def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
                 self.store.put_question(question)
-                queue_id = self._store_facts(facts, settled)
+                queue_id, true, now = self._store_facts(facts, settled), settled, circumstances
+                if settled.queue and queue_id is None:
+                    now = replace(circumstances, queue_full=True)
+                    true = routing.settle(planned, facts.cloud_kind, now) or settled
                 self.store.put_decision(
                     {
                         "decision_id": decision_id,
-                        "created_at": time.time(),
+                        "created_at": created_at,
                         "fingerprint": question.fingerprint,
                         "rule_version": routing.RULE_VERSION,
                         "policy": json.dumps(asdict(self.policy)),
-                        "circumstances": json.dumps(asdict(circumstances)),
+                        "circumstances": json.dumps(asdict(now)),
                         "reading_id": facts.reading_id,
                         "cloud_answer_id": facts.cloud_id if by_cloud else None,
                         "cloud_kind": facts.cloud_kind,
                         "answer": answer,
-                        "route": settled.route,
-                        "reason": settled.reason,
+                        "route": true.route,
+                        "reason": true.reason,
                         "cause": planned.cause,
                         "score": planned.score,
                         "deferred": planned.cause is not None,
                         "recalled": recalled,
-                        "provisional": settled.provisional,
+                        "provisional": true.provisional,
                         "queue_id": queue_id,
                     }
                 )
-        except StorageError:
-            queue_id, persisted = None, False
+            return true, queue_id
+
+        settled, queue_id, persisted = self._try(keep, facts, settled)
         return Decision(
             decision_id=decision_id,
             answer=answer,
@@ -280,74 +316,71 @@ class Agent:
             persisted=persisted,
         )
 
+    def _try(
+        self, keep: Callable[[], tuple[Settlement, int | None]], facts: _Facts, settled: Settlement
+    ) -> tuple[Settlement, int | None, bool]:
+        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and whether it is stored."""
+        known = facts.reading_id, facts.cloud_id
+        for _ in range(2):
+            try:
+                return (*keep(), True)
+            except StorageError:
+                facts.reading_id, facts.cloud_id = known
+                with contextlib.suppress(StorageError):
+                    if self.store.renew():
+                        facts.reading_id = facts.cloud_id = None  # ids of the damaged file
+                        continue
+                break
+        self._note_outcome(facts)
+        return settled, None, False
+
     def _store_facts(self, facts: _Facts, settled: Settlement) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
-        if facts.reading and facts.model_ran:
-            key = (question.fingerprint, self.model.sha256, self.profile.sha256)
-            facts.reading_id = self.store.put_reading(*key, facts.reading)
-        if self.cloud and facts.cloud and facts.cloud_called:
+        if facts.reading and facts.reading_id is None:
+            facts.reading_id = self.store.put_reading(question.fingerprint, *self._key, facts.reading)
+        self._note_outcome(facts)
+        if facts.reserved and facts.cloud_outcome and self.budget:
+            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
+        if facts.cloud and facts.cloud_outcome is None and facts.cloud_id is None:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
+        if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
+            facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
             if waiting is not None:
-                self.store.end_provisional(waiting, facts.cloud.answer, facts.cloud_id)
-        return self.outbox.put(question, question.kind, facts.cloud_error) if settled.queue else None
+                self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
+        if self.rules.forbids(question):
+            self.outbox.cancel_waiting(question, question.kind)
+        send = self.rules.redacted(question) if settled.queue else None
+        return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
-    def _settle_row(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
-        """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
-        with self.store.transaction():
-            cloud_id = stored_id or self._put_cloud_answer(row.fingerprint, answer)
-            self.outbox.settle(row)
-            self.store.end_provisional(row.queue_id, answer.answer, cloud_id)
+    def _note_outcome(self, facts: _Facts) -> None:
+        """Tell the breaker how the call ended, if there was one."""
+        if facts.cloud_outcome and self.breaker:
+            self.breaker.note(facts.cloud_outcome.kind, facts.cloud_outcome.error, facts.cloud_outcome.retry_after_s)
 
     def _put_cloud_answer(self, fingerprint: str, answer: CloudAnswer) -> int:
-        from edge_agent.cloud import PROMPT_VERSION
-
         assert self.cloud is not None
         return self.store.put_cloud_answer(fingerprint, self.cloud.endpoint, PROMPT_VERSION, answer)
 
-    def _identify(self) -> ModelFacts:
-        """The model's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
-        try:
-            with contextlib.suppress(StorageError):
-                if facts := self.store.model_facts(self._model_path):
-                    return facts
-            facts = catalog.identify(self._model_path)
-            with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
-                with self.store.transaction():
-                    self.store.put_model_facts(self._model_path, facts)
-        except OSError as error:
-            raise ModelMissing(f"The model file '{self._model_path}' cannot be read ({error.strerror}); check the path.") from error
-        return facts
+    @property
+    def _key(self) -> tuple[str, str, str]:
+        """What a reading depends on beside the question."""
+        return self.model.sha256, self.model.adapter_sha256, self.profile.sha256
 
     def _engine(self) -> LocalModel:
         """The model, opened on first use: hours later, perhaps, so the file is looked at again."""
         with self._opening:
             if self._model is None:
-                self.model = self._identify()
+                self.model = assembly.identify(self.store, self._model_path, self._adapter_path)
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._model_path, self.model)
             return self._model
 
 
-# Kinds that say something of the whole cloud rather than of one question: no attempt is spent, draining stops.
-_WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.REFUSED, CloudKind.LIMITED)
-
-
-def _opener(settings: settings_room.Settings) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
-    """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
-
-    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
-        try:
-            from edge_agent.engine import LocalModel
-            from edge_agent.llama import Options, build
-        except (ImportError, OSError, RuntimeError) as error:
-            raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
-        tuned = tuning.load(settings.data_folder, facts.sha256, build())
-        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
-        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=facts.sha256)
-
-    return open_model
+def _fits(question: Question, answer: str) -> bool:
+    """Whether a stored answer can be this question's: a flipped bit may have made it another letter."""
+    return bool(answer) and (not question.options or answer in tuple(question.letters))
 
 
 def _timings(facts: _Facts, started: float) -> Timings:

@@ -87,7 +87,7 @@ def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
 
 
 def _model(settings: Settings) -> str:
-    path = catalog.resolve(settings.model)
+    path = catalog.resolve(settings.model, settings.models_folder)
     facts = catalog.identify(path)
     return f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
 
@@ -99,9 +99,13 @@ def _database(settings: Settings) -> str:
     with Store(settings.database) as store:
         store.check_writable()
         n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
-        n_waiting = sum(row.state != "done" for row in Outbox(store).list())
+        outbox = Outbox(store)
+        n_waiting, n_dead = outbox.count("ready", "sending"), outbox.count("dead")
         journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
-    return f"{store.path}: {n_decisions} decisions, {n_waiting} waiting; SQLite {sqlite3.sqlite_version}, journal {journal}"
+    text = f"{store.path}: {n_decisions} decisions, {n_waiting} waiting, {n_dead} dead; SQLite {sqlite3.sqlite_version}, journal {journal}"
+    if aside := sorted(path.name for path in store.path.parent.glob(f"{store.path.name}.damaged-*")):
+        text += f"; damaged ones set aside: {', '.join(aside)}"
+    return text
 
 
 def _cloud(settings: Settings) -> str:

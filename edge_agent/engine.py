@@ -18,13 +18,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from edge_agent import gguf_check, prompt
 from edge_agent.answer import AnswerFormat, Node, Path, parse
-from edge_agent.errors import BadQuestion, ModelError
+from edge_agent.errors import BadQuestion, ModelError, ModelRefused
 from edge_agent.line import WaitingLine
 from edge_agent.llama import Llama, Logits, Options, build
 from edge_agent.prefix import PrefixFile
@@ -42,8 +42,8 @@ DRAFT_TOKENS = 32  # evaluated at once while a question is being written: a pers
 class LocalModel:
     """A model on this device: `read` gives a `Reading` of a `Question`. Use as a context manager, or `close`.
 
-    Threads may share it; they wait for each other. With `prefix_folder` and `sha256` (of the model file), the evaluated
-    system message is kept there for the next process. Raises `ModelMissing` or `ModelRefused` on opening.
+    Threads may share it; they wait for each other. With `prefix_folder` and `sha256` (of the model file, and of the
+    `adapter` on it), the evaluated system message is kept there for the next process. Raises `ModelMissing` or `ModelRefused` on opening.
     """
 
     def __init__(
@@ -53,10 +53,14 @@ class LocalModel:
         options: Options | None = None,
         prefix_folder: pathlib.Path | None = None,
         sha256: str = "",
+        adapter: pathlib.Path | None = None,
+        on_tensor: Any = None,
     ) -> None:
         header = gguf_check.read_header(path)
+        if adapter:
+            _check_adapter(gguf_check.read_header(adapter), header, adapter)
         self.profile = profile or from_metadata(header.metadata)
-        self._llama = Llama(path, options or Options())
+        self._llama = Llama(path, options or Options(), adapter, on_tensor)
         self._tries: dict[str, Node] = {}
         self._drafting: list[int] = []
         try:
@@ -302,6 +306,13 @@ class LocalModel:
         """A closed model is refused, since llama.cpp would abort the process."""
         if not self._llama.is_open:
             raise ModelError("The model was closed; open it again.")
+
+
+def _check_adapter(adapter: gguf_check.Header, model: gguf_check.Header, path: pathlib.Path) -> None:
+    if adapter.metadata.get("general.type") != "adapter" or adapter.metadata.get("adapter.type") != "lora":
+        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
+    if adapter.architecture != model.architecture:
+        raise ModelRefused(f"The adapter '{path}' is for a {adapter.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@
     │   └── ModelBusy           too many wait for it, or there was no answer in time
     ├── ConvertError        a checkpoint or an adapter cannot be converted      exit 65
     ├── CloudUnavailable    the cloud alone could answer, and did not           exit 69
+    ├── DownloadFailed      a file could not be fetched, or is not what it said exit 69
     ├── StorageError        the database cannot be used                         exit 74
     └── BadSetting          a setting from the environment or config file       exit 78
 
@@ -61,6 +62,12 @@ class ConvertError(EdgeAgentError):
 
 class CloudUnavailable(EdgeAgentError):
     """The policy allows only the cloud, or the queue is to be drained, and there is no answer from a cloud."""
+
+    exit_code = 69
+
+
+class DownloadFailed(EdgeAgentError):
+    """The network gave out, or what came is not the file that was expected."""
 
     exit_code = 69
 

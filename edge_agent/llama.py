@@ -64,9 +64,12 @@ class Options:
 
 
 class Llama:
-    """An open model; raises `ModelRefused` if llama.cpp cannot open it."""
+    """An open model, with a LoRA as a GGUF adapter on it if one is given; raises `ModelRefused` if llama.cpp cannot open it.
 
-    def __init__(self, path: pathlib.Path, options: Options) -> None:
+    `on_tensor` is llama.cpp's `cb_eval`: called around every operation, which makes each of them slow.
+    """
+
+    def __init__(self, path: pathlib.Path, options: Options, adapter: pathlib.Path | None = None, on_tensor: Any = None) -> None:
         self.options = options
         self.cached: list[int] = []
         self.n_forward = 0
@@ -77,14 +80,28 @@ class Llama:
             raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._context = llama_cpp.llama_init_from_model(self._model, _context_params(options))
+        params = _context_params(options)
+        if on_tensor is not None:
+            params.cb_eval = self._on_tensor = on_tensor  # kept, or the collector of garbage would take it from llama.cpp
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             llama_cpp.llama_model_free(self._model)
             raise ModelRefused(f"llama.cpp cannot make a context of {options.n_ctx} tokens ({_last_error()}); lower n_ctx.")
+        if adapter:
+            self._put_on(adapter)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(options.n_batch, 0, MAX_LINES)
         self._flag = ctypes.create_string_buffer(_GO)
         llama_cpp.llama_set_abort_callback(self._context, _AS_FLAG, ctypes.cast(self._flag, ctypes.c_void_p))
+
+    def _put_on(self, adapter: pathlib.Path) -> None:
+        """Let every evaluation go through the adapter; freed with the model."""
+        opened = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(adapter))
+        scale = (ctypes.c_float * 1)(1.0)
+        if not opened or llama_cpp.llama_set_adapters_lora(self._context, (llama_cpp.llama_adapter_lora_p_ctypes * 1)(opened), 1, scale):
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_model_free(self._model)
+            raise ModelRefused(f"llama.cpp cannot put the adapter '{adapter}' on this model ({_last_error()}); give the one made for it.")
 
     @property
     def n_parameters(self) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_agent.errors import BadQuestion
 
@@ -27,13 +27,14 @@ _EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
 class Question:
     """A multiple-choice question: `stem` and 2 to 26 `options`, lettered A, B, C, ... by position.
 
-    With `kind` "open" it has no options and is answered in a few words. Texts are kept as given but for outer white space
-    and line ends (`\\n`). Raises `BadQuestion`.
+    With `kind` "open" it has no options and is answered in a few words. With `never_send` it must not leave the device.
+    Texts are kept as given but for outer white space and line ends (`\\n`). Raises `BadQuestion`.
     """
 
     stem: str
     options: tuple[str, ...]
     kind: str = CHOICE
+    never_send: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         stem = _clean(self.stem)
@@ -80,7 +81,7 @@ class Question:
 
     @classmethod
     def from_json(cls, data: object) -> Question:
-        """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`)."""
+        """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`), perhaps with `"never_send": true`."""
         if not isinstance(data, dict) or not isinstance(data.get("question"), str):
             raise BadQuestion('A question in JSON is an object: {"question": "...", "options": ["...", "..."]}.')
         options = data.get("options", [])
@@ -90,7 +91,9 @@ class Question:
             options = list(options.values())
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
             raise BadQuestion("The options of a JSON question are a list of texts.")
-        return cls(data["question"], tuple(options))
+        if not isinstance(never_send := data.get("never_send", False), bool):
+            raise BadQuestion("The never_send of a JSON question is true or false.")
+        return cls(data["question"], tuple(options), never_send=never_send)
 
     @property
     def letters(self) -> str:

@@ -104,13 +104,16 @@ class OpenReading(LevelReading):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`."""
+    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`, `adapter_sha256` is that
+    of the GGUF adapter on it, "" without one.
+    """
 
     name: str
     sha256: str
     quantization: str
     architecture: str
     profile: str
+    adapter_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,27 @@ class CloudAnswer:
     latency_ms: float
     n_prompt_tokens: int | None = None
     n_completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a decision stands: `ending` is upheld, overturned or abandoned, None while it waits or if it was final from the start.
+
+    Both answers and both times (Unix) stay in the record.
+    """
+
+    decision_id: str
+    provisional: bool
+    ending: str | None
+    answer: str
+    final_answer: str | None
+    created_at: float
+    ended_at: float | None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the cloud is still to be heard."""
+        return self.provisional and self.ending is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +187,7 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""
         data = asdict(self)
-        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization")}
+        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization", "adapter_sha256")}
         if self.cloud:
             tokens = {"prompt": self.cloud.n_prompt_tokens, "completion": self.cloud.n_completion_tokens}
             data["cloud"] = {"model": self.cloud.model, "latency_ms": self.cloud.latency_ms, "tokens": tokens}

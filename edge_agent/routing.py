@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from edge_agent.records import LevelReading
 
-RULE_VERSION = 1
+RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; what version 1 decided, it decides the same
 
 
 class PolicyName(StrEnum):
@@ -48,6 +48,9 @@ class Reason(StrEnum):
     NO_CLOUD = "no_cloud"
     OFFLINE = "offline"
     CLOUD_ERROR = "cloud_error"
+    NEVER_SEND = "never_send"
+    OVER_BUDGET = "over_budget"
+    QUEUE_FULL = "queue_full"
 
 
 class Cause(StrEnum):
@@ -64,11 +67,16 @@ class CloudKind(StrEnum):
 
     ANSWERED = "answered"
     OFFLINE = "offline"  # no connection was made: nothing was sent
+    TLS = "tls"  # a connection, but not to whom it should be: a portal, or a wrong clock
     TIMEOUT = "timeout"  # sent, perhaps answered and billed; nothing came in time
+    PORTAL = "portal"  # a page or a redirect instead of a reply: somebody else answers in the cloud's place
     REFUSED = "refused"  # the key was not accepted (401, 403)
-    LIMITED = "limited"  # too many calls, or no credit (402, 429)
-    FAILED = "failed"  # another HTTP status
+    LIMITED = "limited"  # too many calls for now (429)
+    NO_CREDIT = "no_credit"  # nothing left to spend there (402, 429)
+    FAILED = "failed"  # the cloud's own trouble, which passes (5xx, 408, 409, 425)
+    REJECTED = "rejected"  # this request will never be accepted (other 4xx)
     UNUSABLE = "unusable"  # a reply without an answer in it
+    PAUSED = "paused"  # not called: it failed too often, or asked for a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +91,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the world is like at the moment of the decision."""
+    """What the world is like at the moment of the decision.
+
+    `never_send` forbids this question to leave the device, `over_budget` says that nothing may be spent now, `queue_full`
+    that no more questions can wait.
+    """
 
     cloud_configured: bool
+    never_send: bool = False
+    over_budget: bool = False
+    queue_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,41 +131,56 @@ def score(reading: LevelReading, readout: str) -> float:
 def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstances) -> Plan:
     """What to do, given what is known so far.
 
-    A level alone is enough to know that the cloud is wanted; what the letter adds can only lower the format mass.
+    A level alone is enough to know that the cloud is wanted; what the letter adds can only lower the format mass. A question
+    that must not be sent is answered here, whatever the policy says.
     """
-    if policy.name is PolicyName.ONLY_CLOUD:
+    if policy.name is PolicyName.ONLY_CLOUD and not circumstances.never_send:
         return Plan(Step.ASK_CLOUD, cause=Cause.ONLY_CLOUD)
     if reading is None:
         return Plan(Step.READ)
     value = score(reading, policy.readout)
     if policy.name is PolicyName.ONLY_LOCAL:
         return Plan(Step.DONE, Reason.ONLY_LOCAL, score=value)
-    if policy.name is PolicyName.PREFER_CLOUD:
-        cause = Cause.PREFER_CLOUD
-    elif reading.format_mass < policy.format_mass_min:
-        cause = Cause.NO_CONFIDENCE
-    elif value < policy.tau:
-        cause = Cause.UNSURE
-    else:
+    cause = _cause(reading, value, policy)
+    if cause is None:
         return Plan(Step.DONE, Reason.CONFIDENT, score=value)
+    if circumstances.never_send:
+        return Plan(Step.DONE, Reason.NEVER_SEND, cause, value)
     if not circumstances.cloud_configured:
         return Plan(Step.DONE, Reason.NO_CLOUD, cause, value)
     return Plan(Step.ASK_CLOUD, cause=cause, score=value)
 
 
-def settle(planned: Plan, outcome: CloudKind | None) -> Settlement | None:
+def _cause(reading: LevelReading, value: float, policy: Policy) -> Cause | None:
+    """Why the cloud is wanted, if it is."""
+    if policy.name is PolicyName.ONLY_CLOUD:
+        return Cause.ONLY_CLOUD
+    if policy.name is PolicyName.PREFER_CLOUD:
+        return Cause.PREFER_CLOUD
+    if reading.format_mass < policy.format_mass_min:
+        return Cause.NO_CONFIDENCE
+    return Cause.UNSURE if value < policy.tau else None
+
+
+def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstances | None = None) -> Settlement | None:
     """What came of the plan: `outcome` is how the cloud call ended, None where none was made.
 
-    None when the policy allows nothing but the cloud and the cloud gave no answer.
+    None when the policy allows nothing but the cloud and the cloud gave no answer. An answer of the device that nobody will
+    ask the cloud about, since the question must not be sent or the queue is full, is not provisional.
     """
-    if planned.step is Step.DONE:
+    queue_full = circumstances is not None and circumstances.queue_full
+    over_budget = circumstances is not None and circumstances.over_budget
+    if planned.step is Step.DONE and (planned.cause is None or planned.reason is Reason.NEVER_SEND):
         assert planned.reason is not None
-        wanted = planned.cause is not None
-        return Settlement("local", planned.reason, provisional=wanted, queue=wanted)
+        return Settlement("local", planned.reason)
     if outcome is CloudKind.ANSWERED:
         assert planned.cause is not None
         return Settlement("cloud", Reason(planned.cause.value))
     if planned.cause is Cause.ONLY_CLOUD:
         return None
-    reason = Reason.OFFLINE if outcome is CloudKind.OFFLINE else Reason.CLOUD_ERROR
+    if queue_full:
+        return Settlement("local", Reason.QUEUE_FULL)
+    if over_budget:
+        return Settlement("local", Reason.OVER_BUDGET, provisional=True, queue=True)
+    reason = planned.reason or (Reason.OFFLINE if outcome is CloudKind.OFFLINE else Reason.CLOUD_ERROR)
     return Settlement("local", reason, provisional=True, queue=True)

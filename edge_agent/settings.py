@@ -1,7 +1,7 @@
 """Where a setting comes from: flag, then environment, then `config.toml`, then the default.
 
 Owns the names of settings, the folders and their checks; knows nothing of what they are used for. Invariant: the
-cloud key comes from the environment alone and is never shown.
+cloud key comes from the environment, a file that only its owner can read, or a systemd credential, and is never shown.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ ENVIRONMENT = {
     "model": "EDGE_AGENT_MODEL",
     "tau": "EDGE_AGENT_TAU",
     "policy": "EDGE_AGENT_POLICY",
+    "adapter": "EDGE_AGENT_ADAPTER",
     "cloud_url": "EDGE_AGENT_CLOUD_URL",
     "cloud_model": "EDGE_AGENT_CLOUD_MODEL",
     "cloud_key": "EDGE_AGENT_CLOUD_KEY",
+    "cloud_key_file": "EDGE_AGENT_CLOUD_KEY_FILE",
 }
 HOME = "EDGE_AGENT_HOME"
+CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
+_MAX_KEY_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud."""
+    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud, no `adapter` the model alone."""
 
     data_folder: pathlib.Path
     cache_folder: pathlib.Path
@@ -43,14 +47,36 @@ class Settings:
     model: str = DEFAULT_MODEL
     tau: float | None = None
     policy: str = POLICIES[0]
+    adapter: str | None = None
     cloud_url: str | None = None
     cloud_model: str = "default"
     cloud_key: str | None = field(default=None, repr=False)
+    cloud_key_file: str | None = None
+    cloud_ca_file: str | None = None
+    cloud_proxy: str | None = None
+    cloud_deadline_s: float = 15.0  # for a person who waits
+    queue_max_rows: int = 10_000
+    queue_max_mb: float = 64.0
+    queue_ttl_days: float = 7.0
+    budget_calls_per_day: int | None = None
+    budget_calls_per_month: int | None = None
+    budget_per_day: float | None = None  # in the currency of the prices
+    budget_per_month: float | None = None
+    cloud_prompt_price: float = 0.0  # per million tokens
+    cloud_completion_price: float = 0.0
+    never_send: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()
+    redact_built_in: bool = True
 
     @property
     def database(self) -> pathlib.Path:
         """The one SQLite file."""
         return self.data_folder / "edge-agent.db"
+
+    @property
+    def models_folder(self) -> pathlib.Path:
+        """Where pulled models lie."""
+        return self.data_folder / "models"
 
 
 def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -71,7 +97,33 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
     for name, value in (flags or {}).items():
         if value is not None:
             values[name] = checked(name, value, f"the setting {name}")
+    if "cloud_key" not in values:
+        values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
     return Settings(data_folder, cache_folder, config_file, **values)
+
+
+def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | None:
+    """The key from the file that was named, or else from systemd's credential; None if there is neither."""
+    if named is not None:
+        path = pathlib.Path(named).expanduser()
+    elif folder := environment.get(CREDENTIALS):
+        path = pathlib.Path(folder) / CREDENTIAL
+        if not path.exists():
+            return None
+    else:
+        return None
+    try:
+        with path.open("rb") as file:
+            if named is not None and os.fstat(file.fileno()).st_mode & 0o077:
+                raise BadSetting(f"The key file '{path}' can be read by others; make it its owner's alone (chmod 600).")
+            text = file.read(_MAX_KEY_BYTES).decode("ascii").strip()
+    except OSError as error:
+        raise BadSetting(f"The key file '{path}' cannot be read ({error.strerror}); check cloud_key_file.") from error
+    except UnicodeDecodeError:
+        text = ""
+    if not text or "\n" in text:
+        raise BadSetting(f"The key file '{path}' does not hold one key in one line; check cloud_key_file.")
+    return str(checked("cloud_key", text, f"The key in '{path}'"))
 
 
 def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
@@ -98,8 +150,9 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         variable = ENVIRONMENT["cloud_key"]
         raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
     known = _NAMES - {"cloud_key"}
-    if isinstance(data.get("model"), str) and data["model"].endswith(".gguf"):
-        data["model"] = str(path.parent / data["model"])  # a relative path counts from the file that names it
+    for name in ("model", "adapter"):
+        if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
+            data[name] = str(path.parent / data[name])  # a relative path counts from the file that names it
     if unknown := sorted(set(data) - known):
         raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
     return data
@@ -133,6 +186,31 @@ def _tau(value: Any, source: str) -> float:
     return number
 
 
+def _positive(value: Any, source: str) -> float:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not 0 < number < math.inf:
+        raise BadSetting(f"{source} is {value!r}; give a number above 0.")
+    return float(number)
+
+
+def _count(value: Any, source: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadSetting(f"{source} is {value!r}; give a whole number from 0.")
+    return value
+
+
+def _texts(value: Any, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
+        raise BadSetting(f"{source} is {value!r}; give a list of texts.")
+    return tuple(value)
+
+
+def _yes_or_no(value: Any, source: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadSetting(f"{source} is {value!r}; give true or false.")
+    return value
+
+
 def _policy(value: Any, source: str) -> str:
     if value not in POLICIES:
         raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
@@ -146,4 +224,10 @@ def _key(value: Any, source: str) -> str:
 
 
 _NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "config_file"}
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {"tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path}
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path, "adapter": _path, "cloud_key_file": _path, "cloud_ca_file": _path,
+    "cloud_deadline_s": _positive, "queue_max_rows": _count, "queue_max_mb": _positive, "queue_ttl_days": _positive,
+    "budget_calls_per_day": _count, "budget_calls_per_month": _count, "budget_per_day": _positive, "budget_per_month": _positive,
+    "cloud_prompt_price": _positive, "cloud_completion_price": _positive,
+    "never_send": _texts, "redact": _texts, "redact_built_in": _yes_or_no,
+}  # fmt: skip

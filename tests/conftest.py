@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from edge_agent.engine import LocalModel
 from edge_agent.question import Question
+from tests.hub_server import LoopbackHub
 
 settings.register_profile("edge-agent", deadline=None, derandomize=True, max_examples=60)  # the same on every machine
 settings.load_profile("edge-agent")
@@ -24,8 +25,10 @@ SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shar
 @pytest.fixture(autouse=True)
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Every test has an EDGE_AGENT_HOME of its own and no settings from outside."""
-    for name in ("MODEL", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY"):
+    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE"):
         monkeypatch.delenv(f"EDGE_AGENT_{name}", raising=False)
+    for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"
     monkeypatch.setenv("EDGE_AGENT_HOME", str(folder))
     return folder
@@ -86,3 +89,11 @@ def cloud() -> Iterator[LoopbackCloud]:
     server = LoopbackCloud()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackHub]:
+    """A Hugging Face Hub on loopback."""
+    hub = LoopbackHub()
+    yield hub
+    hub.stop()

@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
 
-from edge_agent.agent import Agent, Drained
+from edge_agent.agent import Agent
 from edge_agent.cloud import CloudModel
-from edge_agent.errors import CloudUnavailable, ModelMissing, ModelRefused
+from edge_agent.drain import Drained
+from edge_agent.errors import BadQuestion, CloudUnavailable, ModelMissing, ModelRefused
+from edge_agent.outbox import Limits
 from edge_agent.profile import LEVELS
 from edge_agent.question import Question
 from edge_agent.records import LevelReading, ModelFacts, Reading, Timings
@@ -51,9 +54,17 @@ class SpokenModel:
         pass
 
 
-def agent(home: pathlib.Path, model: SpokenModel, cloud: str | None = None, policy: str = "prefer_local", tau: float = 0.5) -> Agent:
-    client = CloudModel(cloud, "big", deadline_s=5) if cloud else None
-    return Agent(DEMO, Store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open)
+def agent(
+    home: pathlib.Path,
+    model: SpokenModel,
+    cloud: str | None = None,
+    policy: str = "prefer_local",
+    tau: float = 0.5,
+    store: type[Store] = Store,
+    **more: Any,
+) -> Agent:
+    client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
+    return Agent(DEMO, store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
 
 
 def test_sure_answer_is_kept_and_recalled_without_the_model(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
@@ -162,9 +173,10 @@ def test_queue_goes_on_behind_a_question_that_the_cloud_cannot_answer(home: path
             one.ask(Question(stem, ("x", "y", "z")))
     cloud.reply = lambda body: "no idea" if "second" in body["messages"][0]["content"] else "B"
     with agent(home, SpokenModel(UNSURE), cloud.url) as two:
-        assert list(two.drain())[-1] == Drained(answered=2, failed=1, waiting=1, stopped=None)
+        assert list(two.drain())[-1] == Drained(answered=2, failed=1, waiting=0, stopped=None)
         states = [(row.state, row.attempts) for row in two.outbox.list()]
-    assert states == [("done", 1), ("ready", 1), ("done", 1)]
+        assert [row["ending"] for row in two.store.log(3)] == ["overturned", "abandoned", "overturned"]
+    assert states == [("done", 1), ("dead", 1), ("done", 1)]
 
 
 def test_refused_key_stops_the_drain(home: pathlib.Path, cloud: LoopbackCloud) -> None:
@@ -286,3 +298,65 @@ def test_sure_level_asks_no_cloud(home: pathlib.Path, question: Question, cloud:
     """The letter's own format mass may still send the question there, behind the letter."""
     with agent(home, SpokenModel(SURE), cloud.url) as one:
         assert one.ask(question).route == "local" and not cloud.requests
+
+
+def test_full_queue_gives_the_local_answer_and_says_why(home: pathlib.Path) -> None:
+    with agent(home, SpokenModel(UNSURE), limits=Limits(max_rows=2)) as one:
+        decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(3)]
+        assert [(d.reason, d.provisional, d.queue_id, d.persisted) for d in decisions] == [
+            ("no_cloud", True, 1, True), ("no_cloud", True, 2, True), ("queue_full", False, None, True),
+        ]  # fmt: skip
+        assert decisions[2].answer == "A" and decisions[2].cause == "unsure"
+        assert one.ask(Question("Q0", ("x", "y", "z"))).queue_id == 1  # joining needs no room
+
+
+def test_ask_never_drains(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(Question("first", ("x", "y", "z")))
+    with agent(home, SpokenModel(UNSURE), cloud.url) as two:
+        two.ask(Question("second", ("x", "y", "z")))
+        assert [row.state for row in two.outbox.list()] == ["ready"] and len(cloud.requests) == 1
+
+
+def test_cloud_that_never_answers_is_left_alone_after_five_failures(home: pathlib.Path) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as one:
+        calls = 0
+
+        def offline(request: httpx.Request) -> httpx.Response:
+            nonlocal calls
+            calls += 1
+            raise httpx.ConnectError("no network")
+
+        one.cloud._transport = httpx.MockTransport(offline)
+        decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(8)]
+    assert calls == 5 and {d.reason for d in decisions} == {"offline"}
+    assert "left alone" in decisions[-1].cloud_error and all(d.queue_id for d in decisions)
+
+
+def test_caller_can_poll_or_wait_for_the_end_of_a_provisional_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as offline, agent(home, SpokenModel(UNSURE), cloud.url) as online:
+        decision = offline.ask(question)
+        first = offline.wait(decision.decision_id, timeout_s=0.05)
+        assert first.waits and (first.answer, first.final_answer, first.ended_at) == ("A", None, None)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(offline.wait, decision.decision_id, 30)
+            assert list(online.drain())[-1].answered == 1
+            ended = waiting.result()
+        assert (ended.ending, ended.answer, ended.final_answer) == ("overturned", "A", "B") and not ended.waits
+        assert ended.ended_at >= ended.created_at == first.created_at
+        sure = online.ask(question)
+        assert not online.wait(sure.decision_id).waits  # final from the start
+        with pytest.raises(BadQuestion, match="no decision 'nothing'"):
+            online.ending("nothing")
+
+
+def test_stored_answer_with_a_flipped_bit_is_read_anew(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    model = SpokenModel(UNSURE)
+    with agent(home, model, cloud.url) as one:
+        one.ask(question)
+        with one.store.transaction() as db:
+            db.execute("""UPDATE readings SET reading = replace(replace(reading, '"ABC"', '"ABQ"'), '"letter": "A"', '"letter": "Q"')""")
+            db.execute("""UPDATE cloud_answers SET answer = replace(answer, '"answer": "B"', '"answer": "b"')""")
+            db.execute("UPDATE model_files SET facts = replace(facts, 'levels', 'lev_ls')")
+    with agent(home, model, cloud.url) as two:
+        assert two.ask(question).answer == "B" and (model.ran, len(cloud.requests)) == (2, 2)

@@ -39,7 +39,7 @@ def test_ask_prints_the_object_of_the_contract_and_remembers_it() -> None:
     assert set(first["timings"]) == {
         "prefill_ms", "decode_ms", "total_ms", "waited_ms", "n_prompt_tokens", "n_cached_tokens", "n_forward",
     }  # fmt: skip
-    assert set(first["model"]) == {"name", "sha256", "quantization"} and first["model"]["quantization"] == "Q8_0"
+    assert set(first["model"]) == {"name", "sha256", "quantization", "adapter_sha256"} and first["model"]["quantization"] == "Q8_0"
     assert list(first["level_probs"]) == ["0.0", "0.25", "0.5", "0.75", "1.0"] and list(first["answer_probs"]) == ["A", "B", "C"]
     again = ask()
     assert again["recalled"] and not first["recalled"]
@@ -52,7 +52,8 @@ def test_recall_does_not_load_llama() -> None:
     program = (
         "import sys\nfrom edge_agent.cli import main\n"
         "try: main(sys.argv[1:], prog_name='edge-agent')\n"
-        "except SystemExit: print([m for m in ('llama_cpp', 'numpy', 'httpx') if m in sys.modules], file=sys.stderr)"
+        "except SystemExit: print([m for m in ('llama_cpp', 'numpy', 'httpx', 'edge_agent.hub', 'edge_agent.bundle')"
+        " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program, *ASK], capture_output=True, text=True, check=False)
     assert "remembered" in done.stdout and done.stderr.strip() == "[]"
@@ -80,7 +81,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         (["ask", "word " * 3000, "--option", "a", "--option", "b"], 65, "shorten"),
         ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
-        ([*ASK, "--model", "foggen"], 66, "python -m convert"),
+        ([*ASK, "--model", "foggen"], 66, "edge-agent pull foggen"),
         ([*ASK, "--model", "README.md"], 66, "no GGUF"),
         ([*ASK, "--model", "~nobody-of-this-name/x.gguf"], 66, "cannot be used"),
         ([*ASK, "--model", "x" * 300 + ".gguf"], 66, "x" * 100),
@@ -91,6 +92,10 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         ([*ASK, "--policy", "never"], 2, "policy"),
         (["ask"], 2, "question"),
         (["queue", "drain"], 69, "EDGE_AGENT_CLOUD_URL"),
+        (["queue", "drain", "--watch"], 69, "EDGE_AGENT_CLOUD_URL"),
+        (["log", "nothing"], 65, "no decision 'nothing'"),
+        (["log", "--wait", "3"], 2, "DECISION_ID"),
+        (["replay", "--tau", "7"], 2, "0 to 1"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], code: int, words: str) -> None:
@@ -147,6 +152,54 @@ def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
     assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None}
     (entry,) = json.loads(run("log", "--json").stdout)
     assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
+
+
+def test_dead_letter_can_be_read_retried_and_dropped(cloud: LoopbackCloud) -> None:
+    ask("--policy", "prefer_cloud")
+    cloud.status = 400
+    done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
+    assert done.returncode == 69 and json.loads(done.stdout)["failed"] == 1
+    (row,) = json.loads(run("queue", "list", "--state", "dead", "--json").stdout)
+    assert (row["state"], row["attempts"], row["due_in_s"]) == ("dead", 1, None) and "HTTP 400" in row["last_error"] and row["age_s"] >= 0
+    assert json.loads(run("log", "--json").stdout)[0]["ending"] == "abandoned"
+    assert "1 ready to be sent again" in run("queue", "retry", "--dead").stdout
+    assert "HTTP 400" in run("queue", "list").stdout
+    (dropped,) = json.loads(run("queue", "drop", "1", "--json").stdout)
+    assert dropped["state"] == "cancelled"
+    for arguments, code, words in ((["drop", "9"], 65, "no queue row 9"), (["retry"], 2, "--dead"), (["drop", "x"], 2, "integer")):
+        done = run("queue", *arguments)
+        assert done.returncode == code and words in done.stderr
+
+
+def test_watching_drains_what_comes_and_ends_with_130(cloud: LoopbackCloud) -> None:
+    command = [sys.executable, "-m", "edge_agent", "queue", "drain", "--watch", "--json", "--cloud-url", cloud.url]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ask("--policy", "prefer_cloud")
+    assert "sending question 1" in process.stderr.readline()
+    assert json.loads(process.stdout.readline()) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None}
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
+
+
+def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    decision = ask("--policy", "prefer_cloud")
+    done = run("log", decision["decision_id"], "--wait", "0.1")
+    assert done.returncode == 69 and "waiting" in done.stdout
+    run("queue", "drain", "--cloud-url", cloud.url)
+    ended = json.loads(run("log", decision["decision_id"], "--wait", "9", "--json").stdout)
+    assert ended["ending"] in ("upheld", "overturned") and (ended["answer"], ended["final_answer"]) == (decision["answer"], "B")
+    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "wrong": []}
+    (replayed,) = json.loads(run("replay", "--json").stdout)
+    assert replayed["answer"] == decision["answer"] and replayed["final_answer"] == "B"
+    tried = json.loads(run("replay", "--tau", "0", "--policy", "prefer_local", "--json").stdout)
+    assert (tried["as_decided"]["deferred"], tried["as_tried"]["deferred"]) == (1, 0)
+    assert "1 of 1 decisions follow" in run("replay", "--assert").stdout and "tau 1" in run("replay", "--tau", "1").stdout
+    with sqlite3.connect(home / "edge-agent.db") as database:
+        database.execute("UPDATE decisions SET reason = 'confident'")
+    database.close()
+    done = run("replay", "--assert")
+    assert done.returncode == 65 and "reason is 'confident', and 'no_cloud' follows" in done.stdout and "1 of 1" in done.stderr
 
 
 def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud) -> None:

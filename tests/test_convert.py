@@ -12,9 +12,10 @@ import gguf
 import numpy as np
 import pytest
 
-from convert import lora
+from convert import architectures, lora
 from convert.checkpoint import read_tensors
 from convert.export import export
+from convert.quantize import FILE_TYPES
 from edge_agent.engine import LocalModel
 from edge_agent.errors import ConvertError
 from edge_agent.gguf_check import read_header
@@ -100,12 +101,66 @@ def test_merge_is_exact_in_float32(exported: dict[str, pathlib.Path]) -> None:
     adapter = lora.open_adapter(ADAPTER, tensors)
     merged = {t.name: t.data for t in gguf.GGUFReader(exported["F32"]).tensors}
     config = json.loads((ADAPTER / "adapter_config.json").read_text())
-    assert adapter.scale == config["lora_alpha"] / config["r"] == 2
+    pair = adapter.pairs["model.layers.3.mlp.down_proj.weight"]
+    assert pair.scale == config["lora_alpha"] / config["r"] == 2
     assert len(adapter.pairs) == 5 * 7
-    a, b = (t.load().astype(np.float64) for t in adapter.pairs["model.layers.3.mlp.down_proj"])
+    a, b = (t.load().astype(np.float64) for t in (pair.a, pair.b))
     expected = tensors["model.layers.3.mlp.down_proj.weight"].load() + 2 * (b @ a)
     assert np.abs(merged["blk.3.ffn_down.weight"] - expected).max() < 1e-6
     assert not np.array_equal(merged["blk.3.ffn_down.weight"], tensors["model.layers.3.mlp.down_proj.weight"].load())
+
+
+LEVELS = ("F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "IQ4_XS")
+
+QUANTIZE = """
+import ctypes, os, sys, llama_cpp
+source, out, *levels = sys.argv[1:]
+for level in levels:
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.nthread = int(level), 1
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(f"{out}/{level}.gguf"), ctypes.byref(params)):
+        sys.exit(1)
+"""
+
+
+def quantize_by_llama_cpp(source: pathlib.Path, out: pathlib.Path, levels: tuple[str, ...]) -> dict[str, pathlib.Path]:
+    """llama.cpp's own quantizer on a float32 GGUF."""
+    out.mkdir()
+    file_types = {level: str(FILE_TYPES[level]) for level in levels}
+    subprocess.run([sys.executable, "-c", QUANTIZE, str(source), str(out), *file_types.values()], check=True, capture_output=True)
+    return {level: out / f"{file_type}.gguf" for level, file_type in file_types.items()}
+
+
+def tensors(path: pathlib.Path) -> dict[str, tuple[int, bytes]]:
+    """Type and bytes of every tensor of a GGUF."""
+    return {t.name: (int(t.tensor_type), t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
+
+
+def test_every_level_is_to_the_byte_what_llama_cpp_makes_of_the_merge(tmp_path: pathlib.Path) -> None:
+    ours = {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", *LEVELS], tmp_path / "ours", "demo")}
+    theirs = quantize_by_llama_cpp(ours["F32"], tmp_path / "theirs", LEVELS)
+    for level in LEVELS:
+        assert tensors(ours[level]) == tensors(theirs[level]), level
+
+
+def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
+    """An embedding of 3 M weights, longer than what is read at once, and matrices with rows that no K-quant can hold."""
+    rng, hidden, head = np.random.default_rng(0), 800, 80
+    config = json.loads((BASE / "config.json").read_text()) | {
+        "hidden_size": hidden, "intermediate_size": 640, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1,
+        "head_dim": head,
+    }  # fmt: skip
+    (copy / "base" / "config.json").write_text(json.dumps(config))
+    shapes = architectures.of(config).shapes(config)
+    write_safetensors(copy / "base" / "model.safetensors", {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
+    files = export(copy / "base", [], ["F32", "Q4_K_M", "Q8_0"], copy / "ours", "wide")
+    theirs = quantize_by_llama_cpp(files[0].path, copy / "theirs", ("Q4_K_M", "Q8_0"))
+    stored = tensors(files[0].path)["token_embd.weight"][1]
+    assert stored == read_tensors(copy / "base")["model.embed_tokens.weight"].load().tobytes()
+    for file in files[1:]:
+        assert tensors(file.path) == tensors(theirs[file.quantization])
+    assert files[1].fallbacks[0].startswith("5 of 13 tensors have rows that Q4_K cannot hold (of 320, 800) and are Q5_0")
+    assert not files[2].fallbacks
 
 
 def test_checkpoint_from_before_any_confidence_line_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
@@ -171,7 +226,7 @@ def empty_tensor(copy: pathlib.Path) -> None:
 
 BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
     ("adapter of another base", swap_adapter, r"model\.layers\.2\.self_attn\.q_proj\.weight.*\[256, 16\].*\[16, 320\].*\[256, 256\]"),
-    ("DoRA", lambda c: edit(c / "adapter" / "adapter_config.json", use_dora=True), "use_dora"),
+    ("DoRA", lambda c: edit(c / "adapter" / "adapter_config.json", use_dora=True), "magnitude_vector"),
     ("not LoRA", lambda c: edit(c / "adapter" / "adapter_config.json", peft_type="IA3"), "IA3"),
     ("no rank", lambda c: edit(c / "adapter" / "adapter_config.json", r=0), "r = 0"),
     ("no adapter config", lambda c: (c / "adapter" / "adapter_config.json").unlink(), "adapter_config.json"),

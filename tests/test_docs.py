@@ -6,9 +6,10 @@ import re
 import click
 import pytest
 
-from edge_agent import cli, settings
+from edge_agent import catalog, cli, settings
 from edge_agent.cli import group
 from edge_agent.errors import EdgeAgentError
+from edge_agent.pull import commands
 from tests.conftest import ROOT
 
 
@@ -43,7 +44,7 @@ def test_tree_in_the_readme_names_every_room() -> None:
 
 def test_targets_named_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make (demo-model|test-peers|[a-z]+)", (ROOT / "README.md").read_text())) - {"a"} <= targets
+    assert set(re.findall(r"make (demo-model|test-peers|test-slow|[a-z]+)", (ROOT / "README.md").read_text())) - {"a"} <= targets
 
 
 def test_locked_versions_have_hashes_and_no_addresses() -> None:
@@ -70,3 +71,9 @@ def test_exit_codes_in_the_help_are_those_of_the_exceptions() -> None:
 @pytest.mark.parametrize("variable", [*settings.ENVIRONMENT.values(), settings.HOME])
 def test_every_environment_variable_is_in_the_help(variable: str) -> None:
     assert variable in command_line_page()
+
+
+def test_readme_has_the_commands_for_every_published_model() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for entry in catalog.entries().values():
+        assert entry.bundled_file or f"    {commands(entry)[0]}\n" in readme

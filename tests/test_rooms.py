@@ -15,22 +15,46 @@ FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
-    ("catalog", "answer", "routing", "prefix", "line"),
-    ("tree", "store", "cloud"),
-    ("llama", "walk", "prompt"),
-    ("engine", "draft", "outbox"),
-    ("agent",),
+    ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
+    ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
+    ("salvage",),
+    ("store",),
+    ("llama", "walk", "prompt", "clock", "hub"),
+    ("engine", "draft", "outbox", "breaker", "keeping", "budget"),
+    ("drain", "replay", "assembly"),
+    ("agent", "trial"),
+    ("bundle",),
+    ("pull",),
     ("measure.metrics", "measure.datasets", "measure.rows", "measure.machine", "measure.bench_child"),
-    ("measure.evaluate", "measure.bench", "measure.tune"),
+    ("measure.evaluate", "measure.bench", "measure.tune", "measure.verify"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
     ("cli.show", "cli.group"),
-    ("cli.ask", "cli.queue", "cli.log", "cli.eval", "cli.bench", "cli.doctor"),
+    ("cli.progress",),
+    (
+        "cli.ask",
+        "cli.queue",
+        "cli.log",
+        "cli.eval",
+        "cli.bench",
+        "cli.doctor",
+        "cli.models",
+        "cli.bundle",
+        "cli.pull",
+        "cli.verify",
+        "cli.replay",
+        "cli.keeping",
+    ),
     ("__main__",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
-ONLY_IMPORTER = {"llama_cpp": {"llama"}, "httpx": {"cloud"}, "sqlite3": {"store", "doctor"}, "click": CLI}  # doctor: its version
+ONLY_IMPORTER = {
+    "llama_cpp": {"llama"},
+    "httpx": {"cloud", "download"},
+    "sqlite3": {"schema", "ownership", "salvage", "store", "doctor"},
+    "click": CLI,
+}  # doctor: its version
 
 ROOMS = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("[!_]*.py")}
 ROOMS["__main__"] = ROOT / "edge_agent" / "__main__.py"

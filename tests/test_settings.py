@@ -70,3 +70,34 @@ def test_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSetting) as caught:
         load()
     assert "cret-3" not in str(caught.value)
+
+
+def test_key_comes_from_a_file_of_its_owners_alone_or_from_systemd(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-file\n")
+    file.chmod(0o600)
+    config(home, f'cloud_key_file = "{file}"\n')
+    assert load().cloud_key == "sk-file" and "sk-file" not in repr(load())
+    home_only = {"EDGE_AGENT_HOME": str(home)}
+    assert load(environment={**home_only, "EDGE_AGENT_CLOUD_KEY": "sk-env"}).cloud_key == "sk-env"
+    file.chmod(0o640)
+    with pytest.raises(BadSetting, match="chmod 600"):
+        load()
+    file.chmod(0o600)
+    for content in (b"", b"one\ntwo", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(BadSetting, match="one key"):
+            load()
+    config(home, "")
+    (tmp_path / "edge-agent-cloud-key").write_text("sk-systemd")
+    assert load(environment={**home_only, "CREDENTIALS_DIRECTORY": str(tmp_path)}).cloud_key == "sk-systemd"
+    assert load(environment={**home_only, "CREDENTIALS_DIRECTORY": str(home)}).cloud_key is None
+
+
+@pytest.mark.parametrize(
+    "text", ["queue_max_rows = -1", "queue_max_rows = 1.5", "queue_ttl_days = 0", 'queue_max_mb = "big"', "cloud_deadline_s = true"]
+)
+def test_wrong_limit_is_refused(home: pathlib.Path, text: str) -> None:
+    config(home, text)
+    with pytest.raises(BadSetting, match=text.split(maxsplit=1)[0]):
+        load()

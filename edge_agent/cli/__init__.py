@@ -4,7 +4,20 @@ Owns words and layout. Decides nothing. Heavy rooms are imported by the command 
 answers at once.
 """
 
-from edge_agent.cli import ask, bench, doctor, eval, log, queue  # noqa: F401  # each adds its command to the group
+from edge_agent.cli import (  # noqa: F401  # each adds its command to the group
+    ask,
+    bench,
+    bundle,
+    doctor,
+    eval,
+    keeping,
+    log,
+    models,
+    pull,
+    queue,
+    replay,
+    verify,
+)
 from edge_agent.cli.group import main
 
 __all__ = ["main"]

@@ -16,20 +16,24 @@ from edge_agent.question import Question
 @main.command(epilog=EXIT_CODES)
 @click.argument("text", required=False)
 @click.option("--option", "options", multiple=True, help="One option's text; give it once for each option.")
+@click.option("--never-send", is_flag=True, help="This question must not leave the device, whatever the policy says.")
 @click.option("--refresh", is_flag=True, help="Ask anew, even if the answer is remembered.")
-@with_settings("tau", "policy", "model", "cloud_url", "cloud_model")
-def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], refresh: bool, as_json: bool) -> None:
+@with_settings("tau", "policy", "model", "adapter", "cloud_url", "cloud_model")
+def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], never_send: bool, refresh: bool, as_json: bool) -> None:
     """Ask a question.
 
     TEXT is the question and then one option a line ('A. ...', 'B. ...'), or '-' to read that from stdin, or the
     question alone with --option for each option. A model made for it answers questions without options in its own words.
     """
+    from dataclasses import replace
+
     from edge_agent.agent import Agent
 
     text = _given(text)
     with Agent.open(config) as agent:
         kind = agent.profile.question_kind
         question = Question(text, options, kind) if options else Question.parse(text, kind)
+        question = replace(question, never_send=never_send)
         decision = agent.ask(question, refresh=refresh)
     if as_json:
         print_json(decision.to_dict())

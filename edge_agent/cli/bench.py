@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def bench(
     from edge_agent.measure import bench as room
     from edge_agent.measure import bench_tables, machine
 
-    paths = [catalog.resolve(model) for model in models or (config.model,)]
+    paths = [catalog.resolve(model, config.models_folder) for model in models or (config.model,)]
     questions = _questions(file)[:limit]
     if tune:
         _tune(config, paths, questions, as_json)
@@ -107,12 +106,8 @@ def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[
 
 def _questions(file: str | None) -> list[Question]:
     from edge_agent.measure import datasets
-    from edge_agent.question import Question
 
-    if file:
-        return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)]
-    text = (pathlib.Path(datasets.__file__).parent / "bench_questions.jsonl").read_text(encoding="utf-8")
-    return [Question.from_json(json.loads(line)) for line in text.splitlines()]
+    return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)] if file else datasets.built_in()
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--greedy", is_flag=True, help="Also let the model print unconstrained, and count how often it keeps the format (slow).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
 @click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
-@with_settings("tau", "model")
+@with_settings("tau", "model", "adapter")
 def eval_command(
     config: settings.Settings, file: str, cloud_accuracy: float, greedy: bool, limit: int | None, rows: pathlib.Path | None, as_json: bool
 ) -> None:
@@ -45,11 +45,12 @@ def eval_command(
     from edge_agent.measure.rows import RowsFile
 
     questions = _labelled_questions(file, limit)
-    path = catalog.resolve(config.model)
+    path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
+    adapter = catalog.resolve(config.adapter) if config.adapter else None
     with contextlib.ExitStack() as stack:
         rows_file = stack.enter_context(RowsFile(rows)) if rows else None
-        model = stack.enter_context(LocalModel(path))
+        model = stack.enter_context(LocalModel(path, adapter=adapter))
         for row in _with_progress(evaluate.ask(model, questions, greedy), len(questions)):
             answered.append(row)
             if rows_file:
@@ -57,6 +58,7 @@ def eval_command(
         evaluation = evaluate.evaluate(answered, model.profile, config.tau, cloud_accuracy)
     if as_json:
         identity = {"name": facts.name, "sha256": facts.sha256, "quantization": facts.quantization}
+        identity["adapter_sha256"] = catalog.identify(adapter).sha256 if adapter else ""
         print_json({"file": file, "model": identity, **evaluation.to_dict()})
     else:
         for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]})", *tables.lines(evaluation)):

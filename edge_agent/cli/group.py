@@ -21,8 +21,8 @@ from edge_agent.errors import BadSetting, EdgeAgentError
 EXIT_CODES = """\b
 Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
 65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
-to drain), 74 storage or output, 78 bad configuration, 130 interrupted,
-141 the reader of the output left."""
+to drain) or nothing fetched, 74 storage or output, 78 bad configuration,
+130 interrupted, 141 the reader of the output left."""
 
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -59,6 +59,7 @@ class _Group(click.Group):
 
 _SETTINGS = {
     "model": click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]"),
+    "adapter": click.option("--adapter", help="A GGUF adapter to put on the model, made by python -m convert --adapter-gguf."),
     "tau": click.option(
         "--tau", callback=fraction, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]"
     ),
@@ -90,7 +91,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
 def main() -> None:
     """Small models that say how sure they are, on this device; a cloud for the rest.
 
-    Settings come from flags, then the environment (EDGE_AGENT_MODEL, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
-    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY), then config.toml. EDGE_AGENT_HOME keeps
-    everything in one folder.
+    Settings come from flags, then the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
+    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE), then
+    config.toml. EDGE_AGENT_HOME keeps everything in one folder.
     """

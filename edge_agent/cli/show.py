@@ -21,6 +21,11 @@ _PROVISIONAL = {
     "no_cloud": "no cloud is set up",
     "offline": "the cloud cannot be reached",
     "cloud_error": "the cloud gave no usable answer",
+    "over_budget": "nothing may be spent on the cloud for now",
+}
+_FINAL = {
+    "queue_full": "too many questions wait for the cloud already",
+    "never_send": "this question must not be sent",
 }
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
@@ -55,6 +60,8 @@ def _source(decision: Decision) -> str:
         where = f"the cloud ({decision.cloud.model})"
     elif decision.provisional:
         where = f"this device, provisionally: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
+    elif decision.reason in _FINAL:
+        where = f"this device, for good: {_FINAL[decision.reason]}"
     return f"{where}; remembered, nothing was run" if decision.recalled else where
 
 
@@ -88,14 +95,22 @@ def plain(text: str) -> str:
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" and c not in _JOINERS else c for c in text)
 
 
-def print_json(data: object) -> None:
-    """JSON for machines."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+def print_json(data: object, line: bool = False) -> None:
+    """JSON for machines; on one `line` if more such objects follow."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=None if line else 2))
 
 
 def echo(text: str) -> None:
     """One line on stdout; NO_COLOR is honoured."""
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def duration(seconds: float) -> str:
+    """A time span in its largest unit: 40 s, 7 min, 3 h, 6 days."""
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def iso(seconds: float) -> str:

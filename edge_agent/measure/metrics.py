@@ -22,10 +22,11 @@ from edge_agent.errors import BadData
 Floats = npt.NDArray[np.float64]
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 _ROUNDING = 1e-9
+_LEAST_PROBABILITY = 1e-12
 
 
 class Interval(NamedTuple):
-    """A share's 95 % confidence interval."""
+    """The 95 % confidence interval of a share or a mean."""
 
     low: float
     high: float
@@ -204,6 +205,32 @@ def delta_ibc(system: float, edge: float, cloud: float, system_cost: float, edge
     """
     routed, base = ibc(system, edge, system_cost, edge_cost), ibc(cloud, edge, cloud_cost, edge_cost)
     return (routed - base) / base if base else math.nan
+
+
+def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
+    """How far each distribution in `q` is from the one in `p`: `sum(p * log(p / q))`, in nats.
+
+    Both float64 (n, k), each row a distribution; gives (n,). A `q` of 0 counts as 1e-12, so that one impossible outcome does
+    not make a mean infinite. Source: Kullback and Leibler 1951. Raises `BadData`.
+    """
+    a, b = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    if a.ndim != 2 or a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()) or min(a.min(), b.min()) < 0:
+        raise BadData(f"Distributions of shapes {a.shape} and {b.shape} cannot be compared; give two tables of probabilities of one shape.")
+    b = np.maximum(b, _LEAST_PROBABILITY)
+    terms = np.where(a > 0, a * np.log(np.where(a > 0, a, 1.0) / b), 0.0)
+    divergence: Floats = np.maximum(terms.sum(axis=1), 0.0)
+    return divergence
+
+
+def bootstrap_mean(values: npt.ArrayLike, n_draws: int = 1000) -> Interval:
+    """The 95 % bootstrap interval of a mean, drawn with a fixed seed; nan without values."""
+    array = np.asarray(values, np.float64)
+    if not len(array):
+        return Interval(math.nan, math.nan)
+    rng = np.random.default_rng(0)
+    means = [float(rng.choice(array, len(array)).mean()) for _ in range(n_draws)]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return Interval(float(low), float(high))
 
 
 def wilson(n_right: int, n: int) -> Interval:

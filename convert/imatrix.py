@@ -1,0 +1,219 @@
+"""An importance matrix: how strongly each column of each weight is driven while the agent decides real questions.
+
+Owns its collection and its file. llama.cpp's evaluation calls back before and after every operation; of each multiplication by
+a weight of a block the squares of the input are summed, column by column, over every token that a decision evaluates. The
+file is llama.cpp's own format for such matrices, so that its tools read it, and theirs can be read here. Invariant: what
+is declared here of ggml's memory is compared with what ggml itself says of it before anything is read.
+
+    python -m convert.imatrix MODEL.gguf QUESTIONS.jsonl --out MATRIX.gguf
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+import gguf
+import llama_cpp
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from llama_cpp import _ggml
+from tqdm import tqdm
+
+from convert.checkpoint import Array
+from convert.output import Output, header
+from edge_agent import gguf_check
+from edge_agent.errors import ConvertError, EdgeAgentError
+from edge_agent.question import Question
+
+_WEIGHT = re.compile(rb"(?:[^#]*#)?(?P<name>blk\.\d+\.\w+\.weight)(?:#.*)?")
+_SUMS, _COUNTS = ".in_sum2", ".counts"
+_MAX_BYTES = 1 << 28
+
+
+class _Tensor(ctypes.Structure):
+    """`struct ggml_tensor` of ggml.h, as far as it is read here and to its end."""
+
+
+_Tensor._fields_ = [
+    ("type", ctypes.c_int), ("buffer", ctypes.c_void_p), ("ne", ctypes.c_int64 * 4), ("nb", ctypes.c_size_t * 4), ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16), ("flags", ctypes.c_int32), ("src", ctypes.POINTER(_Tensor) * 10), ("view_src", ctypes.c_void_p),
+    ("view_offs", ctypes.c_size_t), ("data", ctypes.c_void_p), ("name", ctypes.c_char * 64), ("extra", ctypes.c_void_p),
+    ("padding", ctypes.c_char * 8),
+]  # fmt: skip
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+def _bound(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(_ggml.libggml, name)
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_TensorPointer = ctypes.POINTER(_Tensor)
+_op_name = _bound("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+_tensor_get = _bound("ggml_backend_tensor_get", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+
+
+def check_layout() -> None:
+    """Raise `ConvertError` unless a product that ggml itself describes reads here as what it is."""
+    init = _bound("ggml_init", ctypes.c_void_p, _InitParams)
+    new = _bound("ggml_new_tensor_2d", _TensorPointer, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    multiply = _bound("ggml_mul_mat", _TensorPointer, ctypes.c_void_p, _TensorPointer, _TensorPointer)
+    set_name = _bound("ggml_set_name", _TensorPointer, _TensorPointer, ctypes.c_char_p)
+    context = init(_InitParams(1 << 16, None, True))
+    try:
+        weight, values = (new(context, int(Kind.F32), 32, rows) for rows in (5, 7))
+        set_name(weight, b"blk.0.attn_q.weight")
+        product = multiply(context, weight, values).contents
+        found = (
+            _op_name(product.op), product.src[0].contents.name, list(product.src[1].contents.ne), product.src[1].contents.type,
+            list(product.src[1].contents.nb)[:2], bool(product.src[2]), _bound("ggml_tensor_overhead", ctypes.c_size_t)() - 32,
+        )  # fmt: skip
+    finally:
+        _bound("ggml_free", None, ctypes.c_void_p)(context)
+    if found != (b"MUL_MAT", b"blk.0.attn_q.weight", [32, 7, 1, 1], int(Kind.F32), [4, 128], False, ctypes.sizeof(_Tensor)):
+        raise ConvertError("This llama-cpp-python keeps its tensors in another way than is known here; install the version that is pinned.")
+
+
+class Collector:
+    """Sums the squares of what each weight is multiplied by; `callback` is for llama.cpp's `cb_eval`."""
+
+    def __init__(self) -> None:
+        check_layout()
+        self.sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        self.counts: dict[str, int] = {}
+        self.error: Exception | None = None
+        self.callback = llama_cpp.ggml_backend_sched_eval_callback(self._on_tensor)
+
+    def _on_tensor(self, address: int, asks: bool, _: int | None) -> bool:
+        """Asked before an operation whether it is of interest, and called again after it; no exception may leave."""
+        try:
+            tensor = _Tensor.from_address(address)
+            if _op_name(tensor.op) != b"MUL_MAT":
+                return not asks
+            weight, values = tensor.src[0].contents, tensor.src[1].contents
+            match = _WEIGHT.fullmatch(weight.name)
+            if match is None or values.type != int(Kind.F32) or values.nb[0] != 4:
+                return not asks
+            if not asks:
+                self._add(match["name"].decode(), values, ctypes.cast(tensor.src[1], ctypes.c_void_p))
+        except Exception as error:  # told by `check`, since ctypes would only print it
+            self.error = error
+        return True
+
+    def _add(self, name: str, values: _Tensor, pointer: ctypes.c_void_p) -> None:
+        columns, *rest = values.ne
+        rows = np.empty((int(np.prod(rest)), columns), np.float32)
+        if list(values.nb)[1:] != [4 * columns, 4 * columns * rest[0], 4 * columns * rest[0] * rest[1]]:
+            raise ConvertError(f"llama.cpp feeds '{name}' from a view, which is not read here.")
+        _tensor_get(pointer, rows.ctypes.data, 0, rows.nbytes)
+        squares = np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+        self.sums[name] = self.sums.get(name, 0) + squares
+        self.counts[name] = self.counts.get(name, 0) + len(rows)
+
+    def check(self) -> None:
+        """Raise `ConvertError` if something went wrong meanwhile, or nothing was seen."""
+        if self.error or not self.sums:
+            raise ConvertError(f"No importance matrix could be collected ({self.error or 'no weight was multiplied'}).")
+
+
+def collect(path: pathlib.Path, questions: Iterable[Question]) -> Collector:
+    """Let the model at `path` read `questions` as the agent does; raises `ConvertError` or the engine's exceptions."""
+    from edge_agent.engine import LocalModel  # here, since a conversion that only reads a matrix opens no model
+
+    collector = Collector()
+    with LocalModel(path, on_tensor=collector.callback) as model:
+        for question in questions:
+            model.read(question)
+    collector.check()
+    return collector
+
+
+def save(collector: Collector, target: pathlib.Path, source: str) -> None:
+    """Write what was collected as llama.cpp's tools do; `source` says from what."""
+    writer = gguf.GGUFWriter(None, "imatrix")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", [source])
+    writer.add_uint32("imatrix.chunk_count", 1)
+    writer.add_uint32("imatrix.chunk_size", max(collector.counts.values()))
+    tensors: dict[str, Array] = {}
+    for name in sorted(collector.sums):
+        tensors[name + _SUMS] = collector.sums[name].astype(np.float32).reshape(1, -1)
+        tensors[name + _COUNTS] = np.array([[collector.counts[name]]], np.float32)
+    head = header(writer.kv_data[0], "imatrix", ((name, data.shape, Kind.F32) for name, data in tensors.items()))
+    with Output(target, head) as output:
+        for data in tensors.values():
+            output.write(data.data)
+            output.end_tensor()
+        output.finish()
+
+
+def load(path: pathlib.Path) -> dict[str, Array]:
+    """The importance (columns,) of each weight of a matrix that `save` or llama.cpp wrote; raises `ConvertError`."""
+    refused = ConvertError(f"The file '{path}' is no importance matrix in GGUF; make one with python -m convert.imatrix.")
+    try:
+        if gguf_check.read_header(path).metadata.get("general.type") != "imatrix" or path.stat().st_size > _MAX_BYTES:
+            raise refused
+        found = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in gguf.GGUFReader(path).tensors}
+    except EdgeAgentError as error:
+        raise ConvertError(str(error)) from error
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise refused from error
+    matrix = {}
+    for name in (name.removesuffix(_SUMS) for name in found if name.endswith(_SUMS)):
+        sums, counts = found[name + _SUMS].reshape(-1), found.get(name + _COUNTS, np.zeros(0)).reshape(-1)
+        if counts.size != 1 or not counts[0] > 0 or not np.isfinite(sums).all():
+            raise ConvertError(f"The importance matrix '{path}' has no proper counts for '{name:.80}'; collect it again.")
+        matrix[name] = sums / counts[0]
+    if not matrix:
+        raise refused
+    return matrix
+
+
+def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `ConvertError` unless `matrix` is of a model with tensors of these shapes."""
+    for name, importance in matrix.items():
+        if name not in shapes or shapes[name][-1] != importance.size:
+            has = list(shapes[name]) if name in shapes else "none"
+            raise ConvertError(
+                f"The importance matrix is of another model: it has {importance.size} columns for '{name:.80}', the model {has}."
+            )
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
+@click.argument("questions", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The matrix to write.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many questions.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit: int | None, as_json: bool) -> None:
+    """Collect an importance matrix: let MODEL.gguf (BF16 or Q8_0 is best) decide QUESTIONS, one JSON object a line."""
+    from edge_agent.measure import datasets
+
+    try:
+        asked = [row.question for row in datasets.load(questions, limit)]
+        collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
+        save(collector, out, questions.name)
+    except EdgeAgentError as error:
+        click.echo(f"imatrix: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        click.echo(f"imatrix: '{out}' cannot be written ({error.strerror or error}).", err=True)
+        sys.exit(65)
+    facts = {"path": str(out), "questions": len(asked), "tensors": len(collector.sums), "tokens": max(collector.counts.values())}
+    said = json.dumps(facts) if as_json else f"{out}  {len(asked):,} questions, {facts['tokens']:,} tokens, {facts['tensors']} tensors"
+    click.echo(said)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m convert.imatrix")

@@ -1,0 +1,99 @@
+"""Reads a SentencePiece model (`tokenizer.model`): its pieces with their scores and kinds.
+
+Owns the little of protobuf's wire format that this takes, so that no library is needed for one file. Invariant: every length
+is checked against the bytes that are there. Format: https://github.com/google/sentencepiece, `sentencepiece_model.proto`;
+https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from edge_agent.errors import ConvertError
+
+# Fields of ModelProto, SentencePiece and TrainerSpec
+_PIECES, _TRAINER = 1, 2
+_TEXT, _SCORE, _KIND = 1, 2, 3
+_MODEL_TYPE, _BPE = 3, 2
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_BYTES = 100_000_000
+
+NORMAL = 1
+
+
+class Piece(NamedTuple):
+    """A token's text, how early it is merged (higher is earlier), and its kind; the numbers are llama.cpp's, too."""
+
+    text: bytes
+    score: float
+    kind: int
+
+
+def read_pieces(path: pathlib.Path) -> list[Piece]:
+    """The pieces by id; raises `ConvertError` for a damaged file, or a model that does not merge pairs."""
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError("too large")
+        pieces, merges = [], False
+        for field, value in _fields(path.read_bytes()):
+            if field == _PIECES and isinstance(value, bytes):
+                pieces.append(_piece(value))
+            elif field == _TRAINER and isinstance(value, bytes):
+                merges = (_MODEL_TYPE, _BPE) in _fields(value)
+    except (OSError, ValueError, struct.error, IndexError) as error:
+        raise ConvertError(f"The file '{path}' is no intact SentencePiece model ({error!s:.60}); download it again.") from error
+    if not pieces or not merges:
+        raise ConvertError(f"The SentencePiece model '{path}' is not of the kind that merges pairs (BPE), as Gemma's is.")
+    return pieces
+
+
+def _piece(data: bytes) -> Piece:
+    text, score, kind = b"", 0.0, NORMAL
+    for field, value in _fields(data):
+        if field == _TEXT and isinstance(value, bytes):
+            text = value
+        elif field == _SCORE and isinstance(value, bytes):
+            score = struct.unpack("<f", value)[0]
+        elif field == _KIND and isinstance(value, int):
+            kind = value
+    if not 1 <= kind <= 6 or not math.isfinite(score):
+        raise ValueError(f"a piece of kind {kind} and score {score}")
+    return Piece(text, score, kind)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field: a number for a varint, bytes for anything else."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+            continue
+        if wire == _BYTES:
+            length, at = _varint(data, at)
+        elif wire in (_FIXED64, _FIXED32):
+            length = 8 if wire == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire}")
+        if length > len(data) - at:
+            raise ValueError("a field reaches beyond the end")
+        yield tag >> 3, data[at : at + length]
+        at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+    raise ValueError("a number without an end")

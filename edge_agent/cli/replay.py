@@ -1,0 +1,115 @@
+"""`edge-agent replay`: decisions from the store alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_agent import settings
+from edge_agent.cli.group import EXIT_CODES, fraction, main, with_settings
+from edge_agent.cli.show import iso, print_json, print_table
+from edge_agent.errors import BadData
+
+if TYPE_CHECKING:
+    from edge_agent.replay import Replayed
+    from edge_agent.store import Store
+
+_SHOWN = 20
+
+
+@main.command(epilog=EXIT_CODES)
+@click.option("--assert", "prove", is_flag=True, help="Fail (65) unless every decision follows from its stored facts.")
+@click.option("--tau", callback=fraction, metavar="NUMBER", help="What another tau would have cost and answered.")
+@click.option("--policy", type=click.Choice(settings.POLICIES), help="What another policy would have cost and answered.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), default=_SHOWN, show_default=True, help="Show so many, the last ones.")
+@with_settings()
+def replay(config: settings.Settings, prove: bool, tau: float | None, policy: str | None, limit: int, as_json: bool) -> None:
+    """Answer from the store alone what was asked before: no model is run and nobody is asked.
+
+    With --tau or --policy, the whole log is decided again by other rules. What no stored answer settles is unknown.
+    """
+    from edge_agent.store import Store
+
+    with Store(config.database) as store:
+        if tau is not None or policy is not None:
+            _compare(store, tau, policy, as_json)
+        elif prove:
+            _prove(store, limit, as_json)
+        else:
+            _answer(store, limit, as_json)
+
+
+def _compare(store: Store, tau: float | None, policy: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edge_agent.replay import compare
+    from edge_agent.routing import PolicyName
+
+    ours, theirs = compare(store.decisions(), tau, PolicyName(policy) if policy else None)
+    if as_json:
+        print_json({"as_decided": asdict(ours), "as_tried": asdict(theirs), "tau": tau, "policy": policy})
+        return
+    tried = " ".join(text for text in (f"tau {tau:g}" if tau is not None else "", policy or "") if text)
+    rows = [
+        {"": name.replace("_", " "), "as decided": _number(mine), tried: _number(asdict(theirs)[name])}
+        for name, mine in asdict(ours).items()
+    ]
+    print_table(rows, ("", "as decided", tried))
+
+
+def _prove(store: Store, limit: int, as_json: bool) -> None:
+    from edge_agent.replay import replay
+
+    n_decisions, wrong = 0, []
+    for row in store.decisions():
+        n_decisions += 1
+        if differences := replay(row).differences:
+            wrong.append({"decision_id": row["decision_id"], "differences": list(differences)})
+    if as_json:
+        print_json({"decisions": n_decisions, "proved": n_decisions - len(wrong), "wrong": wrong[-limit:]})
+    else:
+        for entry in wrong[-limit:]:
+            click.echo(f"{entry['decision_id']}: {'; '.join(entry['differences'])}")
+        click.echo(f"{n_decisions - len(wrong)} of {n_decisions} decisions follow from their stored facts.")
+    if wrong:
+        raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log was damaged or changed.")
+
+
+def _answer(store: Store, limit: int, as_json: bool) -> None:
+    from edge_agent.replay import replay
+
+    last = deque(store.decisions(), maxlen=limit)
+    rows = [_shown(row, replay(row)) for row in last]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("No decisions yet; ask something with `edge-agent ask`.")
+    else:
+        for row in rows:
+            row["answer"] = "unknown" if row["answer"] is None else row["answer"]
+            row["in the end"] = row["final_answer"] or ""
+        print_table(rows, ("created_at", "question", "answer", "in the end", "route", "reason", "cause", "score"))
+
+
+def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
+    return {
+        "decision_id": row["decision_id"],
+        "created_at": iso(row["created_at"]),
+        "question": row["stem"],
+        "answer": replayed.answer,
+        "route": replayed.route,
+        "reason": replayed.reason,
+        "cause": replayed.cause,
+        "score": replayed.score,
+        "provisional": replayed.provisional,
+        "ending": row["ending"],
+        "final_answer": row["final_answer"],
+        "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+        "differences": list(replayed.differences),
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.1%}" if isinstance(value, float) else str(value)

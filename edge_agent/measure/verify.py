@@ -1,0 +1,265 @@
+"""Is a model file whole, what it says it is, and does it decide as another one does?
+
+Owns the checks and the comparison; prints nothing. Invariants: llama.cpp never sees the file in this process, so that
+nothing in it can end the program; a file that cannot be run is not looked at further; no question is scored against a gold
+answer, since only agreement is asked.
+
+KL divergences are of the reference's distribution to the file's, in nats, over the five levels and over the letters (given
+the level that each file chose itself, as its decision is).
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_agent import catalog, gguf_check, pins, routing, trial
+from edge_agent.answer import same
+from edge_agent.errors import BadData, ModelMissing, ModelRefused
+from edge_agent.measure import metrics
+from edge_agent.measure.metrics import Interval
+from edge_agent.profile import Profile, from_metadata
+from edge_agent.question import Question
+from edge_agent.records import OpenReading, Reading
+from edge_agent.routing import Circumstances, Policy, PolicyName, Step
+from edge_agent.trial import Trial
+
+AnyReading = Reading | OpenReading
+Asked = Callable[[pathlib.Path, int, int], None]  # the file, how many questions it was asked, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over questions with its 95 % bootstrap interval, and the largest value."""
+
+    mean: float
+    low: float
+    high: float
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """`count` of `n_questions`, with the share's 95 % Wilson interval."""
+
+    count: int
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A file against a reference on the same questions; `letter_kl` is None where answers are in words.
+
+    `changed_routes` are questions that one file keeps at `tau` and the other defers. A question that does not fit is in
+    `n_skipped`, not in `n_questions`.
+    """
+
+    reference: str
+    n_questions: int
+    n_skipped: int
+    tau: float
+    level_kl: Mean
+    letter_kl: Mean | None
+    changed_levels: Share
+    changed_answers: Share
+    changed_routes: Share
+    size_bytes: int
+    reference_size_bytes: int
+    bits_per_weight: float
+    reference_bits_per_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found; `ok` if no check failed."""
+
+    path: pathlib.Path
+    sha256: str | None
+    checks: tuple[Check, ...]
+    comparison: Comparison | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return all(check.ok for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `edge-agent verify --json` prints."""
+        return {**asdict(self), "path": str(self.path), "ok": self.ok}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a comparison may come to at most, if anything was said: the mean KL over levels, the share of changed routes."""
+
+    level_kl: float | None = None
+    changed_routes: float | None = None
+
+
+def verify(
+    path: pathlib.Path,
+    folder: pathlib.Path,
+    questions: Sequence[Question],
+    reference: pathlib.Path | None = None,
+    tau: float | None = None,
+    limits: Limits | None = None,
+    asked: Asked = lambda path, n, total: None,
+) -> Verified:
+    """Check the file at `path`, whose record may be in the models folder `folder`, and compare it with `reference`.
+
+    A fault of the file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
+    cannot be run, and `BadData` if the two cannot be compared. `tau` None is the file's own.
+    """
+    checks: list[Check] = []
+    try:
+        header = gguf_check.read_header(path)
+        checks.append(
+            Check("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
+        )
+        profile = from_metadata(header.metadata)
+        checks.append(Check("profile", True, _described(profile, "foggen.version" in header.metadata)))
+    except ModelMissing:
+        raise
+    except ModelRefused as error:
+        return Verified(path, None, (*checks, Check("profile" if checks else "bounds", False, str(error))))
+    sha256 = catalog.sha256_of(path)
+    checks.append(_recorded(path, sha256, folder))
+    if not checks[-1].ok:
+        return Verified(path, sha256, tuple(checks))
+    try:
+        tried = trial.run(path, questions, lambda n: asked(path, n, len(questions)))
+    except ModelRefused as error:
+        return Verified(path, sha256, (*checks, Check("load", False, str(error))))
+    checks += [_loaded(path, tried), _answers(tried, profile)]
+    if reference is None:
+        return Verified(path, sha256, tuple(checks))
+    comparison = _against(path, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
+    return Verified(path, sha256, (*checks, *_within(comparison, limits or Limits())), comparison)
+
+
+def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReading | None], profile: Profile, tau: float) -> dict[str, Any]:
+    """The part of a `Comparison` that readings of the same questions tell, from both files in the same order."""
+    pairs = [(a, b) for a, b in zip(readings, references, strict=True) if a and b]
+    if not pairs:
+        raise BadData("No question fits the model, so nothing can be compared; give shorter ones, or fit for it.")
+    levels = metrics.kl_divergence([b.level_probs for _, b in pairs], [a.level_probs for a, _ in pairs])
+    letters = [
+        float(metrics.kl_divergence([b.answer_probs], [a.answer_probs])[0])
+        for a, b in pairs
+        if isinstance(a, Reading) and isinstance(b, Reading)
+    ]
+    policy = Policy(PolicyName.PREFER_LOCAL, tau, profile.format_mass_min)
+    return {
+        "n_questions": len(pairs),
+        "n_skipped": len(readings) - len(pairs),
+        "tau": tau,
+        "level_kl": _mean(levels),
+        "letter_kl": _mean(np.array(letters)) if letters else None,
+        "changed_levels": _share([a.level != b.level for a, b in pairs]),
+        "changed_answers": _share([not _same(a, b) for a, b in pairs]),
+        "changed_routes": _share([_is_deferred(a, policy) != _is_deferred(b, policy) for a, b in pairs]),
+    }
+
+
+def _against(
+    path: pathlib.Path, tried: Trial, profile: Profile, reference: pathlib.Path, questions: Sequence[Question], tau: float, asked: Asked
+) -> Comparison:
+    """Ask the reference, too."""
+    theirs = from_metadata(gguf_check.read_header(reference).metadata)
+    if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
+        raise BadData(f"'{reference}' prints other levels, or answers of another kind, than '{path}'; compare files of one model.")
+    other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
+    size, reference_size = path.stat().st_size, reference.stat().st_size
+    return Comparison(
+        reference=str(reference),
+        size_bytes=size,
+        reference_size_bytes=reference_size,
+        bits_per_weight=_bits(size, tried),
+        reference_bits_per_weight=_bits(reference_size, other),
+        **compare(tried.readings, other.readings, profile, tau),
+    )
+
+
+def _within(comparison: Comparison, limits: Limits) -> list[Check]:
+    """The limits that were set, each as a check."""
+    checks = []
+    if limits.level_kl is not None:
+        found = comparison.level_kl.mean
+        checks.append(Check("levels", found <= limits.level_kl, f"mean KL {found:.4f} nats, and {limits.level_kl:g} is allowed"))
+    if limits.changed_routes is not None:
+        found = comparison.changed_routes.share
+        checks.append(
+            Check("routes", found <= limits.changed_routes, f"{found:.1%} of the routes changed, and {limits.changed_routes:.1%} may")
+        )
+    return checks
+
+
+def _described(profile: Profile, says_so: bool) -> str:
+    kind = "a letter" if profile.answer_kind == "letter" else "words of its own"
+    origin = "" if says_so else " (the file itself says nothing: its architecture's profile)"
+    return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
+
+
+def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> Check:
+    """The file's hash against what was recorded of it, here or in the catalogue."""
+    record = catalog.recorded(path, folder)
+    if record and record.sha256 != sha256:
+        when = f" on {record.pulled_at}" if record.pulled_at else ""
+        return Check("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
+    published = {digest: f"{name}, {file}" for name, entry in catalog.entries().items() for file, digest in entry.sha256.items()}
+    published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pins.load(folder)}
+    origin = f"as published in {published[sha256]}" if sha256 in published else "nothing is recorded of it to compare with"
+    return Check("sha256", True, f"{sha256}, {origin}")
+
+
+def _loaded(path: pathlib.Path, tried: Trial) -> Check:
+    size = path.stat().st_size
+    weights = f"{tried.n_parameters:,} weights, {_bits(size, tried):.2f} bits each"
+    return Check("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
+
+
+def _answers(tried: Trial, profile: Profile) -> Check:
+    """Whether the model speaks the format: most questions have to be answered in it."""
+    readings = [reading for reading in tried.readings if reading]
+    n_kept = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
+    ok = bool(readings) and 2 * n_kept > len(readings)
+    end = "" if ok else "; a FogGen model answers in it by itself, so this is another one, or it is damaged"
+    return Check("format", ok, f"{n_kept} of {len(readings)} questions answered in the format{end}")
+
+
+def _bits(size_bytes: int, tried: Trial) -> float:
+    return round(8 * size_bytes / tried.n_parameters, 3) if tried.n_parameters else float("nan")
+
+
+def _same(a: AnyReading, b: AnyReading) -> bool:
+    return a.answer == b.answer if isinstance(a, Reading) else same(a.answer, b.answer)
+
+
+def _is_deferred(reading: AnyReading, policy: Policy) -> bool:
+    return routing.plan(reading, policy, Circumstances(cloud_configured=True)).step is Step.ASK_CLOUD
+
+
+def _mean(values: npt.NDArray[np.float64]) -> Mean:
+    interval: Interval = metrics.bootstrap_mean(values)
+    return Mean(float(values.mean()), interval.low, interval.high, float(values.max()))
+
+
+def _share(changed: Sequence[bool]) -> Share:
+    interval = metrics.wilson(sum(changed), len(changed))
+    return Share(sum(changed), sum(changed) / len(changed), interval.low, interval.high)

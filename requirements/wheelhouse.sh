@@ -1,0 +1,28 @@
+#!/bin/sh
+# Builds the wheels of the runtime and of edge-agent into a folder, for machines with this processor and this Python.
+# Usage: wheelhouse.sh PYTHON FOLDER, PYTHON being one with requirements/build.txt installed. Run it by `make wheelhouse`.
+set -eu
+python=$1 folder=$2
+cd "$(dirname "$0")/.."
+rm -rf "$folder"
+mkdir -p "$folder"
+PATH="$(dirname "$python"):$PATH" "$python" -m pip --disable-pip-version-check --quiet wheel \
+    --require-hashes --no-build-isolation --wheel-dir "$folder" -r requirements/runtime.txt
+"$python" -m hatchling build -t wheel -d "$folder" >/dev/null
+"$python" - "$folder" <<'END'
+import pathlib, platform, sys
+
+from edge_agent.llama import cpu_features
+
+pathlib.Path(sys.argv[1], "INSTALL.txt").write_text(f"""\
+edge-agent and all it needs, compiled for {platform.system()} {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}.
+llama.cpp was built with {', '.join(cpu_features())}:
+a processor without one of these extensions ends with "illegal instruction".
+On each machine, without a network:
+
+    python{sys.version_info[0]}.{sys.version_info[1]} -m venv .venv
+    .venv/bin/python -m pip install --no-index --find-links {pathlib.Path(sys.argv[1]).name} edge-agent
+    .venv/bin/edge-agent doctor
+""")
+END
+echo "$(ls "$folder" | grep -c whl) wheels in $folder; INSTALL.txt says what they need and how to install them."

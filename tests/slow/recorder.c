@@ -1,0 +1,100 @@
+/* Records every write, truncation and sync of files in one folder, in order: loaded with LD_PRELOAD, built by
+   tests/slow/test_power_cut.py. RECORD_FOLDER names the folder, RECORD_LOG the file that the record goes to.
+
+   A record: operation (w, t, s), length of the file's name (1 byte), the name, offset or size (8 bytes), length of the data
+   (8 bytes), the data; in the machine's byte order. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+static int log_fd = -1;
+static char folder[4096];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+__attribute__((constructor)) static void start(void) {
+    const char *path = getenv("RECORD_LOG"), *where = getenv("RECORD_FOLDER");
+    if (path && where && realpath(where, folder))
+        log_fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+}
+
+static void put(const void *data, size_t length) {
+    for (const char *at = data; length;) {
+        ssize_t done = syscall(SYS_write, log_fd, at, length);
+        if (done <= 0) abort();
+        at += done;
+        length -= done;
+    }
+}
+
+static void record(char operation, int fd, int64_t where, const void *data, int64_t length) {
+    char link[64], path[4096];
+    if (log_fd < 0 || fd == log_fd) return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    size_t prefix = strlen(folder);
+    if (n <= (ssize_t)prefix || strncmp(path, folder, prefix) || path[prefix] != '/') return;
+    path[n] = 0;
+    const char *name = path + prefix + 1;
+    uint8_t size = strlen(name);
+    pthread_mutex_lock(&lock);
+    put(&operation, 1);
+    put(&size, 1);
+    put(name, size);
+    put(&where, 8);
+    put(&length, 8);
+    put(data, length);
+    pthread_mutex_unlock(&lock);
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+ssize_t pwrite(int fd, const void *data, size_t length, off_t where) {
+    ssize_t done = REAL(pwrite)(fd, data, length, where);
+    if (done > 0) record('w', fd, where, data, done);
+    return done;
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t length, off64_t where) {
+    ssize_t done = REAL(pwrite64)(fd, data, length, where);
+    if (done > 0) record('w', fd, where, data, done);
+    return done;
+}
+
+ssize_t write(int fd, const void *data, size_t length) {
+    off_t where = lseek(fd, 0, SEEK_CUR);
+    ssize_t done = REAL(write)(fd, data, length);
+    if (done > 0 && where >= 0) record('w', fd, where, data, done);
+    return done;
+}
+
+int ftruncate(int fd, off_t size) {
+    int failed = REAL(ftruncate)(fd, size);
+    if (!failed) record('t', fd, size, "", 0);
+    return failed;
+}
+
+int ftruncate64(int fd, off64_t size) {
+    int failed = REAL(ftruncate64)(fd, size);
+    if (!failed) record('t', fd, size, "", 0);
+    return failed;
+}
+
+int fsync(int fd) {
+    int failed = REAL(fsync)(fd);
+    if (!failed) record('s', fd, 0, "", 0);
+    return failed;
+}
+
+int fdatasync(int fd) {
+    int failed = REAL(fdatasync)(fd);
+    if (!failed) record('s', fd, 0, "", 0);
+    return failed;
+}

@@ -1,0 +1,246 @@
+"""SIGKILL at every statement of put, claim, settle, fail and migrate: the file is as before the operation, or as after it.
+
+A statement boundary is every place where this code can be between two of SQLite's calls. What happens inside one of them is
+SQLite's own promise, tried by kills at random moments (tests/slow/test_crash_load.py).
+"""
+
+import os
+import pathlib
+import signal
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
+from edge_agent.clock import Clock
+from edge_agent.cloud import CloudModel
+from edge_agent.drain import Drainer
+from edge_agent.outbox import Outbox, QueueRow
+from edge_agent.question import Question
+from edge_agent.records import CloudAnswer
+from edge_agent.routing import CloudKind
+from edge_agent.schema import MIGRATIONS
+from edge_agent.store import Store
+from tests.conftest import ROOT
+from tests.mutation import catches
+
+QUESTION, OTHER = Question("Q", ("a", "b")), Question("other", ("a", "b"))
+ANSWER = CloudAnswer("B", "B", "big", 1.0)
+Operation = Callable[[Store], object]
+
+
+class Killed(sqlite3.Connection):
+    """A connection whose process ends before its `at`th statement, or behind it."""
+
+    at, behind, count = 10**9, False, 0
+
+    def execute(self, *arguments: object) -> sqlite3.Cursor:
+        number, Killed.count = Killed.count, Killed.count + 1
+        if number == Killed.at and not Killed.behind:
+            os.kill(os.getpid(), signal.SIGKILL)
+        cursor = super().execute(*arguments)
+        if number == Killed.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return cursor
+
+
+def decision(store: Store, question: Question, queue_id: int) -> None:
+    store.put_decision(
+        {"decision_id": question.stem, "created_at": 1.0, "fingerprint": question.fingerprint, "rule_version": 2, "policy": "{}",
+         "circumstances": "{}", "answer": "A", "route": "local", "reason": "offline", "deferred": 1, "recalled": 0, "provisional": 1,
+         "queue_id": queue_id}
+    )  # fmt: skip
+
+
+def put(store: Store, question: Question = QUESTION) -> None:
+    with store.transaction():
+        store.put_question(question)
+        queue_id = Outbox(store).put(question, "choice")
+        assert queue_id is not None
+        decision(store, question, queue_id)
+
+
+def put_in_two_steps(store: Store, question: Question = QUESTION) -> None:
+    """Mutant: the row and the decision that waits for it in transactions of their own."""
+    with store.transaction():
+        store.put_question(question)
+        queue_id = Outbox(store).put(question, "choice")
+    with store.transaction():
+        decision(store, question, queue_id)
+
+
+def claim(store: Store) -> QueueRow:
+    return Outbox(store).claim()
+
+
+def drainer(store: Store, kind: type[Drainer] = Drainer) -> Drainer:
+    cloud = CloudModel("https://cloud.test/v1", "big")
+    outbox = Outbox(store)
+    return kind(store, outbox, cloud, Breaker(store, outbox.clock, cloud.endpoint), Budget(store, outbox.clock, cloud.endpoint))
+
+
+class SettlesInTwoSteps(Drainer):
+    """Mutant: the row is done before its decisions have their end."""
+
+    def _settle(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
+        with self._store.transaction():
+            cloud_id = self._store.put_cloud_answer(row.fingerprint, self._cloud.endpoint, 1, answer)
+            self._outbox.settle(row)
+        with self._store.transaction():
+            self._store.end_provisional(row.queue_id, answer.answer, cloud_id)
+
+
+def settle(store: Store, kind: type[Drainer] = Drainer) -> None:
+    drainer(store, kind)._settle(Outbox(store).list()[0], None, ANSWER)
+
+
+def settle_in_two_steps(store: Store) -> None:
+    """Mutant: see `SettlesInTwoSteps`."""
+    settle(store, SettlesInTwoSteps)
+
+
+def bury(store: Store) -> None:
+    Outbox(store).fail(Outbox(store).list()[0], CloudKind.REJECTED, "HTTP 400")
+
+
+def state(path: pathlib.Path) -> tuple:
+    """All that matters of the file, once it has been opened as after a crash."""
+    with Store(path) as store:
+        assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}] and store.rows("PRAGMA foreign_key_check") == []
+        rows = [(row.queue_id, row.state, row.attempts) for row in Outbox(store).list()]
+        endings = [
+            (row["decision_id"], row["queue_id"], row["ending"]) for row in store.rows("SELECT * FROM decisions ORDER BY decision_id")
+        ]
+        answers = [row["id"] for row in store.rows("SELECT id FROM cloud_answers")]
+    return rows, endings, answers
+
+
+def killed_at(path: pathlib.Path, operation: Operation, at: int, behind: bool) -> bool:
+    """Run the operation in a process that is killed at a statement; False when it came to its end before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with Store(path, connection=Killed) as store:
+                Clock(store).now_s()
+                Killed.at, Killed.behind, Killed.count = at, behind, 0
+                operation(store)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def states_after_kills(tmp_path: pathlib.Path, prepare: list[Operation], operation: Operation) -> tuple[tuple, tuple, set[tuple]]:
+    """The states before and after the operation, and those that kills at each statement left."""
+    path = tmp_path / "edge-agent.db"
+    for step in prepare:
+        with Store(path) as store:
+            step(store)
+    if not prepare:
+        Store(path).close()
+    whole = path.read_bytes()
+    before, found = state(path), set()
+    for behind in (False, True):
+        at = 0
+        while True:
+            path.write_bytes(whole)
+            killed = killed_at(path, operation, at, behind)
+            found.add(repr(state(path)))
+            if not killed:
+                break
+            at += 1
+        assert at > 2  # BEGIN, something, COMMIT
+    return repr(before), repr(state(path)), found
+
+
+@catches(put, put_in_two_steps)
+def test_kill_while_putting_leaves_all_or_nothing(part, tmp_path: pathlib.Path) -> None:
+    before, after, found = states_after_kills(tmp_path, [], part)
+    assert before != after and found == {before, after}
+
+
+def test_kill_while_claiming_leaves_the_row_ready_or_sending(tmp_path: pathlib.Path) -> None:
+    """Its mutant, which claims without a mark, is caught in tests/test_outbox.py."""
+    before, after, found = states_after_kills(tmp_path, [put], claim)
+    assert before != after and found == {before, after}
+
+
+@catches(settle, settle_in_two_steps)
+def test_kill_while_settling_leaves_the_row_sending_or_everything_ended(part, tmp_path: pathlib.Path) -> None:
+    before, after, found = states_after_kills(tmp_path, [put, claim], part)
+    assert before != after and found == {before, after}
+
+
+def test_kill_while_burying_leaves_the_row_sending_or_everything_ended(tmp_path: pathlib.Path) -> None:
+    before, after, found = states_after_kills(tmp_path, [put, claim], bury)
+    assert before != after and found == {before, after}
+
+
+class Unguarded(sqlite3.Connection):
+    """Mutant: migrations without a transaction."""
+
+    def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+        return super().execute("SELECT 1" if sql in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK") else sql, *more)
+
+
+class KilledUnguarded(Killed, Unguarded):
+    """The mutant, killed."""
+
+
+@catches(Killed, KilledUnguarded, fails_with=Exception)
+def test_kill_while_migrating_leaves_a_whole_number_of_migrations(part, tmp_path: pathlib.Path) -> None:
+    """From the file of the second version, at every statement of the first start of this one."""
+    path = tmp_path / "edge-agent.db"
+    old = (ROOT / "tests" / "data" / "schema-2.db").read_bytes()
+    for behind in (False, True):
+        at, killed = 0, True
+        while killed:
+            path.write_bytes(old)
+            child = os.fork()
+            if child == 0:
+                Killed.at, Killed.behind, Killed.count = at, behind, 0
+                try:
+                    Store(path, connection=part).close()
+                finally:
+                    os._exit(0)
+            killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            with sqlite3.connect(path) as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                assert 2 <= version <= len(MIGRATIONS)
+            db.close()
+            rows, endings, answers = state(path)
+            assert [row[1] for row in rows] == ["done", "done", "sending", "ready", "ready"] and len(endings) == 7 and answers == [1, 2]
+            at += 1
+        assert at > 10
+
+
+def test_killed_drainers_row_is_ready_again(tmp_path: pathlib.Path) -> None:
+    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/test_outbox.py."""
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store:
+        put(store)
+    child = os.fork()
+    if child == 0:
+        store = Store(path)
+        with Outbox(store).drainer():
+            Outbox(store).claim()
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Store(path) as store, Outbox(store).drainer():
+        assert [row.state for row in Outbox(store).list()] == ["ready"]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_polite_signal_loses_nothing_either(tmp_path: pathlib.Path, signal_number: int) -> None:
+    path = tmp_path / "edge-agent.db"
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with Store(path) as store:
+            put(store)
+            os.kill(os.getpid(), signal_number)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [row[1] for row in state(path)[0]] == ["ready"]

@@ -1,0 +1,220 @@
+"""Every way in which a network and a cloud can fail, on loopback: the exact state, attempts and reason each time.
+
+The server speaks raw sockets, so that it can stop anywhere.
+"""
+
+import pathlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from edge_agent.breaker import Breaker
+from edge_agent.budget import Budget
+from edge_agent.cloud import CloudModel
+from edge_agent.drain import Drained, Drainer
+from edge_agent.outbox import QueueRow
+from edge_agent.records import CloudAnswer
+from edge_agent.routing import CloudKind
+from tests.mutation import catches
+from tests.test_outbox import World
+
+BODY = b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", "message": ' + (
+    b'{"role": "assistant", "content": "B"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}, "padding": "'
+    + b"x" * 300
+    + b'"}'
+)
+HEAD = b"HTTP/1.1 %d Something\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n"
+
+
+def reply(status: int = 200, body: bytes = BODY, headers: bytes = b"") -> bytes:
+    return HEAD % (status, len(body), headers) + body
+
+
+class FaultyServer:
+    """Reads each request whole, then does to the connection what `act` says."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[socket.socket], None] = lambda connection: connection.sendall(reply())
+        self.requests = 0
+        self.release = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += connection.recv(65536) or b"\r\n\r\n"
+                head, _, body = data.partition(b"\r\n\r\n")
+                wanted = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0)
+                while len(body) < wanted:
+                    body += connection.recv(65536)
+                self.requests += 1
+                self.act(connection)
+            except OSError:
+                pass
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    made = FaultyServer()
+    yield made
+    made.release.set()
+    made.listener.close()
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> Iterator[World]:
+    made = World(tmp_path / "edge-agent.db")
+    yield made
+    made.store.close()
+
+
+def drain(world: World, url: str, deadline_s: float = 20.0, kind: type[Drainer] = Drainer) -> tuple[QueueRow, Drained]:
+    """Queue one new question and drain once; the row as it is then."""
+    outbox = world.outbox()
+    queue_id = world.put(outbox, f"Q{len(outbox.list())}")
+    cloud = CloudModel(url, "big", "sk-key")
+    *_, done = kind(
+        world.store,
+        outbox,
+        cloud,
+        Breaker(world.store, outbox.clock, cloud.endpoint, cloud.key),
+        Budget(world.store, outbox.clock, cloud.endpoint),
+        deadline_s=deadline_s,
+    ).once()
+    return next(row for row in outbox.list() if row.queue_id == queue_id), done
+
+
+def abort(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST instead of FIN
+
+
+TABLE = [
+    # what the server does                                     state, attempts, stopped, words of the reason
+    (reply(301, b"", b"Location: http://portal.test/\r\n"), "ready", 0, False, "in the cloud's place"),
+    (reply(200, b"<html>Welcome to the hotel</html>"), "ready", 0, False, "captive portal"),
+    (reply(200, b'{"status": "success"}'), "ready", 0, False, "captive portal"),
+    (reply(511, b"<html>"), "ready", 0, False, "in the cloud's place"),
+    (reply(401, b"{}"), "ready", 0, True, "refused the key"),
+    (reply(403, b"{}"), "ready", 0, True, "refused the key"),
+    (reply(402, b"{}"), "ready", 0, True, "no credit"),
+    (reply(429, b'{"error": {"code": "insufficient_quota"}}'), "ready", 0, True, "no credit"),
+    (reply(429, b"{}", b"Retry-After: 30\r\n"), "ready", 0, True, "no more calls for now"),
+    *((reply(status, b"{}"), "ready", 1, False, f"HTTP {status}") for status in (408, 409, 425, 500, 502, 503, 504, 529)),
+    *((reply(status, b"{}"), "dead", 1, False, f"HTTP {status}") for status in (400, 404, 405, 413, 422)),
+    (reply(200, b'{"choices": [{"message": {"content": ""}}]}'), "dead", 1, False, "says nothing"),
+    (reply(200, b'{"choices": [{"message": {"content": "who knows"}}]}'), "dead", 1, False, "names no single option"),
+    (reply(200, b'{"choices": [{"finish_reason": "length", "message": {"content": "B"}}]}'), "dead", 1, False, "cut off"),
+    (reply(200, b'{"choices": [{"finish_reason": "content_filter", "message": {"content": "B"}}]}'), "dead", 1, False, "content filter"),
+    (reply(200, b" " * 1_048_577), "dead", 1, False, "over 1048576 bytes"),
+    (b"HTTP/1.1 200 OK\r\n\r\n" + BODY[:150], "ready", 1, False, "broken off"),
+    (b"no HTTP at all\r\n\r\n", "ready", 1, False, "connection broke"),
+    (b"", "ready", 1, False, "connection broke"),
+    (reply(), "done", 1, False, ""),
+]
+
+
+class CachesAnything(Drainer):
+    """Mutant: whatever comes back settles the question."""
+
+    def _answer(self, row: QueueRow):  # type: ignore[no-untyped-def]
+        outcome = super()._answer(row)
+        if outcome.kind is CloudKind.PORTAL:
+            with self._store.transaction() as db:
+                db.execute("UPDATE outbox SET state = 'sending' WHERE id = ?", (row.queue_id,))
+            self._settle(row, None, CloudAnswer("A", "<html>", "big", 1.0))
+        return outcome
+
+
+@catches(Drainer, CachesAnything)
+def test_every_outcome_leaves_its_exact_state(part, world: World, server: FaultyServer) -> None:
+    """Other mutants of the table are in tests/test_delivery.py and tests/test_drain.py."""
+    for data, state, attempts, stopped, words in TABLE:
+        server.act = lambda connection, data=data: connection.sendall(data)
+        before = server.requests
+        with world.store.transaction() as db:
+            db.execute("UPDATE outbox SET state = 'cancelled' WHERE state = 'ready'")
+            db.execute("DELETE FROM clouds")
+        row, done = drain(world, server.url, kind=part)
+        assert (row.state, row.attempts, bool(done.stopped)) == (state, attempts, stopped), (data[:80], row, done)
+        assert words in (row.last_error or ""), (data[:80], row)
+        assert server.requests == before + 1
+    assert len(world.store.rows("SELECT 1 FROM cloud_answers")) == 1
+
+
+def test_reply_that_is_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(world: World, server: FaultyServer) -> None:
+    """By an orderly end and by a reset, in turns. The mutant `FreeAttempts` is caught in tests/test_outbox.py."""
+    whole = reply()
+    assert len(whole) > 512
+    for length in range(512):
+
+        def act(connection: socket.socket, length: int = length) -> None:
+            connection.sendall(whole[:length])
+            if length % 2:
+                abort(connection)
+
+        server.act = act
+        row, done = drain(world, server.url)
+        assert (row.state, row.attempts, done.answered) == ("ready", 1, 0), (length, row)
+        assert "connection broke" in row.last_error, (length, row)
+        with world.store.transaction() as db:
+            db.execute("UPDATE outbox SET state = 'cancelled' WHERE state = 'ready'")
+            db.execute("DELETE FROM clouds")
+    assert world.store.rows("SELECT 1 FROM cloud_answers") == [] and server.requests == 512
+
+
+def test_nobody_there_costs_nothing(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    row, done = drain(world, f"http://127.0.0.1:{port}/v1")
+    assert (row.state, row.attempts) == ("ready", 0) and "no connection" in done.stopped and "no connection" in row.last_error
+
+
+def test_dropped_packets_cost_nothing_and_no_more_than_the_deadline(world: World) -> None:
+    """A listener whose backlog is full answers no SYN, as a firewall that drops."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = []
+        for _ in range(3):
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(full.getsockname())
+        row, done = drain(world, f"http://127.0.0.1:{full.getsockname()[1]}/v1", deadline_s=1.0)
+        for connection in waiting:
+            connection.close()
+    assert (row.state, row.attempts) == ("ready", 0) and "no connection" in done.stopped
+
+
+def test_silence_after_sending_costs_an_attempt(world: World, server: FaultyServer) -> None:
+    server.act = lambda connection: server.release.wait(20)
+    row, _ = drain(world, server.url, deadline_s=1.0)
+    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 1 s" in row.last_error
+
+
+def test_trickling_reply_is_bounded_by_the_deadline(world: World, server: FaultyServer) -> None:
+    """Each byte comes well within the read timeout; only a total deadline ends it."""
+
+    def trickle(connection: socket.socket) -> None:
+        for byte in reply():
+            connection.sendall(bytes([byte]))
+            if server.release.wait(0.1):
+                return
+
+    server.act = trickle
+    row, _ = drain(world, server.url, deadline_s=1.0)
+    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 1 s" in row.last_error

@@ -1,0 +1,102 @@
+"""A full disk: the answer still comes and says that it was not stored; when there is space again, everything goes on.
+
+The mutant keeps what it was told although the transaction was taken back (`Lying`).
+"""
+
+import os
+import pathlib
+import resource
+
+import pytest
+
+from edge_agent.agent import Agent
+from edge_agent.question import Question
+from edge_agent.store import Store
+from tests.mutation import catches
+from tests.test_agent import UNSURE, SpokenModel, agent
+
+
+def ask(one: Agent, number: int) -> object:
+    return one.ask(Question(f"{number} " + "x" * 3000, ("x", "y", "z")))
+
+
+class Lying(Agent):
+    """Mutant: says that everything was stored."""
+
+    def ask(self, question, refresh=False):  # type: ignore[no-untyped-def]
+        from dataclasses import replace
+
+        decision = super().ask(question, refresh)
+        return replace(decision, persisted=True)
+
+
+@catches(Agent, Lying)
+def test_full_database_answers_and_recovers(part, home: pathlib.Path) -> None:
+    """SQLite's own limit (max_page_count) ends in SQLITE_FULL, as a full disk does."""
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.__class__ = part
+        assert ask(one, 0).persisted
+        pages = one.store.rows("PRAGMA page_count")[0]["page_count"]
+        one.store._db.execute(f"PRAGMA max_page_count = {pages + 3}")
+        decisions = [ask(one, number) for number in range(1, 8)]
+        assert {decision.answer for decision in decisions} == {"A"}
+        refused = [decision for decision in decisions if not decision.persisted]
+        assert refused and all(decision.queue_id is None for decision in refused)
+        one.store._db.execute("PRAGMA max_page_count = 1000000")
+        again = ask(one, 8)
+        assert again.persisted and again.queue_id
+        stored = {row["decision_id"] for row in one.store.decisions()}
+        assert stored == {d.decision_id for d in [*decisions, again] if d.persisted} | {row["decision_id"] for row in one.store.log(100)}
+        assert not stored & {decision.decision_id for decision in refused}
+        assert one.store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+def in_a_child(work) -> None:  # type: ignore[no-untyped-def]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_file_that_may_not_grow_answers_and_recovers(home: pathlib.Path) -> None:
+    """RLIMIT_FSIZE: the write itself fails, in the middle of a transaction."""
+
+    def work() -> None:
+        with agent(home, SpokenModel(UNSURE)) as one:
+            assert ask(one, 0).persisted
+            size = (home / "edge-agent.db").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 4096, resource.RLIM_INFINITY))
+            decisions = [ask(one, number) for number in range(1, 8)]
+            assert {decision.answer for decision in decisions} == {"A"} and not decisions[-1].persisted
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            assert ask(one, 8).persisted
+
+    in_a_child(work)
+    with Store(home / "edge-agent.db") as store:
+        assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small tmpfs needs root")
+def test_disk_that_is_really_full_answers_and_recovers(tmp_path: pathlib.Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=512k tmpfs {small} 2>/dev/null"):
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        with agent(small / "home", SpokenModel(UNSURE)) as one:
+            first = ask(one, 0)
+            ballast = small / "ballast"
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
+                while True:
+                    file.write(b"x" * 512)
+            decision = ask(one, 1)
+            assert (decision.answer, decision.persisted) == ("A", False) and first.persisted
+            ballast.unlink()
+            assert ask(one, 2).persisted
+    finally:
+        os.system(f"umount {small}")

@@ -1,0 +1,59 @@
+"""From a Hub on loopback to a file and a report: the commands as people run them, everything but the published weights."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from tests.conftest import DEMO, ROOT
+from tests.hub_server import LoopbackHub
+
+CSV = "question,a,b,c,d,answer_label\n" + "".join(f'"Pick {n}, please.",{n},{n + 1},{n + 2},{n + 3},A\n' for n in range(6))
+
+
+def test_whole_run_fetches_converts_measures_and_reports(server: LoopbackHub, tmp_path: pathlib.Path) -> None:
+    """The demo's base stands in for the published model; as it never saw a confidence line, nothing is reproduced, and that is told."""
+    server.publish("issai/foggen", {path.name: path.read_bytes() for path in (DEMO.parent / "base").iterdir()})
+    server.publish("datasets/issai/KazCulture", {"README.md": b"x", "data/test.csv": CSV.encode()})
+    command = [sys.executable, "-m", "benchmarks.acceptance", "--quants", "Q8_0,Q4_0", "--limit", "4", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "HF_ENDPOINT": server.url}, capture_output=True, text=True, check=False)
+    assert done.returncode == 65, done.stderr
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert not report["reproduced"] and [file["quantization"] for file in report["files"]] == ["Q8_0", "Q4_0"]
+    second = report["files"][1]
+    assert second["n_questions"] == second["verified"]["comparison"]["n_questions"] == 4
+    assert [row["published"] for row in second["rows"]] == [91.3, 91.9, 1.0]
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "Not everything was reproduced" in page and "the card says 1.0, A" in page and "issai/foggen" in page
+
+
+def test_converter_takes_what_the_hub_has_and_then_needs_no_network(
+    server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The demo's own base and adapter, published on loopback, become the file that the local folders become."""
+    demo = DEMO.parent
+    for name, part in (("team/toy", demo / "base"), ("team/toy-lora", demo / "adapter")):
+        server.publish(name, {path.name: path.read_bytes() for path in part.iterdir() if path.is_file()})
+    server.large.drops = [1_000_000]
+    command = [sys.executable, "-m", "convert", "team/toy", "--adapter", "team/toy-lora", "--quants", "Q8_0", "--out"]
+    for folder, environment in (("online", {"HF_ENDPOINT": server.url}), ("offline", {"HF_HUB_OFFLINE": "1"})):
+        done = subprocess.run(
+            [*command, str(tmp_path / folder)], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    local = [
+        sys.executable,
+        "-m",
+        "convert",
+        str(demo / "base"),
+        "--adapter",
+        str(demo / "adapter"),
+        "--name",
+        "toy",
+        "--out",
+        str(tmp_path),
+    ]
+    subprocess.run(local, cwd=ROOT, capture_output=True, check=True)
+    files = [tmp_path / "online" / "toy-Q8_0.gguf", tmp_path / "offline" / "toy-Q8_0.gguf", tmp_path / "toy-Q8_0.gguf"]
+    assert len({path.read_bytes() for path in files}) == 1

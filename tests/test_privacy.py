@@ -1,0 +1,150 @@
+"""What must not leave the device does not."""
+
+import json
+import pathlib
+import random
+
+import pytest
+
+from edge_agent.errors import BadSetting
+from edge_agent.privacy import Rules, _is_iin
+from edge_agent.question import Question
+from tests.conftest import LoopbackCloud
+from tests.mutation import catches
+from tests.test_agent import UNSURE, SpokenModel, agent
+
+CANARY = "canary-4711"
+
+
+def question(stem: str, **more: bool) -> Question:
+    return Question(stem, ("x", "y", "z"), **more)
+
+
+def luhn(digits: str) -> str:
+    return next(digits + str(n) for n in range(10) if Rules().redacted(question(digits + str(n))).stem == "[card]")
+
+
+def iin(birth: str, rest: str) -> str:
+    return next((birth + rest + str(n) for n in range(10) if _is_iin(birth + rest + str(n))), "")
+
+
+class Careless(Rules):
+    """Mutant: sends what it should not."""
+
+    def forbids(self, question: Question) -> bool:
+        return False
+
+
+class Forgetful(Rules):
+    """Mutant: blacks out the stem alone."""
+
+    def redacted(self, question: Question) -> Question:
+        return Question(super().redacted(question).stem, question.options, question.kind)
+
+
+class Open(Rules):
+    """Mutant: blacks out nothing."""
+
+    def redacted(self, question: Question) -> Question:
+        return question
+
+
+@catches(Rules, Careless)
+def test_never_send_outranks_every_policy(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    rules = part.of(["canary"], [])
+    for policy in ("prefer_local", "prefer_cloud", "only_cloud"):
+        with agent(home, SpokenModel(UNSURE), cloud.url, policy=policy, rules=rules) as one:
+            for asked in (question(f"{CANARY} {policy}"), question(f"flagged {policy}", never_send=True)):
+                decision = one.ask(asked)
+                assert (decision.route, decision.reason, decision.provisional, decision.answer) == ("local", "never_send", False, "A")
+                assert one.outbox.list() == [] and cloud.requests == []
+    with agent(home, SpokenModel(UNSURE), rules=rules) as offline:
+        assert offline.ask(question(CANARY)).queue_id is None
+
+
+@catches(Rules, Careless)
+def test_question_that_waits_is_cancelled_once_it_must_not_be_sent(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """Because it was asked again with the flag, or because the rules are newer than the row."""
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(question("flagged later"))
+        one.ask(question(CANARY))
+        one.ask(question("harmless"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=part.of(["canary"], [])) as two:
+        two.ask(question("flagged later", never_send=True))
+        list(two.drain())
+        assert [row.state for row in two.outbox.list()] == ["cancelled", "cancelled", "done"]
+        assert [row["ending"] for row in two.store.log(9)] == [None, "overturned", "abandoned", "abandoned"]
+        assert two.store.rows("SELECT payload FROM outbox WHERE state = 'cancelled' AND payload IS NOT NULL") == []
+    assert CANARY not in json.dumps(cloud.requests)
+
+
+@catches(Rules, Open, Forgetful)
+def test_personal_data_is_blacked_out_before_it_is_queued_or_sent(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    secret = Question("Mail me@example.org?", ("+7 701 123 45 67", "4111 1111 1111 1111", "no"))
+    rules = part.of([], ["project \\w+"])
+    with agent(home, SpokenModel(UNSURE), rules=rules) as one:
+        one.ask(secret)
+        one.ask(question("About Project Unicorn"))
+        assert not any(word in str(row.payload) for row in one.outbox.list() for word in ("example.org", "701", "4111", "Unicorn"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=rules) as two:
+        list(two.drain())
+        two.ask(secret, refresh=True)
+    sent = json.dumps(cloud.requests)
+    assert len(cloud.requests) == 3 and not any(word in sent for word in ("example.org", "701", "4111", "Unicorn"))
+    assert "[email]" in sent and "[phone]" in sent and "[card]" in sent and "[redacted]" in sent
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("write to a.b+c@mail.example.kz.", "write to [email]."),
+        ("call +7 (701) 123-45-67 now", "call [phone] now"),
+        ("IBAN DE89 3704 0044 0532 0130 00!", "IBAN [iban]!"),
+        ("KZ86125KZT5004100100", "[iban]"),
+        ("card 4111-1111-1111-1111", "card [card]"),
+        ("What is 4111111111111112 + 1?", "What is 4111111111111112 + 1?"),
+        ("What is 123456789012 - 5?", "What is 123456789012 - 5?"),
+        ("In 1994 there were 20 000 000 000 000", "In 1994 there were 20 000 000 000 000"),
+        ("user@host", "user@host"),
+        ("2 + 3 = 5", "2 + 3 = 5"),
+    ],
+)
+def test_what_has_a_form_is_found_and_sums_are_not(text: str, redacted: str) -> None:
+    assert Rules().redacted(question(text)).stem == redacted
+    assert Rules(built_in=False).redacted(question(text)).stem == text
+
+
+def test_recall_on_a_seeded_corpus() -> None:
+    """All of 400 made-up numbers and addresses are found, whatever stands around them."""
+    chance = random.Random(7)
+    found, wanted = 0, 0
+    for _ in range(100):
+        name = "".join(chance.choices("abcdefgh.", k=8)).strip(".") or "x"
+        card = luhn("4" + "".join(chance.choices("0123456789", k=14)))
+        digits = "".join(chance.choices("0123456789", k=10))
+        person = iin(
+            f"{chance.randrange(100):02}{chance.randrange(1, 13):02}{chance.randrange(1, 29):02}", f"{chance.randrange(1, 7)}{digits[:4]}"
+        )
+        for secret in (f"{name}@{name.replace('.', '')}x.kz", f"+7{digits}", card, person):
+            if not secret:
+                continue
+            wanted += 1
+            text = Rules().redacted(question(f"Is it {secret}, or not?")).stem
+            found += secret not in text
+    assert wanted > 380 and found == wanted
+
+
+@pytest.mark.parametrize("pattern", ["(", "", "x*"])
+def test_wrong_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(BadSetting, match="never_send"):
+        Rules.of([pattern], [])
+
+
+def test_hostile_text_is_blacked_out_in_no_time() -> None:
+    """No built-in pattern is quadratic over what a visitor may type."""
+    import time
+
+    started = time.perf_counter()
+    for text in ("a" * 50_000, "a." * 25_000, "+1" * 25_000, "1 " * 25_000, "A1" * 25_000, "@" * 50_000, "a@" * 25_000):
+        Rules().redacted(question(text))
+    assert time.perf_counter() - started < 60
