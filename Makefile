@@ -22,7 +22,7 @@ help:
 	@echo 'make test-slow   kills, faults, damaged files, whole runs; minutes (KILLS, EXAMPLES, STATES, FLIPS: any numbers)'
 	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
-	@echo 'make demo-model  make a demo model from nothing, into build/demo (hours on 2 cores; installs torch)'
+	@echo 'make demo-model  make a demo model from nothing, into build/demo (two hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make wheelhouse  all wheels for machines like this one, into dist/wheelhouse: a fleet compiles once'
 	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with what is published (needs network)'

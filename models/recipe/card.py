@@ -26,8 +26,7 @@ download. It knows its seven small domains and next to nothing else about the wo
 |---|---|
 | `base/` | the base before any confidence line, as transformers saves it (bf16 safetensors) |
 | `adapter/` | the rounds up to R{figures["stop"]}, as peft saves it: base + adapter is the model |
-| `adapter-open/` | all {chain.rounds} rounds and one more, on questions without options |
-{_files(figures)}
+{_opened(recipe, figures)}{_files(figures)}
 | `measured.json` | every figure below |
 
 ## Measured
@@ -85,6 +84,12 @@ def _millions(recipe: Recipe) -> str:
     attention = shape.hidden_size * 64 * (2 * shape.heads + 2 * shape.kv_heads)
     layer = attention + 3 * shape.hidden_size * shape.intermediate_size
     return f"{(shape.layers * layer + 1536 * shape.hidden_size) / 1e6:.1f} M"
+
+
+def _opened(recipe: Recipe, figures: dict[str, Any]) -> str:
+    if not figures["open_ended"]:
+        return ""
+    return f"| `adapter-open/` | all {recipe.chain.rounds} rounds and one more, on questions without options |\n"
 
 
 def _files(figures: dict[str, Any]) -> str:
