@@ -34,7 +34,7 @@ RESAMPLES = 2000
 def read(path: pathlib.Path, questions: list[Question], adapter: pathlib.Path | None = None) -> list[Reading]:
     """All questions through one file."""
     with LocalModel(path, adapter=adapter) as model:
-        return [model.read(question) for question in tqdm(questions, desc=path.name, unit="question", leave=False)]
+        return [model.read(question) for question in tqdm(questions, desc=path.name, unit="question", leave=False, disable=None)]
 
 
 def divergence(reference: list[Reading], readings: list[Reading]) -> np.ndarray:

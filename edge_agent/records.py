@@ -187,7 +187,9 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""
         data = asdict(self)
-        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization", "adapter_sha256")}
+        data["model"] = {key: data["model"][key] for key in ("name", "sha256", "quantization")}
+        if self.model.adapter_sha256:
+            data["model"]["adapter_sha256"] = self.model.adapter_sha256
         if self.cloud:
             tokens = {"prompt": self.cloud.n_prompt_tokens, "completion": self.cloud.n_completion_tokens}
             data["cloud"] = {"model": self.cloud.model, "latency_ms": self.cloud.latency_ms, "tokens": tokens}

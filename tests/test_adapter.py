@@ -72,7 +72,7 @@ def test_reading_is_remembered_for_the_model_with_this_adapter(folder: pathlib.P
         with Agent.open(model=model, policy="only_local", **settings) as agent:
             decision = agent.ask(QUESTIONS[0])
         recalled.append(decision.recalled)
-        assert bool(decision.to_dict()["model"]["adapter_sha256"]) == bool(settings)
+        assert ("adapter_sha256" in decision.to_dict()["model"]) == bool(settings)
     assert recalled == [False, False, True, True]
 
 

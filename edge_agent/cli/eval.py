@@ -58,7 +58,8 @@ def eval_command(
         evaluation = evaluate.evaluate(answered, model.profile, config.tau, cloud_accuracy)
     if as_json:
         identity = {"name": facts.name, "sha256": facts.sha256, "quantization": facts.quantization}
-        identity["adapter_sha256"] = catalog.identify(adapter).sha256 if adapter else ""
+        if adapter:
+            identity["adapter_sha256"] = catalog.identify(adapter).sha256
         print_json({"file": file, "model": identity, **evaluation.to_dict()})
     else:
         for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]})", *tables.lines(evaluation)):
