@@ -19,13 +19,13 @@ ask() {
 }
 
 say '1. A question that the device is sure about: the answer is kept.'
-ask 'Contracts need age 18. A person aged 16 signs. The contract is' valid void secret
+ask 'Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?' 'Mr Eder' 'Ms Dahl' 'Ms Gray'
 
 say '2. One that it is not sure about: it would go to a cloud model. None is set up, so the answer is provisional and the question waits in a queue.'
 ask 'A claim of 1994 is barred after 15 years. In which year?' 2007 2009 2011
 
 say '3. The first one again: remembered, the model is not even loaded.'
-ask 'Contracts need age 18. A person aged 16 signs. The contract is' valid void secret
+ask 'Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?' 'Mr Eder' 'Ms Dahl' 'Ms Gray'
 
 say 'What was decided so far:'
 printf '\n  $ edge-agent log\n\n'

@@ -39,7 +39,7 @@ def test_ask_prints_the_object_of_the_contract_and_remembers_it() -> None:
     assert set(first["timings"]) == {
         "prefill_ms", "decode_ms", "total_ms", "waited_ms", "n_prompt_tokens", "n_cached_tokens", "n_forward",
     }  # fmt: skip
-    assert set(first["model"]) == {"name", "sha256", "quantization", "adapter_sha256"} and first["model"]["quantization"] == "Q8_0"
+    assert set(first["model"]) == {"name", "sha256", "quantization"} and first["model"]["quantization"] == "Q8_0"
     assert list(first["level_probs"]) == ["0.0", "0.25", "0.5", "0.75", "1.0"] and list(first["answer_probs"]) == ["A", "B", "C"]
     again = ask()
     assert again["recalled"] and not first["recalled"]

@@ -291,9 +291,9 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
 def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is_now: str) -> None:
     with store.transaction() as db:
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "p", READING)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
-    assert store.reading(QUESTION.fingerprint, "m", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
 
 
 def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:
