@@ -202,8 +202,8 @@ def test_dropped_packets_cost_nothing_and_no_more_than_the_deadline(world: World
 
 def test_silence_after_sending_costs_an_attempt(world: World, server: FaultyServer) -> None:
     server.act = lambda connection: server.release.wait(20)
-    row, _ = drain(world, server.url, deadline_s=1.0)
-    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 1 s" in row.last_error
+    row, _ = drain(world, server.url, deadline_s=6.0)
+    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 6 s" in row.last_error
 
 
 def test_trickling_reply_is_bounded_by_the_deadline(world: World, server: FaultyServer) -> None:
@@ -216,5 +216,5 @@ def test_trickling_reply_is_bounded_by_the_deadline(world: World, server: Faulty
                 return
 
     server.act = trickle
-    row, _ = drain(world, server.url, deadline_s=1.0)
-    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 1 s" in row.last_error
+    row, _ = drain(world, server.url, deadline_s=6.0)
+    assert (row.state, row.attempts) == ("ready", 1) and "no answer within 6 s" in row.last_error
