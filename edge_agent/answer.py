@@ -70,18 +70,26 @@ def parse(text: str) -> tuple[float | None, str | None]:
     return value, letter[1] if letter else None
 
 
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ARTICLES = ("a", "an", "the")
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two answers say the same: letters, or words without regard to case, punctuation and articles."""
-    return one == other or (len(one) > 1 and _normalised(one) == _normalised(other) != "")
+    """Whether two answers say the same: letters exactly; words without regard to case, punctuation and articles.
+
+    As SQuAD's evaluation does it (Rajpurkar et al. 2016).
+    """
+    if one == other or len(one) == len(other) == 1:
+        return one == other
+    words, others = _words(one), _words(other)
+    return words == others != [] or _without_articles(words) == _without_articles(others) != []
 
 
-def _normalised(answer: str) -> str:
-    """As SQuAD's evaluation does it (Rajpurkar et al. 2016)."""
-    words = "".join(c if c.isalnum() else " " for c in answer.casefold())
-    return " ".join(_ARTICLES.sub(" ", words).split())
+def _words(answer: str) -> list[str]:
+    return "".join(c if c.isalnum() else " " for c in answer.casefold()).split()
+
+
+def _without_articles(words: list[str]) -> list[str]:
+    return [word for word in words if word not in _ARTICLES]
 
 
 @dataclass(slots=True)

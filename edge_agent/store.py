@@ -4,9 +4,8 @@ Owns the schema and all SQL but the queue's (`outbox.py`, same connection). Know
 Invariants: a file that is not ours is never written to; a write happens inside `transaction()` - BEGIN IMMEDIATE to
 COMMIT, so that a crash leaves all of it or nothing; migrations are appended, never changed.
 
-Why plain `sqlite3`: the statements are few, each says its transaction, and a recalled answer pays for every import
-(docs/decisions.md has the figures). SQLite 3.7.0 to 3.51.2
-can corrupt a WAL database that two connections checkpoint at once, so WAL is used only where that is fixed.
+Why plain `sqlite3`: few statements, each says its transaction, and a recalled answer pays for every import (docs/decisions.md).
+SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that two connections checkpoint at once: WAL is used only where that is fixed.
 """
 
 from __future__ import annotations

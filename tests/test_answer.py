@@ -58,7 +58,7 @@ def test_answer_in_words_has_a_trie_of_levels_alone(levels: tuple[str, ...], tok
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [("B", "B", True), ("B", "C", False), ("The Eiffel Tower.", "eiffel tower", True), ("42", "42.", True), ("42", "43", False),
-     ("", "", True), ("...", "!!!", False), ("A", "a", False)],
+     ("", "", True), ("...", "!!!", False), ("A", "a", False), ("A", "A.", True)],
 )  # fmt: skip
 def test_answers_are_the_same_when_only_case_points_and_articles_differ(one: str, other: str, equal: bool) -> None:
     assert same(one, other) is equal

@@ -86,7 +86,7 @@ def test_question_longer_than_the_context_is_refused_before_any_work(demo_model:
 
 
 def test_prompt_of_several_batches(demo_model: LocalModel) -> None:
-    reading = demo_model.read(Question("word " * 300, ("a", "b")))
+    reading = demo_model.read(Question("word " * 700, ("a", "b")))
     assert reading.timings.n_prompt_tokens > 600 and reading.letter in "AB"
 
 
