@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from edge_agent.errors import BadSetting
 from edge_agent.question import Question
@@ -84,8 +85,12 @@ class Rules:
             text = pattern.sub("[redacted]", text)
         if self.built_in:
             for name, pattern, is_one in _BUILT_IN:
-                text = pattern.sub(lambda found, name=name, is_one=is_one: name if is_one(found[0]) else found[0], text)  # type: ignore[misc]
+                text = pattern.sub(partial(_named, name, is_one), text)
         return text
+
+
+def _named(name: str, is_one: Callable[[str], bool], found: re.Match[str]) -> str:
+    return name if is_one(found[0]) else found[0]
 
 
 def _texts(question: Question) -> tuple[str, ...]:
