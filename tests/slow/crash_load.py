@@ -90,7 +90,7 @@ def serve(folder: pathlib.Path) -> None:
             pass
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # its caller was killed
+            with suppress(ConnectionError, json.JSONDecodeError):  # its caller was killed
                 super().handle()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -111,11 +111,16 @@ def putting(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
         AcknowledgesEarly.acknowledge = lambda _, stem: os.write(said, f"{stem}\n".encode())
     with agent(folder, kind) as one:
         while True:
-            stem = f"{name}-{os.getpid()}-{time.monotonic_ns()}"
+            stem = f"{name}-{_letters(os.getpid())}-{_letters(time.monotonic_ns())}"
             decision = one.ask(Question(stem, ("x", "y", "z")))
             if decision.queue_id is not None and kind is Agent:
                 os.write(said, f"{stem}\n".encode())
             time.sleep(random.random() * 0.02)
+
+
+def _letters(number: int) -> str:
+    """The number in the letters a to j: so many digits would be taken for those of a card, and be redacted."""
+    return str(number).translate(str.maketrans("0123456789", "abcdefghij"))
 
 
 def draining(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
