@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.recipe.config import Chain, Recipe
+from models.recipe.config import Recipe
 
 
 def text(recipe: Recipe, figures: dict[str, Any], compared: dict[str, Any] | None) -> str:
@@ -71,7 +71,7 @@ of the figures above, but for contents that both drew by chance.
 
 `make demo-model`, into `build/demo`: seed {recipe.seed}, {recipe.pretrain.steps:,} steps of about 2,048 tokens for the base, then
 {chain.rounds} rounds of {chain.new_questions} new and {chain.replayed_questions} replayed questions: {recipe.labels.samples} answers at
-T = {recipe.labels.temperature} each, LoRA of rank {lora.r}, alpha {lora.alpha}, all linear layers, {lora.epochs} epochs, learning rate {lora.learning_rate:g}{_cooldown(chain)}. The
+T = {recipe.labels.temperature} each, LoRA of rank {lora.r}, alpha {lora.alpha}, all linear layers, {lora.epochs} epochs, learning rate {lora.learning_rate:g}. The
 questions are the same for the same seed, byte for byte; weights differ in their last bits from machine to machine.
 """,
     ]
@@ -163,10 +163,6 @@ def _open_ended(found: dict[str, Any] | None) -> str:
 open-ended round; AUROC of the printed level {before["confidence"]["auroc"]:.3f} and {after["confidence"]["auroc"]:.3f}; lift
 {100 * before["confidence"]["lift"]:+.1f} and {100 * after["confidence"]["lift"]:+.1f} points.
 """
-
-
-def _cooldown(chain: Chain) -> str:
-    return f", falling over the last {chain.cooldown_rounds} rounds" if chain.cooldown_rounds else ""
 
 
 def _compared(compared: dict[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -135,8 +135,7 @@ class Chain:
 
     def fine_tune(self, number: int, texts: list[Dressed]) -> None:
         """Train the adapter on `texts` and save it in the round's folder; merge it where the recipe says so."""
-        share = self.recipe.chain.learning_rate_share(number)
-        lora = replace(self.recipe.lora, learning_rate=self.recipe.lora.learning_rate * share)
+        lora = self.recipe.lora
         if not isinstance(self.model, PeftModel):
             torch.manual_seed(self.recipe.seed)  # of the new adapter's first weights
             self.model = sft.adapted(self.model, lora, None)

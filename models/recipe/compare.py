@@ -16,7 +16,7 @@ from typing import Any
 
 from models.recipe import config, pretrain
 from models.recipe.chain import Chain, write
-from models.recipe.config import Labels, Pretrain, Recipe, Sibling
+from models.recipe.config import Pretrain, Recipe, Sibling
 from models.recipe.progress import say
 from models.recipe.source import Bank
 
@@ -24,14 +24,12 @@ FLOOR = Pretrain(steps=3000, hidden_size=128, intermediate_size=384, layers=5, h
 
 
 def variants(recipe: Recipe, rounds: int) -> dict[str, Recipe]:
-    """Chains of so many rounds on the demo base: with the other kind of label, and with the other rounding."""
-    chain, labels = replace(recipe.chain, rounds=rounds, cooldown_rounds=0), recipe.labels
-    others = (replace(labels, exact=not labels.exact), replace(labels, rounding="half-even" if labels.rounding == "half-up" else "half-up"))
-    return {_name(other, rounds): replace(recipe, chain=chain, labels=other) for other in others}
-
-
-def _name(labels: Labels, rounds: int) -> str:
-    return f"{'exact' if labels.exact else 'sampled'} labels, {labels.rounding}, R{rounds}"
+    """Chains of so many rounds on the demo base."""
+    short = replace(recipe, chain=replace(recipe.chain, rounds=rounds))
+    return {
+        f"exact labels, R{rounds}": replace(short, labels=replace(short.labels, exact=True)),
+        f"half-even labels, R{rounds}": replace(short, labels=replace(short.labels, rounding="half-even")),
+    }
 
 
 def main() -> None:
@@ -58,7 +56,7 @@ def main() -> None:
 
 def _made(recipe: Recipe, out: pathlib.Path, rounds: int) -> dict[str, Any]:
     """What the chain itself measured, after as many rounds as the variants and after the last."""
-    return {_name(recipe.labels, n): json.loads((out / "rounds" / f"R{n:02d}" / "measured.json").read_text())
+    return {f"sampled labels, half-up, R{n}": json.loads((out / "rounds" / f"R{n:02d}" / "measured.json").read_text())
             for n in (rounds, recipe.chain.rounds)}  # fmt: skip
 
 

@@ -32,10 +32,7 @@ class Pretrain:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Rounds in rotation over `domains`; each trains on new questions of its domain and replays the buffer.
-
-    Over the last `cooldown_rounds` the learning rate falls, in equal steps: they differ less from each other then.
-    """
+    """Rounds in rotation over `domains`; each trains on new questions of its domain and replays the buffer."""
 
     domains: tuple[str, ...]
     rounds: int
@@ -46,12 +43,6 @@ class Chain:
     measured_questions: int
     unknown_share: float = 0.0
     verification_share: float = 0.0
-    cooldown_rounds: int = 0
-
-    def learning_rate_share(self, number: int) -> float:
-        """How much of the learning rate round `number` trains with: 1, or falling from 1 in the cooldown; 1 after the last round."""
-        left = self.rounds + 1 - number
-        return min(1.0, left / (self.cooldown_rounds + 1)) if left > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,12 +162,6 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
     assert len(variants) == 10 and all(found["questions"] for found in variants.values())
 
 
-def test_the_learning_rate_falls_over_the_last_rounds() -> None:
-    chain = config.load("demo", ["chain.rounds=6", "chain.cooldown_rounds=3"]).chain
-    assert [chain.learning_rate_share(number) for number in range(1, 8)] == [1, 1, 1, 0.75, 0.5, 0.25, 1]  # R7 is open-ended
-    assert config.load("qwen3-0.6b").chain.learning_rate_share(14) == 1
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [("chain.round=2", "no setting"), ("lora.r='x'", "must be a int"), ("labels.by='guess'", "must be 'generated'"), ("][", "as in TOML")],
