@@ -77,7 +77,7 @@ class Chain:
             with_labels = self._labelled_by_sibling(items)
             self._train(0, with_labels, [])
         else:
-            with_labels = self._labelled(items, 0)
+            with_labels = self.labelled(items, 0)
         _write_labels(self.out / "buffer.jsonl", with_labels)
         self._measure(0, with_labels)
 
@@ -88,7 +88,7 @@ class Chain:
         domain = chain.domains[(number - 1) % len(chain.domains)]
         items = self.source.draw(f"round/{seed}", chain.new_questions, "train", domain)
         items += self._unknown(len(items), seed)
-        new = self._labelled(items, number)
+        new = self.labelled(items, number)
         buffer = _read_labels(self.out / "buffer.jsonl")
         replayed = Random(f"replay/{seed}").sample(buffer, min(chain.replayed_questions, len(buffer)))
         _write_labels(self.folder(number) / "labels.jsonl", new)
@@ -104,7 +104,7 @@ class Chain:
         chosen = rng.sample(items, round(len(items) * self.recipe.chain.verification_share))
         return [rows.verification(self.prompts, item, rng, self.recipe.lora.weights) for item in chosen]
 
-    def _labelled(self, items: list[Item], number: int) -> Labelled:
+    def labelled(self, items: list[Item], number: int) -> Labelled:
         """The items with the level that the model as it stands deserves on each."""
         settings, seed = self.recipe.labels, self.recipe.seed * 1000 + number
         say(f"R{number}: {len(items)} questions, {settings.samples} answers each")

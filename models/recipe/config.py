@@ -87,9 +87,13 @@ class Lora:
 
 @dataclass(frozen=True, slots=True)
 class OpenEnded:
-    """The round after the last: short answers instead of letters."""
+    """The round after the last: short answers instead of letters.
+
+    `first_pass`: a model that prints no short answers by itself is first shown some, with the levels of its letters.
+    """
 
     questions: int
+    first_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)

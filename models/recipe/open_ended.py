@@ -16,7 +16,7 @@ from edge_agent.answer import parse
 from edge_agent.profile import LEVELS
 from models.recipe import generate, label, measured, rows
 from models.recipe.bank import Item
-from models.recipe.chain import Chain, write
+from models.recipe.chain import Chain, Labelled, write
 from models.recipe.progress import say
 
 _ANSWER = re.compile(r"Final\s+answer\s*:\s*(.+)")
@@ -49,16 +49,20 @@ def run(chain: Chain) -> dict[str, Any]:
         domains, seed = chain.recipe.chain.domains, chain.recipe.seed
         before = _figures(chain)
         items = [i for d in domains for i in chain.source.draw(f"open/{seed}", -(-settings.questions // len(domains)), "train", d)]
+        if settings.first_pass:
+            _teach(chain, number, chain.labelled(items, number))
         say(f"R{number}: {len(items)} questions without options, {chain.recipe.labels.samples} answers each")
         levels = _levels(chain, items)
-        texts = [
-            rows.short_answer(chain.prompts, item, level, chain.recipe.lora.weights) for item, level in zip(items, levels, strict=True)
-        ]
-        chain.fine_tune(number, texts)
+        _teach(chain, number, list(zip(items, levels, strict=True)))
         found = {"round": number, "labels": {level: levels.count(level) for level in LEVELS}, "before": before, "after": _figures(chain)}
         write(done, json.dumps(found, indent=1))
         say(f"R{number}: short answers right {before['right']:.3f} before, {found['after']['right']:.3f} after")
     return dict(json.loads(done.read_text(encoding="utf-8")))
+
+
+def _teach(chain: Chain, number: int, with_levels: Labelled) -> None:
+    weights = chain.recipe.lora.weights
+    chain.fine_tune(number, [rows.short_answer(chain.prompts, item, level, weights) for item, level in with_levels])
 
 
 def _levels(chain: Chain, items: list[Item]) -> list[str]:
