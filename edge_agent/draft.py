@@ -40,7 +40,10 @@ class Draft:
         self.close()
 
     def update(self, text: str, complete: bool = False) -> None:
-        """The text as it is now (FogGen's user message); `complete` when only the asking is left, as with a page of a quiz."""
+        """The text as it is now (FogGen's user message); `complete` when only the asking is left, as with a page of a quiz.
+
+        A text that stays as it is for a moment is taken for complete, too: if it then changes, only that guess is lost.
+        """
         with self._changed:
             self._text, self._complete = text, complete
             self._idle.clear()
@@ -70,7 +73,10 @@ class Draft:
             finished = self._finishes(text or "", complete)
             with self._changed:
                 if finished and self._text == text and self._complete == complete:
-                    self._text = None
+                    if complete:
+                        self._text = None
+                    else:
+                        self._complete = True  # nothing else comes for now: perhaps that was the last letter
 
     def _finishes(self, text: str, complete: bool) -> bool:
         """One step; whether the text needs no more (a text that cannot be evaluated needs none either)."""
