@@ -95,9 +95,10 @@ class Agent:
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
 
     @classmethod
-    def open(cls, settings: settings_room.Settings | None = None, **flags: Any) -> Self:
+    def open(cls, settings: settings_room.Settings | None = None, one_question: bool = False, **flags: Any) -> Self:
         """An agent by settings; keywords such as `model="demo"` or `tau=0.75` count as flags do.
 
+        For `one_question` the model is opened as fast as can be; for more of them, so that each is decided as fast as can be.
         Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
         """
         settings = settings or settings_room.load(flags)
@@ -107,7 +108,8 @@ class Agent:
         store = Store(settings.database)
         try:
             return cls(
-                path, store, PolicyName(settings.policy), settings.tau, cloud, assembly.opener(settings, adapter), adapter,
+                path, store, PolicyName(settings.policy), settings.tau, cloud,
+                assembly.opener(settings, adapter, stays=not one_question), adapter,
                 limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings),
             )  # fmt: skip
         except BaseException:

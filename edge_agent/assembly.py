@@ -57,8 +57,11 @@ def budget(settings: Settings) -> BudgetLimits:
     )  # fmt: skip
 
 
-def opener(settings: Settings, adapter: pathlib.Path | None = None) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
-    """Opens a model with what is kept for it: the fastest settings on this device, and its system message."""
+def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool = True) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+    """Opens a model with what is kept for it: the fastest settings on this device, and its system message.
+
+    Unless it `stays` open for more than a question, its weights are used as they lie in the file.
+    """
 
     def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
         try:
@@ -67,7 +70,7 @@ def opener(settings: Settings, adapter: pathlib.Path | None = None) -> Callable[
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
         tuned = tuning.load(settings.data_folder, facts.sha256, build())
-        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
+        options = replace(Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned}), repack=stays)
         sha256 = facts.sha256 + facts.adapter_sha256
         return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=adapter)
 

@@ -51,7 +51,8 @@ class Stopped(Exception):
 class Options:
     """How llama.cpp runs: the context and the longest batch in tokens, threads (None: as many as there are cores).
 
-    `n_threads` is for batches of one token, `n_threads_batch` for longer ones.
+    `n_threads` is for batches of one token, `n_threads_batch` for longer ones. `repack` arranges the weights for this processor
+    when the model is opened: a copy of most of them, which takes time and memory once and makes each decision faster.
     """
 
     n_ctx: int = 2048
@@ -61,6 +62,7 @@ class Options:
     flash_attention: bool = True
     mmap: bool = True
     mlock: bool = False
+    repack: bool = True
 
 
 class Llama:
@@ -74,7 +76,7 @@ class Llama:
         self.cached: list[int] = []
         self.n_forward = 0
         params = llama_cpp.llama_model_default_params()
-        params.use_mmap, params.use_mlock = options.mmap, options.mlock
+        params.use_mmap, params.use_mlock, params.use_extra_bufts = options.mmap, options.mlock, options.repack
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")

@@ -145,6 +145,13 @@ def test_level_is_known_before_the_letter_is_read(demo_model: LocalModel, questi
     assert level.format_mass >= reading.format_mass
 
 
+def test_weights_as_they_lie_in_the_file_decide_the_same(demo_model: LocalModel, question: Question) -> None:
+    with LocalModel(DEMO, options=Options(repack=False)) as model:
+        as_they_lie, arranged = model.read(question), demo_model.read(question)
+    assert (as_they_lie.level, as_they_lie.letter) == (arranged.level, arranged.letter)
+    assert np.allclose(as_they_lie.level_probs, arranged.level_probs, atol=0.05)
+
+
 def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
     """Typed letter by letter, changed on the way, then asked."""
     question = Question("How many wheels have three cars and two bicycles, taken together?", ("16", "12", "20"))
@@ -161,6 +168,15 @@ def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
     with LocalModel(DEMO) as fresh:
         alone = fresh.read(question)
     assert np.allclose(drafted.level_probs, alone.level_probs, atol=0.02)
+
+
+def test_draft_takes_a_text_that_stays_as_it_is_for_complete(demo_model: LocalModel) -> None:
+    question = Question("How many legs have two cats and a hen, taken together?", ("10", "8", "12"))
+    with Draft(demo_model.draft) as draft:
+        draft.update(question.user_message)
+        assert draft.wait(20)
+        reading = demo_model.read(question)
+    assert reading.timings.n_cached_tokens == reading.timings.n_prompt_tokens - 1
 
 
 def test_draft_of_what_cannot_be_asked_harms_nobody(demo_model: LocalModel, question: Question) -> None:

@@ -30,7 +30,7 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], n
     from edge_agent.agent import Agent
 
     text = _given(text)
-    with Agent.open(config) as agent:
+    with Agent.open(config, one_question=True) as agent:
         kind = agent.profile.question_kind
         question = Question(text, options, kind) if options else Question.parse(text, kind)
         question = replace(question, never_send=never_send)
