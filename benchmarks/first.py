@@ -3,8 +3,9 @@
     python -m benchmarks.first MODEL.gguf [--repeats 5]
 
 Each side is a new process that imports, opens the file and answers one question; the clock starts before the imports.
-edge-agent has met the file before, on this device: it remembers its hash and its evaluated system message. llama-cpp-python
-opens it with `Llama(...)` and completes under the grammar, normalised to the 14 tokens of a canonical answer.
+edge-agent opens it as `edge-agent ask` does, and has met it before on this device: it remembers its hash and its evaluated
+system message. llama-cpp-python opens it with `Llama(...)` and completes under the grammar, normalised to the 14 tokens of
+a canonical answer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import json, sys, time
 started = time.perf_counter()
 from edge_agent import Agent, Question
 request = json.load(sys.stdin)
-with Agent.open(model=request["model"], policy="only_local") as agent:
+with Agent.open(model=request["model"], policy="only_local", one_question=True) as agent:
     agent.ask(Question.from_json(request["question"]), refresh=True)
     print((time.perf_counter() - started) * 1000)
 """

@@ -3,9 +3,11 @@
     python -m benchmarks.peers MODEL.gguf [--rounds 3] [--limit 12] [--threads N] [--checkpoint FOLDER] [--out results.jsonl]
 
 Every way has a process of its own that keeps its model open; the questions go to one after the other, in an order drawn
-anew for each question, so that noise of the machine falls on all alike. A way that generates is normalised to the 14 tokens
-of a canonical answer: what it took before its first token, and 14 times what each token took. Needs `xllamacpp` for
-llama.cpp's own server; --checkpoint adds transformers' generate in bf16.
+anew for each question, so that noise of the machine falls on all alike. No question comes twice, since llama.cpp's server
+keeps what it has seen; and right before the timed question each way answers another one, since its turn comes after those of
+the others and it would be timed waking up. A way that generates is normalised to the 14 tokens of a canonical answer: what
+it took before its first token, and 14 times what each token took. Needs `xllamacpp` for llama.cpp's own server; --checkpoint
+adds transformers' generate in bf16.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from edge_agent.question import Question
 
 ANSWER_TOKENS = 14
 WARM_UP = 2
+TYPED_KEYS, KEY_S = 20, 0.2  # the last keys before Enter, at 60 words a minute
 BUILTIN = pathlib.Path(machine.__file__).parent / "bench_questions.jsonl"
 
 Ask = Callable[[Question], float]
@@ -54,7 +57,26 @@ def edge_agent(path: str, n_threads: int) -> Ask:
 
 
 def typed_ahead(path: str, n_threads: int) -> Ask:
-    """From the last key to the decision, when all but the last word had been typed and evaluated before."""
+    """From the last key to the decision: the last letters are typed, and Enter is the last key."""
+    from edge_agent.draft import Draft
+    from edge_agent.engine import LocalModel
+    from edge_agent.llama import Options
+
+    model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
+
+    def ask(question: Question) -> float:
+        text = question.user_message
+        with Draft(model.draft) as draft:
+            for end in range(len(text) - TYPED_KEYS, len(text) + 1):
+                draft.update(text[:end])
+                time.sleep(KEY_S)
+            return _timed(lambda: model.read(question))
+
+    return ask
+
+
+def pasted(path: str, n_threads: int) -> Ask:
+    """The same when all but the last word had been there before, and the last word comes with Enter."""
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
     from edge_agent.llama import Options
@@ -168,7 +190,8 @@ def transformers_generate(path: str, n_threads: int) -> Ask:
 
 WAYS: dict[str, Callable[[str, int], Ask]] = {
     "edge-agent": edge_agent,
-    "edge-agent, typed ahead": typed_ahead,
+    "edge-agent, typed ahead, then Enter": typed_ahead,
+    "edge-agent, typed ahead but for the last word": pasted,
     "bare prefill of the same tokens": bare_prefill,
     "llama-cpp-python, grammar, warm": llama_cpp_python,
     "llama-cpp-python, grammar, cold": llama_cpp_python_cold,
@@ -187,11 +210,18 @@ def _normalised(before_s: float, decode_s: float, n_tokens: int) -> float:
     return (before_s + decode_s / max(1, n_tokens) * ANSWER_TOKENS) * 1000
 
 
+def _only_once(question: Question, mark: str) -> Question:
+    """The question with a beginning that no other has."""
+    return Question(f"Case {mark}. {question.stem}", question.options)
+
+
 def _serve(way: str, path: str, n_threads: int, pipe: Any) -> None:
     """One way's process: questions in, milliseconds out, until None comes."""
     ask = (WAYS | {"transformers": transformers_generate})[way](path, n_threads)
     pipe.send("ready")
-    while (question := pipe.recv()) is not None:
+    while (pair := pipe.recv()) is not None:
+        other, question = pair
+        ask(other)
         pipe.send(ask(question))
 
 
@@ -207,8 +237,9 @@ def compare(paths: dict[str, str], questions: list[Question], rounds: int, n_thr
     times: dict[str, list[float]] = {way: [] for way in paths}
     for number in range(rounds):
         for at, question in enumerate(questions):
+            pair = _only_once(question, f"{number}a{at}"), _only_once(question, f"{number}b{at}")
             for way in rng.sample(list(pipes), len(pipes)):
-                pipes[way].send(question)
+                pipes[way].send(pair)
                 took = pipes[way].recv()
                 if number or at >= WARM_UP:
                     times[way].append(took)
