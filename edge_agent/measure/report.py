@@ -27,19 +27,43 @@ def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.P
     for size, result in zip(sizes, results, strict=True):
         axes.plot([size, size], result.decision_p50_interval_ms, color="0.6", linewidth=1.5, zorder=1)
     points = axes.scatter(sizes, times, c=shares, cmap="viridis", vmin=0, vmax=max(1.0, *shares), s=60, zorder=2)
-    for size, took, result in zip(sizes, times, results, strict=True):
-        axes.annotate(result.quantization, (size, took), textcoords="offset points", xytext=(7, 5), fontsize=9)
     axes.set(xlabel="file, MB", ylabel="decision, ms (median)", ylim=(0, None), xlim=(0, max(sizes) * 1.15))
-    axes.set_title(f"{results[0].name} on {machine.processor}", fontsize=10)
+    names = sorted({result.name.removesuffix(result.quantization).rstrip("-_.") for result in results})
+    axes.set_title(f"{', '.join(names)} on {machine.processor}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    figure.colorbar(points, label="decisions unlike the largest file's, %")
+    if any(shares):
+        figure.colorbar(points, label="decisions unlike the largest file's, %")
+    _name_points(figure, axes, list(zip(sizes, times, strict=True)), [result.quantization for result in results])
     try:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
         raise StorageError(f"The picture '{path}' cannot be written ({error}); give a name that ends in .svg or .png.") from error
     finally:
         plt.close(figure)
+
+
+def _name_points(figure: Any, axes: Any, points: list[tuple[float, float]], names: list[str]) -> None:
+    """Write each name beside its point, on the side where it covers the least of other names and points."""
+    figure.draw_without_rendering()
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
+    for point, name in zip(points, names, strict=True):
+        tries: list[tuple[float, int, Any, tuple[float, ...]]] = []
+        for at, (ha, va) in {(8, 0): ("left", "center"), (-8, 0): ("right", "center"), (0, 8): ("center", "bottom"),
+                             (0, -8): ("center", "top"), (7, 6): ("left", "bottom"), (7, -6): ("left", "top"),
+                             (-7, 6): ("right", "bottom"), (-7, -6): ("right", "top")}.items():  # fmt: skip
+            label = axes.annotate(name, point, textcoords="offset points", xytext=at, ha=ha, va=va, fontsize=9)
+            box = tuple(label.get_window_extent().extents)
+            tries.append((sum(_overlap(box, other) for other in taken), len(tries), label, box))
+        _, _, best, box = min(tries, key=lambda tried: tried[:2])
+        taken.append(box)
+        for _, _, label, _ in tries:
+            if label is not best:
+                label.remove()
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _matplotlib() -> Any:
