@@ -43,6 +43,22 @@ class Entry:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files that make a model: a GGUF and, if there is one, the adapter on it."""
+
+    path: pathlib.Path
+    adapter: pathlib.Path | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take on the disk."""
+        return self.path.stat().st_size + (self.adapter.stat().st_size if self.adapter else 0)
+
+    def __str__(self) -> str:
+        return f"{self.path}" + (f" with {self.adapter}" if self.adapter else "")
+
+
 def entries() -> dict[str, Entry]:
     """The catalogue, by name."""
     tables: dict[str, dict[str, Any]] = tomllib.loads(_bundled("catalog.toml").read_text(encoding="utf-8"))

@@ -74,6 +74,16 @@ def read_header(path: pathlib.Path) -> Header:
         raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}).") from error
 
 
+def read_adapter(path: pathlib.Path, model: Header) -> Header:
+    """Read and check the header of a LoRA as a GGUF adapter for this model; raises `ModelMissing` or `ModelRefused`."""
+    header = read_header(path)
+    if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
+        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
+    if header.architecture != model.architecture:
+        raise ModelRefused(f"The adapter '{path}' is for a {header.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
+    return header
+
+
 class _Reader:
     """A cursor over the mapped file that checks every length before it moves."""
 

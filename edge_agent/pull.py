@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from edge_agent import bundle, catalog, gguf_check, hub, pins, settings, trial
 from edge_agent.bundle import Bundle
-from edge_agent.catalog import Entry
+from edge_agent.catalog import Entry, ModelFiles
 from edge_agent.download import Progress, Refused, not_written, settle
 from edge_agent.errors import DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.hub import Hub, Repo
@@ -67,7 +67,7 @@ class MustBeMade(ModelMissing):
 def check(path: pathlib.Path) -> None:
     """Refuse a file that is no model which runs here: its bounds, what it says of itself, one question in a child."""
     from_metadata(gguf_check.read_header(path).metadata)
-    trial.run(path, [_FIRST_QUESTION])
+    trial.run(ModelFiles(path), [_FIRST_QUESTION])
 
 
 @dataclass(slots=True)

@@ -28,12 +28,12 @@ def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.P
         axes.plot([size, size], result.decision_p50_interval_ms, color="0.6", linewidth=1.5, zorder=1)
     points = axes.scatter(sizes, times, c=shares, cmap="viridis", vmin=0, vmax=max(1.0, *shares), s=60, zorder=2)
     for size, took, result in zip(sizes, times, results, strict=True):
-        axes.annotate(result.quantization, (size, took), textcoords="offset points", xytext=(7, 5), fontsize=9)
+        axes.annotate(result.label, (size, took), textcoords="offset points", xytext=(7, 5), fontsize=9)
     axes.set(xlabel="file, MB", ylabel="decision, ms (median)", ylim=(0, None), xlim=(0, max(sizes) * 1.15))
     axes.set_title(f"{results[0].name} on {machine.processor}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    figure.colorbar(points, label="decisions unlike the largest file's, %")
+    figure.colorbar(points, label="decisions unlike the reference's, %")
     try:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
