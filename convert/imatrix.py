@@ -194,7 +194,7 @@ def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
 @click.argument("model", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.argument("questions", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The matrix to write.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many questions.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many questions: always the same sample, drawn evenly from the domains.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit: int | None, as_json: bool) -> None:
     """Collect an importance matrix: let MODEL.gguf (BF16 or Q8_0 is best) decide QUESTIONS, one JSON object a line."""

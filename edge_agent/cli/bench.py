@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent import settings
-from edge_agent.cli.group import EXIT_CODES, main, with_settings
+from edge_agent.cli.group import EXIT_CODES, SAMPLE, main, with_settings
 from edge_agent.cli.show import echo, plain, print_json
 from edge_agent.errors import StorageError
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--adapter", metavar="GGUF", help="An adapter to put on each of MODELS, made by python -m convert --adapter-gguf.")
 @click.option("--against", metavar="REF", help="Measure this file beside them, without the adapter, and compare decisions with it.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes for each file.")
-@click.option("--questions", "file", help="Ask these (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(3), help="Only the first so many questions.")
+@click.option("--questions", "file", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(3), help=f"Only so many questions; of PATH, {SAMPLE}.")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one a processor]")
 @click.option("--tune", is_flag=True, help="Find the fastest settings of each file here, and remember them for `ask`.")
 @click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against decision (.svg or .png; needs matplotlib).")
@@ -61,7 +61,7 @@ def bench(
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve(adapter) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
-    questions = _questions(file)[:limit]
+    questions = _questions(file, limit)
     if tune:
         _tune(config, measured, questions, as_json)
         return
@@ -118,10 +118,10 @@ def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Q
             echo(plain(f"{row['file']}: {row['decision_ms']:.1f} ms, remembered for this file on this device"))
 
 
-def _questions(file: str | None) -> list[Question]:
+def _questions(file: str | None, limit: int | None) -> list[Question]:
     from edge_agent.measure import datasets
 
-    return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)] if file else datasets.built_in()
+    return [row.question for row in datasets.load(pathlib.Path(file), limit)] if file else datasets.built_in()[:limit]
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -24,6 +24,8 @@ Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usa
 to drain) or nothing fetched, 74 storage or output, 78 bad configuration,
 130 interrupted, 141 the reader of the output left."""
 
+SAMPLE = "always the same sample, drawn evenly from the domains"  # what --limit takes of a file of questions
+
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """A wrong number on the command line is a usage error (2), not a bad configuration (78)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent import settings
-from edge_agent.cli.group import EXIT_CODES, fraction, main, with_settings
+from edge_agent.cli.group import EXIT_CODES, SAMPLE, fraction, main, with_settings
 from edge_agent.cli.progress import ProgressLine
 from edge_agent.cli.show import echo, plain, print_json
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="REF", help="Compare with this file, such as the same model in Q8_0 or BF16.")
 @click.option("--against-adapter", metavar="GGUF", help="An adapter to put on REF.")
 @click.option("--questions", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
+@click.option("--limit", type=click.IntRange(1), help=f"Only so many questions; of PATH, {SAMPLE}.")
 @click.option("--max-kl", type=click.FloatRange(0), help="Fail above this mean divergence of the levels, in nats.")
 @click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail above this share of changed routes, 0 to 1.")
 @with_settings("tau")
