@@ -78,6 +78,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         (["ask", "Q"], 65, "no options"),
         (["ask", "Q", "--option", "a"], 65, "one option"),
         (["ask", "Q", *(x for i in range(27) for x in ("--option", str(i)))], 65, "27 options"),
+        (["ask", "Q", "--option", "a", "--option", "b", "--option", " a"], 65, "A and C are the same"),
         (["ask", "word " * 3000, "--option", "a", "--option", "b"], 65, "shorten"),
         ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),

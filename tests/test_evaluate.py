@@ -165,6 +165,19 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
     assert len(json.loads(done.stdout)["readouts"]["confidence"]["domains"]) == 7
 
 
+def test_repeated_option_is_right_if_its_twin_is_and_is_told(tmp_path: pathlib.Path) -> None:
+    """Published data sets have such rows: they are measured, and a letter is no matter of luck."""
+    question = Question("What is 12 + 7?", ("19", "18", "19", "19"))
+    reading = row("1.0", True).reading
+    for answer, letter, right in (("A", "C", True), ("D", "A", True), ("A", "B", False), ("B", "A", False), ("B", "B", True)):
+        labelled = Labelled(question, answer, "-", None, "1")
+        assert Row(labelled, replace(reading, letters="ABCD", answer_probs=(0.25,) * 4, letter=letter), 1.0).right == right
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question": question.stem, "options": question.options, "answer": "A", "id": "m-7"}) + "\n")
+    done = run("eval", str(file), "--json")
+    assert done.returncode == 0 and "1 of 1 questions (first: m-7)" in done.stderr and json.loads(done.stdout)["right"]["questions"] == 1
+
+
 def row(level: str, right: bool, format_mass: float = 1.0, printed: str | None = None, domain: str = "-") -> Row:
     """A row made by hand, of a question with three options whose answer is A."""
     probs = tuple(float(name == level) for name in LEVELS)

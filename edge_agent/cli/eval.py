@@ -45,6 +45,9 @@ def eval_command(
     from edge_agent.measure.rows import RowsFile
 
     questions = _labelled_questions(file, limit)
+    if repeated := [row.id for row in questions if row.question.repeated]:
+        some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
+        click.echo(f"Options of the same text in {some}: each of their letters counts as the same answer.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     adapter = catalog.resolve(config.adapter) if config.adapter else None

@@ -1,7 +1,8 @@
 """Question files: JSON lines with gold answers, read into `Labelled` questions.
 
-Owns the file's format, its checks, and which rows a limit takes; asks no model. Invariant: every `Labelled` can be asked and graded, and a line
-that cannot be is refused with its file and line number - no question is ever left out or repaired silently.
+Owns the file's format, its checks, and which rows a limit takes; asks no model. Invariant: every `Labelled` can be asked
+and graded, and a line that cannot be is refused with its file and line number - no question is ever left out or repaired
+silently.
 
     {"question": "What is 12 + 7?", "options": ["18", "19"], "answer": "B", "domain": "math", "difficulty": 1, "id": "m-1"}
 
