@@ -71,15 +71,15 @@ _SETTINGS = {
 }
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these settings and --json; they arrive as `config` and `as_json`."""
+def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these settings and --json; they arrive as `config`, which is what `load` gives, and `as_json`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
         @functools.wraps(command)
         def wrapped(**arguments: Any) -> None:
             flags = {name: arguments.pop(name) for name in names}
-            command(config=settings.load(flags), **arguments)
+            command(config=load(flags), **arguments)
 
         for name in reversed(names):
             wrapped = _SETTINGS[name](wrapped)
