@@ -101,7 +101,8 @@ def memory() -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     fields = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Rss"))
-    return tuple(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))  # type: ignore[return-value]
+    anonymous, mapped = (int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))
+    return anonymous, mapped
 
 
 def main() -> None:
