@@ -1,9 +1,9 @@
 """Opens a model file in a process of its own and lets it read questions there.
 
 A child, because damaged hyper-parameters make llama.cpp abort, or take all the memory there is: what nobody has opened yet
-is opened here first. Run as `python -m edge_agent.trial` with a request as JSON on stdin. Invariants: the child sees
-neither the cloud's key nor the Hub's token, takes no more memory than the machine has, and writes nothing but its answers;
-however it ends, the caller gets readings or one `ModelRefused`.
+is opened here first. Run as `python -m edge_agent.trial` with a request as JSON on stdin. Invariants: the child takes no more
+memory than the machine has, and writes nothing but its answers; however it ends, the caller gets readings or one
+`ModelRefused`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from edge_agent import child
 from edge_agent.catalog import ModelFiles
 from edge_agent.errors import EdgeAgentError, ModelRefused
 from edge_agent.question import OPEN, Question
 from edge_agent.records import OpenReading, Reading
-from edge_agent.settings import ENVIRONMENT
 
 TIMEOUT_S = 300.0  # for opening the file, and then for each answer
-SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +48,20 @@ def run(
         "adapter": str(model.adapter) if model.adapter else None,
         "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
     }
-    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    command = [sys.executable, "-m", "edge_agent.trial"]
+    command, environment = child.command("edge_agent.trial"), child.environment()
     with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment) as child:
-            watchdog = _Watchdog(child, timeout_s)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment) as process:
+            watchdog = _Watchdog(process, timeout_s)
             try:
-                assert child.stdin is not None and child.stdout is not None
-                with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
+                assert process.stdin is not None and process.stdout is not None
+                with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                     pipe.write(json.dumps(request).encode())
-                n_parameters, readings = _answers(child.stdout, watchdog, on_reading)
-                status = child.wait()
+                n_parameters, readings = _answers(process.stdout, watchdog, on_reading)
+                status = process.wait()
             finally:
                 watchdog.cancel()
                 with contextlib.suppress(ProcessLookupError):
-                    child.kill()
+                    process.kill()
         if watchdog.bit:
             raise ModelRefused(f"'{model}' was still not opened, or gave no answer, after {timeout_s:g} s; is the file too large for here?")
         if status != 0 or n_parameters is None or len(readings) != len(questions):

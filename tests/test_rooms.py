@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
-    ("profile", "gguf_check", "records"),
+    ("profile", "gguf_check", "records", "child"),
     ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
     ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
     ("salvage",),

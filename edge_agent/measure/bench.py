@@ -11,7 +11,6 @@ import json
 import pathlib
 import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent import catalog
+from edge_agent import catalog, child
 from edge_agent.catalog import ModelFiles
 from edge_agent.errors import ModelError, ModelRefused
 from edge_agent.measure import machine
@@ -171,17 +170,16 @@ def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, 
         "options": options,
         "cache": str(cache),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.measure.bench_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+    command, environment = child.command("edge_agent.measure.bench_child"), child.environment()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         try:
-            out, error = child.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
+            out, error = process.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
             raise ModelError(f"'{model}' was not measured within {CHILD_TIMEOUT_S} s; give fewer questions.") from late
         finally:
             with contextlib.suppress(ProcessLookupError):
-                child.kill()
-    if child.returncode != 0:
+                process.kill()
+    if process.returncode != 0:
         last = error.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise ModelRefused(f"'{model}' could not be measured: {last[0]}")
     return Sample(**json.loads(out))
