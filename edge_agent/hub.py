@@ -224,7 +224,10 @@ def is_safe(path: str) -> bool:
 
 
 def _endpoint(url: str) -> str:
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError as error:
+        raise BadSetting(f"HF_ENDPOINT is no address; give one like {ENDPOINT}.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise BadSetting(f"HF_ENDPOINT is {parts.scheme}://{parts.hostname or ''}…; give an address like {ENDPOINT}.")
     return url.strip().rstrip("/")

@@ -133,7 +133,10 @@ class Puller:
         return self._fetched(record, chosen.path.rpartition("/")[2], known.get(chosen.path), must_be, fetch)
 
     def _from_address(self, url: str) -> Installed:
-        source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        try:
+            source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        except ValueError as error:
+            raise ModelMissing("What was given is no address; check how its host is written.") from error
         known = pins.find(self.folder, source)
         if not self.upgrade:
             for record in known.values():

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from edge_agent import pins
-from edge_agent.download import Downloader
+from edge_agent.download import Downloader, Refused
 from edge_agent.errors import DownloadFailed, StorageError
 from tests.hub_server import LoopbackHub
 from tests.pulls import MODEL, NAME, Pulls, left_over
@@ -161,6 +162,50 @@ def test_redirect_away_from_https_is_refused(folder: pathlib.Path, location: str
     with pytest.raises(DownloadFailed):
         Downloader(transport=transport, pause=lambda s: None).fetch("https://a.example/x", folder / "x")
     assert left_over(folder) == []
+
+
+@pytest.mark.parametrize("location", ["https://[bad/x", "https://a:b/x", "https://\u200b/x"])
+def test_redirect_to_what_is_no_address_is_refused(folder: pathlib.Path, location: str) -> None:
+    transport = respond({"https://a.example/x": httpx.Response(302, headers=[(b"Location", location.encode())])})
+    with pytest.raises(DownloadFailed, match=r"no address|Invalid URL"):
+        Downloader(transport=transport, pause=lambda s: None).fetch("https://a.example/x", folder / "x")
+
+
+@pytest.mark.parametrize("status", [302, 304, 300])
+def test_redirect_that_leads_nowhere_is_a_refusal(folder: pathlib.Path, status: int) -> None:
+    with pytest.raises(Refused, match=str(status)):
+        Downloader(transport=respond({"https://a.example/x": httpx.Response(status)})).fetch("https://a.example/x", folder / "x")
+    assert left_over(folder) == []
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70, "\u200b", "a:bad"])
+def test_host_that_nobody_can_ask_for_is_told_at_once(folder: pathlib.Path, host: str) -> None:
+    pauses: list[float] = []
+    with pytest.raises(DownloadFailed, match="cannot be reached"):
+        Downloader(pause=pauses.append).fetch(f"https://{host}/x", folder / "x")
+    assert pauses == [] and left_over(folder) == []
+
+
+def test_headers_that_are_no_numbers_or_no_validators_do_no_harm(folder: pathlib.Path) -> None:
+    class Sent(httpx.SyncByteStream):
+        def __init__(self, data: bytes, drops: bool = False) -> None:
+            self.data, self.drops = data, drops
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield self.data
+            if self.drops:
+                raise httpx.ReadError("dropped")
+
+    replies = iter(
+        [
+            httpx.Response(206, headers={"Content-Range": "bytes " + "9" * 5000 + "-/5"}, stream=Sent(b"x")),
+            httpx.Response(200, headers=[(b"ETag", b'"\xe9"'), (b"Content-Length", b"9" * 5000)], stream=Sent(b"GGUF", drops=True)),
+            httpx.Response(200, stream=Sent(b"GGUF and more")),
+        ]
+    )
+    transport = httpx.MockTransport(lambda request: next(replies))
+    Downloader(transport=transport, pause=lambda s: None).fetch("https://a.example/x", folder / "x")
+    assert (folder / "x").read_bytes() == b"GGUF and more"
 
 
 def test_endless_redirects_end(folder: pathlib.Path) -> None:

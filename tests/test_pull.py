@@ -12,7 +12,7 @@ from convert.__main__ import main as convert_command
 from edge_agent import catalog, pins
 from edge_agent.cli import main
 from edge_agent.cli.bundle import bundle as bundle_command
-from edge_agent.errors import DownloadFailed, ModelMissing, ModelRefused
+from edge_agent.errors import BadSetting, DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.hub import Hub
 from edge_agent.pull import MustBeMade, Puller
 from tests.conftest import DEMO
@@ -168,6 +168,15 @@ def test_address_without_a_plain_file_name_is_refused(server: LoopbackHub, pulls
     with pytest.raises(ModelRefused, match="plain name"):
         pulls(server.large.url + path)
     assert not server.large.requests and left_over(folder) == []
+
+
+@pytest.mark.parametrize("url", ["http://[x/y.gguf", "https://user:secret@[/y.gguf"])
+def test_address_that_is_none_is_refused_without_repeating_it(pulls: Pulls, url: str) -> None:
+    with pytest.raises(ModelMissing, match="no address") as caught:
+        pulls(url)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(BadSetting, match="HF_ENDPOINT is no address"):
+        Hub({"HF_ENDPOINT": url})
 
 
 def test_page_of_a_captive_portal_is_no_model(server: LoopbackHub, folder: pathlib.Path) -> None:
