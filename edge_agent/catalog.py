@@ -96,9 +96,12 @@ def identify(path: pathlib.Path) -> ModelFacts:
 
 
 def sha256_of(path: pathlib.Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file, in hexadecimal; raises `ModelMissing` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelMissing(f"The file '{path}' cannot be read ({error.strerror}); check the path.") from error
 
 
 def recorded(path: pathlib.Path, folder: pathlib.Path) -> pins.Pulled | None:

@@ -148,7 +148,7 @@ def checkpoint(
     does not read are left out. Raises `ModelMissing`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
     if not (parsed := parse(source)):
-        raise ModelMissing(f"There is no folder '{source}', and it is no repository of the Hub (owner/name); check the name.")
+        raise ModelMissing(f"There is no folder '{source:.200}', and it is no repository of the Hub (owner/name); check the name.")
     name, wanted = parsed
     key = f"{pins.HUB}{source}"
     known = pins.find(folder, key)

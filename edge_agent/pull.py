@@ -104,10 +104,10 @@ class Puller:
             return self._from_hub(entry.repo, entry.revision, file, entry)
         if _is_address(what):
             return self._from_address(what)
-        path = pathlib.Path(what).expanduser()
-        if path.is_file():
+        path = _local(what)
+        if path and path.is_file():
             return self._from_file(path)
-        if path.suffix not in SUFFIXES and (parsed := hub.parse(what)):
+        if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
             return self._from_hub(parsed[0], parsed[1], file, None)
         raise ModelMissing(
             f"There is nothing to pull as '{what:.200}'; give a name of `edge-agent models`, owner/name on the Hub, an address or a file."
@@ -157,7 +157,7 @@ class Puller:
         """Fetch a model, or a bundle and what is in it; `record` says where from, `known` what was seen there first."""
         must_be = must_be or (known.sha256 if known and not self.upgrade else None)
         if not name.endswith(bundle.SUFFIX):
-            target = self._target(name, record.source)
+            target = self._target(name, record.source, record.alias)
             sha256 = fetch(target, lambda path, found: self._look(path, found, must_be))
             return self._record(replace(record, sha256=sha256, bytes=target.stat().st_size, file=target.name))
         _check_name(name.removesuffix(bundle.SUFFIX))
@@ -176,17 +176,17 @@ class Puller:
             name = f"{opened.name}{MODEL_SUFFIX}"
             return self._unpack(opened, Pulled(f"file:{name}", "", "", 0, alias=catalog.alias_of(name)))
         sha256, source = catalog.sha256_of(path), f"file:{path.name}"
-        target = self._target(path.name, source)
+        target = self._target(path.name, source, None)
         if is_here := self._same_file(source, target, sha256):
             return is_here
         self._look(path, sha256, None)
-        copy(path, target)
+        copy(path, target, sha256)
         return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
         """Put the parts of a bundle in their places: the model, its calibration, then the settings. May be done again."""
         model = opened.parts[bundle.MODEL]
-        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source)
+        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias)
         installed = self._same_file(record.source, target, model.sha256)
         if installed is None:
             self._extract(opened, bundle.MODEL, target, lambda path: self._look(path, model.sha256, None))
@@ -254,9 +254,12 @@ class Puller:
             return None
         return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=False)
 
-    def _target(self, name: str, source: str) -> pathlib.Path:
+    def _target(self, name: str, source: str, alias: str | None) -> pathlib.Path:
         """The place of a file of this name; a file from elsewhere is replaced only by an upgrade."""
-        _check_name(name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else "")
+        stem = name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else ""
+        _check_name(stem)
+        if stem != alias:
+            bundle.check_free(stem)
         target = self.folder / name
         if target.exists() and not self.upgrade:
             origin = next((record.source for record in pins.load(self.folder) if record.file == name), "elsewhere")
@@ -271,13 +274,18 @@ class Puller:
         return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=True)
 
 
-def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a file; the copy has its name only when it is whole and on the disk. Raises `StorageError`."""
+def copy(source: pathlib.Path, target: pathlib.Path, sha256: str) -> None:
+    """Copy a file; the copy has its name only when it is whole, as `sha256` says, and on the disk.
+
+    Raises `StorageError`, or `ModelRefused` if the copy is another file: a stick that fails, or somebody who writes to it.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as folder:
             part = pathlib.Path(folder) / target.name
             shutil.copyfile(source, part)
+            if catalog.sha256_of(part) != sha256:
+                raise ModelRefused(f"'{source}' changed while it was copied, or cannot be read well; nothing was kept, so try again.")
             settle(part, target)
     except OSError as error:
         raise not_written(target, error) from error
@@ -306,8 +314,8 @@ def checkpoint_folder(
     `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` (by default one of the cache)
     keeps what is fetched. Raises `ModelMissing`, `ModelRefused`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
-    local = pathlib.Path(source).expanduser()
-    if local.is_dir():
+    local = _local(source)
+    if local and local.is_dir():
         if pointers := [path for path in local.glob("*.safetensors") if _is_pointer(path)]:
             raise ModelRefused(f"'{pointers[0]}' is a Git LFS pointer, not the weights; run `git lfs pull` in {local}.")
         return local
@@ -315,6 +323,16 @@ def checkpoint_folder(
     name, pin = (entry.repo, entry.revision) if entry and entry.repo else (source, None)
     with the_hub or Hub() as opened:
         return hub.checkpoint(name, folder or settings.load().cache_folder / "checkpoints", opened, pin, report)
+
+
+def _local(text: str) -> pathlib.Path | None:
+    """The path that a text names, if it can be one here: not a home folder of nobody, not too long."""
+    try:
+        path = pathlib.Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def _is_pointer(path: pathlib.Path) -> bool:

@@ -123,8 +123,9 @@ def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, fol
     assert checkpoint(server, folder, str(tmp_path)) == tmp_path
     server.publish("issai/foggen", CHECKPOINT)
     assert checkpoint(server, folder, "foggen").parents[1] == folder / "issai"
-    with pytest.raises(ModelMissing, match="no folder"):
-        checkpoint(server, folder, "nothing")
+    for nothing in ("nothing", "~nobody-of-this-name/x", "x" * 300):
+        with pytest.raises(ModelMissing, match="no folder"):
+            checkpoint(server, folder, nothing)
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ModelRefused, match="git lfs pull"):
         checkpoint(server, folder, str(tmp_path))

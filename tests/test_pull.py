@@ -9,7 +9,7 @@ import click
 import pytest
 
 from convert.__main__ import main as convert_command
-from edge_agent import catalog, pins
+from edge_agent import catalog, pins, pull
 from edge_agent.cli import main
 from edge_agent.cli.bundle import bundle as bundle_command
 from edge_agent.errors import BadSetting, DownloadFailed, ModelMissing, ModelRefused
@@ -186,6 +186,40 @@ def test_page_of_a_captive_portal_is_no_model(server: LoopbackHub, folder: pathl
     with pytest.raises(ModelRefused, match="no GGUF"):
         Puller(folder, Hub({"HF_ENDPOINT": server.url})).pull(f"{server.url}/{NAME}")
     assert left_over(folder) == []
+
+
+@pytest.mark.parametrize("what", ["~nobody-of-this-name/x.gguf", "x" * 300 + ".gguf", "x" * 5000, "a/b\0.gguf"])
+def test_path_that_can_be_none_is_told(pulls: Pulls, what: str) -> None:
+    with pytest.raises(ModelMissing, match="nothing to pull"):
+        pulls(what)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/mem").exists(), reason="only Linux has a file that is there and cannot be read")
+def test_file_that_cannot_be_read_is_told(pulls: Pulls, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "x.gguf").symlink_to("/proc/self/mem")  # there, and every read of it fails
+    with pytest.raises(ModelMissing, match=r"x\.gguf' cannot be read"):
+        pulls(str(tmp_path / "x.gguf"))
+
+
+def test_copy_that_is_another_file_does_not_get_the_name(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / NAME).write_bytes(MODEL)
+    with pytest.raises(ModelRefused, match="changed while it was copied"):
+        pull.copy(tmp_path / NAME, folder / NAME, "0" * 64)
+    assert left_over(folder) == []
+
+
+def test_file_called_like_another_model_is_refused(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`--model foggen` and `--model demo` would mean the other one."""
+    for name in ("foggen.gguf", "demo.gguf"):
+        (tmp_path / name).write_bytes(MODEL)
+        with pytest.raises(ModelRefused, match="always means that one"):
+            pulls(str(tmp_path / name))
+    server.publish("stranger/x", {"foggen.gguf": MODEL})
+    with pytest.raises(ModelRefused, match="always means that one"):
+        pulls("stranger/x")
+    assert left_over(folder) == []
+    server.publish("issai/foggen", {"foggen.gguf": MODEL})
+    assert pulls("foggen").path == folder / "foggen.gguf" == catalog.resolve("foggen", folder)
 
 
 def test_file_here_is_copied_and_known_by_its_name(pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
