@@ -201,6 +201,9 @@ def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit:
     from edge_agent.measure import datasets
 
     try:
+        for source in (model, questions):
+            if out.exists() and out.samefile(source):
+                raise ConvertError(f"'{out}' is read for the matrix; write it to another file.")
         asked = [row.question for row in datasets.load(questions, limit)]
         collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
         save(collector, out, questions.name)

@@ -163,9 +163,14 @@ def test_calibration_of_another_model_is_refused(tmp_path: pathlib.Path, model: 
     assert not (tmp_path / "x.bundle").exists()
 
 
-def test_model_is_never_overwritten_and_only_a_model_is_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+def test_model_is_never_overwritten_and_only_a_model_is_packed(
+    tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path
+) -> None:
     with pytest.raises(ModelRefused, match="the model itself"):
         bundle.pack(model, model, {})
+    with pytest.raises(ModelRefused, match="the calibration itself"):
+        bundle.pack(calibration, model, {}, calibration)
+    assert json.loads(calibration.read_text())["tau"] == 0.6
     (tmp_path / "no.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError):
         bundle.pack(tmp_path / "x.bundle", tmp_path / "no.gguf", {})

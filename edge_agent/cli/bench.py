@@ -55,9 +55,13 @@ def bench(
     from edge_agent.llama import available_cpus
     from edge_agent.measure import bench as room
     from edge_agent.measure import bench_tables, machine
+    from edge_agent.measure.rows import check_apart
 
     if tune and against:
         raise click.UsageError("--tune compares with no other file; leave --against out.")
+    for out in (csv_file, picture):
+        if out and file:
+            check_apart(out, file)
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve(adapter) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]

@@ -42,8 +42,10 @@ def eval_command(
     from edge_agent import catalog
     from edge_agent.engine import LocalModel
     from edge_agent.measure import evaluate, tables
-    from edge_agent.measure.rows import RowsFile
+    from edge_agent.measure.rows import RowsFile, check_apart
 
+    if rows:
+        check_apart(rows, file)
     questions = _labelled_questions(file, limit)
     if repeated := [row.id for row in questions if row.question.repeated]:
         some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
