@@ -29,6 +29,7 @@ from tqdm import tqdm
 from convert.checkpoint import Array
 from convert.output import Output, header
 from edge_agent import gguf_check
+from edge_agent.cli.show import plain
 from edge_agent.errors import ConvertError, EdgeAgentError
 from edge_agent.question import Question
 
@@ -208,7 +209,7 @@ def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit:
         collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
         save(collector, out, questions.name)
     except EdgeAgentError as error:
-        click.echo(f"imatrix: {error}", err=True)
+        click.echo(f"imatrix: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         click.echo(f"imatrix: '{out}' cannot be written ({error.strerror or error}).", err=True)

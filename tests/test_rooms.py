@@ -29,7 +29,8 @@ FLOORS = (
     ("measure.evaluate", "measure.bench", "measure.tune", "measure.verify"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
-    ("cli.show", "cli.group"),
+    ("cli.show",),
+    ("cli.group",),
     ("cli.progress",),
     (
         "cli.ask",

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from edge_agent import __version__, settings
+from edge_agent.cli.show import plain
 from edge_agent.errors import BadSetting, EdgeAgentError
 
 EXIT_CODES = """\b
@@ -44,7 +45,7 @@ class _Group(click.Group):
             sys.stdout.flush()
             return result
         except EdgeAgentError as error:
-            click.echo(f"edge-agent: {error}", err=True)
+            click.echo(f"edge-agent: {plain(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             click.echo("edge-agent: interrupted", err=True)
