@@ -309,6 +309,8 @@ def _staging(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pat
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DownloadFailed(f"Another process is fetching '{target.name}' right now; wait for it.") from error
+        if not os.fstat(lock.fileno()).st_nlink:  # it has finished in the moment before, and removed the folder with the lock
+            raise DownloadFailed(f"Another process has fetched '{target.name}' just now; run the same command again.")
         try:
             yield folder
         finally:

@@ -1,5 +1,6 @@
 """What a stranger's checkpoint, a killed process or a full disk can do to a conversion: one clear sentence, and nothing left."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -217,6 +218,30 @@ def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> N
         first.write(b"data")
         first.finish()
     assert (tmp_path / "x.gguf").read_bytes() == b"headdata" and len(list(tmp_path.iterdir())) <= 2  # the other is the test's home
+
+
+def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has opened the unfinished file, which has its final name by the time that it is locked."""
+    lock, first = fcntl.flock, Output(tmp_path / "x.gguf", b"first")
+
+    def late(file: object, how: int) -> None:
+        first.finish()
+        lock(file, how)
+
+    monkeypatch.setattr("convert.output.fcntl.flock", late)
+    with pytest.raises(ConvertError, match="Another conversion"):
+        Output(tmp_path / "x.gguf", b"other")
+    assert (tmp_path / "x.gguf").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
+
+
+def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.Path) -> None:
+    with Output(tmp_path / "x.gguf", b"first") as first:
+        first.finish()
+        second = Output(tmp_path / "x.gguf", b"second")
+    second.finish()
+    assert (tmp_path / "x.gguf").read_bytes() == b"second"
 
 
 def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_clears_up(tmp_path: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,20 @@ def test_two_at_once_do_not_write_into_one_file(server: LoopbackHub, pulls: Pull
         with pytest.raises(DownloadFailed, match="Another process"):
             pulls()
     assert pulls().path.read_bytes() == MODEL
+
+
+def test_lock_of_one_who_has_just_finished_is_no_lock(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening the lock and holding it, the other process ended and took the folder along."""
+    lock = fcntl.flock
+
+    def late(file: object, how: int) -> None:
+        for part in folder.glob(".*.part"):
+            shutil.rmtree(part)
+        lock(file, how)
+
+    monkeypatch.setattr("edge_agent.download.fcntl.flock", late)
+    with pytest.raises(DownloadFailed, match="just now"):
+        Downloader(transport=respond({})).fetch("https://a.example/x", folder / "x")
 
 
 # --- wrong bytes
