@@ -29,7 +29,8 @@ from edge_agent.settings import checked
 SUFFIX = ".bundle"
 FORMAT, VERSION = "edge-agent bundle", 1
 MANIFEST, MODEL, CALIBRATION = "manifest.json", "model.gguf", "calibration.json"
-SETTINGS = ("tau", "policy", "cloud_url", "cloud_model")
+CLOUD = ("cloud_url", "cloud_model")
+SETTINGS = ("tau", "policy", *CLOUD)
 MAX_MANIFEST_BYTES = 1 << 16
 MAX_CALIBRATION_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}")

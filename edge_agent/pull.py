@@ -2,7 +2,8 @@
 
 Owns what `pull` means: where a name leads, which file is taken, what is recorded of it. Invariants: nothing appears in the
 models folder that was not opened here once, in a process of its own; what was pulled before must be the same again, unless
-an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten.
+an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten, and
+where questions are sent is never set up by a download.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edge_agent.question import Question
 MODEL_SUFFIX = ".gguf"
 SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
 _LFS = b"version https://git-lfs.github.com/spec/"
+_HERE = "file:"  # how the source of what was no download begins
 INSIDE = "!"  # BUNDLE!model.gguf is what a record calls the model in a bundle
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
 
@@ -39,7 +41,8 @@ Report = Callable[[Progress], None]
 class Installed:
     """A model that is here now; `is_new` is False if it had been before. `alias` is its name in the catalogue.
 
-    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already.
+    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already. `left_out` are
+    those that a bundle from the network may not bring.
     """
 
     path: pathlib.Path
@@ -51,6 +54,7 @@ class Installed:
     is_new: bool
     settings: dict[str, Any] = field(default_factory=dict)
     settings_written: bool = False
+    left_out: dict[str, Any] = field(default_factory=dict)
 
 
 class MustBeMade(ModelMissing):
@@ -174,8 +178,8 @@ class Puller:
         if bundle.is_bundle(path) or path.suffix == bundle.SUFFIX:
             opened = bundle.read(path)
             name = f"{opened.name}{MODEL_SUFFIX}"
-            return self._unpack(opened, Pulled(f"file:{name}", "", "", 0, alias=catalog.alias_of(name)))
-        sha256, source = catalog.sha256_of(path), f"file:{path.name}"
+            return self._unpack(opened, Pulled(f"{_HERE}{name}", "", "", 0, alias=catalog.alias_of(name)))
+        sha256, source = catalog.sha256_of(path), f"{_HERE}{path.name}"
         target = self._target(path.name, source, None)
         if is_here := self._same_file(source, target, sha256):
             return is_here
@@ -193,7 +197,9 @@ class Puller:
             installed = self._record(replace(record, sha256=model.sha256, bytes=model.bytes, file=target.name))
         if bundle.CALIBRATION in opened.parts:
             self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path: None)
-        return replace(installed, settings=opened.settings, settings_written=self._configure(opened))
+        left_out = {} if record.source.startswith(_HERE) else {k: v for k, v in opened.settings.items() if k in bundle.CLOUD}
+        opened = replace(opened, settings={k: v for k, v in opened.settings.items() if k not in left_out})
+        return replace(installed, settings=opened.settings, settings_written=self._configure(opened), left_out=left_out)
 
     def _extract(self, opened: Bundle, part: str, target: pathlib.Path, look: Callable[[pathlib.Path], None]) -> None:
         try:
