@@ -69,8 +69,8 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     if not NAME.fullmatch(model.stem):
         raise ModelRefused(f"'{model.stem:.160}' is no plain name; call the file like FogGen-0.6B-Q4_K_M.gguf.")
     check_free(model.stem)
-    for source, what in ((model, "model"), (calibration, "calibration")):
-        if source and target.exists() and source.exists() and target.samefile(source):
+    for packed, what in ((model, "model"), (calibration, "calibration")):
+        if packed and target.exists() and packed.exists() and target.samefile(packed):
             raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
     sha256, n_bytes = sha256_of(model), model.stat().st_size
     extra = _calibration(calibration, sha256) if calibration else None

@@ -108,9 +108,9 @@ class Puller:
             return self._from_hub(entry.repo, entry.revision, file, entry)
         if _is_address(what):
             return self._from_address(what)
-        path = _local(what)
-        if path and path.is_file():
-            return self._from_file(path)
+        here = _local(what)
+        if here and here.is_file():
+            return self._from_file(here)
         if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
             return self._from_hub(parsed[0], parsed[1], file, None)
         raise ModelMissing(
