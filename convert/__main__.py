@@ -19,6 +19,7 @@ from tqdm import tqdm
 from convert.adapter import export_adapter
 from convert.export import Written, export
 from edge_agent.cli.progress import ProgressLine
+from edge_agent.cli.show import plain
 from edge_agent.errors import EdgeAgentError
 from edge_agent.pull import checkpoint_folder
 
@@ -64,7 +65,7 @@ def main(
             with _bar() as on_weights:
                 written = export(folder, folders, quantizations, out, name, _say, answer_kind, on_weights, imatrix)
     except EdgeAgentError as error:
-        click.echo(f"convert: {error}", err=True)
+        click.echo(f"convert: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("convert: interrupted; nothing unfinished was left behind", err=True)

@@ -18,6 +18,7 @@ from edge_agent.errors import ConvertError
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 MAX_LAYERS = 512  # llama.cpp's own limit
 _MAX_VOCABULARY = 1 << 22
 _MAX_FLOAT32 = 3e38
@@ -57,12 +58,17 @@ def of(config: Config) -> Architecture:
 
 
 def check_complete(architecture: Architecture, config: Config, found: Shapes) -> None:
-    """Raise `ConvertError` unless every tensor of this configuration is in `found` (name to shape) as it should be."""
-    for name, shape in architecture.shapes(config).items():
+    """Raise `ConvertError` unless every tensor of this configuration is in `found` (name to shape) as it should be, and no other."""
+    shapes = architecture.shapes(config)
+    if HEAD in found:
+        shapes[HEAD] = shapes[EMBEDDING]
+    for name, shape in shapes.items():
         if name not in found:
             raise ConvertError(f"The checkpoint lacks the tensor '{name}'; download it again.")
         if found[name] != shape:
             raise ConvertError(f"The tensor '{name}' is {list(found[name])}, and config.json makes it {list(shape)}; download it again.")
+    if more := sorted(set(found) - set(shapes)):
+        raise ConvertError(f"The tensor '{more[0]:.100}' has no place in a {architecture.name} GGUF; is the checkpoint of that kind?")
 
 
 def is_tied(architecture: Architecture, config: Config) -> bool:
@@ -78,10 +84,7 @@ def shift(architecture: Architecture, name: str) -> float:
 def tensor_names(architecture: Architecture, config: Config, names: Iterable[str]) -> dict[str, str]:
     """The names of a checkpoint's tensors, each with its name in the GGUF."""
     known = gguf.get_tensor_name_map(architecture.gguf_kind, _number(config, "num_hidden_layers", MAX_LAYERS))
-    found: dict[str, str] = {name: known.get_name(name, try_suffixes=(".weight", ".bias")) for name in names}
-    if unknown := [name for name, place in found.items() if place is None]:
-        raise ConvertError(f"The tensor '{unknown[0]:.100}' has no place in a {architecture.name} GGUF; is the checkpoint of that kind?")
-    return found
+    return {name: known.get_name(name, try_suffixes=(".weight",)) for name in names}
 
 
 def _common(writer: gguf.GGUFWriter, config: Config, activation: str) -> None:
@@ -171,7 +174,7 @@ def _shapes(config: Config, norms: tuple[str, ...]) -> Shapes:
         "self_attn.o_proj": (hidden, queries),
         "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden), "mlp.down_proj": (hidden, wide),
     }  # fmt: skip
-    shapes: Shapes = {"model.embed_tokens.weight": (_number(config, "vocab_size", _MAX_VOCABULARY), hidden), "model.norm.weight": (hidden,)}
+    shapes: Shapes = {EMBEDDING: (_number(config, "vocab_size", _MAX_VOCABULARY), hidden), "model.norm.weight": (hidden,)}
     for number in range(_number(config, "num_hidden_layers", MAX_LAYERS)):
         shapes |= {f"model.layers.{number}.{name}.weight": shape for name, shape in layer.items()}
     return shapes

@@ -23,14 +23,13 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
 from convert import architectures, imatrix, lora, vocab
-from convert.architectures import Architecture
+from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from convert.output import ALIGNMENT, Output, header
 from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.errors import ConvertError
 from edge_agent.profile import default_profile, gguf_keys
 
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _SLAB_WEIGHTS = 1 << 21  # 8 MB as float32: small against a process, large against what a call costs
 
 
@@ -68,9 +67,9 @@ def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> M
     tied = architectures.is_tied(architecture, config)
     base = _with_head(tensors, tied)
     opened = [lora.open_adapter(folder, base) for folder in adapters]
-    merged = lora.merged(base, opened, (_EMBEDDING, _HEAD) if tied else ())
-    if tied and _same(merged[_EMBEDDING], merged[_HEAD]):
-        del merged[_HEAD]
+    merged = lora.merged(base, opened, (EMBEDDING, HEAD) if tied else ())
+    if tied and _same(merged[EMBEDDING], merged[HEAD]):
+        del merged[HEAD]
     names = architectures.tensor_names(architecture, config, merged)
     ordered = sorted(merged, key=lambda name: _place(names[name]))
     return Model(source, config, architecture, {names[name]: merged[name] for name in ordered})
@@ -150,13 +149,13 @@ def _checked(quantizations: Sequence[str]) -> list[str]:
 def _with_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
     """The tensors, with the output head even where it is the embedding; a tied checkpoint with another head is refused."""
     if not tied:
-        if _HEAD not in tensors:
-            raise ConvertError(f"The checkpoint says that its head is not tied, and lacks '{_HEAD}'; download it again.")
+        if HEAD not in tensors:
+            raise ConvertError(f"The checkpoint says that its head is not tied, and lacks '{HEAD}'; download it again.")
         return tensors
-    head = tensors.get(_HEAD, tensors[_EMBEDDING])
-    if not _same(lora.Merged(head), lora.Merged(tensors[_EMBEDDING])):
-        raise ConvertError(f"The checkpoint says that its head is tied, but '{_HEAD}' differs from '{_EMBEDDING}'.")
-    return {**tensors, _HEAD: tensors[_EMBEDDING]}
+    head = tensors.get(HEAD, tensors[EMBEDDING])
+    if not _same(lora.Merged(head), lora.Merged(tensors[EMBEDDING])):
+        raise ConvertError(f"The checkpoint says that its head is tied, but '{HEAD}' differs from '{EMBEDDING}'.")
+    return {**tensors, HEAD: tensors[EMBEDDING]}
 
 
 def _same(one: lora.Merged, other: lora.Merged) -> bool:

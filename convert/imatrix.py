@@ -29,6 +29,7 @@ from tqdm import tqdm
 from convert.checkpoint import Array
 from convert.output import Output, header
 from edge_agent import gguf_check
+from edge_agent.cli.show import plain
 from edge_agent.errors import ConvertError, EdgeAgentError
 from edge_agent.question import Question
 
@@ -194,18 +195,21 @@ def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
 @click.argument("model", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.argument("questions", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The matrix to write.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many questions.")
+@click.option("--limit", type=click.IntRange(1), help="Only so many questions: always the same sample, drawn evenly from the domains.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit: int | None, as_json: bool) -> None:
     """Collect an importance matrix: let MODEL.gguf (BF16 or Q8_0 is best) decide QUESTIONS, one JSON object a line."""
     from edge_agent.measure import datasets
 
     try:
+        for source in (model, questions):
+            if out.exists() and out.samefile(source):
+                raise ConvertError(f"'{out}' is read for the matrix; write it to another file.")
         asked = [row.question for row in datasets.load(questions, limit)]
         collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
         save(collector, out, questions.name)
     except EdgeAgentError as error:
-        click.echo(f"imatrix: {error}", err=True)
+        click.echo(f"imatrix: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
         click.echo(f"imatrix: '{out}' cannot be written ({error.strerror or error}).", err=True)

@@ -39,6 +39,7 @@ _UNSUPPORTED = (
     "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 
+_WHERE = r"(.*\.)?({})$"  # how peft looks for a module by a pattern
 _MAX_PATTERNS, _MAX_PATTERN_CHARS, _MAX_REPEATS = 4096, 256, 3
 
 
@@ -189,7 +190,7 @@ def _is_harmless(pattern: str) -> bool:
     if len(pattern) > _MAX_PATTERN_CHARS or repeats > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
         return False
     try:
-        re.compile(pattern)
+        re.compile(_WHERE.format(pattern))  # as it is used: alone, it may begin with flags for all of it
     except (re.error, RecursionError, OverflowError):
         return False
     return True
@@ -203,10 +204,10 @@ def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor)
 
     def possible(key: str, patterns: str) -> list[Any]:
         known: dict[str, Any] = config.get(patterns) or {}
-        return [value for pattern, value in known.items() if re.match(rf"(.*\.)?({pattern})$", module)] or [config.get(key)]
+        return [value for pattern, value in known.items() if re.match(_WHERE.format(pattern), module)] or [config.get(key)]
 
     ranks, alphas = possible("r", "rank_pattern"), possible("lora_alpha", "alpha_pattern")
-    alpha, rank = alphas[0], a.shape[0]
+    alpha, rank = alphas[0], a.shape[0] if a.shape else 0
     if not all(type(r) is int and r > 0 for r in ranks) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
         raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!r:.40} and lora_alpha = {alpha!r:.40}; both must be numbers.")
     if rank not in ranks:

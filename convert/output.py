@@ -52,6 +52,8 @@ class Output:
         self._file = self._part.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (self._part.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())):
+                raise BlockingIOError  # it was finished, or given up, in the moment before: what is locked has another name now
         except BlockingIOError as error:
             self._file.close()
             raise ConvertError(f"Another conversion is writing '{target}'; wait for it, or give another name.") from error
@@ -82,8 +84,8 @@ class Output:
         """Bring everything to the disk and give the file its name; returns its sha256."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._part.replace(self.target)  # before the lock ends with the file: nobody may begin anew in what is finished
         self._file.close()
-        self._part.replace(self.target)
         with contextlib.suppress(OSError):  # the name is there; that it outlives a power cut is as much as can be asked
             folder = os.open(self.target.parent, os.O_RDONLY)
             try:
@@ -94,7 +96,9 @@ class Output:
 
     def discard(self) -> None:
         """Remove the unfinished file; does nothing once it is finished."""
-        with contextlib.suppress(OSError):  # a full disk refuses what is still buffered
-            self._file.close()
+        if self._file.closed:
+            return  # what has the unfinished name now is another's
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a full disk refuses what is still buffered
+            self._file.close()

@@ -27,6 +27,7 @@ from gguf import GGMLQuantizationType as Kind
 from llama_cpp import _ggml
 
 from convert.checkpoint import Array
+from edge_agent import child
 from edge_agent.errors import ConvertError
 from edge_agent.gguf_check import QUANTIZATIONS
 
@@ -110,7 +111,8 @@ def _dry_runs(path: pathlib.Path, file_types: Sequence[int], has_importance: boo
     root = pathlib.Path(__file__).parent.parent
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=_DRY_RUN_SECONDS, cwd=root
+            command, capture_output=True, text=True, errors="replace", check=False, timeout=_DRY_RUN_SECONDS, cwd=root,
+            env=child.environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ConvertError("llama.cpp did not come to an end with this configuration; is config.json intact?") from error

@@ -96,7 +96,7 @@ def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, architectu
         if not is_sentencepiece:
             writer.add_token_merges(_merges(data))
         _write_special(writer, n_rows, data, settings, config, added, architecture.adds_bos)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise ConvertError(f"The tokenizer in '{folder}' is not as transformers writes it ({error!r:.80}); download it again.") from error
     if template:
         writer.add_chat_template(template)

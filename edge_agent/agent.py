@@ -132,9 +132,10 @@ class Agent:
     def ask(self, question: Question, refresh: bool = False) -> Decision:
         """Decide one question; `refresh` ignores what is remembered.
 
-        Raises `BadQuestion` if it does not fit, `CloudUnavailable` if the policy allows nothing but a cloud that
-        gives no answer. A failing database does not stop the answer.
+        Raises `BadQuestion` if it does not fit or two options are the same, `CloudUnavailable` if the policy allows nothing
+        but a cloud that gives no answer. A failing database does not stop the answer.
         """
+        question.check_options_differ()
         started = time.perf_counter()
         facts = _Facts(question) if refresh else self._recall(question)
         circumstances = Circumstances(cloud_configured=self.cloud is not None, never_send=self.rules.forbids(question))

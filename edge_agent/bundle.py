@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from edge_agent import gguf_check
-from edge_agent.catalog import sha256_of
+from edge_agent.catalog import entries, sha256_of
 from edge_agent.download import not_written, settle
 from edge_agent.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.profile import from_metadata
@@ -29,7 +29,8 @@ from edge_agent.settings import checked
 SUFFIX = ".bundle"
 FORMAT, VERSION = "edge-agent bundle", 1
 MANIFEST, MODEL, CALIBRATION = "manifest.json", "model.gguf", "calibration.json"
-SETTINGS = ("tau", "policy", "cloud_url", "cloud_model")
+CLOUD = ("cloud_url", "cloud_model")
+SETTINGS = ("tau", "policy", *CLOUD)
 MAX_MANIFEST_BYTES = 1 << 16
 MAX_CALIBRATION_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}")
@@ -67,8 +68,10 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     from_metadata(gguf_check.read_header(model).metadata)
     if not NAME.fullmatch(model.stem):
         raise ModelRefused(f"'{model.stem:.160}' is no plain name; call the file like FogGen-0.6B-Q4_K_M.gguf.")
-    if target.exists() and target.samefile(model):
-        raise ModelRefused(f"'{target}' is the model itself; write the bundle to another file.")
+    check_free(model.stem)
+    for packed, what in ((model, "model"), (calibration, "calibration")):
+        if packed and target.exists() and packed.exists() and target.samefile(packed):
+            raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
     sha256, n_bytes = sha256_of(model), model.stat().st_size
     extra = _calibration(calibration, sha256) if calibration else None
     files: dict[str, dict[str, Any]] = {MODEL: {"bytes": n_bytes, "sha256": sha256}}
@@ -93,6 +96,12 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     except OSError as error:
         raise not_written(target, error) from error
     return read(target)
+
+
+def check_free(name: str) -> None:
+    """Refuse a name that means another model wherever it is asked for; raises `ModelRefused`."""
+    if name in entries():
+        raise ModelRefused(f"'{name}' is a name of `edge-agent models` and always means that one; give the file another name.")
 
 
 def is_bundle(path: pathlib.Path) -> bool:

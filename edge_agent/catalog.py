@@ -43,6 +43,22 @@ class Entry:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The files that make a model: a GGUF and, if there is one, the adapter on it."""
+
+    path: pathlib.Path
+    adapter: pathlib.Path | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take on the disk."""
+        return self.path.stat().st_size + (self.adapter.stat().st_size if self.adapter else 0)
+
+    def __str__(self) -> str:
+        return f"{self.path}" + (f" with {self.adapter}" if self.adapter else "")
+
+
 def entries() -> dict[str, Entry]:
     """The catalogue, by name."""
     tables: dict[str, dict[str, Any]] = tomllib.loads(_bundled("catalog.toml").read_text(encoding="utf-8"))
@@ -80,9 +96,12 @@ def identify(path: pathlib.Path) -> ModelFacts:
 
 
 def sha256_of(path: pathlib.Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file, in hexadecimal; raises `ModelMissing` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelMissing(f"The file '{path}' cannot be read ({error.strerror}); check the path.") from error
 
 
 def recorded(path: pathlib.Path, folder: pathlib.Path) -> pins.Pulled | None:

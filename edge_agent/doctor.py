@@ -13,9 +13,10 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from edge_agent import __version__, catalog
-from edge_agent.errors import EdgeAgentError
+from edge_agent import __version__, assembly, catalog, gguf_check
+from edge_agent.errors import BadSetting, EdgeAgentError
 from edge_agent.settings import Settings
 
 
@@ -28,10 +29,11 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings) -> list[Check]:
-    """All checks, in the order in which a problem is best looked for."""
+def examine(settings: Settings, wrong: Sequence[BadSetting] = ()) -> list[Check]:
+    """All checks, in the order in which a problem is best looked for; `wrong` are the settings that could not be used."""
     looks: dict[str, Callable[[Settings], str]] = {
-        "version": _version, "settings": _settings, "build": _build, "model": _model, "database": _database, "cloud": _cloud,
+        "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
+        "cloud": _cloud,
     }  # fmt: skip
     return [_check(name, look, settings) for name, look in looks.items()]
 
@@ -50,7 +52,14 @@ def _version(_: Settings) -> str:
     return f"edge-agent {__version__}, Python {python}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
 
 
-def _settings(settings: Settings) -> str:
+def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
+    problems = [str(error) for error in wrong]
+    try:
+        assembly.rules(settings)
+    except BadSetting as error:
+        problems.append(str(error))
+    if problems:
+        raise BadSetting(" ".join(problems))
     tau = "the model's" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (not there)"
     return f"policy {settings.policy}, tau {tau}, config {settings.config_file}{found}"
@@ -89,7 +98,12 @@ def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
 def _model(settings: Settings) -> str:
     path = catalog.resolve(settings.model, settings.models_folder)
     facts = catalog.identify(path)
-    return f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
+    text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
+    if settings.adapter:
+        adapter = catalog.resolve(settings.adapter)
+        gguf_check.read_adapter(adapter, gguf_check.read_header(path))
+        text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {catalog.sha256_of(adapter)[:12]}"
+    return text
 
 
 def _database(settings: Settings) -> str:
@@ -111,7 +125,6 @@ def _database(settings: Settings) -> str:
 def _cloud(settings: Settings) -> str:
     if not settings.cloud_url:
         return "none set up; unsure answers stay provisional (set EDGE_AGENT_CLOUD_URL to change that)"
-    from edge_agent.cloud import CloudModel
-
-    cloud = CloudModel(settings.cloud_url, settings.cloud_model)
+    cloud = assembly.cloud(settings)
+    assert cloud is not None
     return f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key (not contacted)"

@@ -205,11 +205,12 @@ class Downloader:
         while True:
             try:
                 return request()
-            except (httpx.RequestError, httpx.InvalidURL, _Later) as error:
+            except (httpx.RequestError, httpx.InvalidURL, UnicodeError, _Later) as error:  # UnicodeError: a host that DNS cannot ask for
                 words = str(error).split("\n")[0][:120] or type(error).__name__
+                words = "no host is called so" if isinstance(error, UnicodeError) else words
                 failures = 0 if n_bytes() > before else failures + 1
                 before = n_bytes()
-                if failures >= TRIES or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+                if failures >= TRIES or isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol | UnicodeError):
                     kept = "; what came is kept, and the same command goes on from there" if before else ""
                     raise DownloadFailed(f"{_host(url)} cannot be reached ({words}); check the network{kept}.") from error
                 trouble(words)
@@ -224,11 +225,8 @@ class Downloader:
             same_host = (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port)
             secret = {"Authorization": f"Bearer {self._token}"} if with_token and self._token and same_host else {}
             with self._client.stream("GET", at, headers=headers | secret) as response:
-                if response.is_redirect:
-                    following = httpx.URL(urljoin(str(at), response.headers["location"]))
-                    if following.scheme != "https" and (following.scheme != "http" or at.scheme == "https"):
-                        raise DownloadFailed(f"{at.host} leads to an address that is not https; refused.")
-                    at = following
+                if response.has_redirect_location:
+                    at = _following(at, response)
                     continue
                 if response.status_code in _AGAIN:
                     raise _Later(response)
@@ -237,6 +235,17 @@ class Downloader:
                 yield response
                 return
         raise DownloadFailed(f"{first.host} leads from one address to the next, over {MAX_REDIRECTS} times; refused.")
+
+
+def _following(at: httpx.URL, response: httpx.Response) -> httpx.URL:
+    """Where a redirect leads; raises `DownloadFailed` if that is no address, or less safe than this one."""
+    try:
+        following = httpx.URL(urljoin(str(at), response.headers["location"]))
+    except (httpx.InvalidURL, ValueError) as error:
+        raise DownloadFailed(f"{at.host} leads to what is no address; refused.") from error
+    if following.scheme != "https" and (following.scheme != "http" or at.scheme == "https"):
+        raise DownloadFailed(f"{at.host} leads to an address that is not https; refused.")
+    return following
 
 
 class _Later(Exception):
@@ -300,6 +309,8 @@ def _staging(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pat
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DownloadFailed(f"Another process is fetching '{target.name}' right now; wait for it.") from error
+        if not os.fstat(lock.fileno()).st_nlink:  # it has finished in the moment before, and removed the folder with the lock
+            raise DownloadFailed(f"Another process has fetched '{target.name}' just now; run the same command again.")
         try:
             yield folder
         finally:
@@ -319,20 +330,24 @@ def _check_room(part: pathlib.Path, total: int | None, done: int) -> None:
 def _range_start(response: httpx.Response) -> int | None:
     """Where the bytes of a 206 begin."""
     unit, _, rest = response.headers.get("content-range", "").partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isascii() and start.isdigit() else None
+    return _number(rest.partition("-")[0]) if unit == "bytes" else None
 
 
 def _total(response: httpx.Response, done: int) -> int | None:
     """How long the whole file is, as the response says."""
-    length = response.headers.get("content-length", "")
-    return done + int(length) if length.isascii() and length.isdigit() else None
+    length = _number(response.headers.get("content-length", ""))
+    return None if length is None else done + length
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _validator(response: httpx.Response) -> str | None:
     """What may stand in If-Range: a strong ETag, or the time of the last change."""
     etag = str(response.headers.get("etag", ""))
-    return etag if etag.startswith('"') else response.headers.get("last-modified")
+    found = etag if etag.startswith('"') else response.headers.get("last-modified")
+    return found if found and found.isascii() else None
 
 
 def _text(path: pathlib.Path) -> str | None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from edge_agent import gguf_check, prompt
 from edge_agent.answer import AnswerFormat, Node, Path, parse
-from edge_agent.errors import BadQuestion, ModelError, ModelRefused
+from edge_agent.errors import BadQuestion, ModelError
 from edge_agent.line import WaitingLine
 from edge_agent.llama import Llama, Logits, Options, build
 from edge_agent.prefix import PrefixFile
@@ -58,7 +58,7 @@ class LocalModel:
     ) -> None:
         header = gguf_check.read_header(path)
         if adapter:
-            _check_adapter(gguf_check.read_header(adapter), header, adapter)
+            gguf_check.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)
         self._llama = Llama(path, options or Options(), adapter, on_tensor)
         self._tries: dict[str, Node] = {}
@@ -306,13 +306,6 @@ class LocalModel:
         """A closed model is refused, since llama.cpp would abort the process."""
         if not self._llama.is_open:
             raise ModelError("The model was closed; open it again.")
-
-
-def _check_adapter(adapter: gguf_check.Header, model: gguf_check.Header, path: pathlib.Path) -> None:
-    if adapter.metadata.get("general.type") != "adapter" or adapter.metadata.get("adapter.type") != "lora":
-        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
-    if adapter.architecture != model.architecture:
-        raise ModelRefused(f"The adapter '{path}' is for a {adapter.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _MAX_ITEMS = 1 << 20  # metadata pairs or tensors; real files have some hundreds
 _MAX_KEY_BYTES = 1 << 16
+_MAX_TEXT_BYTES = 1 << 26  # of all texts together: a tokenizer and a template are some megabytes, and a Pi must hold them
 _MAX_DIMENSIONS = 4
 
 # ggml type -> (weights a block, bytes a block)
@@ -74,11 +75,21 @@ def read_header(path: pathlib.Path) -> Header:
         raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}).") from error
 
 
+def read_adapter(path: pathlib.Path, model: Header) -> Header:
+    """Read and check the header of a LoRA as a GGUF adapter for this model; raises `ModelMissing` or `ModelRefused`."""
+    header = read_header(path)
+    if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
+        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
+    if header.architecture != model.architecture:
+        raise ModelRefused(f"The adapter '{path}' is for a {header.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
+    return header
+
+
 class _Reader:
     """A cursor over the mapped file that checks every length before it moves."""
 
     def __init__(self, data: mmap.mmap, size: int, path: pathlib.Path) -> None:
-        self.data, self.size, self.path, self.at = data, size, path, 4
+        self.data, self.size, self.path, self.at, self.text_bytes = data, size, path, 4, 0
 
     def header(self) -> Header:
         version = self.scalar("<I")
@@ -91,7 +102,7 @@ class _Reader:
         for _ in range(n_pairs):
             key = self.text(_MAX_KEY_BYTES)
             if key in metadata:
-                raise self.refused(f"has the metadata key '{key:.80}' twice")
+                raise self.refused(f"has the metadata key {key!r:.80} twice")
             metadata[key] = self.value(self.scalar("<I"))
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
@@ -100,7 +111,7 @@ class _Reader:
         start = -(-self.at // alignment) * alignment
         if ends and start + max(end for end, _ in ends) > self.size:
             name = max(ends)[1]
-            raise self.refused(f"is truncated or damaged: the tensor '{name:.80}' reaches beyond its end")
+            raise self.refused(f"is truncated or damaged: the tensor {name!r:.80} reaches beyond its end")
         return Header({key: value for key, value in metadata.items() if value is not None}, n_tensors)
 
     def tensor(self, alignment: int) -> tuple[int, str]:
@@ -108,17 +119,17 @@ class _Reader:
         name = self.text(_MAX_KEY_BYTES)
         n_dimensions = self.scalar("<I")
         if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
-            raise self.refused(f"has {n_dimensions} dimensions in the tensor '{name:.80}'")
+            raise self.refused(f"has {n_dimensions} dimensions in the tensor {name!r:.80}")
         shape = [self.scalar("<Q") for _ in range(n_dimensions)]
         block = _BLOCKS.get(kind := self.scalar("<I"))
         offset = self.scalar("<Q")
         if block is None:
-            raise self.refused(f"has the unknown type {kind} in the tensor '{name:.80}'")
+            raise self.refused(f"has the unknown type {kind} in the tensor {name!r:.80}")
         weights = 1
         for length in shape:
             weights *= length
         if min(shape) == 0 or shape[0] % block[0] or offset % alignment:
-            raise self.refused(f"has an impossible shape or place for the tensor '{name:.80}'")
+            raise self.refused(f"has an impossible shape or place for the tensor {name!r:.80}")
         return offset + weights // block[0] * block[1], name
 
     def value(self, kind: int) -> Any:
@@ -126,7 +137,7 @@ class _Reader:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
-            return self.text(self.size)
+            return self.text(_MAX_TEXT_BYTES)
         if kind != _ARRAY:
             raise self.refused(f"has a metadata value of the unknown type {kind}")
         item, count = self.scalar("<I"), self.scalar("<Q")
@@ -156,8 +167,9 @@ class _Reader:
 
     def text(self, limit: int) -> str:
         length = self.scalar("<Q")
-        if length > limit:
-            raise self.refused(f"has a text of {length} bytes")
+        self.text_bytes += length
+        if length > limit or self.text_bytes > _MAX_TEXT_BYTES:
+            raise self.refused(f"has a text of {length} bytes, and {self.text_bytes} in all so far")
         at = self.at
         self.skip(length)
         return self.data[at : self.at].decode("utf-8", errors="replace")

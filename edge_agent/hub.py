@@ -148,7 +148,7 @@ def checkpoint(
     does not read are left out. Raises `ModelMissing`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
     if not (parsed := parse(source)):
-        raise ModelMissing(f"There is no folder '{source}', and it is no repository of the Hub (owner/name); check the name.")
+        raise ModelMissing(f"There is no folder '{source:.200}', and it is no repository of the Hub (owner/name); check the name.")
     name, wanted = parsed
     key = f"{pins.HUB}{source}"
     known = pins.find(folder, key)
@@ -224,7 +224,10 @@ def is_safe(path: str) -> bool:
 
 
 def _endpoint(url: str) -> str:
-    parts = urlsplit(url.strip())
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError as error:
+        raise BadSetting(f"HF_ENDPOINT is no address; give one like {ENDPOINT}.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise BadSetting(f"HF_ENDPOINT is {parts.scheme}://{parts.hostname or ''}…; give an address like {ENDPOINT}.")
     return url.strip().rstrip("/")

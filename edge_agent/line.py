@@ -52,7 +52,8 @@ class WaitingLine:
         """
         job = self._put(_Job(work, in_nobodys_way=False), self._waiting)
         try:
-            return job.future.result(timeout_s)  # type: ignore[no-any-return]
+            result: T = job.future.result(timeout_s)
+            return result
         except TimeoutError as error:
             self._leave(job)
             raise ModelBusy(f"The model gave no answer within {timeout_s:g} s; allow more time, or ask again later.") from error

@@ -142,7 +142,7 @@ def default_profile(architecture: str, answer_kind: str = "letter") -> Profile:
         profile = _BY_ARCHITECTURE[architecture]
     except KeyError:
         known = ", ".join(_BY_ARCHITECTURE)
-        raise ModelRefused(f"The architecture '{architecture}' is unknown here; known are {known}.") from None
+        raise ModelRefused(f"The architecture {architecture!r:.60} is unknown here; known are {known}.") from None
     if answer_kind == "letter":
         return profile
     return replace(profile, answer_kind=answer_kind, system_message=_in_own_words(profile.system_message))

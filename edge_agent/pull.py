@@ -2,7 +2,8 @@
 
 Owns what `pull` means: where a name leads, which file is taken, what is recorded of it. Invariants: nothing appears in the
 models folder that was not opened here once, in a process of its own; what was pulled before must be the same again, unless
-an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten.
+an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten, and
+where questions are sent is never set up by a download.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from edge_agent import bundle, catalog, gguf_check, hub, pins, settings, trial
 from edge_agent.bundle import Bundle
-from edge_agent.catalog import Entry
+from edge_agent.catalog import Entry, ModelFiles
 from edge_agent.download import Progress, Refused, not_written, settle
 from edge_agent.errors import DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.hub import Hub, Repo
@@ -29,6 +30,7 @@ from edge_agent.question import Question
 MODEL_SUFFIX = ".gguf"
 SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
 _LFS = b"version https://git-lfs.github.com/spec/"
+_HERE = "file:"  # how the source of what was no download begins
 INSIDE = "!"  # BUNDLE!model.gguf is what a record calls the model in a bundle
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
 
@@ -39,7 +41,8 @@ Report = Callable[[Progress], None]
 class Installed:
     """A model that is here now; `is_new` is False if it had been before. `alias` is its name in the catalogue.
 
-    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already.
+    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already. `left_out` are
+    those that a bundle from the network may not bring.
     """
 
     path: pathlib.Path
@@ -51,6 +54,7 @@ class Installed:
     is_new: bool
     settings: dict[str, Any] = field(default_factory=dict)
     settings_written: bool = False
+    left_out: dict[str, Any] = field(default_factory=dict)
 
 
 class MustBeMade(ModelMissing):
@@ -67,7 +71,7 @@ class MustBeMade(ModelMissing):
 def check(path: pathlib.Path) -> None:
     """Refuse a file that is no model which runs here: its bounds, what it says of itself, one question in a child."""
     from_metadata(gguf_check.read_header(path).metadata)
-    trial.run(path, [_FIRST_QUESTION])
+    trial.run(ModelFiles(path), [_FIRST_QUESTION])
 
 
 @dataclass(slots=True)
@@ -104,10 +108,10 @@ class Puller:
             return self._from_hub(entry.repo, entry.revision, file, entry)
         if _is_address(what):
             return self._from_address(what)
-        path = pathlib.Path(what).expanduser()
-        if path.is_file():
-            return self._from_file(path)
-        if path.suffix not in SUFFIXES and (parsed := hub.parse(what)):
+        here = _local(what)
+        if here and here.is_file():
+            return self._from_file(here)
+        if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
             return self._from_hub(parsed[0], parsed[1], file, None)
         raise ModelMissing(
             f"There is nothing to pull as '{what:.200}'; give a name of `edge-agent models`, owner/name on the Hub, an address or a file."
@@ -133,7 +137,10 @@ class Puller:
         return self._fetched(record, chosen.path.rpartition("/")[2], known.get(chosen.path), must_be, fetch)
 
     def _from_address(self, url: str) -> Installed:
-        source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        try:
+            source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        except ValueError as error:
+            raise ModelMissing("What was given is no address; check how its host is written.") from error
         known = pins.find(self.folder, source)
         if not self.upgrade:
             for record in known.values():
@@ -154,7 +161,7 @@ class Puller:
         """Fetch a model, or a bundle and what is in it; `record` says where from, `known` what was seen there first."""
         must_be = must_be or (known.sha256 if known and not self.upgrade else None)
         if not name.endswith(bundle.SUFFIX):
-            target = self._target(name, record.source)
+            target = self._target(name, record.source, record.alias)
             sha256 = fetch(target, lambda path, found: self._look(path, found, must_be))
             return self._record(replace(record, sha256=sha256, bytes=target.stat().st_size, file=target.name))
         _check_name(name.removesuffix(bundle.SUFFIX))
@@ -171,26 +178,28 @@ class Puller:
         if bundle.is_bundle(path) or path.suffix == bundle.SUFFIX:
             opened = bundle.read(path)
             name = f"{opened.name}{MODEL_SUFFIX}"
-            return self._unpack(opened, Pulled(f"file:{name}", "", "", 0, alias=catalog.alias_of(name)))
-        sha256, source = catalog.sha256_of(path), f"file:{path.name}"
-        target = self._target(path.name, source)
+            return self._unpack(opened, Pulled(f"{_HERE}{name}", "", "", 0, alias=catalog.alias_of(name)))
+        sha256, source = catalog.sha256_of(path), f"{_HERE}{path.name}"
+        target = self._target(path.name, source, None)
         if is_here := self._same_file(source, target, sha256):
             return is_here
         self._look(path, sha256, None)
-        copy(path, target)
+        copy(path, target, sha256)
         return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
         """Put the parts of a bundle in their places: the model, its calibration, then the settings. May be done again."""
         model = opened.parts[bundle.MODEL]
-        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source)
+        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias)
         installed = self._same_file(record.source, target, model.sha256)
         if installed is None:
             self._extract(opened, bundle.MODEL, target, lambda path: self._look(path, model.sha256, None))
             installed = self._record(replace(record, sha256=model.sha256, bytes=model.bytes, file=target.name))
         if bundle.CALIBRATION in opened.parts:
             self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path: None)
-        return replace(installed, settings=opened.settings, settings_written=self._configure(opened))
+        left_out = {} if record.source.startswith(_HERE) else {k: v for k, v in opened.settings.items() if k in bundle.CLOUD}
+        opened = replace(opened, settings={k: v for k, v in opened.settings.items() if k not in left_out})
+        return replace(installed, settings=opened.settings, settings_written=self._configure(opened), left_out=left_out)
 
     def _extract(self, opened: Bundle, part: str, target: pathlib.Path, look: Callable[[pathlib.Path], None]) -> None:
         try:
@@ -251,9 +260,12 @@ class Puller:
             return None
         return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=False)
 
-    def _target(self, name: str, source: str) -> pathlib.Path:
+    def _target(self, name: str, source: str, alias: str | None) -> pathlib.Path:
         """The place of a file of this name; a file from elsewhere is replaced only by an upgrade."""
-        _check_name(name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else "")
+        stem = name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else ""
+        _check_name(stem)
+        if stem != alias:
+            bundle.check_free(stem)
         target = self.folder / name
         if target.exists() and not self.upgrade:
             origin = next((record.source for record in pins.load(self.folder) if record.file == name), "elsewhere")
@@ -268,13 +280,18 @@ class Puller:
         return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=True)
 
 
-def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copy a file; the copy has its name only when it is whole and on the disk. Raises `StorageError`."""
+def copy(source: pathlib.Path, target: pathlib.Path, sha256: str) -> None:
+    """Copy a file; the copy has its name only when it is whole, as `sha256` says, and on the disk.
+
+    Raises `StorageError`, or `ModelRefused` if the copy is another file: a stick that fails, or somebody who writes to it.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as folder:
             part = pathlib.Path(folder) / target.name
             shutil.copyfile(source, part)
+            if catalog.sha256_of(part) != sha256:
+                raise ModelRefused(f"'{source}' changed while it was copied, or cannot be read well; nothing was kept, so try again.")
             settle(part, target)
     except OSError as error:
         raise not_written(target, error) from error
@@ -303,8 +320,8 @@ def checkpoint_folder(
     `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` (by default one of the cache)
     keeps what is fetched. Raises `ModelMissing`, `ModelRefused`, `ModelError`, `DownloadFailed` or `StorageError`.
     """
-    local = pathlib.Path(source).expanduser()
-    if local.is_dir():
+    local = _local(source)
+    if local and local.is_dir():
         if pointers := [path for path in local.glob("*.safetensors") if _is_pointer(path)]:
             raise ModelRefused(f"'{pointers[0]}' is a Git LFS pointer, not the weights; run `git lfs pull` in {local}.")
         return local
@@ -312,6 +329,16 @@ def checkpoint_folder(
     name, pin = (entry.repo, entry.revision) if entry and entry.repo else (source, None)
     with the_hub or Hub() as opened:
         return hub.checkpoint(name, folder or settings.load().cache_folder / "checkpoints", opened, pin, report)
+
+
+def _local(text: str) -> pathlib.Path | None:
+    """The path that a text names, if it can be one here: not a home folder of nobody, not too long."""
+    try:
+        path = pathlib.Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def _is_pointer(path: pathlib.Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -99,6 +100,22 @@ class Question:
     def letters(self) -> str:
         """The letters of the options: "ABCD" for four."""
         return LETTERS[: len(self.options)]
+
+    @property
+    def repeated(self) -> str:
+        """The letters of options that are the same text as another one: "AC", or none."""
+        return "".join(letter for letter in self.letters if len(self.same_as(letter)) > 1)
+
+    def same_as(self, letter: str) -> str:
+        """The letters of all options with the text of this letter's option, itself among them; case counts (genes are Bb or bb)."""
+        texts = [unicodedata.normalize("NFC", option) for option in self.options]
+        return "".join(other for other, text in zip(LETTERS, texts, strict=False) if text == texts[LETTERS.index(letter)])
+
+    def check_options_differ(self) -> None:
+        """Raises `BadQuestion` if two options are the same text, so that the answer would not say which is meant."""
+        if self.repeated:
+            same = " and ".join(self.same_as(self.repeated[0]))
+            raise BadQuestion(f"Options {same} are the same text, so the answer could not tell them apart; make every option another.")
 
     @property
     def user_message(self) -> str:

@@ -6,11 +6,12 @@ cloud key comes from the environment, a file that only its owner can read, or a 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -84,22 +85,45 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
     Raises `BadSetting` naming the value, where it came from, and what would be right.
     """
-    environment = os.environ if environment is None else environment
-    data_folder, cache_folder, config_file = _folders(environment)
-    if unknown := sorted(set(flags or {}) - _NAMES):
-        raise BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_NAMES))}.")
+    settings, wrong = examine(flags, environment)
+    if wrong:
+        raise wrong[0]
+    return settings
+
+
+def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[BadSetting]]:
+    """As `load`, with all that is wrong instead of an exception: a wrong setting is as if nobody had made it."""
+    environment, flags = os.environ if environment is None else environment, flags or {}
+    wrong: list[BadSetting] = []
     values: dict[str, Any] = {}
-    for name, value in _read_config(config_file).items():
-        values[name] = checked(name, value, f"{name} in {config_file}")
-    for name, variable in ENVIRONMENT.items():
-        if environment.get(variable):
-            values[name] = checked(name, environment[variable], variable)
-    for name, value in (flags or {}).items():
-        if value is not None:
-            values[name] = checked(name, value, f"the setting {name}")
+    found: dict[str, Any] = {}
+    try:
+        folders = _folders(environment)
+    except BadSetting as error:
+        wrong.append(error)
+        folders = _folders({})
+    with _noted(wrong):
+        found = _read_config(folders[2], wrong)
+    if unknown := sorted(set(flags) - _NAMES):
+        wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_NAMES))}."))
+    given = [(name, value, f"{name} in {folders[2]}") for name, value in found.items()]
+    given += [(name, environment[variable], variable) for name, variable in ENVIRONMENT.items() if environment.get(variable)]
+    given += [(name, value, f"the setting {name}") for name, value in flags.items() if value is not None and name in _NAMES]
+    for name, value, source in given:
+        with _noted(wrong):
+            values[name] = checked(name, value, source)
     if "cloud_key" not in values:
-        values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
-    return Settings(data_folder, cache_folder, config_file, **values)
+        with _noted(wrong):
+            values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
+    return Settings(*folders, **values), wrong
+
+
+@contextlib.contextmanager
+def _noted(wrong: list[BadSetting]) -> Iterator[None]:
+    try:
+        yield
+    except BadSetting as error:
+        wrong.append(error)
 
 
 def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | None:
@@ -137,25 +161,26 @@ def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path
     return dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path / "config.toml"
 
 
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
+def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
+    """The settings in the file that may stand there; those that may not are added to `wrong`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSetting(f"The config file '{path}' is not valid TOML ({error}); correct it or remove it.") from error
     except OSError as error:
         raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}).") from error
     if "cloud_key" in data:
         variable = ENVIRONMENT["cloud_key"]
-        raise BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}.")
+        wrong.append(BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}."))
     known = _NAMES - {"cloud_key"}
     for name in ("model", "adapter"):
         if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
             data[name] = str(path.parent / data[name])  # a relative path counts from the file that names it
-    if unknown := sorted(set(data) - known):
-        raise BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}.")
-    return data
+    if unknown := sorted(set(data) - _NAMES):
+        wrong.append(BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}."))
+    return {name: value for name, value in data.items() if name in known}
 
 
 def checked(name: str, value: Any, source: str) -> Any:

@@ -1,9 +1,9 @@
 """Opens a model file in a process of its own and lets it read questions there.
 
 A child, because damaged hyper-parameters make llama.cpp abort, or take all the memory there is: what nobody has opened yet
-is opened here first. Run as `python -m edge_agent.trial` with a request as JSON on stdin. Invariants: the child sees
-neither the cloud's key nor the Hub's token, takes no more memory than the machine has, and writes nothing but its answers;
-however it ends, the caller gets readings or one `ModelRefused`.
+is opened here first. Run as `python -m edge_agent.trial` with a request as JSON on stdin. Invariants: the child takes no more
+memory than the machine has, and writes nothing but its answers; however it ends, the caller gets readings or one
+`ModelRefused`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from edge_agent import child
+from edge_agent.catalog import ModelFiles
 from edge_agent.errors import EdgeAgentError, ModelRefused
 from edge_agent.question import OPEN, Question
 from edge_agent.records import OpenReading, Reading
-from edge_agent.settings import ENVIRONMENT
 
 TIMEOUT_S = 300.0  # for opening the file, and then for each answer
-SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +40,32 @@ class Trial:
 
 
 def run(
-    path: pathlib.Path, questions: Sequence[Question] = (), on_reading: Callable[[int], None] = lambda n: None, timeout_s: float = TIMEOUT_S
+    model: ModelFiles, questions: Sequence[Question] = (), on_reading: Callable[[int], None] = lambda n: None, timeout_s: float = TIMEOUT_S
 ) -> Trial:
-    """Open `path` in a child and read `questions`; `on_reading` is told how many are done. Raises `ModelRefused`."""
-    request = {"path": str(path), "questions": [{"question": q.stem, "options": list(q.options)} for q in questions]}
-    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    command = [sys.executable, "-m", "edge_agent.trial"]
+    """Open `model` in a child and read `questions`; `on_reading` is told how many are done. Raises `ModelRefused`."""
+    request = {
+        "path": str(model.path),
+        "adapter": str(model.adapter) if model.adapter else None,
+        "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
+    }
+    command, environment = child.command("edge_agent.trial"), child.environment()
     with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment) as child:
-            watchdog = _Watchdog(child, timeout_s)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment) as process:
+            watchdog = _Watchdog(process, timeout_s)
             try:
-                assert child.stdin is not None and child.stdout is not None
-                with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
+                assert process.stdin is not None and process.stdout is not None
+                with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
                     pipe.write(json.dumps(request).encode())
-                n_parameters, readings = _answers(child.stdout, watchdog, on_reading)
-                status = child.wait()
+                n_parameters, readings = _answers(process.stdout, watchdog, on_reading)
+                status = process.wait()
             finally:
                 watchdog.cancel()
                 with contextlib.suppress(ProcessLookupError):
-                    child.kill()
+                    process.kill()
         if watchdog.bit:
-            raise ModelRefused(f"'{path}' was still not opened, or gave no answer, after {timeout_s:g} s; is the file too large for here?")
+            raise ModelRefused(f"'{model}' was still not opened, or gave no answer, after {timeout_s:g} s; is the file too large for here?")
         if status != 0 or n_parameters is None or len(readings) != len(questions):
-            raise _refused(path, status, errors)
+            raise _refused(model, status, errors)
     return Trial(n_parameters, tuple(readings))
 
 
@@ -103,14 +106,14 @@ def _answers(lines: IO[bytes], watchdog: _Watchdog, on_reading: Callable[[int], 
     return n_parameters, readings
 
 
-def _refused(path: pathlib.Path, status: int, errors: IO[bytes]) -> ModelRefused:
+def _refused(model: ModelFiles, status: int, errors: IO[bytes]) -> ModelRefused:
     errors.seek(0)
     said = [line for line in errors.read()[-4000:].decode(errors="replace").splitlines() if line.strip()]
     if status < 0:
         died = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        return ModelRefused(f"llama.cpp died of '{path}' ({died}); the file is damaged, or no model that it can run: fetch it again.")
+        return ModelRefused(f"llama.cpp died of '{model}' ({died}); the file is damaged, or no model that it can run: fetch it again.")
     return ModelRefused(
-        said[-1] if status == ModelRefused.exit_code and said else f"'{path}' cannot be run ({said[-1] if said else status})."
+        said[-1] if status == ModelRefused.exit_code and said else f"'{model}' cannot be run ({said[-1] if said else status})."
     )
 
 
@@ -118,13 +121,14 @@ def main() -> None:
     """Request in, answers out."""
     _limit()
     request = json.load(sys.stdin)
+    adapter = pathlib.Path(request["adapter"]) if request["adapter"] else None
     from edge_agent.engine import LocalModel
     from edge_agent.errors import BadQuestion
 
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")  # llama.cpp's own words go to stderr, whatever it does
     os.dup2(2, 1)
     try:
-        with LocalModel(pathlib.Path(request["path"])) as model:
+        with LocalModel(pathlib.Path(request["path"]), adapter=adapter) as model:
             say = functools.partial(_say, out)
             say(json.dumps({"n_parameters": model.n_parameters}))
             kind = model.profile.question_kind

@@ -13,6 +13,7 @@ from hypothesis import settings
 from edge_agent.engine import LocalModel
 from edge_agent.question import Question
 from tests.hub_server import LoopbackHub
+from tests.pulls import MODEL, NAME, Pulls
 
 settings.register_profile("edge-agent", deadline=None, derandomize=True, max_examples=60)  # the same on every machine
 settings.load_profile("edge-agent")
@@ -97,3 +98,18 @@ def server() -> Iterator[LoopbackHub]:
     hub = LoopbackHub()
     yield hub
     hub.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The folder of the models, not there yet."""
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def pulls(server: LoopbackHub, folder: pathlib.Path) -> Iterator[Pulls]:
+    """A puller whose Hub has one model."""
+    server.publish("a/b", {NAME: MODEL, "README.md": b"# b"})
+    made = Pulls(server, folder)
+    yield made
+    made.downloader.__exit__()

@@ -135,3 +135,44 @@ def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x-adapter.gguf"]
+
+
+def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.Path) -> None:
+    base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
+    pair = (str(base), "--adapter", str(adapter))
+    done = run("verify", *pair, "--against", str(merged), "--limit", "8", "--max-changed", "0.2", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert [check["name"] for check in told["checks"]] == ["bounds", "profile", "sha256", "adapter", "load", "format", "routes"]
+    assert (told["path"], told["adapter"], told["comparison"]["reference_adapter"]) == (str(base), str(adapter), None)
+    assert told["comparison"]["size_bytes"] == base.stat().st_size + adapter.stat().st_size
+    assert told["comparison"]["level_kl"]["mean"] < 0.01
+    again = run("verify", str(merged), "--against", str(base), "--against-adapter", str(adapter), "--limit", "4")
+    assert again.returncode == 0 and f"Against {base} with {adapter}" in again.stdout
+    alone = run("verify", str(base), "--limit", "4", EDGE_AGENT_ADAPTER=str(adapter))
+    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # a file is checked as it is, whatever is configured
+
+
+def test_verify_names_the_adapter_that_does_not_fit(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
+    for adapter, words in ((damaged, "truncated"), (DEMO, "is no adapter")):
+        done = run("verify", str(DEMO), "--adapter", str(adapter))
+        assert done.returncode == 65 and "BAD  adapter" in done.stdout and words in done.stdout
+    assert run("verify", str(DEMO), "--adapter", str(tmp_path / "none.gguf")).returncode == 66
+    assert run("verify", str(DEMO), "--against-adapter", str(damaged)).returncode == 2
+
+
+def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.Path) -> None:
+    base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
+    short = ("--repeats", "1", "--limit", "4", "--threads", "1")
+    done = run("bench", str(base), "--adapter", str(adapter), "--against", str(merged), *short, "--json")
+    assert done.returncode == 0, done.stderr
+    adapted, reference = json.loads(done.stdout)["files"]
+    assert (adapted["path"], adapted["adapter"], reference["path"], reference["adapter"]) == (str(base), str(adapter), str(merged), None)
+    assert adapted["size_bytes"] == base.stat().st_size + adapter.stat().st_size
+    assert reference["differing"] is None and adapted["differing"] <= 0.5  # of two decisions, one near tie
+    configured = run("bench", *short, EDGE_AGENT_MODEL=str(base), EDGE_AGENT_ADAPTER=str(adapter))
+    assert configured.returncode == 0 and "BF16 + adapter" in configured.stdout
+    wrong = run("bench", str(base), "--adapter", str(DEMO), *short)
+    assert wrong.returncode == 66 and "is no adapter" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from edge_agent.catalog import ModelFiles
 from edge_agent.errors import ModelRefused
 from edge_agent.measure import bench, bench_tables, machine
 from edge_agent.measure.bench_child import Sample
@@ -25,15 +26,15 @@ def sample(restored: bool, decisions: list[str]) -> Sample:
 
 
 @pytest.fixture
-def files(tmp_path: pathlib.Path) -> list[pathlib.Path]:
+def files(tmp_path: pathlib.Path) -> list[ModelFiles]:
     """Two files of one model; the second is the larger."""
     small, large = tmp_path / "x-Q8_0.gguf", tmp_path / "y-Q8_0.gguf"
     small.write_bytes(DEMO.read_bytes())
     large.write_bytes(DEMO.read_bytes() + bytes(1000))
-    return [small, large]
+    return [ModelFiles(small), ModelFiles(large)]
 
 
-def test_samples_of_a_file_become_one_row(files: list[pathlib.Path]) -> None:
+def test_samples_of_a_file_become_one_row(files: list[ModelFiles]) -> None:
     small, large = files
     same, other = ["1.0 A", "0.5 B", "0.0 C"], ["1.0 A", "0.5 A", "0.0 C"]
     runs = [
@@ -48,10 +49,12 @@ def test_samples_of_a_file_become_one_row(files: list[pathlib.Path]) -> None:
     assert 10 <= first.decision_p50_interval_ms[0] <= 12 <= first.decision_p50_interval_ms[1] <= 14
     assert first.floor_ms > 0 and first.bits_per_weight == pytest.approx(8 * first.size_bytes / 4e6, abs=0.01)
     assert first.differing == pytest.approx(1 / 3, abs=1e-4) and second.differing is None  # the largest is the reference
+    first, second = bench.results(runs, files, 1, reference=small)
+    assert first.differing is None and second.differing == pytest.approx(1 / 3, abs=1e-4)
 
 
-def test_table_and_csv_have_every_file_and_dash_what_was_not_measured(files: list[pathlib.Path]) -> None:
-    results = bench.results([bench.Run(n, 2, path, sample(False, ["1.0 A"])) for n, path in enumerate(files, 1)], files, 1)
+def test_table_and_csv_have_every_file_and_dash_what_was_not_measured(files: list[ModelFiles]) -> None:
+    results = bench.results([bench.Run(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
     about = machine.Machine("Some processor", "aarch64", 4, None, "powersave", "0x50005")
     text = "\n".join(bench_tables.lines(results, about, 4))
     assert "governor is 'powersave'" in text and "0x50005" in text and " - " in text
@@ -76,7 +79,7 @@ def test_bench_measures_a_file_in_processes_of_its_own(tmp_path: pathlib.Path) -
 
 def test_file_that_cannot_be_run_ends_in_one_sentence() -> None:
     with pytest.raises(ModelRefused, match=r"README\.md' could not be measured"):
-        list(bench.run([ROOT / "README.md"], QUESTIONS, 1))
+        list(bench.run([ModelFiles(ROOT / "README.md")], QUESTIONS, 1))
 
 
 def test_builtin_questions_are_sound() -> None:

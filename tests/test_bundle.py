@@ -136,6 +136,18 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
     assert not unpack(f"{server.large.url}/k.bundle?signature=1", home, upgrade=True, hub=hub()).path.name.startswith("k")
 
 
+def test_download_never_says_where_questions_are_sent(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
+    """A stranger's bundle would else have every unsure question, and the key."""
+    server.publish("stranger/b", {"kiosk.bundle": packed.read_bytes()})
+    installed = unpack("stranger/b", home, hub=Hub({"HF_ENDPOINT": server.url}))
+    cloud = {name: SETTINGS[name] for name in ("cloud_url", "cloud_model")}
+    assert installed.left_out == cloud and installed.settings == {"tau": 0.75, "policy": "only_local"} and installed.settings_written
+    assert (load().cloud_url, load().tau, load().policy) == (None, 0.75, "only_local")
+    (home / "config.toml").unlink()
+    again = unpack(packed, home, upgrade=True)
+    assert not again.left_out and load().cloud_url == SETTINGS["cloud_url"]
+
+
 def test_bundle_that_changed_at_its_address_is_refused(
     server: LoopbackHub, packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path
 ) -> None:
@@ -163,12 +175,26 @@ def test_calibration_of_another_model_is_refused(tmp_path: pathlib.Path, model: 
     assert not (tmp_path / "x.bundle").exists()
 
 
-def test_model_is_never_overwritten_and_only_a_model_is_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+def test_model_is_never_overwritten_and_only_a_model_is_packed(
+    tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path
+) -> None:
     with pytest.raises(ModelRefused, match="the model itself"):
         bundle.pack(model, model, {})
+    with pytest.raises(ModelRefused, match="the calibration itself"):
+        bundle.pack(calibration, model, {}, calibration)
+    assert json.loads(calibration.read_text())["tau"] == 0.6
     (tmp_path / "no.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError):
         bundle.pack(tmp_path / "x.bundle", tmp_path / "no.gguf", {})
+
+
+def test_model_called_like_another_one_is_not_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+    """The settings of the bundle name the model, and that name would mean the other one on the device."""
+    for name in ("foggen", "demo"):
+        with pytest.raises(ModelRefused, match="always means that one"):
+            bundle.pack(tmp_path / "x.bundle", model.rename(tmp_path / f"{name}.gguf"), {})
+        (tmp_path / f"{name}.gguf").rename(model)
+    assert not (tmp_path / "x.bundle").exists()
 
 
 # --- hostile bundles: refused in one sentence, nothing written

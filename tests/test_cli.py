@@ -78,6 +78,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         (["ask", "Q"], 65, "no options"),
         (["ask", "Q", "--option", "a"], 65, "one option"),
         (["ask", "Q", *(x for i in range(27) for x in ("--option", str(i)))], 65, "27 options"),
+        (["ask", "Q", "--option", "a", "--option", "b", "--option", " a"], 65, "A and C are the same"),
         (["ask", "word " * 3000, "--option", "a", "--option", "b"], 65, "shorten"),
         ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
@@ -272,6 +273,52 @@ def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> N
     assert all(check["exit_code"] == 0 for check in checks)
     done = run("doctor", "--model", "/nowhere.gguf")
     assert done.returncode == 66 and "BAD" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "config", "words"),
+    [
+        ({"EDGE_AGENT_TAU": "abc"}, "", "EDGE_AGENT_TAU is 'abc'"),
+        ({"EDGE_AGENT_HOME": "~nobody-of-this-name"}, None, "EDGE_AGENT_HOME"),
+        ({}, "tau = ", "not valid TOML"),
+        ({}, "a = " + "[" * 100_000, "not valid TOML"),
+        ({}, 'modle = "x"', "unknown setting 'modle'"),
+        ({}, 'cloud_key = "sk-canary"', "holds a cloud_key"),
+        ({}, 'never_send = ["("]', "no regular expression"),
+        ({}, 'cloud_key_file = "/nowhere"', "/nowhere"),
+    ],
+)
+def test_doctor_reports_a_wrong_setting_as_one_check_and_makes_the_others(
+    home: pathlib.Path, tmp_path: pathlib.Path, variable: dict[str, str], config: str | None, words: str
+) -> None:
+    home.mkdir()
+    if config is not None:
+        (home / "config.toml").write_text(config)
+    done = run("doctor", "--json", **variable, HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path / "data"))
+    assert done.returncode == 78 and done.stderr == "", done.stderr
+    checks = json.loads(done.stdout)
+    assert [check["name"] for check in checks if check["exit_code"]] == ["settings"] and len(checks) == 6
+    (detail,) = [check["detail"] for check in checks if check["name"] == "settings"]
+    assert words in detail and "sk-canary" not in done.stdout
+
+
+def test_doctor_names_all_wrong_settings_and_keeps_the_right_ones(home: pathlib.Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text('tau = 7\npolicy = "only_local"\nmodle = "x"\n')
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json", EDGE_AGENT_POLICY="never").stdout)}
+    for words in ("modle", "tau in", "EDGE_AGENT_POLICY"):
+        assert words in checks["settings"]["detail"]
+    said = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
+    assert "BAD  settings" in said and "ok   cloud     https://cloud.example" in said
+
+
+def test_doctor_looks_at_the_adapter_and_at_the_clouds_certificates(home: pathlib.Path) -> None:
+    done = run("doctor", "--adapter", str(DEMO))
+    assert done.returncode == 66 and "is no adapter" in done.stdout
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text('cloud_url = "https://cloud.example/v1"\ncloud_ca_file = "/nowhere.pem"\n')
+    done = run("doctor")
+    assert done.returncode == 78 and "BAD  cloud" in done.stdout and "/nowhere.pem" in done.stdout
 
 
 def test_answer_for_people_says_how_sure_where_from_and_how_long() -> None:

@@ -1,5 +1,6 @@
 """What a stranger's checkpoint, a killed process or a full disk can do to a conversion: one clear sentence, and nothing left."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -125,12 +126,43 @@ def test_template_is_carried_and_never_run(copy: pathlib.Path) -> None:
     assert read_header(file.path).metadata["tokenizer.chat_template"] == evil
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*b*c*d*e*", "[", "x" * 300])
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*b*c*d*e*", "[", "x" * 300, "(?i)q_proj"])
 def test_pattern_that_could_run_for_ages_is_refused(copy: pathlib.Path, pattern: str) -> None:
     path = copy / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rank_pattern": {pattern: 4}}))
     with pytest.raises(ConvertError, match="rank_pattern"):
         open_adapter(copy / "adapter", read_tensors(copy / "base"))
+
+
+def changed(folder: pathlib.Path, stem: str, tensors: dict[str, list[float] | float | np.ndarray]) -> None:
+    """Write a checkpoint or an adapter anew, with other or with more tensors."""
+    found = {name: tensor.load() for name, tensor in read_tensors(folder, stem).items()}
+    found |= {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+    write_safetensors(folder / f"{stem}.safetensors", found)
+
+
+@pytest.mark.parametrize("value", [1.0, [1.0, 2.0], [[1.0]], [[[1.0]]]], ids=["scalar", "vector", "small", "cube"])
+@pytest.mark.parametrize("part", ["A", "B"])
+def test_lora_matrix_that_is_none_is_refused(copy: pathlib.Path, part: str, value: object) -> None:
+    changed(copy / "adapter", "adapter_model", {f"base_model.model.model.layers.2.self_attn.q_proj.lora_{part}.weight": value})
+    with pytest.raises(ConvertError, match=r"layers\.2\.self_attn\.q_proj"):
+        open_adapter(copy / "adapter", read_tensors(copy / "base"))
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.5.mlp.up_proj.weight", "other"])
+def test_tensor_that_llama_would_not_take_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
+    changed(copy / "base", "model", {name: [1.0]})
+    with pytest.raises(ConvertError, match="has no place"):
+        export(copy / "base", [], ["Q8_0"], copy / "out")
+    assert not (copy / "out").exists()
+
+
+def test_head_of_another_vocabulary_is_refused(copy: pathlib.Path) -> None:
+    path = copy / "base" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    changed(copy / "base", "model", {"lm_head.weight": np.ones((5, 256))})
+    with pytest.raises(ConvertError, match=r"lm_head\.weight' is \[5, 256\]"):
+        export(copy / "base", [], ["Q8_0"], copy / "out")
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", 1 << 20), ("vocab_size", 1 << 30), ("rms_norm_eps", 1e300)])
@@ -186,6 +218,30 @@ def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> N
         first.write(b"data")
         first.finish()
     assert (tmp_path / "x.gguf").read_bytes() == b"headdata" and len(list(tmp_path.iterdir())) <= 2  # the other is the test's home
+
+
+def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other has opened the unfinished file, which has its final name by the time that it is locked."""
+    lock, first = fcntl.flock, Output(tmp_path / "x.gguf", b"first")
+
+    def late(file: object, how: int) -> None:
+        first.finish()
+        lock(file, how)
+
+    monkeypatch.setattr("convert.output.fcntl.flock", late)
+    with pytest.raises(ConvertError, match="Another conversion"):
+        Output(tmp_path / "x.gguf", b"other")
+    assert (tmp_path / "x.gguf").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
+
+
+def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.Path) -> None:
+    with Output(tmp_path / "x.gguf", b"first") as first:
+        first.finish()
+        second = Output(tmp_path / "x.gguf", b"second")
+    second.finish()
+    assert (tmp_path / "x.gguf").read_bytes() == b"second"
 
 
 def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_clears_up(tmp_path: pathlib.Path) -> None:

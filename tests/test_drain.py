@@ -131,7 +131,7 @@ class BelievesPortals(Drainer):
     """Mutant: a portal's page never makes a question suspicious."""
 
     def _sweep(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
-        self._outbox.suspect = lambda queue_id: False  # type: ignore[method-assign]
+        self._outbox.suspect = lambda queue_id: False
         return super()._sweep(by_hand)
 
 

@@ -146,6 +146,17 @@ def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: 
     assert out.read_text() == "old" and not list(tmp_path.glob(".rows*"))
 
 
+def test_rows_are_not_written_over_the_questions(tmp_path: pathlib.Path) -> None:
+    file = written(tmp_path, 2)
+    (tmp_path / "link").symlink_to(file)
+    before = file.read_text()
+    for rows in (file, tmp_path / "link"):
+        done = run("eval", str(file), "--rows", str(rows))
+        assert done.returncode == 74 and "holds the questions" in done.stderr and file.read_text() == before
+    done = run("bench", "demo", "--questions", str(file), "--csv", str(file))
+    assert done.returncode == 74 and file.read_text() == before
+
+
 def test_progress_shows_on_a_terminal_only(tmp_path: pathlib.Path) -> None:
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "edge_agent", "eval", str(written(tmp_path, 3)), "--json"]
@@ -163,6 +174,19 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
     done = run("eval", "-", "--json", stdin=drawn)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["readouts"]["confidence"]["domains"]) == 7
+
+
+def test_repeated_option_is_right_if_its_twin_is_and_is_told(tmp_path: pathlib.Path) -> None:
+    """Published data sets have such rows: they are measured, and a letter is no matter of luck."""
+    question = Question("What is 12 + 7?", ("19", "18", "19", "19"))
+    reading = row("1.0", True).reading
+    for answer, letter, right in (("A", "C", True), ("D", "A", True), ("A", "B", False), ("B", "A", False), ("B", "B", True)):
+        labelled = Labelled(question, answer, "-", None, "1")
+        assert Row(labelled, replace(reading, letters="ABCD", answer_probs=(0.25,) * 4, letter=letter), 1.0).right == right
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question": question.stem, "options": question.options, "answer": "A", "id": "m-7"}) + "\n")
+    done = run("eval", str(file), "--json")
+    assert done.returncode == 0 and "1 of 1 questions (first: m-7)" in done.stderr and json.loads(done.stdout)["right"]["questions"] == 1
 
 
 def row(level: str, right: bool, format_mass: float = 1.0, printed: str | None = None, domain: str = "-") -> Row:

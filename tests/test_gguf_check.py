@@ -8,7 +8,9 @@ import pytest
 
 from edge_agent.errors import ModelMissing, ModelRefused
 from edge_agent.gguf_check import read_header
+from edge_agent.profile import from_metadata
 from tests.conftest import DEMO
+from tests.test_cli import run
 
 
 def test_header_of_the_demo_model() -> None:
@@ -81,4 +83,30 @@ def test_array_of_arrays_and_huge_array_are_refused(tmp_path: pathlib.Path) -> N
         pair = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, kind, count)
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair + b"\0" * 64)
         with pytest.raises(ModelRefused):
+            read_header(file)
+
+
+def pair(key: bytes, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+
+
+def test_names_in_a_strangers_file_cannot_rewrite_a_terminal(tmp_path: pathlib.Path) -> None:
+    """Neither in the exception nor on the terminal: a key, an architecture and a path may hold anything."""
+    file = tmp_path / "x\x1b[2J.gguf"
+    for pairs in ([pair(b"\x1b[2Jk\ny", b"a")] * 2, [pair(b"general.architecture", b"\x1b]0;\x07" + b"q\n" * 1000)]):
+        file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs))
+        with pytest.raises(ModelRefused) as caught:
+            from_metadata(read_header(file).metadata)
+        assert "\x1b" not in str(caught.value).replace(str(file), "") and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+        done = run("ask", "Q", "--option", "a", "--option", "b", "--model", str(file))
+        assert done.returncode == 66 and not set("\x1b\x07") & set(done.stderr) and len(done.stderr.splitlines()) == 1
+
+
+def test_texts_that_would_fill_the_memory_are_refused_unread(tmp_path: pathlib.Path) -> None:
+    file, gigabyte = tmp_path / "x.gguf", 1 << 30
+    for head in (pair(b"k", b""), pair(b"k", b"x" * 8) + pair(b"l", b"")):
+        file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + head[:-8] + struct.pack("<Q", gigabyte))
+        with file.open("rb+") as opened:
+            opened.truncate(2 * gigabyte)  # a hole: it takes no room on the disk
+        with pytest.raises(ModelRefused, match=f"a text of {gigabyte} bytes"):
             read_header(file)

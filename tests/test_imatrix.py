@@ -9,6 +9,7 @@ import sys
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from convert import imatrix
 from convert.checkpoint import read_tensors
@@ -176,3 +177,14 @@ def test_command_collects_from_a_file_of_questions(tmp_path: pathlib.Path) -> No
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert json.loads(done.stdout)["questions"] == 3 and len(imatrix.load(tmp_path / "m.gguf")) == 35
+
+
+def test_matrix_is_not_written_over_what_it_is_made_of(tmp_path: pathlib.Path) -> None:
+    model, questions = tmp_path / "m.gguf", tmp_path / "q.jsonl"
+    model.write_bytes(DEMO.read_bytes())
+    questions.write_text('{"question": "q", "options": ["a", "b"], "answer": "A"}\n')
+    before = model.read_bytes(), questions.read_bytes()
+    for out in (model, questions):
+        done = CliRunner().invoke(imatrix.main, [str(model), str(questions), "--out", str(out)])
+        assert done.exit_code == 65 and "another file" in done.output
+    assert (model.read_bytes(), questions.read_bytes()) == before

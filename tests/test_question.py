@@ -1,5 +1,6 @@
 """Reading a person's question."""
 
+import csv
 import string
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import BadQuestion
-from edge_agent.question import LETTERS, Question
+from edge_agent.question import LETTERS, OPEN, Question
+from tests.conftest import SHARED
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=40).map(str.strip).filter(bool)
 
@@ -98,3 +100,24 @@ def test_open_question_has_no_options_and_keeps_all_its_text() -> None:
     assert question.fingerprint != Question("What is this?", ("a list", "of things")).fingerprint
     with pytest.raises(BadQuestion, match="ask without them"):
         Question("What?", ("a", "b"), "open")
+
+
+def test_options_of_the_same_text_are_found_and_refused_where_somebody_asks() -> None:
+    question = Question("Which?", ("Caf\u00e9", "tea", " Cafe\u0301 ", "Tea"))  # composed and decomposed are one text, capitals another
+    assert question.repeated == "AC" and question.same_as("C") == "AC" and question.same_as("B") == "B"
+    with pytest.raises(BadQuestion, match="Options A and C are the same text"):
+        question.check_options_differ()
+    for options in (("BB", "Bb", "bb"), ("1", "1.0")):
+        assert not Question("Which?", options).repeated
+    Question("Which?", (), OPEN).check_options_differ()
+
+
+@pytest.mark.skipif(not (SHARED / "mmlu").exists(), reason="the evaluation sets are not here")
+def test_real_data_has_options_of_the_same_text_and_ones_that_differ_by_case_alone() -> None:
+    questions = []
+    for path in sorted((SHARED / "mmlu" / "test").glob("*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            questions += [Question(row[0], tuple(option.replace("\n", " ") for option in row[1:5])) for row in csv.reader(file)]
+    repeated = [question for question in questions if question.repeated]
+    by_case = [question for question in questions if len({option.casefold() for option in question.options}) < 4]
+    assert (len(questions), len(repeated), len(by_case)) == (14_042, 9, 9 + 5)

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 FLOORS = (
     ("errors",),
     ("settings", "question", "tuning"),
-    ("profile", "gguf_check", "records"),
+    ("profile", "gguf_check", "records", "child"),
     ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
     ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
     ("salvage",),
@@ -29,7 +29,8 @@ FLOORS = (
     ("measure.evaluate", "measure.bench", "measure.tune", "measure.verify"),
     ("measure.tables", "measure.bench_tables", "measure.report"),
     ("doctor",),
-    ("cli.show", "cli.group"),
+    ("cli.show",),
+    ("cli.group",),
     ("cli.progress",),
     (
         "cli.ask",

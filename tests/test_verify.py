@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent import catalog, pins, trial
+from edge_agent.catalog import ModelFiles
 from edge_agent.errors import BadData, ModelMissing, ModelRefused
 from edge_agent.measure import metrics
 from edge_agent.measure.verify import compare, verify
@@ -35,14 +36,14 @@ def damaged(tmp_path: pathlib.Path, data: bytes) -> pathlib.Path:
 
 def failed(path: pathlib.Path, folder: pathlib.Path) -> str:
     """The name of the check that failed, which has to be one, the last, told in one line."""
-    found = verify(path, folder, QUESTIONS)
+    found = verify(ModelFiles(path), folder, QUESTIONS)
     assert not found.ok and [check.ok for check in found.checks].count(False) == 1 and not found.checks[-1].ok
     assert "\n" not in found.checks[-1].detail and len(found.checks[-1].detail) < 500
     return found.checks[-1].name
 
 
 def test_intact_file_passes_every_check(tmp_path: pathlib.Path) -> None:
-    found = verify(DEMO, tmp_path, QUESTIONS)
+    found = verify(ModelFiles(DEMO), tmp_path, QUESTIONS)
     assert [check.name for check in found.checks] == ["bounds", "profile", "sha256", "load", "format"] and found.comparison is None
     assert all(check.ok for check in found.checks[:4]) and found.sha256 == catalog.sha256_of(DEMO)
 
@@ -51,7 +52,7 @@ def test_damage_that_the_bounds_show(tmp_path: pathlib.Path) -> None:
     whole = DEMO.read_bytes()
     assert {failed(damaged(tmp_path, data), tmp_path) for data in (b"", whole[:1000], whole[:-40], b"GGUX" + whole[4:])} == {"bounds"}
     with pytest.raises(ModelMissing):
-        verify(tmp_path / "none.gguf", tmp_path, QUESTIONS)
+        verify(ModelFiles(tmp_path / "none.gguf"), tmp_path, QUESTIONS)
 
 
 def test_foreign_architecture_and_keys_are_told(tmp_path: pathlib.Path) -> None:
@@ -70,7 +71,7 @@ def test_foreign_architecture_and_keys_are_told(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_hyper_parameters_that_end_llama_end_a_child(tmp_path: pathlib.Path, key: str, value: float, words: str) -> None:
-    found = verify(damaged(tmp_path, with_value(key, value)), tmp_path, QUESTIONS)
+    found = verify(ModelFiles(damaged(tmp_path, with_value(key, value))), tmp_path, QUESTIONS)
     assert found.checks[-1].name == "load" and words in found.checks[-1].detail and "\n" not in found.checks[-1].detail
     assert not list(tmp_path.glob("core*"))
 
@@ -79,7 +80,7 @@ def test_file_that_changed_since_it_was_pulled(tmp_path: pathlib.Path) -> None:
     path = damaged(tmp_path, DEMO.read_bytes())
     sha256 = catalog.sha256_of(path)
     pins.put(tmp_path, [Pulled("hub:a/b", "x.gguf", sha256, 1, file="x.gguf")])
-    assert "as published in hub:a/b x.gguf" in verify(path, tmp_path, QUESTIONS[:1]).checks[2].detail
+    assert "as published in hub:a/b x.gguf" in verify(ModelFiles(path), tmp_path, QUESTIONS[:1]).checks[2].detail
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert failed(path, tmp_path) == "sha256"
 
@@ -93,12 +94,12 @@ def test_child_sees_no_secret_and_silence_has_an_end(tmp_path: pathlib.Path, mon
     fake.chmod(0o755)
     monkeypatch.setattr(trial.sys, "executable", str(fake))
     with pytest.raises(ModelRefused, match=r"after 0\.5 s"):
-        trial.run(DEMO, timeout_s=0.5)
+        trial.run(ModelFiles(DEMO), timeout_s=0.5)
     assert "canary" not in seen.read_text() and "PATH=" in seen.read_text()
 
 
 def test_trial_reads_what_the_engine_reads(demo_model: object) -> None:
-    tried = trial.run(DEMO, [*QUESTIONS, Question("word " * 3000, ("a", "b"))])
+    tried = trial.run(ModelFiles(DEMO), [*QUESTIONS, Question("word " * 3000, ("a", "b"))])
     assert tried.n_parameters == demo_model.n_parameters and tried.readings[2] is None
     ours = [demo_model.read(question) for question in QUESTIONS]
     assert [(r.level, r.letter) for r in tried.readings[:2]] == [(r.level, r.letter) for r in ours]

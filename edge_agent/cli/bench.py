@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent import settings
-from edge_agent.cli.group import EXIT_CODES, main, with_settings
+from edge_agent.cli.group import EXIT_CODES, SAMPLE, main, with_settings
 from edge_agent.cli.show import echo, plain, print_json
 from edge_agent.errors import StorageError
 
 if TYPE_CHECKING:
+    from edge_agent.catalog import ModelFiles
     from edge_agent.question import Question
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("models", nargs=-1)
+@click.option("--adapter", metavar="GGUF", help="An adapter to put on each of MODELS, made by python -m convert --adapter-gguf.")
+@click.option("--against", metavar="REF", help="Measure this file beside them, without the adapter, and compare decisions with it.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes for each file.")
-@click.option("--questions", "file", help="Ask these (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(3), help="Only the first so many questions.")
+@click.option("--questions", "file", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(3), help=f"Only so many questions; of PATH, {SAMPLE}.")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one a processor]")
 @click.option("--tune", is_flag=True, help="Find the fastest settings of each file here, and remember them for `ask`.")
 @click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against decision (.svg or .png; needs matplotlib).")
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 def bench(
     config: settings.Settings,
     models: tuple[str, ...],
+    adapter: str | None,
+    against: str | None,
     repeats: int,
     file: str | None,
     limit: int | None,
@@ -41,27 +46,40 @@ def bench(
     """Measure model files on this device.
 
     MODELS are .gguf files or catalogue names, such as a ladder of quantizations of one model; without any, the configured
-    one. Each is run in processes of its own, in random order. Close other programs first: what they take is measured, too.
+    one, with its adapter if it has one. Each is run in processes of its own, in random order. Close other programs first: what
+    they take is measured, too.
+
+    What an adapter costs beside the merged file: bench BASE --adapter A --against MERGED.
     """
-    from edge_agent import catalog
+    from edge_agent.catalog import ModelFiles, resolve
     from edge_agent.llama import available_cpus
     from edge_agent.measure import bench as room
     from edge_agent.measure import bench_tables, machine
+    from edge_agent.measure.rows import check_apart
 
-    paths = [catalog.resolve(model, config.models_folder) for model in models or (config.model,)]
-    questions = _questions(file)[:limit]
+    if tune and against:
+        raise click.UsageError("--tune compares with no other file; leave --against out.")
+    for out in (csv_file, picture):
+        if out and file:
+            check_apart(out, file)
+    adapter = adapter or (None if models else config.adapter)
+    on_each = resolve(adapter) if adapter else None
+    measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
+    questions = _questions(file, limit)
     if tune:
-        _tune(config, paths, questions, as_json)
+        _tune(config, measured, questions, as_json)
         return
+    reference = ModelFiles(resolve(against, config.models_folder)) if against else None
+    if reference and reference not in measured:
+        measured.append(reference)
     n_threads = threads or available_cpus()
     about = machine.describe(available_cpus())
     runs = []
-    for run in room.run(paths, questions, repeats, options={"n_threads": n_threads}):
+    for run in room.run(measured, questions, repeats, options={"n_threads": n_threads}):
         runs.append(run)
-        click.echo(
-            f"{run.number}/{run.total}  {run.path.name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True
-        )
-    results = room.results(runs, paths, n_threads)
+        name = run.model.path.name + (" with the adapter" if run.model.adapter else "")
+        click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
+    results = room.results(runs, measured, n_threads, reference)
     if picture:
         from edge_agent.measure import report
 
@@ -75,7 +93,7 @@ def bench(
             echo(plain(line))
 
 
-def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[Question], as_json: bool) -> None:
+def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:
     """Search and remember, file by file."""
     from edge_agent import catalog, tuning
     from edge_agent.llama import available_cpus, build
@@ -83,20 +101,20 @@ def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[
     from edge_agent.measure import tune as search
 
     found = []
-    for path in paths:
+    for model in models:
 
-        def decide(options: dict[str, Any], path: pathlib.Path = path) -> list[float]:
-            return [took for run in room.run([path], questions, 1, options=options) for took in run.sample.decision_ms]
+        def decide(options: dict[str, Any], model: ModelFiles = model) -> list[float]:
+            return [took for run in room.run([model], questions, 1, options=options) for took in run.sample.decision_ms]
 
         best = None
         for trial in search.search(decide, available_cpus()):
             best = trial if trial.best else best
             chosen = ", ".join(f"{name} {value}" for name, value in trial.options.items())
-            click.echo(f"{path.name}  {trial.decision_ms:7.1f} ms  {'*' if trial.best else ' '}  {chosen}", err=True)
+            click.echo(f"{model.path.name}  {trial.decision_ms:7.1f} ms  {'*' if trial.best else ' '}  {chosen}", err=True)
         assert best is not None
-        facts = catalog.identify(path)
+        facts = catalog.identify(model.path)
         tuning.save(config.data_folder, facts.sha256, build(), best.options, best.decision_ms)
-        found.append({"file": str(path), "options": best.options, "decision_ms": best.decision_ms})
+        found.append({"file": str(model.path), "options": best.options, "decision_ms": best.decision_ms})
     if as_json:
         print_json(found)
     else:
@@ -104,10 +122,10 @@ def _tune(config: settings.Settings, paths: list[pathlib.Path], questions: list[
             echo(plain(f"{row['file']}: {row['decision_ms']:.1f} ms, remembered for this file on this device"))
 
 
-def _questions(file: str | None) -> list[Question]:
+def _questions(file: str | None, limit: int | None) -> list[Question]:
     from edge_agent.measure import datasets
 
-    return [labelled.question for labelled in datasets.load(pathlib.Path(file), None)] if file else datasets.built_in()
+    return [row.question for row in datasets.load(pathlib.Path(file), limit)] if file else datasets.built_in()[:limit]
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent import settings
-from edge_agent.cli.group import EXIT_CODES, fraction, main, with_settings
+from edge_agent.cli.group import EXIT_CODES, SAMPLE, fraction, main, with_settings
 from edge_agent.cli.show import echo, plain, print_json
 from edge_agent.errors import BadData
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     "--cloud-accuracy", callback=fraction, metavar="NUMBER", default="0.95", help="Of the simulated cloud, 0 to 1.  [default: 0.95]"
 )
 @click.option("--greedy", is_flag=True, help="Also let the model print unconstrained, and count how often it keeps the format (slow).")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
+@click.option("--limit", type=click.IntRange(1), help=f"Only so many questions: {SAMPLE}.")
 @click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
 @with_settings("tau", "model", "adapter")
 def eval_command(
@@ -42,9 +42,14 @@ def eval_command(
     from edge_agent import catalog
     from edge_agent.engine import LocalModel
     from edge_agent.measure import evaluate, tables
-    from edge_agent.measure.rows import RowsFile
+    from edge_agent.measure.rows import RowsFile, check_apart
 
+    if rows:
+        check_apart(rows, file)
     questions = _labelled_questions(file, limit)
+    if repeated := [row.id for row in questions if row.question.repeated]:
+        some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
+        click.echo(f"Options of the same text in {some}: each of their letters counts as the same answer.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     adapter = catalog.resolve(config.adapter) if config.adapter else None

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from edge_agent import __version__, settings
+from edge_agent.cli.show import plain
 from edge_agent.errors import BadSetting, EdgeAgentError
 
 EXIT_CODES = """\b
@@ -23,6 +24,8 @@ Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usa
 65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
 to drain) or nothing fetched, 74 storage or output, 78 bad configuration,
 130 interrupted, 141 the reader of the output left."""
+
+SAMPLE = "always the same sample, drawn evenly from the domains"  # what --limit takes of a file of questions
 
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -42,7 +45,7 @@ class _Group(click.Group):
             sys.stdout.flush()
             return result
         except EdgeAgentError as error:
-            click.echo(f"edge-agent: {error}", err=True)
+            click.echo(f"edge-agent: {plain(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except (KeyboardInterrupt, click.Abort):
             click.echo("edge-agent: interrupted", err=True)
@@ -69,15 +72,15 @@ _SETTINGS = {
 }
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these settings and --json; they arrive as `config` and `as_json`."""
+def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these settings and --json; they arrive as `config`, which is what `load` gives, and `as_json`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
         @functools.wraps(command)
         def wrapped(**arguments: Any) -> None:
             flags = {name: arguments.pop(name) for name in names}
-            command(config=settings.load(flags), **arguments)
+            command(config=load(flags), **arguments)
 
         for name in reversed(names):
             wrapped = _SETTINGS[name](wrapped)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from edge_agent import settings
 from edge_agent.cli.group import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import iso, plain, print_json, print_table
+from edge_agent.cli.show import NO_DECISIONS, iso, plain, print_json, print_rows
 
 
 @main.command(epilog=EXIT_CODES)
@@ -41,19 +42,17 @@ def log(config: settings.Settings, decision_id: str | None, wait_s: float | None
             row[key] = iso(row[key]) if row[key] else None
         for key in ("deferred", "recalled", "provisional"):
             row[key] = bool(row[key])
-    if as_json:
-        print_json(rows)
-    elif not rows:
-        click.echo("No decisions yet; ask something with `edge-agent ask`.")
-    else:
-        for row in rows:
-            if row["ending"] == "overturned":
-                row["answer"] += f" → {row['final_answer']}"
-            if row["cause"] == "no_confidence":
-                row["score"] = None
-            row["ending"] = row["ending"] or ("waiting" if row["provisional"] else "")
-            row["recalled"] = "yes" if row["recalled"] else ""
-        print_table(rows, ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending"))
+    columns = ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending")
+    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "answer": row["answer"] + (f" → {row['final_answer']}" if row["ending"] == "overturned" else ""),
+        "score": None if row["cause"] == "no_confidence" else row["score"],
+        "ending": row["ending"] or ("waiting" if row["provisional"] else ""),
+        "recalled": "yes" if row["recalled"] else "",
+    }
 
 
 def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | None, as_json: bool) -> None:

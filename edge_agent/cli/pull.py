@@ -19,9 +19,9 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
     """Bring a model to this device.
 
     WHAT is a name of `edge-agent models`, owner/name on the Hugging Face Hub, an address, or a .gguf file or a bundle here
-    (`edge-agent bundle` makes one; its settings come along unless there are some). The file is checked, opened once in a
-    process of its own, and recorded: the next pull must see the same. What is broken off goes on where it stopped. HF_TOKEN,
-    HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    (`edge-agent bundle` makes one; its settings come along unless there are some, but no cloud from the network). The file is
+    checked, opened once in a process of its own, and recorded: the next pull must see the same. What is broken off goes on where
+    it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from dataclasses import asdict
 
@@ -48,4 +48,7 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
         words = ", ".join([f"model {installed.path.stem}", *(f"{name} {value}" for name, value in installed.settings.items())])
         there = f"are now in {config.config_file}" if installed.settings_written else f"were left out, since there is {config.config_file}"
         click.echo(plain(f"Its settings ({words}) {there}."), err=True)
+    if installed.left_out:
+        words = ", ".join(f"{name} {value}" for name, value in installed.left_out.items())
+        click.echo(plain(f"It also names a cloud ({words}); a download sets none up, so set it yourself if you trust it."), err=True)
     click.echo(plain(f"Ask it: edge-agent ask ... --model {installed.alias or installed.path.stem}"), err=True)

@@ -8,7 +8,7 @@ import click
 
 from edge_agent import settings
 from edge_agent.cli.group import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import duration, iso, plain, print_json, print_table
+from edge_agent.cli.show import duration, iso, plain, print_json, print_rows
 from edge_agent.errors import StorageError
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool
         outbox = Outbox(store)
         now_s = outbox.clock.now_s()
         rows = [_shown(row, store, now_s) for row in outbox.list(*states)]
-    if as_json:
-        print_json(rows)
-    elif not rows:
-        click.echo("Nothing of that kind." if states else "Nothing was ever queued.")
-    else:
-        for row in rows:
-            row["age"] = duration(row["age_s"])
-            row["next try"] = "" if row["due_in_s"] is None else f"in {duration(row['due_in_s'])}" if row["due_in_s"] else "now"
-        print_table(rows, ("queue_id", "state", "attempts", "age", "next try", "question", "last_error"))
+    columns = ("queue_id", "state", "attempts", "age", "next try", "question", "last_error")
+    print_rows(rows, as_json, columns, _for_people, "Nothing of that kind." if states else "Nothing was ever queued.")
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    due = "" if row["due_in_s"] is None else f"in {duration(row['due_in_s'])}" if row["due_in_s"] else "now"
+    return {"age": duration(row["age_s"]), "next try": due}
 
 
 @queue.command("drain", epilog=EXIT_CODES)

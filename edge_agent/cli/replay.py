@@ -9,7 +9,7 @@ import click
 
 from edge_agent import settings
 from edge_agent.cli.group import EXIT_CODES, fraction, main, with_settings
-from edge_agent.cli.show import iso, print_json, print_table
+from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows, print_table
 from edge_agent.errors import BadData
 
 if TYPE_CHECKING:
@@ -82,15 +82,12 @@ def _answer(store: Store, limit: int, as_json: bool) -> None:
 
     last = deque(store.decisions(), maxlen=limit)
     rows = [_shown(row, replay(row)) for row in last]
-    if as_json:
-        print_json(rows)
-    elif not rows:
-        click.echo("No decisions yet; ask something with `edge-agent ask`.")
-    else:
-        for row in rows:
-            row["answer"] = "unknown" if row["answer"] is None else row["answer"]
-            row["in the end"] = row["final_answer"] or ""
-        print_table(rows, ("created_at", "question", "answer", "in the end", "route", "reason", "cause", "score"))
+    columns = ("created_at", "question", "answer", "in the end", "route", "reason", "cause", "score")
+    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    return {"answer": "unknown" if row["answer"] is None else row["answer"], "in the end": row["final_answer"] or ""}
 
 
 def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:

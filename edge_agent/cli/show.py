@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge_agent.records import Decision
 
 _PROVISIONAL = {
@@ -27,6 +29,7 @@ _FINAL = {
     "queue_full": "too many questions wait for the cloud already",
     "never_send": "this question must not be sent",
 }
+NO_DECISIONS = "No decisions yet; ask something with `edge-agent ask`."
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
@@ -74,6 +77,22 @@ def _model(decision: Decision) -> str:
     if decision.confidence is None:
         return ""  # it was not asked
     return decision.model.name + (", a toy for trying things out" if decision.model.name.startswith("FogGen-demo") else "")
+
+
+def print_rows(
+    rows: list[dict[str, Any]],
+    as_json: bool,
+    columns: tuple[str, ...],
+    for_people: Callable[[dict[str, Any]], dict[str, Any]],
+    if_none: str,
+) -> None:
+    """All rows as JSON, or as a table with more `for_people` in each row; `if_none` if there is none."""
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo(if_none)
+    else:
+        print_table([row | for_people(row) for row in rows], columns)
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

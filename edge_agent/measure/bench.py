@@ -11,7 +11,6 @@ import json
 import pathlib
 import random
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent import catalog
+from edge_agent import catalog, child
+from edge_agent.catalog import ModelFiles
 from edge_agent.errors import ModelError, ModelRefused
 from edge_agent.measure import machine
 from edge_agent.measure.bench_child import Sample
@@ -31,11 +31,11 @@ READS = 4  # places of a decision whose logits are read: before the answer, twic
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One file measured once, in a process of its own; `number` counts all runs of a benchmark from 1."""
+    """One model measured once, in a process of its own; `number` counts all runs of a benchmark from 1."""
 
     number: int
     total: int
-    path: pathlib.Path
+    model: ModelFiles
     sample: Sample
 
 
@@ -44,14 +44,16 @@ class Result:
     """What the runs of one file came to. Times in ms; an interval holds the true value in 95 of 100 cases (bootstrap).
 
     `floor_ms` is what a decision costs at least on this machine: its multiplications at the measured rate, or, where that is
-    more, the file's bytes at the measured bandwidth for each forward pass. `prefill_ratio` compares a decision with a
+    more, the file's bytes at the measured bandwidth for each forward pass; an adapter's bytes count, its multiplications do
+    not. `prefill_ratio` compares a decision with a
     single evaluation of the same tokens in one batch. `differing` is the share of decisions that are not those of the
-    reference file (None for the reference itself).
+    reference (None for the reference itself). `size_bytes` counts the `adapter`, if there is one.
     """
 
     name: str
     quantization: str
     path: str
+    adapter: str | None
     size_bytes: int
     bits_per_weight: float
     load_ms: float
@@ -72,34 +74,39 @@ class Result:
     floor_ms: float
     differing: float | None
 
+    @property
+    def label(self) -> str:
+        """What tells it from the other files of a ladder."""
+        return f"{self.quantization} + adapter" if self.adapter else self.quantization
+
 
 def run(
-    paths: Sequence[pathlib.Path], questions: Sequence[Question], repeats: int, seed: int = 0, options: dict[str, Any] | None = None
+    models: Sequence[ModelFiles], questions: Sequence[Question], repeats: int, seed: int = 0, options: dict[str, Any] | None = None
 ) -> Iterator[Run]:
-    """Measure every file `repeats` times, in an order drawn anew for each repeat; yields each run as it ends.
+    """Measure every model `repeats` times, in an order drawn anew for each repeat; yields each run as it ends.
 
     Raises `ModelError` if a file cannot be run.
     """
-    rng, total = random.Random(seed), len(paths) * repeats
+    rng, total = random.Random(seed), len(models) * repeats
     number = 0
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeats):
-            for at in rng.sample(range(len(paths)), len(paths)):
+            for at in rng.sample(range(len(models)), len(models)):
                 number += 1
                 cache = pathlib.Path(folder) / str(at)
-                yield Run(number, total, paths[at], _child(paths[at], questions, options or {}, cache))
+                yield Run(number, total, models[at], _child(models[at], questions, options or {}, cache))
 
 
-def results(runs: Sequence[Run], paths: Sequence[pathlib.Path], n_threads: int) -> list[Result]:
-    """One row a file, in the order of `paths`; the file with most bits a weight is the reference for `differing`."""
+def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
+    """One row a model, in the order of `models`; the largest is the reference for `differing` if none is given."""
     bandwidth, rate = machine.read_bandwidth(n_threads), machine.multiply_rate()
-    samples = {path: [r.sample for r in runs if r.path == path] for path in paths}
-    reference = max(paths, key=lambda path: path.stat().st_size)
-    return [_result(path, samples[path], samples[reference] if path != reference else None, bandwidth, rate) for path in paths]
+    samples = {model: [run.sample for run in runs if run.model == model] for model in models}
+    of = reference or max(models, key=lambda model: model.size_bytes)
+    return [_result(model, samples[model], samples[of] if model != of else None, bandwidth, rate) for model in models]
 
 
-def _result(path: pathlib.Path, samples: list[Sample], reference: list[Sample] | None, bandwidth: float, rate: float) -> Result:
-    facts, size = catalog.identify(path), path.stat().st_size
+def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | None, bandwidth: float, rate: float) -> Result:
+    facts, size = catalog.identify(model.path), model.size_bytes
     times = np.concatenate([s.decision_ms for s in samples])
     bare = np.concatenate([s.bare_ms for s in samples])
     n_forward = max(max(s.n_forward) for s in samples)
@@ -112,7 +119,8 @@ def _result(path: pathlib.Path, samples: list[Sample], reference: list[Sample] |
     return Result(
         name=facts.name,
         quantization=facts.quantization,
-        path=str(path),
+        path=str(model.path),
+        adapter=str(model.adapter) if model.adapter else None,
         size_bytes=size,
         bits_per_weight=round(8 * size / n_parameters, 2),
         load_ms=_middle([s.load_ms for s in samples]),
@@ -153,27 +161,27 @@ def _middle(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> 
     return round(float(np.median(values)), 2)
 
 
-def _child(path: pathlib.Path, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
+def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
     """Run one process to its end; it is killed when this one is interrupted."""
     request = {
-        "path": str(path),
+        "path": str(model.path),
+        "adapter": str(model.adapter) if model.adapter else None,
         "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
         "options": options,
         "cache": str(cache),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.measure.bench_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+    command, environment = child.command("edge_agent.measure.bench_child"), child.environment()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         try:
-            out, error = child.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
+            out, error = process.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
-            raise ModelError(f"'{path}' was not measured within {CHILD_TIMEOUT_S} s; give fewer questions.") from late
+            raise ModelError(f"'{model}' was not measured within {CHILD_TIMEOUT_S} s; give fewer questions.") from late
         finally:
             with contextlib.suppress(ProcessLookupError):
-                child.kill()
-    if child.returncode != 0:
+                process.kill()
+    if process.returncode != 0:
         last = error.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise ModelRefused(f"'{path}' could not be measured: {last[0]}")
+        raise ModelRefused(f"'{model}' could not be measured: {last[0]}")
     return Sample(**json.loads(out))
 
 

@@ -45,14 +45,16 @@ class Sample:
     n_embedding: int = 0
 
 
-def measure(path: pathlib.Path, questions: list[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
-    """All figures of one file; `cache` is a folder for the system message, empty at first."""
+def measure(
+    path: pathlib.Path, adapter: pathlib.Path | None, questions: list[Question], options: dict[str, Any], cache: pathlib.Path
+) -> Sample:
+    """All figures of one file, with an adapter on it or none; `cache` is a folder for the system message, empty at first."""
     started = time.perf_counter()
     from edge_agent.engine import LocalModel
     from edge_agent.llama import Options
 
     sample, imported = Sample(), time.perf_counter()
-    with LocalModel(path, options=Options(**options), prefix_folder=cache, sha256="bench") as model:
+    with LocalModel(path, options=Options(**options), prefix_folder=cache, sha256="bench", adapter=adapter) as model:
         opened = time.perf_counter()
         restored = model.is_restored
         model.read(questions[0])
@@ -99,14 +101,16 @@ def memory() -> tuple[int | None, int | None]:
     except OSError:
         return None, None
     fields = dict(line.split(":", 1) for line in status.splitlines() if line.startswith("Rss"))
-    return tuple(int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))  # type: ignore[return-value]
+    anonymous, mapped = (int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile"))
+    return anonymous, mapped
 
 
 def main() -> None:
     """Request in, result out."""
     request = json.load(sys.stdin)
     questions = [Question.from_json(question) for question in request["questions"]]
-    sample = measure(pathlib.Path(request["path"]), questions, request["options"], pathlib.Path(request["cache"]))
+    adapter = pathlib.Path(request["adapter"]) if request["adapter"] else None
+    sample = measure(pathlib.Path(request["path"]), adapter, questions, request["options"], pathlib.Path(request["cache"]))
     json.dump(asdict(sample), sys.stdout)
 
 

@@ -14,7 +14,7 @@ from edge_agent.measure.bench import Result
 from edge_agent.measure.machine import Machine
 
 _COLUMNS = (
-    ("file", lambda r: r.quantization),
+    ("file", lambda r: r.label),
     ("MB", lambda r: f"{r.size_bytes / 1e6:.0f}"),
     ("bits", lambda r: f"{r.bits_per_weight:.1f}"),
     ("load", lambda r: f"{r.load_ms:.0f}"),
@@ -37,7 +37,7 @@ _LEGEND = """\
 Times in ms. load: opening the file; cold: a new process to its first answer; restored: the same with the system message
 kept on disk; decision: the median of all warm ones; x prefill: a decision against one evaluation of the same tokens in one
 batch; floor: its multiplications at this machine's measured rate, or its bytes at the measured bandwidth, whichever is more;
-differ: decisions that are not those of the largest file."""
+differ: decisions that are not those of the file that has a dash here, the largest if no other was named."""
 
 
 def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterator[str]:

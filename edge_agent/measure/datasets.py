@@ -1,7 +1,8 @@
 """Question files: JSON lines with gold answers, read into `Labelled` questions.
 
-Owns the file's format and its checks; asks no model. Invariant: every `Labelled` can be asked and graded, and a line
-that cannot be is refused with its file and line number - no question is ever left out or repaired silently.
+Owns the file's format, its checks, and which rows a limit takes; asks no model. Invariant: every `Labelled` can be asked
+and graded, and a line that cannot be is refused with its file and line number - no question is ever left out or repaired
+silently.
 
     {"question": "What is 12 + 7?", "options": ["18", "19"], "answer": "B", "domain": "math", "difficulty": 1, "id": "m-1"}
 
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, BinaryIO
 
 from edge_agent.errors import BadData, BadQuestion
@@ -40,7 +43,7 @@ class Labelled:
 
 
 def load(path: pathlib.Path, limit: int | None = None) -> list[Labelled]:
-    """The questions of a file, at most the first `limit`; raises `BadData` naming the file and the line."""
+    """The questions of a file, or a `sample` of `limit` of them; raises `BadData` naming the file and the line."""
     try:
         with path.open("rb") as file:
             return read(file, str(path), limit)
@@ -56,7 +59,7 @@ def built_in() -> list[Question]:
 
 
 def read(file: BinaryIO, name: str, limit: int | None = None) -> list[Labelled]:
-    """As `load`, from an open binary file; `name` stands for it in errors. Lines beyond `limit` are not looked at."""
+    """As `load`, from an open binary file; `name` stands for it in errors."""
     rows: list[Labelled] = []
     for number, line in _lines(file, name):
         try:
@@ -67,11 +70,27 @@ def read(file: BinaryIO, name: str, limit: int | None = None) -> list[Labelled]:
             raise BadData(f"{name}, line {number}: the JSON is nested too deeply; write one question as one object.") from error
         except ValueError as error:
             raise BadData(f"{name}, line {number}: not JSON ({error}); write one question a line, as one JSON object.") from error
-        if len(rows) == limit:
-            break
     if not rows:
         raise BadData(f'{name} has no questions; write one a line: {{"question": "...", "options": ["...", "..."], "answer": "A"}}.')
-    return rows
+    return rows if limit is None else sample(rows, limit)
+
+
+def sample(rows: Sequence[Labelled], n: int) -> list[Labelled]:
+    """At most `n` rows, drawn by chance and evenly from all domains, in their own order.
+
+    The same rows every time, and those of a smaller `n` are among those of a larger one. What a small domain lacks, the
+    others give.
+    """
+    places: dict[str, list[int]] = {}
+    for at, row in enumerate(rows):
+        places.setdefault(row.domain, []).append(at)
+    for domain, own in places.items():
+        random.Random(domain).shuffle(own)
+    domains = sorted(places)
+    random.Random(0).shuffle(domains)  # with fewer rows than domains, it is chance that leaves some out
+    turns = zip_longest(*(places[domain] for domain in domains))
+    chosen = [at for turn in turns for at in turn if at is not None][:n]
+    return [rows[at] for at in sorted(chosen)]
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

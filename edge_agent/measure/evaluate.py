@@ -43,8 +43,8 @@ class Row:
 
     @property
     def right(self) -> bool:
-        """Whether the model chose the gold answer."""
-        return self.reading.letter == self.labelled.answer
+        """Whether the model chose the gold answer, or an option of the same text."""
+        return self.reading.letter in self.labelled.question.same_as(self.labelled.answer)
 
     @property
     def keeps_format(self) -> bool:

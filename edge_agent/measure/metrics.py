@@ -1,8 +1,8 @@
 """The figures of routing and calibration: pure functions over arrays and accuracies.
 
-Owns the formulas and their sources; knows no model, no file, no question. Every share is a fraction 0 to 1, never a
-percentage. Invariant: a figure that is undefined (nothing measured, one class only, no gap to close) is nan, never a
-made-up number, and input that cannot be a share raises `BadData`.
+Owns the formulas, and their sources where they are not ours; knows no model, no file, no question. Every share is a
+fraction 0 to 1, never a percentage. Invariant: a figure that is undefined (nothing measured, one class only, no gap to
+close) is nan, never a made-up number, and input that cannot be a share raises `BadData`.
 
 Arrays are 1-dimensional, one entry a question, of anything numpy makes floats of: `edge_correct` and `cloud_correct`
 hold 1 where that model is right and 0 where it is wrong (or a probability of being right, for a simulated cloud),
@@ -92,7 +92,7 @@ def pgr(edge: float, cloud: float, system: float) -> float:
     """Performance gap recovered: `(system - edge) / (cloud - edge)`, 0 for the edge model alone, 1 for the cloud alone.
 
     From accuracies; may leave 0 to 1. nan where the cloud is no better than the edge model: there is no gap.
-    Source: RouteLLM (Ong et al. 2024, arXiv 2406.18665), section 2. Raises `BadData`.
+    Defined here: papers that use the name may mean another formula. Raises `BadData`.
     """
     edge, cloud, system = _share("edge", edge), _share("cloud", cloud), _share("system", system)
     return (system - edge) / (cloud - edge) if cloud > edge else math.nan
@@ -117,8 +117,9 @@ def deferral_curve(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud
 def apgr(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike) -> float:
     """Average performance gap recovered: the area under `pgr` over the deferral rate; 0.5 for random routing.
 
-    RouteLLM averages ten rates; here the area is exact, with straight lines between the points of `deferral_curve`
-    (equal confidences deferred in random order). nan where `pgr` is undefined. Source: as `pgr`. Raises `BadData`.
+    The area is exact, with straight lines between the points of `deferral_curve` (equal confidences deferred in random
+    order): not a mean over chosen rates, so not to be compared with figures made that way. nan where `pgr` is undefined.
+    Raises `BadData`.
     """
     rate, recovered = _recovered(confidence, edge_correct, cloud_correct)
     return float(np.sum(np.diff(rate) * (recovered[1:] + recovered[:-1]) / 2)) if len(rate) else math.nan
@@ -128,7 +129,7 @@ def cpt(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: n
     """Call-performance threshold: the least deferral rate at which `share` (0 to 1) of the gap is recovered.
 
     Between two points of `deferral_curve` the line counts, as in `apgr`. nan where `pgr` is undefined.
-    Source: RouteLLM's CPT(50 %) and CPT(80 %), as `pgr`. Raises `BadData`.
+    Defined here, as `pgr`. Raises `BadData`.
     """
     rate, recovered = _recovered(confidence, edge_correct, cloud_correct)
     share = _share("share", share)
@@ -191,7 +192,7 @@ def ibc(system: float, edge: float, system_cost: float, edge_cost: float) -> flo
     """Incremental benefit per cost: accuracy gained over the edge model for each unit of cost beyond its own.
 
     Accuracies 0 to 1; costs 0 or more in any one unit. nan where nothing more is paid.
-    Source: AutoMix (Aggarwal et al. 2023, arXiv 2310.12963), section 4. Raises `BadData`.
+    Defined here, as `pgr`. Raises `BadData`.
     """
     gained = _share("system", system) - _share("edge", edge)
     paid = _cost("system_cost", system_cost) - _cost("edge_cost", edge_cost)
@@ -199,9 +200,9 @@ def ibc(system: float, edge: float, system_cost: float, edge_cost: float) -> flo
 
 
 def delta_ibc(system: float, edge: float, cloud: float, system_cost: float, edge_cost: float, cloud_cost: float) -> float:
-    """How much more a router's `ibc` is than the cloud's, as a fraction: 0.5 is AutoMix's 50 %; 0 for random routing.
+    """How much more a router's `ibc` is than the cloud's, as a fraction: 0.5 is half as much again; 0 for random routing.
 
-    nan where either is undefined, or where the cloud gains nothing. Source: as `ibc`. Raises `BadData`.
+    nan where either is undefined, or where the cloud gains nothing. Defined here, as `ibc`. Raises `BadData`.
     """
     routed, base = ibc(system, edge, system_cost, edge_cost), ibc(cloud, edge, cloud_cost, edge_cost)
     return (routed - base) / base if base else math.nan

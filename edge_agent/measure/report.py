@@ -33,8 +33,8 @@ def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.P
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if any(shares):
-        figure.colorbar(points, label="decisions unlike the largest file's, %")
-    _name_points(figure, axes, list(zip(sizes, times, strict=True)), [result.quantization for result in results])
+        figure.colorbar(points, label="decisions unlike the reference's, %")
+    _name_points(figure, axes, list(zip(sizes, times, strict=True)), [result.label for result in results])
     try:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
@@ -46,7 +46,7 @@ def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.P
 def _name_points(figure: Any, axes: Any, points: list[tuple[float, float]], names: list[str]) -> None:
     """Write each name beside its point, on the side where it covers the least of other names and points."""
     figure.draw_without_rendering()
-    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
+    taken: list[tuple[float, ...]] = [(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
     for point, name in zip(points, names, strict=True):
         tries: list[tuple[float, int, Any, tuple[float, ...]]] = []
         for at, (ha, va) in {(8, 0): ("left", "center"), (-8, 0): ("right", "center"), (0, 8): ("center", "bottom"),

@@ -6,6 +6,7 @@ there before stays as it was until the new one is on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from edge_agent.errors import StorageError
+
+
+def check_apart(out: pathlib.Path, source: str) -> None:
+    """Raises `StorageError` if `out`, which is to be written, is the file that is read."""
+    with contextlib.suppress(OSError):  # one of them is not there, or cannot be: they are apart
+        if out.samefile(source):
+            raise StorageError(f"'{out}' holds the questions; choose another file to write.")
 
 
 class RowsFile:

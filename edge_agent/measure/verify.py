@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edge_agent import catalog, gguf_check, pins, routing, trial
 from edge_agent.answer import same
+from edge_agent.catalog import ModelFiles
 from edge_agent.errors import BadData, ModelMissing, ModelRefused
 from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
@@ -30,7 +31,7 @@ from edge_agent.routing import Circumstances, Policy, PolicyName, Step
 from edge_agent.trial import Trial
 
 AnyReading = Reading | OpenReading
-Asked = Callable[[pathlib.Path, int, int], None]  # the file, how many questions it was asked, of how many
+Asked = Callable[[ModelFiles, int, int], None]  # the model, how many questions it was asked, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +68,11 @@ class Comparison:
     """A file against a reference on the same questions; `letter_kl` is None where answers are in words.
 
     `changed_routes` are questions that one file keeps at `tau` and the other defers. A question that does not fit is in
-    `n_skipped`, not in `n_questions`.
+    `n_skipped`, not in `n_questions`. Sizes, and the bits of a weight, count an adapter's bytes with those of its model.
     """
 
     reference: str
+    reference_adapter: str | None
     n_questions: int
     n_skipped: int
     tau: float
@@ -89,7 +91,7 @@ class Comparison:
 class Verified:
     """What was found; `ok` if no check failed."""
 
-    path: pathlib.Path
+    model: ModelFiles
     sha256: str | None
     checks: tuple[Check, ...]
     comparison: Comparison | None = None
@@ -101,7 +103,9 @@ class Verified:
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent verify --json` prints."""
-        return {**asdict(self), "path": str(self.path), "ok": self.ok}
+        facts = {name: value for name, value in asdict(self).items() if name != "model"}
+        adapter = str(self.model.adapter) if self.model.adapter else None
+        return {"path": str(self.model.path), "adapter": adapter, **facts, "ok": self.ok}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +117,21 @@ class Limits:
 
 
 def verify(
-    path: pathlib.Path,
+    model: ModelFiles,
     folder: pathlib.Path,
     questions: Sequence[Question],
-    reference: pathlib.Path | None = None,
+    reference: ModelFiles | None = None,
     tau: float | None = None,
     limits: Limits | None = None,
-    asked: Asked = lambda path, n, total: None,
+    asked: Asked = lambda model, n, total: None,
 ) -> Verified:
-    """Check the file at `path`, whose record may be in the models folder `folder`, and compare it with `reference`.
+    """Check the files of `model`, whose record may be in the models folder `folder`, and compare it with `reference`.
 
-    A fault of the file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
+    A fault of a file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
     cannot be run, and `BadData` if the two cannot be compared. `tau` None is the file's own.
     """
     checks: list[Check] = []
+    path = model.path
     try:
         header = gguf_check.read_header(path)
         checks.append(
@@ -137,20 +142,23 @@ def verify(
     except ModelMissing:
         raise
     except ModelRefused as error:
-        return Verified(path, None, (*checks, Check("profile" if checks else "bounds", False, str(error))))
+        return Verified(model, None, (*checks, Check("profile" if checks else "bounds", False, str(error))))
     sha256 = catalog.sha256_of(path)
     checks.append(_recorded(path, sha256, folder))
     if not checks[-1].ok:
-        return Verified(path, sha256, tuple(checks))
+        return Verified(model, sha256, tuple(checks))
     try:
-        tried = trial.run(path, questions, lambda n: asked(path, n, len(questions)))
+        if model.adapter:
+            checks.append(_adapter(model.adapter, gguf_check.read_adapter(model.adapter, header)))
+        tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
     except ModelRefused as error:
-        return Verified(path, sha256, (*checks, Check("load", False, str(error))))
-    checks += [_loaded(path, tried), _answers(tried, profile)]
+        failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
+        return Verified(model, sha256, (*checks, Check(failed, False, str(error))))
+    checks += [_loaded(model, tried), _answers(tried, profile)]
     if reference is None:
-        return Verified(path, sha256, tuple(checks))
-    comparison = _against(path, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
-    return Verified(path, sha256, (*checks, *_within(comparison, limits or Limits())), comparison)
+        return Verified(model, sha256, tuple(checks))
+    comparison = _against(model, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
+    return Verified(model, sha256, (*checks, *_within(comparison, limits or Limits())), comparison)
 
 
 def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReading | None], profile: Profile, tau: float) -> dict[str, Any]:
@@ -178,20 +186,22 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
 
 
 def _against(
-    path: pathlib.Path, tried: Trial, profile: Profile, reference: pathlib.Path, questions: Sequence[Question], tau: float, asked: Asked
+    model: ModelFiles, tried: Trial, profile: Profile, reference: ModelFiles, questions: Sequence[Question], tau: float, asked: Asked
 ) -> Comparison:
     """Ask the reference, too."""
-    theirs = from_metadata(gguf_check.read_header(reference).metadata)
+    theirs = from_metadata(gguf_check.read_header(reference.path).metadata)
     if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
-        raise BadData(f"'{reference}' prints other levels, or answers of another kind, than '{path}'; compare files of one model.")
+        raise BadData(
+            f"'{reference.path}' prints other levels, or answers of another kind, than '{model.path}'; compare files of one model."
+        )
     other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
-    size, reference_size = path.stat().st_size, reference.stat().st_size
     return Comparison(
-        reference=str(reference),
-        size_bytes=size,
-        reference_size_bytes=reference_size,
-        bits_per_weight=_bits(size, tried),
-        reference_bits_per_weight=_bits(reference_size, other),
+        reference=str(reference.path),
+        reference_adapter=str(reference.adapter) if reference.adapter else None,
+        size_bytes=model.size_bytes,
+        reference_size_bytes=reference.size_bytes,
+        bits_per_weight=_bits(model.size_bytes, tried),
+        reference_bits_per_weight=_bits(reference.size_bytes, other),
         **compare(tried.readings, other.readings, profile, tau),
     )
 
@@ -228,8 +238,13 @@ def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> Check:
     return Check("sha256", True, f"{sha256}, {origin}")
 
 
-def _loaded(path: pathlib.Path, tried: Trial) -> Check:
-    size = path.stat().st_size
+def _adapter(path: pathlib.Path, header: gguf_check.Header) -> Check:
+    detail = f"a LoRA for {header.architecture}, {path.stat().st_size:,} bytes, sha256 {catalog.sha256_of(path)}"
+    return Check("adapter", True, detail)
+
+
+def _loaded(model: ModelFiles, tried: Trial) -> Check:
+    size = model.size_bytes
     weights = f"{tried.n_parameters:,} weights, {_bits(size, tried):.2f} bits each"
     return Check("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
 

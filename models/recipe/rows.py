@@ -38,7 +38,7 @@ class Prompts:
         return self._chat(message if "<think>" in self.profile.system_message else re.sub(r"- Do not output.*\n", "", message), item.stem)
 
     def verification(self, item: Item, letter: str) -> str:
-        """AutoMix's question: is this answer to that question correct?"""
+        """The question of a second look: is this answer to that question correct?"""
         return self._chat(VERIFICATION_SYSTEM_MESSAGE, f"{dress.user_message(item)}\n\nProposed answer: {letter}\nIs it correct?")
 
     def _chat(self, system: str, user: str) -> str:

@@ -49,7 +49,7 @@ class AcknowledgesEarly(Agent):
 
     acknowledge: Callable[[str], None] = print
 
-    def ask(self, question: Question, refresh: bool = False):  # type: ignore[no-untyped-def]
+    def ask(self, question: Question, refresh: bool = False):
         self.acknowledge(question.stem)
         time.sleep(0.01)
         return super().ask(question, refresh)

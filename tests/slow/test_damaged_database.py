@@ -56,7 +56,7 @@ class Trusting(Store):
     def renew(self) -> bool:
         return False
 
-    def _refused(self, error):  # type: ignore[no-untyped-def]
+    def _refused(self, error):
         return StorageError(str(error))
 
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from edge_agent.catalog import ModelFiles
 from edge_agent.measure.verify import Verified, verify
 from edge_agent.question import Question
 from tests.conftest import DEMO
@@ -21,7 +22,7 @@ def answered(data: bytes | bytearray, folder: pathlib.Path) -> Verified:
     path = folder / "x.gguf"
     path.write_bytes(data)
     started = time.monotonic()
-    found = verify(path, folder, QUESTION)
+    found = verify(ModelFiles(path), folder, QUESTION)
     assert time.monotonic() - started < SECONDS
     assert sum(not check.ok for check in found.checks) <= 1 and all(check.ok for check in found.checks[:-1])
     assert all("\n" not in check.detail for check in found.checks)

@@ -131,7 +131,7 @@ TABLE = [
 class CachesAnything(Drainer):
     """Mutant: whatever comes back settles the question."""
 
-    def _answer(self, row: QueueRow):  # type: ignore[no-untyped-def]
+    def _answer(self, row: QueueRow):
         outcome = super()._answer(row)
         if outcome.kind is CloudKind.PORTAL:
             with self._store.transaction() as db:

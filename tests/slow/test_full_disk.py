@@ -23,7 +23,7 @@ def ask(one: Agent, number: int) -> object:
 class Lying(Agent):
     """Mutant: says that everything was stored."""
 
-    def ask(self, question, refresh=False):  # type: ignore[no-untyped-def]
+    def ask(self, question, refresh=False):
         from dataclasses import replace
 
         decision = super().ask(question, refresh)
@@ -51,7 +51,7 @@ def test_full_database_answers_and_recovers(part, home: pathlib.Path) -> None:
         assert one.store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
-def in_a_child(work) -> None:  # type: ignore[no-untyped-def]
+def in_a_child(work) -> None:
     child = os.fork()
     if child == 0:
         code = 1
