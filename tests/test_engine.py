@@ -12,6 +12,7 @@ import pytest
 from edge_agent.draft import Draft
 from edge_agent.engine import LocalModel
 from edge_agent.errors import BadQuestion, ModelBusy, ModelError, ModelMissing, ModelRefused
+from edge_agent.llama import Options
 from edge_agent.prefix import PrefixFile
 from edge_agent.profile import default_profile
 from edge_agent.question import Question
