@@ -68,9 +68,9 @@ def measure(
             model.read(question)
         for question in questions[WARM_UP:]:
             _decide(model, question, sample)
+        sample.anonymous_bytes, sample.mapped_bytes = memory()  # before batches that no decision has
         _speeds(model, questions[0], sample)
         sample.n_parameters, sample.n_embedding = model.n_parameters, model.n_embedding
-        sample.anonymous_bytes, sample.mapped_bytes = memory()
     return sample
 
 
