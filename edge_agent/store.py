@@ -1,147 +1,31 @@
-"""The one SQLite file: opens it, brings its schema up to date, and keeps every fact and decision.
+"""The facts and decisions in the SQLite file: each statement that reads or writes them.
 
-Owns the schema and all SQL but the queue's (`outbox.py`, same connection). Knows nothing of models or HTTP.
-Invariants: a file that is not ours is never written to; a write happens inside `transaction()` - BEGIN IMMEDIATE to
-COMMIT, so that a crash leaves all of it or nothing; migrations are appended, never changed.
-
-Why plain `sqlite3`: few statements, each says its transaction, and a recalled answer pays for every import (docs/decisions.md).
-SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that two connections checkpoint at once: WAL is used only where that is fixed.
+Owns all SQL but the queue's (`outbox.py`) and that of the rooms with a table of their own (clock, breaker, budget), on the same
+connection. Knows nothing of models or HTTP, or of how the file is opened and kept whole (`database.py`). Invariant: a fact once
+written is never changed, only forgotten.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import pathlib
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from edge_agent.answer import same
+from edge_agent.database import Database
 from edge_agent.errors import BadQuestion, StorageError
-from edge_agent.ownership import Marker, refuse_foreign, set_aside
 from edge_agent.question import CHOICE, OPEN, Question
 from edge_agent.records import CloudAnswer, Ending, ModelFacts, OpenReading, Reading
-from edge_agent.salvage import is_damage, save_rows, what_is_wrong
-from edge_agent.schema import APPLICATION_ID, copy_to, migrate, version
 
 T = TypeVar("T")
-_log = logging.getLogger("edge_agent")
 
 
-class Store:
-    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used.
-
-    `connection` replaces SQLite's own in tests that fail or end at a statement.
-    """
-
-    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        self.path, self._connection, self._marker = path, connection, Marker(path)
-        self._writer: int | None = None  # the thread that is inside a transaction
-        self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
-        self._damaged = False
-        self._db = self._open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._db.close()
-        self._marker.release()
-
-    def renew(self) -> bool:
-        """If SQLite found the file damaged while it was open, open it anew: a damaged one is set aside if nobody else uses it.
-
-        Whether it was opened anew. Raises `StorageError`.
-        """
-        if not self._damaged:
-            return False
-        with self._lock:
-            self._db.close()
-            self._marker.release()
-            self._damaged = False
-            self._db = self._open()
-        return True
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
-
-        SQLite's own failures become `StorageError`. A crash inside leaves the file as it was before.
-        """
-        try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._writer = threading.get_ident()
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-                finally:
-                    self._writer = None
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-        """The rows of a query, as dictionaries; reads only."""
-        try:
-            with self._lock:
-                return [dict(row) for row in self._db.execute(sql, parameters)]
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def write(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """One writing statement, inside the caller's `transaction()`, which translates its failures."""
-        assert self.in_transaction, "a write outside a transaction"
-        return self._db.execute(sql, parameters)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is inside a `transaction()` and may write."""
-        return self._writer == threading.get_ident()
-
-    def check_writable(self) -> None:
-        """Commit a change that changes nothing, or raise `StorageError`."""
-        with self.transaction() as db:
-            db.execute(f"PRAGMA user_version = {version(self._db)}")
-
-    def pack(self) -> None:
-        """Give the space of what was deleted back to the disk. Raises `StorageError`, also if others are in the way."""
-        try:
-            with self._lock:
-                self._db.execute("VACUUM")
-                if _wal_is_safe():
-                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def copy_to(self, path: pathlib.Path) -> None:
-        """A copy as of one moment, whole or not there. Raises `StorageError`, OSError."""
-        try:
-            with self._lock:
-                copy_to(self._db, path)
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: sqlite3.Error) -> StorageError:
-        if is_damage(error):
-            self._damaged = True
-            self._marker.say_damaged()
-        busy = "locked" in str(error)
-        what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
-        return StorageError(f"The database '{self.path}' cannot be used: {what}.")
+class Store(Database):
+    """All that is remembered; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used."""
 
     def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
         """What was recorded of this very file (same path, size, time and inode), without reading it again."""
@@ -276,82 +160,6 @@ class Store:
         assert rowid is not None
         return rowid
 
-    def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
-        return next(iter(self.rows(sql, parameters)), None)
-
-    def _open(self) -> sqlite3.Connection:
-        """The file, ours and sound: created if it is not there, set aside and begun anew if it is damaged and nobody else has it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            suspect = refuse_foreign(self.path, self._marker)
-            self._create()
-            self._marker.take()
-            try:
-                db = self._open_sound(suspect)
-                self._marker.share()
-            except BaseException:
-                self._marker.forget()
-                raise
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its space.") from error
-        return db
-
-    def _open_sound(self, suspect: bool) -> sqlite3.Connection:
-        db, wrong = self._connect(suspect, thorough=self._marker.alone and (suspect or self._marker.ended_badly))
-        if wrong is None:
-            return db
-        db.close()
-        if not self._marker.alone:
-            raise StorageError(
-                f"The database '{self.path}' is damaged ({wrong}); end the other programs that use it, and start this again."
-            )
-        aside = set_aside(self.path)
-        self._create()
-        db, _ = self._connect(suspect=False, thorough=False)
-        try:
-            saved = save_rows(aside, db)
-        except (sqlite3.Error, OSError) as error:
-            saved, wrong = {}, f"{wrong}; nothing could be saved: {error}"
-        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending"))
-        _log.error("edge-agent: the database '%s' was damaged (%s). It lies whole at '%s'; a new one was begun with %s.",
-                   self.path, wrong, aside, counts or "nothing")  # fmt: skip
-        return db
-
-    def _connect(self, suspect: bool, thorough: bool) -> tuple[sqlite3.Connection, str | None]:
-        """A connection with everything set and the schema up to date, and what is wrong with the file, if anything is."""
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
-        try:
-            db.row_factory = sqlite3.Row
-            db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text is no reason to answer nothing
-            db.execute("PRAGMA busy_timeout = 5000")
-            db.execute("PRAGMA trusted_schema = OFF")
-            db.execute("PRAGMA cell_size_check = ON")
-            db.execute("PRAGMA mmap_size = 0")
-            db.execute("PRAGMA secure_delete = ON")  # what was purged is really gone
-            db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
-            wrong = what_is_wrong(db, thorough)
-            if wrong is None and suspect and self._marker.alone:
-                wrong = "it is empty" if not version(db) else None
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # the whole file is sound but for this
-            if wrong is None:
-                migrate(db, self.path)  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
-                db.execute("PRAGMA foreign_keys = ON")
-                db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
-                db.execute("PRAGMA journal_size_limit = 4194304")
-        except sqlite3.Error as error:
-            if not is_damage(error) and "already exists" not in str(error) and "no such" not in str(error):
-                db.close()
-                raise
-            return db, str(error)
-        except BaseException:
-            db.close()
-            raise
-        return db, wrong
-
-    def _create(self) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
 
 def _readable(read: Callable[[Any], T], stored: Any) -> T | None:
     """What was stored, or None if it is damaged: SQLite has no checksums, so a flipped bit may be in any text."""
@@ -388,11 +196,6 @@ def _question(stored: tuple[str, str]) -> Question:
 
 
 _ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at"
-
-
-def _wal_is_safe() -> bool:
-    version = sqlite3.sqlite_version_info
-    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
 
 
 def _file_key(path: pathlib.Path) -> str:

@@ -18,6 +18,7 @@ FLOORS = (
     ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
     ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
     ("salvage",),
+    ("database",),
     ("store",),
     ("llama", "walk", "prompt", "clock", "hub"),
     ("engine", "draft", "outbox", "breaker", "keeping", "budget"),
@@ -52,7 +53,7 @@ CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
 ONLY_IMPORTER = {
     "llama_cpp": {"llama"},
     "httpx": {"cloud", "download"},
-    "sqlite3": {"schema", "ownership", "salvage", "store", "doctor"},
+    "sqlite3": {"schema", "ownership", "salvage", "database", "doctor"},
     "click": CLI,
 }  # doctor: its version
 
