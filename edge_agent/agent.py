@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,39 +26,23 @@ from edge_agent.clock import Clock
 from edge_agent.cloud_prompt import PROMPT_VERSION
 from edge_agent.drain import Drained, Drainer
 from edge_agent.errors import CloudUnavailable, StorageError
+from edge_agent.facts import Facts, decision, fits
 from edge_agent.outbox import Limits, Outbox, QueueRow
 from edge_agent.privacy import Rules
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts, OpenReading, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts
+from edge_agent.retention import Retention, sweep
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
-    from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
+    from edge_agent.cloud import CloudModel, CloudOutcome
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
 
 
 _LOOK_EVERY_S = 0.2
-
-
-@dataclass(slots=True)
-class _Facts:
-    """What is known of one question while it is decided; ids where the store already has a fact."""
-
-    question: Question
-    reading: Reading | OpenReading | None = None
-    reading_id: int | None = None
-    model_ran: bool = False
-    cloud: CloudAnswer | None = None
-    cloud_id: int | None = None
-    cloud_kind: CloudKind | None = None
-    cloud_outcome: CloudOutcome | None = None
-    cloud_call: CloudCall | None = None
-    cloud_error: str | None = None
-    reserved: int = 0
-    over_budget: bool = False
 
 
 class Agent:
@@ -81,8 +65,9 @@ class Agent:
         clock: Clock | None = None,
         rules: Rules | None = None,
         budget: BudgetLimits | None = None,
+        retention: Retention | None = None,
     ) -> None:
-        self.store, self.cloud, self.rules = store, cloud, rules or Rules()
+        self.store, self.cloud, self.rules, self.retention = store, cloud, rules or Rules(), retention or Retention()
         self.outbox = Outbox(store, clock, limits)
         self.budget = Budget(store, self.outbox.clock, cloud.endpoint, budget) if cloud else None
         self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
@@ -108,7 +93,7 @@ class Agent:
         try:
             return cls(
                 path, store, PolicyName(settings.policy), settings.tau, cloud, assembly.opener(settings, adapter), adapter,
-                limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings),
+                limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings), retention=assembly.retention(settings),
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -121,11 +106,17 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Free the model and close the database."""
+        """Free the model and close the database; at most once an hour, forget a little of what is old before."""
         if self._model:
             self._model.close()
             self._model = None
+        self.forget_old()
         self.store.close()
+
+    def forget_old(self) -> None:
+        """One small step of what the retention settings say, if it is time; to be called where nobody waits. `close` and drains do."""
+        with contextlib.suppress(StorageError):  # another process writes, or the disk is full: there is a next time
+            sweep(self.store, self.outbox.clock, self.retention)
 
     def ask(self, question: Question, refresh: bool = False) -> Decision:
         """Decide one question; `refresh` ignores what is remembered.
@@ -134,7 +125,7 @@ class Agent:
         gives no answer. A failing database does not stop the answer.
         """
         started = time.perf_counter()
-        facts = _Facts(question) if refresh else self._recall(question)
+        facts = Facts(question) if refresh else self._recall(question)
         circumstances = Circumstances(cloud_configured=self.cloud is not None, never_send=self.rules.forbids(question))
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
@@ -185,18 +176,18 @@ class Agent:
     def _drainer(self) -> Drainer:
         if self.cloud is None or self.breaker is None or self.budget is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
-        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules)
+        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules, upkeep=self.forget_old)
 
-    def _recall(self, question: Question) -> _Facts:
+    def _recall(self, question: Question) -> Facts:
         """What the store knows of the question; nothing, if it cannot be read."""
-        facts = _Facts(question)
+        facts = Facts(question)
         with contextlib.suppress(StorageError):
-            if (answer := self._stored_answer(question)) and _fits(question, answer[1].answer):
+            if (answer := self._stored_answer(question)) and fits(question, answer[1].answer):
                 facts.cloud_id, facts.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
                 return facts  # the device's own opinion is not wanted
             found = self.store.reading(question.fingerprint, *self._key)
-            if found and _fits(question, found[1].answer):
+            if found and fits(question, found[1].answer):
                 facts.reading_id, facts.reading = found
         return facts
 
@@ -205,7 +196,7 @@ class Agent:
             return None
         return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
-    def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
+    def _read(self, facts: Facts, circumstances: Circumstances) -> None:
         """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
 
         def on_level(level: LevelReading) -> None:
@@ -214,7 +205,7 @@ class Agent:
 
         facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
 
-    def _start_call(self, facts: _Facts) -> None:
+    def _start_call(self, facts: Facts) -> None:
         """Call the cloud, without waiting, unless it is left alone for now."""
         assert self.cloud is not None and self.breaker is not None
         send = self.rules.redacted(facts.question)
@@ -234,7 +225,7 @@ class Agent:
             return self.budget.reserve(send)
         return None
 
-    def _ask_cloud(self, facts: _Facts) -> None:
+    def _ask_cloud(self, facts: Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
@@ -249,16 +240,14 @@ class Agent:
             facts.cloud, facts.cloud_kind, facts.cloud_outcome = outcome.answer, outcome.kind, outcome
             facts.cloud_error = outcome.error
 
-    def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
+    def _record(self, facts: Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
         """Store the facts, the decision and the queue row in one transaction; give the decision."""
-        question, reading = facts.question, facts.reading
-        by_cloud = settled.route == "cloud"
-        answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
-        recalled = not facts.model_ran and facts.cloud_outcome is None
+        question, by_cloud = facts.question, settled.route == "cloud"
         decision_id, created_at = str(uuid.uuid4()), time.time()
 
         def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
+                self.outbox.clock.now_s()
                 self.store.put_question(question)
                 queue_id, true, now = self._store_facts(facts, settled), settled, circumstances
                 if settled.queue and queue_id is None:
@@ -275,13 +264,13 @@ class Agent:
                         "reading_id": facts.reading_id,
                         "cloud_answer_id": facts.cloud_id if by_cloud else None,
                         "cloud_kind": facts.cloud_kind,
-                        "answer": answer,
+                        "answer": facts.answer(settled.route),
                         "route": true.route,
                         "reason": true.reason,
                         "cause": planned.cause,
                         "score": planned.score,
                         "deferred": planned.cause is not None,
-                        "recalled": recalled,
+                        "recalled": facts.recalled,
                         "provisional": true.provisional,
                         "queue_id": queue_id,
                     }
@@ -289,35 +278,13 @@ class Agent:
             return true, queue_id
 
         settled, queue_id, persisted = self._try(keep, facts, settled)
-        return Decision(
-            decision_id=decision_id,
-            answer=answer,
-            answer_text=question.options[question.letters.index(answer)] if question.options else answer,
-            confidence=reading.confidence if reading else None,
-            expected_confidence=reading.expected_confidence if reading else None,
-            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
-            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
-            format_mass=reading.format_mass if reading else None,
-            route=settled.route,
-            deferred=planned.cause is not None,
-            recalled=recalled,
-            provisional=settled.provisional,
-            reason=settled.reason.value,
-            cause=planned.cause.value if planned.cause else None,
-            readout=self.policy.readout,
-            score=planned.score,
-            tau=self.policy.tau,
-            policy=self.policy.name.value,
-            queue_id=queue_id,
-            model=self.model,
-            cloud=facts.cloud if by_cloud else None,
-            cloud_error=facts.cloud_error,
-            timings=_timings(facts, started),
-            persisted=persisted,
-        )
+        return decision(
+            facts, planned, settled, self.policy, self.model,
+            decision_id=decision_id, queue_id=queue_id, persisted=persisted, total_ms=(time.perf_counter() - started) * 1000,
+        )  # fmt: skip
 
     def _try(
-        self, keep: Callable[[], tuple[Settlement, int | None]], facts: _Facts, settled: Settlement
+        self, keep: Callable[[], tuple[Settlement, int | None]], facts: Facts, settled: Settlement
     ) -> tuple[Settlement, int | None, bool]:
         """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and whether it is stored."""
         known = facts.reading_id, facts.cloud_id
@@ -334,7 +301,7 @@ class Agent:
         self._note_outcome(facts)
         return settled, None, False
 
-    def _store_facts(self, facts: _Facts, settled: Settlement) -> int | None:
+    def _store_facts(self, facts: Facts, settled: Settlement) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
         if facts.reading and facts.reading_id is None:
@@ -344,6 +311,8 @@ class Agent:
             self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
         if facts.cloud and facts.cloud_outcome is None and facts.cloud_id is None:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
+        elif facts.cloud_id is not None and settled.route == "cloud":
+            self.store.use_cloud_answer(facts.cloud_id)
         if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
@@ -354,7 +323,7 @@ class Agent:
         send = self.rules.redacted(question) if settled.queue else None
         return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
-    def _note_outcome(self, facts: _Facts) -> None:
+    def _note_outcome(self, facts: Facts) -> None:
         """Tell the breaker how the call ended, if there was one."""
         if facts.cloud_outcome and self.breaker:
             self.breaker.note(facts.cloud_outcome.kind, facts.cloud_outcome.error, facts.cloud_outcome.retry_after_s)
@@ -376,16 +345,3 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._model_path, self.model)
             return self._model
-
-
-def _fits(question: Question, answer: str) -> bool:
-    """Whether a stored answer can be this question's: a flipped bit may have made it another letter."""
-    return bool(answer) and (not question.options or answer in tuple(question.letters))
-
-
-def _timings(facts: _Facts, started: float) -> Timings:
-    """The reading's own times when the model ran now; in all, what the caller waited."""
-    total_ms = round((time.perf_counter() - started) * 1000, 3)
-    if not (facts.reading and facts.model_ran):
-        return Timings(total_ms=total_ms)
-    return Timings(**{**asdict(facts.reading.timings), "total_ms": total_ms})

@@ -25,6 +25,7 @@ from edge_agent.schema import APPLICATION_ID, copy_to, migrate, version
 
 _log = logging.getLogger("edge_agent")
 _PATIENCE_MS = 5000  # how long a write waits for another process's
+_INCREMENTAL = 2  # PRAGMA auto_vacuum
 
 
 class Database:
@@ -71,6 +72,31 @@ class Database:
 
         SQLite's own failures become `StorageError`. A crash inside leaves the file as it was before.
         """
+        with self._transaction() as db:
+            yield db
+
+    @contextlib.contextmanager
+    def forgetting(self, patient: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction that deletes questions with all that rests on them.
+
+        Links between rows are not checked on the way: each deleted question would cost a look through every decision. Unless
+        `patient`, it is refused at once while another process writes. Raises `StorageError`.
+        """
+        with self._lock:
+            try:
+                self._db.execute("PRAGMA foreign_keys = OFF")
+                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS if patient else 0}")
+                with self._transaction() as db:
+                    yield db
+            except sqlite3.Error as error:
+                raise self._refused(error) from error
+            finally:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+                    self._db.execute("PRAGMA foreign_keys = ON")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -111,11 +137,34 @@ class Database:
             db.execute(f"PRAGMA user_version = {version(self._db)}")
 
     def pack(self) -> None:
-        """Give the space of what was deleted back to the disk. Raises `StorageError`, also if others are in the way."""
+        """Give all the space of what was deleted back to the disk, by writing the file anew.
+
+        Raises `StorageError`, also if others are in the way.
+        """
         try:
             with self._lock:
-                self._db.execute("VACUUM")
+                self._db.execute("VACUUM")  # which makes an older version's file one that `shrink` works on
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # without WAL, nothing
+        except sqlite3.Error as error:
+            raise self._refused(error) from error
+
+    def shrink(self, n_pages: int) -> int:
+        """Give at most so many pages back to the disk, without waiting for anybody; how many are still free.
+
+        One transaction of SQLite's own: a crash leaves the file as it was before. A file of an older version keeps its free pages,
+        and uses them again. Raises `StorageError`.
+        """
+        try:
+            with self._lock:
+                if self._db.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+                    return 0
+                if self._db.execute("PRAGMA freelist_count").fetchone()[0]:
+                    self._db.execute("PRAGMA busy_timeout = 0")
+                    try:
+                        self._db.execute(f"PRAGMA incremental_vacuum({n_pages})").fetchall()
+                    finally:
+                        self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+                return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
@@ -171,7 +220,7 @@ class Database:
             saved = save_rows(aside, db)
         except (sqlite3.Error, OSError) as error:
             saved, wrong = {}, f"{wrong}; nothing could be saved: {error}"
-        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending"))
+        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending", "marks"))
         _log.error("edge-agent: the database '%s' was damaged (%s). It lies whole at '%s'; a new one was begun with %s.",
                    self.path, wrong, aside, counts or "nothing")  # fmt: skip
         return db
@@ -182,7 +231,8 @@ class Database:
         try:
             db.row_factory = sqlite3.Row
             db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text is no reason to answer nothing
-            db.execute("PRAGMA busy_timeout = 5000")
+            db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # of a new file; an older one's changes when it is packed
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")

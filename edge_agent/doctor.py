@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from edge_agent import __version__, catalog
 from edge_agent.errors import EdgeAgentError
-from edge_agent.settings import Settings
+from edge_agent.settings import FOREVER, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ def _version(_: Settings) -> str:
 def _settings(settings: Settings) -> str:
     tau = "the model's" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (not there)"
-    return f"policy {settings.policy}, tau {tau}, config {settings.config_file}{found}"
+    kept = settings.keep_days if settings.keep_days == FOREVER else f"{settings.keep_days:g} days"
+    return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
 
 def _build(_: Settings) -> str:

@@ -84,6 +84,18 @@ MIGRATIONS = (
     CREATE TABLE spending (id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, at_s REAL NOT NULL, micros INTEGER NOT NULL);
     CREATE INDEX spending_by_time ON spending (endpoint, at_s)
     """,
+    """
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value NUMERIC NOT NULL);
+    ALTER TABLE questions ADD COLUMN asked_s REAL NOT NULL DEFAULT 0;
+    UPDATE questions SET asked_s = coalesce((SELECT device_s FROM clock), 0);
+    CREATE INDEX questions_by_age ON questions (asked_s);
+    ALTER TABLE cloud_answers ADD COLUMN used_s REAL NOT NULL DEFAULT 0;
+    ALTER TABLE cloud_answers ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE cloud_answers SET used_s = coalesce((SELECT device_s FROM clock), 0), size_bytes = length(CAST(answer AS BLOB));
+    CREATE INDEX cloud_answers_by_use ON cloud_answers (used_s, size_bytes) WHERE size_bytes > 0;
+    CREATE INDEX decisions_by_question ON decisions (fingerprint);
+    CREATE INDEX outbox_by_question ON outbox (fingerprint)
+    """,
 )
 
 

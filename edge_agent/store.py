@@ -84,12 +84,13 @@ class Store(Database):
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
 
-        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None).
+        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None;
+        a `cloud_answer` that was removed to make room is "").
         """
         last = 0
         while rows := self.rows(
             "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
-            "WHERE a.fingerprint = d.fingerprint ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
+            "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
             "JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id "
             "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE d.rowid > ? ORDER BY d.rowid LIMIT ?",
             (last, at_once),
@@ -107,9 +108,12 @@ class Store(Database):
         self.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
-        """Keep a question; the same one again changes nothing."""
-        row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
-        self.write("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
+        """Keep a question, and when it was asked: device time as it was last written down, to an hour. That is how it ages."""
+        self.write(
+            f"INSERT INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, {_NOW_S}) "
+            f"ON CONFLICT (fingerprint) DO UPDATE SET asked_s = excluded.asked_s WHERE abs(asked_s - excluded.asked_s) >= {_TOUCH_S}",
+            (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False)),
+        )
 
     def put_reading(
         self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str, reading: Reading | OpenReading
@@ -123,10 +127,16 @@ class Store(Database):
 
     def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:
         """Add a cloud answer; older ones stay, since decisions rest on them. Gives its id."""
+        text = json.dumps(asdict(answer))
         return self._insert(
-            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer) VALUES (?, ?, ?, ?, ?, ?)",
-            (time.time(), fingerprint, answer.model, endpoint, version, json.dumps(asdict(answer))),
+            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer, size_bytes, used_s) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, {_NOW_S})",
+            (time.time(), fingerprint, answer.model, endpoint, version, text, len(text)),
         )
+
+    def use_cloud_answer(self, answer_id: int) -> None:
+        """Say that a stored answer was used again, to an hour: what was used last is removed last."""
+        self.write(f"UPDATE cloud_answers SET used_s = {_NOW_S} WHERE id = ? AND abs(used_s - {_NOW_S}) >= {_TOUCH_S}", (answer_id,))
 
     def put_decision(self, row: dict[str, Any]) -> None:
         """Keep a decision; `row` has the columns of the table."""
@@ -195,6 +205,8 @@ def _question(stored: tuple[str, str]) -> Question:
     return Question(stored[0], options, CHOICE if options else OPEN)
 
 
+_TOUCH_S = 3600
+_NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
 _ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at"
 
 

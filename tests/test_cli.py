@@ -189,7 +189,7 @@ def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: p
     run("queue", "drain", "--cloud-url", cloud.url)
     ended = json.loads(run("log", decision["decision_id"], "--wait", "9", "--json").stdout)
     assert ended["ending"] in ("upheld", "overturned") and (ended["answer"], ended["final_answer"]) == (decision["answer"], "B")
-    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "wrong": []}
+    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "unknown": 0, "wrong": []}
     (replayed,) = json.loads(run("replay", "--json").stdout)
     assert replayed["answer"] == decision["answer"] and replayed["final_answer"] == "B"
     tried = json.loads(run("replay", "--tau", "0", "--policy", "prefer_local", "--json").stdout)
