@@ -24,6 +24,7 @@ from edge_agent.breaker import Breaker
 from edge_agent.budget import Budget, BudgetLimits
 from edge_agent.clock import Clock
 from edge_agent.cloud_prompt import PROMPT_VERSION
+from edge_agent.disk import DiskLimits, free_bytes
 from edge_agent.drain import Drained, Drainer
 from edge_agent.errors import CloudUnavailable, StorageError
 from edge_agent.facts import Facts, decision, fits
@@ -66,8 +67,11 @@ class Agent:
         rules: Rules | None = None,
         budget: BudgetLimits | None = None,
         retention: Retention | None = None,
+        disk: DiskLimits | None = None,
+        free_bytes: Callable[[pathlib.Path], int] = free_bytes,
     ) -> None:
         self.store, self.cloud, self.rules, self.retention = store, cloud, rules or Rules(), retention or Retention()
+        self.disk, self._free_bytes = disk or DiskLimits(), free_bytes
         self.outbox = Outbox(store, clock, limits)
         self.budget = Budget(store, self.outbox.clock, cloud.endpoint, budget) if cloud else None
         self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
@@ -94,6 +98,7 @@ class Agent:
             return cls(
                 path, store, PolicyName(settings.policy), settings.tau, cloud, assembly.opener(settings, adapter), adapter,
                 limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings), retention=assembly.retention(settings),
+                disk=assembly.disk(settings),
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -241,15 +246,25 @@ class Agent:
             facts.cloud_error = outcome.error
 
     def _record(self, facts: Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
-        """Store the facts, the decision and the queue row in one transaction; give the decision."""
-        question, by_cloud = facts.question, settled.route == "cloud"
+        """Store the facts, the decision and the queue row in one transaction; give the decision.
+
+        On a nearly full disk, store only what waits for the cloud, or not even that.
+        """
+        question, free = facts.question, self._free_bytes(self.store.path.parent)
+        if settled.queue and free < self.disk.queue_bytes:
+            circumstances = replace(circumstances, disk_low=True)
+            settled = routing.settle(planned, facts.cloud_kind, circumstances) or settled
+        by_cloud, whole = settled.route == "cloud", settled.queue or free >= self.disk.cache_bytes
         decision_id, created_at = str(uuid.uuid4()), time.time()
 
         def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
+                if not whole:
+                    self._store_outcome(facts, whole)
+                    return settled, None
                 self.outbox.clock.now_s()
                 self.store.put_question(question)
-                queue_id, true, now = self._store_facts(facts, settled), settled, circumstances
+                queue_id, true, now = self._store_facts(facts, settled, whole), settled, circumstances
                 if settled.queue and queue_id is None:
                     now = replace(circumstances, queue_full=True)
                     true = routing.settle(planned, facts.cloud_kind, now) or settled
@@ -277,21 +292,24 @@ class Agent:
                 )
             return true, queue_id
 
-        settled, queue_id, persisted = self._try(keep, facts, settled)
+        end, queue_id, error = self._try(keep, facts, settled)
+        if not whole:
+            error = f"only {free >> 20} MiB of the disk are free; the rest is kept for questions that wait for the cloud"
         return decision(
-            facts, planned, settled, self.policy, self.model,
-            decision_id=decision_id, queue_id=queue_id, persisted=persisted, total_ms=(time.perf_counter() - started) * 1000,
+            facts, planned, end, self.policy, self.model,
+            decision_id=decision_id, queue_id=queue_id, storage_error=error, total_ms=(time.perf_counter() - started) * 1000,
         )  # fmt: skip
 
     def _try(
         self, keep: Callable[[], tuple[Settlement, int | None]], facts: Facts, settled: Settlement
-    ) -> tuple[Settlement, int | None, bool]:
-        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and whether it is stored."""
-        known = facts.reading_id, facts.cloud_id
+    ) -> tuple[Settlement, int | None, str | None]:
+        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and why it is not stored."""
+        known, refused = (facts.reading_id, facts.cloud_id), None
         for _ in range(2):
             try:
-                return (*keep(), True)
-            except StorageError:
+                return (*keep(), None)
+            except StorageError as error:
+                refused = str(error)
                 facts.reading_id, facts.cloud_id = known
                 with contextlib.suppress(StorageError):
                     if self.store.renew():
@@ -299,29 +317,38 @@ class Agent:
                         continue
                 break
         self._note_outcome(facts)
-        return settled, None, False
+        return settled, None, refused
 
-    def _store_facts(self, facts: Facts, settled: Settlement) -> int | None:
+    def _store_facts(self, facts: Facts, settled: Settlement, whole: bool) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
         if facts.reading and facts.reading_id is None:
             facts.reading_id = self.store.put_reading(question.fingerprint, *self._key, facts.reading)
-        self._note_outcome(facts)
-        if facts.reserved and facts.cloud_outcome and self.budget:
-            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
         if facts.cloud and facts.cloud_outcome is None and facts.cloud_id is None:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
         elif facts.cloud_id is not None and settled.route == "cloud":
             self.store.use_cloud_answer(facts.cloud_id)
+        self._store_outcome(facts, whole)
+        send = self.rules.redacted(question) if settled.queue else None
+        return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
+
+    def _store_outcome(self, facts: Facts, whole: bool) -> None:
+        """Inside the transaction of `_record`: what a call has cost and shown, and the end of a row that waited for its answer.
+
+        Unless `whole`, an answer that nobody waited for is not kept.
+        """
+        question = facts.question
+        self._note_outcome(facts)
+        if facts.reserved and facts.cloud_outcome and self.budget:
+            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
         if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
-            facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
-            if waiting is not None:
+            if whole or waiting is not None:
+                facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
+            if waiting is not None and facts.cloud_id is not None:
                 self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
         if self.rules.forbids(question):
             self.outbox.cancel_waiting(question, question.kind)
-        send = self.rules.redacted(question) if settled.queue else None
-        return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
     def _note_outcome(self, facts: Facts) -> None:
         """Tell the breaker how the call ended, if there was one."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent import catalog, tuning
 from edge_agent.budget import BudgetLimits
+from edge_agent.disk import DiskLimits
 from edge_agent.errors import ModelError, ModelMissing, StorageError
 from edge_agent.outbox import DAY_S, Limits
 from edge_agent.privacy import Rules
@@ -62,6 +63,11 @@ def retention(settings: Settings) -> Retention:
     """How long what was asked is kept, and how many of the cloud's answers."""
     keep_s = None if settings.keep_days == FOREVER else float(settings.keep_days) * DAY_S
     return Retention(keep_s, settings.answers_max_rows, int(settings.answers_max_mb * 1e6))
+
+
+def disk(settings: Settings) -> DiskLimits:
+    """How much of the disk is left free."""
+    return DiskLimits(settings.cache_min_free_mib << 20, settings.queue_min_free_mib << 20)
 
 
 def opener(settings: Settings, adapter: pathlib.Path | None = None) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:

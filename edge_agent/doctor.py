@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_agent import __version__, catalog
-from edge_agent.errors import EdgeAgentError
+from edge_agent.disk import free_bytes
+from edge_agent.errors import EdgeAgentError, StorageError
 from edge_agent.settings import FOREVER, Settings
 
 
@@ -28,10 +29,11 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings) -> list[Check]:
-    """All checks, in the order in which a problem is best looked for."""
+def examine(settings: Settings, free_bytes: Callable[[pathlib.Path], int] = free_bytes) -> list[Check]:
+    """All checks, in the order in which a problem is best looked for; `free_bytes` says how much of a folder's disk is free."""
     looks: dict[str, Callable[[Settings], str]] = {
-        "version": _version, "settings": _settings, "build": _build, "model": _model, "database": _database, "cloud": _cloud,
+        "version": _version, "settings": _settings, "build": _build, "model": _model, "database": _database,
+        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": _cloud,
     }  # fmt: skip
     return [_check(name, look, settings) for name, look in looks.items()]
 
@@ -106,6 +108,15 @@ def _database(settings: Settings) -> str:
     text = f"{store.path}: {n_decisions} decisions, {n_waiting} waiting, {n_dead} dead; SQLite {sqlite3.sqlite_version}, journal {journal}"
     if aside := sorted(path.name for path in store.path.parent.glob(f"{store.path.name}.damaged-*")):
         text += f"; damaged ones set aside: {', '.join(aside)}"
+    return text
+
+
+def _disk(settings: Settings, free: int) -> str:
+    text = f"{free >> 20} MiB free at {settings.data_folder}"
+    if free >> 20 < settings.queue_min_free_mib:
+        raise StorageError(f"{text}: nothing new is remembered or queued below {settings.queue_min_free_mib} MiB; free some space.")
+    if free >> 20 < settings.cache_min_free_mib:
+        raise StorageError(f"{text}: only what waits for the cloud is stored below {settings.cache_min_free_mib} MiB; free some space.")
     return text
 
 

@@ -46,7 +46,7 @@ class Facts:
 
 def decision(
     facts: Facts, planned: Plan, settled: Settlement, policy: Policy, model: ModelFacts, *,
-    decision_id: str, queue_id: int | None, persisted: bool, total_ms: float,
+    decision_id: str, queue_id: int | None, storage_error: str | None, total_ms: float,
 ) -> Decision:  # fmt: skip
     """The decision as its caller gets it."""
     question, reading, answer = facts.question, facts.reading, facts.answer(settled.route)
@@ -74,7 +74,8 @@ def decision(
         cloud=facts.cloud if settled.route == "cloud" else None,
         cloud_error=facts.cloud_error,
         timings=_timings(facts, total_ms),
-        persisted=persisted,
+        persisted=storage_error is None,
+        storage_error=storage_error,
     )
 
 

@@ -155,8 +155,8 @@ class Decision:
 
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
     `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
-    it has not answered yet. Probabilities and
-    confidences are None when the policy asked the cloud alone.
+    it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when the
+    policy asked the cloud alone.
     """
 
     decision_id: str
@@ -183,6 +183,7 @@ class Decision:
     cloud_error: str | None
     timings: Timings
     persisted: bool
+    storage_error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""

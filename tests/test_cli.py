@@ -17,7 +17,7 @@ from tests.conftest import DEMO, LoopbackCloud
 CONTRACT = {
     "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
     "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
-    "timings", "persisted", "cloud_error",
+    "timings", "persisted", "storage_error", "cloud_error",
 }  # fmt: skip
 ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
 
@@ -268,7 +268,7 @@ def test_key_is_nowhere(home: pathlib.Path, cloud: LoopbackCloud) -> None:
 
 def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> None:
     checks = json.loads(run("doctor", "--json").stdout)
-    assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "cloud"]
+    assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "disk", "cloud"]
     assert all(check["exit_code"] == 0 for check in checks)
     done = run("doctor", "--model", "/nowhere.gguf")
     assert done.returncode == 66 and "BAD" in done.stdout

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 # Each room may import what stands in an earlier line, and within its line nothing.
 FLOORS = (
-    ("errors",),
+    ("errors", "disk"),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records"),
     ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
