@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import assembly, catalog, routing
+from edge_agent import assembly, catalog, listening, routing
 from edge_agent import settings as settings_room
 from edge_agent.breaker import Breaker
 from edge_agent.budget import Budget, BudgetLimits
@@ -41,9 +41,6 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a clo
     from edge_agent.cloud import CloudModel, CloudOutcome
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
-
-
-_LOOK_EVERY_S = 0.2
 
 
 class Agent:
@@ -162,10 +159,14 @@ class Agent:
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
         """How a decision stands as soon as it waits no more, or when the time is up. It is ended by whoever drains, in any process."""
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := self.store.ending(decision_id)).waits and (ends is None or time.monotonic() < ends):
-            time.sleep(_LOOK_EVERY_S if ends is None else min(_LOOK_EVERY_S, max(0.0, ends - time.monotonic())))
-        return found
+        return listening.wait(self.store, decision_id, timeout_s)
+
+    def endings(self, after: int | None = None, stop: threading.Event | None = None) -> Iterator[Ending]:
+        """Each provisional decision as it ends, in order and once, whichever process ends it, until `stop` is set.
+
+        `after` is the `number` of the last end that was dealt with, to go on behind it; None begins now, 0 with the first ever.
+        """
+        return listening.endings(self.store, after, stop)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.

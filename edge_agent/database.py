@@ -131,6 +131,14 @@ class Database:
         """Whether this thread is inside a `transaction()` and may write."""
         return self._writer == threading.get_ident()
 
+    def change_mark(self) -> tuple[int, int]:
+        """Another pair than before once anything was written, by this connection or any other; costs no query."""
+        try:
+            with self._lock:  # not in the middle of another thread's transaction
+                return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+        except sqlite3.Error as error:
+            raise self._refused(error) from error
+
     def check_writable(self) -> None:
         """Commit a change that changes nothing, or raise `StorageError`."""
         with self.transaction() as db:

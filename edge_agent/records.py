@@ -132,7 +132,7 @@ class CloudAnswer:
 class Ending:
     """How a decision stands: `ending` is upheld, overturned or abandoned, None while it waits or if it was final from the start.
 
-    Both answers and both times (Unix) stay in the record.
+    Both answers and both times (Unix) stay in the record. `number` is its place among all ends, in the order in which they came.
     """
 
     decision_id: str
@@ -142,6 +142,7 @@ class Ending:
     final_answer: str | None
     created_at: float
     ended_at: float | None
+    number: int | None = None
 
     @property
     def waits(self) -> bool:

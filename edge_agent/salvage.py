@@ -152,7 +152,7 @@ def _columns() -> dict[str, list[str]]:
         "decisions": [
             "decision_id", "created_at", "fingerprint", "rule_version", "policy", "circumstances", "reading_id", "cloud_answer_id",
             "cloud_kind", "answer", "route", "reason", "cause", "score", "deferred", "recalled", "provisional", "queue_id", "ending",
-            "ended_at", "final_answer",
+            "ended_at", "final_answer", "end_number",
         ],
         "model_files": ["path", "size_bytes", "mtime_ns", "inode", "facts"],
         "clock": ["id", "boot", "uptime_s", "device_s", "wall", "trusted"],

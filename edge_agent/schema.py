@@ -96,6 +96,13 @@ MIGRATIONS = (
     CREATE INDEX decisions_by_question ON decisions (fingerprint);
     CREATE INDEX outbox_by_question ON outbox (fingerprint)
     """,
+    """
+    ALTER TABLE decisions ADD COLUMN end_number INTEGER;
+    UPDATE decisions SET end_number = n
+        FROM (SELECT rowid AS r, row_number() OVER (ORDER BY ended_at, rowid) AS n FROM decisions WHERE ending IS NOT NULL)
+        WHERE decisions.rowid = r;
+    CREATE INDEX decisions_by_end ON decisions (end_number) WHERE end_number IS NOT NULL
+    """,
 )
 
 

@@ -79,7 +79,16 @@ class Store(Database):
         row = self._one(f"SELECT {_ENDING} FROM decisions WHERE decision_id = ?", (decision_id,))
         if row is None:
             raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows their ids.")
-        return Ending(**{**row, "provisional": bool(row["provisional"])})
+        return _ending(row)
+
+    def endings(self, after: int, limit: int = 500) -> list[Ending]:
+        """The next ends of provisional decisions behind a number, in their order."""
+        sql = f"SELECT {_ENDING} FROM decisions WHERE end_number > ? ORDER BY end_number LIMIT ?"
+        return [_ending(row) for row in self.rows(sql, (after, limit))]
+
+    def last_end(self) -> int:
+        """The highest number that an end was ever given; 0 before the first."""
+        return int(self.rows(f"SELECT {_LAST_END} AS number")[0]["number"])
 
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
@@ -145,25 +154,37 @@ class Store(Database):
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
         """End every provisional decision that waits for this queue row: upheld or overturned. Both answers and times stay."""
-        for row in self.rows(
-            "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL", (queue_id,)
-        ):
+        for row in self._waiting(queue_id):
             ending = "upheld" if same(row["answer"], final_answer) else "overturned"
             self.write(
-                "UPDATE decisions SET ending = ?, ended_at = ?, final_answer = ?, cloud_answer_id = ? WHERE decision_id = ?",
-                (ending, time.time(), final_answer, cloud_answer_id, row["decision_id"]),
+                "UPDATE decisions SET ending = ?, ended_at = ?, end_number = ?, final_answer = ?, cloud_answer_id = ? "
+                "WHERE decision_id = ?",
+                (ending, time.time(), self._next_end(), final_answer, cloud_answer_id, row["decision_id"]),
             )
 
     def abandon_provisional(self, queue_id: int) -> None:
         """End every provisional decision that waits for this queue row, which will not be answered: the device's answer stands."""
-        self.write(
-            "UPDATE decisions SET ending = 'abandoned', ended_at = ? WHERE queue_id = ? AND provisional AND ending IS NULL",
-            (time.time(), queue_id),
-        )
+        for row in self._waiting(queue_id):
+            self.write(
+                "UPDATE decisions SET ending = 'abandoned', ended_at = ?, end_number = ? WHERE decision_id = ?",
+                (time.time(), self._next_end(), row["decision_id"]),
+            )
 
     def reopen_provisional(self, queue_id: int) -> None:
         """Let the abandoned decisions of a queue row wait again."""
-        self.write("UPDATE decisions SET ending = NULL, ended_at = NULL WHERE queue_id = ? AND ending = 'abandoned'", (queue_id,))
+        self.write(
+            "UPDATE decisions SET ending = NULL, ended_at = NULL, end_number = NULL WHERE queue_id = ? AND ending = 'abandoned'",
+            (queue_id,),
+        )
+
+    def _waiting(self, queue_id: int) -> list[dict[str, Any]]:
+        sql = "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL ORDER BY rowid"
+        return self.rows(sql, (queue_id,))
+
+    def _next_end(self) -> int:
+        """The number of the next end: never one that was given before, even if that end is purged or taken back."""
+        sql = f"INSERT OR REPLACE INTO marks (name, value) SELECT 'endings', {_LAST_END} + 1 RETURNING value"
+        return int(self.write(sql).fetchall()[0]["value"])
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
         rowid = self.write(sql, parameters).lastrowid
@@ -200,6 +221,10 @@ def _cloud_answer(text: str) -> CloudAnswer:
     return CloudAnswer(**json.loads(text))
 
 
+def _ending(row: dict[str, Any]) -> Ending:
+    return Ending(**{**row, "provisional": bool(row["provisional"])})
+
+
 def _question(stored: tuple[str, str]) -> Question:
     options = tuple(json.loads(stored[1]))
     return Question(stored[0], options, CHOICE if options else OPEN)
@@ -207,7 +232,8 @@ def _question(stored: tuple[str, str]) -> Question:
 
 _TOUCH_S = 3600
 _NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
-_ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at"
+_ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at, end_number AS number"
+_LAST_END = "max(coalesce((SELECT value FROM marks WHERE name = 'endings'), 0), coalesce((SELECT max(end_number) FROM decisions), 0))"
 
 
 def _file_key(path: pathlib.Path) -> str:

@@ -21,7 +21,7 @@ FLOORS = (
     ("database",),
     ("store",),
     ("llama", "walk", "prompt", "clock", "hub"),
-    ("engine", "draft", "outbox", "breaker", "retention", "budget"),
+    ("engine", "draft", "outbox", "breaker", "retention", "budget", "listening"),
     ("keeping",),
     ("drain", "replay", "assembly", "facts"),
     ("agent", "trial"),
