@@ -261,11 +261,11 @@ class Agent:
         def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
                 if not whole:
-                    self._store_outcome(facts, whole)
+                    self._store_outcome(facts, circumstances, whole)
                     return settled, None
                 self.outbox.clock.now_s()
                 self.store.put_question(question)
-                queue_id, true, now = self._store_facts(facts, settled, whole), settled, circumstances
+                queue_id, true, now = self._store_facts(facts, circumstances, settled), settled, circumstances
                 if settled.queue and queue_id is None:
                     now = replace(circumstances, queue_full=True)
                     true = routing.settle(planned, facts.cloud_kind, now) or settled
@@ -320,7 +320,7 @@ class Agent:
         self._note_outcome(facts)
         return settled, None, refused
 
-    def _store_facts(self, facts: Facts, settled: Settlement, whole: bool) -> int | None:
+    def _store_facts(self, facts: Facts, circumstances: Circumstances, settled: Settlement) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
         if facts.reading and facts.reading_id is None:
@@ -329,11 +329,11 @@ class Agent:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
         elif facts.cloud_id is not None and settled.route == "cloud":
             self.store.use_cloud_answer(facts.cloud_id)
-        self._store_outcome(facts, whole)
+        self._store_outcome(facts, circumstances, whole=True)
         send = self.rules.redacted(question) if settled.queue else None
         return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
-    def _store_outcome(self, facts: Facts, whole: bool) -> None:
+    def _store_outcome(self, facts: Facts, circumstances: Circumstances, whole: bool) -> None:
         """Inside the transaction of `_record`: what a call has cost and shown, and the end of a row that waited for its answer.
 
         Unless `whole`, an answer that nobody waited for is not kept.
@@ -348,7 +348,7 @@ class Agent:
                 facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
             if waiting is not None and facts.cloud_id is not None:
                 self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
-        if self.rules.forbids(question):
+        if circumstances.never_send:
             self.outbox.cancel_waiting(question, question.kind)
 
     def _note_outcome(self, facts: Facts) -> None:
