@@ -29,6 +29,7 @@ from llama_cpp import _ggml
 from convert.checkpoint import Array
 from edge_agent.errors import ConvertError
 from edge_agent.gguf_check import QUANTIZATIONS
+from edge_agent.settings import without_secrets
 
 FILE_TYPES = {name: file_type for file_type, name in QUANTIZATIONS.items()}
 Bytes = npt.NDArray[np.uint8]
@@ -110,7 +111,8 @@ def _dry_runs(path: pathlib.Path, file_types: Sequence[int], has_importance: boo
     root = pathlib.Path(__file__).parent.parent
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=False, timeout=_DRY_RUN_SECONDS, cwd=root
+            command, capture_output=True, text=True, errors="replace", check=False,
+            timeout=_DRY_RUN_SECONDS, cwd=root, env=without_secrets(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ConvertError("llama.cpp did not come to an end with this configuration; is config.json intact?") from error

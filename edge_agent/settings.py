@@ -36,6 +36,7 @@ ENVIRONMENT = {
 FOREVER = "forever"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
+SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN", CREDENTIALS)  # the last is the way to one
 _MAX_KEY_BYTES = 4096
 
 
@@ -107,6 +108,12 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
     if "cloud_key" not in values:
         values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
     return Settings(data_folder, cache_folder, config_file, **values)
+
+
+def without_secrets(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a child process: none of ours calls a cloud, and some open files that nobody has looked into yet."""
+    environment = os.environ if environment is None else environment
+    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | None:

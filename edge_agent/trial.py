@@ -25,10 +25,9 @@ from typing import IO, Any
 from edge_agent.errors import EdgeAgentError, ModelRefused
 from edge_agent.question import OPEN, Question
 from edge_agent.records import OpenReading, Reading
-from edge_agent.settings import ENVIRONMENT
+from edge_agent.settings import without_secrets
 
 TIMEOUT_S = 300.0  # for opening the file, and then for each answer
-SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,9 @@ def run(
 ) -> Trial:
     """Open `path` in a child and read `questions`; `on_reading` is told how many are done. Raises `ModelRefused`."""
     request = {"path": str(path), "questions": [{"question": q.stem, "options": list(q.options)} for q in questions]}
-    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     command = [sys.executable, "-m", "edge_agent.trial"]
     with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment) as child:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=without_secrets()) as child:
             watchdog = _Watchdog(child, timeout_s)
             try:
                 assert child.stdin is not None and child.stdout is not None

@@ -24,6 +24,7 @@ from edge_agent.errors import ModelError, ModelRefused
 from edge_agent.measure import machine
 from edge_agent.measure.bench_child import Sample
 from edge_agent.question import Question
+from edge_agent.settings import without_secrets
 
 CHILD_TIMEOUT_S = 900
 READS = 4  # places of a decision whose logits are read: before the answer, twice for the level, once for the letter
@@ -161,9 +162,8 @@ def _child(path: pathlib.Path, questions: Sequence[Question], options: dict[str,
         "options": options,
         "cache": str(cache),
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent.measure.bench_child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
+    command, pipe = [sys.executable, "-m", "edge_agent.measure.bench_child"], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=without_secrets()) as child:
         try:
             out, error = child.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
