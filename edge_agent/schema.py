@@ -121,7 +121,7 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path) -> None:
         return
     db.execute("PRAGMA foreign_keys = OFF")
     for number in range(found, len(MIGRATIONS)):
-        if number:
+        if found:  # there is nothing in a new file that could be lost
             _keep_copy(db, path.with_name(f"{path.name}.before-schema-{number + 1}"))
         db.execute("BEGIN IMMEDIATE")
         try:
