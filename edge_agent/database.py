@@ -156,23 +156,26 @@ class Database:
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
-    def shrink(self, n_pages: int) -> int:
-        """Give at most so many pages back to the disk, without waiting for anybody; how many are still free.
+    def free_pages(self) -> int:
+        """How many pages `shrink` could give back: 0 for a file of an older version, which keeps them and uses them again."""
+        if self.rows("PRAGMA auto_vacuum")[0]["auto_vacuum"] != _INCREMENTAL:
+            return 0
+        return int(self.rows("PRAGMA freelist_count")[0]["freelist_count"])
 
-        One transaction of SQLite's own: a crash leaves the file as it was before. A file of an older version keeps its free pages,
-        and uses them again. Raises `StorageError`.
+    def shrink(self, n_pages: int) -> None:
+        """Give at most so many pages back to the disk, without waiting for anybody.
+
+        One transaction of SQLite's own: a crash leaves the file as it was before. Raises `StorageError`.
         """
+        if not self.free_pages():
+            return
         try:
             with self._lock:
-                if self._db.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
-                    return 0
-                if self._db.execute("PRAGMA freelist_count").fetchone()[0]:
-                    self._db.execute("PRAGMA busy_timeout = 0")
-                    try:
-                        self._db.execute(f"PRAGMA incremental_vacuum({n_pages})").fetchall()
-                    finally:
-                        self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
-                return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+                self._db.execute("PRAGMA busy_timeout = 0")
+                try:
+                    self._db.executescript(f"PRAGMA incremental_vacuum({n_pages})")  # execute() stops behind the first page
+                finally:
+                    self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         except sqlite3.Error as error:
             raise self._refused(error) from error
 

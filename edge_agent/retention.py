@@ -63,7 +63,7 @@ def sweep(store: Store, clock: Clock, retention: Retention, at_once: int = AT_ON
         n_questions, n_decisions = _forget_old(store, now_s - retention.keep_s, at_once) if retention.keep_s else (0, 0)
         n_answers = _make_room(store, retention, at_once)
         copies = tuple(_old_copies(store, marks, now_s, retention.keep_s)) if retention.keep_s else ()
-        finished = max(n_questions, n_decisions, n_answers) < at_once
+        finished = max(n_questions, n_decisions, n_answers) < at_once and store.free_pages() <= PAGES_AT_ONCE
         if finished:
             _mark(store, _SWEPT, now_s)
     for name in copies:
@@ -114,7 +114,7 @@ def _make_room(store: Store, retention: Retention, at_once: int) -> int:
     """Remove the answers that were not used for longest, while there are too many or they are too large."""
     kept = store.rows("SELECT count(*) AS n, coalesce(sum(size_bytes), 0) AS bytes FROM cloud_answers WHERE size_bytes > 0")[0]
     rows, size_bytes, removed = kept["n"], kept["bytes"], 0
-    for row in store.rows("SELECT id, size_bytes FROM cloud_answers WHERE size_bytes > 0 ORDER BY used_s, id LIMIT ?", (at_once,)):
+    for row in store.rows("SELECT id, size_bytes FROM cloud_answers WHERE size_bytes > 0 ORDER BY used_s LIMIT ?", (at_once,)):
         if rows <= retention.answers_max_rows and size_bytes <= retention.answers_max_bytes:
             break
         store.write("UPDATE cloud_answers SET answer = '', size_bytes = 0 WHERE id = ?", (row["id"],))

@@ -233,7 +233,10 @@ def _question(stored: tuple[str, str]) -> Question:
 _TOUCH_S = 3600
 _NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
 _ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at, end_number AS number"
-_LAST_END = "max(coalesce((SELECT value FROM marks WHERE name = 'endings'), 0), coalesce((SELECT max(end_number) FROM decisions), 0))"
+_LAST_END = (
+    "max(coalesce((SELECT value FROM marks WHERE name = 'endings'), 0), "
+    "coalesce((SELECT max(end_number) FROM decisions WHERE end_number IS NOT NULL), 0))"
+)
 
 
 def _file_key(path: pathlib.Path) -> str:
