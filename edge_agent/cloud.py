@@ -120,7 +120,7 @@ class CloudModel:
             latency_ms = round((time.perf_counter() - started) * 1000, 3)
             return _sort(response, data, question, self.model, latency_ms, self.key)
         except Exception as error:  # nothing may be lost because a library failed in a new way
-            return _failure(error)
+            return _failure(error, self.key)
 
     def _context(self) -> ssl.SSLContext:
         """The TLS context, made once: reading the authorities' certificates takes longer than a call."""
@@ -175,12 +175,12 @@ class CloudCall:
             self._slots.release()
 
 
-def _failure(error: Exception) -> CloudOutcome:
+def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
     """The kind of a call that brought no reply."""
     if tls := _tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=_tls_words(tls))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_plain(error)})")
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_without(key, _plain(error))})")
     if isinstance(error, httpx.TimeoutException):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
@@ -235,10 +235,9 @@ def _sort(
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    if isinstance(reply, str) and key and len(key) >= _SHORTEST_SECRET:
-        reply = reply.replace(key, "[key]")
-    found = find_answer(reply, question) if isinstance(reply, str) else None
-    if not isinstance(reply, str) or not found:
+    reply = _without(key, reply) if isinstance(reply, str) else None
+    found = find_answer(reply, question) if reply is not None else None
+    if reply is None or not found:
         wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
     usage = payload.get("usage")
@@ -308,6 +307,11 @@ def _read_capped(response: httpx.Response) -> bytes | None:
 def _count(usage: Any, key: str) -> int | None:
     value = usage.get(key) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without(key: str | None, text: str) -> str:
+    """A stranger's text without the key, which it may have learned from us."""
+    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text
 
 
 def _plain(error: Exception) -> str:

@@ -5,6 +5,7 @@ aside), backups and exports, what the cloud received, and the command lines and 
 """
 
 import base64
+import contextlib
 import json
 import os
 import pathlib
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent.routing import CloudKind
+from edge_agent.store import Store
 from tests.conftest import DEMO, ROOT
 from tests.mutation import catches
 from tests.test_store import damage
@@ -53,9 +54,9 @@ class EchoingCloud:
             data = b""
             while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < _length(data):
                 part = connection.recv(65536)
-                if not part:
-                    break
                 data += part
+                if not part or data.startswith(b"\x16"):  # a TLS handshake: there is no TLS here
+                    break
             self.received += data
             self.calls += 1
             if self.mode == "silent":
@@ -254,13 +255,11 @@ def test_childrens_command_lines_and_environments_are_without_the_key(tmp_path: 
             process = device.start(*command)
             seen: dict[int, bytes] = {}
             while process.poll() is None:
-                for child in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-                    try:
+                with contextlib.suppress(OSError):  # one of them has just ended
+                    for child in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                         parts = [pathlib.Path(f"/proc/{child}/{name}").read_bytes() for name in ("cmdline", "environ")]
-                    except OSError:
-                        continue
-                    if b"edge_agent" in parts[0] and b"PYTHONPATH" in parts[1]:  # behind exec
-                        seen[int(child)] = b"".join(parts)
+                        if b"edge_agent." in parts[0] and b"PYTHONPATH" in parts[1]:  # behind exec
+                            seen[int(child)] = b"".join(parts)
                 time.sleep(0.005)
             assert device.end(process) == 0, device.said
             assert seen and not [1 for shown in seen.values() if KEY.encode() in shown or b"CREDENTIALS_DIRECTORY" in shown]
@@ -308,9 +307,7 @@ def test_forbidden_question_leaves_the_queue_without_a_trace_in_it(tmp_path: pat
     careful(device)
     device.environment["EDGE_AGENT_CLOUD_URL"] = cloud.url
     assert device.run("queue", "drain") in (0, 69) and cloud.calls == 0
-    from edge_agent.store import Store
-
     with Store(device.home / "edge-agent.db") as store:
         (row,) = store.rows("SELECT state, payload, last_error FROM outbox")
     assert row == {"state": "cancelled", "payload": None, "last_error": "never_send"}
-    assert CloudKind.ANSWERED.encode() not in cloud.received and b"anary" not in cloud.received
+    assert cloud.received == b""
