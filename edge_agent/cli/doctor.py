@@ -14,7 +14,7 @@ from edge_agent.cli.show import echo, print_json
 @main.command(epilog=EXIT_CODES)
 @with_settings("model", "cloud_url", "cloud_model")
 def doctor(config: settings.Settings, as_json: bool) -> None:
-    """Check this installation: model, build, database, disk, cloud settings."""
+    """Check this installation: model, build, database, disk, cloud."""
     from dataclasses import asdict
 
     from edge_agent import doctor as room
