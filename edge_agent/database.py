@@ -151,7 +151,8 @@ class Database:
         """
         try:
             with self._lock:
-                self._db.execute("VACUUM")  # which makes an older version's file one that `shrink` works on
+                self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # of an older version's file, by the VACUUM
+                self._db.execute("VACUUM")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # without WAL, nothing
         except sqlite3.Error as error:
             raise self._refused(error) from error
@@ -238,12 +239,14 @@ class Database:
 
     def _connect(self, suspect: bool, thorough: bool) -> tuple[sqlite3.Connection, str | None]:
         """A connection with everything set and the schema up to date, and what is wrong with the file, if anything is."""
+        new = self.path.stat().st_size == 0
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
         try:
             db.row_factory = sqlite3.Row
             db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text is no reason to answer nothing
             db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
-            db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # of a new file; an older one's changes when it is packed
+            if new:
+                db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # of a file with anything in it, this would be a write
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")
