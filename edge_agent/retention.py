@@ -55,7 +55,7 @@ def sweep(store: Store, clock: Clock, retention: Retention, at_once: int = AT_ON
     waits. Raises `StorageError`, also at once when another process writes: the next call goes on.
     """
     now_s = clock.now_s()
-    marks = {row["name"]: row["value"] for row in store.rows("SELECT name, value FROM marks")}
+    marks = {row["name"]: row["value"] for row in store.rows("SELECT name, CAST(value AS REAL) AS value FROM marks")}
     if 0 <= now_s - marks.get(_SWEPT, -EVERY_S) < EVERY_S:
         return None
     with store.forgetting(patient=False):
@@ -114,7 +114,9 @@ def _make_room(store: Store, retention: Retention, at_once: int) -> int:
     """Remove the answers that were not used for longest, while there are too many or they are too large."""
     kept = store.rows("SELECT count(*) AS n, coalesce(sum(size_bytes), 0) AS bytes FROM cloud_answers WHERE size_bytes > 0")[0]
     rows, size_bytes, removed = kept["n"], kept["bytes"], 0
-    for row in store.rows("SELECT id, size_bytes FROM cloud_answers WHERE size_bytes > 0 ORDER BY used_s LIMIT ?", (at_once,)):
+    for row in store.rows(
+        "SELECT id, CAST(size_bytes AS INTEGER) AS size_bytes FROM cloud_answers WHERE size_bytes > 0 ORDER BY used_s LIMIT ?", (at_once,)
+    ):
         if rows <= retention.answers_max_rows and size_bytes <= retention.answers_max_bytes:
             break
         store.write("UPDATE cloud_answers SET answer = '', size_bytes = 0 WHERE id = ?", (row["id"],))

@@ -234,8 +234,8 @@ _TOUCH_S = 3600
 _NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
 _ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at, end_number AS number"
 _LAST_END = (
-    "max(coalesce((SELECT value FROM marks WHERE name = 'endings'), 0), "
-    "coalesce((SELECT max(end_number) FROM decisions WHERE end_number IS NOT NULL), 0))"
+    "max(coalesce((SELECT CAST(value AS INTEGER) FROM marks WHERE name = 'endings'), 0), "
+    "coalesce((SELECT CAST(max(end_number) AS INTEGER) FROM decisions WHERE end_number IS NOT NULL), 0))"
 )
 
 

@@ -353,6 +353,18 @@ def test_salvaged_questions_are_not_forgotten_too_early(life: Life) -> None:
     again.store.close()
 
 
+def test_flipped_bits_in_what_housekeeping_reads_stop_nobody(life: Life) -> None:
+    put_answers(life, "first", "second")
+    life.sweep()
+    with life.store.transaction() as db:
+        db.execute("UPDATE marks SET value = 'x'")
+        db.execute("INSERT INTO marks VALUES ('endings', 'y')")
+        db.execute("UPDATE cloud_answers SET size_bytes = 'z' WHERE id = 1")
+        db.execute("UPDATE questions SET asked_s = 'w' WHERE rowid = 1")
+    assert life.sweep(keep=Retention(answers_max_rows=0)) is not None and life.store.last_end() == 0
+    life.agent().close()
+
+
 def test_command_forgets_when_it_ends(home: pathlib.Path) -> None:
     assert ask("--policy", "only_local", EDGE_AGENT_KEEP_DAYS="0.000000001")["answer"]
     assert json.loads(run("log", "--json").stdout) == []
