@@ -164,17 +164,16 @@ class Database:
         return int(self.rows("PRAGMA freelist_count")[0]["freelist_count"])
 
     def shrink(self, n_pages: int) -> None:
-        """Give at most so many pages back to the disk, without waiting for anybody.
+        """Give at most so many pages back to the disk, without waiting for anybody; in WAL mode, what is in the log as well.
 
         One transaction of SQLite's own: a crash leaves the file as it was before. Raises `StorageError`.
         """
-        if not self.free_pages():
-            return
+        vacuum = f"PRAGMA incremental_vacuum({n_pages});" if self.free_pages() else ""
         try:
             with self._lock:
                 self._db.execute("PRAGMA busy_timeout = 0")
                 try:
-                    self._db.executescript(f"PRAGMA incremental_vacuum({n_pages})")  # execute() stops behind the first page
+                    self._db.executescript(f"{vacuum} PRAGMA wal_checkpoint(TRUNCATE)")  # execute() stops behind the first page
                 finally:
                     self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
         except sqlite3.Error as error:
