@@ -305,7 +305,8 @@ class Agent:
         self, keep: Callable[[], tuple[Settlement, int | None]], facts: Facts, settled: Settlement
     ) -> tuple[Settlement, int | None, str | None]:
         """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and why it is not stored."""
-        known, refused = (facts.reading_id, facts.cloud_id), None
+        known = facts.reading_id, facts.cloud_id
+        refused: str | None = None
         for _ in range(2):
             try:
                 return (*keep(), None)

@@ -55,7 +55,7 @@ def _version(_: Settings) -> str:
 def _settings(settings: Settings) -> str:
     tau = "the model's" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (not there)"
-    kept = settings.keep_days if settings.keep_days == FOREVER else f"{settings.keep_days:g} days"
+    kept = settings.keep_days if settings.keep_days == FOREVER else f"{float(settings.keep_days):g} days"
     return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
 
