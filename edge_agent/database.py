@@ -85,15 +85,26 @@ class Database:
         with self._lock:
             try:
                 self._db.execute("PRAGMA foreign_keys = OFF")
-                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS if patient else 0}")
-                with self._transaction() as db:
+                with self._patience(patient), self._transaction() as db:
                     yield db
             except sqlite3.Error as error:
                 raise self._refused(error) from error
             finally:
                 with contextlib.suppress(sqlite3.Error):
-                    self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
                     self._db.execute("PRAGMA foreign_keys = ON")
+
+    @contextlib.contextmanager
+    def _patience(self, patient: bool) -> Iterator[None]:
+        """Unless `patient`, wait for no other process on the way."""
+        if patient:
+            yield
+            return
+        self._db.execute("PRAGMA busy_timeout = 0")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -144,13 +155,13 @@ class Database:
         with self.transaction() as db:
             db.execute(f"PRAGMA user_version = {version(self._db)}")
 
-    def pack(self) -> None:
-        """Give all the space of what was deleted back to the disk, by writing the file anew.
+    def pack(self, patient: bool = True) -> None:
+        """Write the file anew: no byte of what was deleted is left in it, and all of its space is given back to the disk.
 
-        Raises `StorageError`, also if others are in the way.
+        Raises `StorageError`, also if others are in the way; unless `patient`, at once.
         """
         try:
-            with self._lock:
+            with self._lock, self._patience(patient):
                 self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # of an older version's file, by the VACUUM
                 self._db.execute("VACUUM")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # without WAL, nothing
@@ -170,12 +181,8 @@ class Database:
         """
         vacuum = f"PRAGMA incremental_vacuum({n_pages});" if self.free_pages() else ""
         try:
-            with self._lock:
-                self._db.execute("PRAGMA busy_timeout = 0")
-                try:
-                    self._db.executescript(f"{vacuum} PRAGMA wal_checkpoint(TRUNCATE)")  # execute() stops behind the first page
-                finally:
-                    self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            with self._lock, self._patience(False):
+                self._db.executescript(f"{vacuum} PRAGMA wal_checkpoint(TRUNCATE)")  # execute() stops behind the first page
         except sqlite3.Error as error:
             raise self._refused(error) from error
 

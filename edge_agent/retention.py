@@ -1,11 +1,15 @@
 """What is forgotten by itself: questions that nobody has asked for long, and the cloud's least used answers when there are too many.
 
 Owns when and how much at a time; what a person wants forgotten is `keeping`'s. Invariants: what waits for the cloud is never
-forgotten; a step is one short transaction and a few pages given back to the disk, never a look through the whole file, and
+forgotten; a step is one short transaction and a few pages given back to the disk, never a look through a large file, and
 waits for nobody; ages are device time (`clock.py`), so that no jump of the wall clock forgets anything.
 
 An answer that is removed to make room leaves its row behind, without the answer: the decisions that rest on it still name it, and
 replay knows that it is gone.
+
+What is deleted is overwritten where it stands (PRAGMA secure_delete). But when SQLite moves rows between pages, it leaves their
+old bytes in the unused part of a page, and only writing the file anew removes those: that is done for a small file, where it is
+quick, when all has been forgotten that was to be. A larger one keeps such scraps until a person says `edge-agent purge`.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ DAY_S = 86_400.0
 EVERY_S = 3600.0
 AT_ONCE = 200  # decisions, questions and answers a step
 PAGES_AT_ONCE = 256
+PACK_BYTES = 8 << 20  # a file of at most so many is written anew
 COPIES = (".before-schema-*", ".damaged-*")  # what lies beside a database, with what visitors typed in it
-_SWEPT = "swept"
+_SWEPT, _SCRAPS = "swept", "scraps"
 _COPY = "copy "
 WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND o.state IN ('ready', 'sending'))"
 
@@ -48,7 +53,7 @@ class Swept:
     finished: bool
 
 
-def sweep(store: Store, clock: Clock, retention: Retention, at_once: int = AT_ONCE) -> Swept | None:
+def sweep(store: Store, clock: Clock, retention: Retention, at_once: int = AT_ONCE, pack_bytes: int = PACK_BYTES) -> Swept | None:
     """One step, if the last complete sweep was an hour ago; None if it was not.
 
     One transaction that takes at most `at_once` rows of each kind: a crash leaves the steps before it. To be called where nobody
@@ -64,11 +69,19 @@ def sweep(store: Store, clock: Clock, retention: Retention, at_once: int = AT_ON
         n_answers = _make_room(store, retention, at_once)
         copies = tuple(_old_copies(store, marks, now_s, retention.keep_s)) if retention.keep_s else ()
         finished = max(n_questions, n_decisions, n_answers) < at_once and store.free_pages() <= PAGES_AT_ONCE
+        scraps = n_questions + n_decisions + n_answers > 0 or _SCRAPS in marks
         if finished:
             _mark(store, _SWEPT, now_s)
+        if scraps:
+            _mark(store, _SCRAPS, now_s)
     for name in copies:
         remove_copy(store.path.with_name(name))
-    store.shrink(PAGES_AT_ONCE)
+    if finished and scraps and store.path.stat().st_size <= pack_bytes:
+        store.pack(patient=False)
+        with store.forgetting(patient=False):
+            store.write("DELETE FROM marks WHERE name = ?", (_SCRAPS,))
+    else:
+        store.shrink(PAGES_AT_ONCE)
     return Swept(n_questions, n_decisions, n_answers, copies, finished)
 
 
