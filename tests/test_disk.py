@@ -101,7 +101,7 @@ def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_bel
 class LeavesThemWaiting(Agent):
     """Mutant: below the threshold nothing at all is written."""
 
-    def _store_outcome(self, *arguments: Any) -> None:
+    def _store_outcome(self, *arguments: Any, **more: Any) -> None:
         pass
 
 
