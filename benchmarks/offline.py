@@ -145,7 +145,10 @@ def recall(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
             reading = UNSURE.to_json()
             for number in range(rows):
                 mark = question(number).fingerprint
-                db.execute("INSERT INTO questions VALUES (?, ?, ?)", (mark, f"Question number {number}?", '["x", "y", "z"]'))
+                db.execute(
+                    "INSERT INTO questions (fingerprint, stem, options) VALUES (?, ?, ?)",
+                    (mark, f"Question number {number}?", '["x", "y", "z"]'),
+                )
                 key = (0.0, mark, one.model.sha256, one.profile.sha256, reading)
                 db.execute(
                     "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "

@@ -14,51 +14,33 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from edge_agent import assembly, catalog, routing
+from edge_agent import assembly, catalog, listening, routing
 from edge_agent import settings as settings_room
 from edge_agent.breaker import Breaker
 from edge_agent.budget import Budget, BudgetLimits
 from edge_agent.clock import Clock
 from edge_agent.cloud_prompt import PROMPT_VERSION
+from edge_agent.disk import DiskLimits, free_bytes
 from edge_agent.drain import Drained, Drainer
 from edge_agent.errors import CloudUnavailable, StorageError
+from edge_agent.facts import Facts, decision, fits
 from edge_agent.outbox import Limits, Outbox, QueueRow
 from edge_agent.privacy import Rules
 from edge_agent.profile import Profile
 from edge_agent.question import Question
-from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts, OpenReading, Reading, Timings
+from edge_agent.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts
+from edge_agent.retention import Retention, sweep
 from edge_agent.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
 from edge_agent.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
-    from edge_agent.cloud import CloudCall, CloudModel, CloudOutcome
+    from edge_agent.cloud import CloudModel, CloudOutcome
     from edge_agent.draft import Draft
     from edge_agent.engine import LocalModel
-
-
-_LOOK_EVERY_S = 0.2
-
-
-@dataclass(slots=True)
-class _Facts:
-    """What is known of one question while it is decided; ids where the store already has a fact."""
-
-    question: Question
-    reading: Reading | OpenReading | None = None
-    reading_id: int | None = None
-    model_ran: bool = False
-    cloud: CloudAnswer | None = None
-    cloud_id: int | None = None
-    cloud_kind: CloudKind | None = None
-    cloud_outcome: CloudOutcome | None = None
-    cloud_call: CloudCall | None = None
-    cloud_error: str | None = None
-    reserved: int = 0
-    over_budget: bool = False
 
 
 class Agent:
@@ -81,8 +63,12 @@ class Agent:
         clock: Clock | None = None,
         rules: Rules | None = None,
         budget: BudgetLimits | None = None,
+        retention: Retention | None = None,
+        disk: DiskLimits | None = None,
+        free_bytes: Callable[[pathlib.Path], int] = free_bytes,
     ) -> None:
-        self.store, self.cloud, self.rules = store, cloud, rules or Rules()
+        self.store, self.cloud, self.rules, self.retention = store, cloud, rules or Rules(), retention or Retention()
+        self.disk, self._free_bytes = disk or DiskLimits(), free_bytes
         self.outbox = Outbox(store, clock, limits)
         self.budget = Budget(store, self.outbox.clock, cloud.endpoint, budget) if cloud else None
         self.breaker = Breaker(store, self.outbox.clock, cloud.endpoint, cloud.key) if cloud else None
@@ -110,7 +96,8 @@ class Agent:
             return cls(
                 path, store, PolicyName(settings.policy), settings.tau, cloud,
                 assembly.opener(settings, adapter, stays=not one_question), adapter,
-                limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings),
+                limits=assembly.limits(settings), rules=rules, budget=assembly.budget(settings), retention=assembly.retention(settings),
+                disk=assembly.disk(settings),
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -123,11 +110,17 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Free the model and close the database."""
+        """Free the model and close the database; at most once an hour, forget a little of what is old before."""
         if self._model:
             self._model.close()
             self._model = None
+        self.forget_old()
         self.store.close()
+
+    def forget_old(self) -> None:
+        """One small step of what the retention settings say, if it is time; to be called where nobody waits. `close` and drains do."""
+        with contextlib.suppress(StorageError):  # another process writes, or the disk is full: there is a next time
+            sweep(self.store, self.outbox.clock, self.retention)
 
     def ask(self, question: Question, refresh: bool = False) -> Decision:
         """Decide one question; `refresh` ignores what is remembered.
@@ -137,7 +130,7 @@ class Agent:
         """
         question.check_options_differ()
         started = time.perf_counter()
-        facts = _Facts(question) if refresh else self._recall(question)
+        facts = Facts(question) if refresh else self._recall(question)
         circumstances = Circumstances(cloud_configured=self.cloud is not None, never_send=self.rules.forbids(question))
         planned = routing.plan(facts.reading, self.policy, circumstances)
         if planned.step is Step.READ:
@@ -169,10 +162,14 @@ class Agent:
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
         """How a decision stands as soon as it waits no more, or when the time is up. It is ended by whoever drains, in any process."""
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
-        while (found := self.store.ending(decision_id)).waits and (ends is None or time.monotonic() < ends):
-            time.sleep(_LOOK_EVERY_S if ends is None else min(_LOOK_EVERY_S, max(0.0, ends - time.monotonic())))
-        return found
+        return listening.wait(self.store, decision_id, timeout_s)
+
+    def endings(self, after: int | None = None, stop: threading.Event | None = None) -> Iterator[Ending]:
+        """Each provisional decision as it ends, in order and once, whichever process ends it, until `stop` is set.
+
+        `after` is the `number` of the last end that was dealt with, to go on behind it; None begins now, 0 with the first ever.
+        """
+        return listening.endings(self.store, after, stop)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
@@ -188,18 +185,18 @@ class Agent:
     def _drainer(self) -> Drainer:
         if self.cloud is None or self.breaker is None or self.budget is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
-        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules)
+        return Drainer(self.store, self.outbox, self.cloud, self.breaker, self.budget, self.rules, upkeep=self.forget_old)
 
-    def _recall(self, question: Question) -> _Facts:
+    def _recall(self, question: Question) -> Facts:
         """What the store knows of the question; nothing, if it cannot be read."""
-        facts = _Facts(question)
+        facts = Facts(question)
         with contextlib.suppress(StorageError):
-            if (answer := self._stored_answer(question)) and _fits(question, answer[1].answer):
+            if (answer := self._stored_answer(question)) and fits(question, answer[1].answer):
                 facts.cloud_id, facts.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
                 return facts  # the device's own opinion is not wanted
             found = self.store.reading(question.fingerprint, *self._key)
-            if found and _fits(question, found[1].answer):
+            if found and fits(question, found[1].answer):
                 facts.reading_id, facts.reading = found
         return facts
 
@@ -208,7 +205,7 @@ class Agent:
             return None
         return self.store.cloud_answer(question.fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
-    def _read(self, facts: _Facts, circumstances: Circumstances) -> None:
+    def _read(self, facts: Facts, circumstances: Circumstances) -> None:
         """Read the model; a cloud that its level asks for is called at once, and the letter is read meanwhile."""
 
         def on_level(level: LevelReading) -> None:
@@ -217,7 +214,7 @@ class Agent:
 
         facts.reading, facts.model_ran = self._engine().read(facts.question, on_level), True
 
-    def _start_call(self, facts: _Facts) -> None:
+    def _start_call(self, facts: Facts) -> None:
         """Call the cloud, without waiting, unless it is left alone for now."""
         assert self.cloud is not None and self.breaker is not None
         send = self.rules.redacted(facts.question)
@@ -237,7 +234,7 @@ class Agent:
             return self.budget.reserve(send)
         return None
 
-    def _ask_cloud(self, facts: _Facts) -> None:
+    def _ask_cloud(self, facts: Facts) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""
         if facts.cloud:
             facts.cloud_kind = CloudKind.ANSWERED
@@ -252,18 +249,26 @@ class Agent:
             facts.cloud, facts.cloud_kind, facts.cloud_outcome = outcome.answer, outcome.kind, outcome
             facts.cloud_error = outcome.error
 
-    def _record(self, facts: _Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
-        """Store the facts, the decision and the queue row in one transaction; give the decision."""
-        question, reading = facts.question, facts.reading
-        by_cloud = settled.route == "cloud"
-        answer = facts.cloud.answer if by_cloud and facts.cloud else reading.answer if reading else ""
-        recalled = not facts.model_ran and facts.cloud_outcome is None
+    def _record(self, facts: Facts, circumstances: Circumstances, planned: routing.Plan, settled: Settlement, started: float) -> Decision:
+        """Store the facts, the decision and the queue row in one transaction; give the decision.
+
+        On a nearly full disk, store only what waits for the cloud, or not even that.
+        """
+        question, free = facts.question, self._free_bytes(self.store.path.parent)
+        if settled.queue and free < self.disk.queue_bytes:
+            circumstances = replace(circumstances, disk_low=True)
+            settled = routing.settle(planned, facts.cloud_kind, circumstances) or settled
+        by_cloud, whole = settled.route == "cloud", settled.queue or free >= self.disk.cache_bytes
         decision_id, created_at = str(uuid.uuid4()), time.time()
 
         def keep() -> tuple[Settlement, int | None]:
             with self.store.transaction():
+                if not whole:
+                    self._store_outcome(facts, circumstances, whole)
+                    return settled, None
+                self.outbox.clock.now_s()
                 self.store.put_question(question)
-                queue_id, true, now = self._store_facts(facts, settled), settled, circumstances
+                queue_id, true, now = self._store_facts(facts, circumstances, settled), settled, circumstances
                 if settled.queue and queue_id is None:
                     now = replace(circumstances, queue_full=True)
                     true = routing.settle(planned, facts.cloud_kind, now) or settled
@@ -278,56 +283,38 @@ class Agent:
                         "reading_id": facts.reading_id,
                         "cloud_answer_id": facts.cloud_id if by_cloud else None,
                         "cloud_kind": facts.cloud_kind,
-                        "answer": answer,
+                        "answer": facts.answer(settled.route),
                         "route": true.route,
                         "reason": true.reason,
                         "cause": planned.cause,
                         "score": planned.score,
                         "deferred": planned.cause is not None,
-                        "recalled": recalled,
+                        "recalled": facts.recalled,
                         "provisional": true.provisional,
                         "queue_id": queue_id,
                     }
                 )
             return true, queue_id
 
-        settled, queue_id, persisted = self._try(keep, facts, settled)
-        return Decision(
-            decision_id=decision_id,
-            answer=answer,
-            answer_text=question.options[question.letters.index(answer)] if question.options else answer,
-            confidence=reading.confidence if reading else None,
-            expected_confidence=reading.expected_confidence if reading else None,
-            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
-            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
-            format_mass=reading.format_mass if reading else None,
-            route=settled.route,
-            deferred=planned.cause is not None,
-            recalled=recalled,
-            provisional=settled.provisional,
-            reason=settled.reason.value,
-            cause=planned.cause.value if planned.cause else None,
-            readout=self.policy.readout,
-            score=planned.score,
-            tau=self.policy.tau,
-            policy=self.policy.name.value,
-            queue_id=queue_id,
-            model=self.model,
-            cloud=facts.cloud if by_cloud else None,
-            cloud_error=facts.cloud_error,
-            timings=_timings(facts, started),
-            persisted=persisted,
-        )
+        end, queue_id, error = self._try(keep, facts, settled)
+        if not whole:
+            error = f"only {free >> 20} MiB of the disk are free; the rest is kept for questions that wait for the cloud"
+        return decision(
+            facts, planned, end, self.policy, self.model,
+            decision_id=decision_id, queue_id=queue_id, storage_error=error, total_ms=(time.perf_counter() - started) * 1000,
+        )  # fmt: skip
 
     def _try(
-        self, keep: Callable[[], tuple[Settlement, int | None]], facts: _Facts, settled: Settlement
-    ) -> tuple[Settlement, int | None, bool]:
-        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and whether it is stored."""
+        self, keep: Callable[[], tuple[Settlement, int | None]], facts: Facts, settled: Settlement
+    ) -> tuple[Settlement, int | None, str | None]:
+        """Store a decision, in a new database if the old one is damaged; its settlement, its queue row, and why it is not stored."""
         known = facts.reading_id, facts.cloud_id
+        refused: str | None = None
         for _ in range(2):
             try:
-                return (*keep(), True)
-            except StorageError:
+                return (*keep(), None)
+            except StorageError as error:
+                refused = str(error)
                 facts.reading_id, facts.cloud_id = known
                 with contextlib.suppress(StorageError):
                     if self.store.renew():
@@ -335,29 +322,40 @@ class Agent:
                         continue
                 break
         self._note_outcome(facts)
-        return settled, None, False
+        return settled, None, refused
 
-    def _store_facts(self, facts: _Facts, settled: Settlement) -> int | None:
+    def _store_facts(self, facts: Facts, circumstances: Circumstances, settled: Settlement) -> int | None:
         """Inside the transaction of `_record`: keep what is new; gives the queue row's id, if the question waits."""
         question = facts.question
         if facts.reading and facts.reading_id is None:
             facts.reading_id = self.store.put_reading(question.fingerprint, *self._key, facts.reading)
-        self._note_outcome(facts)
-        if facts.reserved and facts.cloud_outcome and self.budget:
-            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
         if facts.cloud and facts.cloud_outcome is None and facts.cloud_id is None:
             facts.cloud_id = self._put_cloud_answer(question.fingerprint, facts.cloud)
-        if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
-            facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
-            waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
-            if waiting is not None:
-                self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
-        if self.rules.forbids(question):
-            self.outbox.cancel_waiting(question, question.kind)
+        elif facts.cloud_id is not None and settled.route == "cloud":
+            self.store.use_cloud_answer(facts.cloud_id)
+        self._store_outcome(facts, circumstances, whole=True)
         send = self.rules.redacted(question) if settled.queue else None
         return self.outbox.put(question, question.kind, facts.cloud_error, send) if settled.queue else None
 
-    def _note_outcome(self, facts: _Facts) -> None:
+    def _store_outcome(self, facts: Facts, circumstances: Circumstances, whole: bool) -> None:
+        """Inside the transaction of `_record`: what a call has cost and shown, and the end of a row that waited for its answer.
+
+        Unless `whole`, an answer that nobody waited for is not kept.
+        """
+        question = facts.question
+        self._note_outcome(facts)
+        if facts.reserved and facts.cloud_outcome and self.budget:
+            self.budget.close(facts.reserved, facts.cloud_outcome.answer, facts.cloud_outcome.was_sent)
+        if facts.cloud_outcome and (answer := facts.cloud_outcome.answer):
+            waiting = self.outbox.answer_waiting(question, question.kind)  # a new answer, not one that was there before the row
+            if whole or waiting is not None:
+                facts.cloud_id = self._put_cloud_answer(question.fingerprint, answer)
+            if waiting is not None and facts.cloud_id is not None:
+                self.store.end_provisional(waiting, answer.answer, facts.cloud_id)
+        if circumstances.never_send:
+            self.outbox.cancel_waiting(question, question.kind)
+
+    def _note_outcome(self, facts: Facts) -> None:
         """Tell the breaker how the call ended, if there was one."""
         if facts.cloud_outcome and self.breaker:
             self.breaker.note(facts.cloud_outcome.kind, facts.cloud_outcome.error, facts.cloud_outcome.retry_after_s)
@@ -379,16 +377,3 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._model_path, self.model)
             return self._model
-
-
-def _fits(question: Question, answer: str) -> bool:
-    """Whether a stored answer can be this question's: a flipped bit may have made it another letter."""
-    return bool(answer) and (not question.options or answer in tuple(question.letters))
-
-
-def _timings(facts: _Facts, started: float) -> Timings:
-    """The reading's own times when the model ran now; in all, what the caller waited."""
-    total_ms = round((time.perf_counter() - started) * 1000, 3)
-    if not (facts.reading and facts.model_ran):
-        return Timings(total_ms=total_ms)
-    return Timings(**{**asdict(facts.reading.timings), "total_ms": total_ms})

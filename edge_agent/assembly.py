@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from edge_agent import catalog, tuning
 from edge_agent.budget import BudgetLimits
+from edge_agent.disk import DiskLimits
 from edge_agent.errors import ModelError, ModelMissing, StorageError
 from edge_agent.outbox import DAY_S, Limits
 from edge_agent.privacy import Rules
 from edge_agent.profile import Profile
 from edge_agent.records import ModelFacts
-from edge_agent.settings import Settings
+from edge_agent.retention import Retention
+from edge_agent.settings import FOREVER, Settings
 from edge_agent.store import Store
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ def budget(settings: Settings) -> BudgetLimits:
         settings.budget_calls_per_day, settings.budget_calls_per_month, settings.budget_per_day, settings.budget_per_month,
         settings.cloud_prompt_price, settings.cloud_completion_price,
     )  # fmt: skip
+
+
+def retention(settings: Settings) -> Retention:
+    """How long what was asked is kept, and how many of the cloud's answers."""
+    keep_s = None if settings.keep_days == FOREVER else float(settings.keep_days) * DAY_S
+    return Retention(keep_s, settings.answers_max_rows, int(settings.answers_max_mb * 1e6))
+
+
+def disk(settings: Settings) -> DiskLimits:
+    """How much of the disk is left free."""
+    return DiskLimits(settings.cache_min_free_mib << 20, settings.queue_min_free_mib << 20)
 
 
 def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool = True) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:

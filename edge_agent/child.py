@@ -11,9 +11,9 @@ import os
 import pathlib
 import sys
 
-from edge_agent.settings import ENVIRONMENT
+from edge_agent.settings import CREDENTIALS, ENVIRONMENT
 
-SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN")
+SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN", CREDENTIALS)  # the last is the way to one
 _INSTALLED = ("site-packages", "dist-packages")
 
 

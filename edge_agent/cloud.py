@@ -34,6 +34,7 @@ DEADLINE_S = 15.0  # for a person who waits
 MAX_REPLY_BYTES = 1 << 20
 MAX_TOKENS = 256
 AT_ONCE = 2
+_SHORTEST_SECRET = 8  # a shorter key is nothing that could not be guessed, and may be a word of an answer
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _RETRY_AFTER_S = (1.0, 3600.0)
 _CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
@@ -42,6 +43,7 @@ _EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: a device that believes an ear
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes full URLs
+logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it writes the reply's headers, in which a cloud may say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,10 @@ class CloudModel:
             ) as client:
                 with client.stream("POST", self.endpoint, json=body, headers=headers, extensions={"trace": call.trace}) as response:
                     data = _read_capped(response)
+            latency_ms = round((time.perf_counter() - started) * 1000, 3)
+            return _sort(response, data, question, self.model, latency_ms, self.key)
         except Exception as error:  # nothing may be lost because a library failed in a new way
-            return _failure(error)
-        latency_ms = round((time.perf_counter() - started) * 1000, 3)
-        return _sort(response, data, question, self.model, latency_ms)
+            return _failure(error, self.key)
 
     def _context(self) -> ssl.SSLContext:
         """The TLS context, made once: reading the authorities' certificates takes longer than a call."""
@@ -173,12 +175,12 @@ class CloudCall:
             self._slots.release()
 
 
-def _failure(error: Exception) -> CloudOutcome:
+def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
     """The kind of a call that brought no reply."""
     if tls := _tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=_tls_words(tls))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_plain(error)})")
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_without(key, _plain(error))})")
     if isinstance(error, httpx.TimeoutException):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
@@ -207,8 +209,10 @@ def _tls_words(error: ssl.SSLError, wall: float | None = None) -> str:
     return f"no safe connection to the cloud ({reason}); a captive portal, perhaps, or a certificate authority that is not known here"
 
 
-def _sort(response: httpx.Response, data: bytes | None, question: Question, model: str, latency_ms: float) -> CloudOutcome:
-    """The kind of a reply that arrived."""
+def _sort(
+    response: httpx.Response, data: bytes | None, question: Question, model: str, latency_ms: float, key: str | None = None
+) -> CloudOutcome:
+    """The kind of a reply that arrived; a reply that repeats the key is kept without it."""
     status = response.status_code
     if status != 200:
         return _sort_status(status, response, data)
@@ -231,8 +235,9 @@ def _sort(response: httpx.Response, data: bytes | None, question: Question, mode
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    found = find_answer(reply, question) if isinstance(reply, str) else None
-    if not isinstance(reply, str) or not found:
+    reply = _without(key, reply) if isinstance(reply, str) else None
+    found = find_answer(reply, question) if reply is not None else None
+    if reply is None or not found:
         wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
     usage = payload.get("usage")
@@ -302,6 +307,11 @@ def _read_capped(response: httpx.Response) -> bytes | None:
 def _count(usage: Any, key: str) -> int | None:
     value = usage.get(key) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without(key: str | None, text: str) -> str:
+    """A stranger's text without the key, which it may have learned from us."""
+    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text
 
 
 def _plain(error: Exception) -> str:

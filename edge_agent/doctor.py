@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from edge_agent import __version__, assembly, catalog, gguf_check
-from edge_agent.errors import BadSetting, EdgeAgentError
-from edge_agent.settings import Settings
+from edge_agent.disk import free_bytes
+from edge_agent.errors import BadSetting, EdgeAgentError, StorageError
+from edge_agent.settings import FOREVER, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,14 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings, wrong: Sequence[BadSetting] = ()) -> list[Check]:
-    """All checks, in the order in which a problem is best looked for; `wrong` are the settings that could not be used."""
+def examine(settings: Settings, wrong: Sequence[BadSetting] = (), free_bytes: Callable[[pathlib.Path], int] = free_bytes) -> list[Check]:
+    """All checks, in the order in which a problem is best looked for.
+
+    `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free.
+    """
     looks: dict[str, Callable[[Settings], str]] = {
         "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
-        "cloud": _cloud,
+        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": _cloud,
     }  # fmt: skip
     return [_check(name, look, settings) for name, look in looks.items()]
 
@@ -62,7 +66,8 @@ def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
         raise BadSetting(" ".join(problems))
     tau = "the model's" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (not there)"
-    return f"policy {settings.policy}, tau {tau}, config {settings.config_file}{found}"
+    kept = settings.keep_days if settings.keep_days == FOREVER else f"{float(settings.keep_days):g} days"
+    return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
 
 def _build(_: Settings) -> str:
@@ -119,6 +124,15 @@ def _database(settings: Settings) -> str:
     text = f"{store.path}: {n_decisions} decisions, {n_waiting} waiting, {n_dead} dead; SQLite {sqlite3.sqlite_version}, journal {journal}"
     if aside := sorted(path.name for path in store.path.parent.glob(f"{store.path.name}.damaged-*")):
         text += f"; damaged ones set aside: {', '.join(aside)}"
+    return text
+
+
+def _disk(settings: Settings, free: int) -> str:
+    text = f"{free >> 20} MiB free at {settings.data_folder}"
+    if free >> 20 < settings.queue_min_free_mib:
+        raise StorageError(f"{text}: nothing new is remembered or queued below {settings.queue_min_free_mib} MiB; free some space.")
+    if free >> 20 < settings.cache_min_free_mib:
+        raise StorageError(f"{text}: only what waits for the cloud is stored below {settings.cache_min_free_mib} MiB; free some space.")
     return text
 
 

@@ -45,7 +45,8 @@ class Drained:
 class Drainer:
     """Drains one queue into one cloud; `once` for a person who wants it now, `watch` for a device that runs by itself.
 
-    `deadline_s` bounds one call. `sleep` and `chance` (0 to 1, the random part of a wait) are replaced in tests.
+    `deadline_s` bounds one call; `upkeep` is called behind each pass of a watch, where nobody waits.
+    `sleep` and `chance` (0 to 1, the random part of a wait) are replaced in tests.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class Drainer:
         budget: Budget,
         rules: Rules | None = None,
         deadline_s: float = DEADLINE_S,
+        upkeep: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._store, self._outbox, self._cloud, self._breaker = store, outbox, cloud, breaker
         self._rules, self._budget = rules or Rules(), budget
         self._reserved: int | None = 0  # the number of the call that is reserved; None when there is no money for one
-        self._deadline_s, self._sleep, self._chance = deadline_s, sleep, chance
+        self._deadline_s, self._upkeep, self._sleep, self._chance = deadline_s, upkeep, sleep, chance
 
     def once(self) -> Iterator[QueueRow | Drained]:
         """One pass over everything that waits, due or not, and whether the breaker is open or not: a person knows more than it does.
@@ -88,6 +90,7 @@ class Drainer:
                     if not isinstance(step, Drained) or step.answered or step.failed or step.stopped:
                         yield step
                 assert drained is not None
+                self._upkeep()
                 failures = 0 if drained.answered or not drained.stopped else failures + 1
                 self._sleep(self._pause_s(drained, failures))
 

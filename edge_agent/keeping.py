@@ -1,8 +1,8 @@
 """What a person may do with all that is remembered: copy it, hand it out as lines, forget it.
 
-Owns backup, export and purge. Knows nothing of models or clouds. Invariant: what was purged is in no file of ours any more:
-freed pages are overwritten (PRAGMA secure_delete), the file is packed, and the copies beside it go, too. An SD card may keep old
-blocks of its own accord; only an encrypted disk helps against that.
+Owns backup, export and purge; what is forgotten by itself is `retention`'s. Knows nothing of models or clouds. Invariant: what
+was purged is in no file of ours any more: freed pages are overwritten (PRAGMA secure_delete), the file is packed, and the
+copies beside it go, too. An SD card may keep old blocks of its own accord; only an encrypted disk helps against that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_agent.errors import BadQuestion, StorageError
+from edge_agent.retention import WAITS, copies_beside, forget, remove_copy
 from edge_agent.store import Store
-
-COPIES = (".before-schema-*", ".damaged-*")
-_WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND o.state IN ('ready', 'sending'))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
     and copies of it are removed. A crash before COMMIT leaves everything, behind it freed pages that are zeros already.
     Raises `BadQuestion` if there is no such question or it is being sent, `StorageError`.
     """
-    with store.transaction() as db:
+    with store.forgetting():
         if stem is not None:
             found = store.rows("SELECT fingerprint FROM questions WHERE stem = ?", (stem.strip(),))
             if not found:
@@ -89,28 +87,17 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
             marks = [
                 row["fingerprint"]
                 for row in store.rows(
-                    f"SELECT q.fingerprint FROM questions q WHERE NOT {_WAITS} AND NOT EXISTS "
+                    f"SELECT q.fingerprint FROM questions q WHERE NOT {WAITS} AND NOT EXISTS "
                     "(SELECT 1 FROM decisions d WHERE d.fingerprint = q.fingerprint AND d.created_at >= ?)",
                     (time.time() - older_than_s,),
                 )
             ]
-        n_decisions = 0
-        for mark in marks:
-            n_decisions += db.execute("DELETE FROM decisions WHERE fingerprint = ?", (mark,)).rowcount
-            for table in ("outbox", "readings", "cloud_answers", "questions"):
-                db.execute(f"DELETE FROM {table} WHERE fingerprint = ?", (mark,))
+        n_decisions = sum(forget(store, mark) for mark in marks)
     store.pack()
-    return Purged(len(marks), n_decisions, tuple(_remove_copies(store.path)))
-
-
-def _remove_copies(path: pathlib.Path) -> Iterator[str]:
-    for pattern in COPIES:
-        for copy in path.parent.glob(path.name + pattern):
-            try:
-                copy.unlink()
-            except OSError as error:
-                raise StorageError(f"The copy '{copy}' cannot be removed ({error.strerror}); remove it by hand.") from error
-            yield copy.name
+    copies = list(copies_beside(store.path))
+    for copy in copies:
+        remove_copy(copy)
+    return Purged(len(marks), n_decisions, tuple(copy.name for copy in copies))
 
 
 def _places(values: list[str]) -> str:

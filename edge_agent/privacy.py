@@ -1,7 +1,8 @@
 """What must not leave the device: questions that are never sent, and what is blacked out in those that are.
 
-Owns the rules and the patterns. Pure; knows nothing of clouds or queues. Invariant: whatever is queued or sent has been through
-`Rules.redacted`, and nothing that `Rules.forbids` is queued or sent at all.
+Owns the rules and the patterns. Pure but for a warning; knows nothing of clouds or queues. Invariants: whatever is queued or sent
+has been through `Rules.redacted`, and nothing that `Rules.forbids` is queued or sent at all; no pattern takes longer than its time,
+and what it could not look through in that time counts as forbidden.
 
 Patterns are best effort. They find what has a form - an address with an @, a number with a check digit - and no names, no
 street, no illness: whoever needs certainty forbids the question or sets no cloud up.
@@ -9,14 +10,25 @@ street, no illness: whoever needs certainty forbids the question or sets no clou
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import BadSetting
 from edge_agent.question import Question
 
+if TYPE_CHECKING:  # loaded when there are patterns
+    import regex
+
+PATIENCE_S = (
+    0.25  # of processor time, for all patterns over one question: people write patterns, and some take years over a text of fifty letters
+)
+_REDACTED = "[redacted]"
+_log = logging.getLogger("edge_agent")
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _IIN_WEIGHTS = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
 
@@ -62,9 +74,10 @@ class Rules:
     `built_in`, e-mail addresses, phone numbers with a +, payment cards, bank accounts and Kazakh identification numbers.
     """
 
-    never_send: tuple[re.Pattern[str], ...] = ()
-    redact: tuple[re.Pattern[str], ...] = ()
+    never_send: tuple[regex.Pattern[str], ...] = ()
+    redact: tuple[regex.Pattern[str], ...] = ()
     built_in: bool = True
+    slow: set[str] = field(default_factory=set, compare=False, repr=False)  # patterns that were complained of
 
     @classmethod
     def of(cls, never_send: Iterable[str], redact: Iterable[str], built_in: bool = True) -> Rules:
@@ -72,21 +85,75 @@ class Rules:
         return cls(_compiled("never_send", never_send), _compiled("redact", redact), built_in)
 
     def forbids(self, question: Question) -> bool:
-        """Whether the question must not leave the device."""
-        return question.never_send or any(pattern.search(text) for pattern in self.never_send for text in _texts(question))
+        """Whether the question must not leave the device: it says so, a pattern is found in it, or one takes too long over it."""
+        if question.never_send:
+            return True
+        patience = _Patience(PATIENCE_S)
+        try:
+            if any(patience.finds(pattern, text) for pattern in self.never_send for text in _texts(question)):
+                return True
+            for text in _texts(question):
+                patience.blacked_out(self.redact, text)
+        except _TooSlowError as error:
+            return self._gave_up(str(error))
+        return False
 
     def redacted(self, question: Question) -> Question:
-        """The question as it may leave the device; letters stay what they were."""
-        stem, *options = [self._blacked_out(text) for text in _texts(question)]
+        """The question as it may leave the device; letters stay what they were.
+
+        A text that a pattern takes too long over, although `forbids` did not find so, is blacked out as a whole.
+        """
+        patience = _Patience(4 * PATIENCE_S)
+        stem, *options = [self._blacked_out(text, patience) for text in _texts(question)]
         return Question(stem, tuple(options), question.kind)
 
-    def _blacked_out(self, text: str) -> str:
-        for pattern in self.redact:
-            text = pattern.sub("[redacted]", text)
+    def _gave_up(self, pattern: str) -> bool:
+        if pattern not in self.slow:
+            self.slow.add(pattern)
+            _log.warning("edge-agent: the pattern %r takes too long over a question, which therefore stays on this device; "
+                         "write it in a simpler way (never_send or redact in config.toml).", pattern)  # fmt: skip
+        return True
+
+    def _blacked_out(self, text: str, patience: _Patience) -> str:
+        try:
+            text = patience.blacked_out(self.redact, text)
+        except _TooSlowError as error:
+            self._gave_up(str(error))
+            return _REDACTED
         if self.built_in:
             for name, pattern, is_one in _BUILT_IN:
                 text = pattern.sub(partial(_named, name, is_one), text)
         return text
+
+
+class _TooSlowError(Exception):
+    """A pattern took too long; its text is the message."""
+
+
+class _Patience:
+    """The processor time that is left for the patterns over one question, which is what `regex` counts, too: no busy machine spends it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.process_time() + seconds
+
+    def finds(self, pattern: regex.Pattern[str], text: str) -> bool:
+        """Whether the pattern is in the text; raises `_TooSlowError`."""
+        try:
+            return pattern.search(text, timeout=self._left_s()) is not None
+        except (TimeoutError, MemoryError) as error:
+            raise _TooSlowError(pattern.pattern) from error
+
+    def blacked_out(self, patterns: Iterable[regex.Pattern[str]], text: str) -> str:
+        """The text without what the patterns find; raises `_TooSlowError`."""
+        for pattern in patterns:
+            try:
+                text = pattern.sub(_REDACTED, text, timeout=self._left_s())
+            except (TimeoutError, MemoryError) as error:
+                raise _TooSlowError(pattern.pattern) from error
+        return text
+
+    def _left_s(self) -> float:
+        return max(0.001, self._ends - time.process_time())
 
 
 def _named(name: str, is_one: Callable[[str], bool], found: re.Match[str]) -> str:
@@ -97,13 +164,15 @@ def _texts(question: Question) -> tuple[str, ...]:
     return (question.stem, *question.options)
 
 
-def _compiled(name: str, patterns: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    found = []
+def _compiled(name: str, patterns: Iterable[str]) -> tuple[regex.Pattern[str], ...]:
+    found: list[regex.Pattern[str]] = []
     for text in patterns:
+        import regex
+
         try:
-            found.append(re.compile(text, re.IGNORECASE))
-        except re.error as error:
-            raise BadSetting(f"{name} has {text!r}, which is no regular expression ({error}); correct it.") from error
-        if found[-1].search(""):
+            found.append(regex.compile(text, regex.IGNORECASE))
+        except (regex.error, RecursionError, OverflowError) as error:
+            raise BadSetting(f"{name} has {text!r:.200}, which is no regular expression ({error}); correct it.") from error
+        if found[-1].search("", timeout=PATIENCE_S):
             raise BadSetting(f"{name} has {text!r}, which is found in every text, even an empty one; correct it.")
     return tuple(found)

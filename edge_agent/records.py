@@ -132,7 +132,7 @@ class CloudAnswer:
 class Ending:
     """How a decision stands: `ending` is upheld, overturned or abandoned, None while it waits or if it was final from the start.
 
-    Both answers and both times (Unix) stay in the record.
+    Both answers and both times (Unix) stay in the record. `number` is its place among all ends, in the order in which they came.
     """
 
     decision_id: str
@@ -142,6 +142,7 @@ class Ending:
     final_answer: str | None
     created_at: float
     ended_at: float | None
+    number: int | None = None
 
     @property
     def waits(self) -> bool:
@@ -155,8 +156,8 @@ class Decision:
 
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
     `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
-    it has not answered yet. Probabilities and
-    confidences are None when the policy asked the cloud alone.
+    it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when the
+    policy asked the cloud alone.
     """
 
     decision_id: str
@@ -183,6 +184,7 @@ class Decision:
     cloud_error: str | None
     timings: Timings
     persisted: bool
+    storage_error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""

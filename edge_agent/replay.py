@@ -22,7 +22,10 @@ _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a d
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one decision rests on. `cloud` is the answer that it took or that ended it, `any_cloud` the newest one stored."""
+    """What one decision rests on. `cloud` is the answer that it took or that ended it, `any_cloud` the newest one stored.
+
+    `removed` says that there was such an answer, and that it had to make room.
+    """
 
     rule_version: int
     policy: Policy
@@ -31,11 +34,15 @@ class Facts:
     cloud_kind: CloudKind | None
     cloud: CloudAnswer | None
     any_cloud: CloudAnswer | None
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What follows from the facts; `answer` is None where it is unknown, `differences` are what the log says otherwise."""
+    """What follows from the facts; `answer` is None where it is unknown, `differences` are what the log says otherwise.
+
+    `unknown` is true if the answer that it took, or that ended it, was removed to make room: the rest follows all the same.
+    """
 
     answer: str | None
     route: str
@@ -44,6 +51,7 @@ class Replayed:
     score: float | None
     provisional: bool
     differences: tuple[str, ...]
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,7 @@ def facts(row: dict[str, Any]) -> Facts:
         cloud_kind=CloudKind(row["cloud_kind"]) if row["cloud_kind"] else None,
         cloud=_cloud_answer(row["cloud_answer"]),
         any_cloud=_cloud_answer(row["any_cloud_answer"]),
+        removed=row["cloud_answer"] == "",
     )
 
 
@@ -106,10 +115,12 @@ def _derive(row: dict[str, Any]) -> Replayed:
         "provisional": settled.provisional,
     }
     expected = {**derived, "deferred": planned.cause is not None}
+    if settled.route == "cloud" and found.removed:
+        del expected["answer"]
     stored = {name: bool(row[name]) if name in ("provisional", "deferred") else row[name] for name in expected}
     differences = [f"{name} is {stored[name]!r}, and {expected[name]!r} follows" for name in expected if stored[name] != expected[name]]
     differences += _wrong_ending(row, found)
-    return Replayed(**derived, differences=tuple(differences))
+    return Replayed(**derived, differences=tuple(differences), unknown=found.removed)
 
 
 def _wrong_ending(row: dict[str, Any], found: Facts) -> list[str]:
@@ -118,11 +129,12 @@ def _wrong_ending(row: dict[str, Any], found: Facts) -> list[str]:
     if ending in (None, "abandoned"):
         wrong = final is not None or (ending == "abandoned" and not row["provisional"])
         return [f"ending is {ending!r} with the final answer {final!r}"] if wrong else []
-    if not row["provisional"] or found.cloud is None:
+    if not row["provisional"] or (found.cloud is None and not found.removed):
         return [f"ending is {ending!r}, and it was not provisional or no cloud answer is stored"]
-    due = "upheld" if same(row["answer"], found.cloud.answer) else "overturned"
-    if (ending, final) != (due, found.cloud.answer):
-        return [f"ending is {ending!r} with {final!r}, and {due!r} with {found.cloud.answer!r} follows"]
+    answer = found.cloud.answer if found.cloud else str(final)
+    due = "upheld" if same(row["answer"], answer) else "overturned"
+    if (ending, final) != (due, answer):
+        return [f"ending is {ending!r} with {final!r}, and {due!r} with {answer!r} follows"]
     return []
 
 

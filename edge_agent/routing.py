@@ -51,6 +51,7 @@ class Reason(StrEnum):
     NEVER_SEND = "never_send"
     OVER_BUDGET = "over_budget"
     QUEUE_FULL = "queue_full"
+    DISK_LOW = "disk_low"
 
 
 class Cause(StrEnum):
@@ -94,13 +95,15 @@ class Circumstances:
     """What the world is like at the moment of the decision.
 
     `never_send` forbids this question to leave the device, `over_budget` says that nothing may be spent now, `queue_full`
-    that no more questions can wait.
+    that no more questions can wait, `disk_low` that the rest of the disk is kept for those that wait already. With `disk_low`
+    nothing is stored: no replay ever meets it.
     """
 
     cloud_configured: bool
     never_send: bool = False
     over_budget: bool = False
     queue_full: bool = False
+    disk_low: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +169,9 @@ def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstance
     """What came of the plan: `outcome` is how the cloud call ended, None where none was made.
 
     None when the policy allows nothing but the cloud and the cloud gave no answer. An answer of the device that nobody will
-    ask the cloud about, since the question must not be sent or the queue is full, is not provisional.
+    ask the cloud about, since the question must not be sent or there is no room for it, is not provisional.
     """
-    queue_full = circumstances is not None and circumstances.queue_full
-    over_budget = circumstances is not None and circumstances.over_budget
+    now = circumstances or Circumstances(cloud_configured=True)
     if planned.step is Step.DONE and (planned.cause is None or planned.reason is Reason.NEVER_SEND):
         assert planned.reason is not None
         return Settlement("local", planned.reason)
@@ -178,9 +180,11 @@ def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstance
         return Settlement("cloud", Reason(planned.cause.value))
     if planned.cause is Cause.ONLY_CLOUD:
         return None
-    if queue_full:
+    if now.disk_low:
+        return Settlement("local", Reason.DISK_LOW)
+    if now.queue_full:
         return Settlement("local", Reason.QUEUE_FULL)
-    if over_budget:
+    if now.over_budget:
         return Settlement("local", Reason.OVER_BUDGET, provisional=True, queue=True)
     reason = planned.reason or (Reason.OFFLINE if outcome is CloudKind.OFFLINE else Reason.CLOUD_ERROR)
     return Settlement("local", reason, provisional=True, queue=True)

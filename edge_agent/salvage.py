@@ -21,7 +21,7 @@ from edge_agent.question import CHOICE, OPEN, Question
 from edge_agent.records import CloudAnswer, Reading
 from edge_agent.schema import MIGRATIONS, version
 
-_TABLES = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending")
+_TABLES = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
 _HEADER = (b"SQLite format 3\0\x10\x00", b"\x00\x40\x20\x20")  # magic and 4096-byte pages; behind the journal mode, fixed fractions
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NOT_NEWER = 100  # a file whose schema is newer than ours by more than this has a damaged number
@@ -76,6 +76,9 @@ def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
             try:
                 for table in _TABLES:
                     saved[table] = _save_table(old, db, table)
+                now_s = "coalesce((SELECT device_s FROM clock), 0)"  # nothing is forgotten too early
+                db.execute(f"UPDATE questions SET asked_s = {now_s}")
+                db.execute(f"UPDATE cloud_answers SET used_s = {now_s}, size_bytes = length(CAST(answer AS BLOB))")
                 db.execute("COMMIT")
             except BaseException:
                 db.execute("ROLLBACK")
@@ -124,7 +127,7 @@ def _is_reading(row: dict[str, Any]) -> bool:
 
 
 def _is_answer(row: dict[str, Any]) -> bool:
-    return bool(CloudAnswer(**json.loads(row["answer"])).answer)
+    return row["answer"] == "" or bool(CloudAnswer(**json.loads(row["answer"])).answer)  # "": removed, and decisions still name it
 
 
 def _is_decision(row: dict[str, Any]) -> bool:
@@ -139,9 +142,9 @@ _PROOFS: dict[str, Callable[[dict[str, Any]], bool]] = {
 def _columns() -> dict[str, list[str]]:
     """The columns that the statements of this version name."""
     return {
-        "questions": ["fingerprint", "stem", "options"],
+        "questions": ["fingerprint", "stem", "options", "asked_s"],
         "readings": ["id", "created_at", "fingerprint", "model_sha256", "adapter_sha256", "profile_sha256", "reading"],
-        "cloud_answers": ["id", "created_at", "fingerprint", "cloud_model", "endpoint", "prompt_version", "answer"],
+        "cloud_answers": ["id", "created_at", "fingerprint", "cloud_model", "endpoint", "prompt_version", "answer", "used_s", "size_bytes"],
         "outbox": [
             "id", "created_at", "updated_at", "put_s", "due_s", "job_key", "dedupe_key", "fingerprint", "state", "attempts", "suspicions",
             "last_error", "answers_before", "payload", "size_bytes",
@@ -149,10 +152,11 @@ def _columns() -> dict[str, list[str]]:
         "decisions": [
             "decision_id", "created_at", "fingerprint", "rule_version", "policy", "circumstances", "reading_id", "cloud_answer_id",
             "cloud_kind", "answer", "route", "reason", "cause", "score", "deferred", "recalled", "provisional", "queue_id", "ending",
-            "ended_at", "final_answer",
+            "ended_at", "final_answer", "end_number",
         ],
         "model_files": ["path", "size_bytes", "mtime_ns", "inode", "facts"],
         "clock": ["id", "boot", "uptime_s", "device_s", "wall", "trusted"],
         "clouds": ["endpoint", "health"],
         "spending": ["id", "endpoint", "at_s", "micros"],
+        "marks": ["name", "value"],
     }  # fmt: skip

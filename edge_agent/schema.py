@@ -84,6 +84,25 @@ MIGRATIONS = (
     CREATE TABLE spending (id INTEGER PRIMARY KEY AUTOINCREMENT, endpoint TEXT NOT NULL, at_s REAL NOT NULL, micros INTEGER NOT NULL);
     CREATE INDEX spending_by_time ON spending (endpoint, at_s)
     """,
+    """
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value NUMERIC NOT NULL);
+    ALTER TABLE questions ADD COLUMN asked_s REAL NOT NULL DEFAULT 0;
+    UPDATE questions SET asked_s = coalesce((SELECT device_s FROM clock), 0);
+    CREATE INDEX questions_by_age ON questions (asked_s);
+    ALTER TABLE cloud_answers ADD COLUMN used_s REAL NOT NULL DEFAULT 0;
+    ALTER TABLE cloud_answers ADD COLUMN size_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE cloud_answers SET used_s = coalesce((SELECT device_s FROM clock), 0), size_bytes = length(CAST(answer AS BLOB));
+    CREATE INDEX cloud_answers_by_use ON cloud_answers (used_s, size_bytes) WHERE size_bytes > 0;
+    CREATE INDEX decisions_by_question ON decisions (fingerprint);
+    CREATE INDEX outbox_by_question ON outbox (fingerprint)
+    """,
+    """
+    ALTER TABLE decisions ADD COLUMN end_number INTEGER;
+    UPDATE decisions SET end_number = n
+        FROM (SELECT rowid AS r, row_number() OVER (ORDER BY ended_at, rowid) AS n FROM decisions WHERE ending IS NOT NULL)
+        WHERE decisions.rowid = r;
+    CREATE INDEX decisions_by_end ON decisions (end_number) WHERE end_number IS NOT NULL
+    """,
 )
 
 
@@ -102,7 +121,7 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path) -> None:
         return
     db.execute("PRAGMA foreign_keys = OFF")
     for number in range(found, len(MIGRATIONS)):
-        if number:
+        if found:  # there is nothing in a new file that could be lost
             _keep_copy(db, path.with_name(f"{path.name}.before-schema-{number + 1}"))
         db.execute("BEGIN IMMEDIATE")
         try:

@@ -32,7 +32,9 @@ ENVIRONMENT = {
     "cloud_model": "EDGE_AGENT_CLOUD_MODEL",
     "cloud_key": "EDGE_AGENT_CLOUD_KEY",
     "cloud_key_file": "EDGE_AGENT_CLOUD_KEY_FILE",
+    "keep_days": "EDGE_AGENT_KEEP_DAYS",
 }
+FOREVER = "forever"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 _MAX_KEY_BYTES = 4096
@@ -59,6 +61,11 @@ class Settings:
     queue_max_rows: int = 10_000
     queue_max_mb: float = 64.0
     queue_ttl_days: float = 7.0
+    keep_days: float | str = 90.0  # after it was last asked, a question is forgotten; or FOREVER
+    answers_max_rows: int = 100_000  # of the cloud's, kept to be used again
+    answers_max_mb: float = 64.0
+    cache_min_free_mib: int = 64  # with less of the disk free, only what waits for the cloud is stored
+    queue_min_free_mib: int = 32  # with less, nothing new is queued
     budget_calls_per_day: int | None = None
     budget_calls_per_month: int | None = None
     budget_per_day: float | None = None  # in the currency of the prices
@@ -218,6 +225,18 @@ def _positive(value: Any, source: str) -> float:
     return float(number)
 
 
+def _days(value: Any, source: str) -> float | str:
+    if value == FOREVER:
+        return FOREVER
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise BadSetting(f'{source} is {value!r}; give a number of days above 0, or "{FOREVER}".')
+    return number
+
+
 def _count(value: Any, source: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise BadSetting(f"{source} is {value!r}; give a whole number from 0.")
@@ -252,6 +271,7 @@ _NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "c
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path, "adapter": _path, "cloud_key_file": _path, "cloud_ca_file": _path,
     "cloud_deadline_s": _positive, "queue_max_rows": _count, "queue_max_mb": _positive, "queue_ttl_days": _positive,
+    "keep_days": _days, "answers_max_rows": _count, "answers_max_mb": _positive, "cache_min_free_mib": _count, "queue_min_free_mib": _count,
     "budget_calls_per_day": _count, "budget_calls_per_month": _count, "budget_per_day": _positive, "budget_per_month": _positive,
     "cloud_prompt_price": _positive, "cloud_completion_price": _positive,
     "never_send": _texts, "redact": _texts, "redact_built_in": _yes_or_no,

@@ -1,147 +1,31 @@
-"""The one SQLite file: opens it, brings its schema up to date, and keeps every fact and decision.
+"""The facts and decisions in the SQLite file: each statement that reads or writes them.
 
-Owns the schema and all SQL but the queue's (`outbox.py`, same connection). Knows nothing of models or HTTP.
-Invariants: a file that is not ours is never written to; a write happens inside `transaction()` - BEGIN IMMEDIATE to
-COMMIT, so that a crash leaves all of it or nothing; migrations are appended, never changed.
-
-Why plain `sqlite3`: few statements, each says its transaction, and a recalled answer pays for every import (docs/decisions.md).
-SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that two connections checkpoint at once: WAL is used only where that is fixed.
+Owns all SQL but the queue's (`outbox.py`) and that of the rooms with a table of their own (clock, breaker, budget), on the same
+connection. Knows nothing of models or HTTP, or of how the file is opened and kept whole (`database.py`). Invariant: a fact once
+written is never changed, only forgotten.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import pathlib
-import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from edge_agent.answer import same
+from edge_agent.database import Database
 from edge_agent.errors import BadQuestion, StorageError
-from edge_agent.ownership import Marker, refuse_foreign, set_aside
 from edge_agent.question import CHOICE, OPEN, Question
 from edge_agent.records import CloudAnswer, Ending, ModelFacts, OpenReading, Reading
-from edge_agent.salvage import is_damage, save_rows, what_is_wrong
-from edge_agent.schema import APPLICATION_ID, copy_to, migrate, version
 
 T = TypeVar("T")
-_log = logging.getLogger("edge_agent")
 
 
-class Store:
-    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used.
-
-    `connection` replaces SQLite's own in tests that fail or end at a statement.
-    """
-
-    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        self.path, self._connection, self._marker = path, connection, Marker(path)
-        self._writer: int | None = None  # the thread that is inside a transaction
-        self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
-        self._damaged = False
-        self._db = self._open()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._db.close()
-        self._marker.release()
-
-    def renew(self) -> bool:
-        """If SQLite found the file damaged while it was open, open it anew: a damaged one is set aside if nobody else uses it.
-
-        Whether it was opened anew. Raises `StorageError`.
-        """
-        if not self._damaged:
-            return False
-        with self._lock:
-            self._db.close()
-            self._marker.release()
-            self._damaged = False
-            self._db = self._open()
-        return True
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
-
-        SQLite's own failures become `StorageError`. A crash inside leaves the file as it was before.
-        """
-        try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._writer = threading.get_ident()
-                try:
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-                finally:
-                    self._writer = None
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
-        """The rows of a query, as dictionaries; reads only."""
-        try:
-            with self._lock:
-                return [dict(row) for row in self._db.execute(sql, parameters)]
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def write(self, sql: str, parameters: tuple[Any, ...] = ()) -> sqlite3.Cursor:
-        """One writing statement, inside the caller's `transaction()`, which translates its failures."""
-        assert self.in_transaction, "a write outside a transaction"
-        return self._db.execute(sql, parameters)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is inside a `transaction()` and may write."""
-        return self._writer == threading.get_ident()
-
-    def check_writable(self) -> None:
-        """Commit a change that changes nothing, or raise `StorageError`."""
-        with self.transaction() as db:
-            db.execute(f"PRAGMA user_version = {version(self._db)}")
-
-    def pack(self) -> None:
-        """Give the space of what was deleted back to the disk. Raises `StorageError`, also if others are in the way."""
-        try:
-            with self._lock:
-                self._db.execute("VACUUM")
-                if _wal_is_safe():
-                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def copy_to(self, path: pathlib.Path) -> None:
-        """A copy as of one moment, whole or not there. Raises `StorageError`, OSError."""
-        try:
-            with self._lock:
-                copy_to(self._db, path)
-        except sqlite3.Error as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: sqlite3.Error) -> StorageError:
-        if is_damage(error):
-            self._damaged = True
-            self._marker.say_damaged()
-        busy = "locked" in str(error)
-        what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
-        return StorageError(f"The database '{self.path}' cannot be used: {what}.")
+class Store(Database):
+    """All that is remembered; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used."""
 
     def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
         """What was recorded of this very file (same path, size, time and inode), without reading it again."""
@@ -195,17 +79,27 @@ class Store:
         row = self._one(f"SELECT {_ENDING} FROM decisions WHERE decision_id = ?", (decision_id,))
         if row is None:
             raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows their ids.")
-        return Ending(**{**row, "provisional": bool(row["provisional"])})
+        return _ending(row)
+
+    def endings(self, after: int, limit: int = 500) -> list[Ending]:
+        """The next ends of provisional decisions behind a number, in their order."""
+        sql = f"SELECT {_ENDING} FROM decisions WHERE end_number > ? ORDER BY end_number LIMIT ?"
+        return [_ending(row) for row in self.rows(sql, (after, limit))]
+
+    def last_end(self) -> int:
+        """The highest number that an end was ever given; 0 before the first."""
+        return int(self.rows(f"SELECT {_LAST_END} AS number")[0]["number"])
 
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
 
-        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None).
+        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None;
+        a `cloud_answer` that was removed to make room is "").
         """
         last = 0
         while rows := self.rows(
             "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
-            "WHERE a.fingerprint = d.fingerprint ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
+            "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
             "JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id "
             "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE d.rowid > ? ORDER BY d.rowid LIMIT ?",
             (last, at_once),
@@ -223,9 +117,12 @@ class Store:
         self.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
-        """Keep a question; the same one again changes nothing."""
-        row = (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False))
-        self.write("INSERT OR IGNORE INTO questions VALUES (?, ?, ?)", row)
+        """Keep a question, and when it was asked: device time as it was last written down, to an hour. That is how it ages."""
+        self.write(
+            f"INSERT INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, {_NOW_S}) "
+            f"ON CONFLICT (fingerprint) DO UPDATE SET asked_s = excluded.asked_s WHERE abs(asked_s - excluded.asked_s) >= {_TOUCH_S}",
+            (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False)),
+        )
 
     def put_reading(
         self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str, reading: Reading | OpenReading
@@ -239,10 +136,16 @@ class Store:
 
     def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:
         """Add a cloud answer; older ones stay, since decisions rest on them. Gives its id."""
+        text = json.dumps(asdict(answer))
         return self._insert(
-            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer) VALUES (?, ?, ?, ?, ?, ?)",
-            (time.time(), fingerprint, answer.model, endpoint, version, json.dumps(asdict(answer))),
+            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer, size_bytes, used_s) "
+            f"VALUES (?, ?, ?, ?, ?, ?, ?, {_NOW_S})",
+            (time.time(), fingerprint, answer.model, endpoint, version, text, len(text)),
         )
+
+    def use_cloud_answer(self, answer_id: int) -> None:
+        """Say that a stored answer was used again, to an hour: what was used last is removed last."""
+        self.write(f"UPDATE cloud_answers SET used_s = {_NOW_S} WHERE id = ? AND abs(used_s - {_NOW_S}) >= {_TOUCH_S}", (answer_id,))
 
     def put_decision(self, row: dict[str, Any]) -> None:
         """Keep a decision; `row` has the columns of the table."""
@@ -251,106 +154,42 @@ class Store:
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
         """End every provisional decision that waits for this queue row: upheld or overturned. Both answers and times stay."""
-        for row in self.rows(
-            "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL", (queue_id,)
-        ):
+        for row in self._waiting(queue_id):
             ending = "upheld" if same(row["answer"], final_answer) else "overturned"
             self.write(
-                "UPDATE decisions SET ending = ?, ended_at = ?, final_answer = ?, cloud_answer_id = ? WHERE decision_id = ?",
-                (ending, time.time(), final_answer, cloud_answer_id, row["decision_id"]),
+                "UPDATE decisions SET ending = ?, ended_at = ?, end_number = ?, final_answer = ?, cloud_answer_id = ? "
+                "WHERE decision_id = ?",
+                (ending, time.time(), self._next_end(), final_answer, cloud_answer_id, row["decision_id"]),
             )
 
     def abandon_provisional(self, queue_id: int) -> None:
         """End every provisional decision that waits for this queue row, which will not be answered: the device's answer stands."""
-        self.write(
-            "UPDATE decisions SET ending = 'abandoned', ended_at = ? WHERE queue_id = ? AND provisional AND ending IS NULL",
-            (time.time(), queue_id),
-        )
+        for row in self._waiting(queue_id):
+            self.write(
+                "UPDATE decisions SET ending = 'abandoned', ended_at = ?, end_number = ? WHERE decision_id = ?",
+                (time.time(), self._next_end(), row["decision_id"]),
+            )
 
     def reopen_provisional(self, queue_id: int) -> None:
         """Let the abandoned decisions of a queue row wait again."""
-        self.write("UPDATE decisions SET ending = NULL, ended_at = NULL WHERE queue_id = ? AND ending = 'abandoned'", (queue_id,))
+        self.write(
+            "UPDATE decisions SET ending = NULL, ended_at = NULL, end_number = NULL WHERE queue_id = ? AND ending = 'abandoned'",
+            (queue_id,),
+        )
+
+    def _waiting(self, queue_id: int) -> list[dict[str, Any]]:
+        sql = "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL ORDER BY rowid"
+        return self.rows(sql, (queue_id,))
+
+    def _next_end(self) -> int:
+        """The number of the next end: never one that was given before, even if that end is purged or taken back."""
+        sql = f"INSERT OR REPLACE INTO marks (name, value) SELECT 'endings', {_LAST_END} + 1 RETURNING value"
+        return int(self.write(sql).fetchall()[0]["value"])
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
         rowid = self.write(sql, parameters).lastrowid
         assert rowid is not None
         return rowid
-
-    def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
-        return next(iter(self.rows(sql, parameters)), None)
-
-    def _open(self) -> sqlite3.Connection:
-        """The file, ours and sound: created if it is not there, set aside and begun anew if it is damaged and nobody else has it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            suspect = refuse_foreign(self.path, self._marker)
-            self._create()
-            self._marker.take()
-            try:
-                db = self._open_sound(suspect)
-                self._marker.share()
-            except BaseException:
-                self._marker.forget()
-                raise
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its space.") from error
-        return db
-
-    def _open_sound(self, suspect: bool) -> sqlite3.Connection:
-        db, wrong = self._connect(suspect, thorough=self._marker.alone and (suspect or self._marker.ended_badly))
-        if wrong is None:
-            return db
-        db.close()
-        if not self._marker.alone:
-            raise StorageError(
-                f"The database '{self.path}' is damaged ({wrong}); end the other programs that use it, and start this again."
-            )
-        aside = set_aside(self.path)
-        self._create()
-        db, _ = self._connect(suspect=False, thorough=False)
-        try:
-            saved = save_rows(aside, db)
-        except (sqlite3.Error, OSError) as error:
-            saved, wrong = {}, f"{wrong}; nothing could be saved: {error}"
-        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending"))
-        _log.error("edge-agent: the database '%s' was damaged (%s). It lies whole at '%s'; a new one was begun with %s.",
-                   self.path, wrong, aside, counts or "nothing")  # fmt: skip
-        return db
-
-    def _connect(self, suspect: bool, thorough: bool) -> tuple[sqlite3.Connection, str | None]:
-        """A connection with everything set and the schema up to date, and what is wrong with the file, if anything is."""
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
-        try:
-            db.row_factory = sqlite3.Row
-            db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text is no reason to answer nothing
-            db.execute("PRAGMA busy_timeout = 5000")
-            db.execute("PRAGMA trusted_schema = OFF")
-            db.execute("PRAGMA cell_size_check = ON")
-            db.execute("PRAGMA mmap_size = 0")
-            db.execute("PRAGMA secure_delete = ON")  # what was purged is really gone
-            db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
-            wrong = what_is_wrong(db, thorough)
-            if wrong is None and suspect and self._marker.alone:
-                wrong = "it is empty" if not version(db) else None
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # the whole file is sound but for this
-            if wrong is None:
-                migrate(db, self.path)  # before WAL: a crash inside then leaves our mark in the file itself, not in a log beside it
-                db.execute("PRAGMA foreign_keys = ON")
-                db.execute(f"PRAGMA journal_mode = {'WAL' if _wal_is_safe() else 'TRUNCATE'}")
-                db.execute("PRAGMA journal_size_limit = 4194304")
-        except sqlite3.Error as error:
-            if not is_damage(error) and "already exists" not in str(error) and "no such" not in str(error):
-                db.close()
-                raise
-            return db, str(error)
-        except BaseException:
-            db.close()
-            raise
-        return db, wrong
-
-    def _create(self) -> None:
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _readable(read: Callable[[Any], T], stored: Any) -> T | None:
@@ -382,17 +221,22 @@ def _cloud_answer(text: str) -> CloudAnswer:
     return CloudAnswer(**json.loads(text))
 
 
+def _ending(row: dict[str, Any]) -> Ending:
+    return Ending(**{**row, "provisional": bool(row["provisional"])})
+
+
 def _question(stored: tuple[str, str]) -> Question:
     options = tuple(json.loads(stored[1]))
     return Question(stored[0], options, CHOICE if options else OPEN)
 
 
-_ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at"
-
-
-def _wal_is_safe() -> bool:
-    version = sqlite3.sqlite_version_info
-    return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51, 0) or (3, 44, 6) <= version < (3, 45, 0)
+_TOUCH_S = 3600
+_NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
+_ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at, end_number AS number"
+_LAST_END = (
+    "max(coalesce((SELECT CAST(value AS INTEGER) FROM marks WHERE name = 'endings'), 0), "
+    "coalesce((SELECT CAST(max(end_number) AS INTEGER) FROM decisions WHERE end_number IS NOT NULL), 0))"
+)
 
 
 def _file_key(path: pathlib.Path) -> str:

@@ -26,7 +26,7 @@ SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shar
 @pytest.fixture(autouse=True)
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Every test has an EDGE_AGENT_HOME of its own and no settings from outside."""
-    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE"):
+    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE", "KEEP_DAYS"):
         monkeypatch.delenv(f"EDGE_AGENT_{name}", raising=False)
     for name in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)

@@ -17,7 +17,7 @@ from tests.conftest import DEMO, LoopbackCloud
 CONTRACT = {
     "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
     "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
-    "timings", "persisted", "cloud_error",
+    "timings", "persisted", "storage_error", "cloud_error",
 }  # fmt: skip
 ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
 
@@ -190,7 +190,7 @@ def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: p
     run("queue", "drain", "--cloud-url", cloud.url)
     ended = json.loads(run("log", decision["decision_id"], "--wait", "9", "--json").stdout)
     assert ended["ending"] in ("upheld", "overturned") and (ended["answer"], ended["final_answer"]) == (decision["answer"], "B")
-    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "wrong": []}
+    assert json.loads(run("replay", "--assert", "--json").stdout) == {"decisions": 1, "proved": 1, "unknown": 0, "wrong": []}
     (replayed,) = json.loads(run("replay", "--json").stdout)
     assert replayed["answer"] == decision["answer"] and replayed["final_answer"] == "B"
     tried = json.loads(run("replay", "--tau", "0", "--policy", "prefer_local", "--json").stdout)
@@ -269,7 +269,7 @@ def test_key_is_nowhere(home: pathlib.Path, cloud: LoopbackCloud) -> None:
 
 def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> None:
     checks = json.loads(run("doctor", "--json").stdout)
-    assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "cloud"]
+    assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "disk", "cloud"]
     assert all(check["exit_code"] == 0 for check in checks)
     done = run("doctor", "--model", "/nowhere.gguf")
     assert done.returncode == 66 and "BAD" in done.stdout

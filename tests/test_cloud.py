@@ -6,6 +6,7 @@ import pathlib
 import ssl
 import threading
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from edge_agent.errors import BadSetting
 from edge_agent.question import Question
 from edge_agent.routing import CloudKind
 from tests.conftest import LoopbackCloud
+from tests.mutation import catches
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 
@@ -256,6 +258,36 @@ def test_password_in_a_malformed_url_is_not_shown(url: str) -> None:
     with pytest.raises(BadSetting) as caught:
         CloudModel(url, "big")
     assert "hunter2" not in str(caught.value)
+
+
+class Repeats(CloudModel):
+    """Mutant: does not look for its key in what comes back."""
+
+    def _call(self, *arguments: object) -> object:
+        outcome = super()._call(*arguments)
+        return replace(
+            outcome, answer=outcome.answer and replace(outcome.answer, reply=json.loads(self.raw)["choices"][0]["message"]["content"])
+        )
+
+
+@catches(CloudModel, Repeats)
+def test_reply_that_repeats_the_key_is_kept_without_it(part, cloud: LoopbackCloud) -> None:
+    """A short key is left: it would be a word of the answer."""
+    cloud.raw = reply(message={"content": "B. Your key is sk-secret-4711, and sk is its beginning."})
+    asked = part(cloud.url, "big", "sk-secret-4711")
+    asked.raw = cloud.raw
+    outcome = asked.ask(QUESTION)
+    assert outcome.answer and outcome.answer.answer == "B"
+    assert outcome.answer.reply == "B. Your key is [key], and sk is its beginning."
+    assert "sk is" in CloudModel(cloud.url, "big", "sk").ask(QUESTION).answer.reply
+
+
+def test_error_of_a_library_that_names_the_key_is_kept_without_it() -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ProxyError(f"407 {request.headers['Authorization']}")
+
+    outcome = CloudModel("https://x", "big", "sk-secret-4711", transport=httpx.MockTransport(fail)).ask(QUESTION)
+    assert outcome.kind is CloudKind.OFFLINE and "407 Bearer [key]" in (outcome.error or "") and "4711" not in str(outcome)
 
 
 def test_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:

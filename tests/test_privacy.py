@@ -134,7 +134,69 @@ def test_recall_on_a_seeded_corpus() -> None:
     assert wanted > 380 and found == wanted
 
 
-@pytest.mark.parametrize("pattern", ["(", "", "x*"])
+CATASTROPHES = [
+    ("(a+)+$", "a" * 5000 + "b"),
+    ("(.*,){20}x", "a," * 20_000),
+    (r"(.*)*,\1x", "a," * 2000),
+    ("(a|aa)+$", "a" * 5000 + "b"),
+    (r"(?=(\w+\d?)+!)", "a1" * 3000),
+]
+
+
+class Trusting(Rules):
+    """Mutant: what took too long was not found."""
+
+    def _gave_up(self, pattern: str) -> bool:
+        super()._gave_up(pattern)
+        return False
+
+
+@pytest.mark.parametrize(("pattern", "text"), CATASTROPHES)
+@catches(Rules, Trusting)
+def test_pattern_that_takes_too_long_counts_as_found(part, pattern: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With `re`, each of these would run for longer than the device lives."""
+    for rules in (part.of([pattern], []), part.of([], [pattern])):
+        caplog.clear()
+        assert rules.forbids(question(text)) and rules.forbids(Question("short", ("x", text)))
+        assert not rules.forbids(question("harmless"))
+        (said,) = caplog.records
+        assert repr(pattern) in said.getMessage() and text[:50] not in said.getMessage()
+
+
+def test_question_that_takes_a_pattern_too_long_is_answered_here(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    for rules in (Rules.of(["(a+)+$"], []), Rules.of([], ["(.*,){20}x"])):
+        with agent(home, SpokenModel(UNSURE), cloud.url, policy="prefer_cloud", rules=rules) as one:
+            decision = one.ask(question("a," * 5000 + "a" * 5000 + "b"), refresh=True)
+            assert (decision.answer, decision.route, decision.reason, decision.queue_id) == ("A", "local", "never_send", None)
+            assert decision.persisted and one.ask(question("harmless"), refresh=True).route == "cloud"
+    assert len(cloud.requests) == 2
+
+
+def test_question_that_waits_is_cancelled_when_a_new_pattern_takes_too_long(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(question("a" * 5000 + "b"))
+        one.ask(question("harmless"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=Rules.of([], ["(a+)+$"])) as two:
+        list(two.drain())
+        assert [row.state for row in two.outbox.list()] == ["cancelled", "done"] and len(cloud.requests) == 1
+
+
+def test_text_that_cannot_be_looked_through_is_blacked_out_as_a_whole() -> None:
+    """Whoever sends without having asked `forbids` sends nothing of it either."""
+    redacted = Rules.of([], ["(a+)+$"]).redacted(Question("a" * 5000 + "b", ("yes", "no")))
+    assert redacted.stem == "[redacted]" and redacted.options == ("yes", "no")
+
+
+def test_pattern_with_lookaround_and_unicode_means_what_it_means_in_python() -> None:
+    for pattern, found, not_found in (
+        ("(?<!un)known", "Known", "unknown"), (r"\bпароль\b", "Мой ПАРОЛЬ?", "парольный"), ("(?i:abc)|x{2,3}$", "ABC", "axb"),
+        (r"(\d)\1", "a11", "a12"), ("[^\\W\\d_]{4}", "қазақ", "a1b2"),
+    ):  # fmt: skip
+        rules = Rules.of([pattern], [])
+        assert rules.forbids(question(found)) and not rules.forbids(question(not_found))
+
+
+@pytest.mark.parametrize("pattern", ["(", "", "x*", "(" * 5000 + ")" * 5000])
 def test_wrong_pattern_is_refused(pattern: str) -> None:
     with pytest.raises(BadSetting, match="never_send"):
         Rules.of([pattern], [])

@@ -12,16 +12,18 @@ from tests.conftest import ROOT
 
 # Each room may import what stands in an earlier line, and within its line nothing.
 FLOORS = (
-    ("errors",),
+    ("errors", "disk"),
     ("settings", "question", "tuning"),
     ("profile", "gguf_check", "records", "child"),
     ("pins", "answer", "routing", "prefix", "line", "schema", "cloud_prompt"),
     ("catalog", "tree", "cloud", "delivery", "ownership", "privacy", "download"),
     ("salvage",),
+    ("database",),
     ("store",),
     ("llama", "walk", "prompt", "clock", "hub"),
-    ("engine", "draft", "outbox", "breaker", "keeping", "budget"),
-    ("drain", "replay", "assembly"),
+    ("engine", "draft", "outbox", "breaker", "retention", "budget", "listening"),
+    ("keeping",),
+    ("drain", "replay", "assembly", "facts"),
     ("agent", "trial"),
     ("bundle",),
     ("pull",),
@@ -53,7 +55,7 @@ CLI = {room for rooms in FLOORS for room in rooms if room.startswith("cli.")}
 ONLY_IMPORTER = {
     "llama_cpp": {"llama"},
     "httpx": {"cloud", "download"},
-    "sqlite3": {"schema", "ownership", "salvage", "store", "doctor"},
+    "sqlite3": {"schema", "ownership", "salvage", "database", "doctor"},
     "click": CLI,
 }  # doctor: its version
 

@@ -95,9 +95,32 @@ def test_key_comes_from_a_file_of_its_owners_alone_or_from_systemd(home: pathlib
 
 
 @pytest.mark.parametrize(
-    "text", ["queue_max_rows = -1", "queue_max_rows = 1.5", "queue_ttl_days = 0", 'queue_max_mb = "big"', "cloud_deadline_s = true"]
+    "text",
+    [
+        "queue_max_rows = -1",
+        "queue_max_rows = 1.5",
+        "queue_ttl_days = 0",
+        'queue_max_mb = "big"',
+        "cloud_deadline_s = true",
+        "keep_days = 0",
+        'keep_days = "always"',
+        "keep_days = true",
+        "keep_days = nan",
+        "answers_max_rows = -1",
+        "answers_max_mb = 0",
+        "cache_min_free_mib = 1.5",
+        "queue_min_free_mib = -1",
+    ],
 )
 def test_wrong_limit_is_refused(home: pathlib.Path, text: str) -> None:
     config(home, text)
     with pytest.raises(BadSetting, match=text.split(maxsplit=1)[0]):
         load()
+
+
+def test_questions_are_kept_for_a_number_of_days_or_for_ever(home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().keep_days == 90
+    config(home, 'keep_days = "forever"\n')
+    assert load().keep_days == "forever"
+    monkeypatch.setenv("EDGE_AGENT_KEEP_DAYS", "7.5")
+    assert load().keep_days == 7.5

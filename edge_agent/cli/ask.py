@@ -35,10 +35,11 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], n
         question = Question(text, options, kind) if options else Question.parse(text, kind)
         question = replace(question, never_send=never_send)
         decision = agent.ask(question, refresh=refresh)
-    if as_json:
-        print_json(decision.to_dict())
-    else:
-        print_decision(decision)
+        if as_json:
+            print_json(decision.to_dict())
+        else:
+            print_decision(decision)
+        sys.stdout.flush()  # closing the agent may do a little housekeeping
     if decision.provisional and not decision.persisted:
         click.get_current_context().exit(74)  # the question was not queued: it would be lost unseen
 

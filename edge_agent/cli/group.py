@@ -95,6 +95,6 @@ def main() -> None:
     """Small models that say how sure they are, on this device; a cloud for the rest.
 
     Settings come from flags, then the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
-    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE), then
-    config.toml. EDGE_AGENT_HOME keeps everything in one folder.
+    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE,
+    EDGE_AGENT_KEEP_DAYS), then config.toml. EDGE_AGENT_HOME keeps everything in one folder.
     """

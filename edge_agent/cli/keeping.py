@@ -50,6 +50,8 @@ def export(config: settings.Settings, as_json: bool) -> None:
 def purge(config: settings.Settings, days: float | None, stem: str | None, as_json: bool) -> None:
     """Forget questions with their answers and decisions, and really free the space.
 
+    By itself, edge-agent forgets a question 90 days after it was last asked (keep_days in config.toml), a little at a time.
+
     By age, questions that still wait for the cloud are kept. Copies of the database that lie beside it (from a migration, or
     damaged ones) are removed as well; backups that were made elsewhere are not.
     """

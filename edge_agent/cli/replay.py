@@ -62,17 +62,23 @@ def _compare(store: Store, tau: float | None, policy: str | None, as_json: bool)
 def _prove(store: Store, limit: int, as_json: bool) -> None:
     from edge_agent.replay import replay
 
-    n_decisions, wrong = 0, []
+    n_decisions, n_unknown, wrong = 0, 0, []
     for row in store.decisions():
         n_decisions += 1
-        if differences := replay(row).differences:
-            wrong.append({"decision_id": row["decision_id"], "differences": list(differences)})
+        replayed = replay(row)
+        if replayed.differences:
+            wrong.append({"decision_id": row["decision_id"], "differences": list(replayed.differences)})
+        elif replayed.unknown:
+            n_unknown += 1
+    n_proved = n_decisions - len(wrong) - n_unknown
     if as_json:
-        print_json({"decisions": n_decisions, "proved": n_decisions - len(wrong), "wrong": wrong[-limit:]})
+        print_json({"decisions": n_decisions, "proved": n_proved, "unknown": n_unknown, "wrong": wrong[-limit:]})
     else:
         for entry in wrong[-limit:]:
             click.echo(f"{entry['decision_id']}: {'; '.join(entry['differences'])}")
-        click.echo(f"{n_decisions - len(wrong)} of {n_decisions} decisions follow from their stored facts.")
+        click.echo(f"{n_proved} of {n_decisions} decisions follow from their stored facts.")
+        if n_unknown:
+            click.echo(f"Of {n_unknown}, the cloud's answer was removed to make room: unknown, and nothing contradicts them.")
     if wrong:
         raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log was damaged or changed.")
 
@@ -87,7 +93,8 @@ def _answer(store: Store, limit: int, as_json: bool) -> None:
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
-    return {"answer": "unknown" if row["answer"] is None else row["answer"], "in the end": row["final_answer"] or ""}
+    in_the_end = (row["final_answer"] or "") + (" (unknown)" if row["unknown"] and row["final_answer"] else "")
+    return {"answer": "unknown" if row["answer"] is None else row["answer"], "in the end": in_the_end}
 
 
 def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
@@ -104,6 +111,7 @@ def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
         "ending": row["ending"],
         "final_answer": row["final_answer"],
         "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+        "unknown": replayed.unknown,
         "differences": list(replayed.differences),
     }
 

@@ -27,6 +27,7 @@ _PROVISIONAL = {
 }
 _FINAL = {
     "queue_full": "too many questions wait for the cloud already",
+    "disk_low": "the disk is nearly full, and the rest is kept for questions that wait already",
     "never_send": "this question must not be sent",
 }
 NO_DECISIONS = "No decisions yet; ask something with `edge-agent ask`."
@@ -44,7 +45,11 @@ def print_decision(decision: Decision) -> None:
     if decision.queue_id is not None:
         echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it can be reached")
     if not decision.persisted:
-        echo(click.style(f"   {'lost':<8}the database refused to store this; see `edge-agent doctor`", fg="red"))
+        echo(
+            click.style(
+                plain(f"   {'lost':<8}this is not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"), fg="red"
+            )
+        )
 
 
 def _sure(decision: Decision) -> str:

@@ -105,7 +105,7 @@ def test_lost_journal_does_not_stop_the_agent(home: pathlib.Path) -> None:
         store._db.execute("PRAGMA cache_size = 1")
         store._db.execute("BEGIN IMMEDIATE")
         for n in range(300):
-            store._db.execute("INSERT INTO questions VALUES (?, ?, '[]')", (f"f{n}", "x" * 2000))
+            store._db.execute("INSERT INTO questions (fingerprint, stem, options) VALUES (?, ?, '[]')", (f"f{n}", "x" * 2000))
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     (home / "edge-agent.db-journal").unlink()

@@ -10,6 +10,7 @@ import resource
 import pytest
 
 from edge_agent.agent import Agent
+from edge_agent.disk import DiskLimits
 from edge_agent.question import Question
 from edge_agent.store import Store
 from tests.mutation import catches
@@ -88,7 +89,7 @@ def test_disk_that_is_really_full_answers_and_recovers(tmp_path: pathlib.Path) -
     if os.system(f"mount -t tmpfs -o size=512k tmpfs {small} 2>/dev/null"):
         pytest.skip("no tmpfs can be mounted here")
     try:
-        with agent(small / "home", SpokenModel(UNSURE)) as one:
+        with agent(small / "home", SpokenModel(UNSURE), disk=DiskLimits(0, 0)) as one:
             first = ask(one, 0)
             ballast = small / "ballast"
             with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):

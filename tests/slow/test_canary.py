@@ -1,0 +1,319 @@
+"""A canary key and a canary question that must not be sent, through real processes and everything that can go wrong in them.
+
+Looked through for them: stdout, stderr, every file of the device's folder (database, journal, marker, locks, caches, what was set
+aside), backups and exports, what the cloud received, and the command lines and environments of the processes' children.
+"""
+
+import base64
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from edge_agent.store import Store
+from tests.conftest import DEMO, ROOT
+from tests.mutation import catches
+from tests.test_store import damage
+
+KEY = "sk-canary/4711+Zq="
+SPELLINGS = [KEY.encode(), base64.b64encode(KEY.encode()), KEY.replace("/", "%2F").replace("+", "%2B").replace("=", "%3D").encode()]
+QUESTION = "Who is the canary of Secret Street 4711?"
+OPTIONS = ("--option", "canary A", "--option", "canary B")
+PLAIN = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--policy", "prefer_cloud")
+
+
+class EchoingCloud:
+    """A server that says the key wherever HTTP lets it; how is `mode`. All that it receives is `received`."""
+
+    def __init__(self) -> None:
+        self.mode, self.received, self.calls = "refused", b"", 0
+        self.hold = threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection:
+            data = b""
+            while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < _length(data):
+                part = connection.recv(65536)
+                data += part
+                if not part or data.startswith(b"\x16"):  # a TLS handshake: there is no TLS here
+                    break
+            self.received += data
+            self.calls += 1
+            if self.mode == "silent":
+                self.hold.wait(60)
+            connection.sendall(REPLIES.get(self.mode, b""))
+
+
+def _length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+
+
+def reply(status: str, body: str, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"X-Echo: Bearer {KEY}", f"Content-Length: {len(body.encode())}", *headers]
+    return "\r\n".join([*lines, "", body]).encode()
+
+
+def chat(content: str) -> str:
+    return json.dumps({"choices": [{"message": {"content": content}}], "usage": {"prompt_tokens": KEY}})
+
+
+REPLIES = {
+    "refused": reply(
+        f"401 {KEY}", json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": KEY}}), f"WWW-Authenticate: {KEY}"
+    ),
+    "no credit": reply("402 Payment", json.dumps({"error": {"message": KEY, "code": KEY}})),
+    "slow down": reply("429 Wait", KEY, f"Retry-After: {KEY}"),
+    "failed": reply("500 Oops", f"Traceback: key={KEY}"),
+    "rejected": reply("400 Bad", json.dumps({"error": {"message": KEY}})),
+    "redirect": reply("302 Found", KEY, f"Location: http://127.0.0.1:9/?key={KEY}"),
+    "page": reply("200 OK", f"<html>{KEY}"),
+    "malformed": reply("200 OK", '{"choices": [{"message": {"content": "' + KEY),
+    "no HTTP": f"{KEY}\r\n{KEY}: {KEY}\r\n\r\n".encode(),
+    "packed": reply("200 OK", KEY, f"Content-Encoding: {KEY}"),
+    "cut off": reply("200 OK", chat("B"))[:-20],
+    "says it": reply("200 OK", chat(f"B. Your key is {KEY}")),
+    "says it alone": reply("200 OK", chat(KEY)),
+}
+
+
+@pytest.fixture
+def cloud() -> Iterator[EchoingCloud]:
+    server = EchoingCloud()
+    yield server
+    server.hold.set()
+    server.socket.close()
+
+
+class Device:
+    """A home of its own, and processes in it that know the key."""
+
+    def __init__(self, home: pathlib.Path, url: str, way: str = "environment") -> None:
+        self.home, self.said = home, b""
+        self.environment = {**os.environ, "EDGE_AGENT_HOME": str(home), "EDGE_AGENT_CLOUD_URL": url, "PYTHONPATH": str(ROOT)}
+        secrets = home.with_name(f"{home.name}-secrets")
+        secrets.mkdir()
+        if way == "environment":
+            self.environment["EDGE_AGENT_CLOUD_KEY"] = KEY
+        elif way == "file":
+            self.environment["EDGE_AGENT_CLOUD_KEY_FILE"] = str(secrets / "key")
+        else:
+            self.environment["CREDENTIALS_DIRECTORY"] = str(secrets)
+        for name in ("key", "edge-agent-cloud-key"):
+            (secrets / name).write_text(KEY + "\n")
+            (secrets / name).chmod(0o600)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "edge_agent", *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment, cwd=ROOT)
+
+    def end(self, process: subprocess.Popen[bytes]) -> int:
+        out, errors = process.communicate(timeout=300)
+        self.said += out + errors
+        return process.returncode
+
+    def run(self, *arguments: str) -> int:
+        return self.end(self.start(*arguments))
+
+    def everything(self) -> bytes:
+        return self.said + b"".join(file.read_bytes() + os.fsencode(file) for file in self.home.rglob("*") if file.is_file())
+
+    def leaks(self) -> list[bytes]:
+        """In which spelling the key is where it must not be."""
+        found = self.everything()
+        return [spelling for spelling in SPELLINGS if spelling in found]
+
+    def look(self) -> None:
+        """Read and copy all that this device remembers, and find no key in it."""
+        for command in (["log", "--json"], ["queue", "list", "--json"], ["queue", "list"], ["doctor"], ["replay", "--json"], ["export"]):
+            assert self.run(*command) in (0, 74), self.said[-2000:]
+        self.run("backup", str(self.home / f"backup-{time.monotonic_ns()}"))
+        assert not self.leaks()
+
+
+def test_key_is_nowhere_whatever_the_cloud_says(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """A question for each reply, asked and then drained by hand, which no open breaker stops."""
+    device = Device(tmp_path / "home", cloud.url)
+    for mode in sorted(REPLIES, key=lambda mode: mode == "slow down"):  # behind that one, nothing more is sent
+        cloud.mode, calls = mode, cloud.calls
+        assert device.run("ask", f"{mode}: what is 12 + 7?", *PLAIN[2:]) == 0 and device.run("queue", "drain") in (0, 69)
+        assert cloud.calls > calls and not device.leaks(), mode
+    assert cloud.received.count(f"Bearer {KEY}".encode()) == cloud.calls  # it was really used
+    device.look()
+
+
+@pytest.mark.parametrize("way", ["file", "credential"])
+def test_key_from_a_file_is_nowhere_either(way: str, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    device = Device(tmp_path / "home", cloud.url, way)
+    for mode in ("refused", "says it"):
+        cloud.mode = mode
+        assert device.run(*PLAIN, "--refresh") == 0 and device.run("queue", "drain", "--json") in (0, 69)
+    assert f"Bearer {KEY}".encode() in cloud.received
+    device.look()
+
+
+def test_key_is_nowhere_when_tls_fails(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """A server that speaks no TLS, and a proxy that answers in its place."""
+    device = Device(tmp_path / "home", cloud.url.replace("http:", "https:"))
+    assert device.run(*PLAIN) == 0 and device.run("queue", "drain") == 69
+    (tmp_path / "home" / "config.toml").write_text(f'cloud_proxy = "{cloud.url.removesuffix("/v1")}"\n')
+    assert device.run("queue", "drain") == 69
+    assert KEY.encode() not in cloud.received  # nobody who has not proved who he is gets it
+    device.look()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGABRT])
+def test_key_is_nowhere_when_a_signal_ends_a_call(number: int, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """In the middle of a call, with Python's own traceback of every thread (faulthandler) where the signal gives one."""
+    cloud.mode = "silent"
+    device = Device(tmp_path / "home", "http://127.0.0.1:9/v1")
+    assert device.run(*PLAIN) == 0
+    device.environment |= {"EDGE_AGENT_CLOUD_URL": cloud.url, "PYTHONFAULTHANDLER": "1", "PYTHONDEVMODE": "1"}
+    process = device.start("queue", "drain")
+    while not cloud.calls and process.poll() is None:
+        time.sleep(0.01)
+    assert KEY.encode() not in pathlib.Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    process.send_signal(number)
+    assert device.end(process) != 0
+    assert (b"most recent call first" in device.said) == (number == signal.SIGABRT)
+    device.environment["EDGE_AGENT_CLOUD_URL"] = "http://127.0.0.1:9/v1"
+    device.look()
+
+
+def test_key_is_nowhere_when_the_store_is_damaged(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    device = Device(tmp_path / "home", cloud.url)
+    assert device.run(*PLAIN) == 0
+    damage(tmp_path / "home" / "edge-agent.db", "decisions")
+    device.run("log")
+    assert device.run(*PLAIN, "--refresh") == 0 and list((tmp_path / "home").glob("*damaged*"))
+    (tmp_path / "home" / "edge-agent.db").write_bytes(os.urandom(9000))
+    device.run(*PLAIN)
+    (tmp_path / "home" / "edge-agent.db").unlink()
+    device.look()
+
+
+LOUD = "import logging, sys; logging.basicConfig(level=1); from edge_agent.cli import main; main(sys.argv[1:], prog_name='edge-agent')"
+BROKEN = """
+import logging, os, pathlib, sys
+logging.basicConfig(level=1)
+import httpx
+from edge_agent.agent import Agent
+from edge_agent.cloud import CloudModel
+from edge_agent.question import Question
+from edge_agent.routing import PolicyName
+from edge_agent.settings import load
+from edge_agent.store import Store
+
+class Broken(httpx.BaseTransport):
+    def handle_request(self, request):
+        raise RuntimeError(f"a bug, with all that it knows: {dict(request.headers)}")
+
+settings = load()
+cloud = CloudModel("https://cloud.test/v1", "big", settings.cloud_key, transport=Broken())
+with Agent(pathlib.Path(sys.argv[1]), Store(settings.database), PolicyName.PREFER_CLOUD, cloud=cloud) as agent:
+    decision = agent.ask(Question("What is 12 + 7?", ("18", "19")))
+    assert decision.queue_id and "RuntimeError" in decision.cloud_error
+    print(list(agent.drain()), file=sys.stderr)
+"""
+
+
+def test_key_is_in_no_log_of_any_library_and_in_no_message_of_a_bug(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """With every logger told to say all that it knows."""
+    device = Device(tmp_path / "home", cloud.url)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [sys.executable, "-c", program, *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=device.environment, cwd=ROOT)
+        assert device.end(process) == 0, device.said
+
+    for mode in ("refused", "says it"):
+        cloud.mode = mode
+        run(LOUD, *PLAIN, "--refresh")
+    assert cloud.calls > 0
+    run(BROKEN, str(DEMO))
+    device.look()
+
+
+def test_childrens_command_lines_and_environments_are_without_the_key(tmp_path: pathlib.Path) -> None:
+    """Of every process that a command starts, as the kernel shows it to others of the same user."""
+    for command in (["verify", str(DEMO)], ["bench", str(DEMO), "--repeats", "1", "--limit", "3", "--threads", "1"]):
+        for way in ("environment", "credential"):
+            device = Device(tmp_path / f"{command[0]}-{way}", "http://127.0.0.1:9/v1", way)
+            process = device.start(*command)
+            seen: dict[int, bytes] = {}
+            while process.poll() is None:
+                with contextlib.suppress(OSError):  # one of them has just ended
+                    for child in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                        parts = [pathlib.Path(f"/proc/{child}/{name}").read_bytes() for name in ("cmdline", "environ")]
+                        if b"edge_agent." in parts[0] and b"PYTHONPATH" in parts[1]:  # behind exec
+                            seen[int(child)] = b"".join(parts)
+                time.sleep(0.005)
+            assert device.end(process) == 0, device.said
+            assert seen and not [1 for shown in seen.values() if KEY.encode() in shown or b"CREDENTIALS_DIRECTORY" in shown]
+
+
+def rules_of(device: Device, careless: bool) -> None:
+    (device.home / "config.toml").write_text("" if careless else 'never_send = ["secret street"]\n')
+
+
+def careful(device: Device) -> None:
+    """A pattern forbids the question."""
+    rules_of(device, careless=False)
+
+
+def careless(device: Device) -> None:
+    """Mutant: nobody wrote the pattern down."""
+    rules_of(device, careless=True)
+
+
+@catches(careful, careless)
+def test_question_that_must_not_be_sent_is_never_sent_or_queued_or_said(part, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """Asked with a cloud and without one, by flag and by pattern, drained, retried, purged - it stays where it was typed."""
+    cloud.mode = "says it"
+    device = Device(tmp_path / "home", cloud.url)
+    device.home.mkdir()
+    part(device)
+    for policy in ("prefer_cloud", "only_cloud", "prefer_local"):
+        assert device.run("ask", QUESTION, *OPTIONS, "--policy", policy, "--tau", "1") == 0
+    assert device.run("ask", f"{QUESTION} flagged", *OPTIONS, "--policy", "prefer_cloud", "--never-send") == 0
+    assert device.run("queue", "drain") == 0 and device.run("queue", "list") == 0
+    assert b"anary" not in cloud.received and b"Secret Street" not in device.said
+    assert device.run(*PLAIN) == 0 and b"12 + 7" in cloud.received  # it could have sent it
+    device.said = b""
+    assert device.run("export") == 0 and b"Secret Street" in device.said  # remembered here, as it was asked here
+    assert device.run("purge", "--question", QUESTION) == 0 and device.run("purge", "--question", f"{QUESTION} flagged") == 0
+    device.said = b""
+    assert b"Secret Street" not in device.everything()
+
+
+def test_forbidden_question_leaves_the_queue_without_a_trace_in_it(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """Queued before anybody forbade it; then the pattern is written down, and the queue drained."""
+    cloud.mode = "says it"
+    device = Device(tmp_path / "home", "http://127.0.0.1:9/v1")
+    assert device.run("ask", QUESTION, *OPTIONS, "--policy", "prefer_cloud") == 0
+    careful(device)
+    device.environment["EDGE_AGENT_CLOUD_URL"] = cloud.url
+    assert device.run("queue", "drain") in (0, 69) and cloud.calls == 0
+    with Store(device.home / "edge-agent.db") as store:
+        (row,) = store.rows("SELECT state, payload, last_error FROM outbox")
+    assert row == {"state": "cancelled", "payload": None, "last_error": "never_send"}
+    assert cloud.received == b""
