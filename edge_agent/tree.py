@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from edge_agent.answer import Node, Path
 
-MAX_LINES = 8  # sequences in one batch
-MAX_READS = 8  # places whose logits are read in one batch: each costs the room of a whole vocabulary, twice
+MAX_LINES = 12  # sequences in one batch
+MAX_READS = 12  # places whose logits are read in one batch: each costs the room of a whole vocabulary, twice
 
 
 class TokenTree(NamedTuple):

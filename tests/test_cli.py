@@ -297,7 +297,7 @@ def test_doctor_reports_a_wrong_setting_as_one_check_and_makes_the_others(
     done = run("doctor", "--json", **variable, HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path / "data"))
     assert done.returncode == 78 and done.stderr == "", done.stderr
     checks = json.loads(done.stdout)
-    assert [check["name"] for check in checks if check["exit_code"]] == ["settings"] and len(checks) == 6
+    assert [check["name"] for check in checks if check["exit_code"]] == ["settings"] and len(checks) == 7
     (detail,) = [check["detail"] for check in checks if check["name"] == "settings"]
     assert words in detail and "sk-canary" not in done.stdout
 

@@ -143,7 +143,7 @@ def test_space_is_that_of_the_nearest_folder_there_is(tmp_path: pathlib.Path, mo
 def test_doctor_and_the_answer_say_so_in_words() -> None:
     config = settings.load()
     for mib, code, words in ((64, 0, "64 MiB free"), (63, 74, "only what waits"), (31, 74, "nothing new")):
-        (check,) = [check for check in doctor.examine(config, lambda _, mib=mib: mib * MIB) if check.name == "disk"]
+        (check,) = [check for check in doctor.examine(config, free_bytes=lambda _, mib=mib: mib * MIB) if check.name == "disk"]
         assert check.exit_code == code and words in check.detail
 
 

@@ -15,7 +15,7 @@ from edge_agent.errors import BadSetting
 @main.command(epilog=EXIT_CODES)
 @with_settings("model", "adapter", "cloud_url", "cloud_model", load=settings.examine)
 def doctor(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
-    """Check this installation: settings, build, model, database, disk, cloud.
+    """Check the settings, build, model, database, disk and cloud.
 
     A wrong setting is one failed check; the others are made as if it were not there.
     """
