@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from edge_agent.errors import StorageError
 from edge_agent.ownership import Marker, refuse_foreign, set_aside
-from edge_agent.salvage import is_damage, save_rows, what_is_wrong
+from edge_agent.salvage import Connection, is_damage, save_rows, what_is_wrong
 from edge_agent.schema import APPLICATION_ID, copy_to, migrate, version
 
 _log = logging.getLogger("edge_agent")
@@ -34,8 +34,8 @@ class Database:
     `connection` replaces SQLite's own in tests that fail or end at a statement.
     """
 
-    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
-        self.path, self._connection, self._marker = path, connection, Marker(path)
+    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] | None = None) -> None:
+        self.path, self._connection, self._marker = path, connection or Connection, Marker(path)
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
         self._damaged = False
@@ -198,6 +198,13 @@ class Database:
         if is_damage(error):
             self._damaged = True
             self._marker.say_damaged()
+            return StorageError(
+                f"The database '{self.path}' is damaged ({error}); try again: it is set aside then, and a new one is begun with what can "
+                "be saved."
+            )
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:  # our statements are sound: perhaps the schema is ours no more
+            self._damaged = True
+            self._marker.say_damaged()
         busy = "locked" in str(error)
         what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
         return StorageError(f"The database '{self.path}' cannot be used: {what}.")
@@ -223,7 +230,7 @@ class Database:
         return db
 
     def _open_sound(self, suspect: bool) -> sqlite3.Connection:
-        db, wrong = self._connect(suspect, thorough=self._marker.alone and (suspect or self._marker.ended_badly))
+        db, wrong = self._connect(suspect, self._check(suspect))
         if wrong is None:
             return db
         db.close()
@@ -233,7 +240,7 @@ class Database:
             )
         aside = set_aside(self.path)
         self._create()
-        db, _ = self._connect(suspect=False, thorough=False)
+        db, _ = self._connect(suspect=False, check=None)
         try:
             saved = save_rows(aside, db)
         except (sqlite3.Error, OSError) as error:
@@ -243,7 +250,13 @@ class Database:
                    self.path, wrong, aside, counts or "nothing")  # fmt: skip
         return db
 
-    def _connect(self, suspect: bool, thorough: bool) -> tuple[sqlite3.Connection, str | None]:
+    def _check(self, suspect: bool) -> str | None:
+        """How the file is looked at: whole, if its last user did not close it; into its indexes, too, if SQLite found it damaged."""
+        if self._marker.said_damaged:
+            return "integrity_check"
+        return "quick_check" if self._marker.alone and (suspect or self._marker.ended_badly) else None
+
+    def _connect(self, suspect: bool, check: str | None) -> tuple[sqlite3.Connection, str | None]:
         """A connection with everything set and the schema up to date, and what is wrong with the file, if anything is."""
         new = self.path.stat().st_size == 0
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
@@ -258,7 +271,7 @@ class Database:
             db.execute("PRAGMA mmap_size = 0")
             db.execute("PRAGMA secure_delete = ON")  # what was purged is really gone
             db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
-            wrong = what_is_wrong(db, thorough)
+            wrong = what_is_wrong(db, check)
             if wrong is None and suspect and self._marker.alone:
                 wrong = "it is empty" if not version(db) else None
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # the whole file is sound but for this

@@ -41,7 +41,7 @@ class Marker:
         self._handle: int | None = None
         self._shared = False
         self.alone = False
-        self.ended_badly = False
+        self.ended_badly = self.said_damaged = False
 
     def knows(self) -> bool:
         """Whether the marker says that the file at the database's path is ours."""
@@ -51,7 +51,7 @@ class Marker:
         return False
 
     def take(self) -> None:
-        """Hold the marker from now on. `alone` says whether nobody else does; then `ended_badly` is about those before.
+        """Hold the marker from now on. `alone` says whether nobody else does; then `ended_badly` and `said_damaged` are about those before.
 
         While somebody who is alone looks at the file, this waits.
         """
@@ -64,7 +64,8 @@ class Marker:
             self.alone = False
         said = os.pread(self._handle, 200, 0).split()
         journal = any(_size(self._database.with_name(self._database.name + end)) for end in BESIDE[:2])
-        self.ended_badly = self.alone and (journal or said[:1] in ([b"open"], [b"damaged"]))
+        self.said_damaged = self.alone and said[:1] == [b"damaged"]
+        self.ended_badly = self.said_damaged or (self.alone and (journal or said[:1] == [b"open"]))
 
     def share(self) -> None:
         """Say that the database is open, and let others open it, too."""

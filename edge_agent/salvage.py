@@ -19,7 +19,7 @@ from typing import Any
 from edge_agent.ownership import BESIDE
 from edge_agent.question import CHOICE, OPEN, Question
 from edge_agent.records import CloudAnswer, Reading
-from edge_agent.schema import MIGRATIONS, version
+from edge_agent.schema import MIGRATIONS, migrate, version
 
 _TABLES = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
 _HEADER = (b"SQLite format 3\0\x10\x00", b"\x00\x40\x20\x20")  # magic and 4096-byte pages; behind the journal mode, fixed fractions
@@ -27,18 +27,33 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NOT_NEWER = 100  # a file whose schema is newer than ours by more than this has a damaged number
 
 
+class Connection(sqlite3.Connection):
+    """SQLite's own, but for a flipped bit in a name that an error quotes: Python then cannot read the error."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """As SQLite's own."""
+        try:
+            return super().execute(sql, parameters)
+        except UnicodeDecodeError as error:
+            damage = sqlite3.DatabaseError("a name in it is no text")
+            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damage from error
+
+
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite's error says that the file itself is damaged."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF in _DAMAGE
 
 
-def what_is_wrong(db: sqlite3.Connection, thorough: bool) -> str | None:
-    """What is wrong with an open database, or None; `thorough` reads the whole file (PRAGMA quick_check).
+def what_is_wrong(db: sqlite3.Connection, check: str | None) -> str | None:
+    """What is wrong with an open database, or None.
+
+    `check` reads the whole file: "quick_check", or "integrity_check", which looks into the indexes, too, and takes longer.
 
     Raises `sqlite3.Error` when it cannot be told: no space, no permission, somebody else's lock.
     """
     try:
-        if thorough and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        if check and (found := db.execute(f"PRAGMA {check}(1)").fetchone()[0]) != "ok":
             return str(found).splitlines()[-1]
         number = version(db)
         if number < 0 or number > len(MIGRATIONS) + _NOT_NEWER:
@@ -46,13 +61,26 @@ def what_is_wrong(db: sqlite3.Connection, thorough: bool) -> str | None:
         if number == len(MIGRATIONS):
             for table, columns in _columns().items():
                 db.execute(f"SELECT {', '.join(columns)} FROM {table} LIMIT 0")
-        elif number and thorough:
+            if check and (changed := _schema(db) ^ _schema_of_ours()):
+                return f"its schema is not ours ({min(changed)[0]})"
+        elif number and check:
             db.execute("SELECT count(*) FROM questions")
     except sqlite3.Error as error:
         if is_damage(error) or "no such" in str(error):
             return str(error)
         raise
     return None
+
+
+def _schema(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Name and text of everything that the schema has, but for SQLite's own tables."""
+    return {(str(name), str(sql)) for name, sql in db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")}
+
+
+def _schema_of_ours() -> set[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        migrate(new, pathlib.Path(":memory:"))
+        return _schema(new)
 
 
 def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
@@ -70,7 +98,7 @@ def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
             mode = file.read(20)[18:]
             file.seek(0)
             file.write(_HEADER[0] + (mode if mode == b"\x02\x02" else b"\x01\x01") + _HEADER[1])
-        with contextlib.closing(sqlite3.connect(copy)) as old:
+        with contextlib.closing(sqlite3.connect(copy, factory=Connection)) as old:
             old.text_factory = lambda data: data.decode(errors="replace")
             db.execute("BEGIN IMMEDIATE")
             try:

@@ -32,14 +32,18 @@ def life(home: pathlib.Path) -> Iterator[bytes]:
 
 
 def is_usable(home: pathlib.Path, open_store: type[Store] = Store) -> None:
-    """It answers what it is asked, damaged or not; and it remembers, at the latest from the second start on."""
+    """It answers what it is asked, damaged or not; and it remembers and lists, at the latest from the second start on."""
     known = question("question number 7")
     with agent(home, SpokenModel(UNSURE), store=open_store) as one:
         assert one.ask(known).answer == "A"
-        list(one.outbox.list())
+        try:
+            list(one.outbox.list())
+        except StorageError as error:
+            assert "is damaged" in str(error) and "try again" in str(error), error
     with agent(home, SpokenModel(UNSURE), store=open_store) as two:
         decision = two.ask(question("something new"))
         assert decision.answer == "A" and decision.persisted and decision.queue_id
+        list(two.outbox.list())
 
 
 def lay(home: pathlib.Path, data: bytes) -> None:
