@@ -129,13 +129,13 @@ def test_only_cloud_does_not_show_what_the_device_once_thought(home: pathlib.Pat
         assert two.ask(question).confidence is None
 
 
-def test_answer_comes_when_the_store_cannot_be_read(home: pathlib.Path, question: Question) -> None:
+def test_answer_comes_and_is_kept_in_a_new_file_when_tables_are_gone(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         with one.store.transaction() as db:
             db.execute("DROP TABLE decisions")
             db.execute("DROP TABLE readings")
         decision = one.ask(question)
-    assert decision.answer == "A" and not decision.persisted
+    assert decision.answer == "A" and decision.persisted and list(home.glob("edge-agent.db.damaged-*"))
 
 
 def test_another_tau_replans_from_stored_facts(home: pathlib.Path, question: Question) -> None:
