@@ -24,9 +24,8 @@ from edge_agent.question import Question
 if TYPE_CHECKING:  # loaded when there are patterns
     import regex
 
-PATIENCE_S = (
-    0.25  # of processor time, for all patterns over one question: people write patterns, and some take years over a text of fifty letters
-)
+# Of processor time, for all patterns over one question: people write patterns, and some take years over a text of fifty letters.
+PATIENCE_S = 0.25
 _REDACTED = "[redacted]"
 _log = logging.getLogger("edge_agent")
 _LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)

@@ -72,6 +72,7 @@ class _Server:
         self.route(request)
 
     def route(self, request: BaseHTTPRequestHandler) -> None:
+        """What is answered: each of the servers below has its own."""
         raise NotImplementedError
 
 

@@ -182,7 +182,7 @@ def pages(store: Store) -> int:
 
 def keeps_the_space(store: Store, clock: Clock, retention: Retention, pack_bytes: int = 0) -> Swept | None:
     """Mutant: gives no page back."""
-    store.shrink = lambda n_pages: None  # type: ignore[method-assign]
+    store.shrink = lambda n_pages: None  # type: ignore[method-assign]  # what makes it a mutant
     return sweep(store, clock, retention, pack_bytes=pack_bytes)
 
 

@@ -1,8 +1,10 @@
 """A damaged database: flipped bytes, cut files, lost and foreign journals. Never a crash, and a usable agent afterwards."""
 
+import contextlib
 import os
 import pathlib
 import random
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +70,16 @@ class Trusting(Store):
 def test_table_that_is_gone_is_noticed_and_begun_anew(part, home: pathlib.Path, life: bytes) -> None:
     damage(home / "edge-agent.db", "decisions")
     is_usable(home, part)
+
+
+def test_schema_that_is_ours_no_more_is_begun_anew(home: pathlib.Path, life: bytes) -> None:
+    """A key that was lost from a table's text: every page is sound, and no decision can be stored."""
+    with contextlib.closing(sqlite3.connect(home / "edge-agent.db", isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        changed = db.execute("UPDATE sqlite_master SET sql = replace(sql, 'PRIMARY KEY', '') WHERE name = 'cloud_answers'").rowcount
+    assert changed == 1
+    is_usable(home)
+    assert list(home.glob("edge-agent.db.damaged-*"))
 
 
 def test_flipped_bytes_never_stop_the_agent(home: pathlib.Path, life: bytes) -> None:
