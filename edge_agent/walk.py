@@ -6,6 +6,7 @@ asked for once a branch, and never for a stretch without one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ class Walk:
 
     def level(self) -> Choice:
         """All levels with their probabilities, and the level chosen token by token."""
-        return self._choose(0, lambda node: node.n_levels() == 1)
+        return self._choose(0, lambda node: len(node.levels()) == 1)
 
     def letter(self) -> Choice:
         """All letters, given the chosen level."""
@@ -71,15 +72,24 @@ class Walk:
     def _weigh(self, path: Path, node: Node) -> tuple[list[float], float]:
         """Shares of the node's children among themselves, and their mass in the whole vocabulary."""
         if path not in self._weighed:
-            logits = self._logits_after(path).astype(np.float64)
-            if np.isnan(logits).any():
-                raise ModelRefused("The model computes no numbers (NaN); its file is damaged, so convert it again.")
-            weights = np.exp(logits - logits.max())
-            legal = weights[list(node.children)]
-            inside = float(legal.sum())
-            shares = legal / inside if inside > 0 else np.full(len(legal), 1 / len(legal))
-            self._weighed[path] = shares.tolist(), inside / float(weights.sum())
+            self._weighed[path] = _shares_and_mass(self._logits_after(path), list(node.children))
         return self._weighed[path]
+
+
+def _shares_and_mass(logits: Logits, legal: list[int]) -> tuple[list[float], float]:
+    """Shares of the tokens `legal` among themselves, in double precision however unlikely they are, and their mass (0 to 1).
+
+    The whole vocabulary is summed in single precision, four times as fast, which is some 1e-7 off.
+    """
+    top = float(logits.max())
+    if not math.isfinite(top):  # NaN if any is
+        raise ModelRefused(f"The model computes no numbers ({top}); its file is damaged, so convert it again.")
+    few = logits[legal].astype(np.float64)
+    if not np.isfinite(few.max()):
+        return [1 / len(legal)] * len(legal), 0.0
+    weights = np.exp(few - few.max())
+    inside, everything = float(weights.sum()), float(np.exp(logits - np.float32(top)).sum(dtype=np.float64))
+    return (weights / inside).tolist(), min(1.0, inside * math.exp(float(few.max()) - top) / everything)
 
 
 def _label(node: Node) -> tuple[str, str]:

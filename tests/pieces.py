@@ -66,7 +66,7 @@ def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], voca
     walk = Walk(root, logits_after)
     level, letter = walk.level(), walk.letter()
     label, mass = greedily()
-    assert (level.greedy, letter.greedy) == label and walk.format_mass == pytest.approx(mass, rel=1e-9)
+    assert (level.greedy, letter.greedy) == label and walk.format_mass == pytest.approx(mass, rel=1e-6)  # summed in single precision
     brute = {(a, b): probability(tokenize(answers.text(a, b)), root) for a in answers.levels for b in answers.letters}
     for name in answers.levels:
         assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in answers.letters), abs=1e-9)

@@ -25,10 +25,25 @@ def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tok
     check_walk(AnswerFormat(levels, letters), tokenizer, len(tokenizer.pieces), seed)
 
 
-def test_model_that_computes_no_numbers_is_refused() -> None:
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_model_that_computes_no_numbers_is_refused(number: float) -> None:
     root = AnswerFormat(LEVELS, "AB").trie(PieceTokenizer([]))
-    with pytest.raises(ModelRefused, match="NaN"):
-        Walk(root, lambda path: np.full(128, np.nan, np.float32))
+    with pytest.raises(ModelRefused, match=str(number)):
+        Walk(root, lambda path: np.full(128, number, np.float32))
+
+
+def test_levels_that_the_model_would_never_print_are_still_told_apart() -> None:
+    """e^-200 is nothing in single precision."""
+    tokenizer = PieceTokenizer([])
+
+    def logits_after(path: tuple[int, ...]) -> np.ndarray:
+        logits = np.full(128, -200, np.float32)
+        logits[tokenizer("?")[0]], logits[tokenizer("1")[0]] = 0, -199
+        return logits
+
+    walk = Walk(AnswerFormat(("0.0", "1.0"), "AB").trie(tokenizer), logits_after)
+    assert walk.level().probs == pytest.approx({"0.0": 1 / (1 + np.e), "1.0": np.e / (1 + np.e)})
+    assert 0 <= walk.format_mass < 1e-80
 
 
 def test_tokenizer_that_cannot_tell_answers_apart_is_refused() -> None:
