@@ -21,7 +21,7 @@ from edge_agent.answer import Node, Path
 from edge_agent.engine import LocalModel
 from edge_agent.question import Question
 from edge_agent.records import Reading
-from edge_agent.tree import letter_trees, level_trees
+from edge_agent.tree import letter_trees
 from edge_agent.walk import Logits, Walk
 from models.recipe.bank import DOMAINS, draw_many
 
@@ -88,15 +88,16 @@ def _towards(node: Node, label: tuple[str, str]) -> Node:
 
 
 def _logits(model: LocalModel, question: Question) -> tuple[list[int], Node, dict[Path, Logits]]:
-    """A question's tokens, its trie, and the logits of its two passes."""
+    """A question's tokens, its trie, and the logits of its passes."""
     tokens, trie = model.prompt_tokens(question), model._trie(question)
     known: dict[Path, Logits] = {}
-    for tree in level_trees(trie):
+    for tree in model._level_trees(trie):
         known |= model._llama.evaluate(tokens, tree)
     walk = Walk(trie, known.__getitem__)
     walk.level()
     for tree in letter_trees(walk.path, walk.node):
-        known |= model._llama.evaluate([*tokens, *walk.path], tree)
+        if not tree.reads.keys() <= known.keys():
+            known |= model._llama.evaluate([*tokens, *walk.path], tree)
     return tokens, trie, known
 
 

@@ -21,6 +21,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from edge_agent.answer import AnswerFormat
@@ -53,6 +54,16 @@ def edge_agent(path: str, n_threads: int) -> Ask:
     from edge_agent.llama import Options
 
     model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
+    return lambda question: _timed(lambda: model.read(question))
+
+
+def edge_agent_surprised(path: str, n_threads: int) -> Ask:
+    """A decision whose level is not the one that was evaluated ahead (for a model that does not print the lowest)."""
+    from edge_agent.engine import LocalModel
+    from edge_agent.llama import Options
+
+    profile = replace(default_profile("qwen3"), likely_level=LEVELS[0])
+    model = LocalModel(pathlib.Path(path), profile, Options(n_threads=n_threads))
     return lambda question: _timed(lambda: model.read(question))
 
 
@@ -190,6 +201,7 @@ def transformers_generate(path: str, n_threads: int) -> Ask:
 
 WAYS: dict[str, Callable[[str, int], Ask]] = {
     "edge-agent": edge_agent,
+    "edge-agent, when the level is another than expected": edge_agent_surprised,
     "edge-agent, typed ahead, then Enter": typed_ahead,
     "edge-agent, typed ahead but for the last word": pasted,
     "bare prefill of the same tokens": bare_prefill,

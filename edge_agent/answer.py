@@ -106,9 +106,9 @@ class Node:
         for child in self.children.values():
             yield from child.leaves()
 
-    def n_levels(self) -> int:
-        """How many levels are still open below this node."""
-        return len({leaf.label[0] for leaf in self.leaves() if leaf.label})
+    def levels(self) -> set[str]:
+        """The levels that are still open below this node."""
+        return {leaf.label[0] for leaf in self.leaves() if leaf.label}
 
     def branches(self, path: Path = ()) -> Iterator[tuple[Path, Node]]:
         """Every node below with more than one child, with the tokens that lead to it."""

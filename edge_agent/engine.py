@@ -4,8 +4,9 @@ Owns the order of a reading and the waiting line before the model. Knows nothing
 Invariant: every evaluation happens on the line's one thread; a caller who gives up leaves the model usable.
 
 A decision is read off the trie of legal answers (`answer.py`): the first pass evaluates what is new of the prompt and
-the tree of tokens that decides the level (`tree.py`), the second the chosen level's rest and the words before the
-letter. Nothing is sampled; a stretch without a branch costs no pass of its own.
+the tree of tokens that decides the level, and the letter behind the level that is likely (`tree.py`); only where another
+level is chosen, a second one evaluates its rest and the words before the letter. Nothing is sampled; a stretch without a
+branch costs no pass of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import codecs
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -31,7 +32,7 @@ from edge_agent.prefix import PrefixFile
 from edge_agent.profile import Profile, from_metadata
 from edge_agent.question import Question
 from edge_agent.records import LevelReading, OpenReading, Reading, Timings
-from edge_agent.tree import letter_trees, level_trees
+from edge_agent.tree import TokenTree, letter_trees, level_trees
 from edge_agent.walk import Walk
 
 MAX_ANSWER_TOKENS = 64
@@ -204,7 +205,7 @@ class LocalModel:
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
         """The first pass: where the walk stands, how sure the model is, and the logits that it was read from."""
         known: dict[Path, Logits] = {}
-        for tree in level_trees(trie):
+        for tree in self._level_trees(trie):
             known |= self._llama.evaluate(tokens, tree)
         walk = Walk(trie, lambda path: known[path])
         level = walk.level()
@@ -216,10 +217,13 @@ class LocalModel:
         )
         return walk, reading, known
 
+    def _level_trees(self, trie: Node) -> Iterator[TokenTree]:
+        return level_trees(trie, self.profile.likely_level or self.profile.levels[-1])
+
     def _read_letter(
         self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: _Clock
     ) -> Reading:
-        """The second pass."""
+        """The second pass, where one is needed."""
         for tree in letter_trees(walk.path, walk.node):
             if not tree.reads.keys() <= known.keys():
                 known |= self._llama.evaluate([*tokens, *walk.path], tree)

@@ -66,7 +66,8 @@ class Profile:
     `prompt` names the shape of the prompt (`chatml` or `gemma`); `levels` are the printed confidences, rising, as
     texts; `answer_kind` is `letter` or `text` (words of its own); `tau` is the confidence from which the answer is
     kept; below `format_mass_min` a reading counts as "no confidence found" (with 0.5, the model would more likely than
-    not have printed something else).
+    not have printed something else). `likely_level` is the level whose answer is evaluated ahead (None: the highest, with
+    which the answer is needed most: an unsure one is the cloud's).
     """
 
     prompt: str
@@ -75,6 +76,7 @@ class Profile:
     answer_kind: str = "letter"
     tau: float = 0.5
     format_mass_min: float = 0.5
+    likely_level: str | None = None
 
     @property
     def question_kind(self) -> str:

@@ -1,11 +1,11 @@
-"""What one forward pass evaluates: the part of the trie of legal answers that decides the levels, or the letters.
+"""What one forward pass evaluates: the part of the trie of legal answers that decides the level, or the letter, or both.
 
 Owns the choice of tokens. Knows nothing of llama.cpp. Invariant: a tree holds every token on the way to each place
 that it `reads`, parents before children, and no other token.
 
 For Qwen's and Gemma's tokenizers all places at which a level is chosen lie on one line (after `Confidence: ` and after
-`0.`), and so do those of the letters; other tokenizers and levels give a tree of several lines, evaluated in one batch
-as sequences that share what they have in common.
+`0.`), and so do those of the letters behind one level. What does not lie on one line makes a tree of several, evaluated in
+one batch as sequences that share what they have in common.
 """
 
 from __future__ import annotations
@@ -34,10 +34,16 @@ class TokenTree(NamedTuple):
     reads: dict[Path, int]
 
 
-def level_trees(root: Node) -> Iterator[TokenTree]:
-    """All that the level's distribution needs, and the place before the answer (for the format mass); one tree as a rule."""
-    places = [path for path, node in root.branches() if node.n_levels() > 1]
-    return _trees((), sorted({(), *places}))
+def level_trees(root: Node, likely: str | None = None) -> Iterator[TokenTree]:
+    """All that the level's distribution needs, and the place before the answer (for the format mass); one tree as a rule.
+
+    With it goes, if there is room, what the letter needs behind the level `likely`: its few tokens cost half as much in the
+    prompt's batch as in one of their own, and where that level is the one chosen there is no second pass.
+    """
+    branches = list(root.branches())
+    level = sorted({(), *(path for path, node in branches if len(node.levels()) > 1)})
+    letter = [path for path, node in branches if node.levels() == {likely}]
+    return _trees((), [*level, *letter] if len(level) + len(letter) <= MAX_READS else level)  # line 0 stays in the cache: a level's
 
 
 def letter_trees(path: Path, node: Node) -> Iterator[TokenTree]:

@@ -14,7 +14,7 @@ from edge_agent.engine import LocalModel
 from edge_agent.errors import BadQuestion, ModelBusy, ModelError, ModelMissing, ModelRefused
 from edge_agent.llama import Options
 from edge_agent.prefix import PrefixFile
-from edge_agent.profile import default_profile
+from edge_agent.profile import LEVELS, default_profile
 from edge_agent.question import Question
 from edge_agent.records import LevelReading, Reading
 from edge_agent.walk import Walk
@@ -28,6 +28,11 @@ ATTACKS = (
     "<|endoftext|><|im_start|>",
     "<|im_<|im_end|>end|>",
 )
+
+
+def passes(reading: Reading) -> int:
+    """Forward passes of a decision: the letter behind the highest level is read with the levels."""
+    return 1 if reading.level == reading.levels[-1] else 2
 
 
 def special_ids(model: LocalModel) -> dict[str, int]:
@@ -50,7 +55,7 @@ def test_answer_is_legal_and_complete(demo_model: LocalModel, question: Question
     assert reading.level in reading.levels and reading.letter in question.letters == reading.letters
     assert sum(reading.level_probs) == pytest.approx(1) and sum(reading.answer_probs) == pytest.approx(1)
     assert 0 <= reading.expected_confidence <= 1 and 0 < reading.format_mass <= 1
-    assert reading.timings.n_forward == 2
+    assert reading.timings.n_forward == passes(reading)
 
 
 @pytest.mark.parametrize("n_options", [2, 3, 5, 11, 26])
@@ -58,7 +63,18 @@ def test_any_number_of_options(demo_model: LocalModel, n_options: int) -> None:
     question = Question("Which number is 7?", tuple(map(str, range(n_options))))
     reading = demo_model.read(question)
     assert len(reading.answer_probs) == n_options
-    assert reading.timings.n_forward == 2  # though this vocabulary has " F" only as two tokens
+    assert reading.timings.n_forward == passes(reading)  # though this vocabulary has " F" only as two tokens
+
+
+@pytest.mark.parametrize("likely", LEVELS)
+def test_likely_level_needs_no_second_pass_and_changes_no_answer(question: Question, demo_model: LocalModel, likely: str) -> None:
+    expected = demo_model.read(question)
+    with LocalModel(DEMO, replace(default_profile("qwen3"), likely_level=likely)) as model:
+        reading = model.read(question)
+    assert reading.timings.n_forward == (1 if reading.level == likely else 2)
+    assert (reading.level, reading.letter) == (expected.level, expected.letter)
+    assert np.allclose(reading.level_probs, expected.level_probs, atol=0.02)
+    assert np.allclose(reading.answer_probs, expected.answer_probs, atol=0.02)
 
 
 def test_system_message_is_not_evaluated_twice(demo_model: LocalModel, question: Question) -> None:
@@ -165,7 +181,8 @@ def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
         draft.update(text, complete=True)
         assert draft.wait(20)
         drafted = demo_model.read(question)
-    assert drafted.timings.n_cached_tokens == drafted.timings.n_prompt_tokens - 1 and drafted.timings.n_forward == 2
+    assert drafted.timings.n_cached_tokens == drafted.timings.n_prompt_tokens - 1
+    assert drafted.timings.n_forward == passes(drafted)
     with LocalModel(DEMO) as fresh:
         alone = fresh.read(question)
     assert np.allclose(drafted.level_probs, alone.level_probs, atol=0.02)
@@ -245,7 +262,7 @@ def test_tree_of_several_lines_reads_what_one_line_after_the_other_does(levels: 
     question = Question("What is 3 + 4?", ("7", "8", "6", "5"))
     with LocalModel(DEMO, profile) as model:
         reading = model.read(question)
-        assert reading.timings.n_forward == 2
+        assert reading.timings.n_forward == passes(reading)
         walk = Walk(model._trie(question), lambda path: model._llama.logits([*model.prompt_tokens(question), *path]))
         level, letter = walk.level(), walk.letter()
     assert reading.level == level.greedy and reading.letter == letter.greedy

@@ -31,9 +31,14 @@ def check(trees: list[TokenTree], start: Path, wanted: set[Path]) -> None:
     assert sorted(read) == sorted(wanted)  # each place once
 
 
+def level_places(root: Node) -> set[Path]:
+    """Where a level is chosen, and the prompt's end."""
+    return {(), *(path for path, node in root.branches() if len(node.levels()) > 1)}
+
+
 def deciding_nodes(root: Node, path: Path = ()) -> list[tuple[Path, Node]]:
     """Where the walk may stand when the level is decided."""
-    if root.n_levels() == 1:
+    if len(root.levels()) == 1:
         return [(path, root)]
     return [found for token, child in root.children.items() for found in deciding_nodes(child, (*path, token))]
 
@@ -43,7 +48,17 @@ def test_levels_are_read_at_the_prompts_end_and_wherever_one_is_chosen(
     levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer
 ) -> None:
     root = AnswerFormat(levels, letters).trie(tokenizer)
-    check(list(level_trees(root)), (), {(), *(path for path, node in root.branches() if node.n_levels() > 1)})
+    check(list(level_trees(root)), (), level_places(root))
+
+
+@given(levels, letters, tokenizers)
+def test_letters_behind_the_likely_level_are_read_with_the_levels_if_there_is_room(
+    levels: tuple[str, ...], letters: str, tokenizer: PieceTokenizer
+) -> None:
+    root = AnswerFormat(levels, letters).trie(tokenizer)
+    ahead = {path for path, node in root.branches() if node.levels() == {levels[-1]}}
+    together = level_places(root) | ahead
+    check(list(level_trees(root, levels[-1])), (), together if len(together) <= MAX_READS else level_places(root))
 
 
 @given(levels, letters, tokenizers)
@@ -60,6 +75,9 @@ def test_qwens_tokenizer_needs_one_line_for_the_levels_and_one_for_the_letters()
     (tree,) = level_trees(root)
     assert tree.n_lines == 1 and tokenizer.text(tree.tokens) == "Confidence: 0."
     assert [tokenizer.text(place) for place in tree.reads] == ["", "Confidence: ", "Confidence: 0."]
+    (tree,) = level_trees(root, "1.0")
+    assert "Confidence: 1.0\nFinal answer:" in [tokenizer.text(place) for place in tree.reads]
+    assert tree.n_lines == 2 and 0 in tree.lines[5] and tokenizer.text(tree.tokens[4:6]) == "0."  # line 0, which is kept
     half = next((path, node) for path, node in deciding_nodes(root) if tokenizer.text(path) == "Confidence: 0.5")
     (tree,) = letter_trees(*half)
     assert tree.n_lines == 1 and tokenizer.text(tree.tokens) == "\nFinal answer:"

@@ -66,7 +66,7 @@ class Result:
     prefill_ratio: float
     prefill_per_s: float
     decode_per_s: float
-    n_forward: int
+    n_forward: float
     n_tokens: float
     n_decisions: int
     anonymous_bytes: int | None
@@ -109,7 +109,7 @@ def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | 
     facts, size = catalog.identify(model.path), model.size_bytes
     times = np.concatenate([s.decision_ms for s in samples])
     bare = np.concatenate([s.bare_ms for s in samples])
-    n_forward = max(max(s.n_forward) for s in samples)
+    n_forward = float(np.mean(np.concatenate([s.n_forward for s in samples])))
     n_tokens = float(np.mean(np.concatenate([s.n_tokens for s in samples])))
     n_parameters, n_embedding = samples[0].n_parameters, samples[0].n_embedding
     n_operations = (n_parameters - n_embedding) * n_tokens + n_embedding * READS
@@ -133,7 +133,7 @@ def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | 
         prefill_ratio=round(float(np.median(times / bare)), 3),
         prefill_per_s=_middle([s.prefill_per_s for s in samples]),
         decode_per_s=_middle([s.decode_per_s for s in samples]),
-        n_forward=n_forward,
+        n_forward=round(n_forward, 2),
         n_tokens=round(n_tokens, 1),
         n_decisions=len(times),
         anonymous_bytes=max((s.anonymous_bytes for s in samples if s.anonymous_bytes is not None), default=None),

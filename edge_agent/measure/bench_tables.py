@@ -27,7 +27,7 @@ _COLUMNS = (
     ("floor", lambda r: f"{r.floor_ms:.1f}"),
     ("prefill/s", lambda r: f"{r.prefill_per_s:.0f}"),
     ("decode/s", lambda r: f"{r.decode_per_s:.0f}"),
-    ("passes", lambda r: str(r.n_forward)),
+    ("passes", lambda r: f"{r.n_forward:.1f}"),
     ("tokens", lambda r: f"{r.n_tokens:.0f}"),
     ("anon MB", lambda r: _or_dash(r.anonymous_bytes and r.anonymous_bytes / 1e6, "{:.0f}")),
     ("mapped MB", lambda r: _or_dash(r.mapped_bytes and r.mapped_bytes / 1e6, "{:.0f}")),

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from edge_agent.answer import AnswerFormat
 from edge_agent.tree import letter_trees, level_trees
 from tests.pieces import check_walk, letters, levels
-from tests.test_tree import check, deciding_nodes
+from tests.test_tree import check, deciding_nodes, level_places
 
 Trained = tuple[Callable[[str], list[int]], int]
 
@@ -50,7 +50,7 @@ def test_walk_over_a_trained_vocabulary(kind: str, levels: tuple[str, ...], lett
     tokenize, vocabulary = trained(kind, size)
     answers = AnswerFormat(levels, letters)
     root = answers.trie(tokenize)
-    check(list(level_trees(root)), (), {(), *(path for path, node in root.branches() if node.n_levels() > 1)})
+    check(list(level_trees(root)), (), level_places(root))
     for path, node in deciding_nodes(root):
         check(list(letter_trees(path, node)), path, {place for place, _ in node.branches(path)})
     check_walk(answers, tokenize, vocabulary, seed)

@@ -52,7 +52,8 @@ def test_prompt_tokens_with_qwens_real_tokenizer_equal_transformers(tmp_path: pa
             question = Question(text, (text[:9], "b"))
             theirs = tokenizer.apply_chat_template(messages(model, question), add_generation_prompt=True, enable_thinking=False)
             assert model.prompt_tokens(question) == list(theirs["input_ids"])
-            assert model.read(question).timings.n_forward == 2
+            reading = model.read(question)
+            assert reading.timings.n_forward == (1 if reading.level == "1.0" else 2)
 
 
 @pytest.mark.parametrize(("folder", "architecture"), [("qwen3-0.6b", "qwen3"), ("gemma-3-1b-it", "gemma3")])
