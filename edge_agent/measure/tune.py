@@ -15,7 +15,7 @@ import numpy as np
 from edge_agent.measure import machine
 
 WORTH = 0.03  # a gain below this is noise
-_DEFAULTS = {"flash_attention": True, "n_batch": 512, "mlock": False}
+_DEFAULTS = {"flash_attention": True, "n_batch": 256, "mlock": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def knobs(n_cpus: int) -> list[tuple[str, Sequence[Any]]]:
         ("n_threads_batch", list(threads)),
         ("n_threads", list(threads)),
         ("flash_attention", (True, False)),
-        ("n_batch", (512, 256)),
+        ("n_batch", (256, 512)),
         ("mlock", (False, True)),
     ]
 
