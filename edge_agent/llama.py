@@ -208,21 +208,21 @@ class Llama:
             self.cached += chunk
         return len(chunk)
 
-    def state(self, n_tokens: int) -> bytes:
+    def state(self, n_tokens: int) -> memoryview:
         """The KV cache of the first `n_tokens` tokens in `cached`, for `restore` in another process."""
         spare = 1
         llama_cpp.llama_memory_seq_cp(self._memory, 0, spare, 0, n_tokens)
         try:
-            size = llama_cpp.llama_state_seq_get_size(self._context, spare)
-            buffer = (ctypes.c_uint8 * size)()
-            return ctypes.string_at(buffer, llama_cpp.llama_state_seq_get_data(self._context, buffer, size, spare))
+            data = bytearray(llama_cpp.llama_state_seq_get_size(self._context, spare))
+            view = (ctypes.c_uint8 * len(data)).from_buffer(data)
+            return memoryview(data)[: llama_cpp.llama_state_seq_get_data(self._context, view, len(data), spare)]
         finally:
             llama_cpp.llama_memory_seq_rm(self._memory, spare, -1, -1)
 
-    def restore(self, tokens: Sequence[int], state: bytes) -> bool:
+    def restore(self, tokens: Sequence[int], state: memoryview) -> bool:
         """Begin with `tokens` evaluated, from what `state` gave for them; False (and nothing cached) if llama.cpp refuses it."""
         self.keep(0)
-        data = ctypes.cast(ctypes.c_char_p(state), ctypes.POINTER(ctypes.c_uint8))
+        data = np.frombuffer(state, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         taken = llama_cpp.llama_state_seq_set_data(self._context, data, len(state), 0)
         if taken != len(state) or llama_cpp.llama_memory_seq_pos_max(self._memory, 0) != len(tokens) - 1:
             llama_cpp.llama_memory_clear(self._memory, True)
