@@ -1,10 +1,11 @@
 """Does the walk over the trie give the answers of llama.cpp's own grammar sampler?
 
-    python -m benchmarks.agreement MODEL.gguf [--n 2000] [--noise-n 50]
+    python -m benchmarks.agreement MODEL.gguf [--n 2000] [--noise-n 50] [--own-tokens]
 
 First the noise: the same tokens evaluated in two ways (the prompt and all in one batch; token by token behind the prompt),
 and the largest difference of a logit at a legal token. Then both ways answer `n` held-out questions of the bank. They may
-part only at a branch whose two best legal logits are closer than that noise; every such question is listed.
+part only at a branch whose two best legal logits are closer than that noise; every such question is listed. A model with
+random weights needs --own-tokens, since it would spell `Final` as `F`, `ina`, `l` wherever a grammar of characters lets it.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ def noise(model: LocalModel, questions: list[Question]) -> float:
     return largest
 
 
-def partings(model: LocalModel, questions: list[Question]) -> list[Parting]:
+def partings(model: LocalModel, questions: list[Question], own_tokens: bool = False) -> list[Parting]:
     """Every question that the two ways answer differently."""
     found = []
     for question in questions:
-        reading, (level, letter) = model.read(question), model.read_by_grammar(question)
+        reading, (level, letter) = model.read(question), model.read_by_grammar(question, own_tokens)
         assert isinstance(reading, Reading)
         if (reading.level, reading.answer) != (level, letter):
             ours, reference = f"{reading.level} {reading.answer}", f"{level} {letter}"
@@ -118,12 +119,13 @@ def main() -> None:
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--noise-n", type=int, default=50)
+    parser.add_argument("--own-tokens", action="store_true", help="a grammar of the tokenizer's own tokens, not of characters")
     arguments = parser.parse_args()
     questions = held_out(arguments.n + arguments.noise_n)
     with LocalModel(arguments.model) as model:
         bound = noise(model, questions[arguments.n :])
         print(f"noise: {bound:.4f} (largest difference of a legal logit, {arguments.noise_n} questions)")
-        found = partings(model, questions[: arguments.n])
+        found = partings(model, questions[: arguments.n], arguments.own_tokens)
     for parting in found:
         print(f"{parting.margin:.4f}  {parting.ours} against {parting.reference}  {parting.question.stem!r}")
     beyond = [parting for parting in found if parting.margin > bound]

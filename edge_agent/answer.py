@@ -42,6 +42,11 @@ class AnswerFormat:
         letters = " | ".join(json.dumps(letter) for letter in self.letters)
         return f'root ::= "Confidence: " ({levels}) "\\nFinal answer: " ({letters})'
 
+    def token_gbnf(self, tokenize: Callable[[str], Sequence[int]]) -> str:
+        """The same for each answer in its own tokens only, and not in others that spell it, too."""
+        texts = [self.text(level, letter) for level in self.levels for letter in self.letters]
+        return "root ::= " + " | ".join(" ".join(f"<[{token}]>" for token in tokenize(text)) for text in texts)
+
     def trie(self, tokenize: Callable[[str], Sequence[int]]) -> Node:
         """The token trie: each legal answer tokenized whole.
 

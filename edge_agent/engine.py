@@ -163,9 +163,14 @@ class LocalModel:
         tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_ROOM]
         return self._line.later(lambda: self._draft(tokens))
 
-    def read_by_grammar(self, question: Question) -> tuple[str, str]:
-        """Level and letter by llama.cpp's own GBNF sampler, greedy, a token at a time: the reference for `read`."""
-        grammar = AnswerFormat(self.profile.levels, question.letters).gbnf()
+    def read_by_grammar(self, question: Question, own_tokens: bool = False) -> tuple[str, str]:
+        """Level and letter by llama.cpp's own GBNF sampler, greedy, a token at a time: the reference for `read`.
+
+        With `own_tokens` it may spell an answer only as the tokenizer does. A model that never learned the format prefers others
+        (`F`, `ina`, `l`), which no walk over the trie follows.
+        """
+        answers = AnswerFormat(self.profile.levels, question.letters)
+        grammar = answers.token_gbnf(self._llama.tokenize) if own_tokens else answers.gbnf()
 
         def work(_: float) -> str:
             sampler = self._llama.grammar(grammar)
