@@ -1,8 +1,8 @@
 """The evaluated system message on disk, so that a new process does not evaluate it again.
 
-Owns the file: its name, its checksum, its end. Knows nothing of what the bytes mean (9 MB at Qwen3-0.6B's shape, which is why
-they are never copied). Invariant: `load` gives exactly bytes that `save` took under the same facts, or None; neither ever raises for what the disk does, since all that is lost
-is a little time.
+Owns the file: its name, its checksum, its end. Knows nothing of what the bytes mean (9 MB at Qwen3-0.6B's shape,
+which is why they are never copied). Invariant: `load` gives exactly bytes that `save` took under the same facts, or
+None; neither ever raises for what the disk does, since all that is lost is a little time.
 """
 
 from __future__ import annotations
