@@ -43,9 +43,9 @@ class Run:
 class Result:
     """What the runs of one file came to. Times in ms; an interval holds the true value in 95 of 100 cases (bootstrap).
 
-    `floor_ms` is what a decision costs at least on this machine: its multiplications at the measured rate, or, where that is
-    more, the file's bytes at the measured bandwidth for each forward pass; an adapter's bytes count, its multiplications do
-    not. `prefill_ratio` compares a decision with a
+    `floor_ms` is what a decision costs at least on this machine: its multiplications at the fastest rate seen here (of a float32
+    product, or of any of the files in its longest batch), or, where that is more, the file's bytes at the measured bandwidth for
+    each forward pass; an adapter's bytes count, its multiplications do not. `prefill_ratio` compares a decision with a
     single evaluation of the same tokens in one batch. `differing` is the share of decisions that are not those of the
     reference (None for the reference itself). `size_bytes` counts the `adapter`, if there is one.
     """
@@ -99,7 +99,8 @@ def run(
 
 def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
     """One row a model, in the order of `models`; the largest is the reference for `differing` if none is given."""
-    bandwidth, rate = machine.read_bandwidth(n_threads), machine.multiply_rate()
+    bandwidth = machine.read_bandwidth(n_threads)
+    rate = max(machine.multiply_rate(), *(run.sample.prefill_per_s * (run.sample.n_parameters - run.sample.n_embedding) for run in runs))
     samples = {model: [run.sample for run in runs if run.model == model] for model in models}
     of = reference or max(models, key=lambda model: model.size_bytes)
     return [_result(model, samples[model], samples[of] if model != of else None, bandwidth, rate) for model in models]
