@@ -171,7 +171,10 @@ class Llama:
         What `cached` and `before` share is not evaluated again; the rest of `before` and the whole tree make one
         batch if they fit. Afterwards line 0 of the tree is cached. Raises `Stopped` or `ModelRefused`.
         """
-        keep = min(_common_length(self.cached, before), len(before) - (-1 in tree.reads.values()))
+        at_end = -1 in tree.reads.values()
+        if len(tree.tokens) + at_end > self.options.n_batch:
+            raise ModelRefused(f"A batch of {self.options.n_batch} tokens does not hold this model's answers; raise n_batch.")
+        keep = min(_common_length(self.cached, before), len(before) - at_end)
         self.keep(keep)
         n_alone = len(before) - keep + len(tree.tokens) - self.options.n_batch
         while n_alone > 0:  # the tree and what stands before it go into one batch, the last

@@ -107,6 +107,18 @@ def test_prompt_of_several_batches(demo_model: LocalModel) -> None:
     assert reading.timings.n_prompt_tokens > 600 and reading.letter in "AB"
 
 
+def test_small_batches_change_no_reading_and_too_small_ones_are_refused(demo_model: LocalModel, question: Question) -> None:
+    expected = demo_model.read(question)
+    with LocalModel(DEMO, options=Options(n_batch=16)) as small:
+        reading = small.read(question)
+        assert np.allclose(reading.level_probs, expected.level_probs, atol=0.02)
+        assert reading.format_mass == pytest.approx(expected.format_mass, abs=0.02)
+        n_tree = sum(len(tree.tokens) for tree in small._level_trees(small._trie(question)))
+    for n_batch in (n_tree, n_tree - 1):
+        with LocalModel(DEMO, options=Options(n_batch=n_batch)) as model, pytest.raises(ModelRefused, match="raise n_batch"):
+            model.read(question, timeout_s=20)
+
+
 def test_threads_wait_for_each_other(demo_model: LocalModel) -> None:
     questions = [Question(f"What is {n} + {n}?", (str(2 * n), "1")) for n in range(8)]
     alone = [demo_model.read(q).letter for q in questions]

@@ -45,8 +45,8 @@ class Result:
 
     `floor_ms` is what a decision costs at least on this machine: its multiplications at the fastest rate seen here (of a float32
     product, or of any of the files in its longest batch), or, where that is more, the file's bytes at the measured bandwidth for
-    each forward pass; an adapter's bytes count, its multiplications do not. `prefill_ratio` compares a decision with a
-    single evaluation of the same tokens in one batch. `differing` is the share of decisions that are not those of the
+    each forward pass; an adapter's bytes count, its multiplications do not. `prefill_ratio` compares a decision with an
+    evaluation of the same tokens in as few batches as hold them. `differing` is the share of decisions that are not those of the
     reference (None for the reference itself). `size_bytes` counts the `adapter`, if there is one.
     """
 

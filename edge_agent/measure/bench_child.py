@@ -26,7 +26,7 @@ class Sample:
     """What one process measured. Times in ms, `prefill` and `decode` in tokens a second, memory in bytes.
 
     `load` is the opening of the file, `cold` from there to the first answer with nothing cached, `restored` the same when
-    the system message was on disk. `bare` are evaluations, in one batch, of the very tokens that a decision needs.
+    the system message was on disk. `bare` are evaluations of the very tokens that a decision needs, in one batch if it holds them.
     """
 
     load_ms: float = 0.0

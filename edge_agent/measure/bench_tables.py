@@ -35,9 +35,9 @@ _COLUMNS = (
 )
 _LEGEND = """\
 Times in ms. load: opening the file; cold: a new process to its first answer; restored: the same with the system message
-kept on disk; decision: the median of all warm ones; x prefill: a decision against one evaluation of the same tokens in one
-batch; floor: its multiplications at the fastest rate seen here, or its bytes at the measured bandwidth, whichever is more;
-differ: decisions that are not those of the file that has a dash here, the largest if no other was named."""
+kept on disk; decision: the median of all warm ones; x prefill: a decision against a bare evaluation of the same tokens, in
+one batch if it holds them; floor: its multiplications at the fastest rate seen here, or its bytes at the measured bandwidth,
+whichever is more; differ: decisions that are not those of the file that has a dash here, the largest if no other was named."""
 
 
 def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterator[str]:
