@@ -83,7 +83,8 @@ def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool 
         except (ImportError, OSError, RuntimeError) as error:
             raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
         tuned = tuning.load(settings.data_folder, facts.sha256, build())
-        options = replace(Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned}), repack=stays)
+        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
+        options = options if stays else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
         return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=adapter)
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import pathlib
+import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from edge_agent import gguf_check, prompt
 from edge_agent.answer import AnswerFormat, Node, Path, parse
 from edge_agent.errors import BadQuestion, ModelError
 from edge_agent.line import WaitingLine
-from edge_agent.llama import Llama, Logits, Options, build
+from edge_agent.llama import Llama, Logits, Options, build, repacking_pays
 from edge_agent.prefix import PrefixFile
 from edge_agent.profile import Profile, from_metadata
 from edge_agent.question import Question
@@ -61,7 +62,10 @@ class LocalModel:
         if adapter:
             gguf_check.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)
-        self._llama = Llama(path, options or Options(), adapter, on_tensor)
+        options = options or Options()
+        if options.repack is None:
+            options = replace(options, repack=repacking_pays(header.quantization, platform.machine()))
+        self._llama = Llama(path, options, adapter, on_tensor)
         self._tries: dict[str, Node] = {}
         self._drafting: list[int] = []
         try:

@@ -52,8 +52,8 @@ class Options:
     """How llama.cpp runs: the context and the longest batch in tokens, threads (None: as many as there are cores).
 
     A batch needs 55 kB a token at Qwen3-0.6B's shape, and most questions fit 256. `n_threads` is for batches of one token,
-    `n_threads_batch` for longer ones. `repack` arranges the weights for this processor when the model is opened: a copy of most
-    of them, which takes time and memory once and makes each decision faster.
+    `n_threads_batch` for longer ones. `repack` arranges the weights for this processor when the model is opened, a copy of most of
+    them, which takes time and memory once; None does so where each decision is known to become faster (`repacking_pays`).
     """
 
     n_ctx: int = 2048
@@ -63,7 +63,14 @@ class Options:
     flash_attention: bool = True
     mmap: bool = True
     mlock: bool = False
-    repack: bool = True
+    repack: bool | None = None
+
+
+def repacking_pays(quantization: str, architecture: str) -> bool:
+    """Whether rearranged weights are faster on a processor of `platform.machine()`'s name: of x86-64, K-quants are not, as was
+    measured (`benchmarks/README.md`); elsewhere they are taken for so. `edge-agent bench --tune` finds out.
+    """
+    return architecture.lower() not in ("x86_64", "amd64") or quantization in ("Q4_0", "IQ4_NL")
 
 
 class Llama:
@@ -77,7 +84,7 @@ class Llama:
         self.cached: list[int] = []
         self.n_forward = 0
         params = llama_cpp.llama_model_default_params()
-        params.use_mmap, params.use_mlock, params.use_extra_bufts = options.mmap, options.mlock, options.repack
+        params.use_mmap, params.use_mlock, params.use_extra_bufts = options.mmap, options.mlock, bool(options.repack)
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")

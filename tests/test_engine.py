@@ -1,6 +1,7 @@
 """The engine on the demo model: prompts, readings, refusals."""
 
 import pathlib
+import platform
 import signal
 import struct
 import threading
@@ -12,7 +13,7 @@ import pytest
 from edge_agent.draft import Draft
 from edge_agent.engine import LocalModel
 from edge_agent.errors import BadQuestion, ModelBusy, ModelError, ModelMissing, ModelRefused
-from edge_agent.llama import Options
+from edge_agent.llama import Options, repacking_pays
 from edge_agent.prefix import PrefixFile
 from edge_agent.profile import LEVELS, default_profile
 from edge_agent.question import Question
@@ -174,11 +175,19 @@ def test_level_is_known_before_the_letter_is_read(demo_model: LocalModel, questi
     assert level.format_mass >= reading.format_mass
 
 
-def test_weights_as_they_lie_in_the_file_decide_the_same(demo_model: LocalModel, question: Question) -> None:
-    with LocalModel(DEMO, options=Options(repack=False)) as model:
-        as_they_lie, arranged = model.read(question), demo_model.read(question)
+@pytest.mark.parametrize("quantization", ["Q4_0", "Q4_K_M", "Q8_0"])
+def test_weights_as_they_lie_in_the_file_decide_the_same(question: Question, quantization: str) -> None:
+    file = DEMO.with_name(f"FogGen-demo-{quantization}.gguf")
+    with LocalModel(file, options=Options(repack=False)) as one, LocalModel(file, options=Options(repack=True)) as other:
+        as_they_lie, arranged = one.read(question), other.read(question)
     assert (as_they_lie.level, as_they_lie.letter) == (arranged.level, arranged.letter)
     assert np.allclose(as_they_lie.level_probs, arranged.level_probs, atol=0.05)
+
+
+def test_weights_are_rearranged_only_where_it_is_known_to_pay() -> None:
+    assert repacking_pays("Q4_0", "x86_64") and repacking_pays("Q4_K_M", "aarch64") and not repacking_pays("Q4_K_M", "AMD64")
+    with LocalModel(DEMO) as unsaid, LocalModel(DEMO, options=Options(repack=True)) as said:
+        assert unsaid._llama.options.repack == repacking_pays("Q8_0", platform.machine()) and said._llama.options.repack
 
 
 def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:

@@ -34,6 +34,7 @@ def knobs(n_cpus: int) -> list[tuple[str, Sequence[Any]]]:
     return [
         ("n_threads_batch", list(threads)),
         ("n_threads", list(threads)),
+        ("repack", (True, False)),
         ("flash_attention", (True, False)),
         ("n_batch", (256, 512)),
         ("mlock", (False, True)),
