@@ -21,11 +21,11 @@ from typing import Any
 import click
 import numpy as np
 
-from edge_agent import catalog
 from edge_agent.cli.progress import ProgressLine
-from edge_agent.errors import BadData, EdgeAgentError
-from edge_agent.hub import Hub
+from edge_agent.core.errors import BadData, EdgeAgentError
+from edge_agent.fetch.hub import Hub
 from edge_agent.measure import metrics
+from edge_agent.model import catalog
 
 DATASET = "issai/KazCulture"
 DOMAIN = "Kazakh culture"

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.answer import Node, Path
-from edge_agent.engine import LocalModel
-from edge_agent.question import Question
-from edge_agent.records import Reading
-from edge_agent.tree import letter_trees
-from edge_agent.walk import Logits, Walk
+from edge_agent.core.question import Question
+from edge_agent.core.records import Reading
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.engine.passes import letter_trees
+from edge_agent.engine.probabilities import Logits, Walk
+from edge_agent.model.answers import Node, Path
 from models.recipe.bank import DOMAINS, draw_many
 
 

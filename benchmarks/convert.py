@@ -26,7 +26,7 @@ import time
 from typing import NamedTuple
 
 from convert.quantize import FILE_TYPES
-from edge_agent.measure import machine
+from edge_agent.measure.bench import machine
 
 ROOT = pathlib.Path(__file__).parent.parent
 

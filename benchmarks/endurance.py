@@ -11,8 +11,8 @@ import sys
 import time
 
 from benchmarks.agreement import held_out
-from edge_agent.engine import LocalModel
-from edge_agent.measure.bench_child import memory
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.measure.bench.sample import memory
 
 
 def main() -> None:

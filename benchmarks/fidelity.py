@@ -22,10 +22,10 @@ from tqdm import tqdm
 from convert import imatrix
 from convert.adapter import export_adapter
 from convert.export import export
-from edge_agent.engine import LocalModel
+from edge_agent.core.question import Question
+from edge_agent.core.records import Reading
+from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import datasets
-from edge_agent.question import Question
-from edge_agent.records import Reading
 
 LADDER = "Q2_K,Q3_K_M,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
 RESAMPLES = 2000

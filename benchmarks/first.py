@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 from benchmarks.peers import ANSWER_TOKENS, BUILTIN, grammar, prompt
-from edge_agent.question import Question
+from edge_agent.core.question import Question
 
 OURS = """
 import json, sys, time

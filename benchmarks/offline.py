@@ -27,15 +27,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-from edge_agent.agent import Agent
-from edge_agent.breaker import Breaker
-from edge_agent.cloud import CloudModel
-from edge_agent.drain import Drained
-from edge_agent.measure.bench_child import memory
-from edge_agent.outbox import Limits, Outbox
-from edge_agent.question import Question
-from edge_agent.records import Reading, Timings
-from edge_agent.store import Store
+from edge_agent.agent.agent import Agent
+from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.drain import Drained
+from edge_agent.cloud.queue import Limits, Outbox
+from edge_agent.core.question import Question
+from edge_agent.core.records import Reading, Timings
+from edge_agent.measure.bench.sample import memory
+from edge_agent.store.store import Store
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODEL = ROOT / "models" / "demo" / "FogGen-demo-Q8_0.gguf"

@@ -24,15 +24,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from edge_agent.answer import AnswerFormat
-from edge_agent.measure import machine
-from edge_agent.profile import LEVELS, default_profile
-from edge_agent.question import Question
+from edge_agent.core.question import Question
+from edge_agent.measure.bench import machine
+from edge_agent.model.answers import AnswerFormat
+from edge_agent.model.profile import LEVELS, default_profile
 
 ANSWER_TOKENS = 14
 WARM_UP = 2
 TYPED_KEYS, KEY_S = 20, 0.2  # the last keys before Enter, at 60 words a minute
-BUILTIN = pathlib.Path(machine.__file__).parent / "bench_questions.jsonl"
+BUILTIN = pathlib.Path(machine.__file__).parent / "questions.jsonl"
 
 Ask = Callable[[Question], float]
 """A question in, milliseconds out."""
@@ -50,8 +50,8 @@ def grammar(question: Question) -> str:
 
 def edge_agent(path: str, n_threads: int) -> Ask:
     """A decision."""
-    from edge_agent.engine import LocalModel
-    from edge_agent.llama import Options
+    from edge_agent.engine.llama import Options
+    from edge_agent.engine.local_model import LocalModel
 
     model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
     return lambda question: _timed(lambda: model.read(question))
@@ -59,8 +59,8 @@ def edge_agent(path: str, n_threads: int) -> Ask:
 
 def edge_agent_surprised(path: str, n_threads: int) -> Ask:
     """A decision whose level is not the one that was evaluated ahead (for a model that does not print the lowest)."""
-    from edge_agent.engine import LocalModel
-    from edge_agent.llama import Options
+    from edge_agent.engine.llama import Options
+    from edge_agent.engine.local_model import LocalModel
 
     profile = replace(default_profile("qwen3"), likely_level=LEVELS[0])
     model = LocalModel(pathlib.Path(path), profile, Options(n_threads=n_threads))
@@ -69,9 +69,9 @@ def edge_agent_surprised(path: str, n_threads: int) -> Ask:
 
 def typed_ahead(path: str, n_threads: int) -> Ask:
     """From the last key to the decision: the last letters are typed, and Enter is the last key."""
-    from edge_agent.draft import Draft
-    from edge_agent.engine import LocalModel
-    from edge_agent.llama import Options
+    from edge_agent.engine.draft import Draft
+    from edge_agent.engine.llama import Options
+    from edge_agent.engine.local_model import LocalModel
 
     model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
 
@@ -88,9 +88,9 @@ def typed_ahead(path: str, n_threads: int) -> Ask:
 
 def pasted(path: str, n_threads: int) -> Ask:
     """The same when all but the last word had been there before, and the last word comes with Enter."""
-    from edge_agent.draft import Draft
-    from edge_agent.engine import LocalModel
-    from edge_agent.llama import Options
+    from edge_agent.engine.draft import Draft
+    from edge_agent.engine.llama import Options
+    from edge_agent.engine.local_model import LocalModel
 
     model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
 
@@ -105,8 +105,8 @@ def pasted(path: str, n_threads: int) -> Ask:
 
 def bare_prefill(path: str, n_threads: int) -> Ask:
     """The floor: one evaluation, in one batch, of the tokens that a decision needs."""
-    from edge_agent.engine import LocalModel
-    from edge_agent.llama import Options
+    from edge_agent.engine.llama import Options
+    from edge_agent.engine.local_model import LocalModel
 
     model = LocalModel(pathlib.Path(path), options=Options(n_threads=n_threads))
 

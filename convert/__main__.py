@@ -20,8 +20,8 @@ from convert.adapter import export_adapter
 from convert.export import Written, export
 from edge_agent.cli.progress import ProgressLine
 from edge_agent.cli.show import plain
-from edge_agent.errors import EdgeAgentError
-from edge_agent.pull import checkpoint_folder
+from edge_agent.core.errors import EdgeAgentError
+from edge_agent.fetch.pull import checkpoint_folder
 
 
 @click.command()

@@ -22,7 +22,7 @@ from convert.checkpoint import Array
 from convert.export import Model, Written, open_model
 from convert.lora import Merged
 from convert.output import Output, header
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 Half = npt.NDArray[np.float16]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]

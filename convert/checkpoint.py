@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 Array = npt.NDArray[np.float32]
 

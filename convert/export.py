@@ -27,8 +27,8 @@ from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from convert.output import ALIGNMENT, Output, header
 from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, needs_importance, quantized
-from edge_agent.errors import ConvertError
-from edge_agent.profile import default_profile, gguf_keys
+from edge_agent.core.errors import ConvertError
+from edge_agent.model.profile import default_profile, gguf_keys
 
 _SLAB_WEIGHTS = 1 << 21  # 8 MB as float32: small against a process, large against what a call costs
 

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from convert.checkpoint import Array
 from convert.output import Output, header
-from edge_agent import gguf_check
 from edge_agent.cli.show import plain
-from edge_agent.errors import ConvertError, EdgeAgentError
-from edge_agent.question import Question
+from edge_agent.core.errors import ConvertError, EdgeAgentError
+from edge_agent.core.question import Question
+from edge_agent.model import gguf as gguf_check
 
 _WEIGHT = re.compile(rb"(?:[^#]*#)?(?P<name>blk\.\d+\.\w+\.weight)(?:#.*)?")
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -130,7 +130,7 @@ class Collector:
 
 def collect(path: pathlib.Path, questions: Iterable[Question]) -> Collector:
     """Let the model at `path` read `questions` as the agent does; raises `ConvertError` or the engine's exceptions."""
-    from edge_agent.engine import LocalModel  # here, since a conversion that only reads a matrix opens no model
+    from edge_agent.engine.local_model import LocalModel  # here, since a conversion that only reads a matrix opens no model
 
     collector = Collector()
     with LocalModel(path, on_tensor=collector.callback) as model:

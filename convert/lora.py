@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 Rows = Callable[[int, int], Array]
 """Gives the rows from one number up to another of a weight, as float32."""

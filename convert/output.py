@@ -21,7 +21,7 @@ from gguf import GGMLQuantizationType as Kind
 from gguf.gguf_writer import WriterState
 
 from convert.quantize import n_bytes
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 # Fields of ModelProto, SentencePiece and TrainerSpec
 _PIECES, _TRAINER = 1, 2

@@ -17,7 +17,7 @@ from gguf import TokenType
 from convert.architectures import Architecture
 from convert.checkpoint import read_json
 from convert.sentencepiece import read_pieces
-from edge_agent.errors import ConvertError
+from edge_agent.core.errors import ConvertError
 
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")

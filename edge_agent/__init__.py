@@ -25,7 +25,7 @@ __all__ = [
     "StorageError",
 ]
 
-_ROOMS = {"Agent": "agent", "Question": "question", "Decision": "records", "Reading": "records"}
+_PLACES = {"Agent": "agent.agent", "Question": "core.question", "Decision": "core.records", "Reading": "core.records"}
 
 
 def __getattr__(name: str) -> Any:
@@ -34,4 +34,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"edge_agent.{_ROOMS.get(name, 'errors')}"), name)
+    return getattr(import_module(f"edge_agent.{_PLACES.get(name, 'core.errors')}"), name)

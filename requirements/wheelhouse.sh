@@ -12,7 +12,7 @@ PATH="$(dirname "$python"):$PATH" "$python" -m pip --disable-pip-version-check -
 "$python" - "$folder" <<'END'
 import pathlib, platform, sys
 
-from edge_agent.llama import cpu_features
+from edge_agent.engine.llama import cpu_features
 
 pathlib.Path(sys.argv[1], "INSTALL.txt").write_text(f"""\
 edge-agent and all it needs, compiled for {platform.system()} {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}.

@@ -1,26 +1,20 @@
 """What the tests share: the demo model, a home of their own, a cloud that speaks the real protocol on loopback."""
 
-import json
-import os
 import pathlib
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from edge_agent.engine import LocalModel
-from edge_agent.question import Question
-from tests.hub_server import LoopbackHub
-from tests.pulls import MODEL, NAME, Pulls
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.hub_server import LoopbackHub
+from tests.support.paths import DEMO
+from tests.support.pulls import MODEL, NAME, Pulls
 
 settings.register_profile("edge-agent", deadline=None, derandomize=True, max_examples=60)  # the same on every machine
 settings.load_profile("edge-agent")
-
-ROOT = pathlib.Path(__file__).parent.parent
-DEMO = ROOT / "models" / "demo" / "FogGen-demo-Q8_0.gguf"
-SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shared" / "data"))  # real evaluation sets, if they are here
 
 
 @pytest.fixture(autouse=True)
@@ -44,45 +38,6 @@ def demo_model() -> Iterator[LocalModel]:
 @pytest.fixture
 def question() -> Question:
     return Question("What is 12 + 7?", ("18", "19", "24"))
-
-
-class LoopbackCloud:
-    """A server on loopback that answers chat completions; `reply` and `status` may be changed, `requests` are kept."""
-
-    def __init__(self) -> None:
-        self.reply: Callable[[dict], str] = lambda body: "B"
-        self.status, self.raw = 200, None
-        self.headers: dict[str, str] = {}
-        self.requests: list[dict] = []
-        cloud = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                cloud.requests.append({"path": self.path, "body": body, "headers": dict(self.headers)})
-                message = {"role": "assistant", "content": cloud.reply(body)}
-                usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
-                payload = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": usage}
-                data = json.dumps(payload).encode() if cloud.raw is None else cloud.raw
-                self.send_response(cloud.status)
-                for name, value in {"Content-Type": "application/json", **cloud.headers}.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ Owns words and layout. Decides nothing. Heavy rooms are imported by the command 
 answers at once.
 """
 
-from edge_agent.cli import (  # noqa: F401  # each adds its command to the group
+from edge_agent.cli.app import main
+from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to the group
     ask,
     bench,
     bundle,
@@ -18,6 +19,5 @@ from edge_agent.cli import (  # noqa: F401  # each adds its command to the group
     replay,
     verify,
 )
-from edge_agent.cli.group import main
 
 __all__ = ["main"]

@@ -11,7 +11,7 @@ import click
 from edge_agent.cli.show import plain
 
 if TYPE_CHECKING:
-    from edge_agent.download import Progress
+    from edge_agent.fetch.download import Progress
 
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 15.0
 

@@ -17,7 +17,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_agent.records import Decision
+    from edge_agent.core.records import Decision
 
 _PROVISIONAL = {
     "no_cloud": "no cloud is set up",

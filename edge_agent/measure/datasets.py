@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, BinaryIO
 
-from edge_agent.errors import BadData, BadQuestion
-from edge_agent.question import LETTERS, Question
+from edge_agent.core.errors import BadData, BadQuestion
+from edge_agent.core.question import LETTERS, Question
 
 NO_DOMAIN = "-"
 MAX_LINE_BYTES = 1 << 20  # a file without line ends must not fill the memory
@@ -54,7 +54,7 @@ def load(path: pathlib.Path, limit: int | None = None) -> list[Labelled]:
 
 def built_in() -> list[Question]:
     """The questions that come with edge-agent, for speed and agreement; nobody says what is right."""
-    text = (pathlib.Path(__file__).parent / "bench_questions.jsonl").read_text(encoding="utf-8")
+    text = (pathlib.Path(__file__).parent / "bench" / "questions.jsonl").read_text(encoding="utf-8")
     return [Question.from_json(json.loads(line)) for line in text.splitlines()]
 
 

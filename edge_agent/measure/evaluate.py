@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent import routing
-from edge_agent.answer import parse
-from edge_agent.engine import LocalModel
-from edge_agent.errors import BadData, BadQuestion
+from edge_agent.core import routing
+from edge_agent.core.errors import BadData, BadQuestion
+from edge_agent.core.records import Reading
+from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import metrics
 from edge_agent.measure.datasets import Labelled
-from edge_agent.profile import Profile
-from edge_agent.records import Reading
+from edge_agent.model.answers import parse
+from edge_agent.model.profile import Profile
 
 DEFAULT_CLOUD_ACCURACY = 0.95
 READOUTS = ("confidence", "expected_confidence")

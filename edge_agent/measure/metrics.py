@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.errors import BadData
+from edge_agent.core.errors import BadData
 
 Floats = npt.NDArray[np.float64]
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point

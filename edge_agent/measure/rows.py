@@ -13,7 +13,7 @@ import pathlib
 from types import TracebackType
 from typing import IO, Any, Self
 
-from edge_agent.errors import StorageError
+from edge_agent.core.errors import StorageError
 
 
 def check_apart(out: pathlib.Path, source: str) -> None:

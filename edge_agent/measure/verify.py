@@ -18,17 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent import catalog, gguf_check, pins, routing, trial
-from edge_agent.answer import same
-from edge_agent.catalog import ModelFiles
-from edge_agent.errors import BadData, ModelMissing, ModelRefused
+from edge_agent.core import routing
+from edge_agent.core.errors import BadData, ModelMissing, ModelRefused
+from edge_agent.core.question import Question, same
+from edge_agent.core.records import OpenReading, Reading
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
+from edge_agent.engine import trial
+from edge_agent.engine.trial import Trial
 from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
-from edge_agent.profile import Profile, from_metadata
-from edge_agent.question import Question
-from edge_agent.records import OpenReading, Reading
-from edge_agent.routing import Circumstances, Policy, PolicyName, Step
-from edge_agent.trial import Trial
+from edge_agent.model import catalog
+from edge_agent.model import gguf as gguf_check
+from edge_agent.model import pulled as pins
+from edge_agent.model.catalog import ModelFiles
+from edge_agent.model.profile import Profile, from_metadata
 
 AnyReading = Reading | OpenReading
 Asked = Callable[[ModelFiles, int, int], None]  # the model, how many questions it was asked, of how many

@@ -12,7 +12,7 @@ import pathlib
 import sys
 import time
 
-from edge_agent.errors import BadSetting, EdgeAgentError
+from edge_agent.core.errors import BadSetting, EdgeAgentError
 from models.recipe import chain, config, demo, open_ended, pretrain
 from models.recipe.bank.frozen import fingerprint
 from models.recipe.progress import say

@@ -19,9 +19,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from edge_agent.answer import parse
-from edge_agent.errors import BadData
-from edge_agent.profile import Profile, default_profile
+from edge_agent.core.errors import BadData
+from edge_agent.model.answers import parse
+from edge_agent.model.profile import Profile, default_profile
 from models.recipe import generate, label, legal, measured, rows, sft
 from models.recipe.bank import Item
 from models.recipe.bank.unknown import unknown

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.errors import BadSetting
+from edge_agent.core.errors import BadSetting
 
 CONFIGS = pathlib.Path(__file__).parent / "configs"
 

@@ -12,10 +12,10 @@ import shutil
 from typing import Any
 
 from convert.export import export
-from edge_agent.engine import LocalModel
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate
 from edge_agent.measure.datasets import Labelled
-from edge_agent.question import Question
 from models.recipe import card, picture
 from models.recipe.bank import DOMAINS, Item, draw_facts, draw_many
 from models.recipe.chain import write

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
-from edge_agent.profile import OPEN_SYSTEM_MESSAGE, SYSTEM_MESSAGE, default_profile
-from edge_agent.question import LETTERS
+from edge_agent.core.question import LETTERS
+from edge_agent.model.profile import OPEN_SYSTEM_MESSAGE, SYSTEM_MESSAGE, default_profile
 from models.recipe.bank import Item
 
 LETTER_WEIGHT = 4.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.profile import LEVELS
+from edge_agent.model.profile import LEVELS
 from models.recipe.bank import Item
 from models.recipe.config import Labels
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from edge_agent.errors import ModelRefused
-from edge_agent.profile import LEVELS
-from edge_agent.question import LETTERS
+from edge_agent.core.errors import ModelRefused
+from edge_agent.core.question import LETTERS
+from edge_agent.model.profile import LEVELS
 
 LEADS = ("Final answer:", *(f"Confidence: {level}\nFinal answer:" for level in LEVELS))
 """What may stand before the letter: no confidence line (a raw base), or one with each level."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_agent.measure import metrics
-from edge_agent.profile import LEVELS
+from edge_agent.model.profile import LEVELS
 from models.recipe.bank import Item
 
 TAU, CLOUD_ACCURACY = 0.5, 0.95

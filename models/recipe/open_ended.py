@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.answer import parse
-from edge_agent.profile import LEVELS
+from edge_agent.model.answers import parse
+from edge_agent.model.profile import LEVELS
 from models.recipe import generate, label, measured, rows
 from models.recipe.bank import Item
 from models.recipe.chain import Chain, Labelled, write

@@ -11,7 +11,7 @@ from random import Random
 
 from transformers import PreTrainedTokenizerBase
 
-from edge_agent.profile import OPEN_SYSTEM_MESSAGE, Profile
+from edge_agent.model.profile import OPEN_SYSTEM_MESSAGE, Profile
 from models.recipe import dress
 from models.recipe.bank import Item
 from models.recipe.config import Weights

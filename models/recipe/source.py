@@ -11,7 +11,7 @@ from collections import defaultdict
 from random import Random
 from typing import Protocol
 
-from edge_agent.errors import BadData
+from edge_agent.core.errors import BadData
 from edge_agent.measure.datasets import load
 from models.recipe.bank import DOMAINS, Item, draw_many
 

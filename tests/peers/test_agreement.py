@@ -1,7 +1,7 @@
 """The walk over the trie against llama.cpp's own grammar sampler, on two thousand held-out questions."""
 
 from benchmarks.agreement import held_out, noise, partings
-from edge_agent.engine import LocalModel
+from edge_agent.engine.local_model import LocalModel
 
 N_QUESTIONS, N_NOISE = 2000, 50
 

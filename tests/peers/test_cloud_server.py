@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from convert.export import export
-from edge_agent.profile import SYSTEM_MESSAGE
-from tests.conftest import ROOT
+from edge_agent.model.profile import SYSTEM_MESSAGE
+from tests.support.paths import ROOT
 
 
 class Server:

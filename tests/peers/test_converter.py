@@ -21,11 +21,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
 
 from convert.export import export
-from edge_agent.engine import LocalModel
-from edge_agent.errors import ConvertError
-from edge_agent.llama import Llama, Options
+from edge_agent.core.errors import ConvertError
+from edge_agent.engine.llama import Llama, Options
+from edge_agent.engine.local_model import LocalModel
 from models.recipe.bank import draw_many
-from tests.conftest import ROOT, SHARED
+from tests.support.paths import ROOT, SHARED
 
 LLAMA_CPP = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_LLAMA_CPP", ROOT / ".venv" / "llama.cpp"))
 QWEN, GEMMA = SHARED / "qwen3-0.6b", SHARED / "gemma-3-1b-it"

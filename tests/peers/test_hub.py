@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 
-from edge_agent.download import Downloader
-from edge_agent.hub import Hub
-from edge_agent.pull import Puller, checkpoint_folder
-from tests.hub_server import LoopbackHub
+from edge_agent.fetch.download import Downloader
+from edge_agent.fetch.hub import Hub
+from edge_agent.fetch.pull import Puller, checkpoint_folder
+from tests.support.hub_server import LoopbackHub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from convert.export import export
-from edge_agent.errors import ConvertError
-from tests.conftest import ROOT
+from edge_agent.core.errors import ConvertError
+from tests.support.paths import ROOT
 
 DEMO = ROOT / "models" / "demo"
 EPSILON = np.finfo(np.float32).eps

@@ -22,14 +22,14 @@ from transformers import (
 )
 
 from convert.export import export
-from edge_agent.engine import LocalModel
-from edge_agent.profile import LEVELS, default_profile
-from edge_agent.question import Question
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.model.profile import LEVELS, default_profile
 from models.recipe import config, generate, label, legal, rows
 from models.recipe.bank import draw_many
 from models.recipe.config import Labels, Weights
 from models.recipe.dress import user_message
-from tests.conftest import ROOT, SHARED
+from tests.support.paths import ROOT, SHARED
 
 DEMO_BASE = ROOT / "models" / "demo" / "base"
 SMALL = [

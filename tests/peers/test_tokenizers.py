@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edge_agent.answer import AnswerFormat
-from edge_agent.tree import letter_trees, level_trees
-from tests.pieces import check_walk, letters, levels
-from tests.test_tree import check, deciding_nodes, level_places
+from edge_agent.engine.passes import letter_trees, level_trees
+from edge_agent.model.answers import AnswerFormat
+from tests.engine.test_passes import check, deciding_nodes, level_places
+from tests.support.pieces import check_walk, letters, levels
 
 Trained = tuple[Callable[[str], list[int]], int]
 

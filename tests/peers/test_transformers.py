@@ -10,11 +10,11 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from convert.export import export
-from edge_agent.engine import LocalModel
-from edge_agent.profile import default_profile
-from edge_agent.question import Question
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.model.profile import default_profile
 from models.recipe.bank import draw_many
-from tests.conftest import ROOT, SHARED
+from tests.support.paths import ROOT, SHARED
 
 DEMO = ROOT / "models" / "demo"
 TEXTS = (

@@ -31,15 +31,15 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from edge_agent.agent import Agent
-from edge_agent.breaker import Breaker
-from edge_agent.cloud import CloudModel
-from edge_agent.drain import Drained
-from edge_agent.errors import EdgeAgentError, StorageError
-from edge_agent.question import Question
-from edge_agent.store import Store
-from tests.conftest import DEMO
-from tests.test_agent import UNSURE, SpokenModel
+from edge_agent.agent.agent import Agent
+from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.drain import Drained
+from edge_agent.core.errors import EdgeAgentError, StorageError
+from edge_agent.core.question import Question
+from edge_agent.store.store import Store
+from tests.agent.test_agent import UNSURE, SpokenModel
+from tests.support.paths import DEMO
 
 PUTTERS, DRAINERS = 3, 2
 

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent.store import Store
-from tests.conftest import DEMO, ROOT
-from tests.mutation import catches
-from tests.test_store import damage
+from edge_agent.store.store import Store
+from tests.store.test_store import damage
+from tests.support.mutation import catches
+from tests.support.paths import DEMO, ROOT
 
 KEY = "sk-canary/4711+Zq="
 SPELLINGS = [KEY.encode(), base64.b64encode(KEY.encode()), KEY.replace("/", "%2F").replace("+", "%2B").replace("=", "%3D").encode()]
@@ -216,12 +216,12 @@ BROKEN = """
 import logging, os, pathlib, sys
 logging.basicConfig(level=1)
 import httpx
-from edge_agent.agent import Agent
-from edge_agent.cloud import CloudModel
-from edge_agent.question import Question
-from edge_agent.routing import PolicyName
-from edge_agent.settings import load
-from edge_agent.store import Store
+from edge_agent.agent.agent import Agent
+from edge_agent.cloud.client import CloudModel
+from edge_agent.core.question import Question
+from edge_agent.core.routing import PolicyName
+from edge_agent.core.settings import load
+from edge_agent.store.store import Store
 
 class Broken(httpx.BaseTransport):
     def handle_request(self, request):

@@ -12,19 +12,19 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_agent.breaker import Breaker
-from edge_agent.budget import Budget
-from edge_agent.clock import Clock
-from edge_agent.cloud import CloudModel
-from edge_agent.drain import Drainer
-from edge_agent.outbox import Outbox, QueueRow
-from edge_agent.question import Question
-from edge_agent.records import CloudAnswer
-from edge_agent.routing import CloudKind
-from edge_agent.schema import MIGRATIONS
-from edge_agent.store import Store
-from tests.conftest import ROOT
-from tests.mutation import catches
+from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.budget import Budget
+from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.drain import Drainer
+from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudAnswer
+from edge_agent.core.routing import CloudKind
+from edge_agent.store.device_time import Clock
+from edge_agent.store.schema import MIGRATIONS
+from edge_agent.store.store import Store
+from tests.support.mutation import catches
+from tests.support.paths import ROOT
 
 QUESTION, OTHER = Question("Q", ("a", "b")), Question("other", ("a", "b"))
 ANSWER = CloudAnswer("B", "B", "big", 1.0)

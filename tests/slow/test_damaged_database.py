@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge_agent.errors import StorageError
-from edge_agent.question import Question
-from edge_agent.store import Store
-from tests.mutation import catches
-from tests.test_agent import UNSURE, SpokenModel, agent
-from tests.test_store import damage
+from edge_agent.core.errors import StorageError
+from edge_agent.core.question import Question
+from edge_agent.store.store import Store
+from tests.agent.test_agent import UNSURE, SpokenModel, agent
+from tests.store.test_store import damage
+from tests.support.mutation import catches
 
 FLIPS = int(os.environ.get("EDGE_AGENT_TEST_FLIPS", "60"))
 CUTS = int(os.environ.get("EDGE_AGENT_TEST_CUTS", "16"))

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from edge_agent.catalog import ModelFiles
+from edge_agent.core.question import Question
 from edge_agent.measure.verify import Verified, verify
-from edge_agent.question import Question
-from tests.conftest import DEMO
-from tests.gguf_bytes import header_bytes
+from edge_agent.model.catalog import ModelFiles
+from tests.support.gguf_bytes import header_bytes
+from tests.support.paths import DEMO
 
 QUESTION = [Question("What is 12 + 7?", ("18", "19", "24"))]
 SECONDS = 120  # the bound of one answer on a busy machine; a few are usual

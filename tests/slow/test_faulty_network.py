@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge_agent.breaker import Breaker
-from edge_agent.budget import Budget
-from edge_agent.cloud import CloudModel
-from edge_agent.drain import Drained, Drainer
-from edge_agent.outbox import QueueRow
-from edge_agent.records import CloudAnswer
-from edge_agent.routing import CloudKind
-from tests.mutation import catches
-from tests.test_outbox import World
+from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.budget import Budget
+from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.drain import Drained, Drainer
+from edge_agent.cloud.queue import QueueRow
+from edge_agent.core.records import CloudAnswer
+from edge_agent.core.routing import CloudKind
+from tests.cloud.test_queue import World
+from tests.support.mutation import catches
 
 BODY = b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", "message": ' + (
     b'{"role": "assistant", "content": "B"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}, "padding": "'

@@ -9,12 +9,12 @@ import resource
 
 import pytest
 
-from edge_agent.agent import Agent
-from edge_agent.disk import DiskLimits
-from edge_agent.question import Question
-from edge_agent.store import Store
-from tests.mutation import catches
-from tests.test_agent import UNSURE, SpokenModel, agent
+from edge_agent.agent.agent import Agent
+from edge_agent.core.question import Question
+from edge_agent.store.disk import DiskLimits
+from edge_agent.store.store import Store
+from tests.agent.test_agent import UNSURE, SpokenModel, agent
+from tests.support.mutation import catches
 
 
 def ask(one: Agent, number: int) -> object:

@@ -10,20 +10,11 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from edge_agent.delivery import MAX_ATTEMPTS, MAX_SUSPICIONS
-from edge_agent.errors import BadQuestion
-from edge_agent.outbox import Outbox
-from edge_agent.routing import CloudKind
-from tests.test_outbox import (
-    LIMITS,
-    ClaimsTwice,
-    DropsOldest,
-    ExpiresAlone,
-    FreeAttempts,
-    Grows,
-    PaysTwice,
-    World,
-)
+from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
+from edge_agent.core.errors import BadQuestion
+from edge_agent.core.routing import CloudKind
+from tests.cloud.test_queue import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World
 
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # thousands of transactions, none of which has to last
 EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "30"))

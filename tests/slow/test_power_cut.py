@@ -20,16 +20,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 STATES = int(os.environ.get("EDGE_AGENT_TEST_STATES", "200"))
 SECTOR = 512
 WORKER = """
 import os, pathlib, sys
-from edge_agent.outbox import Outbox
-from edge_agent.question import Question
-from edge_agent.routing import CloudKind
-from edge_agent.store import Store
+from edge_agent.cloud.queue import Outbox
+from edge_agent.core.question import Question
+from edge_agent.core.routing import CloudKind
+from edge_agent.store.store import Store
 folder = pathlib.Path(sys.argv[1])
 store = Store(folder / "edge-agent.db")
 store._db.execute(f"PRAGMA synchronous = {sys.argv[2]}")

@@ -6,8 +6,8 @@ import pathlib
 import subprocess
 import sys
 
-from tests.conftest import DEMO, ROOT
-from tests.hub_server import LoopbackHub
+from tests.support.hub_server import LoopbackHub
+from tests.support.paths import DEMO, ROOT
 
 CSV = "question,a,b,c,d,answer_label\n" + "".join(f'"Pick {n}, please.",{n},{n + 1},{n + 2},{n + 3},A\n' for n in range(6))
 

@@ -1,0 +1,1 @@
+"""The way of a question, where the other wings meet."""

@@ -1,0 +1,113 @@
+"""From settings to the parts of an agent.
+
+Owns which setting goes into which part. Heavy libraries are loaded when a part that needs them is really made. Invariant: a
+wrong setting is refused here, before a database is opened or a model is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
+
+from edge_agent.cloud.budget import BudgetLimits
+from edge_agent.cloud.privacy import Rules
+from edge_agent.cloud.queue import DAY_S, Limits
+from edge_agent.core.errors import ModelError, ModelMissing, StorageError
+from edge_agent.core.records import ModelFacts
+from edge_agent.core.settings import FOREVER, Settings
+from edge_agent.model import catalog, tuning
+from edge_agent.model.profile import Profile
+from edge_agent.store.disk import DiskLimits
+from edge_agent.store.forget import Retention
+from edge_agent.store.store import Store
+
+if TYPE_CHECKING:
+    from edge_agent.cloud.client import CloudModel
+    from edge_agent.engine.local_model import LocalModel
+
+
+def cloud(settings: Settings) -> CloudModel | None:
+    """The cloud, if one is set up. Raises `BadSetting`."""
+    if not settings.cloud_url:
+        return None
+    from edge_agent.cloud.client import CloudModel
+
+    return CloudModel(
+        settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
+        ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy,
+    )  # fmt: skip
+
+
+def rules(settings: Settings) -> Rules:
+    """What must not leave the device. Raises `BadSetting`."""
+    return Rules.of(settings.never_send, settings.redact, settings.redact_built_in)
+
+
+def limits(settings: Settings) -> Limits:
+    """How much may wait, and how long."""
+    return Limits(settings.queue_max_rows, int(settings.queue_max_mb * 1e6), settings.queue_ttl_days * DAY_S)
+
+
+def budget(settings: Settings) -> BudgetLimits:
+    """What may be spent."""
+    return BudgetLimits(
+        settings.budget_calls_per_day, settings.budget_calls_per_month, settings.budget_per_day, settings.budget_per_month,
+        settings.cloud_prompt_price, settings.cloud_completion_price,
+    )  # fmt: skip
+
+
+def retention(settings: Settings) -> Retention:
+    """How long what was asked is kept, and how many of the cloud's answers."""
+    keep_s = None if settings.keep_days == FOREVER else float(settings.keep_days) * DAY_S
+    return Retention(keep_s, settings.answers_max_rows, int(settings.answers_max_mb * 1e6))
+
+
+def disk(settings: Settings) -> DiskLimits:
+    """How much of the disk is left free."""
+    return DiskLimits(settings.cache_min_free_mib << 20, settings.queue_min_free_mib << 20)
+
+
+def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool = True) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+    """Opens a model with what is kept for it: the fastest settings on this device, and its system message.
+
+    Unless it `stays` open for more than a question, its weights are used as they lie in the file.
+    """
+
+    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
+        try:
+            from edge_agent.engine.llama import Options, build
+            from edge_agent.engine.local_model import LocalModel
+        except (ImportError, OSError, RuntimeError) as error:
+            raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
+        tuned = tuning.load(settings.data_folder, facts.sha256, build())
+        options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
+        options = options if stays else replace(options, repack=False)
+        sha256 = facts.sha256 + facts.adapter_sha256
+        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=adapter)
+
+    return open_model
+
+
+def identify(store: Store, path: pathlib.Path, adapter: pathlib.Path | None = None) -> ModelFacts:
+    """The facts of a model file, and of the adapter on it. Raises `ModelMissing`."""
+    facts = _identified(store, path)
+    return replace(facts, adapter_sha256=_identified(store, adapter).sha256) if adapter else facts
+
+
+def _identified(store: Store, path: pathlib.Path) -> ModelFacts:
+    """A file's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
+    try:
+        with contextlib.suppress(StorageError, ValueError, TypeError, KeyError, AttributeError):  # no facts, or damaged ones
+            facts = store.model_facts(path)
+            if facts and Profile.from_json(facts.profile):
+                return facts
+        facts = catalog.identify(path)
+        with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer
+            with store.transaction():
+                store.put_model_facts(path, facts)
+    except OSError as error:
+        raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}); check the path.") from error
+    return facts

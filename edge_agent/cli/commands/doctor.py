@@ -1,0 +1,33 @@
+"""`edge-agent doctor`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.core import settings
+from edge_agent.core.errors import BadSetting
+
+
+@main.command(epilog=EXIT_CODES)
+@with_settings("model", "adapter", "cloud_url", "cloud_model", load=settings.examine)
+def doctor(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
+    """Check the settings, build, model, database, disk and cloud.
+
+    A wrong setting is one failed check; the others are made as if it were not there.
+    """
+    from dataclasses import asdict
+
+    from edge_agent.agent import doctor as room
+
+    checks = room.examine(*config)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            mark = click.style("ok ", fg="green") if check.exit_code == 0 else click.style("BAD", fg="red", bold=True)
+            echo(f"{mark}  {check.name:<9} {plain(check.detail)}")
+    sys.exit(next((check.exit_code for check in checks if check.exit_code), 0))

@@ -1,0 +1,118 @@
+"""`edge-agent log`: the last decisions."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import NO_DECISIONS, iso, plain, print_json, print_rows
+from edge_agent.core import settings
+
+if TYPE_CHECKING:
+    from edge_agent.core.records import Ending
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("decision_id", required=False)
+@click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), help="With DECISION_ID: wait so many seconds for the end of a provisional answer."
+)
+@click.option("--follow", is_flag=True, help="Print each end of a provisional answer as it comes, one a line, until interrupted.")
+@click.option(
+    "--after",
+    type=click.IntRange(0),
+    metavar="NUMBER",
+    help="With --follow: go on behind the end of this number; 0 begins with the first.  [default: what ends from now on]",
+)
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
+@with_settings()
+def log(
+    config: settings.Settings, decision_id: str | None, wait_s: float | None, follow: bool, after: int | None, limit: int, as_json: bool
+) -> None:
+    """Show the last decisions, newest first.
+
+    With DECISION_ID, show how that one stands: a provisional answer ends upheld, overturned or abandoned. One that still waits
+    when the seconds of --wait are over ends the command with 69. With --follow, every such end is printed as it comes, whichever
+    process drains the queue; the number in front of it is for --after, so that a program that was stopped misses none.
+    """
+    if decision_id is None and wait_s is not None:
+        raise click.UsageError("--wait needs a DECISION_ID.")
+    if follow and decision_id is not None:
+        raise click.UsageError("Give either a DECISION_ID or --follow.")
+    if after is not None and not follow:
+        raise click.UsageError("--after needs --follow.")
+    if follow:
+        _follow(config, after, as_json)
+    elif decision_id is not None:
+        _show_ending(config, decision_id, wait_s, as_json)
+    else:
+        _list(config, limit, as_json)
+
+
+def _list(config: settings.Settings, limit: int, as_json: bool) -> None:
+    """The last decisions."""
+    from edge_agent.store.store import Store
+
+    with Store(config.database) as store:
+        rows = store.log(limit)
+    for row in rows:
+        row["question"] = row.pop("stem")
+        for key in ("options", "policy", "circumstances"):
+            row[key] = json.loads(row[key])
+        for key in ("created_at", "ended_at"):
+            row[key] = iso(row[key]) if row[key] else None
+        for key in ("deferred", "recalled", "provisional"):
+            row[key] = bool(row[key])
+    columns = ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending")
+    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "answer": row["answer"] + (f" → {row['final_answer']}" if row["ending"] == "overturned" else ""),
+        "score": None if row["cause"] == "no_confidence" else row["score"],
+        "ending": row["ending"] or ("waiting" if row["provisional"] else ""),
+        "recalled": "yes" if row["recalled"] else "",
+    }
+
+
+def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | None, as_json: bool) -> None:
+    """One decision, perhaps after a while."""
+    from edge_agent.agent.endings import wait
+    from edge_agent.store.store import Store
+
+    with Store(config.database) as store:
+        found = wait(store, decision_id, wait_s or 0.0)
+    if as_json:
+        print_json(_fields(found))
+    else:
+        final = f", and the cloud says {found.final_answer}" if found.final_answer else ""
+        click.echo(plain(f"{found.answer}{final}: {'waiting' if found.waits else found.ending or 'final'}"))
+    if found.waits and wait_s is not None:
+        click.get_current_context().exit(69)
+
+
+def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
+    """Each end as it comes."""
+    from edge_agent.agent.endings import endings
+    from edge_agent.store.store import Store
+
+    with Store(config.database) as store:
+        for found in endings(store, after):
+            if as_json:
+                print_json(_fields(found), line=True)
+            else:
+                final = f" → {found.final_answer}" if found.ending == "overturned" else ""
+                click.echo(
+                    plain(f"{found.number}  {iso(found.ended_at or 0.0)}  {found.decision_id}  {found.answer}{final}: {found.ending}")
+                )
+
+
+def _fields(found: Ending) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    times = {name: iso(value) if value else None for name, value in (("created_at", found.created_at), ("ended_at", found.ended_at))}
+    return {**asdict(found), **times}

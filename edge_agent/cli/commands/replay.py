@@ -1,0 +1,120 @@
+"""`edge-agent replay`: decisions from the store alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, fraction, main, with_settings
+from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows, print_table
+from edge_agent.core import settings
+from edge_agent.core.errors import BadData
+
+if TYPE_CHECKING:
+    from edge_agent.measure.replay import Replayed
+    from edge_agent.store.store import Store
+
+_SHOWN = 20
+
+
+@main.command(epilog=EXIT_CODES)
+@click.option("--assert", "prove", is_flag=True, help="Fail (65) unless every decision follows from its stored facts.")
+@click.option("--tau", callback=fraction, metavar="NUMBER", help="What another tau would have cost and answered.")
+@click.option("--policy", type=click.Choice(settings.POLICIES), help="What another policy would have cost and answered.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), default=_SHOWN, show_default=True, help="Show so many, the last ones.")
+@with_settings()
+def replay(config: settings.Settings, prove: bool, tau: float | None, policy: str | None, limit: int, as_json: bool) -> None:
+    """Answer from the store alone what was asked before: no model is run and nobody is asked.
+
+    With --tau or --policy, the whole log is decided again by other rules. What no stored answer settles is unknown.
+    """
+    from edge_agent.store.store import Store
+
+    with Store(config.database) as store:
+        if tau is not None or policy is not None:
+            _compare(store, tau, policy, as_json)
+        elif prove:
+            _prove(store, limit, as_json)
+        else:
+            _answer(store, limit, as_json)
+
+
+def _compare(store: Store, tau: float | None, policy: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edge_agent.core.routing import PolicyName
+    from edge_agent.measure.replay import compare
+
+    ours, theirs = compare(store.decisions(), tau, PolicyName(policy) if policy else None)
+    if as_json:
+        print_json({"as_decided": asdict(ours), "as_tried": asdict(theirs), "tau": tau, "policy": policy})
+        return
+    tried = " ".join(text for text in (f"tau {tau:g}" if tau is not None else "", policy or "") if text)
+    rows = [
+        {"": name.replace("_", " "), "as decided": _number(mine), tried: _number(asdict(theirs)[name])}
+        for name, mine in asdict(ours).items()
+    ]
+    print_table(rows, ("", "as decided", tried))
+
+
+def _prove(store: Store, limit: int, as_json: bool) -> None:
+    from edge_agent.measure.replay import replay
+
+    n_decisions, n_unknown, wrong = 0, 0, []
+    for row in store.decisions():
+        n_decisions += 1
+        replayed = replay(row)
+        if replayed.differences:
+            wrong.append({"decision_id": row["decision_id"], "differences": list(replayed.differences)})
+        elif replayed.unknown:
+            n_unknown += 1
+    n_proved = n_decisions - len(wrong) - n_unknown
+    if as_json:
+        print_json({"decisions": n_decisions, "proved": n_proved, "unknown": n_unknown, "wrong": wrong[-limit:]})
+    else:
+        for entry in wrong[-limit:]:
+            click.echo(f"{entry['decision_id']}: {'; '.join(entry['differences'])}")
+        click.echo(f"{n_proved} of {n_decisions} decisions follow from their stored facts.")
+        if n_unknown:
+            click.echo(f"Of {n_unknown}, the cloud's answer was removed to make room: unknown, and nothing contradicts them.")
+    if wrong:
+        raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log was damaged or changed.")
+
+
+def _answer(store: Store, limit: int, as_json: bool) -> None:
+    from edge_agent.measure.replay import replay
+
+    last = deque(store.decisions(), maxlen=limit)
+    rows = [_shown(row, replay(row)) for row in last]
+    columns = ("created_at", "question", "answer", "in the end", "route", "reason", "cause", "score")
+    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    in_the_end = (row["final_answer"] or "") + (" (unknown)" if row["unknown"] and row["final_answer"] else "")
+    return {"answer": "unknown" if row["answer"] is None else row["answer"], "in the end": in_the_end}
+
+
+def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
+    return {
+        "decision_id": row["decision_id"],
+        "created_at": iso(row["created_at"]),
+        "question": row["stem"],
+        "answer": replayed.answer,
+        "route": replayed.route,
+        "reason": replayed.reason,
+        "cause": replayed.cause,
+        "score": replayed.score,
+        "provisional": replayed.provisional,
+        "ending": row["ending"],
+        "final_answer": row["final_answer"],
+        "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+        "unknown": replayed.unknown,
+        "differences": list(replayed.differences),
+    }
+
+
+def _number(value: float) -> str:
+    return f"{value:.1%}" if isinstance(value, float) else str(value)

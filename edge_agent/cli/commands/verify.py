@@ -1,0 +1,102 @@
+"""`edge-agent verify`: is a model file whole, and does it decide as another one does."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, SAMPLE, fraction, main, with_settings
+from edge_agent.cli.progress import ProgressLine
+from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.core import settings
+
+if TYPE_CHECKING:
+    from edge_agent.measure.verify import Comparison, Mean, Share
+    from edge_agent.model.catalog import ModelFiles
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("file")
+@click.option("--adapter", metavar="GGUF", help="An adapter to put on FILE, made by python -m convert --adapter-gguf.")
+@click.option("--against", metavar="REF", help="Compare with this file, such as the same model in Q8_0 or BF16.")
+@click.option("--against-adapter", metavar="GGUF", help="An adapter to put on REF.")
+@click.option("--questions", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(1), help=f"Only so many questions; of PATH, {SAMPLE}.")
+@click.option("--max-kl", type=click.FloatRange(0), help="Fail above this mean divergence of the levels, in nats.")
+@click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail above this share of changed routes, 0 to 1.")
+@with_settings("tau")
+def verify(
+    config: settings.Settings,
+    file: str,
+    adapter: str | None,
+    against: str | None,
+    against_adapter: str | None,
+    questions: str | None,
+    limit: int | None,
+    max_kl: float | None,
+    max_changed: float | None,
+    as_json: bool,
+) -> None:
+    """Check a model file, and compare it with another.
+
+    FILE and REF are .gguf files or names of `edge-agent models`. Checked are the file's bounds, what it says of itself, its
+    sha256 against what was recorded, and that it answers in FogGen's format, in a process of its own. With --against: how far
+    levels and answers are apart, and how many questions would take another route at tau. Exit code 65 if a check fails.
+
+    A base with the adapter of a round decides as the merged file does, but for rounding: verify BASE --adapter A --against MERGED.
+    """
+    from edge_agent.measure import datasets
+    from edge_agent.measure.verify import Limits
+    from edge_agent.measure.verify import verify as run
+    from edge_agent.model.catalog import ModelFiles, resolve
+
+    if against_adapter and not against:
+        raise click.UsageError("--against-adapter needs --against.")
+    model = ModelFiles(resolve(file, config.models_folder), resolve(adapter) if adapter else None)
+    reference = None
+    if against:
+        reference = ModelFiles(resolve(against, config.models_folder), resolve(against_adapter) if against_adapter else None)
+    asked = [row.question for row in datasets.load(pathlib.Path(questions), limit)] if questions else datasets.built_in()[:limit]
+    with ProgressLine() as line:
+
+        def progress(model: ModelFiles, n: int, total: int) -> None:
+            line.show(f"{model.path.name}  {n}/{total} questions")
+
+        found = run(model, config.models_folder, asked, reference, config.tau, Limits(max_kl, max_changed), progress)
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        for check in found.checks:
+            mark = click.style("ok ", fg="green") if check.ok else click.style("BAD", fg="red", bold=True)
+            echo(f"{mark}  {check.name:<8} {plain(check.detail)}")
+        if found.comparison:
+            for text in _lines(found.comparison):
+                echo(plain(text))
+    if not found.ok:
+        click.get_current_context().exit(65)
+
+
+def _lines(comparison: Comparison) -> list[str]:
+    """The comparison for people; intervals hold the true value in 95 of 100 cases."""
+    size, theirs = comparison.size_bytes, comparison.reference_size_bytes
+    rows = [
+        ("questions", f"{comparison.n_questions}" + (f" ({comparison.n_skipped} did not fit)" if comparison.n_skipped else "")),
+        ("size", f"{size / 1e6:,.1f} MB, {comparison.bits_per_weight:.2f} bits a weight ({size / theirs:.0%} of the reference's size)"),
+        ("KL levels", _mean(comparison.level_kl)),
+        ("KL letters", _mean(comparison.letter_kl) if comparison.letter_kl else "- (answers in words)"),
+        ("levels", _share(comparison.changed_levels)),
+        ("answers", _share(comparison.changed_answers)),
+        ("routes", f"{_share(comparison.changed_routes)} at tau {comparison.tau:g}"),
+    ]
+    against = comparison.reference + (f" with {comparison.reference_adapter}" if comparison.reference_adapter else "")
+    return ["", f"Against {against}", *(f"  {name:<10} {text}" for name, text in rows)]
+
+
+def _mean(mean: Mean) -> str:
+    return f"{mean.mean:.5f} nats (95 % interval {mean.low:.5f} to {mean.high:.5f}; largest {mean.largest:.4f})"
+
+
+def _share(share: Share) -> str:
+    return f"{share.count} changed, {share.share:.1%} (95 % interval {share.low:.1%} to {share.high:.1%})"

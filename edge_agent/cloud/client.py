@@ -1,0 +1,348 @@
+"""Asks a stronger model over any OpenAI-compatible `/v1/chat/completions`; sorts every outcome into a kind.
+
+Owns the HTTP call, its deadline and the kinds. Knows nothing of databases or policies. Invariants: a call has an outcome by
+its deadline and never raises for what the network or the cloud did; nothing is sent after the deadline; the key is sent to
+the one configured host, without redirects, and is never logged.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import logging
+import pathlib
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from edge_agent.cloud.reply import find_answer, prompt
+from edge_agent.core.errors import BadSetting
+from edge_agent.core.question import OPEN, Question
+from edge_agent.core.records import CloudAnswer
+from edge_agent.core.routing import CloudKind
+from edge_agent.core.settings import checked
+
+DEADLINE_S = 15.0  # for a person who waits
+MAX_REPLY_BYTES = 1 << 20
+MAX_TOKENS = 256
+AT_ONCE = 2
+_SHORTEST_SECRET = 8  # a shorter key is nothing that could not be guessed, and may be a word of an answer
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_RETRY_AFTER_S = (1.0, 3600.0)
+_CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
+_RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
+_EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: a device that believes an earlier date has not been told the time
+_CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes full URLs
+logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it writes the reply's headers, in which a cloud may say anything
+
+
+@dataclass(frozen=True, slots=True)
+class CloudOutcome:
+    """How one call ended: `answer` with ANSWERED, else `error`, a sentence for people without any secret.
+
+    `retry_after_s` is how long the cloud wants to be left alone, if it said so.
+    """
+
+    kind: CloudKind
+    answer: CloudAnswer | None = None
+    error: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the cloud may have seen the question, and bill it."""
+        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS)
+
+
+class CloudModel:
+    """A model behind an OpenAI-compatible endpoint.
+
+    `url` is the base (`https://host/v1`) or the whole address of `chat/completions`. `ca_file` holds the certificates of a
+    private authority; `proxy` is the address of an HTTP proxy. A wrong value raises `BadSetting`. At most two calls are
+    under way at once. `transport` replaces httpx's own in tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None = None,
+        deadline_s: float = DEADLINE_S,
+        transport: httpx.BaseTransport | None = None,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.endpoint, self.model, self.deadline_s = _endpoint(url), model, deadline_s
+        self.key = checked("cloud_key", key, "The cloud key") if key else None
+        self._transport, self._proxy, self._ca_file = transport, _proxy(proxy), ca_file
+        if ca_file and not pathlib.Path(ca_file).is_file():
+            raise BadSetting(f"The certificate file '{ca_file}' is not there; correct cloud_ca_file.")
+        self._tls: ssl.SSLContext | None = None
+        self._slots = threading.BoundedSemaphore(AT_ONCE)
+
+    def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
+        """Ask once and wait for the outcome, at most until the deadline. `job_key` goes along to be found in the cloud's logs."""
+        return self.start(question, deadline_s, job_key).result()
+
+    def start(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
+        """Begin to ask, without waiting; the deadline runs from now."""
+        return CloudCall(
+            lambda call: self._call(question, call, job_key), self.deadline_s if deadline_s is None else deadline_s, self._slots
+        )
+
+    def _call(self, question: Question, call: CloudCall, job_key: str | None) -> CloudOutcome:
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt(question)}],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        headers = {"Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        started = time.perf_counter()
+        try:
+            with httpx.Client(
+                transport=self._transport, timeout=_TIMEOUT, follow_redirects=False, verify=self._context(), proxy=self._proxy
+            ) as client:
+                with client.stream("POST", self.endpoint, json=body, headers=headers, extensions={"trace": call.trace}) as response:
+                    data = _read_capped(response)
+            latency_ms = round((time.perf_counter() - started) * 1000, 3)
+            return _sort(response, data, question, self.model, latency_ms, self.key)
+        except Exception as error:  # nothing may be lost because a library failed in a new way
+            return _failure(error, self.key)
+
+    def _context(self) -> ssl.SSLContext:
+        """The TLS context, made once: reading the authorities' certificates takes longer than a call."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
+        return self._tls
+
+
+class _TooLateError(Exception):
+    """The caller has left; nothing may be sent any more."""
+
+
+class CloudCall:
+    """A call under way, in a thread that is left behind when it is late.
+
+    httpx bounds each read, not the sum, and name resolution not at all: hence the thread. One that is left behind
+    before it has sent anything will not send it later.
+    """
+
+    def __init__(self, call: Callable[[CloudCall], CloudOutcome], deadline_s: float, slots: threading.BoundedSemaphore) -> None:
+        self._deadline_s, self._ends, self._slots = deadline_s, time.monotonic() + deadline_s, slots
+        self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._sent = self._left = False
+        threading.Thread(target=self._work, args=(call,), daemon=True, name="cloud-call").start()
+
+    def result(self) -> CloudOutcome:
+        """The outcome, as soon as there is one or the deadline has come; to be taken once."""
+        try:
+            return self._done.get(timeout=max(0.0, self._ends - time.monotonic()))
+        except Empty:
+            with self._lock:
+                self._left = True
+            if self._sent:
+                return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self._deadline_s:g} s")
+            return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud within {self._deadline_s:g} s")
+
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """What httpcore says of its progress; stops a call that would be sent after its caller has left."""
+        if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+            with self._lock:
+                if self._left:
+                    raise _TooLateError
+                self._sent = True
+
+    def _work(self, call: Callable[[CloudCall], CloudOutcome]) -> None:
+        if not self._slots.acquire(timeout=max(0.0, self._ends - time.monotonic())):
+            return  # the caller has left
+        try:
+            self._done.put(call(self))
+        finally:
+            self._slots.release()
+
+
+def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
+    """The kind of a call that brought no reply."""
+    if tls := _tls_error(error):
+        return CloudOutcome(CloudKind.TLS, error=_tls_words(tls))
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_without(key, _plain(error))})")
+    if isinstance(error, httpx.TimeoutException):
+        return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
+    if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
+        return CloudOutcome(CloudKind.TIMEOUT, error=f"the connection broke ({type(error).__name__})")
+    return CloudOutcome(CloudKind.FAILED, error=f"the call failed ({type(error).__name__})")
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _tls_words(error: ssl.SSLError, wall: float | None = None) -> str:
+    """Why no safe connection came about, as far as this end can know: a wrong clock, or somebody else answering."""
+    wall = time.time() if wall is None else wall
+    code = getattr(error, "verify_code", None)
+    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
+    today = time.strftime("%Y-%m-%d", time.gmtime(wall))
+    if code == _CERTIFICATE_NOT_YET_VALID or (code == _CERTIFICATE_EXPIRED and wall < _EARLIEST_PLAUSIBLE) or wall < _EARLIEST_PLAUSIBLE:
+        return f"no safe connection to the cloud: this device believes it is {today}; set its clock ({reason})"
+    if code == _CERTIFICATE_EXPIRED:
+        return f"no safe connection to the cloud: its certificate has expired, unless this device is wrong that it is {today} ({reason})"
+    return f"no safe connection to the cloud ({reason}); a captive portal, perhaps, or a certificate authority that is not known here"
+
+
+def _sort(
+    response: httpx.Response, data: bytes | None, question: Question, model: str, latency_ms: float, key: str | None = None
+) -> CloudOutcome:
+    """The kind of a reply that arrived; a reply that repeats the key is kept without it."""
+    status = response.status_code
+    if status != 200:
+        return _sort_status(status, response, data)
+    if data is None:
+        return CloudOutcome(
+            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or packed in a way not asked for"
+        )
+    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is no chat completion (a captive portal, perhaps)")
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        broken = data.lstrip()[:1] == b"{"
+        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is broken off") if broken else portal
+    choices = payload.get("choices") if isinstance(payload, dict) else None
+    if not isinstance(choices, list):
+        return portal
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    reply = message.get("content") if isinstance(message, dict) else None
+    if choice.get("finish_reason") in ("length", "content_filter"):
+        why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
+    reply = _without(key, reply) if isinstance(reply, str) else None
+    found = find_answer(reply, question) if reply is not None else None
+    if reply is None or not found:
+        wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
+    usage = payload.get("usage")
+    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    return CloudOutcome(CloudKind.ANSWERED, answer)
+
+
+def _sort_status(status: int, response: httpx.Response, data: bytes | None) -> CloudOutcome:
+    """The kind of a reply that is no answer, by its HTTP status and the error code in it."""
+    if status in (401, 403):
+        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
+    code = _error_code(data)
+    out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
+    if status == 402 or (status == 429 and out_of_credit):
+        return CloudOutcome(CloudKind.NO_CREDIT, error=f"there is no credit left with the cloud (HTTP {status})")
+    if status == 429:
+        wait_s = _retry_after_s(response)
+        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud takes no more calls for now (HTTP {status})", wait_s)
+    if status in (408, 409, 425) or (status >= 500 and status != 511):
+        return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered HTTP {status}")
+    if status < 400 or status in (407, 511):
+        return CloudOutcome(CloudKind.PORTAL, error=f"somebody else answers in the cloud's place (HTTP {status}): a portal or a proxy")
+    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejects this question (HTTP {status})")
+
+
+def _error_code(data: bytes | None) -> str:
+    try:
+        code = json.loads(data or b"")["error"]["code"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return ""
+    return code if isinstance(code, str) else ""
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """How long to wait, from seconds or a date (counted from the reply's own date: this device's may be wrong), within 1 s to 1 h."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value[:9])
+    else:
+        try:
+            until = email.utils.parsedate_to_datetime(value)
+            seconds = (
+                until - email.utils.parsedate_to_datetime(response.headers.get("Date", email.utils.formatdate(usegmt=True)))
+            ).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, _RETRY_AFTER_S[0]), _RETRY_AFTER_S[1])
+
+
+def _read_capped(response: httpx.Response) -> bytes | None:
+    """The body, unpacked; None once it is over the cap, or packed otherwise than asked for. No more than the cap is ever held."""
+    packed = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("identity", "", "gzip"):
+        return None
+    unpack = zlib.decompressobj(wbits=31) if packed == "gzip" else None
+    data = bytearray()
+    for chunk in response.iter_raw(1 << 16):
+        try:
+            data += unpack.decompress(chunk, MAX_REPLY_BYTES + 1 - len(data)) if unpack else chunk
+        except zlib.error:
+            return None
+        if len(data) > MAX_REPLY_BYTES:
+            return None
+    return bytes(data)
+
+
+def _count(usage: Any, key: str) -> int | None:
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without(key: str | None, text: str) -> str:
+    """A stranger's text without the key, which it may have learned from us."""
+    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text
+
+
+def _plain(error: Exception) -> str:
+    return str(error).split("\n")[0][:200] or type(error).__name__
+
+
+def _endpoint(url: str) -> str:
+    wanted = "give one like https://api.example.com/v1"
+    try:
+        urlsplit(url)  # knows more malformations than httpx does
+        parsed = httpx.URL(url.strip())
+    except (httpx.InvalidURL, ValueError) as error:
+        raise BadSetting(f"The cloud URL {_shown(url)!r} is malformed; {wanted}.") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise BadSetting(f"The cloud URL {_shown(url)!r} is no http or https address; {wanted}.")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise BadSetting(f"The cloud URL at {parsed.host} carries a password, a query or a fragment; {wanted}.")
+    path = parsed.path.rstrip("/")
+    return str(parsed.copy_with(path=path if path.endswith("/chat/completions") else path + "/chat/completions"))
+
+
+def _proxy(url: str | None) -> str | None:
+    if url is None:
+        return None
+    parsed = urlsplit(url.strip())
+    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        raise BadSetting(f"The proxy {_shown(url)!r} is no http address; give one like http://proxy.example.com:3128.")
+    return url.strip()
+
+
+def _shown(url: str) -> str:
+    """A URL for a message, without what may be a password or a key."""
+    scheme, found, rest = url.rpartition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2].partition('?')[0]}"

@@ -1,0 +1,1 @@
+"""The vocabulary, the pure rules and the settings; imports nothing of ours."""

@@ -1,0 +1,190 @@
+"""Which way a question goes, and why: pure functions over facts.
+
+Owns policies, reasons and causes. No I/O, no clock, no model. Invariant: the same reading, policy and circumstances
+give the same plan, and the same plan and outcome the same settlement - so a stored decision can be checked, and
+another threshold tried on yesterday's log.
+
+    plan(None, ...)    -> READ or ASK_CLOUD        what must be known first
+    plan(reading, ...) -> DONE or ASK_CLOUD        keep the answer, or ask the cloud
+    settle(plan, kind) -> Settlement or None       what came of asking
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edge_agent.core.records import LevelReading
+
+RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; what version 1 decided, it decides the same
+
+
+class PolicyName(StrEnum):
+    """How cloud and device share the work."""
+
+    PREFER_LOCAL = "prefer_local"
+    ONLY_LOCAL = "only_local"
+    PREFER_CLOUD = "prefer_cloud"
+    ONLY_CLOUD = "only_cloud"
+
+
+class Step(StrEnum):
+    """What a plan asks for next."""
+
+    READ = "read"
+    ASK_CLOUD = "ask_cloud"
+    DONE = "done"
+
+
+class Reason(StrEnum):
+    """What decided the route."""
+
+    CONFIDENT = "confident"
+    UNSURE = "unsure"
+    NO_CONFIDENCE = "no_confidence"
+    ONLY_LOCAL = "only_local"
+    ONLY_CLOUD = "only_cloud"
+    PREFER_CLOUD = "prefer_cloud"
+    NO_CLOUD = "no_cloud"
+    OFFLINE = "offline"
+    CLOUD_ERROR = "cloud_error"
+    NEVER_SEND = "never_send"
+    OVER_BUDGET = "over_budget"
+    QUEUE_FULL = "queue_full"
+    DISK_LOW = "disk_low"
+
+
+class Cause(StrEnum):
+    """Why the cloud was wanted."""
+
+    UNSURE = "unsure"
+    NO_CONFIDENCE = "no_confidence"
+    PREFER_CLOUD = "prefer_cloud"
+    ONLY_CLOUD = "only_cloud"
+
+
+class CloudKind(StrEnum):
+    """How a call to the cloud ended."""
+
+    ANSWERED = "answered"
+    OFFLINE = "offline"  # no connection was made: nothing was sent
+    TLS = "tls"  # a connection, but not to whom it should be: a portal, or a wrong clock
+    TIMEOUT = "timeout"  # sent, perhaps answered and billed; nothing came in time
+    PORTAL = "portal"  # a page or a redirect instead of a reply: somebody else answers in the cloud's place
+    REFUSED = "refused"  # the key was not accepted (401, 403)
+    LIMITED = "limited"  # too many calls for now (429)
+    NO_CREDIT = "no_credit"  # nothing left to spend there (402, 429)
+    FAILED = "failed"  # the cloud's own trouble, which passes (5xx, 408, 409, 425)
+    REJECTED = "rejected"  # this request will never be accepted (other 4xx)
+    UNUSABLE = "unusable"  # a reply without an answer in it
+    PAUSED = "paused"  # not called: it failed too often, or asked for a pause
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules in force: a name, the threshold `tau` (0 to 1) and what counts as a confidence at all."""
+
+    name: PolicyName = PolicyName.PREFER_LOCAL
+    tau: float = 0.5
+    format_mass_min: float = 0.5
+    readout: str = "confidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the world is like at the moment of the decision.
+
+    `never_send` forbids this question to leave the device, `over_budget` says that nothing may be spent now, `queue_full`
+    that no more questions can wait, `disk_low` that the rest of the disk is kept for those that wait already. With `disk_low`
+    nothing is stored: no replay ever meets it.
+    """
+
+    cloud_configured: bool
+    never_send: bool = False
+    over_budget: bool = False
+    queue_full: bool = False
+    disk_low: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The next `step`; with DONE, the answer is the device's own and `reason` says why."""
+
+    step: Step
+    reason: Reason | None = None
+    cause: Cause | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How the question went in the end; `queue` says that the cloud is still to be asked."""
+
+    route: str
+    reason: Reason
+    provisional: bool = False
+    queue: bool = False
+
+
+def score(reading: LevelReading, readout: str) -> float:
+    """The number that is compared with tau."""
+    return {"confidence": reading.confidence, "expected_confidence": reading.expected_confidence}[readout]
+
+
+def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstances) -> Plan:
+    """What to do, given what is known so far.
+
+    A level alone is enough to know that the cloud is wanted; what the letter adds can only lower the format mass. A question
+    that must not be sent is answered here, whatever the policy says.
+    """
+    if policy.name is PolicyName.ONLY_CLOUD and not circumstances.never_send:
+        return Plan(Step.ASK_CLOUD, cause=Cause.ONLY_CLOUD)
+    if reading is None:
+        return Plan(Step.READ)
+    value = score(reading, policy.readout)
+    if policy.name is PolicyName.ONLY_LOCAL:
+        return Plan(Step.DONE, Reason.ONLY_LOCAL, score=value)
+    cause = _cause(reading, value, policy)
+    if cause is None:
+        return Plan(Step.DONE, Reason.CONFIDENT, score=value)
+    if circumstances.never_send:
+        return Plan(Step.DONE, Reason.NEVER_SEND, cause, value)
+    if not circumstances.cloud_configured:
+        return Plan(Step.DONE, Reason.NO_CLOUD, cause, value)
+    return Plan(Step.ASK_CLOUD, cause=cause, score=value)
+
+
+def _cause(reading: LevelReading, value: float, policy: Policy) -> Cause | None:
+    """Why the cloud is wanted, if it is."""
+    if policy.name is PolicyName.ONLY_CLOUD:
+        return Cause.ONLY_CLOUD
+    if policy.name is PolicyName.PREFER_CLOUD:
+        return Cause.PREFER_CLOUD
+    if reading.format_mass < policy.format_mass_min:
+        return Cause.NO_CONFIDENCE
+    return Cause.UNSURE if value < policy.tau else None
+
+
+def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstances | None = None) -> Settlement | None:
+    """What came of the plan: `outcome` is how the cloud call ended, None where none was made.
+
+    None when the policy allows nothing but the cloud and the cloud gave no answer. An answer of the device that nobody will
+    ask the cloud about, since the question must not be sent or there is no room for it, is not provisional.
+    """
+    now = circumstances or Circumstances(cloud_configured=True)
+    if planned.step is Step.DONE and (planned.cause is None or planned.reason is Reason.NEVER_SEND):
+        assert planned.reason is not None
+        return Settlement("local", planned.reason)
+    if outcome is CloudKind.ANSWERED:
+        assert planned.cause is not None
+        return Settlement("cloud", Reason(planned.cause.value))
+    if planned.cause is Cause.ONLY_CLOUD:
+        return None
+    if now.disk_low:
+        return Settlement("local", Reason.DISK_LOW)
+    if now.queue_full:
+        return Settlement("local", Reason.QUEUE_FULL)
+    if now.over_budget:
+        return Settlement("local", Reason.OVER_BUDGET, provisional=True, queue=True)
+    reason = planned.reason or (Reason.OFFLINE if outcome is CloudKind.OFFLINE else Reason.CLOUD_ERROR)
+    return Settlement("local", reason, provisional=True, queue=True)

@@ -1,0 +1,1 @@
+"""llama.cpp reads a question: the confidence first, then the answer."""

@@ -1,0 +1,248 @@
+"""One file with a model, its calibration and its settings, for a machine that never sees a network.
+
+Owns the format: a plain tar (USTAR, readable with `tar tf`) of `manifest.json`, `model.gguf` and perhaps
+`calibration.json`, in this order and nothing else. The manifest names the model and holds sizes, sha256s and settings. The
+same model, calibration and settings make the same bytes. Invariants: no name inside a bundle is ever used as a path, so that
+none can leave a folder; no key is packed; what is unpacked has the manifest's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
+from edge_agent.core.settings import checked
+from edge_agent.fetch.download import not_written, settle
+from edge_agent.model import gguf as gguf_check
+from edge_agent.model.catalog import entries, sha256_of
+from edge_agent.model.profile import from_metadata
+
+SUFFIX = ".bundle"
+FORMAT, VERSION = "edge-agent bundle", 1
+MANIFEST, MODEL, CALIBRATION = "manifest.json", "model.gguf", "calibration.json"
+CLOUD = ("cloud_url", "cloud_model")
+SETTINGS = ("tau", "policy", *CLOUD)
+MAX_MANIFEST_BYTES = 1 << 16
+MAX_CALIBRATION_BYTES = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}")
+
+_BLOCK = tarfile.BLOCKSIZE
+_CHUNK_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a bundle: where its bytes begin, how many there are, and their sha256."""
+
+    at: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was opened and whose outside is in order; `settings` are checked, `name` is plain."""
+
+    path: pathlib.Path
+    name: str
+    settings: dict[str, Any]
+    parts: dict[str, Part]
+
+
+def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any], calibration: pathlib.Path | None = None) -> Bundle:
+    """Write `target` with the model file, `settings` (those of `SETTINGS` that are not None) and a calibration.
+
+    A calibration is a JSON object whose `model_sha256` is the model's. The file has its name only when it is whole. Raises
+    `ModelMissing`, `ModelRefused` or `StorageError`.
+    """
+    from_metadata(gguf_check.read_header(model).metadata)
+    if not NAME.fullmatch(model.stem):
+        raise ModelRefused(f"'{model.stem:.160}' is no plain name; call the file like FogGen-0.6B-Q4_K_M.gguf.")
+    check_free(model.stem)
+    for packed, what in ((model, "model"), (calibration, "calibration")):
+        if packed and target.exists() and packed.exists() and target.samefile(packed):
+            raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
+    sha256, n_bytes = sha256_of(model), model.stat().st_size
+    extra = _calibration(calibration, sha256) if calibration else None
+    files: dict[str, dict[str, Any]] = {MODEL: {"bytes": n_bytes, "sha256": sha256}}
+    if extra is not None:
+        files[CALIBRATION] = {"bytes": len(extra), "sha256": hashlib.sha256(extra).hexdigest()}
+    kept = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
+    manifest = {"format": FORMAT, "version": VERSION, "name": model.stem, "files": files, "settings": kept}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=target.parent) as folder:
+            part = pathlib.Path(folder) / target.name
+            with part.open("wb") as out, model.open("rb") as source:
+                _write(out, MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+                _begin(out, MODEL, n_bytes)
+                if _copy(source, out, n_bytes) != sha256:
+                    raise ModelRefused(f"'{model}' changed while it was packed; try again.")
+                _end(out, n_bytes)
+                if extra is not None:
+                    _write(out, CALIBRATION, extra)
+                out.write(bytes(2 * _BLOCK))
+            settle(part, target)
+    except OSError as error:
+        raise not_written(target, error) from error
+    return read(target)
+
+
+def check_free(name: str) -> None:
+    """Refuse a name that means another model wherever it is asked for; raises `ModelRefused`."""
+    if name in entries():
+        raise ModelRefused(f"'{name}' is a name of `edge-agent models` and always means that one; give the file another name.")
+
+
+def is_bundle(path: pathlib.Path) -> bool:
+    """Whether a file begins as a bundle does, whatever it is called."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_BLOCK)
+    except OSError:
+        return False
+    return head[257:262] == b"ustar" and head.startswith(MANIFEST.encode() + b"\0")
+
+
+def read(path: pathlib.Path) -> Bundle:
+    """Open a bundle and check its outside; raises `ModelMissing` or `ModelRefused`."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return _read(path, file, size)
+    except OSError as error:
+        raise ModelMissing(f"The bundle '{path}' cannot be read ({error.strerror}); check the path.") from error
+
+
+def extract(bundle: Bundle, part: str, target: pathlib.Path) -> None:
+    """Write one part of a bundle to `target`; raises `ModelRefused` if it is not what the manifest says, and `OSError`."""
+    wanted = bundle.parts[part]
+    with bundle.path.open("rb") as source, target.open("wb") as out:
+        source.seek(wanted.at)
+        if _copy(source, out, wanted.bytes) != wanted.sha256:
+            raise _refused(bundle.path, f"is damaged: its {part} is not what the manifest says")
+
+
+def config_text(bundle: Bundle) -> str:
+    """The `config.toml` for a bundle: its model and its settings."""
+    values: dict[str, Any] = {"model": bundle.name, **bundle.settings}
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]  # JSON texts are TOML texts
+    return "\n".join([f"# From the bundle {bundle.name}; change what you like.", *lines, ""])
+
+
+def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
+    n_bytes = _header(path, file, size, MANIFEST)
+    if n_bytes > MAX_MANIFEST_BYTES:
+        raise _refused(path, f"has a manifest of {n_bytes} bytes")
+    name, listed, settings = _manifest(path, file.read(n_bytes))
+    parts, at = {}, _after(_BLOCK, n_bytes)
+    for part, (part_bytes, sha256) in listed.items():
+        file.seek(at)
+        if _header(path, file, size, part) != part_bytes:
+            raise _refused(path, f"holds a {part} of another size than its manifest says")
+        parts[part] = Part(at + _BLOCK, part_bytes, sha256)
+        at = _after(at + _BLOCK, part_bytes)
+    file.seek(at)
+    rest = file.read(2 * _BLOCK + 1)
+    if rest != bytes(2 * _BLOCK):
+        raise _refused(path, "holds something behind its last file")
+    return Bundle(path, name, settings, parts)
+
+
+def _header(path: pathlib.Path, file: IO[bytes], size: int, wanted: str) -> int:
+    """The size of the file that begins here, which has to be a plain one called `wanted`."""
+    try:
+        member = tarfile.TarInfo.frombuf(file.read(_BLOCK), "ascii", "strict")
+    except (tarfile.TarError, ValueError) as error:
+        raise _refused(path, "is truncated or damaged, or no bundle") from error
+    if member.name != wanted or member.type != tarfile.REGTYPE:
+        raise _refused(path, f"holds {member.name!r:.80} where every bundle has its {wanted}")
+    if not 0 <= member.size <= size - file.tell():
+        raise _refused(path, f"is truncated: its {wanted} reaches beyond the end")
+    return member.size
+
+
+def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, dict[str, tuple[int, str]], dict[str, Any]]:
+    """Name, files (size and sha256) and settings, all checked."""
+    try:
+        manifest = json.loads(data)
+        if manifest["format"] != FORMAT or manifest["version"] != VERSION:
+            raise _refused(path, f"is of version {manifest['version']!r:.20}, and {VERSION} is known")
+        name, files, settings = manifest["name"], manifest["files"], dict(manifest["settings"])
+        listed = {part: (files[part]["bytes"], files[part]["sha256"]) for part in (MODEL, CALIBRATION) if part == MODEL or part in files}
+        plain = NAME.fullmatch(name) and set(files) == set(listed) and set(settings) <= set(SETTINGS)
+        sizes = all(type(n_bytes) is int and _SHA256.fullmatch(sha256) for n_bytes, sha256 in listed.values())
+        if not plain or not sizes or listed.get(CALIBRATION, (0, ""))[0] > MAX_CALIBRATION_BYTES:
+            raise ValueError("a value is not what it should be")
+        kept = {key: checked(key, value, f"the bundle's {key}") for key, value in settings.items()}
+        if any(isinstance(value, str) and not value.isprintable() for value in kept.values()):
+            raise ValueError("a setting has a control character")
+    except BadSetting as error:
+        raise _refused(path, f"has a wrong setting ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _refused(path, f"has a manifest that is not understood ({error!s:.80})") from error
+    return name, listed, kept
+
+
+def _calibration(path: pathlib.Path, sha256: str) -> bytes:
+    """A calibration's bytes, if it is one of this model."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CALIBRATION_BYTES + 1)
+        found = json.loads(data)
+        bound_to = found.get("model_sha256") if isinstance(found, dict) and len(data) <= MAX_CALIBRATION_BYTES else None
+    except OSError as error:
+        raise ModelMissing(f"The calibration '{path}' cannot be read ({error.strerror}); check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelRefused(f"The calibration '{path}' is no JSON ({error!s:.80}); make it again.") from error
+    if bound_to != sha256:
+        raise ModelRefused(f"The calibration '{path}' is for the model {bound_to!s:.16}, not for {sha256[:16]}; calibrate this file.")
+    return data
+
+
+def _write(out: IO[bytes], name: str, data: bytes) -> None:
+    _begin(out, name, len(data))
+    out.write(data)
+    _end(out, len(data))
+
+
+def _begin(out: IO[bytes], name: str, n_bytes: int) -> None:
+    member = tarfile.TarInfo(name)  # owner 0, time 0: the same content makes the same bytes
+    member.size, member.mode = n_bytes, 0o644
+    try:
+        out.write(member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
+    except ValueError as error:
+        raise ModelRefused(f"The model has {n_bytes:,} bytes, and a bundle holds 8 GiB; carry the .gguf itself.") from error
+
+
+def _end(out: IO[bytes], n_bytes: int) -> None:
+    out.write(bytes(-n_bytes % _BLOCK))
+
+
+def _after(at: int, n_bytes: int) -> int:
+    """Where the next header is, behind a file that begins at `at`."""
+    return at + -(-n_bytes // _BLOCK) * _BLOCK
+
+
+def _copy(source: IO[bytes], out: IO[bytes], n_bytes: int) -> str:
+    """Copy so many bytes; gives the sha256 of what there was."""
+    digest, left = hashlib.sha256(), n_bytes
+    while left and (chunk := source.read(min(left, _CHUNK_BYTES))):
+        digest.update(chunk)
+        out.write(chunk)
+        left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _refused(path: pathlib.Path, what: str) -> ModelRefused:
+    return ModelRefused(f"The bundle '{path}' {what}; fetch or make it again.")

@@ -1,0 +1,391 @@
+"""Brings a published model to this device: from the Hub, an address or a file, checked before it has its name.
+
+Owns what `pull` means: where a name leads, which file is taken, what is recorded of it. Invariants: nothing appears in the
+models folder that was not opened here once, in a process of its own; what was pulled before must be the same again, unless
+an upgrade is asked for; a file that is here already costs no request; settings that somebody has are never overwritten, and
+where questions are sent is never set up by a download.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from edge_agent.core import settings
+from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
+from edge_agent.core.question import Question
+from edge_agent.engine import trial
+from edge_agent.fetch import bundle, hub
+from edge_agent.fetch.bundle import Bundle
+from edge_agent.fetch.download import Progress, Refused, not_written, settle
+from edge_agent.fetch.hub import Hub, Repo
+from edge_agent.model import catalog
+from edge_agent.model import gguf as gguf_check
+from edge_agent.model import pulled as pins
+from edge_agent.model.catalog import Entry, ModelFiles
+from edge_agent.model.profile import from_metadata
+from edge_agent.model.pulled import Pulled
+
+MODEL_SUFFIX = ".gguf"
+SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
+_LFS = b"version https://git-lfs.github.com/spec/"
+_HERE = "file:"  # how the source of what was no download begins
+INSIDE = "!"  # BUNDLE!model.gguf is what a record calls the model in a bundle
+_FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model that is here now; `is_new` is False if it had been before. `alias` is its name in the catalogue.
+
+    `settings` came with it in a bundle; they are in force if `settings_written`, else there were others already. `left_out` are
+    those that a bundle from the network may not bring.
+    """
+
+    path: pathlib.Path
+    sha256: str
+    bytes: int
+    source: str
+    revision: str | None
+    alias: str | None
+    is_new: bool
+    settings: dict[str, Any] = field(default_factory=dict)
+    settings_written: bool = False
+    left_out: dict[str, Any] = field(default_factory=dict)
+
+
+class MustBeMade(ModelMissing):
+    """Only safetensors are published under this name; `commands` make the file, once, on any computer with a checkout."""
+
+    def __init__(self, name: str, repo: str, commands: tuple[str, ...]) -> None:
+        self.commands = commands
+        super().__init__(
+            f"'{name}' is published as safetensors only ({repo}); make its file once, in a checkout of edge-agent on any computer, "
+            "with the commands on stdout, and pull the bundle on every device."
+        )
+
+
+def check(path: pathlib.Path) -> None:
+    """Refuse a file that is no model which runs here: its bounds, what it says of itself, one question in a child."""
+    from_metadata(gguf_check.read_header(path).metadata)
+    trial.run(ModelFiles(path), [_FIRST_QUESTION])
+
+
+@dataclass(slots=True)
+class Puller:
+    """Brings models into `folder`. `hub` is asked for what the Hub has; `report` is told of progress.
+
+    The settings of a bundle are written to `config_file` if there is none yet.
+
+    `upgrade` looks for something newer and accepts it; `check_file` opens an unseen file (a child process does).
+    """
+
+    folder: pathlib.Path
+    hub: Hub
+    upgrade: bool = False
+    report: Report = lambda progress: None
+    check_file: Callable[[pathlib.Path], None] = field(default=check)
+    config_file: pathlib.Path | None = None
+
+    def pull(self, what: str, file: str | None = None) -> Installed:
+        """Bring `what`: a catalogue name, `owner/name[@revision]`, an address, or a file here. `file` chooses among several.
+
+        Raises `ModelMissing` (`MustBeMade` where only safetensors are published), `ModelRefused`, `ModelError` for a
+        licence, `DownloadFailed` or `StorageError`.
+        """
+        entry = catalog.entries().get(what)
+        if entry and entry.bundled_file:
+            path = catalog.resolve(what)
+            return Installed(path, catalog.sha256_of(path), path.stat().st_size, "bundled", None, what, is_new=False)
+        if entry and entry.repo:
+            made = [record for record in pins.load(self.folder) if record.alias == what and file is None and not self.upgrade]
+            for record in reversed(made):  # from a bundle or a file, perhaps
+                if is_here := self._is_here(record):
+                    return is_here
+            return self._from_hub(entry.repo, entry.revision, file, entry)
+        if _is_address(what):
+            return self._from_address(what)
+        here = _local(what)
+        if here and here.is_file():
+            return self._from_file(here)
+        if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
+            return self._from_hub(parsed[0], parsed[1], file, None)
+        raise ModelMissing(
+            f"There is nothing to pull as '{what:.200}'; give a name of `edge-agent models`, owner/name on the Hub, an address or a file."
+        )
+
+    def _from_hub(self, name: str, revision: str | None, file: str | None, entry: Entry | None) -> Installed:
+        source = f"{pins.HUB}{name}" + (f"@{revision}" if revision and not entry else "")
+        known = pins.find(self.folder, source)
+        models = [record for record in known.values() if record.file and (file is None or _means(record.path, file))]
+        if not self.upgrade:
+            for record in reversed(models):
+                if is_here := self._is_here(record):
+                    return is_here
+        pinned = None if self.upgrade else next((record.revision for record in models), None)
+        repo = self.hub.repo(name, revision or pinned or hub.MAIN)
+        chosen = _choose(repo, file, entry, self.hub.endpoint)
+        record = Pulled(source, chosen.path, "", 0, repo.revision, alias=entry.name if entry else None)
+
+        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
+            return self.hub.fetch(repo, chosen, target, check, self.report)
+
+        must_be = entry.sha256.get(chosen.path) if entry else None
+        return self._fetched(record, chosen.path.rpartition("/")[2], known.get(chosen.path), must_be, fetch)
+
+    def _from_address(self, url: str) -> Installed:
+        try:
+            source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
+        except ValueError as error:
+            raise ModelMissing("What was given is no address; check how its host is written.") from error
+        known = pins.find(self.folder, source)
+        if not self.upgrade:
+            for record in known.values():
+                if record.file and (is_here := self._is_here(record)):
+                    return is_here
+
+        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
+            try:
+                return self.hub.downloader.fetch(url, target, check=check, report=self.report)
+            except Refused as refused:
+                raise ModelMissing(f"{urlsplit(url).hostname} answered HTTP {refused.status} for '{name}'; check the address.") from refused
+
+        return self._fetched(Pulled(source, "", "", 0), name, known.get(""), None, fetch)
+
+    def _fetched(
+        self, record: Pulled, name: str, known: Pulled | None, must_be: str | None, fetch: Callable[[pathlib.Path, Any], str]
+    ) -> Installed:
+        """Fetch a model, or a bundle and what is in it; `record` says where from, `known` what was seen there first."""
+        must_be = must_be or (known.sha256 if known and not self.upgrade else None)
+        if not name.endswith(bundle.SUFFIX):
+            target = self._target(name, record.source, record.alias)
+            sha256 = fetch(target, lambda path, found: self._look(path, found, must_be))
+            return self._record(replace(record, sha256=sha256, bytes=target.stat().st_size, file=target.name))
+        _check_name(name.removesuffix(bundle.SUFFIX))
+        carrier = self.folder / name
+        sha256 = fetch(carrier, lambda path, found: self._look_into(path, found, must_be))
+        try:
+            installed = self._unpack(bundle.read(carrier), replace(record, path=f"{record.path}{INSIDE}{bundle.MODEL}"))
+            pins.put(self.folder, [dated(replace(record, sha256=sha256, bytes=carrier.stat().st_size, alias=None))])
+        finally:
+            carrier.unlink(missing_ok=True)
+        return installed
+
+    def _from_file(self, path: pathlib.Path) -> Installed:
+        if bundle.is_bundle(path) or path.suffix == bundle.SUFFIX:
+            opened = bundle.read(path)
+            name = f"{opened.name}{MODEL_SUFFIX}"
+            return self._unpack(opened, Pulled(f"{_HERE}{name}", "", "", 0, alias=catalog.alias_of(name)))
+        sha256, source = catalog.sha256_of(path), f"{_HERE}{path.name}"
+        target = self._target(path.name, source, None)
+        if is_here := self._same_file(source, target, sha256):
+            return is_here
+        self._look(path, sha256, None)
+        copy(path, target, sha256)
+        return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
+
+    def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
+        """Put the parts of a bundle in their places: the model, its calibration, then the settings. May be done again."""
+        model = opened.parts[bundle.MODEL]
+        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias)
+        installed = self._same_file(record.source, target, model.sha256)
+        if installed is None:
+            self._extract(opened, bundle.MODEL, target, lambda path: self._look(path, model.sha256, None))
+            installed = self._record(replace(record, sha256=model.sha256, bytes=model.bytes, file=target.name))
+        if bundle.CALIBRATION in opened.parts:
+            self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path: None)
+        left_out = {} if record.source.startswith(_HERE) else {k: v for k, v in opened.settings.items() if k in bundle.CLOUD}
+        opened = replace(opened, settings={k: v for k, v in opened.settings.items() if k not in left_out})
+        return replace(installed, settings=opened.settings, settings_written=self._configure(opened), left_out=left_out)
+
+    def _extract(self, opened: Bundle, part: str, target: pathlib.Path, look: Callable[[pathlib.Path], None]) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
+                path = pathlib.Path(folder) / target.name
+                bundle.extract(opened, part, path)
+                look(path)
+                settle(path, target)
+        except OSError as error:
+            raise not_written(target, error) from error
+
+    def _configure(self, opened: Bundle) -> bool:
+        """Write the settings where there are none yet; whether it was done."""
+        if self.config_file is None or self.config_file.exists():
+            return False
+        try:
+            self.config_file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=self.config_file.parent) as folder:
+                path = pathlib.Path(folder) / self.config_file.name
+                path.write_text(bundle.config_text(opened), encoding="utf-8")
+                settle(path, self.config_file)
+        except OSError as error:
+            raise not_written(self.config_file, error) from error
+        return True
+
+    def _look_into(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
+        """What a bundle has to be before it is unpacked; the model inside is looked at then."""
+        self._check_pin(path, sha256, must_be)
+        bundle.read(path)
+
+    def _check_pin(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
+        if must_be and sha256 != must_be:
+            raise DownloadFailed(
+                f"'{path.name}' is not the file that was pulled first (sha256 {sha256[:16]}…, not {must_be[:16]}…); nothing was kept. If "
+                "it is meant to be a new one, give --upgrade."
+            )
+
+    def _look(self, path: pathlib.Path, sha256: str, must_be: str | None) -> None:
+        """What a model has to be before it gets its name."""
+        self._check_pin(path, sha256, must_be)
+        self.check_file(path)
+
+    def _same_file(self, source: str, target: pathlib.Path, sha256: str) -> Installed | None:
+        """The file that is here already, if it is this one; another one is replaced only by an upgrade."""
+        record = next((one for one in pins.find(self.folder, source).values() if one.file == target.name), None)
+        if record and record.sha256 == sha256:
+            return self._is_here(record)
+        if record and target.exists() and not self.upgrade:
+            raise ModelRefused(f"'{target.name}' in {self.folder} is another file of this name; give --upgrade to replace it.")
+        return None
+
+    def _is_here(self, record: Pulled) -> Installed | None:
+        """What was pulled before, if it still is what it was."""
+        assert record.file is not None
+        path = self.folder / record.file
+        if not path.is_file() or path.stat().st_size != record.bytes or catalog.sha256_of(path) != record.sha256:
+            return None
+        return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=False)
+
+    def _target(self, name: str, source: str, alias: str | None) -> pathlib.Path:
+        """The place of a file of this name; a file from elsewhere is replaced only by an upgrade."""
+        stem = name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else ""
+        _check_name(stem)
+        if stem != alias:
+            bundle.check_free(stem)
+        target = self.folder / name
+        if target.exists() and not self.upgrade:
+            origin = next((record.source for record in pins.load(self.folder) if record.file == name), "elsewhere")
+            if origin != source:
+                raise ModelRefused(f"'{name}' in {self.folder} is from {origin}; give --upgrade to replace it.")
+        return target
+
+    def _record(self, record: Pulled) -> Installed:
+        pins.put(self.folder, [dated(record)])
+        assert record.file is not None
+        path = self.folder / record.file
+        return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=True)
+
+
+def copy(source: pathlib.Path, target: pathlib.Path, sha256: str) -> None:
+    """Copy a file; the copy has its name only when it is whole, as `sha256` says, and on the disk.
+
+    Raises `StorageError`, or `ModelRefused` if the copy is another file: a stick that fails, or somebody who writes to it.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as folder:
+            part = pathlib.Path(folder) / target.name
+            shutil.copyfile(source, part)
+            if catalog.sha256_of(part) != sha256:
+                raise ModelRefused(f"'{source}' changed while it was copied, or cannot be read well; nothing was kept, so try again.")
+            settle(part, target)
+    except OSError as error:
+        raise not_written(target, error) from error
+
+
+def dated(record: Pulled) -> Pulled:
+    """The record with the time of now."""
+    return replace(record, pulled_at=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def commands(entry: Entry) -> tuple[str, ...]:
+    """What makes the file of a model that is published as safetensors."""
+    kind = "" if entry.answer_kind == "letter" else f" --answer-kind {entry.answer_kind}"
+    made = f"{entry.file_name}-{entry.quantization}"
+    return (
+        f"python -m convert {entry.repo} --quants {entry.quantization} --name {entry.file_name}{kind} --out .",
+        f"edge-agent bundle {made}.gguf --out {made}.bundle",
+    )
+
+
+def checkpoint_folder(
+    source: str, report: Report = lambda progress: None, folder: pathlib.Path | None = None, the_hub: Hub | None = None
+) -> pathlib.Path:
+    """The folder of a checkpoint or an adapter: `source` itself if there is such a folder, else what the Hub has of it.
+
+    `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` (by default one of the cache)
+    keeps what is fetched. Raises `ModelMissing`, `ModelRefused`, `ModelError`, `DownloadFailed` or `StorageError`.
+    """
+    local = _local(source)
+    if local and local.is_dir():
+        if pointers := [path for path in local.glob("*.safetensors") if _is_pointer(path)]:
+            raise ModelRefused(f"'{pointers[0]}' is a Git LFS pointer, not the weights; run `git lfs pull` in {local}.")
+        return local
+    entry = catalog.entries().get(source)
+    name, pin = (entry.repo, entry.revision) if entry and entry.repo else (source, None)
+    with the_hub or Hub() as opened:
+        return hub.checkpoint(name, folder or settings.load().cache_folder / "checkpoints", opened, pin, report)
+
+
+def _local(text: str) -> pathlib.Path | None:
+    """The path that a text names, if it can be one here: not a home folder of nobody, not too long."""
+    try:
+        path = pathlib.Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
+
+
+def _is_pointer(path: pathlib.Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) -> hub.HubFile:
+    """The one file that is meant; raises `ModelMissing` if there is none, or several."""
+    models = [one for one in repo.files if one.path.endswith(SUFFIXES)]
+    if not models and any(one.path.endswith(".safetensors") for one in repo.files):
+        made = entry or Entry(repo.name, "", "", "", repo.name, file_name=repo.name.rpartition("/")[2], quantization="Q4_K_M")
+        raise MustBeMade(made.name, repo.name, commands(made))
+    found = [one for one in models if file is None or _means(one.path, file)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.path for one in (found or models)[:20])
+    if not models:
+        raise ModelMissing(f"'{repo.name}' holds no .gguf file and no bundle on the Hub; see {endpoint}/{repo.name}.")
+    if not found:
+        raise ModelMissing(f"'{repo.name}' has no file '{file}'; it has {names}.")
+    raise ModelMissing(f"'{repo.name}' has several files; choose one with --file, by name or quantization: {names}.")
+
+
+def _means(path: str, file: str) -> bool:
+    """Whether a path in a repository is what a person calls `file`: its path, its name, or its quantization."""
+    path = path.partition(INSIDE)[0]
+    name = path.rpartition("/")[2]
+    return file in (path, name) or name.lower().endswith(tuple(f"-{file.lower()}{suffix}" for suffix in SUFFIXES))
+
+
+def _check_name(stem: str) -> None:
+    """A name that comes from outside is plain, or refused."""
+    if not bundle.NAME.fullmatch(stem):
+        raise ModelRefused(f"'{stem:.160}' is no plain name of a .gguf file; name it like FogGen-0.6B-Q4_K_M.gguf.")
+
+
+def _is_address(what: str) -> bool:
+    return what.startswith(("http://", "https://"))
+
+
+def _without_secrets(url: str) -> str:
+    """The address as it is recorded: without a password, and without a query, which may be signed."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,1 @@
+"""Latency, memory and size of model files on this device."""

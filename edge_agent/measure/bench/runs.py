@@ -1,0 +1,192 @@
+"""Latency, memory and size of model files on this device: a table from many short runs in random order.
+
+Owns the plan of the runs and what their samples come to; the timing itself is `bench_child`'s, a process a file and run.
+Invariant: every file is asked the same questions under the same options, and no two are run at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import random
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_agent.core import child
+from edge_agent.core.errors import ModelError, ModelRefused
+from edge_agent.core.question import Question
+from edge_agent.measure.bench import machine
+from edge_agent.measure.bench.sample import Sample
+from edge_agent.model import catalog
+from edge_agent.model.catalog import ModelFiles
+
+CHILD_TIMEOUT_S = 900
+READS = 4  # places of a decision whose logits are read: before the answer, twice for the level, once for the letter
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One model measured once, in a process of its own; `number` counts all runs of a benchmark from 1."""
+
+    number: int
+    total: int
+    model: ModelFiles
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the runs of one file came to. Times in ms; an interval holds the true value in 95 of 100 cases (bootstrap).
+
+    `floor_ms` is what a decision costs at least on this machine: its multiplications at the fastest rate seen here (of a float32
+    product, or of any of the files in its longest batch), or, where that is more, the file's bytes at the measured bandwidth for
+    each forward pass; an adapter's bytes count, its multiplications do not. `prefill_ratio` compares a decision with an
+    evaluation of the same tokens in as few batches as hold them. `differing` is the share of decisions that are not those of the
+    reference (None for the reference itself). `size_bytes` counts the `adapter`, if there is one.
+    """
+
+    name: str
+    quantization: str
+    path: str
+    adapter: str | None
+    size_bytes: int
+    bits_per_weight: float
+    load_ms: float
+    cold_ms: float
+    restored_ms: float | None
+    decision_p50_ms: float
+    decision_p50_interval_ms: tuple[float, float]
+    decision_p95_ms: float
+    decision_p95_interval_ms: tuple[float, float]
+    prefill_ratio: float
+    prefill_per_s: float
+    decode_per_s: float
+    n_forward: float
+    n_tokens: float
+    n_decisions: int
+    anonymous_bytes: int | None
+    mapped_bytes: int | None
+    floor_ms: float
+    differing: float | None
+
+    @property
+    def label(self) -> str:
+        """What tells it from the other files of a ladder."""
+        return f"{self.quantization} + adapter" if self.adapter else self.quantization
+
+
+def run(
+    models: Sequence[ModelFiles], questions: Sequence[Question], repeats: int, seed: int = 0, options: dict[str, Any] | None = None
+) -> Iterator[Run]:
+    """Measure every model `repeats` times, in an order drawn anew for each repeat; yields each run as it ends.
+
+    Raises `ModelError` if a file cannot be run.
+    """
+    rng, total = random.Random(seed), len(models) * repeats
+    number = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            for at in rng.sample(range(len(models)), len(models)):
+                number += 1
+                cache = pathlib.Path(folder) / str(at)
+                yield Run(number, total, models[at], _child(models[at], questions, options or {}, cache))
+
+
+def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
+    """One row a model, in the order of `models`; the largest is the reference for `differing` if none is given."""
+    bandwidth = machine.read_bandwidth(n_threads)
+    rate = max(machine.multiply_rate(), *(run.sample.prefill_per_s * (run.sample.n_parameters - run.sample.n_embedding) for run in runs))
+    samples = {model: [run.sample for run in runs if run.model == model] for model in models}
+    of = reference or max(models, key=lambda model: model.size_bytes)
+    return [_result(model, samples[model], samples[of] if model != of else None, bandwidth, rate) for model in models]
+
+
+def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | None, bandwidth: float, rate: float) -> Result:
+    facts, size = catalog.identify(model.path), model.size_bytes
+    times = np.concatenate([s.decision_ms for s in samples])
+    bare = np.concatenate([s.bare_ms for s in samples])
+    n_forward = float(np.mean(np.concatenate([s.n_forward for s in samples])))
+    n_tokens = float(np.mean(np.concatenate([s.n_tokens for s in samples])))
+    n_parameters, n_embedding = samples[0].n_parameters, samples[0].n_embedding
+    n_operations = (n_parameters - n_embedding) * n_tokens + n_embedding * READS
+    p50, p95 = (_interval(times, q) for q in (50, 95))
+    restored = [s.restored_ms for s in samples if s.restored_ms is not None]
+    cold = [s.cold_ms for s in samples if s.restored_ms is None]
+    return Result(
+        name=facts.name,
+        quantization=facts.quantization,
+        path=str(model.path),
+        adapter=str(model.adapter) if model.adapter else None,
+        size_bytes=size,
+        bits_per_weight=round(8 * size / n_parameters, 2),
+        load_ms=_middle([s.load_ms for s in samples]),
+        cold_ms=_middle(cold),
+        restored_ms=_middle(restored) if restored else None,
+        decision_p50_ms=_middle(times),
+        decision_p50_interval_ms=p50,
+        decision_p95_ms=round(float(np.percentile(times, 95)), 2),
+        decision_p95_interval_ms=p95,
+        prefill_ratio=round(float(np.median(times / bare)), 3),
+        prefill_per_s=_middle([s.prefill_per_s for s in samples]),
+        decode_per_s=_middle([s.decode_per_s for s in samples]),
+        n_forward=round(n_forward, 2),
+        n_tokens=round(n_tokens, 1),
+        n_decisions=len(times),
+        anonymous_bytes=max((s.anonymous_bytes for s in samples if s.anonymous_bytes is not None), default=None),
+        mapped_bytes=max((s.mapped_bytes for s in samples if s.mapped_bytes is not None), default=None),
+        floor_ms=round(1000 * max(n_operations / rate, n_forward * size / bandwidth), 2),
+        differing=_differing(samples, reference) if reference else None,
+    )
+
+
+def _differing(samples: list[Sample], reference: list[Sample]) -> float:
+    """Share of questions whose level or letter is not the reference's."""
+    pairs = list(zip(samples[0].decisions, reference[0].decisions, strict=True))
+    return round(sum(a != b for a, b in pairs) / len(pairs), 4)
+
+
+def _interval(times: np.ndarray[Any, np.dtype[np.float64]], percentile: int) -> tuple[float, float]:
+    """A 95 % bootstrap interval of a percentile."""
+    rng = np.random.default_rng(0)
+    draws = np.percentile(rng.choice(times, (1000, len(times))), percentile, axis=1)
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return round(float(low), 2), round(float(high), 2)
+
+
+def _middle(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    return round(float(np.median(values)), 2)
+
+
+def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
+    """Run one process to its end; it is killed when this one is interrupted."""
+    request = {
+        "path": str(model.path),
+        "adapter": str(model.adapter) if model.adapter else None,
+        "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
+        "options": options,
+        "cache": str(cache),
+    }
+    command, environment = child.command("edge_agent.measure.bench.sample"), child.environment()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        try:
+            out, error = process.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
+        except subprocess.TimeoutExpired as late:
+            raise ModelError(f"'{model}' was not measured within {CHILD_TIMEOUT_S} s; give fewer questions.") from late
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    if process.returncode != 0:
+        last = error.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise ModelRefused(f"'{model}' could not be measured: {last[0]}")
+    return Sample(**json.loads(out))
+
+
+def to_dict(results: Sequence[Result], about: machine.Machine, n_threads: int) -> dict[str, Any]:
+    """The object that `edge-agent bench --json` prints."""
+    return {"machine": asdict(about), "n_threads": n_threads, "files": [asdict(result) for result in results]}

@@ -1,0 +1,200 @@
+"""Replays decisions from their stored facts: shows what follows from them, proves that it is what was decided, tries another policy.
+
+Owns the reading of stored facts and the comparison. Runs no model and asks nobody: running a model again would not be a
+replay, since prefix caching and batch shape change low bits of its logits. Invariant: what no stored fact settles is
+unknown, and is counted as such.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from edge_agent.core import routing
+from edge_agent.core.question import same
+from edge_agent.core.records import CloudAnswer, OpenReading, Reading
+from edge_agent.core.routing import Circumstances, CloudKind, Policy, PolicyName, Step
+
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can end in
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one decision rests on. `cloud` is the answer that it took or that ended it, `any_cloud` the newest one stored.
+
+    `removed` says that there was such an answer, and that it had to make room.
+    """
+
+    rule_version: int
+    policy: Policy
+    circumstances: Circumstances
+    reading: Reading | OpenReading | None
+    cloud_kind: CloudKind | None
+    cloud: CloudAnswer | None
+    any_cloud: CloudAnswer | None
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What follows from the facts; `answer` is None where it is unknown, `differences` are what the log says otherwise.
+
+    `unknown` is true if the answer that it took, or that ended it, was removed to make room: the rest follows all the same.
+    """
+
+    answer: str | None
+    route: str
+    reason: str
+    cause: str | None
+    score: float | None
+    provisional: bool
+    differences: tuple[str, ...]
+    unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a policy costs and answers over a log.
+
+    `deferred` questions want the cloud, asked once each (`cloud_calls`, the `cloud_tokens` of those whose number is
+    known); `unknown` decisions have an answer that no stored fact gives; `changed` ones another final answer than was given.
+    """
+
+    decisions: int
+    kept: int
+    deferred: int
+    deferral_rate: float
+    cloud_calls: int
+    cloud_tokens: int
+    unknown: int
+    changed: int
+
+
+def facts(row: dict[str, Any]) -> Facts:
+    """The facts of a row of `Store.decisions`; raises one of `_DAMAGED` if they are."""
+    policy = json.loads(row["policy"])
+    circumstances = json.loads(row["circumstances"])
+    known = {field.name for field in fields(Circumstances)}
+    return Facts(
+        rule_version=row["rule_version"],
+        policy=Policy(**{**policy, "name": PolicyName(policy["name"])}),
+        circumstances=Circumstances(**{name: circumstances[name] for name in known & circumstances.keys()}),
+        reading=Reading.from_json(row["reading"]) if row["reading"] else None,
+        cloud_kind=CloudKind(row["cloud_kind"]) if row["cloud_kind"] else None,
+        cloud=_cloud_answer(row["cloud_answer"]),
+        any_cloud=_cloud_answer(row["any_cloud_answer"]),
+        removed=row["cloud_answer"] == "",
+    )
+
+
+def replay(row: dict[str, Any]) -> Replayed:
+    """What follows from the stored facts of a row of `Store.decisions`, and where the row says otherwise."""
+    try:
+        return _derive(row)
+    except _DAMAGED as error:
+        return _underivable(row, f"its facts are damaged ({type(error).__name__})")
+
+
+def _derive(row: dict[str, Any]) -> Replayed:
+    found = facts(row)
+    if found.rule_version > routing.RULE_VERSION:
+        return _underivable(row, f"it was decided by rule version {found.rule_version}, and this edge-agent knows {routing.RULE_VERSION}")
+    planned = routing.plan(found.reading, found.policy, found.circumstances)
+    settled = None if planned.step is Step.READ else routing.settle(planned, found.cloud_kind, found.circumstances)
+    if settled is None:
+        return _underivable(row, "no answer follows from its facts")
+    source = found.cloud if settled.route == "cloud" else found.reading
+    derived: dict[str, Any] = {
+        "answer": source.answer if source else None,
+        "route": settled.route,
+        "reason": settled.reason.value,
+        "cause": planned.cause.value if planned.cause else None,
+        "score": planned.score,
+        "provisional": settled.provisional,
+    }
+    expected = {**derived, "deferred": planned.cause is not None}
+    if settled.route == "cloud" and found.removed:
+        del expected["answer"]
+    stored = {name: bool(row[name]) if name in ("provisional", "deferred") else row[name] for name in expected}
+    differences = [f"{name} is {stored[name]!r}, and {expected[name]!r} follows" for name in expected if stored[name] != expected[name]]
+    differences += _wrong_ending(row, found)
+    return Replayed(**derived, differences=tuple(differences), unknown=found.removed)
+
+
+def _wrong_ending(row: dict[str, Any], found: Facts) -> list[str]:
+    """What is wrong with the end of a provisional decision."""
+    ending, final = row["ending"], row["final_answer"]
+    if ending in (None, "abandoned"):
+        wrong = final is not None or (ending == "abandoned" and not row["provisional"])
+        return [f"ending is {ending!r} with the final answer {final!r}"] if wrong else []
+    if not row["provisional"] or (found.cloud is None and not found.removed):
+        return [f"ending is {ending!r}, and it was not provisional or no cloud answer is stored"]
+    answer = found.cloud.answer if found.cloud else str(final)
+    due = "upheld" if same(row["answer"], answer) else "overturned"
+    if (ending, final) != (due, answer):
+        return [f"ending is {ending!r} with {final!r}, and {due!r} with {answer!r} follows"]
+    return []
+
+
+def final_answer(row: dict[str, Any]) -> str:
+    """The answer that stood in the end."""
+    return str(row["final_answer"] if row["final_answer"] is not None else row["answer"])
+
+
+def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None) -> tuple[Tally, Tally]:
+    """What a log's own policies cost, and what others would have: `tau`, `policy`, or both, for every decision of `rows`.
+
+    A cloud is taken to be there, and to answer what it answered when it was asked. A question that was never sent, since it
+    must not be, is not sent now.
+    """
+    ours, theirs = _Count(), _Count()
+    for row in rows:
+        try:
+            found = facts(row)
+            other = replace(found.policy, tau=found.policy.tau if tau is None else tau, name=policy or found.policy.name)
+            wanted = [_would(found, rules) for rules in (found.policy, other)]
+        except _DAMAGED:
+            wanted = [(None, False, None)] * 2
+        for count, (answer, deferred, cloud) in zip((ours, theirs), wanted, strict=True):
+            count.add(row, answer, deferred, cloud)
+    return ours.tally(), theirs.tally()
+
+
+def _would(found: Facts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
+    """The answer that a policy comes to, whether the cloud is wanted for it, and the cloud's answer if it is stored."""
+    circumstances = replace(found.circumstances, cloud_configured=True, queue_full=False, over_budget=False)
+    planned = routing.plan(found.reading, policy, circumstances)
+    if planned.step is Step.ASK_CLOUD:
+        return found.any_cloud.answer if found.any_cloud else None, True, found.any_cloud
+    return found.reading.answer if found.reading else None, False, None
+
+
+class _Count:
+    """Adds up one policy's `Tally`."""
+
+    def __init__(self) -> None:
+        self.decisions = self.deferred = self.unknown = self.changed = 0
+        self.calls: dict[str, int] = {}
+
+    def add(self, row: dict[str, Any], answer: str | None, deferred: bool, cloud: CloudAnswer | None) -> None:
+        self.decisions += 1
+        self.deferred += deferred
+        self.unknown += answer is None
+        self.changed += answer is not None and not same(answer, final_answer(row))
+        if deferred:
+            self.calls[row["fingerprint"]] = (cloud.n_prompt_tokens or 0) + (cloud.n_completion_tokens or 0) if cloud else 0
+
+    def tally(self) -> Tally:
+        n = self.decisions
+        rate = self.deferred / n if n else 0.0
+        return Tally(n, n - self.deferred, self.deferred, rate, len(self.calls), sum(self.calls.values()), self.unknown, self.changed)
+
+
+def _underivable(row: dict[str, Any], why: str) -> Replayed:
+    return Replayed(None, row["route"], row["reason"], row["cause"], row["score"], bool(row["provisional"]), (why,))
+
+
+def _cloud_answer(text: str | None) -> CloudAnswer | None:
+    return CloudAnswer(**json.loads(text)) if text else None

@@ -1,0 +1,183 @@
+"""Reads the header of a stranger's GGUF and checks its bounds before llama.cpp sees the file.
+
+Owns the file format's outside: magic, counts, metadata, where each tensor lies. Never reads weights and never trusts
+a length: everything is checked against the file's true size first. Invariant: `read_header` returns, or raises
+`ModelRefused` in one sentence, within time linear in the header. Format: ggml's docs/gguf.md, version 3.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pathlib
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.core.errors import ModelMissing, ModelRefused
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_MAX_ITEMS = 1 << 20  # metadata pairs or tensors; real files have some hundreds
+_MAX_KEY_BYTES = 1 << 16
+_MAX_TEXT_BYTES = 1 << 26  # of all texts together: a tokenizer and a template are some megabytes, and a Pi must hold them
+_MAX_DIMENSIONS = 4
+
+# ggml type -> (weights a block, bytes a block)
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82),
+    23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66),
+}  # fmt: skip
+
+# llama.cpp's llama_ftype -> the name people use for it
+QUANTIZATIONS = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
+    19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL",
+    26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a GGUF says of itself: scalar and text metadata (arrays are skipped), and its number of tensors."""
+
+    metadata: dict[str, Any]
+    n_tensors: int
+
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name for the kind of model, or "unknown"."""
+        return str(self.metadata.get("general.architecture", "unknown"))
+
+    @property
+    def quantization(self) -> str:
+        """llama.cpp's name for the file type, or "unknown"."""
+        file_type = self.metadata.get("general.file_type")
+        return QUANTIZATIONS.get(file_type, "unknown") if isinstance(file_type, int) else "unknown"
+
+
+def read_header(path: pathlib.Path) -> Header:
+    """Read and check the header of `path`; raises `ModelMissing` or `ModelRefused`."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ModelRefused(f"'{path}' is no GGUF file; give a .gguf, or make one with `python -m convert`.")
+            size = os.fstat(file.fileno()).st_size
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Reader(data, size, path).header()
+    except FileNotFoundError as error:
+        raise ModelMissing(f"There is no model file '{path}'; check the path.") from error
+    except OSError as error:
+        raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}).") from error
+
+
+def read_adapter(path: pathlib.Path, model: Header) -> Header:
+    """Read and check the header of a LoRA as a GGUF adapter for this model; raises `ModelMissing` or `ModelRefused`."""
+    header = read_header(path)
+    if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
+        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
+    if header.architecture != model.architecture:
+        raise ModelRefused(f"The adapter '{path}' is for a {header.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
+    return header
+
+
+class _Reader:
+    """A cursor over the mapped file that checks every length before it moves."""
+
+    def __init__(self, data: mmap.mmap, size: int, path: pathlib.Path) -> None:
+        self.data, self.size, self.path, self.at, self.text_bytes = data, size, path, 4, 0
+
+    def header(self) -> Header:
+        version = self.scalar("<I")
+        if version not in (2, 3):
+            raise self.refused(f"is of GGUF version {version}, and 2 and 3 are known")
+        n_tensors, n_pairs = self.scalar("<Q"), self.scalar("<Q")
+        if n_tensors > _MAX_ITEMS or n_pairs > _MAX_ITEMS:
+            raise self.refused(f"claims {n_tensors} tensors and {n_pairs} metadata entries")
+        metadata: dict[str, Any] = {}
+        for _ in range(n_pairs):
+            key = self.text(_MAX_KEY_BYTES)
+            if key in metadata:
+                raise self.refused(f"has the metadata key {key!r:.80} twice")
+            metadata[key] = self.value(self.scalar("<I"))
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            raise self.refused(f"has the alignment {alignment!r:.40}")
+        ends = [self.tensor(alignment) for _ in range(n_tensors)]
+        start = -(-self.at // alignment) * alignment
+        if ends and start + max(end for end, _ in ends) > self.size:
+            name = max(ends)[1]
+            raise self.refused(f"is truncated or damaged: the tensor {name!r:.80} reaches beyond its end")
+        return Header({key: value for key, value in metadata.items() if value is not None}, n_tensors)
+
+    def tensor(self, alignment: int) -> tuple[int, str]:
+        """The end of one tensor's data, relative to the data section, and its name."""
+        name = self.text(_MAX_KEY_BYTES)
+        n_dimensions = self.scalar("<I")
+        if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
+            raise self.refused(f"has {n_dimensions} dimensions in the tensor {name!r:.80}")
+        shape = [self.scalar("<Q") for _ in range(n_dimensions)]
+        block = _BLOCKS.get(kind := self.scalar("<I"))
+        offset = self.scalar("<Q")
+        if block is None:
+            raise self.refused(f"has the unknown type {kind} in the tensor {name!r:.80}")
+        weights = 1
+        for length in shape:
+            weights *= length
+        if min(shape) == 0 or shape[0] % block[0] or offset % alignment:
+            raise self.refused(f"has an impossible shape or place for the tensor {name!r:.80}")
+        return offset + weights // block[0] * block[1], name
+
+    def value(self, kind: int) -> Any:
+        """One metadata value; an array is checked, skipped and given as None."""
+        if kind in _SCALARS:
+            return self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.text(_MAX_TEXT_BYTES)
+        if kind != _ARRAY:
+            raise self.refused(f"has a metadata value of the unknown type {kind}")
+        item, count = self.scalar("<I"), self.scalar("<Q")
+        if item in _SCALARS:
+            self.skip(count * struct.calcsize(_SCALARS[item]))
+        elif item == _STRING:
+            self.skip_texts(count)
+        else:
+            raise self.refused(f"has an array of the unknown type {item}")
+        return None
+
+    def skip_texts(self, count: int) -> None:
+        """Step over `count` texts; a loop kept bare, since a vocabulary has some 150,000."""
+        if count * 8 > self.size:
+            raise self.refused(f"claims an array of {count} texts")
+        unpack, data, at, last = struct.Struct("<Q").unpack_from, self.data, self.at, self.size - 8
+        for _ in range(count):
+            if at > last:
+                break
+            at += 8 + unpack(data, at)[0]
+        self.skip(at - self.at)
+
+    def scalar(self, form: str) -> Any:
+        at = self.at
+        self.skip(struct.calcsize(form))
+        return struct.unpack_from(form, self.data, at)[0]
+
+    def text(self, limit: int) -> str:
+        length = self.scalar("<Q")
+        self.text_bytes += length
+        if length > limit or self.text_bytes > _MAX_TEXT_BYTES:
+            raise self.refused(f"has a text of {length} bytes, and {self.text_bytes} in all so far")
+        at = self.at
+        self.skip(length)
+        return self.data[at : self.at].decode("utf-8", errors="replace")
+
+    def skip(self, n_bytes: int) -> None:
+        if n_bytes > self.size - self.at:
+            raise self.refused("is truncated or damaged: its header reaches beyond its end")
+        self.at += n_bytes
+
+    def refused(self, what: str) -> ModelRefused:
+        return ModelRefused(f"The model file '{self.path}' {what}; fetch or convert it again.")

@@ -1,0 +1,1 @@
+"""The one SQLite file: opened, kept whole, read, written, forgotten."""

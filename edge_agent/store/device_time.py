@@ -1,0 +1,119 @@
+"""Device time: seconds that go forward only, through restarts and whatever the wall clock does.
+
+Owns the one row of `clock` and how a gap between two starts is judged. Ages, waits and budgets are counted in device time;
+the wall clock is for people to read. Invariant: device time never runs ahead of real time as far as this device can know,
+so that nothing expires early, and goes on while the device runs, so that nothing waits forever.
+
+A Raspberry Pi has no clock of its own: it boots in the past and is set right minutes later, by any amount. Within one
+boot the kernel's uptime is the truth. Between two boots at least the new uptime has passed; the wall clock's difference
+counts only if the kernel called it synchronised at both ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge_agent.store.store import Store
+
+_KEEP_EVERY_S = 60.0
+_BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+_TIMEX_BYTES = 512  # struct timex is smaller everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the device's clocks say at once: `uptime_s` since `boot` (empty if unknown), `wall` (Unix time), and whether to trust it."""
+
+    boot: str
+    uptime_s: float
+    wall: float
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Device time `device_s` at a moment that is past."""
+
+    moment: Moment
+    device_s: float
+
+
+def device_s(anchor: Anchor, now: Moment) -> float:
+    """Device time at `now`, later than the anchor by no more than has certainly passed."""
+    then = anchor.moment
+    passed = now.uptime_s - then.uptime_s
+    if then.boot != now.boot or passed < 0:  # another boot; without a boot id only a smaller uptime tells
+        passed = now.uptime_s
+        if then.trusted and now.trusted:
+            passed = max(passed, now.wall - then.wall)
+    return anchor.device_s + passed
+
+
+def read_moment() -> Moment:
+    """The clocks of this device, now."""
+    return Moment(_boot(), _uptime(), time.time(), _synchronised())
+
+
+class Clock:
+    """Device time of a store's file, the same for all processes that open it. `moment` replaces the device's clocks in tests."""
+
+    def __init__(self, store: Store, moment: Callable[[], Moment] = read_moment, uptime: Callable[[], float] | None = None) -> None:
+        self._store, self._moment = store, moment
+        self._uptime = uptime or (_uptime if moment is read_moment else lambda: moment().uptime_s)
+        self._anchor: Anchor | None = None
+        self._kept_at: float | None = None  # uptime
+
+    def now_s(self) -> float:
+        """Device time. Now and then, inside a transaction of the caller's, where it stands is written down along with the rest.
+
+        A crash, or a transaction that is taken back, leaves the older anchor, from which the same time follows again.
+        """
+        if self._store.in_transaction and (self._kept_at is None or not 0 <= self._uptime() - self._kept_at < _KEEP_EVERY_S):
+            return self._keep()
+        if self._anchor is None:
+            self._anchor = self._read(self._moment())
+        return self._anchor.device_s + max(0.0, self._uptime() - self._anchor.moment.uptime_s)
+
+    def _read(self, now: Moment) -> Anchor:
+        """Where device time stands at `now`, from what was written down last."""
+        found = self._store.rows("SELECT boot, uptime_s, wall, trusted, device_s FROM clock")
+        if not found:
+            return Anchor(now, 0.0)
+        row = found[0]
+        return Anchor(now, device_s(Anchor(Moment(row["boot"], row["uptime_s"], row["wall"], bool(row["trusted"])), row["device_s"]), now))
+
+    def _keep(self) -> float:
+        """Move the anchor to now and write it down, inside a transaction."""
+        now = self._moment()
+        self._anchor = self._read(now)
+        self._store.write(
+            "INSERT OR REPLACE INTO clock (id, boot, uptime_s, device_s, wall, trusted) VALUES (1, ?, ?, ?, ?, ?)",
+            (now.boot, now.uptime_s, self._anchor.device_s, now.wall, now.trusted),
+        )
+        self._kept_at = now.uptime_s
+        return self._anchor.device_s
+
+
+def _boot() -> str:
+    with contextlib.suppress(OSError):
+        return _BOOT_ID.read_text().strip()
+    return ""
+
+
+def _uptime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _synchronised() -> bool:
+    """Whether the kernel calls its wall clock synchronised (adjtimex(2)); False where it cannot be asked."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        state = int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
+        return 0 <= state != _TIME_ERROR
+    return False

@@ -1,0 +1,171 @@
+"""Whose file the database is, and whether its last user ended in order.
+
+Owns the marker beside the database: `edge-agent.db.open`, on which every process that has the database open holds a lock
+that the operating system frees when the process ends. Knows nothing of what is in the database. Invariants: a file that
+is not ours is told from our own damaged one without changing a byte of either; only a process that is alone moves a database away.
+
+The marker says whether the file was closed in order, and which file (device and inode) it was: then even a file whose header
+is gone is known to be ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import sqlite3
+import threading
+import time
+
+from edge_agent.core.errors import StorageError
+from edge_agent.store.schema import APPLICATION_ID
+
+BESIDE = ("-journal", "-wal", "-shm")
+_MAGIC = b"SQLite format 3\0"
+_LOOK_BYTES = 1 << 20
+_TABLES = (b"CREATE TABLE questions (", b"CREATE TABLE readings (", b"CREATE TABLE decisions (")
+
+# Closing any other descriptor of a database file drops the locks that this process holds on it
+# (https://www.sqlite.org/howtocorrupt.html, 2.2): files that are open here are never looked at as plain files.
+_open_here: dict[str, int] = {}
+_open_here_lock = threading.Lock()
+
+
+class Marker:
+    """The marker of one database: `take` before opening it, `release` after closing it."""
+
+    def __init__(self, database: pathlib.Path) -> None:
+        self._database = database
+        self._path = database.with_name(database.name + ".open")
+        self._handle: int | None = None
+        self._shared = False
+        self.alone = False
+        self.ended_badly = self.said_damaged = False
+
+    def knows(self) -> bool:
+        """Whether the marker says that the file at the database's path is ours."""
+        with contextlib.suppress(OSError, ValueError):
+            _, *identity = self._path.read_text().split()
+            return identity == _identity(self._database)
+        return False
+
+    def take(self) -> None:
+        """Hold the marker from now on. `alone` says whether nobody else does; then `ended_badly` and `said_damaged` are about those before.
+
+        While somebody who is alone looks at the file, this waits.
+        """
+        self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.alone = True
+        except BlockingIOError:
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
+            self.alone = False
+        said = os.pread(self._handle, 200, 0).split()
+        journal = any(_size(self._database.with_name(self._database.name + end)) for end in BESIDE[:2])
+        self.said_damaged = self.alone and said[:1] == [b"damaged"]
+        self.ended_badly = self.said_damaged or (self.alone and (journal or said[:1] == [b"open"]))
+
+    def share(self) -> None:
+        """Say that the database is open, and let others open it, too."""
+        assert self._handle is not None
+        if self.alone:
+            self._say("open")
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
+        self._shared = True
+        with _open_here_lock:
+            _open_here[str(self._database)] = _open_here.get(str(self._database), 0) + 1
+
+    def say_damaged(self) -> None:
+        """Let the next one who is alone look at the whole file."""
+        if self._handle is not None:
+            self._say("damaged")
+
+    def release(self, in_order: bool = True) -> None:
+        """Let go; the last one to do so writes down that the file was closed in order."""
+        if self._handle is None:
+            return
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if in_order and os.pread(self._handle, 200, 0).split()[:1] != [b"damaged"]:
+                self._say("closed")
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go without a word."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+            if self._shared:
+                self._shared = False
+                with _open_here_lock:
+                    _open_here[str(self._database)] -= 1
+
+    def _say(self, what: str) -> None:
+        assert self._handle is not None
+        with contextlib.suppress(OSError):  # a full disk: the next one looks at the file once more than needed
+            text = f"{what} {' '.join(_identity(self._database))}\n".encode()
+            os.pwrite(self._handle, text, 0)
+            os.ftruncate(self._handle, len(text))
+
+
+def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
+    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it; True if ours looks damaged."""
+    if not path.exists():
+        return False
+    known = marker.knows()
+    if path.stat().st_size == 0:
+        return known
+    for _ in range(3):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+                if db.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+                    return False
+        if not known and not _is_open_here(path):
+            break
+        time.sleep(0.02)  # perhaps another process is in the middle of a COMMIT: this look takes no locks
+    if known or _is_open_here(path) or _resembles_ours(path):
+        return True
+    raise StorageError(f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME.")
+
+
+def set_aside(path: pathlib.Path) -> pathlib.Path:
+    """Move a damaged database away, whole, with what SQLite keeps beside it; gives its new path. Only for one who is alone."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    number = 0
+    while (aside := path.with_name(f"{path.name}.damaged-{stamp}{f'-{number}' if number else ''}")).exists():
+        number += 1
+    for end in (*BESIDE, ""):  # the database last: a crash before leaves it where it is found again
+        part = path.with_name(path.name + end)
+        if end and not _size(part):
+            part.unlink(missing_ok=True)  # a journal of a finished transaction: nothing is in it
+        else:
+            part.rename(aside.with_name(aside.name + end))
+    return aside
+
+
+def _is_open_here(path: pathlib.Path) -> bool:
+    with _open_here_lock:
+        return _open_here.get(str(path), 0) > 0
+
+
+def _resembles_ours(path: pathlib.Path) -> bool:
+    """Whether a damaged file is ours by what is left: its mark under a damaged name, or its tables."""
+    with path.open("rb") as file:  # not open here, so nothing is lost by closing it
+        data = file.read(_LOOK_BYTES)
+    named = sum(a == b for a, b in zip(data, _MAGIC, strict=False)) >= len(_MAGIC) - 2
+    marked = data[68:72] == APPLICATION_ID.to_bytes(4, "big")
+    return (named and marked) or ((named or marked) and sum(table in data for table in _TABLES) >= 2)
+
+
+def _identity(path: pathlib.Path) -> list[str]:
+    status = path.stat()
+    return [str(status.st_dev), str(status.st_ino)]
+
+
+def _size(path: pathlib.Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,208 @@
+"""Hearing how provisional answers end."""
+
+import json
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
+from edge_agent.agent.endings import endings
+from edge_agent.cloud.queue import Outbox
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudAnswer, Ending
+from edge_agent.core.routing import CloudKind
+from edge_agent.store import export as keeping
+from edge_agent.store.store import Store
+from tests.agent.test_agent import UNSURE, SpokenModel, agent
+from tests.cli.test_commands import ask, run
+from tests.cloud.test_queue import World
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.mutation import catches
+from tests.support.paths import ROOT
+
+
+@pytest.fixture
+def world(home: pathlib.Path) -> Iterator[World]:
+    made = World(home / "edge-agent.db")
+    yield made
+    made.store.close()
+
+
+def answer(world: World, letter: str = "A") -> None:
+    """Let the oldest row be answered."""
+    row = world.outbox().claim()
+    with world.store.transaction():
+        given = world.store.put_cloud_answer(row.fingerprint, "https://cloud", 1, CloudAnswer(letter, letter, "big", 1.0))
+        world.outbox().settle(row)
+        world.store.end_provisional(row.queue_id, letter, given)
+
+
+def bury(world: World) -> None:
+    world.outbox().fail(world.outbox().claim(), CloudKind.REJECTED, "HTTP 400")
+
+
+def there(store: Store, after: int = 0) -> list[tuple[int | None, str, str | None]]:
+    """The ends that are there, without waiting for more."""
+    return [(ending.number, ending.decision_id, ending.ending) for ending in store.endings(after)]
+
+
+class ByTime(Store):
+    """Mutant: an end is found by the wall clock's time of the decision, not by its place among the ends."""
+
+    def endings(self, after: int, limit: int = 500) -> list[Ending]:
+        rows = self.rows("SELECT decision_id FROM decisions WHERE ending IS NOT NULL ORDER BY rowid")
+        return [self.ending(row["decision_id"]) for row in rows][after:]
+
+
+class Reuses(Store):
+    """Mutant: the next number is one more than the highest that is there."""
+
+    def _next_end(self) -> int:
+        return int(self.rows("SELECT coalesce(max(end_number), 0) + 1 AS n FROM decisions")[0]["n"])
+
+    def last_end(self) -> int:
+        return self._next_end() - 1
+
+
+@catches(Store, ByTime, Reuses)
+def test_every_end_comes_once_in_the_order_in_which_it_came(part, home: pathlib.Path) -> None:
+    world = World(home / "edge-agent.db")
+    world.store.__class__ = part
+    outbox = world.outbox()
+    for stem in ("one", "two", "three", "three", "four"):
+        world.put(outbox, stem)
+    bury(world)
+    answer(world, "B")
+    answer(world)
+    assert there(world.store) == [(1, "one0", "abandoned"), (2, "two1", "overturned"), (3, "three2", "upheld"), (4, "three3", "upheld")]
+    assert [number for number, *_ in there(world.store, after=2)] == [3, 4]
+    outbox.retry(1)
+    assert [number for number, *_ in there(world.store)] == [2, 3, 4]
+    keeping.purge(world.store, stem="three")
+    bury(world)
+    assert there(world.store, after=4) == [(5, "one0", "abandoned")] and world.store.last_end() == 5
+    world.store.close()
+
+
+def test_number_of_another_file_begins_with_the_first_end(world: World) -> None:
+    world.put(world.outbox(), "one")
+    answer(world)
+    assert next(endings(world.store, after=77)).number == 1 and there(world.store, after=1) == []
+
+
+def test_listener_begins_now_unless_it_is_told_from_where(world: World) -> None:
+    for stem in ("before", "after"):
+        world.put(world.outbox(), stem)
+    answer(world)
+    heard = endings(world.store)  # now, not when the first end is asked for
+    answer(world)
+    assert next(heard).decision_id == "after1"
+
+
+class Deaf(Store):
+    """Mutant: looks at what other connections write alone."""
+
+    def change_mark(self) -> tuple[int, int]:
+        return super().change_mark()[0], 0
+
+
+class SelfCentred(Store):
+    """Mutant: looks at what this connection writes alone."""
+
+    def change_mark(self) -> tuple[int, int]:
+        return 0, super().change_mark()[1]
+
+
+@catches(Store, Deaf, SelfCentred)
+def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib.Path) -> None:
+    world = World(home / "edge-agent.db")
+    world.store.__class__ = part
+    for stem in ("here", "elsewhere"):
+        world.put(world.outbox(), stem)
+    stop, heard = threading.Event(), []
+
+    def listen() -> None:
+        for ending in endings(world.store, 0, stop, look_every_s=0.01):
+            heard.append(ending.decision_id)
+            arrived.release()
+
+    arrived = threading.Semaphore(0)
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        threading.Event().wait(0.2)  # it has looked, and waits
+        answer(world)
+        assert arrived.acquire(timeout=2 if part is not Store else 30)
+        with Store(world.store.path) as other:
+            row = Outbox(other).claim()
+            Outbox(other).fail(row, CloudKind.REJECTED, "HTTP 400")
+        assert arrived.acquire(timeout=2 if part is not Store else 30) and heard == ["here0", "elsewhere1"]
+    finally:
+        stop.set()
+        thread.join(30)
+        world.store.close()
+    assert not thread.is_alive()
+
+
+def test_nothing_is_queried_while_nothing_happens(home: pathlib.Path) -> None:
+    seen: list[str] = []
+
+    class Listening(sqlite3.Connection):
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            seen.append(sql)
+            return super().execute(sql, *more)
+
+    with Store(home / "edge-agent.db", connection=Listening) as store:
+        stop = threading.Event()
+        thread = threading.Thread(target=lambda: list(endings(store, 0, stop, look_every_s=0.001)), daemon=True)
+        thread.start()
+        for _ in range(3000):
+            if seen.count("PRAGMA data_version") > 3:
+                break
+            threading.Event().wait(0.01)
+        stop.set()
+        thread.join(30)
+    looks = [sql for sql in seen if "end_number >" in sql]
+    assert len(looks) == 1 and seen.count("PRAGMA data_version") > 3
+
+
+def test_agent_hears_what_another_one_drains_and_a_callers_position_lasts(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as offline, agent(home, SpokenModel(UNSURE), cloud.url) as online:
+        asked = [offline.ask(Question(f"Q{n}", ("x", "y", "z"))).decision_id for n in range(4)]
+        heard = offline.endings()
+        assert list(online.drain())[-1].answered == 4
+        first = list(islice(heard, 2))
+        assert [ending.decision_id for ending in first] == asked[:2] and {ending.final_answer for ending in first} == {"B"}
+    with agent(home, SpokenModel(UNSURE)) as later:
+        assert [ending.decision_id for ending in islice(later.endings(after=first[-1].number), 2)] == asked[2:]
+
+
+def test_file_of_an_older_version_has_its_ends_numbered(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    path.write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
+    with Store(path) as store:
+        assert [(number, ending) for number, _, ending in there(store)] == [(1, "upheld"), (2, "overturned")]
+
+
+def test_ends_are_followed_on_the_command_line_until_interrupted(cloud: LoopbackCloud) -> None:
+    first = ask("--policy", "prefer_cloud")
+    run("queue", "drain", "--cloud-url", cloud.url)
+    command = [sys.executable, "-m", "edge_agent", "log", "--follow", "--after", "0", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    line = json.loads(process.stdout.readline())
+    assert (line["number"], line["decision_id"], line["final_answer"]) == (1, first["decision_id"], "B") and "T" in line["ended_at"]
+    second = json.loads(run("ask", "Another?", "--option", "a", "--option", "b", "--policy", "prefer_cloud", "--json").stdout)
+    run("queue", "drain", "--cloud-url", cloud.url)
+    assert json.loads(process.stdout.readline())["decision_id"] == second["decision_id"]
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=30)
+    assert (process.returncode, rest, errors.strip()) == (130, "", "edge-agent: interrupted")
+    for arguments in (["--after", "1"], ["--follow", "x"]):
+        assert run("log", *arguments).returncode == 2

@@ -1,0 +1,128 @@
+"""What may be spent, and what was: counted before it is sent."""
+
+import pathlib
+from dataclasses import replace
+
+import pytest
+
+from edge_agent.cloud.budget import Budget, BudgetLimits
+from edge_agent.cloud.drain import Drained
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudAnswer
+from edge_agent.measure.replay import replay
+from edge_agent.store.device_time import Clock
+from tests.agent.test_agent import UNSURE, SpokenModel, agent
+from tests.cloud.test_queue import World
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.mutation import catches
+
+QUESTION = Question("Q", ("a", "b"))
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> World:
+    made = World(tmp_path / "edge-agent.db")
+    yield made
+    made.store.close()
+
+
+def budget(world: World, kind: type[Budget] = Budget, **limits: float) -> Budget:
+    return kind(world.store, Clock(world.store, lambda: world.moment), "https://cloud", BudgetLimits(**limits))
+
+
+def reserve(world: World, of: Budget, question: Question = QUESTION) -> int | None:
+    with world.store.transaction():
+        return of.reserve(question)
+
+
+class Unlimited(Budget):
+    """Mutant: counts, and refuses nothing."""
+
+    def reserve(self, question: Question) -> int | None:
+        return super().reserve(question) or 0
+
+
+@catches(Budget, Unlimited)
+def test_calls_of_a_day_and_a_month_are_limited(part, world: World) -> None:
+    of = budget(world, part, calls_per_day=2, calls_per_month=3)
+    assert [reserve(world, of) is None for _ in range(3)] == [False, False, True]
+    world.wait(86_401)
+    assert [reserve(world, of) is None for _ in range(2)] == [False, True]
+    world.wait(31 * 86_400)
+    assert reserve(world, of) is not None
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0, 50 * 365 * 86_400.0])
+def test_jump_of_the_wall_clock_opens_no_new_budget(world: World, jump_s: float) -> None:
+    """The mutant is a clock that believes the wall (tests/test_clock.py)."""
+    of = budget(world, calls_per_day=1)
+    assert reserve(world, of) is not None
+    world.moment = replace(world.moment, wall=world.moment.wall + jump_s)
+    assert reserve(world, of) is None
+
+
+@catches(Budget, Unlimited)
+def test_money_is_reserved_at_the_most_and_corrected_to_what_it_cost(part, world: World) -> None:
+    of = budget(world, part, money_per_day=0.001, prompt_price=1.0, completion_price=2.0)  # 1000 millionths
+    number = reserve(world, of)  # about 64 + 9 tokens of prompt, 256 of completion at the most: 585
+    assert number and reserve(world, of) is None
+    with world.store.transaction():
+        of.close(number, CloudAnswer("A", "A", "big", 1.0, 70, 2), was_sent=True)
+    assert world.store.rows("SELECT micros FROM spending") == [{"micros": 74}]
+    assert reserve(world, of)
+
+
+def test_what_was_not_sent_is_given_back_and_what_has_no_count_is_not(world: World) -> None:
+    of = budget(world, calls_per_day=1)
+    number = reserve(world, of)
+    with world.store.transaction():
+        of.close(number, None, was_sent=False)
+    number = reserve(world, of)
+    assert number
+    with world.store.transaction():
+        of.close(number, None, was_sent=True)
+    assert reserve(world, of) is None
+
+
+def test_other_endpoint_has_a_budget_of_its_own(world: World) -> None:
+    assert reserve(world, budget(world, calls_per_day=1))
+    other = Budget(world.store, Clock(world.store, lambda: world.moment), "https://other", BudgetLimits(calls_per_day=1))
+    assert reserve(world, other)
+
+
+def test_without_a_limit_nothing_is_written(world: World) -> None:
+    assert reserve(world, budget(world)) == 0 and world.store.rows("SELECT 1 FROM spending") == []
+
+
+def test_question_over_budget_is_answered_here_and_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    limits = BudgetLimits(calls_per_day=1)
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=limits) as one:
+        first, second = (one.ask(Question(stem, ("x", "y", "z"))) for stem in ("first", "second"))
+        assert (first.route, second.reason, second.provisional) == ("cloud", "over_budget", True)
+        *_, drained = one.drain()
+        assert isinstance(drained, Drained) and "nothing may be spent" in drained.stopped and drained.waiting == 1
+        assert len(cloud.requests) == 1 and one.outbox.list()[0].attempts == 0
+        assert [replay(row).differences for row in one.store.decisions()] == [(), ()]
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=2)) as two:
+        assert list(two.drain())[-1].answered == 1
+
+
+def test_missing_connection_spends_nothing(home: pathlib.Path) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1", budget=BudgetLimits(calls_per_day=1)) as one:
+        for n in range(3):
+            assert one.ask(Question(f"Q{n}", ("x", "y", "z"))).reason == "offline"
+        list(one.drain())
+        assert one.store.rows("SELECT 1 FROM spending") == []
+
+
+def test_call_that_cannot_be_counted_is_not_made(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=9)) as one:
+        with one.store.transaction() as db:
+            db.execute("CREATE TRIGGER full BEFORE INSERT ON spending BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        assert one.ask(Question("Q", ("x", "y", "z"))).reason == "over_budget" and cloud.requests == []
+
+
+def test_crash_after_the_reservation_leaves_it_counted(world: World) -> None:
+    """As a call whose process is killed: it may have been paid."""
+    reserve(world, budget(world, calls_per_day=1))
+    assert reserve(world, budget(world, calls_per_day=1)) is None

@@ -1,0 +1,212 @@
+"""What must not leave the device does not."""
+
+import json
+import pathlib
+import random
+
+import pytest
+
+from edge_agent.cloud.privacy import Rules, _is_iin
+from edge_agent.core.errors import BadSetting
+from edge_agent.core.question import Question
+from tests.agent.test_agent import UNSURE, SpokenModel, agent
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.mutation import catches
+
+CANARY = "canary-4711"
+
+
+def question(stem: str, **more: bool) -> Question:
+    return Question(stem, ("x", "y", "z"), **more)
+
+
+def luhn(digits: str) -> str:
+    return next(digits + str(n) for n in range(10) if Rules().redacted(question(digits + str(n))).stem == "[card]")
+
+
+def iin(birth: str, rest: str) -> str:
+    return next((birth + rest + str(n) for n in range(10) if _is_iin(birth + rest + str(n))), "")
+
+
+class Careless(Rules):
+    """Mutant: sends what it should not."""
+
+    def forbids(self, question: Question) -> bool:
+        return False
+
+
+class Forgetful(Rules):
+    """Mutant: blacks out the stem alone."""
+
+    def redacted(self, question: Question) -> Question:
+        return Question(super().redacted(question).stem, question.options, question.kind)
+
+
+class Open(Rules):
+    """Mutant: blacks out nothing."""
+
+    def redacted(self, question: Question) -> Question:
+        return question
+
+
+@catches(Rules, Careless)
+def test_never_send_outranks_every_policy(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    rules = part.of(["canary"], [])
+    for policy in ("prefer_local", "prefer_cloud", "only_cloud"):
+        with agent(home, SpokenModel(UNSURE), cloud.url, policy=policy, rules=rules) as one:
+            for asked in (question(f"{CANARY} {policy}"), question(f"flagged {policy}", never_send=True)):
+                decision = one.ask(asked)
+                assert (decision.route, decision.reason, decision.provisional, decision.answer) == ("local", "never_send", False, "A")
+                assert one.outbox.list() == [] and cloud.requests == []
+    with agent(home, SpokenModel(UNSURE), rules=rules) as offline:
+        assert offline.ask(question(CANARY)).queue_id is None
+
+
+@catches(Rules, Careless)
+def test_question_that_waits_is_cancelled_once_it_must_not_be_sent(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """Because it was asked again with the flag, or because the rules are newer than the row."""
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(question("flagged later"))
+        one.ask(question(CANARY))
+        one.ask(question("harmless"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=part.of(["canary"], [])) as two:
+        two.ask(question("flagged later", never_send=True))
+        list(two.drain())
+        assert [row.state for row in two.outbox.list()] == ["cancelled", "cancelled", "done"]
+        assert [row["ending"] for row in two.store.log(9)] == [None, "overturned", "abandoned", "abandoned"]
+        assert two.store.rows("SELECT payload FROM outbox WHERE state = 'cancelled' AND payload IS NOT NULL") == []
+    assert CANARY not in json.dumps(cloud.requests)
+
+
+@catches(Rules, Open, Forgetful)
+def test_personal_data_is_blacked_out_before_it_is_queued_or_sent(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    secret = Question("Mail me@example.org?", ("+7 701 123 45 67", "4111 1111 1111 1111", "no"))
+    rules = part.of([], ["project \\w+"])
+    with agent(home, SpokenModel(UNSURE), rules=rules) as one:
+        one.ask(secret)
+        one.ask(question("About Project Unicorn"))
+        assert not any(word in str(row.payload) for row in one.outbox.list() for word in ("example.org", "701", "4111", "Unicorn"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=rules) as two:
+        list(two.drain())
+        two.ask(secret, refresh=True)
+    sent = json.dumps(cloud.requests)
+    assert len(cloud.requests) == 3 and not any(word in sent for word in ("example.org", "701", "4111", "Unicorn"))
+    assert "[email]" in sent and "[phone]" in sent and "[card]" in sent and "[redacted]" in sent
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("write to a.b+c@mail.example.kz.", "write to [email]."),
+        ("call +7 (701) 123-45-67 now", "call [phone] now"),
+        ("IBAN DE89 3704 0044 0532 0130 00!", "IBAN [iban]!"),
+        ("KZ86125KZT5004100100", "[iban]"),
+        ("card 4111-1111-1111-1111", "card [card]"),
+        ("What is 4111111111111112 + 1?", "What is 4111111111111112 + 1?"),
+        ("What is 123456789012 - 5?", "What is 123456789012 - 5?"),
+        ("In 1994 there were 20 000 000 000 000", "In 1994 there were 20 000 000 000 000"),
+        ("user@host", "user@host"),
+        ("2 + 3 = 5", "2 + 3 = 5"),
+    ],
+)
+def test_what_has_a_form_is_found_and_sums_are_not(text: str, redacted: str) -> None:
+    assert Rules().redacted(question(text)).stem == redacted
+    assert Rules(built_in=False).redacted(question(text)).stem == text
+
+
+def test_recall_on_a_seeded_corpus() -> None:
+    """All of 400 made-up numbers and addresses are found, whatever stands around them."""
+    chance = random.Random(7)
+    found, wanted = 0, 0
+    for _ in range(100):
+        name = "".join(chance.choices("abcdefgh.", k=8)).strip(".") or "x"
+        card = luhn("4" + "".join(chance.choices("0123456789", k=14)))
+        digits = "".join(chance.choices("0123456789", k=10))
+        person = iin(
+            f"{chance.randrange(100):02}{chance.randrange(1, 13):02}{chance.randrange(1, 29):02}", f"{chance.randrange(1, 7)}{digits[:4]}"
+        )
+        for secret in (f"{name}@{name.replace('.', '')}x.kz", f"+7{digits}", card, person):
+            if not secret:
+                continue
+            wanted += 1
+            text = Rules().redacted(question(f"Is it {secret}, or not?")).stem
+            found += secret not in text
+    assert wanted > 380 and found == wanted
+
+
+CATASTROPHES = [
+    ("(a+)+$", "a" * 5000 + "b"),
+    ("(.*,){20}x", "a," * 20_000),
+    (r"(.*)*,\1x", "a," * 2000),
+    ("(a|aa)+$", "a" * 5000 + "b"),
+    (r"(?=(\w+\d?)+!)", "a1" * 3000),
+]
+
+
+class Trusting(Rules):
+    """Mutant: what took too long was not found."""
+
+    def _gave_up(self, pattern: str) -> bool:
+        super()._gave_up(pattern)
+        return False
+
+
+@pytest.mark.parametrize(("pattern", "text"), CATASTROPHES)
+@catches(Rules, Trusting)
+def test_pattern_that_takes_too_long_counts_as_found(part, pattern: str, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With `re`, each of these would run for longer than the device lives."""
+    for rules in (part.of([pattern], []), part.of([], [pattern])):
+        caplog.clear()
+        assert rules.forbids(question(text)) and rules.forbids(Question("short", ("x", text)))
+        assert not rules.forbids(question("harmless"))
+        (said,) = caplog.records
+        assert repr(pattern) in said.getMessage() and text[:50] not in said.getMessage()
+
+
+def test_question_that_takes_a_pattern_too_long_is_answered_here(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    for rules in (Rules.of(["(a+)+$"], []), Rules.of([], ["(.*,){20}x"])):
+        with agent(home, SpokenModel(UNSURE), cloud.url, policy="prefer_cloud", rules=rules) as one:
+            decision = one.ask(question("a," * 5000 + "a" * 5000 + "b"), refresh=True)
+            assert (decision.answer, decision.route, decision.reason, decision.queue_id) == ("A", "local", "never_send", None)
+            assert decision.persisted and one.ask(question("harmless"), refresh=True).route == "cloud"
+    assert len(cloud.requests) == 2
+
+
+def test_question_that_waits_is_cancelled_when_a_new_pattern_takes_too_long(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(question("a" * 5000 + "b"))
+        one.ask(question("harmless"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=Rules.of([], ["(a+)+$"])) as two:
+        list(two.drain())
+        assert [row.state for row in two.outbox.list()] == ["cancelled", "done"] and len(cloud.requests) == 1
+
+
+def test_text_that_cannot_be_looked_through_is_blacked_out_as_a_whole() -> None:
+    """Whoever sends without having asked `forbids` sends nothing of it either."""
+    redacted = Rules.of([], ["(a+)+$"]).redacted(Question("a" * 5000 + "b", ("yes", "no")))
+    assert redacted.stem == "[redacted]" and redacted.options == ("yes", "no")
+
+
+def test_pattern_with_lookaround_and_unicode_means_what_it_means_in_python() -> None:
+    for pattern, found, not_found in (
+        ("(?<!un)known", "Known", "unknown"), (r"\bпароль\b", "Мой ПАРОЛЬ?", "парольный"), ("(?i:abc)|x{2,3}$", "ABC", "axb"),
+        (r"(\d)\1", "a11", "a12"), ("[^\\W\\d_]{4}", "қазақ", "a1b2"),
+    ):  # fmt: skip
+        rules = Rules.of([pattern], [])
+        assert rules.forbids(question(found)) and not rules.forbids(question(not_found))
+
+
+@pytest.mark.parametrize("pattern", ["(", "", "x*", "(" * 5000 + ")" * 5000])
+def test_wrong_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(BadSetting, match="never_send"):
+        Rules.of([pattern], [])
+
+
+def test_hostile_text_is_blacked_out_in_no_time() -> None:
+    """No built-in pattern is quadratic over what a visitor may type."""
+    import time
+
+    started = time.perf_counter()
+    for text in ("a" * 50_000, "a." * 25_000, "+1" * 25_000, "1 " * 25_000, "A1" * 25_000, "@" * 50_000, "a@" * 25_000):
+        Rules().redacted(question(text))
+    assert time.perf_counter() - started < 60

@@ -1,0 +1,317 @@
+"""The queue: states, joining, backoff, time to live, size cap, dead letters."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from edge_agent.cloud.queue import DAY_S, Limits, Outbox, QueueRow, question_to_send
+from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.question import Question
+from edge_agent.core.routing import CloudKind
+from edge_agent.store.device_time import Clock, Moment
+from edge_agent.store.store import Store
+from tests.support.mutation import catches
+
+LIMITS = Limits(max_rows=5, max_bytes=10_000, ttl_s=7 * DAY_S, dead_kept_s=30 * DAY_S)
+
+
+class World:
+    """A store and clocks that the test moves."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.store = Store(path)
+        self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
+
+    def outbox(self, kind: type[Outbox] = Outbox, limits: Limits = LIMITS, chance: float = 1.0) -> Outbox:
+        return kind(self.store, Clock(self.store, lambda: self.moment), limits, lambda: chance)
+
+    def wait(self, seconds: float) -> None:
+        self.moment = replace(self.moment, uptime_s=self.moment.uptime_s + seconds, wall=self.moment.wall + seconds)
+
+    def put(self, outbox: Outbox, stem: str) -> int | None:
+        """Queue a question with a provisional decision that waits for it."""
+        question = Question(stem, ("a", "b"))
+        with self.store.transaction():
+            self.store.put_question(question)
+            queue_id = outbox.put(question, "choice")
+            if queue_id is not None:
+                count = len(self.store.rows("SELECT 1 FROM decisions"))
+                self.store.put_decision(
+                    {"decision_id": f"{stem}{count}", "created_at": 1.0, "fingerprint": question.fingerprint, "rule_version": 2,
+                     "policy": "{}", "circumstances": "{}", "answer": "A", "route": "local", "reason": "offline", "deferred": 1,
+                     "recalled": 0, "provisional": 1, "queue_id": queue_id}
+                )  # fmt: skip
+        return queue_id
+
+    def endings(self) -> list[str | None]:
+        return [row["ending"] for row in self.store.rows("SELECT ending FROM decisions ORDER BY rowid")]
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> Iterator[World]:
+    made = World(tmp_path / "home" / "edge-agent.db")
+    yield made
+    made.store.close()
+
+
+class PaysTwice(Outbox):
+    """Mutant: a second asker gets a row of his own."""
+
+    def put(self, question: Question, answer_depends_on: str, error: str | None = None, send: Question | None = None) -> int | None:
+        return super().put(question, f"{answer_depends_on}{len(self.list())}", error, send)
+
+
+class Grows(Outbox):
+    """Mutant: no cap."""
+
+    def _has_room(self, size_bytes: int) -> bool:
+        return True
+
+
+class DropsOldest(Outbox):
+    """Mutant: makes room by dropping silently."""
+
+    def _has_room(self, size_bytes: int) -> bool:
+        if not super()._has_room(size_bytes):
+            self._store.write("UPDATE outbox SET state = 'cancelled' WHERE id = (SELECT min(id) FROM outbox WHERE state = 'ready')")
+        return True
+
+
+class NeverExpires(Outbox):
+    """Mutant: nothing expires."""
+
+    def _expire(self) -> None:
+        pass
+
+
+class ExpiresAlone(Outbox):
+    """Mutant: forgets the decisions that wait for an expired row."""
+
+    def _expire(self) -> None:
+        self._store.write("UPDATE outbox SET state = 'expired' WHERE put_s < ?", (self.clock.now_s() - self.limits.ttl_s,))
+
+
+class IgnoresBackoff(Outbox):
+    """Mutant: a failed row is due at once."""
+
+    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
+        return super().claim(after, due_only=False)
+
+
+class FreeAttempts(Outbox):
+    """Mutant: counts no attempt."""
+
+    def fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
+        return super().fail(row, CloudKind.OFFLINE, error)
+
+
+class ClaimsTwice(Outbox):
+    """Mutant: gives a row out without marking it."""
+
+    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
+        return next((row for row in self.list("ready", "sending") if row.queue_id > after), None)
+
+
+@catches(Outbox, PaysTwice)
+def test_second_asker_joins_the_row_that_waits(part, world: World) -> None:
+    outbox = world.outbox(part)
+    first = world.put(outbox, "Q")
+    assert world.put(outbox, "Q") == first
+    row = outbox.claim()
+    assert world.put(outbox, "Q") == first  # also while it is being sent
+    with world.store.transaction():
+        outbox.settle(row)
+    assert world.put(outbox, "Q") != first  # answered: a new asker is a new row
+
+
+@catches(Outbox, Grows, DropsOldest)
+def test_full_queue_refuses_the_newest_and_drops_nothing(part, world: World) -> None:
+    outbox = world.outbox(part)
+    assert [world.put(outbox, f"Q{n}") for n in range(7)] == [1, 2, 3, 4, 5, None, None]
+    assert world.put(outbox, "Q1") == 2  # joining needs no room
+    assert [row.state for row in outbox.list()] == ["ready"] * 5
+    big = world.outbox(part, replace(LIMITS, max_rows=100, max_bytes=500))
+    assert world.put(big, "x" * 1000) is None and world.put(big, "y") == 6
+
+
+@catches(Outbox, NeverExpires, ExpiresAlone)
+def test_row_expires_after_its_time_to_live_and_is_never_sent(part, world: World) -> None:
+    outbox = world.outbox(part)
+    world.put(outbox, "old")
+    world.wait(LIMITS.ttl_s - 1)
+    world.put(outbox, "young")
+    world.wait(2)
+    assert outbox.claim().queue_id == 2 and outbox.claim() is None
+    assert [row.state for row in outbox.list()] == ["expired", "sending"]
+    assert world.endings() == ["abandoned", None]
+    assert world.put(outbox, "old") == 3  # asked again: a new row
+
+
+@catches(Outbox, IgnoresBackoff)
+def test_failed_row_waits_for_its_backoff_unless_a_person_asks(part, world: World) -> None:
+    outbox = world.outbox(part)
+    world.put(outbox, "Q")
+    for wait_s in (2, 4, 8):
+        row = outbox.claim(due_only=True)
+        outbox.fail(row, CloudKind.FAILED, "HTTP 500")
+        assert outbox.claim(due_only=True) is None
+        assert outbox.next_due_in_s() == wait_s
+        world.wait(wait_s)
+    assert outbox.claim(due_only=True).attempts == 3
+
+
+def test_try_before_its_time_costs_no_attempt_unless_it_is_final(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    for _ in range(20):
+        outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    assert [(row.state, row.attempts) for row in outbox.list()] == [("ready", 1)]
+    assert outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400") == "dead"
+
+
+@catches(Outbox, FreeAttempts)
+def test_row_is_dead_after_its_attempts_and_its_decision_abandoned(part, world: World) -> None:
+    outbox = world.outbox(part)
+    world.put(outbox, "Q")
+    for _ in range(8):
+        row = outbox.claim(due_only=True)
+        assert row and row.state == "ready"
+        outbox.fail(row, CloudKind.TIMEOUT, "no answer")
+        world.wait(1000)
+    assert [(row.state, row.attempts, row.last_error) for row in outbox.list()] == [("dead", 8, "no answer")]
+    assert world.endings() == ["abandoned"] and outbox.claim() is None
+
+
+@catches(Outbox, ClaimsTwice)
+def test_claimed_row_is_nobody_elses(part, world: World) -> None:
+    outbox = world.outbox(part)
+    world.put(outbox, "Q")
+    assert outbox.claim() is not None and outbox.claim() is None
+
+
+def test_dead_letter_is_read_retried_and_dropped(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    assert world.endings() == ["abandoned"]
+    again = outbox.retry(1)
+    assert (again.state, again.attempts, again.last_error) == ("ready", 0, "HTTP 400") and world.endings() == [None]
+    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    dropped = outbox.drop(1)
+    assert dropped.state == "cancelled" and question_to_send(dropped) is None and world.endings() == ["abandoned"]
+    with pytest.raises(BadQuestion, match="no queue row 9"):
+        outbox.drop(9)
+
+
+def test_retried_row_gets_a_new_time_to_live(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    world.wait(LIMITS.ttl_s + 1)
+    assert outbox.claim() is None
+    outbox.retry(1)
+    world.wait(LIMITS.ttl_s - 1)
+    assert outbox.claim() is not None
+
+
+def test_row_that_is_answered_sent_or_waits_elsewhere_is_neither_retried_nor_dropped(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    row = outbox.claim()
+    for change in (outbox.retry, outbox.drop):
+        with pytest.raises(BadQuestion, match="being sent"):
+            change(1)
+    outbox.fail(row, CloudKind.REJECTED, "HTTP 400")
+    assert world.put(outbox, "Q") == 2
+    with pytest.raises(BadQuestion, match="waits already, as number 2"):
+        outbox.retry(1)
+    row = outbox.claim()
+    with world.store.transaction():
+        outbox.settle(row)
+    for change in (outbox.retry, outbox.drop):
+        with pytest.raises(BadQuestion, match="answered"):
+            change(2)
+
+
+def test_dead_letters_are_dropped_in_the_end(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    for days, state in ((36, "dead"), (2, "cancelled")):
+        world.wait(days * DAY_S)
+        with outbox.drainer():
+            assert outbox.list()[0].state == state
+
+
+def test_question_is_sent_as_it_was_queued_for_sending(world: World) -> None:
+    outbox = world.outbox()
+    asked, sent = Question("My phone is +7 701 1234567", ("a", "b")), Question("My phone is [phone]", ("a", "b"))
+    with world.store.transaction():
+        world.store.put_question(asked)
+        outbox.put(asked, "choice", send=sent)
+    row = outbox.claim()
+    assert question_to_send(row) == sent and "701" not in json.dumps(row.payload) and row.fingerprint == asked.fingerprint
+
+
+class Careless(Outbox):
+    """Mutant: whoever comes takes the half-sent rows, lock or not."""
+
+    def drainer(self):
+        import contextlib
+
+        with self._store.transaction() as db:
+            db.execute("UPDATE outbox SET state = 'ready' WHERE state = 'sending'")
+        return contextlib.nullcontext()
+
+
+@catches(Outbox, Careless, fails_with=pytest.fail.Exception)
+def test_second_drainer_is_turned_away_while_the_first_lives(part, world: World) -> None:
+    outbox = world.outbox(part)
+    world.put(outbox, "Q")
+    with outbox.drainer():
+        outbox.claim()
+        with Store(world.store.path) as other, pytest.raises(StorageError, match="Another process"), part(other).drainer():
+            pass
+    with outbox.drainer():
+        assert outbox.list()[0].state == "ready"
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, -50 * 365 * 86_400.0, 86_400.0])
+def test_jump_of_the_wall_clock_expires_nothing_and_delays_nothing(world: World, jump_s: float) -> None:
+    """The mutant is a clock that believes the wall (tests/test_clock.py)."""
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    world.moment = replace(world.moment, wall=world.moment.wall + jump_s, uptime_s=world.moment.uptime_s + 3)
+    assert outbox.claim(due_only=True) is not None
+
+
+def test_unsynchronised_boot_in_the_past_expires_nothing_and_sends_what_waits(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    world.moment = Moment("next boot", 5.0, 0.0, False)
+    again = world.outbox()
+    assert again.claim(due_only=True) is not None and again.list()[0].state == "sending"
+
+
+def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_whole_time_to_live(tmp_path: pathlib.Path) -> None:
+    """tests/data/schema-2.db was written by the version before this one."""
+    path = tmp_path / "edge-agent.db"
+    path.write_bytes((pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes())
+    world = World(path)
+    outbox = world.outbox()
+    rows = outbox.list()
+    assert [(row.queue_id, row.state, row.attempts) for row in rows] == [
+        (1, "done", 1), (2, "done", 1), (3, "sending", 0), (4, "ready", 2), (5, "ready", 0),
+    ]  # fmt: skip
+    assert world.endings() == ["upheld", "overturned", None, None, None, None, None]
+    assert world.store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    with outbox.drainer():
+        claimed = [outbox.claim(), outbox.claim(), outbox.claim()]
+    assert [row.queue_id for row in claimed] == [3, 4, 5] and all(question_to_send(row) is None for row in claimed)
+    assert [world.store.question(row.fingerprint).stem for row in claimed] == ["half-sent?", "failed?", "waiting?"]
+    world.store.close()

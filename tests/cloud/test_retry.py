@@ -1,0 +1,57 @@
+"""What each outcome means for a question that waits."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.cloud.retry import MAX_ATTEMPTS, Treatment, backoff_s, treat
+from edge_agent.core.routing import CloudKind
+from tests.support.mutation import catches
+
+COSTLY = (CloudKind.TIMEOUT, CloudKind.FAILED)
+FINAL = (CloudKind.REJECTED, CloudKind.UNUSABLE)
+
+
+def every_failure_costs(kind: CloudKind, attempts: int, chance: float) -> Treatment:
+    """Mutant: being offline burns attempts."""
+    return replace(treat(kind, attempts, chance), costs_attempt=True)
+
+
+def never_gives_up(kind: CloudKind, attempts: int, chance: float) -> Treatment:
+    """Mutant: nothing is ever dead."""
+    return replace(treat(kind, attempts, chance), state="ready")
+
+
+@pytest.mark.parametrize("kind", [k for k in CloudKind if k is not CloudKind.ANSWERED])
+@catches(treat, every_failure_costs, never_gives_up)
+def test_every_failure_is_treated(part, kind: CloudKind) -> None:
+    """Mutants differ in other rows than this one, so the table is checked whole."""
+    for each in (kind, CloudKind.OFFLINE, CloudKind.REJECTED):
+        first, last = part(each, 0, 1.0), part(each, MAX_ATTEMPTS - 1, 1.0)
+        assert first.costs_attempt == (each in COSTLY + FINAL)
+        assert first.state == ("dead" if each in FINAL else "ready")
+        assert last.state == ("dead" if each in COSTLY + FINAL else "ready")
+        assert (first.wait_s > 0) == (each in COSTLY)
+
+
+def constant(failures: int, chance: float) -> float:
+    """Mutant: no jitter."""
+    return backoff_s(failures, 1.0)
+
+
+def unbounded(failures: int, chance: float) -> float:
+    """Mutant: doubles forever."""
+    return chance * 2.0 * 2.0**failures
+
+
+@catches(backoff_s, constant, unbounded)
+def test_backoff_is_fully_jittered_doubles_and_is_bounded(part) -> None:
+    assert [part(n, 1.0) for n in (0, 1, 2, 8, 9, 40)] == [2, 4, 8, 512, 900, 900]
+    assert part(5, 0.0) == 0.0 and part(5, 0.5) == part(5, 1.0) / 2
+
+
+@given(st.integers(0, 10_000), st.floats(0, 1))
+def test_backoff_lies_between_nothing_and_a_quarter_of_an_hour(failures: int, chance: float) -> None:
+    assert 0 <= backoff_s(failures, chance) <= 900

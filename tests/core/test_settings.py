@@ -1,0 +1,126 @@
+"""Where a setting comes from."""
+
+import pathlib
+
+import pytest
+
+from edge_agent.core.errors import BadSetting
+from edge_agent.core.settings import load
+
+
+def config(home: pathlib.Path, text: str) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(text)
+
+
+def test_flag_beats_environment_beats_file_beats_default(home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (load().model, load().tau, load().policy) == ("demo", None, "prefer_local")
+    config(home, 'model = "file"\ntau = 0.25\npolicy = "only_local"\n')
+    assert (load().model, load().tau, load().policy) == ("file", 0.25, "only_local")
+    monkeypatch.setenv("EDGE_AGENT_MODEL", "environment")
+    monkeypatch.setenv("EDGE_AGENT_TAU", "0.5")
+    assert (load().model, load().tau) == ("environment", 0.5)
+    flagged = load({"model": "flag", "tau": None})
+    assert (flagged.model, flagged.tau) == ("flag", 0.5)
+
+
+def test_relative_model_in_the_config_file_counts_from_that_file(home: pathlib.Path) -> None:
+    config(home, 'model = "models/x.gguf"\n')
+    assert load().model == str(home / "models" / "x.gguf")
+    config(home, 'model = "/opt/x.gguf"\n')
+    assert load().model == "/opt/x.gguf"
+
+
+def test_home_keeps_everything_in_one_folder(home: pathlib.Path) -> None:
+    assert load().database == home / "edge-agent.db"
+    assert load().config_file == home / "config.toml"
+
+
+def test_without_home_the_platforms_folders_are_used() -> None:
+    assert load(environment={}).database.name == "edge-agent.db"
+    assert load(environment={}).config_file.parent.name == "edge-agent"
+
+
+@pytest.mark.parametrize("value", ["7", "-0.1", "nan", "inf", "high", ""])
+def test_wrong_tau_is_refused_with_its_source(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_TAU", value)
+    if not value:
+        assert load().tau is None  # an empty variable is an unset one
+        return
+    with pytest.raises(BadSetting, match="EDGE_AGENT_TAU"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "text", ["tau = true", "tau = [1]", 'policy = "sometimes"', "model = 3", 'modle = "x"', "tau = ", 'cloud_key = "sk-secret-1"', "\xff"]
+)
+def test_wrong_config_file_is_refused(home: pathlib.Path, text: str) -> None:
+    config(home, "")
+    (home / "config.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadSetting) as caught:
+        load()
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AGENT_CLOUD_KEY", "sk-secret-2")
+    settings = load()
+    assert settings.cloud_key == "sk-secret-2" and "sk-secret-2" not in repr(settings)
+    monkeypatch.setenv("EDGE_AGENT_CLOUD_KEY", "sk-sécret-3")
+    with pytest.raises(BadSetting) as caught:
+        load()
+    assert "cret-3" not in str(caught.value)
+
+
+def test_key_comes_from_a_file_of_its_owners_alone_or_from_systemd(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-file\n")
+    file.chmod(0o600)
+    config(home, f'cloud_key_file = "{file}"\n')
+    assert load().cloud_key == "sk-file" and "sk-file" not in repr(load())
+    home_only = {"EDGE_AGENT_HOME": str(home)}
+    assert load(environment={**home_only, "EDGE_AGENT_CLOUD_KEY": "sk-env"}).cloud_key == "sk-env"
+    file.chmod(0o640)
+    with pytest.raises(BadSetting, match="chmod 600"):
+        load()
+    file.chmod(0o600)
+    for content in (b"", b"one\ntwo", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(BadSetting, match="one key"):
+            load()
+    config(home, "")
+    (tmp_path / "edge-agent-cloud-key").write_text("sk-systemd")
+    assert load(environment={**home_only, "CREDENTIALS_DIRECTORY": str(tmp_path)}).cloud_key == "sk-systemd"
+    assert load(environment={**home_only, "CREDENTIALS_DIRECTORY": str(home)}).cloud_key is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "queue_max_rows = -1",
+        "queue_max_rows = 1.5",
+        "queue_ttl_days = 0",
+        'queue_max_mb = "big"',
+        "cloud_deadline_s = true",
+        "keep_days = 0",
+        'keep_days = "always"',
+        "keep_days = true",
+        "keep_days = nan",
+        "answers_max_rows = -1",
+        "answers_max_mb = 0",
+        "cache_min_free_mib = 1.5",
+        "queue_min_free_mib = -1",
+    ],
+)
+def test_wrong_limit_is_refused(home: pathlib.Path, text: str) -> None:
+    config(home, text)
+    with pytest.raises(BadSetting, match=text.split(maxsplit=1)[0]):
+        load()
+
+
+def test_questions_are_kept_for_a_number_of_days_or_for_ever(home: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().keep_days == 90
+    config(home, 'keep_days = "forever"\n')
+    assert load().keep_days == "forever"
+    monkeypatch.setenv("EDGE_AGENT_KEEP_DAYS", "7.5")
+    assert load().keep_days == 7.5

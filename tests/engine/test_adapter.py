@@ -1,0 +1,178 @@
+"""The adapter-only update: a base GGUF and a LoRA as a GGUF adapter decide as the merged model does."""
+
+import json
+import pathlib
+import shutil
+
+import gguf
+import numpy as np
+import pytest
+
+from convert.adapter import export_adapter
+from convert.checkpoint import read_tensors
+from convert.export import export
+from edge_agent.agent.agent import Agent
+from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
+from models.recipe.bank import draw_many
+from tests.cli.test_commands import run
+from tests.convert.test_export import ADAPTER, BASE, write_safetensors
+from tests.support.paths import DEMO
+
+QUESTIONS = [Question(item.stem, item.options) for item in draw_many(21, 60, "test")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """base-BF16.gguf, merged-BF16.gguf and demo-adapter.gguf."""
+    out = tmp_path_factory.mktemp("adapter")
+    export(BASE, [], ["BF16"], out, "base")
+    export(BASE, [ADAPTER], ["BF16"], out, "merged")
+    export_adapter(BASE, [ADAPTER], out, "demo")
+    return out
+
+
+def test_base_and_adapter_decide_as_the_merged_model_does(folder: pathlib.Path) -> None:
+    with (
+        LocalModel(folder / "base-BF16.gguf", adapter=folder / "demo-adapter.gguf") as adapted,
+        LocalModel(folder / "merged-BF16.gguf") as merged,
+        LocalModel(folder / "base-BF16.gguf") as base,
+    ):
+        pairs = [(adapted.read(question), merged.read(question)) for question in QUESTIONS]
+        silent = sum(base.read(question).format_mass < 0.5 for question in QUESTIONS[:10])
+    same = sum(one.level == other.level and one.letter == other.letter for one, other in pairs)
+    assert silent == 10 and same >= len(pairs) - 1  # a near tie may fall the other way: the merge is rounded to bfloat16
+    # Of the weights, merged or not, bfloat16 keeps eight bits; the probabilities agree accordingly.
+    assert max(abs(a - b) for one, other in pairs for a, b in zip(one.level_probs, other.level_probs, strict=True)) < 0.06
+
+
+def test_adapter_is_small_and_says_what_it_is(folder: pathlib.Path) -> None:
+    path = folder / "demo-adapter.gguf"
+    assert path.stat().st_size < (folder / "merged-BF16.gguf").stat().st_size / 8
+    reader = gguf.GGUFReader(path)
+    assert reader.fields["general.type"].contents() == "adapter" and len(reader.tensors) == 2 * 5 * 7
+
+
+def test_several_adapters_are_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
+    path = export_adapter(BASE, [ADAPTER, ADAPTER], tmp_path, "twice").path
+    halves = {t.name: t.data.astype(np.float64) for t in gguf.GGUFReader(path).tensors}
+    a, b = halves["blk.2.attn_q.weight.lora_a"], halves["blk.2.attn_q.weight.lora_b"]
+    tensors = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()}
+    stem = "base_model.model.model.layers.2.self_attn.q_proj.lora_"
+    once = 2 * tensors[f"{stem}B.weight"].astype(np.float64) @ tensors[f"{stem}A.weight"]
+    assert a.shape[0] == 32 and np.abs(b @ a - 2 * once).max() < 2e-3 * np.abs(once).max()
+
+
+def test_reading_is_remembered_for_the_model_with_this_adapter(folder: pathlib.Path) -> None:
+    """The same base with and without its adapter are two models; the same pair is recalled."""
+    model, adapter = str(folder / "base-BF16.gguf"), str(folder / "demo-adapter.gguf")
+    recalled = []
+    for settings in ({}, {"adapter": adapter}, {"adapter": adapter}, {}):
+        with Agent.open(model=model, policy="only_local", **settings) as agent:
+            decision = agent.ask(QUESTIONS[0])
+        recalled.append(decision.recalled)
+        assert ("adapter_sha256" in decision.to_dict()["model"]) == bool(settings)
+    assert recalled == [False, False, True, True]
+
+
+def test_flag_and_environment_name_the_adapter(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, adapter = str(folder / "base-BF16.gguf"), str(folder / "demo-adapter.gguf")
+    said = json.loads(
+        run("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--model", model, "--adapter", adapter, "--json").stdout
+    )
+    monkeypatch.setenv("EDGE_AGENT_ADAPTER", adapter)
+    again = json.loads(run("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--model", model, "--json").stdout)
+    assert again["recalled"] and again["model"] == said["model"] and said["model"]["adapter_sha256"]
+
+
+def test_what_is_no_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ModelRefused, match="is no adapter"):
+        LocalModel(DEMO, adapter=DEMO)
+    with pytest.raises(ModelMissing):
+        LocalModel(DEMO, adapter=tmp_path / "nothing.gguf")
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
+    with pytest.raises(ModelRefused, match="truncated"):
+        LocalModel(DEMO, adapter=damaged)
+
+
+def test_adapter_of_a_wider_model_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    reader = gguf.GGUFReader(folder / "demo-adapter.gguf")
+    writer = gguf.GGUFWriter(tmp_path / "wide.gguf", "qwen3")
+    for key, value in (("general.type", "adapter"), ("adapter.type", "lora")):
+        writer.add_string(key, value)
+    for tensor in reader.tensors:
+        data = tensor.data if not tensor.name.endswith("lora_a") else np.concatenate([tensor.data, tensor.data], axis=1)
+        writer.add_tensor(tensor.name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelRefused, match="give the one made for it"):
+        LocalModel(DEMO, adapter=tmp_path / "wide.gguf")
+
+
+def test_adapter_that_does_more_than_add_is_refused(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(ADAPTER, tmp_path / "adapter")
+    tensors = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()}
+    tensors["base_model.model.model.norm.weight"] = read_tensors(BASE)["model.norm.weight"].load()
+    write_safetensors(tmp_path / "adapter" / "adapter_model.safetensors", tensors)
+    with pytest.raises(ConvertError, match=r"output_norm\.weight.*merge it"):
+        export_adapter(BASE, [tmp_path / "adapter"], tmp_path / "out")
+    with pytest.raises(ConvertError, match="No adapter"):
+        export_adapter(BASE, [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
+    from click.testing import CliRunner
+
+    from convert.__main__ import main
+
+    done = CliRunner().invoke(
+        main, [str(BASE), "--adapter", str(ADAPTER), "--adapter-gguf", "--out", str(tmp_path), "--name", "x", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x-adapter.gguf"]
+
+
+def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.Path) -> None:
+    base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
+    pair = (str(base), "--adapter", str(adapter))
+    done = run("verify", *pair, "--against", str(merged), "--limit", "8", "--max-changed", "0.2", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert [check["name"] for check in told["checks"]] == ["bounds", "profile", "sha256", "adapter", "load", "format", "routes"]
+    assert (told["path"], told["adapter"], told["comparison"]["reference_adapter"]) == (str(base), str(adapter), None)
+    assert told["comparison"]["size_bytes"] == base.stat().st_size + adapter.stat().st_size
+    assert told["comparison"]["level_kl"]["mean"] < 0.01
+    again = run("verify", str(merged), "--against", str(base), "--against-adapter", str(adapter), "--limit", "4")
+    assert again.returncode == 0 and f"Against {base} with {adapter}" in again.stdout
+    alone = run("verify", str(base), "--limit", "4", EDGE_AGENT_ADAPTER=str(adapter))
+    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # a file is checked as it is, whatever is configured
+
+
+def test_verify_names_the_adapter_that_does_not_fit(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
+    for adapter, words in ((damaged, "truncated"), (DEMO, "is no adapter")):
+        done = run("verify", str(DEMO), "--adapter", str(adapter))
+        assert done.returncode == 65 and "BAD  adapter" in done.stdout and words in done.stdout
+    assert run("verify", str(DEMO), "--adapter", str(tmp_path / "none.gguf")).returncode == 66
+    assert run("verify", str(DEMO), "--against-adapter", str(damaged)).returncode == 2
+
+
+def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.Path) -> None:
+    base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
+    short = ("--repeats", "1", "--limit", "4", "--threads", "1")
+    done = run("bench", str(base), "--adapter", str(adapter), "--against", str(merged), *short, "--json")
+    assert done.returncode == 0, done.stderr
+    adapted, reference = json.loads(done.stdout)["files"]
+    assert (adapted["path"], adapted["adapter"], reference["path"], reference["adapter"]) == (str(base), str(adapter), str(merged), None)
+    assert adapted["size_bytes"] == base.stat().st_size + adapter.stat().st_size
+    assert reference["differing"] is None and adapted["differing"] <= 0.5  # of two decisions, one near tie
+    configured = run("bench", *short, EDGE_AGENT_MODEL=str(base), EDGE_AGENT_ADAPTER=str(adapter))
+    assert configured.returncode == 0 and "BF16 + adapter" in configured.stdout
+    wrong = run("bench", str(base), "--adapter", str(DEMO), *short)
+    assert wrong.returncode == 66 and "is no adapter" in wrong.stderr and "Traceback" not in wrong.stderr

@@ -1,0 +1,137 @@
+"""The waiting line before the model: order, bounds, giving up."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from edge_agent.core.errors import ModelBusy, ModelError
+from edge_agent.engine.waiting_line import WaitingLine
+
+
+class Machine:
+    """Work that can be stopped, as an evaluation can."""
+
+    def __init__(self) -> None:
+        self.stopped = threading.Event()
+
+    def long(self, _: float = 0.0) -> str:
+        if self.stopped.wait(10):
+            raise RuntimeError("stopped")
+        return "finished"
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture
+def line(machine: Machine) -> Iterator[WaitingLine]:
+    line = WaitingLine(machine.stopped.set, machine.stopped.clear, limit=3)
+    yield line
+    line.close()
+
+
+def occupied(line: WaitingLine, gate: threading.Event) -> threading.Thread:
+    """A caller whose job holds the line until `gate` is set."""
+    entered = threading.Event()
+    thread = threading.Thread(target=lambda: line.run(lambda _: (entered.set(), gate.wait(10))))
+    thread.start()
+    assert entered.wait(10)
+    return thread
+
+
+def test_jobs_run_one_at_a_time_in_order_and_are_told_how_long_they_waited(line: WaitingLine) -> None:
+    gate, order, waited = threading.Event(), [], []
+    first = occupied(line, gate)
+    threads = []
+    for n in range(3):
+        threads.append(threading.Thread(target=lambda n=n: line.run(lambda ms: (order.append(n), waited.append(ms)))))
+        threads[-1].start()
+        while len(line._waiting) <= n:
+            time.sleep(0.001)
+    time.sleep(0.02)
+    gate.set()
+    for thread in [first, *threads]:
+        thread.join()
+    assert order == [0, 1, 2] and min(waited) >= 20
+
+
+def test_line_that_is_full_says_so_at_once(line: WaitingLine) -> None:
+    gate = threading.Event()
+    threads = [occupied(line, gate)]
+    for n in range(3):
+        threads.append(threading.Thread(target=lambda: line.run(lambda _: None)))
+        threads[-1].start()
+        while len(line._waiting) <= n:
+            time.sleep(0.001)
+    with pytest.raises(ModelBusy, match="3 questions wait"):
+        line.run(lambda _: None)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert line.run(lambda _: "again") == "again"
+
+
+def test_timeout_ends_the_job_and_leaves_the_line_usable(line: WaitingLine, machine: Machine) -> None:
+    with pytest.raises(ModelBusy, match=r"within 0\.05 s"):
+        line.run(machine.long, timeout_s=0.05)
+    assert line.run(lambda _: machine.stopped.is_set()) is False  # the next job is not stopped by what ended the last
+
+
+def test_timeout_in_line_takes_the_job_out(line: WaitingLine) -> None:
+    gate, ran = threading.Event(), []
+    first = occupied(line, gate)
+    with pytest.raises(ModelBusy):
+        line.run(lambda _: ran.append(1), timeout_s=0.02)
+    gate.set()
+    first.join()
+    assert line.run(lambda _: ran) == [] and not line._waiting
+
+
+def test_what_a_job_raises_reaches_its_caller_alone(line: WaitingLine) -> None:
+    with pytest.raises(ZeroDivisionError):
+        line.run(lambda _: 1 / 0)
+    assert line.run(lambda _: 2) == 2
+
+
+def test_later_waits_until_nobody_else_does(line: WaitingLine) -> None:
+    gate, order = threading.Event(), []
+    first = occupied(line, gate)
+    background = line.later(lambda: order.append("later"))
+    asker = threading.Thread(target=lambda: line.run(lambda _: order.append("asked")))
+    asker.start()
+    while not line._waiting:
+        time.sleep(0.001)
+    gate.set()
+    background.result(10)
+    first.join()
+    asker.join()
+    assert order == ["asked", "later"]
+
+
+def test_stop_later_ends_background_work_and_no_other(line: WaitingLine, machine: Machine) -> None:
+    background = line.later(machine.long)
+    while line._current is None:
+        time.sleep(0.001)
+    line.stop_later()
+    with pytest.raises(RuntimeError, match="stopped"):
+        background.result(10)
+    gate = threading.Event()
+    first = occupied(line, gate)
+    line.stop_later()
+    assert not machine.stopped.is_set()
+    gate.set()
+    first.join()
+
+
+def test_closed_line_finishes_what_it_has_and_takes_no_more(machine: Machine) -> None:
+    line, done = WaitingLine(machine.stopped.set, machine.stopped.clear), []
+    line.later(lambda: done.append(1))
+    line.close()
+    line.close()
+    assert done == [1]
+    with pytest.raises(ModelError, match="closed"):
+        line.run(lambda _: None)

@@ -1,0 +1,285 @@
+"""A bundle: packed, carried, unpacked on a machine without a network; and hostile ones."""
+
+import io
+import json
+import pathlib
+import random
+import tarfile
+import tomllib
+
+import pytest
+
+from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
+from edge_agent.core.settings import load
+from edge_agent.fetch import bundle
+from edge_agent.fetch.download import Downloader
+from edge_agent.fetch.hub import Hub
+from edge_agent.fetch.pull import Installed, Puller
+from edge_agent.model import catalog
+from edge_agent.model import pulled as pins
+from tests.cli.test_commands import ask, run
+from tests.support.hub_server import LoopbackHub
+from tests.support.paths import DEMO
+
+NAME = "FogGen-0.6B-Q8_0"
+SETTINGS = {"tau": 0.75, "policy": "only_local", "cloud_url": "https://api.example.com/v1", "cloud_model": "Қазақ 😀"}
+
+
+@pytest.fixture
+def model(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / f"{NAME}.gguf"
+    path.write_bytes(DEMO.read_bytes())
+    return path
+
+
+@pytest.fixture
+def calibration(tmp_path: pathlib.Path, model: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"model_sha256": catalog.sha256_of(model), "tau": 0.6}))
+    return path
+
+
+@pytest.fixture
+def packed(tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "kiosk.bundle"
+    bundle.pack(path, model, SETTINGS, calibration)
+    return path
+
+
+def unpack(path: pathlib.Path | str, home: pathlib.Path, upgrade: bool = False, hub: Hub | None = None) -> Installed:
+    with hub or Hub({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}) as opened:
+        return Puller(home / "models", opened, upgrade, check_file=lambda path: None, config_file=home / "config.toml").pull(str(path))
+
+
+def test_bundle_is_a_tar_of_three_files_and_the_same_content_makes_the_same_bytes(
+    packed: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    with tarfile.open(packed) as tar:
+        assert tar.getnames() == ["manifest.json", "model.gguf", "calibration.json"]
+        assert tar.extractfile("model.gguf").read() == model.read_bytes()
+        manifest = json.load(tar.extractfile("manifest.json"))
+    assert manifest["settings"] == SETTINGS and manifest["files"]["model.gguf"]["sha256"] == catalog.sha256_of(model)
+    bundle.pack(tmp_path / "again.bundle", model, SETTINGS, calibration)
+    assert (tmp_path / "again.bundle").read_bytes() == packed.read_bytes()
+
+
+def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    installed = unpack(packed, home)
+    assert installed.path == home / "models" / f"{NAME}.gguf" and installed.path.read_bytes() == model.read_bytes()
+    assert installed.alias == "foggen" and installed.is_new and installed.settings_written
+    settings = load()
+    assert {name: getattr(settings, name) for name in SETTINGS} == SETTINGS and settings.model == NAME
+    assert catalog.resolve(settings.model, settings.models_folder) == catalog.resolve("foggen", settings.models_folder) == installed.path
+    assert json.loads((home / "models" / f"{NAME}.calibration.json").read_text())["tau"] == 0.6
+    assert sorted(p.name for p in home.iterdir()) == ["config.toml", "models"]
+    again = unpack(packed, home)
+    assert not again.is_new and not again.settings_written and again.settings == SETTINGS
+    assert unpack("foggen", home).path == installed.path  # offline: the bundle was what this name means
+
+
+def test_settings_that_somebody_has_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text("tau = 0.25\n")
+    assert not unpack(packed, home).settings_written
+    assert (home / "config.toml").read_text() == "tau = 0.25\n"
+
+
+def test_another_file_of_the_name_is_replaced_only_by_an_upgrade(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    unpack(packed, home)
+    model.write_bytes(DEMO.read_bytes() + bytes(32))
+    bundle.pack(packed, model, {})
+    with pytest.raises(ModelRefused, match="--upgrade"):
+        unpack(packed, home)
+    assert unpack(packed, home, upgrade=True).sha256 == catalog.sha256_of(model)
+
+
+def test_interrupted_unpacking_is_done_again(packed: pathlib.Path, home: pathlib.Path) -> None:
+    unpack(packed, home)
+    (home / "config.toml").unlink()
+    (home / "models" / f"{NAME}.calibration.json").unlink()
+    again = unpack(packed, home)
+    assert again.settings_written and (home / "models" / f"{NAME}.calibration.json").is_file()
+
+
+def test_command_packs_what_is_set_but_no_key_and_another_machine_answers(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+    out = tmp_path / "kiosk.bundle"
+    secret = {"EDGE_AGENT_CLOUD_KEY": "sk-canary", "EDGE_AGENT_TAU": "0.9"}
+    done = run("bundle", str(model), "--out", str(out), "--policy", "only_local", "--json", **secret)
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and told["settings"] == {"tau": 0.9, "policy": "only_local"} and told["sha256"] == catalog.sha256_of(out)
+    assert b"sk-canary" not in out.read_bytes()
+    machine = {"EDGE_AGENT_HOME": str(tmp_path / "machine"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    pulled = run("pull", str(out), **machine)
+    assert pulled.returncode == 0 and "tau 0.9, policy only_local" in pulled.stderr, pulled.stderr
+    decision = ask(**machine)
+    assert (decision["model"]["name"], decision["tau"], decision["reason"]) == (NAME, 0.9, "only_local")
+
+
+def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
+    data = packed.read_bytes()
+    server.publish("a/b", {"kiosk-Q8_0.bundle": data, "model.safetensors": b"x"})
+    server.large.drops = [1_000_000]
+
+    def hub(**environment: str) -> Hub:
+        return Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(pause=lambda s: None))
+
+    installed = unpack("a/b", home, hub=hub())
+    assert installed.path.name == f"{NAME}.gguf" and installed.alias is None and installed.settings_written
+    assert sorted(p.name for p in (home / "models").iterdir() if not p.name.startswith(".")) == [
+        f"{NAME}.calibration.json",
+        f"{NAME}.gguf",
+        pins.FILE,
+    ]
+    n = len(server.requests)
+    assert not unpack("a/b", home, hub=hub(HF_HUB_OFFLINE="1")).is_new and len(server.requests) == n
+    server.large.blobs["k.bundle"] = data
+    with pytest.raises(ModelRefused, match="from hub:a/b"):
+        unpack(f"{server.large.url}/k.bundle?signature=1", home, hub=hub())
+    assert not unpack(f"{server.large.url}/k.bundle?signature=1", home, upgrade=True, hub=hub()).path.name.startswith("k")
+
+
+def test_download_never_says_where_questions_are_sent(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
+    """A stranger's bundle would else have every unsure question, and the key."""
+    server.publish("stranger/b", {"kiosk.bundle": packed.read_bytes()})
+    installed = unpack("stranger/b", home, hub=Hub({"HF_ENDPOINT": server.url}))
+    cloud = {name: SETTINGS[name] for name in ("cloud_url", "cloud_model")}
+    assert installed.left_out == cloud and installed.settings == {"tau": 0.75, "policy": "only_local"} and installed.settings_written
+    assert (load().cloud_url, load().tau, load().policy) == (None, 0.75, "only_local")
+    (home / "config.toml").unlink()
+    again = unpack(packed, home, upgrade=True)
+    assert not again.left_out and load().cloud_url == SETTINGS["cloud_url"]
+
+
+def test_bundle_that_changed_at_its_address_is_refused(
+    server: LoopbackHub, packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path
+) -> None:
+    server.large.blobs["k.bundle"] = packed.read_bytes()
+    address = f"{server.large.url}/k.bundle?signature=1"
+    unpack(address, home, hub=Hub({}, Downloader()))
+    (home / "models" / f"{NAME}.gguf").unlink()
+    bundle.pack(packed, model, {"tau": 0.1})
+    server.large.blobs["k.bundle"] = packed.read_bytes()
+    with pytest.raises(DownloadFailed, match="pulled first"):
+        unpack(address, home, hub=Hub({}, Downloader()))
+    assert not (home / "models" / f"{NAME}.gguf").exists() and not (home / "models" / "k.bundle").exists()
+
+
+# --- what is refused when packing
+
+
+def test_calibration_of_another_model_is_refused(tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path) -> None:
+    for text in ('{"model_sha256": "0"}', "[]", "{}", "no", "[" * 100_000):
+        calibration.write_text(text)
+        with pytest.raises(ModelRefused):
+            bundle.pack(tmp_path / "x.bundle", model, {}, calibration)
+    with pytest.raises(ModelMissing):
+        bundle.pack(tmp_path / "x.bundle", model, {}, tmp_path / "none.json")
+    assert not (tmp_path / "x.bundle").exists()
+
+
+def test_model_is_never_overwritten_and_only_a_model_is_packed(
+    tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path
+) -> None:
+    with pytest.raises(ModelRefused, match="the model itself"):
+        bundle.pack(model, model, {})
+    with pytest.raises(ModelRefused, match="the calibration itself"):
+        bundle.pack(calibration, model, {}, calibration)
+    assert json.loads(calibration.read_text())["tau"] == 0.6
+    (tmp_path / "no.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError):
+        bundle.pack(tmp_path / "x.bundle", tmp_path / "no.gguf", {})
+
+
+def test_model_called_like_another_one_is_not_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+    """The settings of the bundle name the model, and that name would mean the other one on the device."""
+    for name in ("foggen", "demo"):
+        with pytest.raises(ModelRefused, match="always means that one"):
+            bundle.pack(tmp_path / "x.bundle", model.rename(tmp_path / f"{name}.gguf"), {})
+        (tmp_path / f"{name}.gguf").rename(model)
+    assert not (tmp_path / "x.bundle").exists()
+
+
+# --- hostile bundles: refused in one sentence, nothing written
+
+
+def tar(*members: tuple[str, bytes, bytes], trailer: bytes = bytes(1024)) -> bytes:
+    """A tar of (name, content, type) members, as any program might write it."""
+    out = io.BytesIO()
+    for name, content, kind in members:
+        member = tarfile.TarInfo(name)
+        member.size, member.type = len(content), kind
+        member.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+        out.write(member.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+    return out.getvalue() + trailer
+
+
+def manifest(**changes: object) -> bytes:
+    data = {"format": bundle.FORMAT, "version": 1, "name": NAME, "files": {"model.gguf": {"bytes": 4, "sha256": "0" * 64}}, "settings": {}}
+    return json.dumps({**data, **changes}).encode()
+
+
+FILE = tarfile.REGTYPE
+MODEL_FILE = ("model.gguf", b"GGUF", FILE)
+HOSTILE = {
+    "member outside": tar(("manifest.json", manifest(), FILE), ("../model.gguf", b"GGUF", FILE)),
+    "absolute member": tar(("manifest.json", manifest(), FILE), ("/tmp/model.gguf", b"GGUF", FILE)),
+    "extra member": tar(("manifest.json", manifest(), FILE), MODEL_FILE, ("../../.bashrc", b"evil", FILE)),
+    "symbolic link": tar(("manifest.json", manifest(), FILE), ("model.gguf", b"", tarfile.SYMTYPE)),
+    "hard link": tar(("manifest.json", manifest(), FILE), ("model.gguf", b"", tarfile.LNKTYPE)),
+    "device": tar(("manifest.json", manifest(), FILE), ("model.gguf", b"", tarfile.CHRTYPE)),
+    "extended header": tar(("manifest.json", manifest(), tarfile.XHDTYPE), MODEL_FILE),
+    "another order": tar(MODEL_FILE, ("manifest.json", manifest(), FILE)),
+    "wrong hash": tar(("manifest.json", manifest(), FILE), MODEL_FILE),
+    "another size": tar(("manifest.json", manifest(), FILE), ("model.gguf", b"GGUF!", FILE)),
+    "name outside": tar(("manifest.json", manifest(name="../../x"), FILE), MODEL_FILE),
+    "name hidden": tar(("manifest.json", manifest(name=".x"), FILE), MODEL_FILE),
+    "name no text": tar(("manifest.json", manifest(name=1), FILE), MODEL_FILE),
+    "unknown setting": tar(("manifest.json", manifest(settings={"model": "/etc/x"}), FILE), MODEL_FILE),
+    "key as a setting": tar(("manifest.json", manifest(settings={"cloud_key": "x"}), FILE), MODEL_FILE),
+    "wrong setting": tar(("manifest.json", manifest(settings={"tau": 7}), FILE), MODEL_FILE),
+    "setting that breaks out": tar(("manifest.json", manifest(settings={"cloud_model": 'x"\nmodel = "y'}), FILE), MODEL_FILE),
+    "extra file listed": tar(("manifest.json", manifest(files={"../x": {"bytes": 1, "sha256": "0" * 64}}), FILE), MODEL_FILE),
+    "sizes that lie": tar(("manifest.json", manifest(files={"model.gguf": {"bytes": -1, "sha256": "0" * 64}}), FILE), MODEL_FILE),
+    "future version": tar(("manifest.json", manifest(version=2), FILE), MODEL_FILE),
+    "huge manifest": tar(("manifest.json", b" " * 70_000 + manifest(), FILE), MODEL_FILE),
+    "nested manifest": tar(("manifest.json", b"[" * 60_000, FILE), MODEL_FILE),
+    "no end": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=b""),
+    "more behind": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=bytes(1024) + b"x"),
+    "empty": b"",
+    "gzip": b"\x1f\x8b\x08" + bytes(600),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bundle_is_refused_and_nothing_is_written(data: bytes, tmp_path: pathlib.Path, home: pathlib.Path) -> None:
+    path = tmp_path / "evil.bundle"
+    path.write_bytes(data)
+    with pytest.raises(ModelRefused) as caught:
+        unpack(path, home)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    left = [p for p in tmp_path.rglob("*") if p.is_file() and p != path and not p.name.startswith(".pulled")]
+    assert left == []
+
+
+def test_truncated_anywhere_and_flipped_anywhere_is_refused_or_the_same_model(
+    packed: pathlib.Path, tmp_path: pathlib.Path, home: pathlib.Path
+) -> None:
+    whole, rng, path = packed.read_bytes(), random.Random(0), tmp_path / "x.bundle"
+    for _ in range(64):
+        path.write_bytes(whole[: rng.randrange(len(whole))])
+        with pytest.raises(ModelRefused):
+            unpack(path, home)
+    sha256 = bundle.read(packed).parts["model.gguf"].sha256
+    for _ in range(100):
+        changed = bytearray(whole)
+        changed[rng.randrange(2048)] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            opened = bundle.read(path)
+        except ModelRefused as error:
+            assert "\n" not in str(error)
+            continue
+        tomllib.loads(bundle.config_text(opened))
+        if opened.parts["model.gguf"].sha256 != sha256:
+            with pytest.raises(ModelRefused):
+                bundle.extract(opened, "model.gguf", tmp_path / "out")

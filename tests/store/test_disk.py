@@ -1,0 +1,168 @@
+"""A nearly full disk: answers come, what waits is kept, and the rest of the room is left for it."""
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+
+from edge_agent.agent import doctor
+from edge_agent.agent.agent import Agent
+from edge_agent.cloud.budget import BudgetLimits
+from edge_agent.core import settings
+from edge_agent.core.question import Question
+from edge_agent.core.records import Decision
+from edge_agent.core.routing import Circumstances, Settlement
+from edge_agent.store.disk import DiskLimits, free_bytes
+from tests.agent.test_agent import SURE, UNSURE, SpokenModel, agent
+from tests.cli.test_commands import ASK, run
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.mutation import catches
+
+MIB = 1 << 20
+
+
+def question(stem: str) -> Question:
+    return Question(stem, ("x", "y", "z"))
+
+
+class Disk:
+    """A disk whose free space the test sets."""
+
+    def __init__(self, mib: int) -> None:
+        self.mib, self.asked = mib, 0
+
+    def free_bytes(self, path: pathlib.Path) -> int:
+        assert path.is_dir()
+        self.asked += 1
+        return self.mib * MIB
+
+
+def agent_of(part: type[Agent], home: pathlib.Path, disk: Disk, *arguments: Any, **more: Any) -> Agent:
+    made = agent(home, *arguments, free_bytes=disk.free_bytes, **more)
+    made.__class__ = part
+    return made
+
+
+class Greedy(Agent):
+    """Mutant: stores as long as the disk takes it."""
+
+    def _record(self, *arguments: Any) -> Decision:
+        self.disk = DiskLimits(0, 0)
+        return super()._record(*arguments)
+
+
+class Silent(Agent):
+    """Mutant: does not say that nothing was stored."""
+
+    def _record(self, *arguments: Any) -> Decision:
+        from dataclasses import replace
+
+        return replace(super()._record(*arguments), persisted=True, storage_error=None)
+
+
+@catches(Agent, Greedy, Silent)
+def test_answers_are_given_but_not_remembered_below_the_first_threshold(part, home: pathlib.Path) -> None:
+    disk, model = Disk(64), SpokenModel(SURE)
+    with agent_of(part, home, disk, model) as one:
+        assert one.ask(question("kept")).persisted
+        disk.mib = 63
+        for stem in ("new", "kept"):
+            decision = one.ask(question(stem))
+            assert (decision.answer, decision.reason, decision.persisted) == ("A", "confident", False)
+            assert "63 MiB" in (decision.storage_error or "")
+        assert one.ask(question("kept")).recalled and not one.ask(question("new")).recalled
+        assert len(one.store.log(9)) == 1 and len(one.store.rows("SELECT 1 FROM questions")) == 1
+        disk.mib = 64
+        assert one.ask(question("new")).storage_error is None and len(one.store.log(9)) == 2
+
+
+class QueuesAll(Agent):
+    """Mutant: queues as long as the disk takes it."""
+
+    def _record(self, *arguments: Any) -> Decision:
+        self.disk = DiskLimits(64 * MIB, 0)
+        return super()._record(*arguments)
+
+
+@catches(Agent, QueuesAll)
+def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_below(part, home: pathlib.Path) -> None:
+    disk = Disk(40)
+    with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
+        queued = one.ask(question("queued"))
+        assert (queued.provisional, queued.queue_id, queued.persisted, queued.storage_error) == (True, 1, True, None)
+        disk.mib = 31
+        refused = one.ask(question("refused"))
+        assert (refused.answer, refused.reason, refused.cause) == ("A", "disk_low", "unsure")
+        assert (refused.provisional, refused.queue_id, refused.persisted) == (False, None, False)
+        assert [row["stem"] for row in one.store.log(9)] == ["queued"] and one.outbox.count("ready") == 1
+
+
+class LeavesThemWaiting(Agent):
+    """Mutant: below the threshold nothing at all is written."""
+
+    def _store_outcome(self, *arguments: Any, **more: Any) -> None:
+        pass
+
+
+@catches(Agent, LeavesThemWaiting)
+def test_what_waits_is_answered_and_paid_for_on_a_full_disk(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    disk = Disk(100)
+    with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
+        for stem in ("drained", "asked again", "forbidden"):
+            one.ask(question(stem))
+    disk.mib = 1
+    with agent_of(part, home, disk, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=9)) as two:
+        asked = two.ask(question("asked again"), refresh=True)
+        assert (asked.answer, asked.route, asked.persisted) == ("B", "cloud", False)
+        two.ask(Question("forbidden", ("x", "y", "z"), never_send=True))
+        assert [row.state for row in two.outbox.list()] == ["ready", "done", "cancelled"]
+        *_, done = two.drain()
+        assert done.answered == 1
+        assert [row["ending"] for row in two.store.log(9)] == ["abandoned", "overturned", "overturned"]
+        two.ask(question("nobody waits for this"))
+        assert len(two.store.rows("SELECT 1 FROM cloud_answers")) == 2 and len(two.store.rows("SELECT 1 FROM spending")) == 3
+        assert two.store.rows("PRAGMA foreign_key_check") == []
+
+
+def test_free_space_is_asked_once_for_each_decision(home: pathlib.Path) -> None:
+    disk = Disk(100)
+    with agent_of(Agent, home, disk, SpokenModel(UNSURE)) as one:
+        for n in range(5):
+            one.ask(question(f"Q{n}"))
+    assert disk.asked == 5
+
+
+def test_space_is_that_of_the_nearest_folder_there_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = free_bytes(tmp_path)
+    assert 0 < free < sys.maxsize and abs(free_bytes(tmp_path / "not" / "yet") - free) < 1 << 30
+    (tmp_path / "file").write_text("")
+    assert free_bytes(tmp_path / "file" / "below") == sys.maxsize  # it cannot be known: nothing is held back
+
+
+def test_doctor_and_the_answer_say_so_in_words() -> None:
+    config = settings.load()
+    for mib, code, words in ((64, 0, "64 MiB free"), (63, 74, "only what waits"), (31, 74, "nothing new")):
+        (check,) = [check for check in doctor.examine(config, free_bytes=lambda _, mib=mib: mib * MIB) if check.name == "disk"]
+        assert check.exit_code == code and words in check.detail
+
+
+def test_thresholds_are_settings(home: pathlib.Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text("cache_min_free_mib = 100000000\nqueue_min_free_mib = 100000000\n")
+    done = run(*ASK, "--policy", "prefer_cloud")
+    assert done.returncode == 0 and "nearly full" in done.stdout and "not stored" in done.stdout
+    decision = json.loads(run(*ASK, "--policy", "prefer_cloud", "--json").stdout)
+    assert decision["reason"] == "disk_low" and "MiB" in decision["storage_error"] and not decision["recalled"]
+    assert run("doctor").returncode == 74
+    (home / "config.toml").write_text("cache_min_free_mib = -1\n")
+    assert run("doctor").returncode == 78
+
+
+def test_disk_low_outranks_what_else_keeps_a_question_from_the_queue() -> None:
+    from edge_agent.core.routing import Cause, Plan, Reason, Step, settle
+
+    planned = Plan(Step.ASK_CLOUD, cause=Cause.UNSURE)
+    for more in ({}, {"queue_full": True}, {"over_budget": True}):
+        assert settle(planned, None, Circumstances(True, disk_low=True, **more)) == Settlement("local", Reason.DISK_LOW)

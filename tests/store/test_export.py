@@ -1,0 +1,102 @@
+"""Backup, export and purge."""
+
+import pathlib
+import sqlite3
+
+import pytest
+
+from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.question import Question
+from edge_agent.store import export as keeping
+from edge_agent.store.store import Store
+from tests.agent.test_agent import SURE, UNSURE, SpokenModel, agent
+from tests.support.mutation import catches
+
+CANARY = "The canary lives in 4711 Secret Street"
+
+
+def question(stem: str) -> Question:
+    return Question(stem, ("x", "y", "z"))
+
+
+@pytest.fixture
+def store(home: pathlib.Path) -> Store:
+    """A canary among fifty other questions, one of which waits."""
+    with agent(home, SpokenModel(SURE)) as one:
+        for n in range(25):
+            one.ask(question(f"Q{n}"))
+        one.ask(question(CANARY))
+        for n in range(25, 50):
+            one.ask(question(f"Q{n}"))
+    with agent(home, SpokenModel(UNSURE)) as one:
+        one.ask(question("waiting"))
+    opened = Store(home / "edge-agent.db")
+    yield opened
+    opened.close()
+
+
+def everything_in(folder: pathlib.Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def only_deletes(store: Store, older_than_s: float | None = None, stem: str | None = None) -> keeping.Purged:
+    """Mutant: DELETE alone, on a connection that does not overwrite what it frees."""
+    with sqlite3.connect(store.path) as db:
+        db.execute("PRAGMA secure_delete = OFF")
+        n = db.execute("DELETE FROM decisions WHERE fingerprint IN (SELECT fingerprint FROM questions WHERE stem = ?)", (stem,)).rowcount
+        db.execute("DELETE FROM readings WHERE fingerprint IN (SELECT fingerprint FROM questions WHERE stem = ?)", (stem,))
+        db.execute("DELETE FROM questions WHERE stem = ?", (stem,))
+    db.close()
+    return keeping.Purged(1, n, ())
+
+
+@catches(keeping.purge, only_deletes)
+def test_purged_question_is_in_no_file_any_more(part, home: pathlib.Path, store: Store) -> None:
+    (home / "edge-agent.db.damaged-20260101-000000").write_text(CANARY)
+    assert CANARY.encode() in everything_in(home)
+    assert part(store, stem=CANARY).questions == 1
+    store.close()
+    assert CANARY.encode() not in everything_in(home)
+    with Store(home / "edge-agent.db") as again:
+        assert len(list(again.decisions())) == 51 and again.rows("PRAGMA foreign_key_check") == []
+
+
+def test_purge_by_age_keeps_what_is_young_and_what_waits(store: Store) -> None:
+    assert keeping.purge(store, older_than_s=3600).questions == 0
+    with store.transaction() as db:
+        db.execute("UPDATE decisions SET created_at = created_at - 7200 WHERE rowid <= 10 OR provisional")
+    purged = keeping.purge(store, older_than_s=3600)
+    assert (purged.questions, purged.decisions) == (10, 10)
+    assert [row["stem"] for row in store.decisions()][-1] == "waiting"
+
+
+def test_purge_frees_the_space(store: Store) -> None:
+    with store.transaction():
+        for n in range(100):
+            store.put_question(question(f"{n} " + "x" * 4000))
+    before = len(everything_in(store.path.parent))  # the log of a WAL file counts
+    keeping.purge(store, older_than_s=3600)  # never asked, only kept: forgotten as well
+    assert len(everything_in(store.path.parent)) < before - 300_000
+
+
+def test_unknown_question_is_not_purged(store: Store) -> None:
+    with pytest.raises(BadQuestion, match="exactly this text"):
+        keeping.purge(store, stem="nothing")
+
+
+def test_backup_is_a_database_of_its_own_and_overwrites_nothing(store: Store, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "copy.db"
+    keeping.backup(store, path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with Store(path) as copy:
+        assert [row["decision_id"] for row in copy.decisions()] == [row["decision_id"] for row in store.decisions()]
+    with pytest.raises(StorageError, match="already"):
+        keeping.backup(store, path)
+    with pytest.raises(StorageError, match="cannot be written"):
+        keeping.backup(store, tmp_path / "nowhere" / "copy.db")
+
+
+def test_export_has_every_decision_with_its_facts(store: Store) -> None:
+    rows = list(keeping.export(store))
+    assert len(rows) == 52 and rows[25]["question"] == CANARY and rows[25]["options"] == ["x", "y", "z"]
+    assert rows[0]["reading"]["level"] == "1.0" and rows[-1]["provisional"] and rows[-1]["policy"]["tau"] == 0.5

@@ -1,0 +1,309 @@
+"""The one SQLite file."""
+
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+
+from edge_agent.cloud.queue import Outbox
+from edge_agent.core.errors import StorageError
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudAnswer, OpenReading, Reading, Timings
+from edge_agent.store.schema import MIGRATIONS
+from edge_agent.store.store import Store
+
+QUESTION = Question("Q", ("a", "b"))
+READING = Reading(
+    levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.123456789012345,
+    letters="AB", answer_probs=(1 / 3, 2 / 3), letter="B", timings=Timings(1.5, 2.5, 4.0, 9, 3, 2),
+)  # fmt: skip
+ANSWER = CloudAnswer("B", "B!", "big", 12.5, 9, 1)
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path) -> Store:
+    opened = Store(tmp_path / "home" / "edge-agent.db")
+    yield opened
+    opened.close()
+
+
+def test_facts_come_back_exactly(store: Store) -> None:
+    with store.transaction():
+        store.put_question(QUESTION)
+        reading_id = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        answer_id = store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") == (reading_id, READING)
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (answer_id, ANSWER)
+    assert store.question(QUESTION.fingerprint) == QUESTION
+
+
+def test_fact_of_another_model_profile_cloud_or_prompt_is_not_this_one(store: Store) -> None:
+    with store.transaction():
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+    assert store.reading(QUESTION.fingerprint, "other", "", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "adapter", "p") is None
+    assert store.reading(QUESTION.fingerprint, "m", "", "other") is None
+    assert store.cloud_answer(QUESTION.fingerprint, "small", "https://x", 1) is None
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://y", 1) is None
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 2) is None
+
+
+def test_failed_transaction_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.transaction():
+        store.put_question(QUESTION)
+        raise RuntimeError
+    assert store.rows("SELECT * FROM questions") == []
+
+
+def test_write_outside_a_transaction_is_a_bug(store: Store) -> None:
+    with pytest.raises(AssertionError):
+        store.put_question(QUESTION)
+
+
+def test_files_are_the_owners_alone(store: Store) -> None:
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    assert store.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_reopening_migrates_once(store: Store) -> None:
+    again = Store(store.path)
+    assert again.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
+    again.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\0" * 200, b"\0" * 4096])
+def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
+    path = tmp_path / "edge-agent.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="left as it is"):
+        Store(path)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_newer_schema_is_refused(store: Store) -> None:
+    with store.transaction() as db:
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    with pytest.raises(StorageError, match="update edge-agent"):
+        Store(store.path)
+
+
+def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
+    """POSIX drops a process's locks on a file when it closes any descriptor of it; a second Store must not do that."""
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); db.execute('BEGIN IMMEDIATE')"
+    with store.transaction():
+        store.put_question(QUESTION)
+        Store(store.path).close()
+        done = subprocess.run([sys.executable, "-c", program, str(store.path)], capture_output=True, text=True, check=False)
+    assert "locked" in done.stderr
+
+
+def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
+    """A decision that rests on an older fact keeps it."""
+    with store.transaction():
+        store.put_question(QUESTION)
+        first = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        second = store.put_reading(QUESTION.fingerprint, "m", "", "p", replace(READING, letter="A"))
+    assert second != first and store.reading(QUESTION.fingerprint, "m", "", "p") == (second, replace(READING, letter="A"))
+    assert store.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
+
+
+def test_lock_file_of_somebody_else_is_a_storage_error(store: Store) -> None:
+    store.path.with_name(store.path.name + ".drain-lock").mkdir()
+    with pytest.raises(StorageError, match="lock file"), Outbox(store).drainer():
+        pass
+
+
+def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everything(tmp_path: pathlib.Path) -> None:
+    """SIGKILL between BEGIN and COMMIT loses the whole write; after COMMIT nothing."""
+    path = tmp_path / "edge-agent.db"
+    program = textwrap.dedent("""
+        import os, pathlib, signal, sys
+        from edge_agent.cloud.queue import Outbox
+        from edge_agent.core.question import Question
+        from edge_agent.store.store import Store
+        store = Store(pathlib.Path(sys.argv[1]))
+        for number in range(2):
+            with store.transaction():
+                question = Question(f"Q{number}", ("a", "b"))
+                store.put_question(question)
+                Outbox(store).put(question, "letter")
+                if number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    done = subprocess.run([sys.executable, "-c", program, str(path)], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    store = Store(path)
+    assert [store.question(row.fingerprint).stem for row in Outbox(store).list()] == ["Q0"]
+    assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    store.close()
+
+
+def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
+    question = Question("Why?", (), "open")
+    reading = OpenReading(
+        levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.5, text="Себебі…", ended=True, timings=Timings()
+    )
+    with store.transaction():
+        store.put_question(question)
+        reading_id = store.put_reading(question.fingerprint, "m", "", "p", reading)
+    assert store.reading(question.fingerprint, "m", "", "p") == (reading_id, reading)
+    assert store.question(question.fingerprint) == question
+
+
+def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> None:
+    """tests/data/schema-2.db was written by the second version; the first had a cloud answer's letter under another name."""
+    path = tmp_path / "edge-agent.db"
+    for version in (2, 1):
+        path.write_bytes((pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes())
+        if version == 1:
+            with sqlite3.connect(path) as db:
+                db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
+                db.execute("PRAGMA user_version = 1")
+            db.close()
+        with Store(path) as store:
+            question = Question("upheld?", ("x", "y", "z"))
+            found = store.cloud_answer(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1)
+            assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
+            assert len(store.log(100)) == 7 and store.rows("PRAGMA foreign_key_check") == []
+            fresh = {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
+        with Store(tmp_path / "fresh.db") as store:
+            assert fresh == {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
+
+
+def damage(path: pathlib.Path, table: str) -> None:
+    """Overwrite the root page of a table."""
+    with sqlite3.connect(path) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
+    db.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xee" * 4096)
+
+
+def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store, store.transaction():
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+        Outbox(store).put(QUESTION, "choice")
+    damage(path, "readings")
+    whole = path.read_bytes()
+    with Store(path) as store:
+        with pytest.raises(StorageError):
+            store.reading(QUESTION.fingerprint, "m", "", "p")
+        assert store.renew() and not store.renew()
+        assert store.question(QUESTION.fingerprint) == QUESTION
+        assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (1, ANSWER)
+        assert [row.state for row in Outbox(store).list()] == ["ready"]
+        assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
+    (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
+    assert aside.read_bytes() == whole
+    assert (
+        "was damaged" in caplog.text and str(aside) in caplog.text and "1 questions, 0 readings, 1 cloud answers, 1 outbox" in caplog.text
+    )
+
+
+def test_file_is_looked_at_after_an_unclean_end_only(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    Store(path).close()
+    marker = tmp_path / "edge-agent.db.open"
+    assert marker.read_text().startswith("closed") and marker.stat().st_mode & 0o777 == 0o600
+    seen: list[str] = []
+
+    class Listening(sqlite3.Connection):
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            seen.append(sql)
+            return super().execute(sql, *more)
+
+    Store(path, connection=Listening).close()
+    assert not any("quick_check" in sql for sql in seen)
+    child = os.fork()
+    if child == 0:
+        Store(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Store(path, connection=Listening):
+        assert any("quick_check" in sql for sql in seen)
+        seen.clear()
+        Store(path, connection=Listening).close()
+        assert not any("quick_check" in sql for sql in seen)  # somebody else has it open: no unclean end
+        assert marker.read_text().startswith("open")
+
+
+def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as other:
+        path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
+        with pytest.raises(StorageError, match="end the other programs"):
+            Store(path)
+        assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 10, 50, 80, 4096, 5000])
+def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(tmp_path: pathlib.Path, cut: int) -> None:
+    path = tmp_path / "edge-agent.db"
+    Store(path).close()
+    os.truncate(path, cut)
+    with Store(path) as store:
+        store.check_writable()
+    assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
+
+
+def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
+    """SQLite has no checksums: what can be read is not always what was written."""
+    with store.transaction() as db:
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+        db.execute("UPDATE readings SET reading = replace(reading, 'levels', 'leve' || char(0) || 's')")
+        db.execute("UPDATE cloud_answers SET answer = CAST(x'7b22ff' AS TEXT)")
+        db.execute("UPDATE questions SET stem = 'P'")
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
+    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) is None
+    with pytest.raises(StorageError, match="damaged question"):
+        store.question(QUESTION.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("was", "is_now"),
+    [('"letter": "B"', '"letter": "Q"'), ('"level": "1.0"', '"level": "1.p"'), ('"0.0", "1.0"', '"0.0", "q.0"'), ("0.9", "9.9")],
+)
+def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is_now: str) -> None:
+    with store.transaction() as db:
+        store.put_question(QUESTION)
+        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
+    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
+
+
+def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    old = (pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes()
+    path.write_bytes(old)
+    Store(path).close()
+    copy = tmp_path / "edge-agent.db.before-schema-3"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    with sqlite3.connect(copy) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("SELECT count(*) FROM decisions").fetchone() == (7,)
+    db.close()

@@ -1,0 +1,23 @@
+"""Changes in the bytes of a GGUF, as damage or malice makes them."""
+
+import pathlib
+import struct
+
+from tests.support.paths import DEMO
+
+_FORMS = {4: "<I", 5: "<i", 6: "<f"}
+
+
+def with_value(key: str, value: float, source: pathlib.Path = DEMO) -> bytes:
+    """The file's bytes with another number under a metadata key."""
+    data, name = bytearray(source.read_bytes()), key.encode()
+    at = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+    (kind,) = struct.unpack_from("<I", data, at)
+    struct.pack_into(_FORMS[kind], data, at + 4, value)
+    return bytes(data)
+
+
+def header_bytes(source: pathlib.Path = DEMO) -> tuple[int, int]:
+    """Where the tokenizer's part begins (before it are the hyper-parameters), and where the last tensor's name is."""
+    data = source.read_bytes()
+    return data.index(b"tokenizer.ggml."), data.rindex(b".weight")

@@ -1,0 +1,35 @@
+"""A puller for tests, against a Hub on loopback, and what it pulls."""
+
+import hashlib
+import pathlib
+
+from edge_agent.fetch import pull
+from edge_agent.fetch.download import Downloader, Progress
+from edge_agent.fetch.hub import Hub
+from edge_agent.fetch.pull import Puller
+from tests.support.hub_server import LoopbackHub
+
+MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; what it holds is looked at by `check_file` alone
+NAME = "FogGen-0.6B-Q4_K_M.gguf"
+SHA256 = hashlib.sha256(MODEL).hexdigest()
+
+
+class Pulls:
+    """A puller against the server, without waiting between tries; `seen` is what it reported, `checked` the files it opened."""
+
+    def __init__(self, server: LoopbackHub, folder: pathlib.Path, **environment: str) -> None:
+        self.seen: list[Progress] = []
+        self.checked: list[str] = []
+        self.pauses: list[float] = []
+        token = environment.get("HF_TOKEN")
+        self.downloader = Downloader(token, pause=self.pauses.append)
+        self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
+        self.folder = folder
+
+    def __call__(self, what: str = "a/b", file: str | None = None, upgrade: bool = False) -> pull.Installed:
+        puller = Puller(self.folder, self.hub, upgrade, self.seen.append, lambda path: self.checked.append(path.name))
+        return puller.pull(what, file)
+
+
+def left_over(folder: pathlib.Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".pulled")) if folder.exists() else []
