@@ -21,8 +21,8 @@ from typing import Any
 import click
 import numpy as np
 
-from edge_agent.cli.progress import ProgressLine
 from edge_agent.core.errors import BadData, EdgeAgentError
+from edge_agent.core.terminal import ProgressLine
 from edge_agent.fetch.hub import Hub
 from edge_agent.measure import metrics
 from edge_agent.model import catalog

@@ -18,9 +18,8 @@ from tqdm import tqdm
 
 from convert.adapter import export_adapter
 from convert.export import Written, export
-from edge_agent.cli.progress import ProgressLine
-from edge_agent.cli.show import plain
 from edge_agent.core.errors import EdgeAgentError
+from edge_agent.core.terminal import ProgressLine, plain
 from edge_agent.fetch.pull import checkpoint_folder
 
 

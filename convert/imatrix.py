@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from convert.checkpoint import Array
 from convert.output import Output, header
-from edge_agent.cli.show import plain
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.question import Question
+from edge_agent.core.terminal import plain
 from edge_agent.model import gguf as gguf_check
 
 _WEIGHT = re.compile(rb"(?:[^#]*#)?(?P<name>blk\.\d+\.\w+\.weight)(?:#.*)?")

@@ -7,7 +7,6 @@ unfinished one is hidden beside it and locked; the next conversion to the same n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import os
@@ -22,6 +21,7 @@ from gguf.gguf_writer import WriterState
 
 from convert.quantize import n_bytes
 from edge_agent.core.errors import ConvertError
+from edge_agent.core.files import put_in_place, try_lock
 
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
 
@@ -50,19 +50,19 @@ class Output:
         self._hash = hashlib.sha256()
         self.n_bytes = 0
         self._file = self._part.open("ab")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (self._part.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())):
-                raise BlockingIOError  # it was finished, or given up, in the moment before: what is locked has another name now
-        except BlockingIOError as error:
+        if not (try_lock(self._file) and self._still_has_its_name()):
             self._file.close()
-            raise ConvertError(f"Another conversion is writing '{target}'; wait for it, or give another name.") from error
+            raise ConvertError(f"Another conversion is writing '{target}'; wait for it, or give another name.")
         try:
             self._file.truncate(0)
             self.write(head)
         except BaseException:
             self.discard()
             raise
+
+    def _still_has_its_name(self) -> bool:
+        """False if the conversion that held the lock has just finished or given up: the locked file then has another name."""
+        return self._part.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())
 
     def __enter__(self) -> Self:
         return self
@@ -83,15 +83,8 @@ class Output:
     def finish(self) -> str:
         """Bring everything to the disk and give the file its name; returns its sha256."""
         self._file.flush()
-        os.fsync(self._file.fileno())
-        self._part.replace(self.target)  # before the lock ends with the file: nobody may begin anew in what is finished
+        put_in_place(self._part, self.target)  # before the lock ends with the file: no other conversion may start in a finished file
         self._file.close()
-        with contextlib.suppress(OSError):  # the name is there; that it outlives a power cut is as much as can be asked
-            folder = os.open(self.target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
         return self._hash.hexdigest()
 
     def discard(self) -> None:

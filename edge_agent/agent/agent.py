@@ -30,9 +30,10 @@ from edge_agent.cloud.reply import PROMPT_VERSION
 from edge_agent.core import routing
 from edge_agent.core import settings as settings_room
 from edge_agent.core.errors import CloudUnavailable, StorageError
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts
-from edge_agent.core.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Settlement, Step
 from edge_agent.model import catalog
 from edge_agent.model.profile import Profile
 from edge_agent.store.device_time import Clock
@@ -41,7 +42,8 @@ from edge_agent.store.forget import Retention, sweep
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
-    from edge_agent.cloud.client import CloudModel, CloudOutcome
+    from edge_agent.cloud.client import CloudModel
+    from edge_agent.core.outcome import CloudOutcome
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
 

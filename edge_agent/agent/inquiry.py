@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, Timings
-from edge_agent.core.routing import CloudKind, Plan, Policy, Settlement
+from edge_agent.core.routing import Plan, Policy, Settlement
 
 if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
-    from edge_agent.cloud.client import CloudCall, CloudOutcome
+    from edge_agent.cloud.client import CloudCall
+    from edge_agent.core.outcome import CloudOutcome
 
 
 @dataclass(slots=True)

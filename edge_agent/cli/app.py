@@ -16,9 +16,9 @@ from typing import Any
 import click
 
 from edge_agent import __version__
-from edge_agent.cli.show import plain
 from edge_agent.core import settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
+from edge_agent.core.terminal import plain
 
 EXIT_CODES = """\b
 Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import unicodedata
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ _FINAL = {
     "never_send": "this question must not be sent",
 }
 NO_DECISIONS = "No decisions yet; ask something with `edge-agent ask`."
-_JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
@@ -112,11 +112,6 @@ def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 def _cell(value: object) -> str:
     text = plain(" ".join(str("" if value is None else value).split()))
     return text if len(text) <= 48 else text[:47] + "…"
-
-
-def plain(text: str) -> str:
-    """The text without control and direction characters, which could rewrite an operator's terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" and c not in _JOINERS else c for c in text)
 
 
 def print_json(data: object, line: bool = False) -> None:

@@ -17,7 +17,7 @@ import secrets
 from dataclasses import asdict, dataclass
 
 from edge_agent.core.errors import StorageError
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 from edge_agent.store.device_time import Clock
 from edge_agent.store.store import Store
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
 from edge_agent.store.device_time import Clock
 from edge_agent.store.store import Store
 
 DAY_S, MONTH_S = 86_400.0, 31 * 86_400.0
-MAX_COMPLETION_TOKENS = 256  # what cloud.py asks for at most
 _FRAME_TOKENS = 64  # the instruction and the roles around a question
 
 

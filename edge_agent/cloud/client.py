@@ -7,8 +7,6 @@ the one configured host, without redirects, and is never logged.
 
 from __future__ import annotations
 
-import email.utils
-import json
 import logging
 import pathlib
 import ssl
@@ -16,52 +14,26 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from edge_agent.cloud.reply import find_answer, prompt
+from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS, MAX_REPLY_BYTES, prompt, read_reply, without_key
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.question import OPEN, Question
-from edge_agent.core.records import CloudAnswer
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind, CloudOutcome
+from edge_agent.core.question import Question
 from edge_agent.core.settings import checked
 
 DEADLINE_S = 15.0  # for a person who waits
-MAX_REPLY_BYTES = 1 << 20
-MAX_TOKENS = 256
 AT_ONCE = 2
-_SHORTEST_SECRET = 8  # a shorter key is nothing that could not be guessed, and may be a word of an answer
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-_RETRY_AFTER_S = (1.0, 3600.0)
-_CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
-_RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
 _EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: a device that believes an earlier date has not been told the time
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes full URLs
 logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it writes the reply's headers, in which a cloud may say anything
-
-
-@dataclass(frozen=True, slots=True)
-class CloudOutcome:
-    """How one call ended: `answer` with ANSWERED, else `error`, a sentence for people without any secret.
-
-    `retry_after_s` is how long the cloud wants to be left alone, if it said so.
-    """
-
-    kind: CloudKind
-    answer: CloudAnswer | None = None
-    error: str | None = None
-    retry_after_s: float | None = None
-
-    @property
-    def was_sent(self) -> bool:
-        """Whether the cloud may have seen the question, and bill it."""
-        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS)
 
 
 class CloudModel:
@@ -105,7 +77,7 @@ class CloudModel:
             "model": self.model,
             "messages": [{"role": "user", "content": prompt(question)}],
             "temperature": 0,
-            "max_tokens": MAX_TOKENS,
+            "max_tokens": MAX_COMPLETION_TOKENS,
         }
         headers = {"Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
         if self.key:
@@ -118,7 +90,7 @@ class CloudModel:
                 with client.stream("POST", self.endpoint, json=body, headers=headers, extensions={"trace": call.trace}) as response:
                     data = _read_capped(response)
             latency_ms = round((time.perf_counter() - started) * 1000, 3)
-            return _sort(response, data, question, self.model, latency_ms, self.key)
+            return read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)
         except Exception as error:  # nothing may be lost because a library failed in a new way
             return _failure(error, self.key)
 
@@ -180,7 +152,7 @@ def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
     if tls := _tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=_tls_words(tls))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_without(key, _plain(error))})")
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({without_key(key, _plain(error))})")
     if isinstance(error, httpx.TimeoutException):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
@@ -209,84 +181,6 @@ def _tls_words(error: ssl.SSLError, wall: float | None = None) -> str:
     return f"no safe connection to the cloud ({reason}); a captive portal, perhaps, or a certificate authority that is not known here"
 
 
-def _sort(
-    response: httpx.Response, data: bytes | None, question: Question, model: str, latency_ms: float, key: str | None = None
-) -> CloudOutcome:
-    """The kind of a reply that arrived; a reply that repeats the key is kept without it."""
-    status = response.status_code
-    if status != 200:
-        return _sort_status(status, response, data)
-    if data is None:
-        return CloudOutcome(
-            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or packed in a way not asked for"
-        )
-    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is no chat completion (a captive portal, perhaps)")
-    try:
-        payload = json.loads(data)
-    except (ValueError, RecursionError):
-        broken = data.lstrip()[:1] == b"{"
-        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is broken off") if broken else portal
-    choices = payload.get("choices") if isinstance(payload, dict) else None
-    if not isinstance(choices, list):
-        return portal
-    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
-    message = choice.get("message")
-    reply = message.get("content") if isinstance(message, dict) else None
-    if choice.get("finish_reason") in ("length", "content_filter"):
-        why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
-        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    reply = _without(key, reply) if isinstance(reply, str) else None
-    found = find_answer(reply, question) if reply is not None else None
-    if reply is None or not found:
-        wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
-        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
-    usage = payload.get("usage")
-    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
-    return CloudOutcome(CloudKind.ANSWERED, answer)
-
-
-def _sort_status(status: int, response: httpx.Response, data: bytes | None) -> CloudOutcome:
-    """The kind of a reply that is no answer, by its HTTP status and the error code in it."""
-    if status in (401, 403):
-        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
-    code = _error_code(data)
-    out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
-    if status == 402 or (status == 429 and out_of_credit):
-        return CloudOutcome(CloudKind.NO_CREDIT, error=f"there is no credit left with the cloud (HTTP {status})")
-    if status == 429:
-        wait_s = _retry_after_s(response)
-        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud takes no more calls for now (HTTP {status})", wait_s)
-    if status in (408, 409, 425) or (status >= 500 and status != 511):
-        return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered HTTP {status}")
-    if status < 400 or status in (407, 511):
-        return CloudOutcome(CloudKind.PORTAL, error=f"somebody else answers in the cloud's place (HTTP {status}): a portal or a proxy")
-    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejects this question (HTTP {status})")
-
-
-def _error_code(data: bytes | None) -> str:
-    try:
-        code = json.loads(data or b"")["error"]["code"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return ""
-    return code if isinstance(code, str) else ""
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """How long to wait, from seconds or a date (counted from the reply's own date: this device's may be wrong), within 1 s to 1 h."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        seconds = float(value[:9])
-    else:
-        try:
-            until = email.utils.parsedate_to_datetime(value)
-            seconds = (
-                until - email.utils.parsedate_to_datetime(response.headers.get("Date", email.utils.formatdate(usegmt=True)))
-            ).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return min(max(seconds, _RETRY_AFTER_S[0]), _RETRY_AFTER_S[1])
-
-
 def _read_capped(response: httpx.Response) -> bytes | None:
     """The body, unpacked; None once it is over the cap, or packed otherwise than asked for. No more than the cap is ever held."""
     packed = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -302,16 +196,6 @@ def _read_capped(response: httpx.Response) -> bytes | None:
         if len(data) > MAX_REPLY_BYTES:
             return None
     return bytes(data)
-
-
-def _count(usage: Any, key: str) -> int | None:
-    value = usage.get(key) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _without(key: str | None, text: str) -> str:
-    """A stranger's text without the key, which it may have learned from us."""
-    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text
 
 
 def _plain(error: Exception) -> str:

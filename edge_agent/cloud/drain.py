@@ -20,12 +20,13 @@ from edge_agent.cloud.queue import Outbox, QueueRow, question_to_send
 from edge_agent.cloud.reply import PROMPT_VERSION
 from edge_agent.cloud.retry import WHOLE_CLOUD
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import CloudAnswer
-from edge_agent.core.routing import CloudKind
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
-    from edge_agent.cloud.client import CloudModel, CloudOutcome
+    from edge_agent.cloud.client import CloudModel
+    from edge_agent.core.outcome import CloudOutcome
 
 DEADLINE_S = 120.0  # nobody stands and waits for it
 LOOK_EVERY_S = 2.0
@@ -161,7 +162,7 @@ class Drainer:
 
     def _answer(self, row: QueueRow) -> CloudOutcome:
         """Send one claimed row and store what came of it."""
-        from edge_agent.cloud.client import CloudOutcome
+        from edge_agent.core.outcome import CloudOutcome
 
         try:
             question = self._store.question(row.fingerprint)

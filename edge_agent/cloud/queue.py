@@ -15,7 +15,6 @@ half-sent. Ages and waits are in device time (`clock.py`), which no wall clock c
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -27,8 +26,9 @@ from dataclasses import dataclass
 
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, treat
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.files import try_lock
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import CHOICE, OPEN, Question
-from edge_agent.core.routing import CloudKind
 from edge_agent.store.device_time import Clock
 from edge_agent.store.store import Store
 
@@ -269,10 +269,8 @@ class Outbox:
         except OSError as error:
             raise StorageError(f"The lock file '{path}' cannot be opened ({error.strerror}); check who owns it.") from error
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StorageError("Another process is draining the queue; wait until it is done.") from error
+            if not try_lock(handle):
+                raise StorageError("Another process is draining the queue; wait until it is done.")
             with self._store.transaction() as db:
                 db.execute("UPDATE outbox SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
                 self._drop_old_dead()

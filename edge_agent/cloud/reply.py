@@ -1,16 +1,29 @@
-"""What the cloud is asked, and how an answer is found in its reply: pure functions, one version.
+"""What the cloud is asked, and what its reply means: pure functions, one version.
 
-Owns both ends of the conversation with a cloud model. Knows nothing of HTTP. Invariant: a reply is data - a letter of the
-question is found in it or not, whatever else it says; any change to either end is a new `PROMPT_VERSION`.
+Owns the prompt, the answer found in a reply, and the kind of every reply (status, headers, bytes). Does no I/O. Invariant: a
+reply is data - a letter of the question is found in it or not, whatever else it says; any change to the prompt or to how
+an answer is found is a new `PROMPT_VERSION`.
 """
 
 from __future__ import annotations
 
+import email.utils
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import OPEN, Question
+from edge_agent.core.records import CloudAnswer
 
 PROMPT_VERSION = 1
+MAX_COMPLETION_TOKENS = 256  # what a request allows a reply, and what a budget reserves for it
+_RETRY_AFTER_S = (1.0, 3600.0)
+_CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
+_RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
+_SHORTEST_SECRET = 8  # a shorter key is nothing that could not be guessed, and may be a word of an answer
+MAX_REPLY_BYTES = 1 << 20
 
 
 def prompt(question: Question) -> str:
@@ -60,3 +73,92 @@ def find_letter(reply: str, question: Question) -> str | None:
         options = zip(question.letters, question.options, strict=True)
         found = {letter for letter, option in options if option.strip(" .").casefold() == folded}
     return next(iter(found)) if len(found) == 1 and found <= set(question.letters) else None
+
+
+def read_reply(
+    status: int, headers: Mapping[str, str], data: bytes | None, question: Question, model: str, latency_ms: float, key: str | None = None
+) -> CloudOutcome:
+    """What a reply means: its kind, and its answer if it has one.
+
+    `headers` is looked up without regard to case; `data` is the unpacked body, None if it was too large or packed in a way
+    that was not asked for. If the reply repeats the key, it is kept without it.
+    """
+    if status != 200:
+        return _read_status(status, headers, data)
+    if data is None:
+        return CloudOutcome(
+            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or packed in a way not asked for"
+        )
+    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is no chat completion (a captive portal, perhaps)")
+    try:
+        payload = json.loads(data)
+    except (ValueError, RecursionError):
+        broken = data.lstrip()[:1] == b"{"
+        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is broken off") if broken else portal
+    choices = payload.get("choices") if isinstance(payload, dict) else None
+    if not isinstance(choices, list):
+        return portal
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    reply = message.get("content") if isinstance(message, dict) else None
+    if choice.get("finish_reason") in ("length", "content_filter"):
+        why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
+    reply = without_key(key, reply) if isinstance(reply, str) else None
+    found = find_answer(reply, question) if reply is not None else None
+    if reply is None or not found:
+        wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
+    usage = payload.get("usage")
+    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    return CloudOutcome(CloudKind.ANSWERED, answer)
+
+
+def _read_status(status: int, headers: Mapping[str, str], data: bytes | None) -> CloudOutcome:
+    """The kind of a reply that is no answer, by its HTTP status and the error code in it."""
+    if status in (401, 403):
+        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
+    code = _error_code(data)
+    out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
+    if status == 402 or (status == 429 and out_of_credit):
+        return CloudOutcome(CloudKind.NO_CREDIT, error=f"there is no credit left with the cloud (HTTP {status})")
+    if status == 429:
+        wait_s = _retry_after_s(headers)
+        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud takes no more calls for now (HTTP {status})", wait_s)
+    if status in (408, 409, 425) or (status >= 500 and status != 511):
+        return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered HTTP {status}")
+    if status < 400 or status in (407, 511):
+        return CloudOutcome(CloudKind.PORTAL, error=f"somebody else answers in the cloud's place (HTTP {status}): a portal or a proxy")
+    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejects this question (HTTP {status})")
+
+
+def _error_code(data: bytes | None) -> str:
+    try:
+        code = json.loads(data or b"")["error"]["code"]
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return ""
+    return code if isinstance(code, str) else ""
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long to wait, from seconds or a date (counted from the reply's own date: this device's may be wrong), within 1 s to 1 h."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        seconds = float(value[:9])
+    else:
+        try:
+            until = email.utils.parsedate_to_datetime(value)
+            seconds = (until - email.utils.parsedate_to_datetime(headers.get("Date", email.utils.formatdate(usegmt=True)))).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return min(max(seconds, _RETRY_AFTER_S[0]), _RETRY_AFTER_S[1])
+
+
+def _count(usage: Any, key: str) -> int | None:
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def without_key(key: str | None, text: str) -> str:
+    """A stranger's text without the key, which it may have learned from us."""
+    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 
 MAX_ATTEMPTS = 8
 MAX_SUSPICIONS = 5

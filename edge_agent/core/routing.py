@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import LevelReading
 
 RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; what version 1 decided, it decides the same
@@ -61,23 +62,6 @@ class Cause(StrEnum):
     NO_CONFIDENCE = "no_confidence"
     PREFER_CLOUD = "prefer_cloud"
     ONLY_CLOUD = "only_cloud"
-
-
-class CloudKind(StrEnum):
-    """How a call to the cloud ended."""
-
-    ANSWERED = "answered"
-    OFFLINE = "offline"  # no connection was made: nothing was sent
-    TLS = "tls"  # a connection, but not to whom it should be: a portal, or a wrong clock
-    TIMEOUT = "timeout"  # sent, perhaps answered and billed; nothing came in time
-    PORTAL = "portal"  # a page or a redirect instead of a reply: somebody else answers in the cloud's place
-    REFUSED = "refused"  # the key was not accepted (401, 403)
-    LIMITED = "limited"  # too many calls for now (429)
-    NO_CREDIT = "no_credit"  # nothing left to spend there (402, 429)
-    FAILED = "failed"  # the cloud's own trouble, which passes (5xx, 408, 409, 425)
-    REJECTED = "rejected"  # this request will never be accepted (other 4xx)
-    UNUSABLE = "unusable"  # a reply without an answer in it
-    PAUSED = "paused"  # not called: it failed too often, or asked for a pause
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 import zlib
 from collections.abc import Sequence
+
+from edge_agent.core.files import replacing
 
 KEPT = 4  # files in the folder: a device has a few models, and each new llama.cpp or option makes a new file
 _MAGIC = b"edge-agent prefix 1\n"
@@ -44,15 +45,9 @@ class PrefixFile:
         self.is_there = True  # tried once, whatever comes of it
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(_head(state))
-                    file.write(state)
-                pathlib.Path(name).replace(self.path)
-            except BaseException:
-                pathlib.Path(name).unlink(missing_ok=True)
-                raise
+            with replacing(self.path, durable=False) as file:
+                file.write(_head(state))
+                file.write(state)
             self._forget_old()
 
     def _forget_old(self) -> None:

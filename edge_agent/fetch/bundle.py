@@ -14,14 +14,13 @@ import os
 import pathlib
 import re
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
 from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
+from edge_agent.core.files import not_written, put_in_place, temporary_folder
 from edge_agent.core.settings import checked
-from edge_agent.fetch.download import not_written, settle
 from edge_agent.model import gguf as gguf_check
 from edge_agent.model.catalog import entries, sha256_of
 from edge_agent.model.profile import from_metadata
@@ -81,8 +80,8 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     manifest = {"format": FORMAT, "version": VERSION, "name": model.stem, "files": files, "settings": kept}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=target.parent) as folder:
-            part = pathlib.Path(folder) / target.name
+        with temporary_folder(beside=target) as folder:
+            part = folder / target.name
             with part.open("wb") as out, model.open("rb") as source:
                 _write(out, MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
                 _begin(out, MODEL, n_bytes)
@@ -92,7 +91,7 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
                 if extra is not None:
                     _write(out, CALIBRATION, extra)
                 out.write(bytes(2 * _BLOCK))
-            settle(part, target)
+            put_in_place(part, target)
     except OSError as error:
         raise not_written(target, error) from error
     return read(target)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,6 +27,8 @@ import httpx
 
 from edge_agent import __version__
 from edge_agent.core.errors import DownloadFailed, StorageError
+from edge_agent.core.files import not_written, put_in_place, try_lock
+from edge_agent.core.terminal import Progress
 
 MAX_JSON_BYTES = 32 << 20
 MAX_BYTES = 64 << 30
@@ -57,16 +58,6 @@ class Expected:
     bytes: int | None = None
     sha256: str | None = None
     git_sha1: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a file is; `trouble` says why a request is being made again."""
-
-    name: str
-    n_bytes: int
-    total_bytes: int | None
-    trouble: str | None = None
 
 
 class Downloader:
@@ -130,7 +121,7 @@ class Downloader:
                     if not isinstance(error, KeyboardInterrupt):
                         shutil.rmtree(folder, ignore_errors=True)
                     raise
-                settle(part, target)
+                put_in_place(part, target)
                 shutil.rmtree(folder, ignore_errors=True)
                 return sha256
         except OSError as error:
@@ -281,23 +272,6 @@ def verified(path: pathlib.Path, expected: Expected, origin: str) -> str:
     return sha256.hexdigest()
 
 
-def settle(part: pathlib.Path, target: pathlib.Path) -> None:
-    """Give a finished file its name: a crash leaves the old file or the new one, whole and on the disk."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def not_written(target: pathlib.Path, error: OSError) -> StorageError:
-    """The exception for a target that cannot be written."""
-    return StorageError(f"'{target}' cannot be written ({error.strerror or error}); check the disk's space and who owns the folder.")
-
-
 @contextlib.contextmanager
 def _staging(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pathlib.Path]:
     """The folder of the unfinished file, for this process alone: another address or hash has another one."""
@@ -305,10 +279,8 @@ def _staging(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pat
     folder = target.parent / f".{key}.part"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadFailed(f"Another process is fetching '{target.name}' right now; wait for it.") from error
+        if not try_lock(lock):
+            raise DownloadFailed(f"Another process is fetching '{target.name}' right now; wait for it.")
         if not os.fstat(lock.fileno()).st_nlink:  # it has finished in the moment before, and removed the folder with the lock
             raise DownloadFailed(f"Another process has fetched '{target.name}' just now; run the same command again.")
         try:

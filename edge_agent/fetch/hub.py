@@ -21,7 +21,8 @@ from urllib.parse import quote, urlsplit
 
 from edge_agent.core import settings
 from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing
-from edge_agent.fetch.download import Downloader, Expected, Progress, Refused, verified
+from edge_agent.core.terminal import Progress
+from edge_agent.fetch.download import Downloader, Expected, Refused, verified
 from edge_agent.model import pulled as pins
 from edge_agent.model.pulled import Pulled
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,11 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 from edge_agent.core import settings
 from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
+from edge_agent.core.files import not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.question import Question
+from edge_agent.core.terminal import Progress
 from edge_agent.engine import trial
 from edge_agent.fetch import bundle, hub
 from edge_agent.fetch.bundle import Bundle
-from edge_agent.fetch.download import Progress, Refused, not_written, settle
+from edge_agent.fetch.download import Refused
 from edge_agent.fetch.hub import Hub, Repo
 from edge_agent.model import catalog
 from edge_agent.model import gguf as gguf_check
@@ -209,11 +210,11 @@ class Puller:
     def _extract(self, opened: Bundle, part: str, target: pathlib.Path, look: Callable[[pathlib.Path], None]) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
-                path = pathlib.Path(folder) / target.name
+            with temporary_folder(beside=target) as folder:
+                path = folder / target.name
                 bundle.extract(opened, part, path)
                 look(path)
-                settle(path, target)
+                put_in_place(path, target)
         except OSError as error:
             raise not_written(target, error) from error
 
@@ -223,10 +224,8 @@ class Puller:
             return False
         try:
             self.config_file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".unpack-", dir=self.config_file.parent) as folder:
-                path = pathlib.Path(folder) / self.config_file.name
-                path.write_text(bundle.config_text(opened), encoding="utf-8")
-                settle(path, self.config_file)
+            with replacing(self.config_file, "w", private=False) as file:
+                file.write(bundle.config_text(opened))
         except OSError as error:
             raise not_written(self.config_file, error) from error
         return True
@@ -292,12 +291,12 @@ def copy(source: pathlib.Path, target: pathlib.Path, sha256: str) -> None:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as folder:
-            part = pathlib.Path(folder) / target.name
+        with temporary_folder(beside=target) as folder:
+            part = folder / target.name
             shutil.copyfile(source, part)
             if catalog.sha256_of(part) != sha256:
                 raise ModelRefused(f"'{source}' changed while it was copied, or cannot be read well; nothing was kept, so try again.")
-            settle(part, target)
+            put_in_place(part, target)
     except OSError as error:
         raise not_written(target, error) from error
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from edge_agent.core import routing
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import same
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading
-from edge_agent.core.routing import Circumstances, CloudKind, Policy, PolicyName, Step
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can end in
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pathlib
 from types import TracebackType
 from typing import IO, Any, Self
 
 from edge_agent.core.errors import StorageError
+from edge_agent.core.files import replacing
 
 
 def check_apart(out: pathlib.Path, source: str) -> None:
@@ -26,21 +26,20 @@ def check_apart(out: pathlib.Path, source: str) -> None:
 class RowsFile:
     """A context manager: `write` objects, and leaving without an exception puts the file in its place.
 
-    The temporary file is made on entering, so that a folder that cannot be written is known before the work, not
-    after it. Raises `StorageError`.
+    The temporary file is created on entering, so an unwritable folder is reported before the work, not after it.
+    Raises `StorageError`.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
-        self._temporary: pathlib.Path
+        self._stack = contextlib.ExitStack()
         self._file: IO[str]
 
     def __enter__(self) -> Self:
         try:
             if self.path.exists() and not self.path.is_file():  # a rename onto /dev/null would replace the device
-                raise ValueError("it is no plain file")
-            self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            self._file = self._temporary.open("x", encoding="utf-8")
+                raise ValueError("it is not a regular file")
+            self._file = self._stack.enter_context(replacing(self.path, "w", private=False))
         except (OSError, ValueError) as error:
             raise self._refused(error) from error
         return self
@@ -54,16 +53,9 @@ class RowsFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            with self._file:
-                if kind is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if kind is None:
-                self._temporary.replace(self.path)
+            self._stack.__exit__(kind, error, trace)
         except OSError as failed:
             raise self._refused(failed) from failed
-        finally:
-            self._temporary.unlink(missing_ok=True)
 
     def _refused(self, error: OSError | ValueError) -> StorageError:
         reason = getattr(error, "strerror", None) or error

@@ -6,16 +6,13 @@ were checked and have their final name; a damaged list is refused rather than be
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import pathlib
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
 from edge_agent.core.errors import StorageError
+from edge_agent.core.files import lock, replacing
 
 FILE = "pulled.json"
 HUB = "hub:"  # how the source of what the Hub publishes begins
@@ -63,19 +60,12 @@ def put(folder: pathlib.Path, records: list[Pulled]) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with (folder / f".{FILE}.lock").open("w") as held:
+            lock(held)
             places, files = {(r.source, r.path) for r in records}, {r.file for r in records if r.file}
             kept = [old for old in load(folder) if (old.source, old.path) not in places and old.file not in files]
-            handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump([asdict(record) for record in [*kept, *records]], file, indent=1)
-                    file.flush()
-                    os.fsync(file.fileno())
-                pathlib.Path(name).replace(folder / FILE)
-            except BaseException:
-                pathlib.Path(name).unlink(missing_ok=True)
-                raise
+            with replacing(folder / FILE, "w") as file:
+                json.dump([asdict(record) for record in [*kept, *records]], file, indent=1)
     except OSError as error:
         raise StorageError(f"The folder '{folder}' cannot be written ({error.strerror}); check its space and who owns it.") from error
 
@@ -83,16 +73,6 @@ def put(folder: pathlib.Path, records: list[Pulled]) -> None:
 def find(folder: pathlib.Path, source: str) -> dict[str, Pulled]:
     """The records of one source, by path."""
     return {record.path: record for record in load(folder) if record.source == source}
-
-
-@contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process."""
-    import fcntl
-
-    with (folder / f".{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _checked(row: object) -> Pulled:

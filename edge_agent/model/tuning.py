@@ -10,10 +10,9 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.files import not_written, replacing
 
 FILE = "tuning.json"
 
@@ -33,12 +32,10 @@ def save(folder: pathlib.Path, sha256: str, build: str, options: dict[str, Any],
     entries = _read(path) | {sha256: {"build": build, "n_cpus": os.cpu_count(), "options": options, "decision_ms": decision_ms}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with replacing(path, "w") as file:
             json.dump(entries, file, indent=1)
-        pathlib.Path(name).replace(path)
     except OSError as error:
-        raise StorageError(f"The file '{path}' cannot be written ({error.strerror}); check the disk's space and who owns it.") from error
+        raise not_written(path, error) from error
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ is gone is known to be ours.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import sqlite3
@@ -19,6 +18,7 @@ import threading
 import time
 
 from edge_agent.core.errors import StorageError
+from edge_agent.core.files import share_lock, try_lock
 from edge_agent.store.schema import APPLICATION_ID
 
 BESIDE = ("-journal", "-wal", "-shm")
@@ -56,12 +56,9 @@ class Marker:
         While somebody who is alone looks at the file, this waits.
         """
         self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.alone = True
-        except BlockingIOError:
-            fcntl.flock(self._handle, fcntl.LOCK_SH)
-            self.alone = False
+        self.alone = try_lock(self._handle)
+        if not self.alone:
+            share_lock(self._handle)
         said = os.pread(self._handle, 200, 0).split()
         journal = any(_size(self._database.with_name(self._database.name + end)) for end in BESIDE[:2])
         self.said_damaged = self.alone and said[:1] == [b"damaged"]
@@ -72,7 +69,7 @@ class Marker:
         assert self._handle is not None
         if self.alone:
             self._say("open")
-            fcntl.flock(self._handle, fcntl.LOCK_SH)
+            share_lock(self._handle)
         self._shared = True
         with _open_here_lock:
             _open_here[str(self._database)] = _open_here.get(str(self._database), 0) + 1
@@ -87,8 +84,7 @@ class Marker:
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if in_order and os.pread(self._handle, 200, 0).split()[:1] != [b"damaged"]:
+            if try_lock(self._handle) and in_order and os.pread(self._handle, 200, 0).split()[:1] != [b"damaged"]:
                 self._say("closed")
         self.forget()
 

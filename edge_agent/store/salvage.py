@@ -12,10 +12,10 @@ import json
 import pathlib
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from edge_agent.core.files import temporary_folder
 from edge_agent.core.question import CHOICE, OPEN, Question
 from edge_agent.core.records import CloudAnswer, Reading
 from edge_agent.store.marker import BESIDE
@@ -89,8 +89,8 @@ def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
     One transaction: a crash leaves the new database empty, and the damaged file where it was put.
     """
     saved = dict.fromkeys(_TABLES, 0)
-    with tempfile.TemporaryDirectory(dir=damaged.parent) as folder:
-        copy = pathlib.Path(folder) / "copy"
+    with temporary_folder(beside=damaged) as folder:
+        copy = folder / "copy"
         for end in ("", *BESIDE):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))

@@ -7,12 +7,11 @@ appended, never changed; each is one transaction, so that a crash leaves a whole
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import sqlite3
-import tempfile
 
 from edge_agent.core.errors import StorageError
+from edge_agent.core.files import put_in_place, temporary_folder
 
 APPLICATION_ID = 0x45644167  # "EdAg"
 
@@ -141,14 +140,12 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path) -> None:
 
 def copy_to(db: sqlite3.Connection, path: pathlib.Path) -> None:
     """A copy of the open database as of one moment, whole on the disk or not there; readable by its owner alone. Raises OSError."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    os.close(handle)
-    try:
-        with contextlib.closing(sqlite3.connect(name)) as copy:
+    with temporary_folder(beside=path) as folder:
+        part = folder / path.name
+        part.touch(mode=0o600)
+        with contextlib.closing(sqlite3.connect(part)) as copy:
             db.backup(copy)
-        pathlib.Path(name).replace(path)
-    finally:
-        pathlib.Path(name).unlink(missing_ok=True)
+        put_in_place(part, path)
 
 
 def _keep_copy(db: sqlite3.Connection, path: pathlib.Path) -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from edge_agent.agent.endings import endings
 from edge_agent.cloud.queue import Outbox
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Ending
-from edge_agent.core.routing import CloudKind
 from edge_agent.store import export as keeping
 from edge_agent.store.store import Store
 from tests.agent.test_agent import UNSURE, SpokenModel, agent

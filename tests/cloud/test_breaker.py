@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.cloud.breaker import HOUR_S, Breaker, Health, after, wait_s
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 from edge_agent.store.device_time import Clock, Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches

@@ -14,8 +14,8 @@ import pytest
 from edge_agent.cloud.client import CloudModel, _tls_words
 from edge_agent.cloud.reply import find_answer, find_letter, prompt
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.routing import CloudKind
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches
 

@@ -10,11 +10,11 @@ import pytest
 
 from edge_agent.cloud.breaker import Breaker
 from edge_agent.cloud.budget import Budget
-from edge_agent.cloud.client import CloudModel, CloudOutcome
+from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer
-from edge_agent.core.routing import CloudKind
 from edge_agent.store.store import Store
 from tests.cloud.test_queue import World
 from tests.support.mutation import catches

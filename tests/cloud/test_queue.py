@@ -9,8 +9,8 @@ import pytest
 
 from edge_agent.cloud.queue import DAY_S, Limits, Outbox, QueueRow, question_to_send
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.routing import CloudKind
 from edge_agent.store.device_time import Clock, Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches

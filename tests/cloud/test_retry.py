@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.cloud.retry import MAX_ATTEMPTS, Treatment, backoff_s, treat
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 from tests.support.mutation import catches
 
 COSTLY = (CloudKind.TIMEOUT, CloudKind.FAILED)

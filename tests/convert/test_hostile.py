@@ -230,7 +230,7 @@ def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
         first.finish()
         lock(file, how)
 
-    monkeypatch.setattr("convert.output.fcntl.flock", late)
+    monkeypatch.setattr("edge_agent.core.files.fcntl.flock", late)
     with pytest.raises(ConvertError, match="Another conversion"):
         Output(tmp_path / "x.gguf", b"other")
     assert (tmp_path / "x.gguf").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x.gguf"]

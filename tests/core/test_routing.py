@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Reading, Timings
-from edge_agent.core.routing import Circumstances, CloudKind, Policy, PolicyName, Settlement, Step, plan, settle
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Settlement, Step, plan, settle
 from edge_agent.model.profile import LEVELS
 
 WITH_CLOUD, WITHOUT_CLOUD = Circumstances(cloud_configured=True), Circumstances(cloud_configured=False)

@@ -99,7 +99,7 @@ def test_lock_of_one_who_has_just_finished_is_no_lock(folder: pathlib.Path, monk
             shutil.rmtree(part)
         lock(file, how)
 
-    monkeypatch.setattr("edge_agent.fetch.download.fcntl.flock", late)
+    monkeypatch.setattr("edge_agent.core.files.fcntl.flock", late)
     with pytest.raises(DownloadFailed, match="just now"):
         Downloader(transport=respond({})).fetch("https://a.example/x", folder / "x")
 
@@ -160,7 +160,7 @@ def test_disk_that_fills_up_is_told_and_cleaned(server: LoopbackHub, home: pathl
     command = f"ulimit -f 400; exec {sys.executable} -m edge_agent pull a/b"  # no file may grow beyond 400 KiB
     environment = {**os.environ, "HF_ENDPOINT": server.url}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 74 and "check the disk's space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 74 and "check the disk space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert left_over(home / "models") == []
 
 

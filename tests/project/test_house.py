@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "cli": {"agent", "cloud", "engine", "fetch", "measure", "model", "server", "store"},
 }
 ONLY_IMPORTER = {
+    "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
     "httpx": {"cloud.client", "fetch.download"},
     "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "agent.doctor"},

@@ -17,9 +17,9 @@ from edge_agent.cloud.budget import Budget
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drainer
 from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
-from edge_agent.core.routing import CloudKind
 from edge_agent.store.device_time import Clock
 from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store

@@ -16,8 +16,8 @@ from edge_agent.cloud.budget import Budget
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import CloudAnswer
-from edge_agent.core.routing import CloudKind
 from tests.cloud.test_queue import World
 from tests.support.mutation import catches
 

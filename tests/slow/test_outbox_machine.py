@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 from tests.cloud.test_queue import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World
 
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # thousands of transactions, none of which has to last

@@ -28,7 +28,7 @@ WORKER = """
 import os, pathlib, sys
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.question import Question
-from edge_agent.core.routing import CloudKind
+from edge_agent.core.outcome import CloudKind
 from edge_agent.store.store import Store
 folder = pathlib.Path(sys.argv[1])
 store = Store(folder / "edge-agent.db")

@@ -3,8 +3,9 @@
 import hashlib
 import pathlib
 
+from edge_agent.core.terminal import Progress
 from edge_agent.fetch import pull
-from edge_agent.fetch.download import Downloader, Progress
+from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub

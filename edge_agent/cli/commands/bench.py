@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, main, with_settings
-from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
 from edge_agent.core.errors import StorageError
+from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
     from edge_agent.core.question import Question

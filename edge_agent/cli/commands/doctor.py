@@ -7,9 +7,10 @@ import sys
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)

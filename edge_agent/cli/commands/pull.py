@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.progress import ProgressLine
-from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
+from edge_agent.core.terminal import ProgressLine, plain
 
 
 @main.command(epilog=EXIT_CODES)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import duration, iso, plain, print_json, print_rows
+from edge_agent.cli.show import duration, iso, print_json, print_rows
 from edge_agent.core import settings
 from edge_agent.core.errors import StorageError
+from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
     from edge_agent.cloud.drain import Drained

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, fraction, main, with_settings
-from edge_agent.cli.progress import ProgressLine
-from edge_agent.cli.show import echo, plain, print_json
+from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
+from edge_agent.core.terminal import ProgressLine, plain
 
 if TYPE_CHECKING:
     from edge_agent.measure.verify import Comparison, Mean, Share

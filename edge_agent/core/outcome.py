@@ -1,0 +1,47 @@
+"""How a call to the cloud can end.
+
+Owns the kinds and the record of one call. Knows nothing of HTTP or queues. Invariant: every call has exactly one kind, and
+an answer exactly when the kind is ANSWERED.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edge_agent.core.records import CloudAnswer
+
+
+class CloudKind(StrEnum):
+    """How a call to the cloud ended."""
+
+    ANSWERED = "answered"
+    OFFLINE = "offline"  # no connection was made: nothing was sent
+    TLS = "tls"  # a connection, but not to whom it should be: a portal, or a wrong clock
+    TIMEOUT = "timeout"  # sent, perhaps answered and billed; nothing came in time
+    PORTAL = "portal"  # a page or a redirect instead of a reply: somebody else answers in the cloud's place
+    REFUSED = "refused"  # the key was not accepted (401, 403)
+    LIMITED = "limited"  # too many calls for now (429)
+    NO_CREDIT = "no_credit"  # nothing left to spend there (402, 429)
+    FAILED = "failed"  # the cloud's own trouble, which passes (5xx, 408, 409, 425)
+    REJECTED = "rejected"  # this request will never be accepted (other 4xx)
+    UNUSABLE = "unusable"  # a reply without an answer in it
+    PAUSED = "paused"  # not called: it failed too often, or asked for a pause
+
+
+@dataclass(frozen=True, slots=True)
+class CloudOutcome:
+    """How one call ended: `answer` with ANSWERED, else `error`, a sentence for people without any secret.
+
+    `retry_after_s` is how long the cloud wants to be left alone, if it said so.
+    """
+
+    kind: CloudKind
+    answer: CloudAnswer | None = None
+    error: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the cloud may have seen the question, and bill it."""
+        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS)
