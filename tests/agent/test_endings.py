@@ -20,12 +20,12 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Ending
 from edge_agent.store import export as keeping
 from edge_agent.store.store import Store
-from tests.agent.test_agent import UNSURE, SpokenModel, agent
-from tests.cli.test_commands import ask, run
-from tests.cloud.test_queue import World
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import ask, run
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
+from tests.support.queue_world import World
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`edge-agent` as people run it: a process of its own."""
 
 import json
-import os
 import pathlib
 import signal
 import sqlite3
@@ -13,25 +12,8 @@ import time
 import pytest
 
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import ASK, CONTRACT, ask, run
 from tests.support.paths import DEMO
-
-CONTRACT = {
-    "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
-    "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
-    "timings", "persisted", "storage_error", "cloud_error",
-}  # fmt: skip
-ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
-
-
-def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_agent", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120, check=False)
-
-
-def ask(*more: str, **environment: str) -> dict:
-    done = run(*ASK, "--json", *more, **environment)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_ask_prints_the_object_of_the_contract_and_remembers_it() -> None:

@@ -11,10 +11,10 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
 from edge_agent.measure.replay import replay
 from edge_agent.store.device_time import Clock
-from tests.agent.test_agent import UNSURE, SpokenModel, agent
-from tests.cloud.test_queue import World
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches
+from tests.support.queue_world import World
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 QUESTION = Question("Q", ("a", "b"))
 

@@ -16,8 +16,8 @@ from edge_agent.cloud.queue import QueueRow
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer
 from edge_agent.store.store import Store
-from tests.cloud.test_queue import World
 from tests.support.mutation import catches
+from tests.support.queue_world import World
 
 Reply = Callable[[str], httpx.Response]
 

@@ -9,9 +9,9 @@ import pytest
 from edge_agent.cloud.privacy import Rules, _is_iin
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.question import Question
-from tests.agent.test_agent import UNSURE, SpokenModel, agent
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 CANARY = "canary-4711"
 

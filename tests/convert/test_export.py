@@ -22,9 +22,8 @@ from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import default_profile, from_metadata
 from models.recipe.bank import draw_many
+from tests.support.checkpoints import ADAPTER, BASE, tensors, write_safetensors
 from tests.support.paths import DEMO, ROOT
-
-BASE, ADAPTER = ROOT / "models" / "demo" / "base", ROOT / "models" / "demo" / "adapter"
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +38,6 @@ def copy(tmp_path: pathlib.Path) -> pathlib.Path:
     shutil.copytree(BASE, tmp_path / "base")
     shutil.copytree(ADAPTER, tmp_path / "adapter")
     return tmp_path
-
-
-def write_safetensors(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
-    header, data = {}, b""
-    for name, array in ((name, array.astype("<f4")) for name, array in tensors.items()):
-        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [len(data), len(data) + array.nbytes]}
-        data += array.tobytes()
-    head = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(head)) + head + data)
 
 
 def test_committed_model_is_what_convert_makes_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
@@ -129,11 +119,6 @@ def quantize_by_llama_cpp(source: pathlib.Path, out: pathlib.Path, levels: tuple
     file_types = {level: str(FILE_TYPES[level]) for level in levels}
     subprocess.run([sys.executable, "-c", QUANTIZE, str(source), str(out), *file_types.values()], check=True, capture_output=True)
     return {level: out / f"{file_type}.gguf" for level, file_type in file_types.items()}
-
-
-def tensors(path: pathlib.Path) -> dict[str, tuple[int, bytes]]:
-    """Type and bytes of every tensor of a GGUF."""
-    return {t.name: (int(t.tensor_type), t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
 
 
 def test_every_level_is_to_the_byte_what_llama_cpp_makes_of_the_merge(tmp_path: pathlib.Path) -> None:

@@ -22,7 +22,7 @@ from convert.output import Output
 from convert.sentencepiece import read_pieces
 from edge_agent.core.errors import ConvertError
 from edge_agent.model.gguf import read_header
-from tests.convert.test_export import write_safetensors
+from tests.support.checkpoints import write_safetensors
 from tests.support.paths import ROOT
 
 BASE, ADAPTER = ROOT / "models" / "demo" / "base", ROOT / "models" / "demo" / "adapter"

@@ -20,7 +20,7 @@ from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
 from models.recipe.bank import draw_many
-from tests.convert.test_export import ADAPTER, BASE, tensors, write_safetensors
+from tests.support.checkpoints import ADAPTER, BASE, tensors, write_safetensors
 from tests.support.paths import DEMO, ROOT
 
 QUESTIONS = [Question(item.stem, item.options) for item in draw_many(11, 12, "train")]

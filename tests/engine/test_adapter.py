@@ -16,8 +16,8 @@ from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from models.recipe.bank import draw_many
-from tests.cli.test_commands import run
-from tests.convert.test_export import ADAPTER, BASE, write_safetensors
+from tests.support.checkpoints import ADAPTER, BASE, write_safetensors
+from tests.support.command_line import run
 from tests.support.paths import DEMO
 
 QUESTIONS = [Question(item.stem, item.options) for item in draw_many(21, 60, "test")]

@@ -13,8 +13,8 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, OpenReading
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.store.store import Store
-from tests.cli.test_commands import run
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import run
 from tests.support.paths import ROOT
 
 QUESTION = Question("What is 12 + 7?", (), "open")

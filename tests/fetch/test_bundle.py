@@ -17,7 +17,7 @@ from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Installed, Puller
 from edge_agent.model import catalog
 from edge_agent.model import pulled as pins
-from tests.cli.test_commands import ask, run
+from tests.support.command_line import ask, run
 from tests.support.hub_server import LoopbackHub
 from tests.support.paths import DEMO
 

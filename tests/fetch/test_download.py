@@ -17,7 +17,7 @@ import pytest
 from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.fetch.download import Downloader, Refused
 from edge_agent.model import pulled as pins
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.pulls import MODEL, NAME, Pulls, left_over
 

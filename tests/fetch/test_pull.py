@@ -17,7 +17,7 @@ from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import MustBeMade, Puller
 from edge_agent.model import catalog
 from edge_agent.model import pulled as pins
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.paths import DEMO
 from tests.support.pulls import MODEL, NAME, SHA256, Pulls, left_over

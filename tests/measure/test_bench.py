@@ -13,7 +13,7 @@ from edge_agent.measure.bench import runs as bench
 from edge_agent.measure.bench import tables as bench_tables
 from edge_agent.measure.bench.sample import Sample
 from edge_agent.model.catalog import ModelFiles
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.paths import DEMO, ROOT
 
 QUESTIONS = [Question(f"What is {n} + {n}?", (str(2 * n), "1", "99")) for n in range(2, 6)]

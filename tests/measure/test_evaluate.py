@@ -21,8 +21,8 @@ from edge_agent.measure.datasets import Labelled
 from edge_agent.measure.evaluate import Row
 from edge_agent.measure.rows import RowsFile
 from edge_agent.model.profile import LEVELS, default_profile
-from tests.cli.test_commands import run
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import run
 from tests.support.paths import ROOT
 
 PROFILE = default_profile("qwen3")

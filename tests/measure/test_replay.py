@@ -12,10 +12,10 @@ from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
 from edge_agent.measure.replay import Replayed, compare, replay
 from edge_agent.store.store import Store
-from tests.agent.test_agent import SURE, UNSURE, SpokenModel, agent
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
+from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
 
 def question(stem: str) -> Question:

@@ -18,7 +18,7 @@ from edge_agent.model import pulled as pins
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile
 from edge_agent.model.pulled import Pulled
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.gguf_bytes import with_value
 from tests.support.paths import DEMO
 

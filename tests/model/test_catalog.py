@@ -12,7 +12,7 @@ from edge_agent.model import pulled as pins
 from edge_agent.model.gguf import QUANTIZATIONS
 from edge_agent.model.profile import default_profile
 from edge_agent.model.pulled import Pulled
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.paths import DEMO
 
 PUBLISHED = {

@@ -9,7 +9,7 @@ import pytest
 from edge_agent.core.errors import ModelMissing, ModelRefused
 from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import from_metadata
-from tests.cli.test_commands import run
+from tests.support.command_line import run
 from tests.support.paths import DEMO
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edge_agent.engine.passes import letter_trees, level_trees
 from edge_agent.model.answers import AnswerFormat
-from tests.engine.test_passes import check, deciding_nodes, level_places
+from tests.support.passes import check, deciding_nodes, level_places
 from tests.support.pieces import check_walk, letters, levels
 
 Trained = tuple[Callable[[str], list[int]], int]

@@ -38,8 +38,8 @@ from edge_agent.cloud.drain import Drained
 from edge_agent.core.errors import EdgeAgentError, StorageError
 from edge_agent.core.question import Question
 from edge_agent.store.store import Store
-from tests.agent.test_agent import UNSURE, SpokenModel
 from tests.support.paths import DEMO
+from tests.support.spoken_model import UNSURE, SpokenModel
 
 PUTTERS, DRAINERS = 3, 2
 

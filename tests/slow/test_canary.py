@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.store.store import Store
-from tests.store.test_store import damage
+from tests.support.damage import damage
 from tests.support.mutation import catches
 from tests.support.paths import DEMO, ROOT
 

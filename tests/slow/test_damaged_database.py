@@ -12,9 +12,9 @@ import pytest
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.store.store import Store
-from tests.agent.test_agent import UNSURE, SpokenModel, agent
-from tests.store.test_store import damage
+from tests.support.damage import damage
 from tests.support.mutation import catches
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 FLIPS = int(os.environ.get("EDGE_AGENT_TEST_FLIPS", "60"))
 CUTS = int(os.environ.get("EDGE_AGENT_TEST_CUTS", "16"))

@@ -18,8 +18,8 @@ from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import CloudAnswer
-from tests.cloud.test_queue import World
 from tests.support.mutation import catches
+from tests.support.queue_world import World
 
 BODY = b'{"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", "message": ' + (
     b'{"role": "assistant", "content": "B"}}], "usage": {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}, "padding": "'

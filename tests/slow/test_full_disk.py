@@ -13,8 +13,8 @@ from edge_agent.agent.agent import Agent
 from edge_agent.core.question import Question
 from edge_agent.store.disk import DiskLimits
 from edge_agent.store.store import Store
-from tests.agent.test_agent import UNSURE, SpokenModel, agent
 from tests.support.mutation import catches
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 
 def ask(one: Agent, number: int) -> object:

@@ -14,7 +14,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
-from tests.cloud.test_queue import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World
+from tests.support.queue_world import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World
 
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # thousands of transactions, none of which has to last
 EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "30"))

@@ -15,10 +15,10 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import Circumstances, Settlement
 from edge_agent.store.disk import DiskLimits, free_bytes
-from tests.agent.test_agent import SURE, UNSURE, SpokenModel, agent
-from tests.cli.test_commands import ASK, run
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import ASK, run
 from tests.support.mutation import catches
+from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
 MIB = 1 << 20
 

@@ -9,8 +9,8 @@ from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.question import Question
 from edge_agent.store import export as keeping
 from edge_agent.store.store import Store
-from tests.agent.test_agent import SURE, UNSURE, SpokenModel, agent
 from tests.support.mutation import catches
+from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
 CANARY = "The canary lives in 4711 Secret Street"
 

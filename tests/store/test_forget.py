@@ -22,12 +22,12 @@ from edge_agent.store import forget as room
 from edge_agent.store.device_time import Clock, Moment
 from edge_agent.store.forget import DAY_S, EVERY_S, Retention, Swept, sweep
 from edge_agent.store.store import Store
-from tests.agent.test_agent import SURE, UNSURE, SpokenModel
-from tests.cli.test_commands import ask, run
-from tests.store.test_store import damage
 from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import ask, run
+from tests.support.damage import damage
 from tests.support.mutation import catches
 from tests.support.paths import DEMO, ROOT
+from tests.support.spoken_model import SURE, UNSURE, SpokenModel
 
 KEEP = Retention(keep_s=30 * DAY_S)
 

@@ -17,6 +17,7 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading, Timings
 from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store
+from tests.support.damage import damage
 
 QUESTION = Question("Q", ("a", "b"))
 READING = Reading(
@@ -187,16 +188,6 @@ def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> Non
             fresh = {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
         with Store(tmp_path / "fresh.db") as store:
             assert fresh == {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
-
-
-def damage(path: pathlib.Path, table: str) -> None:
-    """Overwrite the root page of a table."""
-    with sqlite3.connect(path) as db:
-        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()
-    db.close()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * 4096)
-        file.write(b"\xee" * 4096)
 
 
 def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,26 @@
+"""`edge-agent` as people run it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+CONTRACT = {
+    "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
+    "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
+    "timings", "persisted", "storage_error", "cloud_error",
+}  # fmt: skip
+
+
+ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_agent", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120, check=False)
+
+
+def ask(*more: str, **environment: str) -> dict:
+    done = run(*ASK, "--json", *more, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

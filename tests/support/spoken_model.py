@@ -1,0 +1,62 @@
+"""A model that says what the test wants, and an agent around it."""
+
+import pathlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from edge_agent.agent.agent import Agent
+from edge_agent.cloud.client import CloudModel
+from edge_agent.core.question import Question
+from edge_agent.core.records import LevelReading, ModelFacts, Reading, Timings
+from edge_agent.core.routing import PolicyName
+from edge_agent.model.profile import LEVELS
+from edge_agent.store.store import Store
+from tests.support.paths import DEMO
+
+SURE = Reading(
+    levels=LEVELS, level_probs=(0, 0, 0, 0, 1.0), level="1.0", format_mass=0.99,
+    letters="ABC", answer_probs=(0.8, 0.1, 0.1), letter="A", timings=Timings(n_forward=2),
+)  # fmt: skip
+
+
+UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
+
+
+def offline(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("no network")
+
+
+class SpokenModel:
+    """A model that gives one reading and counts how often it was opened and run; `before_letter` runs behind the level."""
+
+    def __init__(self, reading: Reading, before_letter: Callable[[], object] = lambda: None) -> None:
+        self.reading, self.before_letter, self.opened, self.ran = reading, before_letter, 0, 0
+
+    def open(self, path: pathlib.Path, facts: ModelFacts) -> "SpokenModel":
+        self.opened += 1
+        return self
+
+    def read(self, question: Question, on_level: Callable[[LevelReading], None]) -> Reading:
+        self.ran += 1
+        on_level(self.reading)
+        self.before_letter()
+        return self.reading
+
+    def close(self) -> None:
+        pass
+
+
+def agent(
+    home: pathlib.Path,
+    model: SpokenModel,
+    cloud: str | None = None,
+    policy: str = "prefer_local",
+    tau: float = 0.5,
+    store: type[Store] = Store,
+    **more: Any,
+) -> Agent:
+    client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
+    return Agent(DEMO, store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
