@@ -23,18 +23,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.breaker import Breaker
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained
-from edge_agent.cloud.queue import Limits, Outbox
+from edge_agent.cloud.queue import Outbox
 from edge_agent.core.question import Question
-from edge_agent.core.records import Reading, Timings
+from edge_agent.core.records import Reading, ReadingKey, Timings
+from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.bench.sample import memory
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -64,7 +66,8 @@ def question(number: int) -> Question:
 
 def agent(path: pathlib.Path, cloud: CloudModel | None = None) -> Agent:
     """An agent that is never sure, with a queue that is never full."""
-    return Agent(MODEL, Store(path), cloud=cloud, open_model=lambda *_: Spoken(), limits=Limits(max_rows=10**7, max_bytes=10**10))
+    limits = replace(DEFAULT_LIMITS, queue=replace(DEFAULT_LIMITS.queue, max_rows=10**7, max_bytes=10**10))
+    return Agent(ModelFiles(MODEL), Store(path), cloud=cloud, open_model=lambda *_: Spoken(), limits=limits)
 
 
 @contextmanager
@@ -128,7 +131,7 @@ def kiosk(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
             before, behind = [], []
             with agent(folder / f"{name.replace(' ', '-')}.db", cloud) as one:
                 for number in range(arguments.questions):
-                    opened = one.breaker is not None and one.breaker.wait_s() > 0
+                    opened = one.gate is not None and one.gate.breaker.wait_s() > 0
                     started = time.perf_counter()
                     assert one.ask(question(number)).provisional
                     (behind if opened else before).append((time.perf_counter() - started) * 1000)
@@ -160,7 +163,7 @@ def recall(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
             for _ in range(2000):
                 mark = question(chance.randrange(rows)).fingerprint
                 started = time.perf_counter()
-                assert store.reading(mark, one.model.sha256, "", one.profile.sha256)
+                assert store.reading(ReadingKey(mark, one.model.sha256, "", one.profile.sha256))
                 times.append((time.perf_counter() - started) * 1e6)
         print(f"{rows:>9} rows: p50 {p(times, 0.5):7.1f} us  p95 {p(times, 0.95):7.1f} us")
 
@@ -170,12 +173,12 @@ def put(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
     (rows,) = arguments.rows[:1]
     with Store(folder / "put.db") as store:
         outbox, ours = Outbox(store), []
-        pragmas = {name: store.rows(f"PRAGMA {name}")[0][name] for name in ("journal_mode", "synchronous", "secure_delete")}
+        pragmas = {name: store.database.rows(f"PRAGMA {name}")[0][name] for name in ("journal_mode", "synchronous", "secure_delete")}
         for number in range(rows):
             started = time.perf_counter()
             with store.transaction():
                 store.put_question(question(number))
-                outbox.put(question(number), "choice")
+                outbox.put(question(number))
             ours.append((time.perf_counter() - started) * 1000)
     bare, theirs = sqlite3.connect(folder / "bare.db", isolation_level=None), []
     for name, value in pragmas.items():
@@ -198,10 +201,10 @@ def drain(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
         with agent(path) as one, one.store.transaction():
             for number in range(rows):
                 one.store.put_question(question(number))
-                one.outbox.put(question(number), "choice")
+                one.outbox.put(question(number))
         with server(lambda: (500, b"{}") if chance.random() < arguments.faults else (200, answer)) as url:
             with agent(path, CloudModel(url, "big")) as one:
-                assert isinstance(one.breaker, Breaker)
+                assert one.gate is not None
                 started, peaks = time.perf_counter(), []
                 while one.outbox.count("ready"):
                     for number, step in enumerate(one.drain()):
@@ -209,7 +212,9 @@ def drain(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
                             peaks.append((memory()[0] or 0) / 1e6)
                 seconds = time.perf_counter() - started
                 states = Counter(row.state for row in one.outbox.list())
-                twice = one.store.rows("SELECT count(*) AS n FROM (SELECT 1 FROM cloud_answers GROUP BY fingerprint HAVING count(*) > 1)")
+                twice = one.store.database.rows(
+                    "SELECT count(*) AS n FROM (SELECT 1 FROM cloud_answers GROUP BY fingerprint HAVING count(*) > 1)"
+                )
         print(
             f"{rows:>6} questions: {rows / seconds:7.1f} a second, {seconds / rows * 1000:.2f} ms each; {dict(states)}, "
             f"{twice[0]['n']} twice; memory {peaks[0]:.0f} MB at first, {statistics.median(peaks):.0f} in the middle, "

@@ -12,16 +12,13 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from edge_agent.cloud.budget import BudgetLimits
 from edge_agent.cloud.privacy import Rules
-from edge_agent.cloud.queue import DAY_S, Limits
 from edge_agent.core.errors import ModelError, ModelMissing, StorageError
 from edge_agent.core.records import ModelFacts
-from edge_agent.core.settings import FOREVER, Settings
+from edge_agent.core.settings import Settings
 from edge_agent.model import catalog, tuning
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
-from edge_agent.store.disk import DiskLimits
-from edge_agent.store.forget import Retention
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -46,37 +43,13 @@ def rules(settings: Settings) -> Rules:
     return Rules.of(settings.never_send, settings.redact, settings.redact_built_in)
 
 
-def limits(settings: Settings) -> Limits:
-    """How much may wait, and how long."""
-    return Limits(settings.queue_max_rows, int(settings.queue_max_mb * 1e6), settings.queue_ttl_days * DAY_S)
-
-
-def budget(settings: Settings) -> BudgetLimits:
-    """What may be spent."""
-    return BudgetLimits(
-        settings.budget_calls_per_day, settings.budget_calls_per_month, settings.budget_per_day, settings.budget_per_month,
-        settings.cloud_prompt_price, settings.cloud_completion_price,
-    )  # fmt: skip
-
-
-def retention(settings: Settings) -> Retention:
-    """How long what was asked is kept, and how many of the cloud's answers."""
-    keep_s = None if settings.keep_days == FOREVER else float(settings.keep_days) * DAY_S
-    return Retention(keep_s, settings.answers_max_rows, int(settings.answers_max_mb * 1e6))
-
-
-def disk(settings: Settings) -> DiskLimits:
-    """How much of the disk is left free."""
-    return DiskLimits(settings.cache_min_free_mib << 20, settings.queue_min_free_mib << 20)
-
-
-def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool = True) -> Callable[[pathlib.Path, ModelFacts], LocalModel]:
+def opener(settings: Settings, stays: bool = True) -> Callable[[ModelFiles, ModelFacts], LocalModel]:
     """Opens a model with what is kept for it: the fastest settings on this device, and its system message.
 
-    Unless it `stays` open for more than a question, its weights are used as they lie in the file.
+    Unless it `stays` open for more than a question, its weights are used as they are stored in the file.
     """
 
-    def open_model(path: pathlib.Path, facts: ModelFacts) -> LocalModel:
+    def open_model(files: ModelFiles, facts: ModelFacts) -> LocalModel:
         try:
             from edge_agent.engine.llama import Options, build
             from edge_agent.engine.local_model import LocalModel
@@ -86,15 +59,15 @@ def opener(settings: Settings, adapter: pathlib.Path | None = None, stays: bool 
         options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
         options = options if stays else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
-        return LocalModel(path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=adapter)
+        return LocalModel(files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter)
 
     return open_model
 
 
-def identify(store: Store, path: pathlib.Path, adapter: pathlib.Path | None = None) -> ModelFacts:
+def identify(store: Store, files: ModelFiles) -> ModelFacts:
     """The facts of a model file, and of the adapter on it. Raises `ModelMissing`."""
-    facts = _identified(store, path)
-    return replace(facts, adapter_sha256=_identified(store, adapter).sha256) if adapter else facts
+    facts = _identified(store, files.path)
+    return replace(facts, adapter_sha256=_identified(store, files.adapter).sha256) if files.adapter else facts
 
 
 def _identified(store: Store, path: pathlib.Path) -> ModelFacts:

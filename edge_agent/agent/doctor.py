@@ -119,11 +119,11 @@ def _database(settings: Settings) -> str:
     from edge_agent.store.store import Store
 
     with Store(settings.database) as store:
-        store.check_writable()
-        n_decisions = store.rows("SELECT count(*) AS n FROM decisions")[0]["n"]
+        store.database.check_writable()
+        n_decisions = store.count_decisions()
         outbox = Outbox(store)
         n_waiting, n_dead = outbox.count("ready", "sending"), outbox.count("dead")
-        journal = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
+        journal = store.database.journal_mode
     text = f"{store.path}: {n_decisions} decisions, {n_waiting} waiting, {n_dead} dead; SQLite {sqlite3.sqlite_version}, journal {journal}"
     if aside := sorted(path.name for path in store.path.parent.glob(f"{store.path.name}.damaged-*")):
         text += f"; damaged ones set aside: {', '.join(aside)}"

@@ -33,7 +33,7 @@ def endings(
 def _endings(store: Store, after: int, stop: threading.Event, look_every_s: float) -> Iterator[Ending]:
     seen = None
     while not stop.is_set():
-        if (now := store.change_mark()) == seen:
+        if (now := store.database.change_mark()) == seen:
             stop.wait(look_every_s)
             continue
         while found := store.endings(after):
@@ -49,9 +49,9 @@ def _endings(store: Store, after: int, stop: threading.Event, look_every_s: floa
 def wait(store: Store, decision_id: str, timeout_s: float | None = None, look_every_s: float = LOOK_EVERY_S) -> Ending:
     """How a decision stands as soon as it waits no more, or when the time is up. Raises `BadQuestion` for an unknown id."""
     ends = None if timeout_s is None else time.monotonic() + timeout_s
-    mark = store.change_mark()
+    mark = store.database.change_mark()
     while (found := store.ending(decision_id)).waits:
-        while (now := store.change_mark()) == mark:
+        while (now := store.database.change_mark()) == mark:
             left_s = look_every_s if ends is None else min(look_every_s, ends - time.monotonic())
             if left_s <= 0:
                 return found

@@ -1,29 +1,39 @@
-"""What is known of one question while it is decided, and the decision that is made of it.
+"""One question on its way: what is known of it so far, and the decision that is made of that.
 
-Owns no rule and does no I/O: it is filled in by `agent.py` and read out here. Invariant: the answer of a decision is the one that its
-route names.
+Owns no rule and does no I/O: `agent.py` fills it in, `recording.py` stores it. Invariant: the answer of a decision is the one
+that its route names.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_agent.core.outcome import CloudKind
+from edge_agent.cloud.budget import Reservation
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, Timings
-from edge_agent.core.routing import Plan, Policy, Settlement
+from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
+from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
 
 if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
     from edge_agent.cloud.client import CloudCall
-    from edge_agent.core.outcome import CloudOutcome
 
 
 @dataclass(slots=True)
-class Facts:
-    """What is known so far; ids where the store already has a fact."""
+class Inquiry:
+    """What is known so far of one question; ids where the store already has a fact.
+
+    `policy`, `model` and `profile_sha256` are those in force when it was asked. It is finished when `planned` and `settled` are
+    set.
+    """
 
     question: Question
+    policy: Policy
+    model: ModelFacts
+    profile_sha256: str
+    circumstances: Circumstances
+    started: float = field(default_factory=time.perf_counter)
     reading: Reading | OpenReading | None = None
     reading_id: int | None = None
     model_ran: bool = False
@@ -33,62 +43,68 @@ class Facts:
     cloud_outcome: CloudOutcome | None = None
     cloud_call: CloudCall | None = None
     cloud_error: str | None = None
-    reserved: int = 0
+    reservation: Reservation | None = None
     over_budget: bool = False
+    planned: Plan | None = None
+    settled: Settlement | None = None
+
+    @property
+    def reading_key(self) -> ReadingKey:
+        """Under which key its reading is stored."""
+        return ReadingKey(self.question.fingerprint, self.model.sha256, self.model.adapter_sha256, self.profile_sha256)
 
     @property
     def recalled(self) -> bool:
         """Whether everything was in the store: no model was run, and no cloud called."""
         return not self.model_ran and self.cloud_outcome is None
 
-    def answer(self, route: str) -> str:
-        """The answer of this route."""
-        return self.cloud.answer if route == "cloud" and self.cloud else self.reading.answer if self.reading else ""
+    @property
+    def answer(self) -> str:
+        """The answer of the route that was settled on."""
+        assert self.settled is not None
+        if self.settled.route == "cloud" and self.cloud:
+            return self.cloud.answer
+        return self.reading.answer if self.reading else ""
 
+    def fits(self, answer: str) -> bool:
+        """Whether a stored answer can belong to this question: a flipped bit may have made it another letter."""
+        return bool(answer) and (not self.question.options or answer in tuple(self.question.letters))
 
-def decision(
-    facts: Facts, planned: Plan, settled: Settlement, policy: Policy, model: ModelFacts, *,
-    decision_id: str, queue_id: int | None, storage_error: str | None, total_ms: float,
-) -> Decision:  # fmt: skip
-    """The decision as its caller gets it."""
-    question, reading, answer = facts.question, facts.reading, facts.answer(settled.route)
-    return Decision(
-        decision_id=decision_id,
-        answer=answer,
-        answer_text=question.options[question.letters.index(answer)] if question.options else answer,
-        confidence=reading.confidence if reading else None,
-        expected_confidence=reading.expected_confidence if reading else None,
-        level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
-        answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
-        format_mass=reading.format_mass if reading else None,
-        route=settled.route,
-        deferred=planned.cause is not None,
-        recalled=facts.recalled,
-        provisional=settled.provisional,
-        reason=settled.reason.value,
-        cause=planned.cause.value if planned.cause else None,
-        readout=policy.readout,
-        score=planned.score,
-        tau=policy.tau,
-        policy=policy.name.value,
-        queue_id=queue_id,
-        model=model,
-        cloud=facts.cloud if settled.route == "cloud" else None,
-        cloud_error=facts.cloud_error,
-        timings=_timings(facts, total_ms),
-        persisted=storage_error is None,
-        storage_error=storage_error,
-    )
+    def decision(self, decision_id: str, queue_id: int | None, storage_error: str | None) -> Decision:
+        """The decision as its caller gets it; `storage_error` says why it is not stored, if it is not."""
+        assert self.planned is not None and self.settled is not None
+        question, reading, planned, settled, answer = self.question, self.reading, self.planned, self.settled, self.answer
+        return Decision(
+            decision_id=decision_id,
+            answer=answer,
+            answer_text=question.options[question.letters.index(answer)] if question.options else answer,
+            confidence=reading.confidence if reading else None,
+            expected_confidence=reading.expected_confidence if reading else None,
+            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
+            answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
+            format_mass=reading.format_mass if reading else None,
+            route=settled.route,
+            deferred=planned.cause is not None,
+            recalled=self.recalled,
+            provisional=settled.provisional,
+            reason=settled.reason.value,
+            cause=planned.cause.value if planned.cause else None,
+            readout=self.policy.readout,
+            score=planned.score,
+            tau=self.policy.tau,
+            policy=self.policy.name.value,
+            queue_id=queue_id,
+            model=self.model,
+            cloud=self.cloud if settled.route == "cloud" else None,
+            cloud_error=self.cloud_error,
+            timings=self._timings(),
+            persisted=storage_error is None,
+            storage_error=storage_error,
+        )
 
-
-def fits(question: Question, answer: str) -> bool:
-    """Whether a stored answer can be this question's: a flipped bit may have made it another letter."""
-    return bool(answer) and (not question.options or answer in tuple(question.letters))
-
-
-def _timings(facts: Facts, total_ms: float) -> Timings:
-    """The reading's own times when the model ran now; in all, what the caller waited."""
-    total_ms = round(total_ms, 3)
-    if not (facts.reading and facts.model_ran):
-        return Timings(total_ms=total_ms)
-    return Timings(**{**asdict(facts.reading.timings), "total_ms": total_ms})
+    def _timings(self) -> Timings:
+        """The reading's own times if the model ran now; in all, what the caller waited."""
+        total_ms = round((time.perf_counter() - self.started) * 1000, 3)
+        if not (self.reading and self.model_ran):
+            return Timings(total_ms=total_ms)
+        return Timings(**{**asdict(self.reading.timings), "total_ms": total_ms})

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 
 from edge_agent.core.errors import StorageError
 from edge_agent.core.outcome import CloudKind
-from edge_agent.store.device_time import Clock
 from edge_agent.store.store import Store
 
 IN_A_ROW, OF_LAST, WINDOW = 5, 10, 20
@@ -78,8 +77,8 @@ def after(
 class Breaker:
     """The health of one cloud, kept in the store; what cannot be stored is remembered by this process."""
 
-    def __init__(self, store: Store, clock: Clock, endpoint: str, key: str | None = None) -> None:
-        self._store, self._clock, self._endpoint, self.key = store, clock, endpoint, key
+    def __init__(self, store: Store, endpoint: str, key: str | None = None) -> None:
+        self._store, self._endpoint, self.key = store, endpoint, key
         self._unstored: Health | None = None
 
     @property
@@ -88,8 +87,8 @@ class Breaker:
         if self._unstored is not None:
             return self._unstored
         try:
-            found = self._store.rows("SELECT health FROM clouds WHERE endpoint = ?", (self._endpoint,))
-            return Health(**json.loads(found[0]["health"])) if found else Health()
+            found = self._store.cloud_health(self._endpoint)
+            return Health(**json.loads(found)) if found else Health()
         except (StorageError, ValueError, TypeError):
             return Health()
 
@@ -103,7 +102,7 @@ class Breaker:
         if not health.open_s:
             return None
         try:
-            now_s = self._clock.now_s()
+            now_s = self._store.clock.now_s()
             left_s = wait_s(health, now_s, self.key)
             if not left_s:
                 with self._store.transaction():
@@ -120,7 +119,7 @@ class Breaker:
 
     def wait_s(self) -> float:
         """Seconds until the cloud may be called."""
-        return wait_s(self.health, self._clock.now_s(), self.key)
+        return wait_s(self.health, self._store.clock.now_s(), self.key)
 
     def note(self, kind: CloudKind, error: str | None, retry_after_s: float | None = None) -> None:
         """Keep what a call has shown: inside the caller's transaction, or in one of its own. Writes only if it changes something."""
@@ -128,16 +127,16 @@ class Breaker:
         if kind in VALID and not health.open_s and "-" not in health.recent:
             return
         try:
-            if self._store.in_transaction:
-                self._keep(after(health, kind, error, self._clock.now_s(), self.key, retry_after_s))
+            if self._store.database.in_transaction:
+                self._keep(after(health, kind, error, self._store.clock.now_s(), self.key, retry_after_s))
             else:
                 with self._store.transaction():
-                    self._keep(after(self.health, kind, error, self._clock.now_s(), self.key, retry_after_s))
+                    self._keep(after(self.health, kind, error, self._store.clock.now_s(), self.key, retry_after_s))
         except StorageError:
-            self._unstored = after(health, kind, error, self._clock.now_s(), self.key, retry_after_s)
+            self._unstored = after(health, kind, error, self._store.clock.now_s(), self.key, retry_after_s)
 
     def _keep(self, health: Health) -> None:
-        self._store.write("INSERT OR REPLACE INTO clouds (endpoint, health) VALUES (?, ?)", (self._endpoint, json.dumps(asdict(health))))
+        self._store.put_cloud_health(self._endpoint, json.dumps(asdict(health)))
         self._unstored = None
 
 

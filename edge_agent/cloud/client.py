@@ -24,9 +24,8 @@ from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS, MAX_REPLY_BYTES, promp
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.settings import checked
+from edge_agent.core.settings import CLOUD_DEADLINE_S, checked
 
-DEADLINE_S = 15.0  # for a person who waits
 AT_ONCE = 2
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: a device that believes an earlier date has not been told the time
@@ -49,7 +48,7 @@ class CloudModel:
         url: str,
         model: str,
         key: str | None = None,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float = CLOUD_DEADLINE_S,
         transport: httpx.BaseTransport | None = None,
         ca_file: str | None = None,
         proxy: str | None = None,

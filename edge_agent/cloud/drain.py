@@ -1,8 +1,8 @@
 """Sends what waits in the queue to the cloud, as long as that makes sense.
 
-Owns the order of a pass over the queue, and when to stop and come back. What an outcome means for a question is `delivery`'s,
-for the whole cloud `breaker`'s. Invariant: an answer, the end of its row and the ends of the decisions that waited for
-it are stored in one transaction.
+Owns the order of a pass over the queue, and when to stop and come back. What an outcome means for a question is `retry`'s,
+for the whole cloud `breaker`'s. Invariant: an answer, the end of its row, the endings of the decisions that waited for it,
+and what the call has cost are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -10,27 +10,22 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
-from edge_agent.cloud.breaker import IN_A_ROW, VALID, Breaker
-from edge_agent.cloud.budget import Budget
+from edge_agent.cloud.breaker import IN_A_ROW, VALID
+from edge_agent.cloud.budget import Reservation
+from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
-from edge_agent.cloud.queue import Outbox, QueueRow, question_to_send
-from edge_agent.cloud.reply import PROMPT_VERSION
+from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.cloud.retry import WHOLE_CLOUD
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.outcome import CloudKind
-from edge_agent.core.records import CloudAnswer
-from edge_agent.store.store import Store
-
-if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
-    from edge_agent.cloud.client import CloudModel
-    from edge_agent.core.outcome import CloudOutcome
+from edge_agent.core.outcome import CloudKind, CloudOutcome
+from edge_agent.core.question import Question
 
 DEADLINE_S = 120.0  # nobody stands and waits for it
 LOOK_EVERY_S = 2.0
 PROBE_S = (5.0, 300.0)  # without a connection: the first wait, the longest
+OVER_BUDGET = "nothing may be spent on the cloud for now (budget_... in config.toml)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +38,56 @@ class Drained:
     stopped: str | None
 
 
+@dataclass(slots=True)
+class _Pass:
+    """One pass so far; `in_a_row` counts calls without a valid reply, `strange` are rows that got a portal's page since the last answer."""
+
+    answered: int = 0
+    failed: int = 0
+    in_a_row: int = 0
+    strange: list[int] = field(default_factory=list)
+    stopped: str | None = None
+
+
 class Drainer:
     """Drains one queue into one cloud; `once` for a person who wants it now, `watch` for a device that runs by itself.
 
-    `deadline_s` bounds one call; `upkeep` is called behind each pass of a watch, where nobody waits.
-    `sleep` and `chance` (0 to 1, the random part of a wait) are replaced in tests.
+    `deadline_s` bounds one call; `upkeep` is called after each pass of a watch, where nobody waits. `sleep` and `chance` (0 to 1,
+    the random part of a wait) are replaced in tests.
     """
 
     def __init__(
         self,
-        store: Store,
         outbox: Outbox,
-        cloud: CloudModel,
-        breaker: Breaker,
-        budget: Budget,
+        gate: Gate,
         rules: Rules | None = None,
         deadline_s: float = DEADLINE_S,
         upkeep: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._store, self._outbox, self._cloud, self._breaker = store, outbox, cloud, breaker
-        self._rules, self._budget = rules or Rules(), budget
-        self._reserved: int | None = 0  # the number of the call that is reserved; None when there is no money for one
+        self._outbox, self._gate, self._rules = outbox, gate, rules or Rules()
         self._deadline_s, self._upkeep, self._sleep, self._chance = deadline_s, upkeep, sleep, chance
 
     def once(self) -> Iterator[QueueRow | Drained]:
-        """One pass over everything that waits, due or not, and whether the breaker is open or not: a person knows more than it does.
+        """One pass over everything that waits, due or not, even if the breaker is open: a person knows more than it does.
 
         Five failures in a row end it. Only a cloud that asked for patience (429) is not called. Yields each row as it was
         claimed, then a `Drained`. Raises `StorageError` if another process drains.
         """
         with self._outbox.drainer():
-            yield from self._sweep(by_hand=True)
+            yield from self._pass(by_hand=True)
 
     def watch(self) -> Iterator[QueueRow | Drained]:
-        """Pass over what is due, again and again, until the caller stops; yields as `once` does, and a `Drained` where something happened.
+        """Pass over what is due, again and again, until the caller stops; yields as `once` does, and a `Drained` when something happened.
 
-        A cloud that cannot be reached is probed after 5 s, then ever more seldom, up to every 5 minutes.
+        A cloud that cannot be reached is probed after 5 s, then less and less often, up to every 5 minutes.
         """
         failures = 0
         with self._outbox.drainer():
             while True:
                 drained = None
-                for step in self._sweep(by_hand=False):
+                for step in self._pass(by_hand=False):
                     drained = step if isinstance(step, Drained) else None
                     if not isinstance(step, Drained) or step.answered or step.failed or step.stopped:
                         yield step
@@ -98,99 +99,92 @@ class Drainer:
     def _pause_s(self, drained: Drained, failures: int) -> float:
         if drained.stopped:
             first, longest = PROBE_S
-            return max(self._breaker.wait_s(), min(longest, first * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * self._chance()))
+            backoff_s = min(longest, first * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * self._chance())
+            return max(self._gate.breaker.wait_s(), backoff_s)
         due_in_s = self._outbox.next_due_in_s()
         return LOOK_EVERY_S if due_in_s is None else min(LOOK_EVERY_S, max(due_in_s, 0.05))
 
-    def _sweep(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
-        answered, failed, last, stopped = 0, 0, 0, None
-        in_a_row = 0  # without a valid reply
-        self._reserved = 0
-        strange: list[int] = []  # rows that got a portal's page, since the last answer
-        while not stopped and (row := self._outbox.claim(after=last, due_only=not by_hand, reserve=self._reserve)):
+    def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
+        done, last = _Pass(), 0
+        while not done.stopped and (claimed := self._claim(last, by_hand)):
+            row, reservation = claimed
             last = row.queue_id
-            if refusal := self._refusal(by_hand):
-                self._give_back(row, *refusal)
-                stopped = refusal[1]
-                break
-            yield row
-            outcome = self._answer(row)
-            in_a_row = 0 if outcome.kind in VALID else in_a_row + 1
-            if outcome.kind is CloudKind.ANSWERED:
-                answered += 1
-                failed += sum(self._outbox.suspect(queue_id) for queue_id in strange)
-                strange = []
-                continue
-            failed += 1
-            if outcome.kind is CloudKind.PORTAL:
-                if answered:
-                    self._outbox.suspect(row.queue_id)
-                strange.append(row.queue_id)
-                stopped = outcome.error if len(strange) > 1 else None
-            elif outcome.kind in WHOLE_CLOUD or in_a_row >= IN_A_ROW:
-                stopped = outcome.error
-        if self._reserved is None:
-            stopped = stopped or "nothing may be spent on the cloud for now (budget_... in config.toml)"
-        yield Drained(answered, failed, self._outbox.count("ready"), stopped)
+            if reservation is None:
+                done.stopped = OVER_BUDGET
+            elif refusal := self._refusal(by_hand):
+                self._finish(row, refusal, reservation, was_made=False)
+                done.stopped = refusal.error
+            else:
+                yield row
+                self._count(row, self._send(row, reservation), done)
+        yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
 
-    def _reserve(self, row: QueueRow) -> bool:
-        """Inside the claiming transaction: count the call before it is made."""
-        try:
-            send = question_to_send(row) or self._store.question(row.fingerprint)
-        except (StorageError, ValueError, BadQuestion):
-            self._reserved = 0  # nothing will be sent
-            return True
-        self._reserved = self._budget.reserve(send)
-        return self._reserved is not None
+    def _claim(self, after: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
+        """The next row with its call counted; without a reservation the budget is used up, and the row is still ready."""
+        reserved: list[Reservation | None] = []
 
-    def _give_back(self, row: QueueRow, kind: CloudKind, error: str, was_sent: bool = False) -> None:
-        self._outbox.fail(row, kind, error)
-        if self._reserved:
-            with self._store.transaction():
-                self._budget.close(self._reserved, None, was_sent)
+        def allowed(row: QueueRow) -> bool:
+            try:
+                reserved.append(self._gate.budget.reserve(self._to_send(row)[1]))
+            except (StorageError, ValueError, BadQuestion):
+                reserved.append(Reservation())  # damaged: nothing will be sent
+            return reserved[-1] is not None
 
-    def _cancel(self, row: QueueRow, error: str) -> None:
-        self._outbox.cancel_sending(row, error)
-        if self._reserved:
-            with self._store.transaction():
-                self._budget.close(self._reserved, None, was_sent=False)
+        row = self._outbox.claim(after=after, due_only=not by_hand, allowed=allowed)
+        return (row, reserved[-1]) if row else None
 
-    def _refusal(self, by_hand: bool) -> tuple[CloudKind, str] | None:
-        if by_hand and self._breaker.health.kind != CloudKind.LIMITED:
+    def _to_send(self, row: QueueRow) -> tuple[Question, Question]:
+        """The question as it was asked, and as it will be sent. Raises `StorageError`, `ValueError` or `BadQuestion` if it is damaged."""
+        asked = self._outbox.store.question(row.fingerprint)
+        return asked, row.question or self._rules.redacted(asked)
+
+    def _refusal(self, by_hand: bool) -> CloudOutcome | None:
+        """Why the cloud is not called now, if it is not."""
+        if by_hand and self._gate.breaker.health.kind != CloudKind.LIMITED:
             return None
-        return self._breaker.refusal(self._deadline_s)
+        refusal = self._gate.breaker.refusal(self._deadline_s)
+        return CloudOutcome(refusal[0], error=refusal[1]) if refusal else None
 
-    def _answer(self, row: QueueRow) -> CloudOutcome:
+    def _send(self, row: QueueRow, reservation: Reservation) -> CloudOutcome:
         """Send one claimed row and store what came of it."""
-        from edge_agent.core.outcome import CloudOutcome
-
         try:
-            question = self._store.question(row.fingerprint)
-            send = question_to_send(row) or self._rules.redacted(question)
+            asked, send = self._to_send(row)
         except (StorageError, ValueError, BadQuestion) as error:  # purged or damaged: there is nothing left to ask
-            self._cancel(row, str(error))
-            return CloudOutcome(CloudKind.UNUSABLE, error=str(error))
-        if self._rules.forbids(question):  # the rules may be newer than the row
-            self._cancel(row, "never_send")
-            return CloudOutcome(CloudKind.UNUSABLE, error="the question must not be sent")
-        key = (row.fingerprint, self._cloud.model, self._cloud.endpoint, PROMPT_VERSION)
-        if stored := self._store.cloud_answer(*key, after=row.answers_before):  # somebody else asked meanwhile
-            self._settle(row, *stored)
-            return CloudOutcome(CloudKind.ANSWERED, stored[1])
-        outcome = self._cloud.ask(send, deadline_s=self._deadline_s, job_key=row.job_key)
-        if outcome.answer:
-            self._settle(row, None, outcome.answer)
-        else:
-            self._give_back(row, outcome.kind, outcome.error or outcome.kind, outcome.was_sent)
-            self._breaker.note(outcome.kind, outcome.error, outcome.retry_after_s)
+            return self._cancel(row, reservation, str(error))
+        if self._rules.forbids(asked):  # the rules may be newer than the row
+            return self._cancel(row, reservation, "never_send")
+        key = self._gate.key(row.fingerprint)
+        if stored := self._outbox.store.cloud_answer(key, after=row.answers_before):  # somebody else has asked meanwhile
+            outcome = CloudOutcome(CloudKind.ANSWERED, stored[1])
+            self._finish(row, outcome, reservation, was_made=False, stored_id=stored[0])
+            return outcome
+        outcome = self._gate.cloud.ask(send, deadline_s=self._deadline_s, job_key=row.job_key)
+        self._finish(row, outcome, reservation)
         return outcome
 
-    def _settle(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
-        """Answer, queue row and the ends of its decisions in one transaction: a crash leaves the row sending."""
-        with self._store.transaction():
-            cloud_id = stored_id or self._store.put_cloud_answer(row.fingerprint, self._cloud.endpoint, PROMPT_VERSION, answer)
-            self._outbox.settle(row)
-            self._store.end_provisional(row.queue_id, answer.answer, cloud_id)
-            self._budget.close(self._reserved or 0, answer, was_sent=stored_id is None)
-            if stored_id is None:
-                self._breaker.note(CloudKind.ANSWERED, None)
+    def _cancel(self, row: QueueRow, reservation: Reservation, error: str) -> CloudOutcome:
+        self._outbox.cancel_sending(row, error, also=lambda: self._gate.note(reservation, None))
+        return CloudOutcome(CloudKind.UNUSABLE, error=error)
+
+    def _finish(
+        self, row: QueueRow, outcome: CloudOutcome, reservation: Reservation, was_made: bool = True, stored_id: int | None = None
+    ) -> None:
+        made = outcome if was_made else None
+        self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
+
+    def _count(self, row: QueueRow, outcome: CloudOutcome, done: _Pass) -> None:
+        """What the outcome of a row means for the rest of the pass."""
+        done.in_a_row = 0 if outcome.kind in VALID else done.in_a_row + 1
+        if outcome.kind is CloudKind.ANSWERED:
+            done.answered += 1
+            done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.strange)
+            done.strange = []
+            return
+        done.failed += 1
+        if outcome.kind is CloudKind.PORTAL:
+            if done.answered:
+                self._outbox.suspect(row.queue_id)
+            done.strange.append(row.queue_id)
+            done.stopped = outcome.error if len(done.strange) > 1 else None
+        elif outcome.kind in WHOLE_CLOUD or done.in_a_row >= IN_A_ROW:
+            done.stopped = outcome.error

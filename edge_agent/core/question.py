@@ -56,6 +56,12 @@ class Question:
         object.__setattr__(self, "options", options)
 
     @classmethod
+    def of(cls, stem: str, options: Iterable[str]) -> Question:
+        """The question with these options, or an open one if there are none; as it was stored."""
+        options = tuple(options)
+        return cls(stem, options, CHOICE if options else OPEN)
+
+    @classmethod
     def parse(cls, text: str, kind: str = CHOICE) -> Question:
         """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`, `(A) text`, `A: text`).
 

@@ -8,7 +8,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class ReadingKey(NamedTuple):
+    """What a stored reading depends on; `adapter_sha256` is "" without an adapter."""
+
+    fingerprint: str
+    model_sha256: str
+    adapter_sha256: str
+    profile_sha256: str
+
+
+class CloudKey(NamedTuple):
+    """What a stored cloud answer depends on."""
+
+    fingerprint: str
+    cloud_model: str
+    endpoint: str
+    prompt_version: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,80 +1,236 @@
-"""Where a setting comes from: flag, then environment, then `config.toml`, then the default.
+"""Which settings there are, and where each comes from: flag, then environment, then `config.toml`, then the default.
 
-Owns the names of settings, the folders and their checks; knows nothing of what they are used for. Invariant: the
-cloud key comes from the environment, a file that only its owner can read, or a systemd credential, and is never shown.
+Owns the name, check, unit, default and meaning of every setting, the folders, and the limits that settings add up to. Knows
+nothing of what uses them. Invariant: the cloud key comes from the environment, a file that only its owner can read, or a
+systemd credential, and is never shown.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import pathlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, NamedTuple
 
 import platformdirs
 
 from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
-DEFAULT_MODEL = "demo"
-
-# setting -> environment variable; config.toml has the same settings under their own names, except the key
-ENVIRONMENT = {
-    "model": "EDGE_AGENT_MODEL",
-    "tau": "EDGE_AGENT_TAU",
-    "policy": "EDGE_AGENT_POLICY",
-    "adapter": "EDGE_AGENT_ADAPTER",
-    "cloud_url": "EDGE_AGENT_CLOUD_URL",
-    "cloud_model": "EDGE_AGENT_CLOUD_MODEL",
-    "cloud_key": "EDGE_AGENT_CLOUD_KEY",
-    "cloud_key_file": "EDGE_AGENT_CLOUD_KEY_FILE",
-    "keep_days": "EDGE_AGENT_KEEP_DAYS",
-}
 FOREVER = "forever"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
+CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
+DAY_S = 86_400.0
+_DEAD_KEPT_S = 30 * DAY_S
 _MAX_KEY_BYTES = 4096
+_log = logging.getLogger("edge_agent")
+
+# Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
+RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
+_told: set[str] = set()  # old names that this process has warned about
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
+
+    max_rows: int
+    max_bytes: int
+    ttl_s: float
+    dead_kept_s: float = _DEAD_KEPT_S
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """What may be spent in a day and in a month: calls, and money in the currency of the prices (per million tokens).
+
+    None means no limit.
+    """
+
+    calls_per_day: int | None = None
+    calls_per_month: int | None = None
+    money_per_day: float | None = None
+    money_per_month: float | None = None
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.calls_per_day, self.calls_per_month, self.money_per_day, self.money_per_month))
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
+
+    keep_s: float | None
+    answers_max_rows: int
+    answers_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
+
+    cache_bytes: int
+    queue_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Everything that is limited."""
+
+    queue: QueueLimits
+    budget: BudgetLimits
+    retention: Retention
+    disk: DiskLimits
+
+
+def _text(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadSetting(f"{source} is {value!r}; give a text in UTF-8.")
+    return value
+
+
+def _path(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadSetting(f"{source} is {value!r}; give a path or a name.")
+    return value
+
+
+def _number(value: Any) -> float:
+    """The value as a number; NaN if it is not one."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _tau(value: Any, source: str) -> float:
+    if not 0 <= (number := _number(value)) <= 1:
+        raise BadSetting(f"{source} is {value!r}; give a number from 0 to 1.")
+    return number
+
+
+def _positive(value: Any, source: str) -> float:
+    number = math.nan if isinstance(value, str) else _number(value)
+    if not 0 < number < math.inf:
+        raise BadSetting(f"{source} is {value!r}; give a number above 0.")
+    return number
+
+
+def _days(value: Any, source: str) -> float | str:
+    if value == FOREVER:
+        return FOREVER
+    if not 0 < (number := _number(value)) < math.inf:
+        raise BadSetting(f'{source} is {value!r}; give a number of days above 0, or "{FOREVER}".')
+    return number
+
+
+def _count(value: Any, source: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise BadSetting(f"{source} is {value!r}; give a whole number, 0 or more.")
+    return value
+
+
+def _texts(value: Any, source: str) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
+        raise BadSetting(f"{source} is {value!r}; give a list of texts.")
+    return tuple(value)
+
+
+def _yes_or_no(value: Any, source: str) -> bool:
+    if not isinstance(value, bool):
+        raise BadSetting(f"{source} is {value!r}; give true or false.")
+    return value
+
+
+def _policy(value: Any, source: str) -> str:
+    if value not in POLICIES:
+        raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
+    return str(value)
+
+
+def _key(value: Any, source: str) -> str:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise BadSetting(f"{source} has a character that an HTTP header cannot carry; check how it was copied.")
+    return value.strip()
+
+
+class Declared(NamedTuple):
+    """What the documentation says of a setting; `unit` and `environment` are "" where there is none."""
+
+    name: str
+    meaning: str
+    unit: str
+    default: Any
+    environment: str
+
+
+def _setting(
+    default: Any, check: Callable[[Any, str], Any], meaning: str, unit: str = "", environment: str = "", shown: bool = True
+) -> Any:
+    return field(default=default, repr=shown, metadata={"check": check, "meaning": meaning, "unit": unit, "environment": environment})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, checked. `tau` None means the model's own; no `cloud_url` means no cloud, no `adapter` the model alone."""
+    """All settings, checked."""
 
     data_folder: pathlib.Path
     cache_folder: pathlib.Path
     config_file: pathlib.Path
-    model: str = DEFAULT_MODEL
-    tau: float | None = None
-    policy: str = POLICIES[0]
-    adapter: str | None = None
-    cloud_url: str | None = None
-    cloud_model: str = "default"
-    cloud_key: str | None = field(default=None, repr=False)
-    cloud_key_file: str | None = None
-    cloud_ca_file: str | None = None
-    cloud_proxy: str | None = None
-    cloud_deadline_s: float = 15.0  # for a person who waits
-    queue_max_rows: int = 10_000
-    queue_max_mb: float = 64.0
-    queue_ttl_days: float = 7.0
-    keep_days: float | str = 90.0  # after it was last asked, a question is forgotten; or FOREVER
-    answers_max_rows: int = 100_000  # of the cloud's, kept to be used again
-    answers_max_mb: float = 64.0
-    cache_min_free_mib: int = 64  # with less of the disk free, only what waits for the cloud is stored
-    queue_min_free_mib: int = 32  # with less, nothing new is queued
-    budget_calls_per_day: int | None = None
-    budget_calls_per_month: int | None = None
-    budget_per_day: float | None = None  # in the currency of the prices
-    budget_per_month: float | None = None
-    cloud_prompt_price: float = 0.0  # per million tokens
-    cloud_completion_price: float = 0.0
-    never_send: tuple[str, ...] = ()
-    redact: tuple[str, ...] = ()
-    redact_built_in: bool = True
+    model: str = _setting("demo", _path, "A .gguf file, or a name that `edge-agent models` lists.", environment="EDGE_AGENT_MODEL")
+    tau: float | None = _setting(
+        None, _tau, "The confidence from which an answer is kept; by default the model's own.", "0 to 1", "EDGE_AGENT_TAU"
+    )
+    policy: str = _setting(POLICIES[0], _policy, f"Who may answer: {', '.join(POLICIES)}.", environment="EDGE_AGENT_POLICY")
+    adapter: str | None = _setting(None, _path, "A GGUF adapter to put on the model.", environment="EDGE_AGENT_ADAPTER")
+    cloud_url: str | None = _setting(
+        None, _text, "Base URL of an OpenAI-compatible API. Without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
+    )
+    cloud_model: str = _setting("default", _text, "The model to ask for there.", environment="EDGE_AGENT_CLOUD_MODEL")
+    cloud_key: str | None = _setting(None, _key, "The API key. Never in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False)
+    cloud_key_file: str | None = _setting(
+        None, _path, "A file that holds the key, readable by its owner alone.", environment="EDGE_AGENT_CLOUD_KEY_FILE"
+    )
+    cloud_ca_file: str | None = _setting(None, _path, "Certificates of a private authority.")
+    cloud_proxy: str | None = _setting(None, _text, "Address of an HTTP proxy for the cloud.")
+    cloud_deadline_s: float = _setting(
+        CLOUD_DEADLINE_S, _positive, "How long a person waits for the cloud, name resolution included.", "seconds"
+    )
+    queue_max_rows: int = _setting(10_000, _count, "How many questions may wait. A full queue refuses the newest one.", "questions")
+    queue_max_mib: float = _setting(64.0, _positive, "How large the waiting questions may be in all.", "MiB")
+    queue_ttl_days: float = _setting(7.0, _positive, "A question that waits longer than this expires.", "days")
+    keep_days: float | str = _setting(
+        90.0, _days, f'A question is forgotten this long after it was last asked; or "{FOREVER}".', "days", "EDGE_AGENT_KEEP_DAYS"
+    )
+    answers_max_rows: int = _setting(100_000, _count, "How many cloud answers are kept. The least recently used are removed.", "answers")
+    answers_max_mib: float = _setting(64.0, _positive, "How large the kept cloud answers may be in all.", "MiB")
+    cache_min_free_mib: int = _setting(64, _count, "With less of the disk free, only questions that wait for the cloud are stored.", "MiB")
+    queue_min_free_mib: int = _setting(32, _count, "With less of the disk free, nothing new is queued either.", "MiB")
+    budget_calls_per_day: int | None = _setting(None, _count, "At most so many cloud calls in the last 24 hours.", "calls")
+    budget_calls_per_month: int | None = _setting(None, _count, "At most so many cloud calls in the last 31 days.", "calls")
+    budget_per_day: float | None = _setting(None, _positive, "At most so much money in the last 24 hours.", "currency of the prices")
+    budget_per_month: float | None = _setting(None, _positive, "At most so much money in the last 31 days.", "currency of the prices")
+    cloud_prompt_price: float = _setting(0.0, _positive, "Price of what is sent.", "per million tokens")
+    cloud_completion_price: float = _setting(0.0, _positive, "Price of what comes back.", "per million tokens")
+    never_send: tuple[str, ...] = _setting(
+        (), _texts, "Regular expressions; a question in which one is found stays on this device.", "list of patterns"
+    )
+    redact: tuple[str, ...] = _setting(
+        (), _texts, "Regular expressions; what they find is blacked out before anything is queued or sent.", "list of patterns"
+    )
+    redact_built_in: bool = _setting(
+        True, _yes_or_no, "Also black out e-mail addresses, phone and card numbers, bank accounts and Kazakh identification numbers."
+    )
 
     @property
     def database(self) -> pathlib.Path:
@@ -83,8 +239,34 @@ class Settings:
 
     @property
     def models_folder(self) -> pathlib.Path:
-        """Where pulled models lie."""
+        """Where pulled models are."""
         return self.data_folder / "models"
+
+    @property
+    def limits(self) -> Limits:
+        """What the settings allow, in bytes and seconds."""
+        keep_s = None if self.keep_days == FOREVER else float(self.keep_days) * DAY_S
+        return Limits(
+            QueueLimits(self.queue_max_rows, int(self.queue_max_mib * (1 << 20)), self.queue_ttl_days * DAY_S),
+            BudgetLimits(
+                self.budget_calls_per_day, self.budget_calls_per_month, self.budget_per_day, self.budget_per_month,
+                self.cloud_prompt_price, self.cloud_completion_price,
+            ),
+            Retention(keep_s, self.answers_max_rows, int(self.answers_max_mib * (1 << 20))),
+            DiskLimits(self.cache_min_free_mib << 20, self.queue_min_free_mib << 20),
+        )  # fmt: skip
+
+
+_FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings) if one.metadata}
+DECLARED = [Declared(name, one.metadata["meaning"], one.metadata["unit"], one.default, one.metadata["environment"])
+            for name, one in _FIELDS.items()]  # fmt: skip
+ENVIRONMENT = {one.name: one.environment for one in DECLARED if one.environment}
+DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits
+
+
+def checked(name: str, value: Any, source: str) -> Any:
+    """The value of a setting in its right type, or `BadSetting` naming `source`."""
+    return _FIELDS[name].metadata["check"](value, source)
 
 
 def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -99,7 +281,7 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
 
 def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[BadSetting]]:
-    """As `load`, with all that is wrong instead of an exception: a wrong setting is as if nobody had made it."""
+    """As `load`, but returns everything that is wrong instead of raising: a wrong setting then has its default."""
     environment, flags = os.environ if environment is None else environment, flags or {}
     wrong: list[BadSetting] = []
     values: dict[str, Any] = {}
@@ -111,11 +293,11 @@ def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, st
         folders = _folders({})
     with _noted(wrong):
         found = _read_config(folders[2], wrong)
-    if unknown := sorted(set(flags) - _NAMES):
-        wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_NAMES))}."))
+    if unknown := sorted(set(flags) - _FIELDS.keys()):
+        wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_FIELDS))}."))
     given = [(name, value, f"{name} in {folders[2]}") for name, value in found.items()]
     given += [(name, environment[variable], variable) for name, variable in ENVIRONMENT.items() if environment.get(variable)]
-    given += [(name, value, f"the setting {name}") for name, value in flags.items() if value is not None and name in _NAMES]
+    given += [(name, value, f"the setting {name}") for name, value in flags.items() if value is not None and name in _FIELDS]
     for name, value, source in given:
         with _noted(wrong):
             values[name] = checked(name, value, source)
@@ -146,14 +328,14 @@ def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | N
     try:
         with path.open("rb") as file:
             if named is not None and os.fstat(file.fileno()).st_mode & 0o077:
-                raise BadSetting(f"The key file '{path}' can be read by others; make it its owner's alone (chmod 600).")
+                raise BadSetting(f"Others can read the key file '{path}'; make it readable by its owner alone (chmod 600).")
             text = file.read(_MAX_KEY_BYTES).decode("ascii").strip()
     except OSError as error:
         raise BadSetting(f"The key file '{path}' cannot be read ({error.strerror}); check cloud_key_file.") from error
     except UnicodeDecodeError:
         text = ""
     if not text or "\n" in text:
-        raise BadSetting(f"The key file '{path}' does not hold one key in one line; check cloud_key_file.")
+        raise BadSetting(f"The key file '{path}' does not hold one key on one line; check cloud_key_file.")
     return str(checked("cloud_key", text, f"The key in '{path}'"))
 
 
@@ -169,7 +351,7 @@ def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path
 
 
 def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
-    """The settings in the file that may stand there; those that may not are added to `wrong`."""
+    """The settings in the file that are allowed there; the others are added to `wrong`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -181,98 +363,24 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
     if "cloud_key" in data:
         variable = ENVIRONMENT["cloud_key"]
         wrong.append(BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}."))
-    known = _NAMES - {"cloud_key"}
+    known = _FIELDS.keys() - {"cloud_key"}
     for name in ("model", "adapter"):
         if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
             data[name] = str(path.parent / data[name])  # a relative path counts from the file that names it
-    if unknown := sorted(set(data) - _NAMES):
+    data = _renamed(data, path)
+    if unknown := sorted(data.keys() - _FIELDS.keys()):
         wrong.append(BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}."))
     return {name: value for name, value in data.items() if name in known}
 
 
-def checked(name: str, value: Any, source: str) -> Any:
-    """The value of a setting in its right type, or `BadSetting` naming `source`."""
-    check: Callable[[Any, str], Any] = _CHECKS.get(name, _text)
-    return check(value, source)
-
-
-def _text(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
-        raise BadSetting(f"{source} is {value!r}; give a text in UTF-8.")
-    return value
-
-
-def _path(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadSetting(f"{source} is {value!r}; give a path or a name.")
-    return value
-
-
-def _tau(value: Any, source: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise BadSetting(f"{source} is {value!r}; give a number from 0 to 1.")
-    return number
-
-
-def _positive(value: Any, source: str) -> float:
-    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not 0 < number < math.inf:
-        raise BadSetting(f"{source} is {value!r}; give a number above 0.")
-    return float(number)
-
-
-def _days(value: Any, source: str) -> float | str:
-    if value == FOREVER:
-        return FOREVER
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise BadSetting(f'{source} is {value!r}; give a number of days above 0, or "{FOREVER}".')
-    return number
-
-
-def _count(value: Any, source: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadSetting(f"{source} is {value!r}; give a whole number from 0.")
-    return value
-
-
-def _texts(value: Any, source: str) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
-        raise BadSetting(f"{source} is {value!r}; give a list of texts.")
-    return tuple(value)
-
-
-def _yes_or_no(value: Any, source: str) -> bool:
-    if not isinstance(value, bool):
-        raise BadSetting(f"{source} is {value!r}; give true or false.")
-    return value
-
-
-def _policy(value: Any, source: str) -> str:
-    if value not in POLICIES:
-        raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
-    return str(value)
-
-
-def _key(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-        raise BadSetting(f"{source} has a character that no HTTP header can carry; check how it was copied.")
-    return value.strip()
-
-
-_NAMES = {f.name for f in fields(Settings)} - {"data_folder", "cache_folder", "config_file"}
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "tau": _tau, "policy": _policy, "cloud_key": _key, "model": _path, "adapter": _path, "cloud_key_file": _path, "cloud_ca_file": _path,
-    "cloud_deadline_s": _positive, "queue_max_rows": _count, "queue_max_mb": _positive, "queue_ttl_days": _positive,
-    "keep_days": _days, "answers_max_rows": _count, "answers_max_mb": _positive, "cache_min_free_mib": _count, "queue_min_free_mib": _count,
-    "budget_calls_per_day": _count, "budget_calls_per_month": _count, "budget_per_day": _positive, "budget_per_month": _positive,
-    "cloud_prompt_price": _positive, "cloud_completion_price": _positive,
-    "never_send": _texts, "redact": _texts, "redact_built_in": _yes_or_no,
-}  # fmt: skip
+def _renamed(data: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """The settings under their new names and in their new units; each old name is warned about once."""
+    for old, (new, factor) in RENAMED.items():
+        if old in data:
+            value = data.pop(old)
+            scaled = value * factor if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+            data.setdefault(new, scaled)
+            if old not in _told:
+                _told.add(old)
+                _log.warning("edge-agent: the setting %s in '%s' is now called %s, in MiB; rename it.", old, path, new)
+    return data

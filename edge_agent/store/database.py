@@ -138,6 +138,11 @@ class Database:
         return self._db.execute(sql, parameters)
 
     @property
+    def journal_mode(self) -> str:
+        """SQLite's name for how a crash is undone: "wal" or "truncate"."""
+        return str(self.rows("PRAGMA journal_mode")[0]["journal_mode"])
+
+    @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a `transaction()` and may write."""
         return self._writer == threading.get_ident()
@@ -208,9 +213,6 @@ class Database:
         busy = "locked" in str(error)
         what = "another program holds it; try again" if busy else f"{error}; check the disk's space and who owns the file"
         return StorageError(f"The database '{self.path}' cannot be used: {what}.")
-
-    def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
-        return next(iter(self.rows(sql, parameters)), None)
 
     def _open(self) -> sqlite3.Connection:
         """The file, ours and sound: created if it is not there, set aside and begun anew if it is damaged and nobody else has it."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.store.store import Store
+from edge_agent.store.database import Database
 
 _KEEP_EVERY_S = 60.0
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
@@ -60,43 +60,42 @@ def read_moment() -> Moment:
 
 
 class Clock:
-    """Device time of a store's file, the same for all processes that open it. `moment` replaces the device's clocks in tests."""
+    """Device time of a database file, the same for all processes that open it. `moment` replaces the device's clocks in tests."""
 
-    def __init__(self, store: Store, moment: Callable[[], Moment] = read_moment, uptime: Callable[[], float] | None = None) -> None:
-        self._store, self._moment = store, moment
+    def __init__(self, database: Database, moment: Callable[[], Moment] = read_moment, uptime: Callable[[], float] | None = None) -> None:
+        self._database, self._moment = database, moment
         self._uptime = uptime or (_uptime if moment is read_moment else lambda: moment().uptime_s)
         self._anchor: Anchor | None = None
         self._kept_at: float | None = None  # uptime
 
     def now_s(self) -> float:
-        """Device time. Now and then, inside a transaction of the caller's, where it stands is written down along with the rest.
-
-        A crash, or a transaction that is taken back, leaves the older anchor, from which the same time follows again.
-        """
-        if self._store.in_transaction and (self._kept_at is None or not 0 <= self._uptime() - self._kept_at < _KEEP_EVERY_S):
-            return self._keep()
+        """Device time, in seconds. Reads only."""
         if self._anchor is None:
             self._anchor = self._read(self._moment())
         return self._anchor.device_s + max(0.0, self._uptime() - self._anchor.moment.uptime_s)
 
-    def _read(self, now: Moment) -> Anchor:
-        """Where device time stands at `now`, from what was written down last."""
-        found = self._store.rows("SELECT boot, uptime_s, wall, trusted, device_s FROM clock")
-        if not found:
-            return Anchor(now, 0.0)
-        row = found[0]
-        return Anchor(now, device_s(Anchor(Moment(row["boot"], row["uptime_s"], row["wall"], bool(row["trusted"])), row["device_s"]), now))
+    def keep(self) -> None:
+        """Write down where device time stands, at most once a minute; inside the caller's transaction.
 
-    def _keep(self) -> float:
-        """Move the anchor to now and write it down, inside a transaction."""
+        A crash, or a transaction that is rolled back, leaves the older anchor, from which the same time follows again.
+        """
+        if self._kept_at is not None and 0 <= self._uptime() - self._kept_at < _KEEP_EVERY_S:
+            return
         now = self._moment()
         self._anchor = self._read(now)
-        self._store.write(
+        self._database.write(
             "INSERT OR REPLACE INTO clock (id, boot, uptime_s, device_s, wall, trusted) VALUES (1, ?, ?, ?, ?, ?)",
             (now.boot, now.uptime_s, self._anchor.device_s, now.wall, now.trusted),
         )
         self._kept_at = now.uptime_s
-        return self._anchor.device_s
+
+    def _read(self, now: Moment) -> Anchor:
+        """Where device time stands at `now`, from what was written down last."""
+        found = self._database.rows("SELECT boot, uptime_s, wall, trusted, device_s FROM clock")
+        if not found:
+            return Anchor(now, 0.0)
+        row = found[0]
+        return Anchor(now, device_s(Anchor(Moment(row["boot"], row["uptime_s"], row["wall"], bool(row["trusted"])), row["device_s"]), now))
 
 
 def _boot() -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from edge_agent.core.files import temporary_folder
-from edge_agent.core.question import CHOICE, OPEN, Question
+from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Reading
 from edge_agent.store.marker import BESIDE
 from edge_agent.store.schema import MIGRATIONS, migrate, version
@@ -145,8 +145,7 @@ def _readable_rows(old: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...
 
 
 def _is_question(row: dict[str, Any]) -> bool:
-    options = tuple(json.loads(row["options"]))
-    return bool(Question(row["stem"], options, CHOICE if options else OPEN).fingerprint == row["fingerprint"])
+    return bool(Question.of(row["stem"], json.loads(row["options"])).fingerprint == row["fingerprint"])
 
 
 def _is_reading(row: dict[str, Any]) -> bool:

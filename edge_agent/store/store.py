@@ -1,8 +1,8 @@
-"""The facts and decisions in the SQLite file: each statement that reads or writes them.
+"""Facts and decisions in the SQLite file: the statements that read and write them.
 
-Owns all SQL but the queue's (`outbox.py`) and that of the rooms with a table of their own (clock, breaker, budget), on the same
-connection. Knows nothing of models or HTTP, or of how the file is opened and kept whole (`database.py`). Invariant: a fact once
-written is never changed, only forgotten.
+Owns all SQL but the queue's (`cloud/queue.py`) and the one of its own neighbours (schema, salvage, device time, forgetting). Knows
+nothing of models or HTTP, or of how the file is opened and kept whole (`database.py`). Invariant: a fact once written is
+never changed, only forgotten.
 """
 
 from __future__ import annotations
@@ -10,21 +10,64 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.question import CHOICE, OPEN, Question, same
-from edge_agent.core.records import CloudAnswer, Ending, ModelFacts, OpenReading, Reading
+from edge_agent.core.question import Question, same
+from edge_agent.core.records import CloudAnswer, CloudKey, Ending, ModelFacts, OpenReading, Reading, ReadingKey
 from edge_agent.store.database import Database
+from edge_agent.store.device_time import Clock, Moment, read_moment
+from edge_agent.store.disk import free_bytes
 
 T = TypeVar("T")
+_TOUCH_S = 60.0  # a question asked again sooner keeps its time: one write less
 
 
-class Store(Database):
-    """All that is remembered; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used."""
+class Store:
+    """Everything that is remembered; close it when done, or use it as a context manager.
+
+    `database` is the file, `clock` its device time. Raises `StorageError` if the file cannot be used. `connection` (SQLite's own),
+    `moment` (the device's clocks) and `free_bytes` (of a folder's disk) are replaced in tests.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        connection: type[sqlite3.Connection] | None = None,
+        moment: Callable[[], Moment] = read_moment,
+        free_bytes: Callable[[pathlib.Path], int] = free_bytes,
+    ) -> None:
+        self.database = Database(path, connection)
+        self.clock = Clock(self.database, moment)
+        self._free_bytes = free_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; closing twice is fine."""
+        self.database.close()
+
+    @property
+    def path(self) -> pathlib.Path:
+        """The SQLite file."""
+        return self.database.path
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One write, all or nothing (`Database.transaction`)."""
+        return self.database.transaction()
+
+    def free_bytes(self) -> int:
+        """How many bytes are free on the disk of the file."""
+        return self._free_bytes(self.path.parent)
 
     def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
         """What was recorded of this very file (same path, size, time and inode), without reading it again."""
@@ -35,68 +78,68 @@ class Store(Database):
         )
         return _readable(lambda text: ModelFacts(**json.loads(text)), row["facts"]) if row else None
 
-    def reading(
-        self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str
-    ) -> tuple[int, Reading | OpenReading] | None:
-        """The newest stored reading of a question by a model with an adapter ("": none) on it, with its id."""
+    def reading(self, key: ReadingKey) -> tuple[int, Reading | OpenReading] | None:
+        """The newest stored reading for a key, with its id."""
         row = self._one(
             "SELECT id, reading FROM readings WHERE fingerprint = ? AND model_sha256 = ? AND adapter_sha256 = ? AND profile_sha256 = ? "
             "ORDER BY id DESC LIMIT 1",
-            (fingerprint, model_sha256, adapter_sha256, profile_sha256),
+            key,
         )
         return (row["id"], found) if row and (found := _readable(_sound_reading, row["reading"])) else None
 
-    def cloud_answer(self, fingerprint: str, model: str, endpoint: str, version: int, after: int = 0) -> tuple[int, CloudAnswer] | None:
-        """The newest stored answer of a cloud model to a question, with its id; only one with an id above `after`."""
+    def cloud_answer(self, key: CloudKey, after: int = 0) -> tuple[int, CloudAnswer] | None:
+        """The newest stored cloud answer for a key, with its id; only one with an id above `after`."""
         row = self._one(
             "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ? "
             "AND id > ? ORDER BY id DESC LIMIT 1",
-            (fingerprint, model, endpoint, version, after),
+            (*key, after),
         )
         return (row["id"], found) if row and (found := _readable(_cloud_answer, row["answer"])) else None
 
     def question(self, fingerprint: str) -> Question:
-        """A stored question."""
+        """A stored question. Raises `StorageError` if it was purged or is damaged."""
         row = self._one("SELECT stem, options FROM questions WHERE fingerprint = ?", (fingerprint,))
         if row is None:
             raise StorageError(f"The database '{self.path}' has no question {fingerprint}; it was purged or damaged.")
-        question = _readable(_question, (row["stem"], row["options"]))
+        question = _readable(lambda row: Question.of(row["stem"], json.loads(row["options"])), row)
         if question is None or question.fingerprint != fingerprint:
-            raise StorageError(f"The database '{self.path}' has a damaged question {fingerprint}; drop it from the queue or purge it.")
+            raise StorageError(f"The question {fingerprint} in the database '{self.path}' is damaged; drop it from the queue or purge it.")
         return question
 
     def log(self, limit: int) -> list[dict[str, Any]]:
-        """The last decisions with their questions, newest first."""
-        return self.rows(
-            "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) "
-            "ORDER BY d.created_at DESC, d.rowid DESC LIMIT ?",
-            (limit,),
+        """The last decisions with their questions, newest first, in the order in which they were stored."""
+        return self.database.rows(
+            "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) ORDER BY d.rowid DESC LIMIT ?", (limit,)
         )
 
+    def count_decisions(self) -> int:
+        """How many decisions are stored."""
+        return int(self.database.rows("SELECT count(*) AS n FROM decisions")[0]["n"])
+
     def ending(self, decision_id: str) -> Ending:
-        """How a decision stands. Raises `BadQuestion` if there is none of this id."""
+        """How a decision stands. Raises `BadQuestion` if no decision has this id."""
         row = self._one(f"SELECT {_ENDING} FROM decisions WHERE decision_id = ?", (decision_id,))
         if row is None:
-            raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows their ids.")
+            raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows the ids.")
         return _ending(row)
 
     def endings(self, after: int, limit: int = 500) -> list[Ending]:
-        """The next ends of provisional decisions behind a number, in their order."""
+        """The next endings of provisional decisions after a number, in order."""
         sql = f"SELECT {_ENDING} FROM decisions WHERE end_number > ? ORDER BY end_number LIMIT ?"
-        return [_ending(row) for row in self.rows(sql, (after, limit))]
+        return [_ending(row) for row in self.database.rows(sql, (after, limit))]
 
     def last_end(self) -> int:
-        """The highest number that an end was ever given; 0 before the first."""
-        return int(self.rows(f"SELECT {_LAST_END} AS number")[0]["number"])
+        """The highest number that an ending ever had; 0 before the first."""
+        return int(self.database.rows(f"SELECT {_LAST_END} AS number")[0]["number"])
 
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
-        """Every decision with its question and all stored facts about it, oldest first; few of them are ever in memory.
+        """Every decision with its question and all stored facts about it, oldest first; few of them are in memory at a time.
 
-        `reading` and `cloud_answer` are those that it rests on; `any_cloud_answer` is the newest for its question (all JSON or None;
-        a `cloud_answer` that was removed to make room is "").
+        `reading` and `cloud_answer` are the ones that it rests on; `any_cloud_answer` is the newest for its question (all JSON or
+        None; a `cloud_answer` that was removed to make room is "").
         """
         last = 0
-        while rows := self.rows(
+        while rows := self.database.rows(
             "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
             "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
             "JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id "
@@ -106,56 +149,69 @@ class Store(Database):
             yield from rows
             last = rows[-1]["number"]
 
-    # The writers below run inside the caller's `transaction()`, so that facts and the decision that rests on them
-    # are stored together or not at all.
+    def cloud_health(self, endpoint: str) -> str | None:
+        """What the circuit breaker keeps of a cloud (JSON)."""
+        row = self._one("SELECT health FROM clouds WHERE endpoint = ?", (endpoint,))
+        return row["health"] if row else None
+
+    def spent(self, endpoint: str, since_s: float) -> tuple[int, int]:
+        """The calls to a cloud since a moment of device time, and what they cost in millionths of the currency."""
+        row = self.database.rows(
+            "SELECT count(*) AS n, coalesce(sum(micros), 0) AS micros FROM spending WHERE endpoint = ? AND at_s > ?", (endpoint, since_s)
+        )[0]
+        return row["n"], row["micros"]
+
+    # The writers below run inside the caller's `transaction()`, so that facts and the decision that rests on them are stored
+    # together or not at all.
 
     def put_model_facts(self, path: pathlib.Path, facts: ModelFacts) -> None:
         """Remember what is known of a file, as it is now."""
         status = path.stat()
         row = (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
-        self.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
+        self.database.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
-        """Keep a question, and when it was asked: device time as it was last written down, to an hour. That is how it ages."""
-        self.write(
-            f"INSERT INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, {_NOW_S}) "
-            f"ON CONFLICT (fingerprint) DO UPDATE SET asked_s = excluded.asked_s WHERE abs(asked_s - excluded.asked_s) >= {_TOUCH_S}",
-            (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False)),
+        """Keep a question, and when it was asked last (device time, to a minute): that is how it ages."""
+        self.database.write(
+            "INSERT INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (fingerprint) DO UPDATE SET asked_s = excluded.asked_s WHERE abs(asked_s - excluded.asked_s) >= ?",
+            (question.fingerprint, question.stem, json.dumps(question.options, ensure_ascii=False), self.clock.now_s(), _TOUCH_S),
         )
 
-    def put_reading(
-        self, fingerprint: str, model_sha256: str, adapter_sha256: str, profile_sha256: str, reading: Reading | OpenReading
-    ) -> int:
-        """Add a reading; older ones stay, since decisions rest on them. Gives its id."""
+    def put_reading(self, key: ReadingKey, reading: Reading | OpenReading) -> int:
+        """Add a reading and return its id; older ones stay, since decisions rest on them."""
         return self._insert(
             "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (time.time(), fingerprint, model_sha256, adapter_sha256, profile_sha256, reading.to_json()),
+            (time.time(), *key, reading.to_json()),
         )
 
-    def put_cloud_answer(self, fingerprint: str, endpoint: str, version: int, answer: CloudAnswer) -> int:
-        """Add a cloud answer; older ones stay, since decisions rest on them. Gives its id."""
+    def put_cloud_answer(self, key: CloudKey, answer: CloudAnswer) -> int:
+        """Add a cloud answer and return its id; older ones stay, since decisions rest on them."""
         text = json.dumps(asdict(answer))
         return self._insert(
             "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer, size_bytes, used_s) "
-            f"VALUES (?, ?, ?, ?, ?, ?, ?, {_NOW_S})",
-            (time.time(), fingerprint, answer.model, endpoint, version, text, len(text)),
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (time.time(), *key, text, len(text), self.clock.now_s()),
         )
 
     def use_cloud_answer(self, answer_id: int) -> None:
-        """Say that a stored answer was used again, to an hour: what was used last is removed last."""
-        self.write(f"UPDATE cloud_answers SET used_s = {_NOW_S} WHERE id = ? AND abs(used_s - {_NOW_S}) >= {_TOUCH_S}", (answer_id,))
+        """Note that a stored answer was used again, to a minute: the least recently used is removed first."""
+        now_s = self.clock.now_s()
+        self.database.write(
+            "UPDATE cloud_answers SET used_s = ? WHERE id = ? AND abs(used_s - ?) >= ?", (now_s, answer_id, now_s, _TOUCH_S)
+        )
 
     def put_decision(self, row: dict[str, Any]) -> None:
         """Keep a decision; `row` has the columns of the table."""
         columns = ", ".join(row)
-        self.write(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+        self.database.write(f"INSERT INTO decisions ({columns}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
     def end_provisional(self, queue_id: int, final_answer: str, cloud_answer_id: int) -> None:
-        """End every provisional decision that waits for this queue row: upheld or overturned. Both answers and times stay."""
+        """End every provisional decision that waits for this queue row, as upheld or overturned. Both answers and times stay."""
         for row in self._waiting(queue_id):
             ending = "upheld" if same(row["answer"], final_answer) else "overturned"
-            self.write(
+            self.database.write(
                 "UPDATE decisions SET ending = ?, ended_at = ?, end_number = ?, final_answer = ?, cloud_answer_id = ? "
                 "WHERE decision_id = ?",
                 (ending, time.time(), self._next_end(), final_answer, cloud_answer_id, row["decision_id"]),
@@ -164,29 +220,52 @@ class Store(Database):
     def abandon_provisional(self, queue_id: int) -> None:
         """End every provisional decision that waits for this queue row, which will not be answered: the device's answer stands."""
         for row in self._waiting(queue_id):
-            self.write(
+            self.database.write(
                 "UPDATE decisions SET ending = 'abandoned', ended_at = ?, end_number = ? WHERE decision_id = ?",
                 (time.time(), self._next_end(), row["decision_id"]),
             )
 
     def reopen_provisional(self, queue_id: int) -> None:
         """Let the abandoned decisions of a queue row wait again."""
-        self.write(
+        self.database.write(
             "UPDATE decisions SET ending = NULL, ended_at = NULL, end_number = NULL WHERE queue_id = ? AND ending = 'abandoned'",
             (queue_id,),
         )
 
+    def put_cloud_health(self, endpoint: str, health: str) -> None:
+        """Keep what the circuit breaker knows of a cloud (JSON)."""
+        self.database.write("INSERT OR REPLACE INTO clouds (endpoint, health) VALUES (?, ?)", (endpoint, health))
+
+    def put_spending(self, endpoint: str, at_s: float, micros: int) -> int:
+        """Count a call to a cloud at a moment of device time and return its number."""
+        return self._insert("INSERT INTO spending (endpoint, at_s, micros) VALUES (?, ?, ?)", (endpoint, at_s, micros))
+
+    def correct_spending(self, number: int, micros: int) -> None:
+        """Say what a counted call really cost."""
+        self.database.write("UPDATE spending SET micros = ? WHERE id = ?", (micros, number))
+
+    def drop_spending(self, number: int) -> None:
+        """Take back a counted call."""
+        self.database.write("DELETE FROM spending WHERE id = ?", (number,))
+
+    def drop_spending_before(self, endpoint: str, at_s: float) -> None:
+        """Forget the calls to a cloud up to a moment of device time."""
+        self.database.write("DELETE FROM spending WHERE endpoint = ? AND at_s <= ?", (endpoint, at_s))
+
+    def _one(self, sql: str, parameters: tuple[Any, ...]) -> dict[str, Any] | None:
+        return next(iter(self.database.rows(sql, parameters)), None)
+
     def _waiting(self, queue_id: int) -> list[dict[str, Any]]:
         sql = "SELECT decision_id, answer FROM decisions WHERE queue_id = ? AND provisional AND ending IS NULL ORDER BY rowid"
-        return self.rows(sql, (queue_id,))
+        return self.database.rows(sql, (queue_id,))
 
     def _next_end(self) -> int:
-        """The number of the next end: never one that was given before, even if that end is purged or taken back."""
+        """The number of the next ending: never one that was used before, even if that ending was purged or taken back."""
         sql = f"INSERT OR REPLACE INTO marks (name, value) SELECT 'endings', {_LAST_END} + 1 RETURNING value"
-        return int(self.write(sql).fetchall()[0]["value"])
+        return int(self.database.write(sql).fetchall()[0]["value"])
 
     def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
-        rowid = self.write(sql, parameters).lastrowid
+        rowid = self.database.write(sql, parameters).lastrowid
         assert rowid is not None
         return rowid
 
@@ -224,13 +303,6 @@ def _ending(row: dict[str, Any]) -> Ending:
     return Ending(**{**row, "provisional": bool(row["provisional"])})
 
 
-def _question(stored: tuple[str, str]) -> Question:
-    options = tuple(json.loads(stored[1]))
-    return Question(stored[0], options, CHOICE if options else OPEN)
-
-
-_TOUCH_S = 3600
-_NOW_S = "coalesce((SELECT device_s FROM clock), 0)"
 _ENDING = "decision_id, provisional, ending, answer, final_answer, created_at, ended_at, end_number AS number"
 _LAST_END = (
     "max(coalesce((SELECT CAST(value AS INTEGER) FROM marks WHERE name = 'endings'), 0), "

@@ -11,9 +11,10 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.drain import Drained
-from edge_agent.cloud.queue import Limits
 from edge_agent.core.errors import BadQuestion, CloudUnavailable, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
+from edge_agent.core.settings import DEFAULT_LIMITS
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.paths import DEMO
@@ -191,9 +192,9 @@ def test_threads_share_an_agent(home: pathlib.Path) -> None:
 def test_refreshed_question_is_not_settled_by_an_older_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         one.ask(question)
-        one.cloud._transport = httpx.MockTransport(offline)
+        one.gate.cloud._transport = httpx.MockTransport(offline)
         assert one.ask(question, refresh=True).provisional
-        one.cloud._transport = None
+        one.gate.cloud._transport = None
         cloud.reply = lambda body: "C"
         assert one.ask(question).recalled  # the old answer is good enough to show, and settles nothing
         assert [row.state for row in one.outbox.list()] == ["ready"]
@@ -206,17 +207,17 @@ def test_reading_is_stored_under_the_file_that_gave_it(home: pathlib.Path, tmp_p
     """A model file that is replaced while the agent is open counts from its first reading on."""
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
-    with Agent(path, Store(home / "edge-agent.db"), open_model=SpokenModel(SURE).open) as one:
+    with Agent(ModelFiles(path), Store(home / "edge-agent.db"), open_model=SpokenModel(SURE).open) as one:
         before = one.model.sha256
         path.write_bytes(DEMO.read_bytes() + b"\0" * 32)
         assert one.ask(question).model.sha256 != before
-        assert one.store.rows("SELECT model_sha256 FROM readings") == [{"model_sha256": one.model.sha256}]
+        assert one.store.database.rows("SELECT model_sha256 FROM readings") == [{"model_sha256": one.model.sha256}]
 
 
 def test_model_file_that_vanished_is_missing(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
-    with Agent(path, Store(home / "edge-agent.db")) as one:
+    with Agent(ModelFiles(path), Store(home / "edge-agent.db")) as one:
         path.unlink()
         with pytest.raises(ModelMissing):
             one.ask(question)
@@ -226,15 +227,15 @@ def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -
     """Same path, size, time and inode: what was recorded holds, even if the file could no longer be read."""
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
-    Agent(path, Store(home / "edge-agent.db")).close()
+    Agent(ModelFiles(path), Store(home / "edge-agent.db")).close()
     status = path.stat()
     with path.open("r+b") as file:
         file.write(b"XXXX")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    Agent(path, Store(home / "edge-agent.db")).close()
+    Agent(ModelFiles(path), Store(home / "edge-agent.db")).close()
     os.utime(path)
     with Store(home / "edge-agent.db") as store, pytest.raises(ModelRefused):
-        Agent(path, store)
+        Agent(ModelFiles(path), store)
 
 
 def test_cloud_is_asked_while_the_letter_is_still_being_read(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
@@ -254,7 +255,7 @@ def test_sure_level_asks_no_cloud(home: pathlib.Path, question: Question, cloud:
 
 
 def test_full_queue_gives_the_local_answer_and_says_why(home: pathlib.Path) -> None:
-    with agent(home, SpokenModel(UNSURE), limits=Limits(max_rows=2)) as one:
+    with agent(home, SpokenModel(UNSURE), queue=replace(DEFAULT_LIMITS.queue, max_rows=2)) as one:
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(3)]
         assert [(d.reason, d.provisional, d.queue_id, d.persisted) for d in decisions] == [
             ("no_cloud", True, 1, True), ("no_cloud", True, 2, True), ("queue_full", False, None, True),
@@ -280,7 +281,7 @@ def test_cloud_that_never_answers_is_left_alone_after_five_failures(home: pathli
             calls += 1
             raise httpx.ConnectError("no network")
 
-        one.cloud._transport = httpx.MockTransport(offline)
+        one.gate.cloud._transport = httpx.MockTransport(offline)
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(8)]
     assert calls == 5 and {d.reason for d in decisions} == {"offline"}
     assert "left alone" in decisions[-1].cloud_error and all(d.queue_id for d in decisions)

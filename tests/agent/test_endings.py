@@ -17,14 +17,16 @@ from edge_agent.agent.endings import endings
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer, Ending
-from edge_agent.store import export as keeping
+from edge_agent.core.records import Ending
+from edge_agent.store.database import Database
+from edge_agent.store.forget import purge
 from edge_agent.store.store import Store
+from tests.support import queue_world
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
-from tests.support.queue_world import World
+from tests.support.queue_world import World, fail
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 
@@ -37,15 +39,11 @@ def world(home: pathlib.Path) -> Iterator[World]:
 
 def answer(world: World, letter: str = "A") -> None:
     """Let the oldest row be answered."""
-    row = world.outbox().claim()
-    with world.store.transaction():
-        given = world.store.put_cloud_answer(row.fingerprint, "https://cloud", 1, CloudAnswer(letter, letter, "big", 1.0))
-        world.outbox().settle(row)
-        world.store.end_provisional(row.queue_id, letter, given)
+    queue_world.answer(world.outbox(), world.outbox().claim(), letter)
 
 
 def bury(world: World) -> None:
-    world.outbox().fail(world.outbox().claim(), CloudKind.REJECTED, "HTTP 400")
+    fail(world.outbox(), world.outbox().claim(), CloudKind.REJECTED, "HTTP 400")
 
 
 def there(store: Store, after: int = 0) -> list[tuple[int | None, str, str | None]]:
@@ -57,7 +55,7 @@ class ByTime(Store):
     """Mutant: an end is found by the wall clock's time of the decision, not by its place among the ends."""
 
     def endings(self, after: int, limit: int = 500) -> list[Ending]:
-        rows = self.rows("SELECT decision_id FROM decisions WHERE ending IS NOT NULL ORDER BY rowid")
+        rows = self.database.rows("SELECT decision_id FROM decisions WHERE ending IS NOT NULL ORDER BY rowid")
         return [self.ending(row["decision_id"]) for row in rows][after:]
 
 
@@ -65,7 +63,7 @@ class Reuses(Store):
     """Mutant: the next number is one more than the highest that is there."""
 
     def _next_end(self) -> int:
-        return int(self.rows("SELECT coalesce(max(end_number), 0) + 1 AS n FROM decisions")[0]["n"])
+        return int(self.database.rows("SELECT coalesce(max(end_number), 0) + 1 AS n FROM decisions")[0]["n"])
 
     def last_end(self) -> int:
         return self._next_end() - 1
@@ -85,7 +83,7 @@ def test_every_end_comes_once_in_the_order_in_which_it_came(part, home: pathlib.
     assert [number for number, *_ in there(world.store, after=2)] == [3, 4]
     outbox.retry(1)
     assert [number for number, *_ in there(world.store)] == [2, 3, 4]
-    keeping.purge(world.store, stem="three")
+    purge(world.store, stem="three")
     bury(world)
     assert there(world.store, after=4) == [(5, "one0", "abandoned")] and world.store.last_end() == 5
     world.store.close()
@@ -106,24 +104,24 @@ def test_listener_begins_now_unless_it_is_told_from_where(world: World) -> None:
     assert next(heard).decision_id == "after1"
 
 
-class Deaf(Store):
+class Deaf(Database):
     """Mutant: looks at what other connections write alone."""
 
     def change_mark(self) -> tuple[int, int]:
         return super().change_mark()[0], 0
 
 
-class SelfCentred(Store):
+class SelfCentred(Database):
     """Mutant: looks at what this connection writes alone."""
 
     def change_mark(self) -> tuple[int, int]:
         return 0, super().change_mark()[1]
 
 
-@catches(Store, Deaf, SelfCentred)
+@catches(Database, Deaf, SelfCentred)
 def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib.Path) -> None:
     world = World(home / "edge-agent.db")
-    world.store.__class__ = part
+    world.store.database.__class__ = part
     for stem in ("here", "elsewhere"):
         world.put(world.outbox(), stem)
     stop, heard = threading.Event(), []
@@ -142,7 +140,7 @@ def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib
         assert arrived.acquire(timeout=2 if part is not Store else 30)
         with Store(world.store.path) as other:
             row = Outbox(other).claim()
-            Outbox(other).fail(row, CloudKind.REJECTED, "HTTP 400")
+            fail(Outbox(other), row, CloudKind.REJECTED, "HTTP 400")
         assert arrived.acquire(timeout=2 if part is not Store else 30) and heard == ["here0", "elsewhere1"]
     finally:
         stop.set()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.cloud.breaker import HOUR_S, Breaker, Health, after, wait_s
 from edge_agent.core.outcome import CloudKind
-from edge_agent.store.device_time import Clock, Moment
+from edge_agent.store.device_time import Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 
@@ -128,8 +128,9 @@ class LetsEveryoneThrough(Breaker):
 @catches(Breaker, LetsEveryoneThrough)
 def test_half_open_breaker_lets_one_process_through_at_a_time(part, tmp_path: pathlib.Path) -> None:
     moment = Moment("boot", 100.0, 1.8e9, True)
-    with Store(tmp_path / "edge-agent.db") as store, Store(tmp_path / "edge-agent.db") as other:
-        one, two = (part(each, Clock(each, lambda: moment), "https://cloud") for each in (store, other))
+    path = tmp_path / "edge-agent.db"
+    with Store(path, moment=lambda: moment) as store, Store(path, moment=lambda: moment) as other:
+        one, two = (part(each, "https://cloud") for each in (store, other))
         for _ in range(5):
             one.note(FAIL, "the cloud answered HTTP 500")
         assert one.refusal(60)[0] is two.refusal(60)[0] is CloudKind.PAUSED and "HTTP 500" in two.refusal(60)[1]
@@ -143,7 +144,7 @@ def test_half_open_breaker_lets_one_process_through_at_a_time(part, tmp_path: pa
 
 def test_other_cloud_has_a_health_of_its_own(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
-        one, two = Breaker(store, Clock(store), "https://one"), Breaker(store, Clock(store), "https://two")
+        one, two = Breaker(store, "https://one"), Breaker(store, "https://two")
         one.note(CloudKind.REFUSED, "HTTP 401")
         assert one.refusal(1) is not None and two.refusal(1) is None
 
@@ -152,7 +153,7 @@ def test_breaker_works_when_nothing_can_be_stored(tmp_path: pathlib.Path) -> Non
     with Store(tmp_path / "edge-agent.db") as store:
         with store.transaction() as db:
             db.execute("CREATE TRIGGER full BEFORE INSERT ON clouds BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-        breaker = Breaker(store, Clock(store), "https://cloud")
+        breaker = Breaker(store, "https://cloud")
         for _ in range(5):
             breaker.note(CloudKind.OFFLINE, "no connection")
         kind, error = breaker.refusal(1)
@@ -164,4 +165,4 @@ def test_damaged_health_is_no_health(tmp_path: pathlib.Path, health: str) -> Non
     with Store(tmp_path / "edge-agent.db") as store:
         with store.transaction() as db:
             db.execute("INSERT INTO clouds VALUES ('https://cloud', ?)", (health,))
-        assert Breaker(store, Clock(store), "https://cloud").refusal(1) is None
+        assert Breaker(store, "https://cloud").refusal(1) is None

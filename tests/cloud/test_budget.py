@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.cloud.budget import Budget, BudgetLimits
+from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.drain import Drained
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
+from edge_agent.core.settings import BudgetLimits
 from edge_agent.measure.replay import replay
-from edge_agent.store.device_time import Clock
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches
 from tests.support.queue_world import World
@@ -27,10 +28,10 @@ def world(tmp_path: pathlib.Path) -> World:
 
 
 def budget(world: World, kind: type[Budget] = Budget, **limits: float) -> Budget:
-    return kind(world.store, Clock(world.store, lambda: world.moment), "https://cloud", BudgetLimits(**limits))
+    return kind(world.store, "https://cloud", BudgetLimits(**limits))
 
 
-def reserve(world: World, of: Budget, question: Question = QUESTION) -> int | None:
+def reserve(world: World, of: Budget, question: Question = QUESTION) -> Reservation | None:
     with world.store.transaction():
         return of.reserve(question)
 
@@ -38,8 +39,8 @@ def reserve(world: World, of: Budget, question: Question = QUESTION) -> int | No
 class Unlimited(Budget):
     """Mutant: counts, and refuses nothing."""
 
-    def reserve(self, question: Question) -> int | None:
-        return super().reserve(question) or 0
+    def reserve(self, question: Question) -> Reservation | None:
+        return super().reserve(question) or Reservation()
 
 
 @catches(Budget, Unlimited)
@@ -54,7 +55,7 @@ def test_calls_of_a_day_and_a_month_are_limited(part, world: World) -> None:
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0, 50 * 365 * 86_400.0])
 def test_jump_of_the_wall_clock_opens_no_new_budget(world: World, jump_s: float) -> None:
-    """The mutant is a clock that believes the wall (tests/test_clock.py)."""
+    """The mutant is a clock that believes the wall (tests/store/test_device_time.py)."""
     of = budget(world, calls_per_day=1)
     assert reserve(world, of) is not None
     world.moment = replace(world.moment, wall=world.moment.wall + jump_s)
@@ -64,34 +65,34 @@ def test_jump_of_the_wall_clock_opens_no_new_budget(world: World, jump_s: float)
 @catches(Budget, Unlimited)
 def test_money_is_reserved_at_the_most_and_corrected_to_what_it_cost(part, world: World) -> None:
     of = budget(world, part, money_per_day=0.001, prompt_price=1.0, completion_price=2.0)  # 1000 millionths
-    number = reserve(world, of)  # about 64 + 9 tokens of prompt, 256 of completion at the most: 585
-    assert number and reserve(world, of) is None
+    reserved = reserve(world, of)  # about 64 + 9 tokens of prompt, 256 of completion at the most: 585
+    assert reserved and reserve(world, of) is None
     with world.store.transaction():
-        of.close(number, CloudAnswer("A", "A", "big", 1.0, 70, 2), was_sent=True)
-    assert world.store.rows("SELECT micros FROM spending") == [{"micros": 74}]
+        of.close(reserved, CloudOutcome(CloudKind.ANSWERED, CloudAnswer("A", "A", "big", 1.0, 70, 2)))
+    assert world.store.database.rows("SELECT micros FROM spending") == [{"micros": 74}]
     assert reserve(world, of)
 
 
 def test_what_was_not_sent_is_given_back_and_what_has_no_count_is_not(world: World) -> None:
     of = budget(world, calls_per_day=1)
-    number = reserve(world, of)
+    for outcome in (None, CloudOutcome(CloudKind.OFFLINE)):
+        reserved = reserve(world, of)
+        with world.store.transaction():
+            of.close(reserved, outcome)
+    reserved = reserve(world, of)
     with world.store.transaction():
-        of.close(number, None, was_sent=False)
-    number = reserve(world, of)
-    assert number
-    with world.store.transaction():
-        of.close(number, None, was_sent=True)
+        of.close(reserved, CloudOutcome(CloudKind.TIMEOUT))
     assert reserve(world, of) is None
 
 
 def test_other_endpoint_has_a_budget_of_its_own(world: World) -> None:
     assert reserve(world, budget(world, calls_per_day=1))
-    other = Budget(world.store, Clock(world.store, lambda: world.moment), "https://other", BudgetLimits(calls_per_day=1))
+    other = Budget(world.store, "https://other", BudgetLimits(calls_per_day=1))
     assert reserve(world, other)
 
 
 def test_without_a_limit_nothing_is_written(world: World) -> None:
-    assert reserve(world, budget(world)) == 0 and world.store.rows("SELECT 1 FROM spending") == []
+    assert reserve(world, budget(world)) == Reservation(None) and world.store.database.rows("SELECT 1 FROM spending") == []
 
 
 def test_question_over_budget_is_answered_here_and_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
@@ -112,7 +113,7 @@ def test_missing_connection_spends_nothing(home: pathlib.Path) -> None:
         for n in range(3):
             assert one.ask(Question(f"Q{n}", ("x", "y", "z"))).reason == "offline"
         list(one.drain())
-        assert one.store.rows("SELECT 1 FROM spending") == []
+        assert one.store.database.rows("SELECT 1 FROM spending") == []
 
 
 def test_call_that_cannot_be_counted_is_not_made(home: pathlib.Path, cloud: LoopbackCloud) -> None:

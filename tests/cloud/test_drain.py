@@ -8,10 +8,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from edge_agent.cloud.breaker import Breaker
-from edge_agent.cloud.budget import Budget
+from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
+from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import QueueRow
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer
@@ -48,16 +48,15 @@ class Kiosk(World):
         self.slept: list[float] = []
         self.box = self.outbox()
         self.cloud = CloudModel("https://cloud.test/v1", "big", "key", transport=httpx.MockTransport(self._handle))
-        self.breaker = Breaker(self.store, self.box.clock, self.cloud.endpoint, self.cloud.key)
-        self.budget = Budget(self.store, self.box.clock, self.cloud.endpoint)
+        self.gate = Gate(self.store, self.cloud)
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         stem = json.loads(request.read())["messages"][0]["content"].split("\n")[0]
         self.sent.append(stem)
         return self.reply(stem)
 
-    def drainer(self, kind: type[Drainer] = Drainer) -> Drainer:
-        return kind(self.store, self.box, self.cloud, self.breaker, self.budget, deadline_s=20, sleep=self.sleep, chance=lambda: 1.0)
+    def drainer(self, kind: type[Drainer] = Drainer, sleep: Callable[[float], None] | None = None) -> Drainer:
+        return kind(self.box, self.gate, deadline_s=20, sleep=sleep or self.sleep, chance=lambda: 1.0)
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -82,8 +81,8 @@ def kiosk(tmp_path: pathlib.Path) -> Iterator[Kiosk]:
 class GoesOn(Drainer):
     """Mutant: sends the next question although the cloud cannot be reached."""
 
-    def _answer(self, row: QueueRow) -> CloudOutcome:
-        return replace(super()._answer(row), kind=CloudKind.FAILED)
+    def _send(self, row: QueueRow, reservation: Reservation) -> CloudOutcome:
+        return replace(super()._send(row, reservation), kind=CloudKind.FAILED)
 
 
 @pytest.mark.parametrize("reply", [offline, lambda stem: status(401), lambda stem: status(402)])
@@ -103,15 +102,15 @@ def test_key_that_was_refused_is_tried_again_by_hand_and_by_itself_once_it_has_c
     kiosk.drain()
     kiosk.drain()
     assert len(kiosk.sent) == 2
-    assert kiosk.breaker.refusal(1) is not None
-    kiosk.breaker.key = "new key"
-    assert kiosk.breaker.refusal(1) is None
+    assert kiosk.gate.breaker.refusal(1) is not None
+    kiosk.gate.breaker.key = "new key"
+    assert kiosk.gate.breaker.refusal(1) is None
 
 
 class Impatient(Drainer):
     """Mutant: does not care for Retry-After."""
 
-    def _refusal(self, by_hand: bool) -> tuple[CloudKind, str] | None:
+    def _refusal(self, by_hand: bool) -> CloudOutcome | None:
         return None
 
 
@@ -130,9 +129,9 @@ def test_retry_after_holds_for_the_whole_queue_even_by_hand(part, kiosk: Kiosk) 
 class BelievesPortals(Drainer):
     """Mutant: a portal's page never makes a question suspicious."""
 
-    def _sweep(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
+    def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
         self._outbox.suspect = lambda queue_id: False
-        return super()._sweep(by_hand)
+        return super()._pass(by_hand)
 
 
 @catches(Drainer, BelievesPortals)
@@ -153,7 +152,7 @@ def test_portal_stops_the_pass_at_the_second_page_and_kills_nothing(kiosk: Kiosk
     for _ in range(7):
         assert "portal" in (kiosk.drain().stopped or "")
     assert kiosk.states() == ["ready"] * 4 and len(kiosk.sent) == 14
-    assert kiosk.store.rows("SELECT 1 FROM cloud_answers") == []
+    assert kiosk.store.database.rows("SELECT 1 FROM cloud_answers") == []
     kiosk.reply = lambda stem: answer()
     assert kiosk.drain().answered == 4
 
@@ -166,9 +165,8 @@ def watch(kiosk: Kiosk, until: Callable[[], bool], kind: type[Drainer] = Drainer
         if until() or len(kiosk.slept) > 100:
             raise KeyboardInterrupt
 
-    drainer = kind(kiosk.store, kiosk.box, kiosk.cloud, kiosk.breaker, kiosk.budget, deadline_s=20, sleep=sleep, chance=lambda: 1.0)
     with pytest.raises(KeyboardInterrupt):
-        list(drainer.watch())
+        list(kiosk.drainer(kind, sleep).watch())
 
 
 class Hammers(Drainer):
@@ -204,7 +202,7 @@ def test_answer_that_was_found_another_way_is_not_paid_again(kiosk: Kiosk) -> No
     kiosk.put(kiosk.box, "Q")
     row = kiosk.box.list()[0]
     with kiosk.store.transaction():
-        kiosk.store.put_cloud_answer(row.fingerprint, kiosk.cloud.endpoint, 1, CloudAnswer("A", "A", "big", 1.0))
+        kiosk.store.put_cloud_answer(kiosk.gate.key(row.fingerprint), CloudAnswer("A", "A", "big", 1.0))
     assert kiosk.drain().answered == 1 and kiosk.sent == [] and kiosk.endings() == ["upheld"]
 
 
@@ -212,8 +210,8 @@ def test_purged_question_is_cancelled_and_the_queue_goes_on(kiosk: Kiosk) -> Non
     kiosk.put(kiosk.box, "gone")
     kiosk.put(kiosk.box, "there")
     with Store(kiosk.store.path) as other:
-        other._db.execute("PRAGMA foreign_keys = OFF")
-        other._db.execute("DELETE FROM questions WHERE stem = 'gone'")
+        other.database._db.execute("PRAGMA foreign_keys = OFF")
+        other.database._db.execute("DELETE FROM questions WHERE stem = 'gone'")
     assert kiosk.drain().answered == 1
     assert kiosk.states() == ["cancelled", "done"] and kiosk.endings() == ["abandoned", "overturned"]
 

@@ -74,7 +74,7 @@ def test_question_that_waits_is_cancelled_once_it_must_not_be_sent(part, home: p
         list(two.drain())
         assert [row.state for row in two.outbox.list()] == ["cancelled", "cancelled", "done"]
         assert [row["ending"] for row in two.store.log(9)] == [None, "overturned", "abandoned", "abandoned"]
-        assert two.store.rows("SELECT payload FROM outbox WHERE state = 'cancelled' AND payload IS NOT NULL") == []
+        assert two.store.database.rows("SELECT payload FROM outbox WHERE state = 'cancelled' AND payload IS NOT NULL") == []
     assert CANARY not in json.dumps(cloud.requests)
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.cloud.queue import DAY_S, Outbox, question_to_send
+from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
+from edge_agent.core.settings import DAY_S
 from edge_agent.store.device_time import Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
@@ -25,6 +26,8 @@ from tests.support.queue_world import (
     NeverExpires,
     PaysTwice,
     World,
+    answer,
+    fail,
 )
 
 
@@ -42,8 +45,7 @@ def test_second_asker_joins_the_row_that_waits(part, world: World) -> None:
     assert world.put(outbox, "Q") == first
     row = outbox.claim()
     assert world.put(outbox, "Q") == first  # also while it is being sent
-    with world.store.transaction():
-        outbox.settle(row)
+    answer(outbox, row)
     assert world.put(outbox, "Q") != first  # answered: a new asker is a new row
 
 
@@ -76,7 +78,7 @@ def test_failed_row_waits_for_its_backoff_unless_a_person_asks(part, world: Worl
     world.put(outbox, "Q")
     for wait_s in (2, 4, 8):
         row = outbox.claim(due_only=True)
-        outbox.fail(row, CloudKind.FAILED, "HTTP 500")
+        fail(outbox, row, CloudKind.FAILED, "HTTP 500")
         assert outbox.claim(due_only=True) is None
         assert outbox.next_due_in_s() == wait_s
         world.wait(wait_s)
@@ -86,11 +88,11 @@ def test_failed_row_waits_for_its_backoff_unless_a_person_asks(part, world: Worl
 def test_try_before_its_time_costs_no_attempt_unless_it_is_final(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
-    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
     for _ in range(20):
-        outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+        fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
     assert [(row.state, row.attempts) for row in outbox.list()] == [("ready", 1)]
-    assert outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400") == "dead"
+    assert fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400") == "dead"
 
 
 @catches(Outbox, FreeAttempts)
@@ -99,8 +101,8 @@ def test_row_is_dead_after_its_attempts_and_its_decision_abandoned(part, world: 
     world.put(outbox, "Q")
     for _ in range(8):
         row = outbox.claim(due_only=True)
-        assert row and row.state == "ready"
-        outbox.fail(row, CloudKind.TIMEOUT, "no answer")
+        assert row and row.state == "sending"
+        fail(outbox, row, CloudKind.TIMEOUT, "no answer")
         world.wait(1000)
     assert [(row.state, row.attempts, row.last_error) for row in outbox.list()] == [("dead", 8, "no answer")]
     assert world.endings() == ["abandoned"] and outbox.claim() is None
@@ -116,13 +118,13 @@ def test_claimed_row_is_nobody_elses(part, world: World) -> None:
 def test_dead_letter_is_read_retried_and_dropped(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
-    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400")
     assert world.endings() == ["abandoned"]
     again = outbox.retry(1)
     assert (again.state, again.attempts, again.last_error) == ("ready", 0, "HTTP 400") and world.endings() == [None]
-    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400")
     dropped = outbox.drop(1)
-    assert dropped.state == "cancelled" and question_to_send(dropped) is None and world.endings() == ["abandoned"]
+    assert dropped.state == "cancelled" and dropped.question is None and world.endings() == ["abandoned"]
     with pytest.raises(BadQuestion, match="no queue row 9"):
         outbox.drop(9)
 
@@ -144,13 +146,12 @@ def test_row_that_is_answered_sent_or_waits_elsewhere_is_neither_retried_nor_dro
     for change in (outbox.retry, outbox.drop):
         with pytest.raises(BadQuestion, match="being sent"):
             change(1)
-    outbox.fail(row, CloudKind.REJECTED, "HTTP 400")
+    fail(outbox, row, CloudKind.REJECTED, "HTTP 400")
     assert world.put(outbox, "Q") == 2
-    with pytest.raises(BadQuestion, match="waits already, as number 2"):
+    with pytest.raises(BadQuestion, match="already waits as row 2"):
         outbox.retry(1)
     row = outbox.claim()
-    with world.store.transaction():
-        outbox.settle(row)
+    answer(outbox, row)
     for change in (outbox.retry, outbox.drop):
         with pytest.raises(BadQuestion, match="answered"):
             change(2)
@@ -159,7 +160,7 @@ def test_row_that_is_answered_sent_or_waits_elsewhere_is_neither_retried_nor_dro
 def test_dead_letters_are_dropped_in_the_end(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
-    outbox.fail(outbox.claim(), CloudKind.REJECTED, "HTTP 400")
+    fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400")
     for days, state in ((36, "dead"), (2, "cancelled")):
         world.wait(days * DAY_S)
         with outbox.drainer():
@@ -171,9 +172,9 @@ def test_question_is_sent_as_it_was_queued_for_sending(world: World) -> None:
     asked, sent = Question("My phone is +7 701 1234567", ("a", "b")), Question("My phone is [phone]", ("a", "b"))
     with world.store.transaction():
         world.store.put_question(asked)
-        outbox.put(asked, "choice", send=sent)
+        outbox.put(asked, send=sent)
     row = outbox.claim()
-    assert question_to_send(row) == sent and "701" not in json.dumps(row.payload) and row.fingerprint == asked.fingerprint
+    assert row.question == sent and "701" not in json.dumps(row.payload) and row.fingerprint == asked.fingerprint
 
 
 class Careless(Outbox):
@@ -182,7 +183,7 @@ class Careless(Outbox):
     def drainer(self):
         import contextlib
 
-        with self._store.transaction() as db:
+        with self.store.transaction() as db:
             db.execute("UPDATE outbox SET state = 'ready' WHERE state = 'sending'")
         return contextlib.nullcontext()
 
@@ -201,10 +202,10 @@ def test_second_drainer_is_turned_away_while_the_first_lives(part, world: World)
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, -50 * 365 * 86_400.0, 86_400.0])
 def test_jump_of_the_wall_clock_expires_nothing_and_delays_nothing(world: World, jump_s: float) -> None:
-    """The mutant is a clock that believes the wall (tests/test_clock.py)."""
+    """The mutant is a clock that believes the wall (tests/store/test_device_time.py)."""
     outbox = world.outbox()
     world.put(outbox, "Q")
-    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
     world.moment = replace(world.moment, wall=world.moment.wall + jump_s, uptime_s=world.moment.uptime_s + 3)
     assert outbox.claim(due_only=True) is not None
 
@@ -212,7 +213,7 @@ def test_jump_of_the_wall_clock_expires_nothing_and_delays_nothing(world: World,
 def test_unsynchronised_boot_in_the_past_expires_nothing_and_sends_what_waits(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
-    outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+    fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
     world.moment = Moment("next boot", 5.0, 0.0, False)
     again = world.outbox()
     assert again.claim(due_only=True) is not None and again.list()[0].state == "sending"
@@ -229,9 +230,9 @@ def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_whole_time_to_liv
         (1, "done", 1), (2, "done", 1), (3, "sending", 0), (4, "ready", 2), (5, "ready", 0),
     ]  # fmt: skip
     assert world.endings() == ["upheld", "overturned", None, None, None, None, None]
-    assert world.store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    assert world.store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     with outbox.drainer():
         claimed = [outbox.claim(), outbox.claim(), outbox.claim()]
-    assert [row.queue_id for row in claimed] == [3, 4, 5] and all(question_to_send(row) is None for row in claimed)
+    assert [row.queue_id for row in claimed] == [3, 4, 5] and all(row.question is None for row in claimed)
     assert [world.store.question(row.fingerprint).stem for row in claimed] == ["half-sent?", "failed?", "waiting?"]
     world.store.close()

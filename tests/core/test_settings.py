@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.settings import load
+from edge_agent.core.settings import DECLARED, checked, load
+from tests.support.command_line import run
 
 
 def config(home: pathlib.Path, text: str) -> None:
@@ -100,14 +101,14 @@ def test_key_comes_from_a_file_of_its_owners_alone_or_from_systemd(home: pathlib
         "queue_max_rows = -1",
         "queue_max_rows = 1.5",
         "queue_ttl_days = 0",
-        'queue_max_mb = "big"',
+        'queue_max_mib = "big"',
         "cloud_deadline_s = true",
         "keep_days = 0",
         'keep_days = "always"',
         "keep_days = true",
         "keep_days = nan",
         "answers_max_rows = -1",
-        "answers_max_mb = 0",
+        "answers_max_mib = 0",
         "cache_min_free_mib = 1.5",
         "queue_min_free_mib = -1",
     ],
@@ -124,3 +125,16 @@ def test_questions_are_kept_for_a_number_of_days_or_for_ever(home: pathlib.Path,
     assert load().keep_days == "forever"
     monkeypatch.setenv("EDGE_AGENT_KEEP_DAYS", "7.5")
     assert load().keep_days == 7.5
+
+
+def test_old_name_of_a_setting_works_and_is_named_on_stderr(home: pathlib.Path) -> None:
+    config(home, "queue_max_mb = 2\n")
+    assert load().limits.queue.max_bytes == 2_000_000
+    done = run("queue", "list")
+    assert done.returncode == 0 and done.stderr.count("queue_max_mib") == 1 == len(done.stderr.splitlines())
+    config(home, "queue_max_mb = 2\nqueue_max_mib = 3\n")
+    assert load().limits.queue.max_bytes == 3 << 20
+
+
+def test_every_setting_is_declared_with_its_meaning() -> None:
+    assert all(one.meaning.endswith(".") and checked(one.name, one.default, "") == one.default for one in DECLARED if one.default)

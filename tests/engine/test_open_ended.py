@@ -12,6 +12,7 @@ from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, OpenReading
 from edge_agent.engine.local_model import LocalModel
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import run
@@ -56,10 +57,10 @@ def test_models_refuse_the_other_kind_of_question(model: LocalModel, demo_model:
 def test_unsure_answer_in_words_goes_to_the_cloud_and_is_upheld_by_the_same_words(
     path: pathlib.Path, home: pathlib.Path, cloud: LoopbackCloud
 ) -> None:
-    with Agent(path, Store(home / "a.db"), tau=1.0, cloud=None) as alone:
+    with Agent(ModelFiles(path), Store(home / "a.db"), tau=1.0, cloud=None) as alone:
         said = alone.ask(QUESTION).answer
     cloud.reply = lambda body: f"{said}."
-    with Agent(path, Store(home / "a.db"), tau=1.0, cloud=CloudModel(cloud.url, "big")) as agent:
+    with Agent(ModelFiles(path), Store(home / "a.db"), tau=1.0, cloud=CloudModel(cloud.url, "big")) as agent:
         decision = agent.ask(QUESTION)
         ending = agent.store.log(2)[-1]["ending"]
     if decision.route == "cloud":  # the model was not certain

@@ -2,14 +2,15 @@
 
 import pathlib
 from collections.abc import Callable
+from dataclasses import replace
 from dataclasses import replace as changed
 from typing import Any
 
 import pytest
 
-from edge_agent.cloud.queue import Limits
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
+from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.replay import Replayed, compare, replay
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
@@ -32,10 +33,10 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         one.ask(question("sure"))
         one.ask(question("sure"))
-    with agent(home, SpokenModel(UNSURE), limits=Limits(max_rows=3)) as one:
+    with agent(home, SpokenModel(UNSURE), queue=replace(DEFAULT_LIMITS.queue, max_rows=3)) as one:
         for stem in ("upheld", "overturned", "dead", "no room"):
             one.ask(question(stem))
-    with agent(home, SpokenModel(changed(SURE, format_mass=0.1)), nowhere, limits=Limits(max_rows=4)) as one:
+    with agent(home, SpokenModel(changed(SURE, format_mass=0.1)), nowhere, queue=replace(DEFAULT_LIMITS.queue, max_rows=4)) as one:
         one.ask(question("waiting"))
     with agent(home, SpokenModel(SURE), policy="only_local") as one:
         one.ask(question("only local"))

@@ -27,8 +27,8 @@ ONLY_IMPORTER = {
     "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
     "httpx": {"cloud.client", "fetch.download"},
-    "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "agent.doctor"},
-}  # doctor: its version
+    "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "store.store", "agent.doctor"},
+}  # store.store: the type of a connection; doctor: the version
 
 FILES = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("*.py")}
 

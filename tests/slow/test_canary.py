@@ -221,6 +221,7 @@ from edge_agent.cloud.client import CloudModel
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.settings import load
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 
 class Broken(httpx.BaseTransport):
@@ -229,7 +230,7 @@ class Broken(httpx.BaseTransport):
 
 settings = load()
 cloud = CloudModel("https://cloud.test/v1", "big", settings.cloud_key, transport=Broken())
-with Agent(pathlib.Path(sys.argv[1]), Store(settings.database), PolicyName.PREFER_CLOUD, cloud=cloud) as agent:
+with Agent(ModelFiles(pathlib.Path(sys.argv[1])), Store(settings.database), PolicyName.PREFER_CLOUD, cloud=cloud) as agent:
     decision = agent.ask(Question("What is 12 + 7?", ("18", "19")))
     assert decision.queue_id and "RuntimeError" in decision.cloud_error
     print(list(agent.drain()), file=sys.stderr)
@@ -314,6 +315,6 @@ def test_forbidden_question_leaves_the_queue_without_a_trace_in_it(tmp_path: pat
     device.environment["EDGE_AGENT_CLOUD_URL"] = cloud.url
     assert device.run("queue", "drain") in (0, 69) and cloud.calls == 0
     with Store(device.home / "edge-agent.db") as store:
-        (row,) = store.rows("SELECT state, payload, last_error FROM outbox")
+        (row,) = store.database.rows("SELECT state, payload, last_error FROM outbox")
     assert row == {"state": "cancelled", "payload": None, "last_error": "never_send"}
     assert cloud.received == b""

@@ -12,19 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_agent.cloud.breaker import Breaker
-from edge_agent.cloud.budget import Budget
-from edge_agent.cloud.client import CloudModel
-from edge_agent.cloud.drain import Drainer
 from edge_agent.cloud.queue import Outbox, QueueRow
-from edge_agent.core.outcome import CloudKind
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer
-from edge_agent.store.device_time import Clock
+from edge_agent.core.records import CloudAnswer, CloudKey
 from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
+from tests.support.queue_world import answer, fail
 
 QUESTION, OTHER = Question("Q", ("a", "b")), Question("other", ("a", "b"))
 ANSWER = CloudAnswer("B", "B", "big", 1.0)
@@ -57,7 +53,7 @@ def decision(store: Store, question: Question, queue_id: int) -> None:
 def put(store: Store, question: Question = QUESTION) -> None:
     with store.transaction():
         store.put_question(question)
-        queue_id = Outbox(store).put(question, "choice")
+        queue_id = Outbox(store).put(question)
         assert queue_id is not None
         decision(store, question, queue_id)
 
@@ -66,7 +62,7 @@ def put_in_two_steps(store: Store, question: Question = QUESTION) -> None:
     """Mutant: the row and the decision that waits for it in transactions of their own."""
     with store.transaction():
         store.put_question(question)
-        queue_id = Outbox(store).put(question, "choice")
+        queue_id = Outbox(store).put(question)
     with store.transaction():
         decision(store, question, queue_id)
 
@@ -75,45 +71,44 @@ def claim(store: Store) -> QueueRow:
     return Outbox(store).claim()
 
 
-def drainer(store: Store, kind: type[Drainer] = Drainer) -> Drainer:
-    cloud = CloudModel("https://cloud.test/v1", "big")
-    outbox = Outbox(store)
-    return kind(store, outbox, cloud, Breaker(store, outbox.clock, cloud.endpoint), Budget(store, outbox.clock, cloud.endpoint))
-
-
-class SettlesInTwoSteps(Drainer):
+class FinishesInTwoSteps(Outbox):
     """Mutant: the row is done before its decisions have their end."""
 
-    def _settle(self, row: QueueRow, stored_id: int | None, answer: CloudAnswer) -> None:
-        with self._store.transaction():
-            cloud_id = self._store.put_cloud_answer(row.fingerprint, self._cloud.endpoint, 1, answer)
-            self._outbox.settle(row)
-        with self._store.transaction():
-            self._store.end_provisional(row.queue_id, answer.answer, cloud_id)
+    def finish(self, row: QueueRow, outcome: CloudOutcome, key: CloudKey, *_: object) -> str:
+        with self.store.transaction():
+            answer_id = self.store.put_cloud_answer(key, outcome.answer)
+            self._end_sending(row, "done", costs_attempt=True)
+        with self.store.transaction():
+            self.store.end_provisional(row.queue_id, outcome.answer.answer, answer_id)
+        return "done"
 
 
-def settle(store: Store, kind: type[Drainer] = Drainer) -> None:
-    drainer(store, kind)._settle(Outbox(store).list()[0], None, ANSWER)
+def settle(store: Store, kind: type[Outbox] = Outbox) -> None:
+    answer(kind(store), Outbox(store).list()[0])
 
 
 def settle_in_two_steps(store: Store) -> None:
-    """Mutant: see `SettlesInTwoSteps`."""
-    settle(store, SettlesInTwoSteps)
+    """Mutant: see `FinishesInTwoSteps`."""
+    settle(store, FinishesInTwoSteps)
 
 
 def bury(store: Store) -> None:
-    Outbox(store).fail(Outbox(store).list()[0], CloudKind.REJECTED, "HTTP 400")
+    fail(Outbox(store), Outbox(store).list()[0], CloudKind.REJECTED, "HTTP 400")
 
 
 def state(path: pathlib.Path) -> tuple:
     """All that matters of the file, once it has been opened as after a crash."""
     with Store(path) as store:
-        assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}] and store.rows("PRAGMA foreign_key_check") == []
+        assert (
+            store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+            and store.database.rows("PRAGMA foreign_key_check") == []
+        )
         rows = [(row.queue_id, row.state, row.attempts) for row in Outbox(store).list()]
         endings = [
-            (row["decision_id"], row["queue_id"], row["ending"]) for row in store.rows("SELECT * FROM decisions ORDER BY decision_id")
+            (row["decision_id"], row["queue_id"], row["ending"])
+            for row in store.database.rows("SELECT * FROM decisions ORDER BY decision_id")
         ]
-        answers = [row["id"] for row in store.rows("SELECT id FROM cloud_answers")]
+        answers = [row["id"] for row in store.database.rows("SELECT id FROM cloud_answers")]
     return rows, endings, answers
 
 
@@ -123,7 +118,7 @@ def killed_at(path: pathlib.Path, operation: Operation, at: int, behind: bool) -
     if child == 0:
         try:
             with Store(path, connection=Killed) as store:
-                Clock(store).now_s()
+                store.clock.now_s()
                 Killed.at, Killed.behind, Killed.count = at, behind, 0
                 operation(store)
         finally:

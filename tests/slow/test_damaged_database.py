@@ -5,12 +5,13 @@ import os
 import pathlib
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
+from edge_agent.store.database import Database
 from edge_agent.store.store import Store
 from tests.support.damage import damage
 from tests.support.mutation import catches
@@ -33,16 +34,27 @@ def life(home: pathlib.Path) -> Iterator[bytes]:
     yield (home / "edge-agent.db").read_bytes()
 
 
-def is_usable(home: pathlib.Path, open_store: type[Store] = Store) -> None:
+def opening(kind: type[Database]) -> Callable[[pathlib.Path], Store]:
+    """Opens a store whose database is of this kind."""
+
+    def open_store(path: pathlib.Path) -> Store:
+        store = Store(path)
+        store.database.__class__ = kind
+        return store
+
+    return open_store
+
+
+def is_usable(home: pathlib.Path, kind: type[Database] = Database) -> None:
     """It answers what it is asked, damaged or not; and it remembers and lists, at the latest from the second start on."""
     known = question("question number 7")
-    with agent(home, SpokenModel(UNSURE), store=open_store) as one:
+    with agent(home, SpokenModel(UNSURE), store=opening(kind)) as one:
         assert one.ask(known).answer == "A"
         try:
             list(one.outbox.list())
         except StorageError as error:
             assert "is damaged" in str(error) and "try again" in str(error), error
-    with agent(home, SpokenModel(UNSURE), store=open_store) as two:
+    with agent(home, SpokenModel(UNSURE), store=opening(kind)) as two:
         decision = two.ask(question("something new"))
         assert decision.answer == "A" and decision.persisted and decision.queue_id
         list(two.outbox.list())
@@ -56,7 +68,7 @@ def lay(home: pathlib.Path, data: bytes) -> None:
     (home / "edge-agent.db").write_bytes(data)
 
 
-class Trusting(Store):
+class Trusting(Database):
     """Mutant: does not care what SQLite says of the file."""
 
     def renew(self) -> bool:
@@ -66,7 +78,7 @@ class Trusting(Store):
         return StorageError(str(error))
 
 
-@catches(Store, Trusting)
+@catches(Database, Trusting)
 def test_table_that_is_gone_is_noticed_and_begun_anew(part, home: pathlib.Path, life: bytes) -> None:
     damage(home / "edge-agent.db", "decisions")
     is_usable(home, part)
@@ -117,11 +129,11 @@ def test_lost_journal_does_not_stop_the_agent(home: pathlib.Path) -> None:
     child = os.fork()
     if child == 0:
         store = Store(home / "edge-agent.db")
-        store._db.execute("PRAGMA cache_spill = 1")
-        store._db.execute("PRAGMA cache_size = 1")
-        store._db.execute("BEGIN IMMEDIATE")
+        store.database._db.execute("PRAGMA cache_spill = 1")
+        store.database._db.execute("PRAGMA cache_size = 1")
+        store.database._db.execute("BEGIN IMMEDIATE")
         for n in range(300):
-            store._db.execute("INSERT INTO questions (fingerprint, stem, options) VALUES (?, ?, '[]')", (f"f{n}", "x" * 2000))
+            store.database._db.execute("INSERT INTO questions (fingerprint, stem, options) VALUES (?, ?, '[]')", (f"f{n}", "x" * 2000))
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
     (home / "edge-agent.db-journal").unlink()

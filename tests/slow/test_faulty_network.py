@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge_agent.cloud.breaker import Breaker
-from edge_agent.cloud.budget import Budget
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
+from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import QueueRow
-from edge_agent.core.outcome import CloudKind
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer
 from tests.support.mutation import catches
 from tests.support.queue_world import World
@@ -88,14 +87,7 @@ def drain(world: World, url: str, deadline_s: float = 20.0, kind: type[Drainer] 
     outbox = world.outbox()
     queue_id = world.put(outbox, f"Q{len(outbox.list())}")
     cloud = CloudModel(url, "big", "sk-key")
-    *_, done = kind(
-        world.store,
-        outbox,
-        cloud,
-        Breaker(world.store, outbox.clock, cloud.endpoint, cloud.key),
-        Budget(world.store, outbox.clock, cloud.endpoint),
-        deadline_s=deadline_s,
-    ).once()
+    *_, done = kind(outbox, Gate(world.store, cloud), deadline_s=deadline_s).once()
     return next(row for row in outbox.list() if row.queue_id == queue_id), done
 
 
@@ -131,18 +123,15 @@ TABLE = [
 class CachesAnything(Drainer):
     """Mutant: whatever comes back settles the question."""
 
-    def _answer(self, row: QueueRow):
-        outcome = super()._answer(row)
+    def _finish(self, row: QueueRow, outcome: CloudOutcome, *more: object, **named: object) -> None:
         if outcome.kind is CloudKind.PORTAL:
-            with self._store.transaction() as db:
-                db.execute("UPDATE outbox SET state = 'sending' WHERE id = ?", (row.queue_id,))
-            self._settle(row, None, CloudAnswer("A", "<html>", "big", 1.0))
-        return outcome
+            outcome = CloudOutcome(CloudKind.ANSWERED, CloudAnswer("A", "<html>", "big", 1.0))
+        super()._finish(row, outcome, *more, **named)
 
 
 @catches(Drainer, CachesAnything)
 def test_every_outcome_leaves_its_exact_state(part, world: World, server: FaultyServer) -> None:
-    """Other mutants of the table are in tests/test_delivery.py and tests/test_drain.py."""
+    """Other mutants of the table are in tests/cloud/test_retry.py and test_drain.py."""
     for data, state, attempts, stopped, words in TABLE:
         server.act = lambda connection, data=data: connection.sendall(data)
         before = server.requests
@@ -153,7 +142,7 @@ def test_every_outcome_leaves_its_exact_state(part, world: World, server: Faulty
         assert (row.state, row.attempts, bool(done.stopped)) == (state, attempts, stopped), (data[:80], row, done)
         assert words in (row.last_error or ""), (data[:80], row)
         assert server.requests == before + 1
-    assert len(world.store.rows("SELECT 1 FROM cloud_answers")) == 1
+    assert len(world.store.database.rows("SELECT 1 FROM cloud_answers")) == 1
 
 
 def test_reply_that_is_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(world: World, server: FaultyServer) -> None:
@@ -174,7 +163,7 @@ def test_reply_that_is_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(wor
         with world.store.transaction() as db:
             db.execute("UPDATE outbox SET state = 'cancelled' WHERE state = 'ready'")
             db.execute("DELETE FROM clouds")
-    assert world.store.rows("SELECT 1 FROM cloud_answers") == [] and server.requests == 512
+    assert world.store.database.rows("SELECT 1 FROM cloud_answers") == [] and server.requests == 512
 
 
 def test_nobody_there_costs_nothing(world: World) -> None:

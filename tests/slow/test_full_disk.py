@@ -10,8 +10,9 @@ import resource
 import pytest
 
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.recording import Recorder
 from edge_agent.core.question import Question
-from edge_agent.store.disk import DiskLimits
+from edge_agent.core.settings import DiskLimits
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
@@ -21,35 +22,31 @@ def ask(one: Agent, number: int) -> object:
     return one.ask(Question(f"{number} " + "x" * 3000, ("x", "y", "z")))
 
 
-class Lying(Agent):
-    """Mutant: says that everything was stored."""
+class Lying(Recorder):
+    """Mutant: takes a refused write for a good one."""
 
-    def ask(self, question, refresh=False):
-        from dataclasses import replace
-
-        decision = super().ask(question, refresh)
-        return replace(decision, persisted=True)
+    def _try(self, *arguments: object) -> tuple[int | None, str | None]:
+        return super()._try(*arguments)[0], None
 
 
-@catches(Agent, Lying)
+@catches(Recorder, Lying)
 def test_full_database_answers_and_recovers(part, home: pathlib.Path) -> None:
     """SQLite's own limit (max_page_count) ends in SQLITE_FULL, as a full disk does."""
-    with agent(home, SpokenModel(UNSURE)) as one:
-        one.__class__ = part
+    with agent(home, SpokenModel(UNSURE), recorder=part) as one:
         assert ask(one, 0).persisted
-        pages = one.store.rows("PRAGMA page_count")[0]["page_count"]
-        one.store._db.execute(f"PRAGMA max_page_count = {pages + 3}")
+        pages = one.store.database.rows("PRAGMA page_count")[0]["page_count"]
+        one.store.database._db.execute(f"PRAGMA max_page_count = {pages + 3}")
         decisions = [ask(one, number) for number in range(1, 8)]
         assert {decision.answer for decision in decisions} == {"A"}
         refused = [decision for decision in decisions if not decision.persisted]
         assert refused and all(decision.queue_id is None for decision in refused)
-        one.store._db.execute("PRAGMA max_page_count = 1000000")
+        one.store.database._db.execute("PRAGMA max_page_count = 1000000")
         again = ask(one, 8)
         assert again.persisted and again.queue_id
         stored = {row["decision_id"] for row in one.store.decisions()}
         assert stored == {d.decision_id for d in [*decisions, again] if d.persisted} | {row["decision_id"] for row in one.store.log(100)}
         assert not stored & {decision.decision_id for decision in refused}
-        assert one.store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+        assert one.store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
 def in_a_child(work) -> None:
@@ -79,7 +76,7 @@ def test_file_that_may_not_grow_answers_and_recovers(home: pathlib.Path) -> None
 
     in_a_child(work)
     with Store(home / "edge-agent.db") as store:
-        assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+        assert store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small tmpfs needs root")

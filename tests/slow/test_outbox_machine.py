@@ -14,7 +14,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
-from tests.support.queue_world import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World
+from tests.support.queue_world import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World, answer, fail
 
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # thousands of transactions, none of which has to last
 EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "30"))
@@ -61,7 +61,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.sending = None
         self.now_s = 0.0
         with self.world.store.transaction():
-            self.outbox.clock.now_s()
+            self.world.store.clock.keep()
 
     def teardown(self) -> None:
         self.world.store.close()
@@ -104,9 +104,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         row, self.sending = self.sending, None
-        with self.world.store.transaction():
-            self.outbox.settle(row)
-            self.world.store.write("UPDATE decisions SET ending = 'upheld' WHERE queue_id = ? AND ending IS NULL", (row.queue_id,))
+        answer(self.outbox, row)
         self.rows[row.queue_id].attempts += 1
         self.rows[row.queue_id].end("done")
 
@@ -114,7 +112,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(WHOLE_CLOUD + COSTLY + FINAL))
     def fail(self, kind: CloudKind) -> None:
         row, self.sending = self.sending, None
-        self.outbox.fail(row, kind, "error")
+        fail(self.outbox, row, kind, "error")
         mirror = self.rows[row.queue_id]
         mirror.state = "ready"
         if kind in FINAL:
@@ -182,7 +180,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_decision_has_the_end_of_its_row(self) -> None:
-        counted = self.world.store.rows("SELECT queue_id, ending, count(*) AS n FROM decisions GROUP BY queue_id, ending")
+        counted = self.world.store.database.rows("SELECT queue_id, ending, count(*) AS n FROM decisions GROUP BY queue_id, ending")
         found = {(row["queue_id"], row["ending"]): row["n"] for row in counted}
         expected = {}
         for n, row in self.rows.items():

@@ -28,21 +28,23 @@ WORKER = """
 import os, pathlib, sys
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.question import Question
-from edge_agent.core.outcome import CloudKind
+from edge_agent.core.outcome import CloudKind, CloudOutcome
+from edge_agent.core.records import CloudKey
 from edge_agent.store.store import Store
 folder = pathlib.Path(sys.argv[1])
 store = Store(folder / "edge-agent.db")
-store._db.execute(f"PRAGMA synchronous = {sys.argv[2]}")
+store.database._db.execute(f"PRAGMA synchronous = {sys.argv[2]}")
 outbox = Outbox(store)
 said = os.open(folder / "acknowledged", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 for number in range(12):
     question = Question(f"Q{number} " + "x" * 500 * (number % 4), ("a", "b"))
     with store.transaction():
         store.put_question(question)
-        queue_id = outbox.put(question, "choice")
+        queue_id = outbox.put(question)
     os.write(said, f"{queue_id}\\n".encode())
     if number % 3 == 2:
-        outbox.fail(outbox.claim(), CloudKind.FAILED, "HTTP 500")
+        row = outbox.claim()
+        outbox.finish(row, CloudOutcome(CloudKind.FAILED, error="HTTP 500"), CloudKey(row.fingerprint, "big", "https://cloud", 1))
 os._exit(0)
 """
 

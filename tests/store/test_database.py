@@ -30,6 +30,6 @@ def test_wal_is_used_only_where_it_is_corrected(part) -> None:
 
 def test_file_has_the_journal_that_this_sqlite_deserves(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
-        found = store.rows("PRAGMA journal_mode")[0]["journal_mode"]
+        found = store.database.rows("PRAGMA journal_mode")[0]["journal_mode"]
         assert found == journal_mode(sqlite3.sqlite_version_info).lower()
-        assert store.rows("PRAGMA synchronous") == [{"synchronous": 2}]  # FULL, in either mode
+        assert store.database.rows("PRAGMA synchronous") == [{"synchronous": 2}]  # FULL, in either mode

@@ -72,17 +72,25 @@ def test_device_time_never_goes_back_nor_ahead_of_real_time(steps: list[tuple[fl
 
 def test_processes_and_restarts_agree(tmp_path: pathlib.Path) -> None:
     moment = NOW
-    with Store(tmp_path / "edge-agent.db") as store, Store(tmp_path / "edge-agent.db") as other:
-        one, two = Clock(store, lambda: moment), Clock(other, lambda: moment)
+    path = tmp_path / "edge-agent.db"
+    with Store(path, moment=lambda: moment) as store, Store(path, moment=lambda: moment) as other:
+        assert store.clock.now_s() == 0.0
         with store.transaction():
-            assert one.now_s() == 0.0
+            store.clock.keep()
         moment = replace(NOW, uptime_s=NOW.uptime_s + 100)
+        assert store.clock.now_s() == other.clock.now_s() == 100.0
         with store.transaction():
-            assert one.now_s() == two.now_s() == 100.0
+            store.clock.keep()
         moment = Moment("boot-2", 7.0, 0.0, False)
-        assert Clock(store, lambda: moment).now_s() == 107.0
-        with other.transaction():
-            assert Clock(other, lambda: moment).now_s() == 107.0
+        assert Clock(store.database, lambda: moment).now_s() == Clock(other.database, lambda: moment).now_s() == 107.0
+
+
+def test_reading_device_time_writes_nothing(tmp_path: pathlib.Path) -> None:
+    with Store(tmp_path / "edge-agent.db") as store, store.transaction():
+        store.clock.now_s()
+        assert store.database.rows("SELECT * FROM clock") == []
+        store.clock.keep()
+        assert len(store.database.rows("SELECT * FROM clock")) == 1
 
 
 def test_the_clocks_of_this_device_can_be_read() -> None:

@@ -9,12 +9,15 @@ import pytest
 
 from edge_agent.agent import doctor
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.budget import BudgetLimits
+from edge_agent.agent.inquiry import Inquiry
+from edge_agent.agent.recording import Recorder
 from edge_agent.core import settings
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import Circumstances, Settlement
-from edge_agent.store.disk import DiskLimits, free_bytes
+from edge_agent.core.settings import BudgetLimits, DiskLimits
+from edge_agent.store.disk import free_bytes
+from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ASK, run
 from tests.support.mutation import catches
@@ -39,30 +42,19 @@ class Disk:
         return self.mib * MIB
 
 
-def agent_of(part: type[Agent], home: pathlib.Path, disk: Disk, *arguments: Any, **more: Any) -> Agent:
-    made = agent(home, *arguments, free_bytes=disk.free_bytes, **more)
-    made.__class__ = part
-    return made
+def agent_of(recorder: type[Recorder], home: pathlib.Path, disk: Disk, *arguments: Any, **more: Any) -> Agent:
+    return agent(home, *arguments, store=lambda path: Store(path, free_bytes=disk.free_bytes), recorder=recorder, **more)
 
 
-class Greedy(Agent):
+class Greedy(Recorder):
     """Mutant: stores as long as the disk takes it."""
 
-    def _record(self, *arguments: Any) -> Decision:
-        self.disk = DiskLimits(0, 0)
-        return super()._record(*arguments)
+    def record(self, inquiry: Inquiry) -> Decision:
+        self._disk = DiskLimits(0, 0)
+        return super().record(inquiry)
 
 
-class Silent(Agent):
-    """Mutant: does not say that nothing was stored."""
-
-    def _record(self, *arguments: Any) -> Decision:
-        from dataclasses import replace
-
-        return replace(super()._record(*arguments), persisted=True, storage_error=None)
-
-
-@catches(Agent, Greedy, Silent)
+@catches(Recorder, Greedy)
 def test_answers_are_given_but_not_remembered_below_the_first_threshold(part, home: pathlib.Path) -> None:
     disk, model = Disk(64), SpokenModel(SURE)
     with agent_of(part, home, disk, model) as one:
@@ -73,20 +65,20 @@ def test_answers_are_given_but_not_remembered_below_the_first_threshold(part, ho
             assert (decision.answer, decision.reason, decision.persisted) == ("A", "confident", False)
             assert "63 MiB" in (decision.storage_error or "")
         assert one.ask(question("kept")).recalled and not one.ask(question("new")).recalled
-        assert len(one.store.log(9)) == 1 and len(one.store.rows("SELECT 1 FROM questions")) == 1
+        assert len(one.store.log(9)) == 1 and len(one.store.database.rows("SELECT 1 FROM questions")) == 1
         disk.mib = 64
         assert one.ask(question("new")).storage_error is None and len(one.store.log(9)) == 2
 
 
-class QueuesAll(Agent):
+class QueuesAll(Recorder):
     """Mutant: queues as long as the disk takes it."""
 
-    def _record(self, *arguments: Any) -> Decision:
-        self.disk = DiskLimits(64 * MIB, 0)
-        return super()._record(*arguments)
+    def record(self, inquiry: Inquiry) -> Decision:
+        self._disk = DiskLimits(64 * MIB, 0)
+        return super().record(inquiry)
 
 
-@catches(Agent, QueuesAll)
+@catches(Recorder, QueuesAll)
 def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_below(part, home: pathlib.Path) -> None:
     disk = Disk(40)
     with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
@@ -99,14 +91,14 @@ def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_bel
         assert [row["stem"] for row in one.store.log(9)] == ["queued"] and one.outbox.count("ready") == 1
 
 
-class LeavesThemWaiting(Agent):
+class LeavesThemWaiting(Recorder):
     """Mutant: below the threshold nothing at all is written."""
 
-    def _store_outcome(self, *arguments: Any, **more: Any) -> None:
+    def _store_outcome(self, inquiry: Inquiry, whole: bool) -> None:
         pass
 
 
-@catches(Agent, LeavesThemWaiting)
+@catches(Recorder, LeavesThemWaiting)
 def test_what_waits_is_answered_and_paid_for_on_a_full_disk(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
     disk = Disk(100)
     with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
@@ -122,13 +114,15 @@ def test_what_waits_is_answered_and_paid_for_on_a_full_disk(part, home: pathlib.
         assert done.answered == 1
         assert [row["ending"] for row in two.store.log(9)] == ["abandoned", "overturned", "overturned"]
         two.ask(question("nobody waits for this"))
-        assert len(two.store.rows("SELECT 1 FROM cloud_answers")) == 2 and len(two.store.rows("SELECT 1 FROM spending")) == 3
-        assert two.store.rows("PRAGMA foreign_key_check") == []
+        assert (
+            len(two.store.database.rows("SELECT 1 FROM cloud_answers")) == 2 and len(two.store.database.rows("SELECT 1 FROM spending")) == 3
+        )
+        assert two.store.database.rows("PRAGMA foreign_key_check") == []
 
 
 def test_free_space_is_asked_once_for_each_decision(home: pathlib.Path) -> None:
     disk = Disk(100)
-    with agent_of(Agent, home, disk, SpokenModel(UNSURE)) as one:
+    with agent_of(Recorder, home, disk, SpokenModel(UNSURE)) as one:
         for n in range(5):
             one.ask(question(f"Q{n}"))
     assert disk.asked == 5

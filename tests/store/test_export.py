@@ -7,7 +7,9 @@ import pytest
 
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.question import Question
-from edge_agent.store import export as keeping
+from edge_agent.store.device_time import Moment
+from edge_agent.store.export import backup, export
+from edge_agent.store.forget import Purged, purge
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
@@ -39,7 +41,7 @@ def everything_in(folder: pathlib.Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-def only_deletes(store: Store, older_than_s: float | None = None, stem: str | None = None) -> keeping.Purged:
+def only_deletes(store: Store, older_than_s: float | None = None, stem: str | None = None) -> Purged:
     """Mutant: DELETE alone, on a connection that does not overwrite what it frees."""
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA secure_delete = OFF")
@@ -47,10 +49,10 @@ def only_deletes(store: Store, older_than_s: float | None = None, stem: str | No
         db.execute("DELETE FROM readings WHERE fingerprint IN (SELECT fingerprint FROM questions WHERE stem = ?)", (stem,))
         db.execute("DELETE FROM questions WHERE stem = ?", (stem,))
     db.close()
-    return keeping.Purged(1, n, ())
+    return Purged(1, n, ())
 
 
-@catches(keeping.purge, only_deletes)
+@catches(purge, only_deletes)
 def test_purged_question_is_in_no_file_any_more(part, home: pathlib.Path, store: Store) -> None:
     (home / "edge-agent.db.damaged-20260101-000000").write_text(CANARY)
     assert CANARY.encode() in everything_in(home)
@@ -58,16 +60,30 @@ def test_purged_question_is_in_no_file_any_more(part, home: pathlib.Path, store:
     store.close()
     assert CANARY.encode() not in everything_in(home)
     with Store(home / "edge-agent.db") as again:
-        assert len(list(again.decisions())) == 51 and again.rows("PRAGMA foreign_key_check") == []
+        assert len(list(again.decisions())) == 51 and again.database.rows("PRAGMA foreign_key_check") == []
 
 
 def test_purge_by_age_keeps_what_is_young_and_what_waits(store: Store) -> None:
-    assert keeping.purge(store, older_than_s=3600).questions == 0
+    assert purge(store, older_than_s=3600).questions == 0
     with store.transaction() as db:
-        db.execute("UPDATE decisions SET created_at = created_at - 7200 WHERE rowid <= 10 OR provisional")
-    purged = keeping.purge(store, older_than_s=3600)
+        db.execute("UPDATE questions SET asked_s = asked_s - 7200 WHERE rowid <= 10 OR stem = 'waiting'")
+    purged = purge(store, older_than_s=3600)
     assert (purged.questions, purged.decisions) == (10, 10)
     assert [row["stem"] for row in store.decisions()][-1] == "waiting"
+
+
+def test_purge_counts_device_time_whatever_the_wall_clock_says(home: pathlib.Path) -> None:
+    """A Raspberry Pi without a clock boots in 1970, and is set right later."""
+    moment = Moment("boot", 100.0, 0.0, False)
+    with Store(home / "edge-agent.db", moment=lambda: moment) as store:
+        for stem, uptime_s, wall in (("in 1970", 100.0, 0.0), ("in 2038", 4000.0, 2.1e9), ("now", 7700.0, 1.8e9)):
+            moment = Moment("boot", uptime_s, wall, False)
+            with store.transaction():
+                store.clock.keep()
+                store.put_question(question(stem))
+        assert purge(store, older_than_s=5000).questions == 1  # the first one alone was asked so long ago
+        assert [row["stem"] for row in store.database.rows("SELECT stem FROM questions")] == ["in 2038", "now"]
+        assert purge(store, older_than_s=3600).questions == 1 and purge(store, older_than_s=0).questions == 1
 
 
 def test_purge_frees_the_space(store: Store) -> None:
@@ -75,28 +91,28 @@ def test_purge_frees_the_space(store: Store) -> None:
         for n in range(100):
             store.put_question(question(f"{n} " + "x" * 4000))
     before = len(everything_in(store.path.parent))  # the log of a WAL file counts
-    keeping.purge(store, older_than_s=3600)  # never asked, only kept: forgotten as well
+    purge(store, older_than_s=0)
     assert len(everything_in(store.path.parent)) < before - 300_000
 
 
 def test_unknown_question_is_not_purged(store: Store) -> None:
     with pytest.raises(BadQuestion, match="exactly this text"):
-        keeping.purge(store, stem="nothing")
+        purge(store, stem="nothing")
 
 
 def test_backup_is_a_database_of_its_own_and_overwrites_nothing(store: Store, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "copy.db"
-    keeping.backup(store, path)
+    backup(store, path)
     assert path.stat().st_mode & 0o777 == 0o600
     with Store(path) as copy:
         assert [row["decision_id"] for row in copy.decisions()] == [row["decision_id"] for row in store.decisions()]
     with pytest.raises(StorageError, match="already"):
-        keeping.backup(store, path)
+        backup(store, path)
     with pytest.raises(StorageError, match="cannot be written"):
-        keeping.backup(store, tmp_path / "nowhere" / "copy.db")
+        backup(store, tmp_path / "nowhere" / "copy.db")
 
 
 def test_export_has_every_decision_with_its_facts(store: Store) -> None:
-    rows = list(keeping.export(store))
+    rows = list(export(store))
     assert len(rows) == 52 and rows[25]["question"] == CANARY and rows[25]["options"] == ["x", "y", "z"]
     assert rows[0]["reading"]["level"] == "1.0" and rows[-1]["provisional"] and rows[-1]["policy"]["tau"] == 0.5

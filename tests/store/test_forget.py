@@ -16,11 +16,13 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cloud.client import CloudModel
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer
+from edge_agent.core.records import CloudAnswer, CloudKey
+from edge_agent.core.settings import DAY_S, DEFAULT_LIMITS, Retention
 from edge_agent.measure.replay import compare, replay
-from edge_agent.store import forget as room
-from edge_agent.store.device_time import Clock, Moment
-from edge_agent.store.forget import DAY_S, EVERY_S, Retention, Swept, sweep
+from edge_agent.model.catalog import ModelFiles
+from edge_agent.store import forget
+from edge_agent.store.device_time import Moment
+from edge_agent.store.forget import EVERY_S, Swept, sweep
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run
@@ -29,7 +31,7 @@ from tests.support.mutation import catches
 from tests.support.paths import DEMO, ROOT
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel
 
-KEEP = Retention(keep_s=30 * DAY_S)
+KEEP = replace(DEFAULT_LIMITS.retention, keep_s=30 * DAY_S)
 
 
 def question(stem: str) -> Question:
@@ -42,8 +44,7 @@ class Life:
     def __init__(self, home: pathlib.Path, store: type[Store] = Store) -> None:
         self.home = home
         self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
-        self.store = store(home / "edge-agent.db")
-        self.clock = Clock(self.store, lambda: self.moment)
+        self.store = store(home / "edge-agent.db", moment=lambda: self.moment)
 
     def wait(self, seconds: float) -> None:
         self.moment = replace(self.moment, uptime_s=self.moment.uptime_s + seconds, wall=self.moment.wall + seconds)
@@ -51,7 +52,7 @@ class Life:
     def agent(self, reading: Any = SURE, cloud: str | None = None) -> Agent:
         """An agent on the file; it is not closed, so that it forgets nothing."""
         client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
-        return Agent(DEMO, self.store, tau=0.5, cloud=client, open_model=SpokenModel(reading).open, clock=self.clock)
+        return Agent(ModelFiles(DEMO), self.store, tau=0.5, cloud=client, open_model=SpokenModel(reading).open)
 
     def ask(self, *stems: str, reading: Any = SURE, cloud: str | None = None) -> None:
         one = self.agent(reading, cloud)
@@ -59,13 +60,13 @@ class Life:
             one.ask(question(stem))
 
     def stems(self) -> list[str]:
-        return [row["stem"] for row in self.store.rows("SELECT stem FROM questions ORDER BY rowid")]
+        return [row["stem"] for row in self.store.database.rows("SELECT stem FROM questions ORDER BY rowid")]
 
     def sweep(self, part: Any = sweep, keep: Retention = KEEP, **more: int) -> Swept | None:
         """Sweep, an hour after the last time."""
         self.wait(EVERY_S)
-        swept = part(self.store, self.clock, keep, **more)
-        assert self.store.rows("PRAGMA foreign_key_check") == []
+        swept = part(self.store, keep, **more)
+        assert self.store.database.rows("PRAGMA foreign_key_check") == []
         return swept
 
 
@@ -80,7 +81,7 @@ class FirstAsked(Store):
     """Mutant: a question ages from when it was first asked."""
 
     def put_question(self, asked: Question) -> None:
-        if not self.rows("SELECT 1 FROM questions WHERE fingerprint = ?", (asked.fingerprint,)):
+        if not self.database.rows("SELECT 1 FROM questions WHERE fingerprint = ?", (asked.fingerprint,)):
             super().put_question(asked)
 
 
@@ -89,7 +90,7 @@ class Ageless(Store):
 
     def put_question(self, asked: Question) -> None:
         super().put_question(asked)
-        self.write("UPDATE questions SET asked_s = 1e12")
+        self.database.write("UPDATE questions SET asked_s = 1e12")
 
 
 @catches(Store, FirstAsked, Ageless)
@@ -105,16 +106,18 @@ def test_question_is_forgotten_so_long_after_it_was_last_asked(part, home: pathl
     assert life.stems() == ["asked again", "young"] and len(list(life.store.decisions())) == 3
     life.wait(30 * DAY_S)
     assert life.sweep() == Swept(2, 3, 0, (), True)
-    left = {table: life.store.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in ("readings", "outbox", "cloud_answers")}
+    left = {
+        table: life.store.database.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in ("readings", "outbox", "cloud_answers")
+    }
     assert set(left.values()) == {0}
     life.store.close()
 
 
-def drops_what_waits(store: Store, clock: Clock, retention: Retention, at_once: int = 200) -> Swept | None:
+def drops_what_waits(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
     """Mutant: old is old, whoever waits."""
-    with store.forgetting():
-        for row in store.rows("SELECT fingerprint FROM questions"):
-            room.forget(store, row["fingerprint"])
+    with store.database.forgetting():
+        for row in store.database.rows("SELECT fingerprint FROM questions"):
+            forget._forget(store, row["fingerprint"])
     return None
 
 
@@ -128,29 +131,30 @@ def test_what_waits_for_the_cloud_is_kept_however_old(part, life: Life) -> None:
 
 
 def test_wall_clock_forgets_nothing(life: Life) -> None:
-    """The mutant, a clock that believes the wall, is caught in tests/test_clock.py."""
+    """The mutant, a clock that believes the wall, is caught in tests/store/test_device_time.py."""
     life.ask("kept")
     for years in (50, -50):
         life.moment = replace(life.moment, wall=life.moment.wall + years * 365 * DAY_S)
         assert life.sweep().questions == 0
     life.moment = Moment("next boot", 5.0, 0.0, False)
-    life.clock = Clock(life.store, lambda: life.moment)
+    life.store.close()
+    life.store = Store(life.store.path, moment=lambda: life.moment)
     assert life.sweep().questions == 0 and life.stems() == ["kept"]
 
 
 def test_nothing_is_forgotten_where_it_is_to_be_kept_for_ever(life: Life) -> None:
     life.ask("kept")
     life.wait(10_000 * DAY_S)
-    assert life.sweep(keep=Retention(None)) == Swept(0, 0, 0, (), True)
+    assert life.sweep(keep=replace(KEEP, keep_s=None)) == Swept(0, 0, 0, (), True)
 
 
 def everything_in(folder: pathlib.Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-def leaves_scraps(store: Store, clock: Clock, retention: Retention, at_once: int = 200) -> Swept | None:
+def leaves_scraps(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
     """Mutant: trusts SQLite's secure_delete alone."""
-    return sweep(store, clock, retention, at_once, pack_bytes=0)
+    return sweep(store, retention, at_once, pack_bytes=0)
 
 
 @catches(sweep, leaves_scraps)
@@ -172,19 +176,19 @@ def test_what_was_forgotten_is_in_no_file_any_more_and_its_space_is_free(part, l
     life.store.close()
     assert b"canary" not in everything_in(life.home)
     with Store(life.store.path) as again:
-        assert len(again.rows("SELECT 1 FROM questions")) == 60 + steps - 1
-        assert again.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+        assert len(again.database.rows("SELECT 1 FROM questions")) == 60 + steps - 1
+        assert again.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     assert life.store.path.stat().st_size < before * 0.7
 
 
 def pages(store: Store) -> int:
-    return store.rows("PRAGMA page_count")[0]["page_count"]
+    return store.database.rows("PRAGMA page_count")[0]["page_count"]
 
 
-def keeps_the_space(store: Store, clock: Clock, retention: Retention, pack_bytes: int = 0) -> Swept | None:
+def keeps_the_space(store: Store, retention: Retention, pack_bytes: int = 0) -> Swept | None:
     """Mutant: gives no page back."""
-    store.shrink = lambda n_pages: None  # type: ignore[method-assign]  # what makes it a mutant
-    return sweep(store, clock, retention, pack_bytes=pack_bytes)
+    store.database.shrink = lambda n_pages: None  # type: ignore[method-assign]  # what makes it a mutant
+    return sweep(store, retention, pack_bytes=pack_bytes)
 
 
 @catches(sweep, keeps_the_space)
@@ -196,13 +200,13 @@ def test_large_file_shrinks_a_little_at_a_time(part, life: Life) -> None:
     for _ in range(4):
         life.sweep(part, pack_bytes=0)
         sizes.append(pages(life.store))
-    assert all(0 <= a - b <= room.PAGES_AT_ONCE for a, b in itertools.pairwise(sizes))
+    assert all(0 <= a - b <= forget.PAGES_AT_ONCE for a, b in itertools.pairwise(sizes))
     assert sizes[0] - sizes[-1] > 500
 
 
-def all_at_once(store: Store, clock: Clock, retention: Retention, at_once: int = 200) -> Swept | None:
+def all_at_once(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
     """Mutant: everything in one transaction."""
-    return sweep(store, clock, retention, 1_000_000)
+    return sweep(store, retention, 1_000_000)
 
 
 @catches(sweep, all_at_once)
@@ -210,28 +214,31 @@ def test_step_is_small_and_sweeps_are_an_hour_apart(part, life: Life) -> None:
     life.ask("often", *["often"] * 24, *(f"Q{n}" for n in range(10)))
     life.wait(40 * DAY_S)
     steps = []
-    while swept := part(life.store, life.clock, KEEP, at_once=10):
+    while swept := part(life.store, KEEP, at_once=10):
         steps.append((swept.questions, swept.decisions))
         assert swept.questions <= 10 and swept.decisions <= 10
     assert len(steps) == 4 and sum(n for n, _ in steps) == 11 and sum(n for _, n in steps) == 35
     life.wait(EVERY_S - 1)
-    assert part(life.store, life.clock, KEEP) is None
+    assert part(life.store, KEEP) is None
     life.wait(2)
-    assert part(life.store, life.clock, KEEP) is not None
+    assert part(life.store, KEEP) is not None
 
 
 def put_answers(life: Life, *stems: str, reply: str = "B") -> None:
     with life.store.transaction():
-        life.clock.now_s()
+        life.store.clock.keep()
         for stem in stems:
             life.store.put_question(question(stem))
-            life.store.put_cloud_answer(question(stem).fingerprint, "https://cloud", 1, CloudAnswer("B", reply, "big", 1.0))
+            key = CloudKey(question(stem).fingerprint, "big", "https://cloud", 1)
+            life.store.put_cloud_answer(key, CloudAnswer("B", reply, "big", 1.0))
 
 
 def kept(life: Life) -> list[str]:
     return [
         row["stem"]
-        for row in life.store.rows("SELECT stem FROM questions JOIN cloud_answers USING (fingerprint) WHERE answer <> '' ORDER BY id")
+        for row in life.store.database.rows(
+            "SELECT stem FROM questions JOIN cloud_answers USING (fingerprint) WHERE answer <> '' ORDER BY id"
+        )
     ]
 
 
@@ -250,13 +257,13 @@ def test_least_recently_used_answers_make_room(part, home: pathlib.Path) -> None
     put_answers(life, "third", "fourth")
     life.wait(DAY_S)
     with life.store.transaction():
-        life.clock.now_s()
+        life.store.clock.keep()
         life.store.use_cloud_answer(1)
-    assert life.sweep(keep=Retention(answers_max_rows=3)).answers == 1 and kept(life) == ["first", "third", "fourth"]
-    assert life.sweep(keep=Retention(answers_max_rows=1)).answers == 2 and kept(life) == ["first"]
+    assert life.sweep(keep=replace(KEEP, answers_max_rows=3)).answers == 1 and kept(life) == ["first", "third", "fourth"]
+    assert life.sweep(keep=replace(KEEP, answers_max_rows=1)).answers == 2 and kept(life) == ["first"]
     put_answers(life, "large", reply="B" * 5000)
-    assert life.sweep(keep=Retention(answers_max_bytes=5200)).answers == 1 and kept(life) == ["large"]
-    assert life.sweep(keep=Retention(answers_max_bytes=5200)).answers == 0
+    assert life.sweep(keep=replace(KEEP, answers_max_bytes=5200)).answers == 1 and kept(life) == ["large"]
+    assert life.sweep(keep=replace(KEEP, answers_max_bytes=5200)).answers == 0
     life.store.close()
 
 
@@ -270,7 +277,7 @@ def test_decision_whose_answer_was_removed_is_unknown_and_nothing_else_about_it_
     life.ask("settled later", reading=UNSURE)
     list(life.agent(UNSURE, cloud.url).drain())
     life.ask("asked at once", reading=UNSURE, cloud=cloud.url)
-    assert life.sweep(keep=Retention(None, answers_max_rows=0)).answers == 2
+    assert life.sweep(keep=replace(KEEP, keep_s=None, answers_max_rows=0)).answers == 2
     rows = list(life.store.decisions())
     later, at_once = (part(row) for row in rows)
     assert (later.answer, later.unknown, later.differences) == ("A", True, ())
@@ -295,8 +302,7 @@ def test_nobody_waits_for_housekeeping(life: Life) -> None:
             return super().execute(sql, *more)
 
     life.store.close()
-    life.store = Store(life.store.path, connection=Listening)
-    life.clock = Clock(life.store, lambda: life.moment)
+    life.store = Store(life.store.path, connection=Listening, moment=lambda: life.moment)
     life.ask("old")
     life.wait(40 * DAY_S)
     with sqlite3.connect(life.store.path, isolation_level=None) as other:
@@ -310,7 +316,9 @@ def test_nobody_waits_for_housekeeping(life: Life) -> None:
         other.execute("ROLLBACK")
     other.close()
     assert life.sweep().questions == 1
-    assert life.store.rows("PRAGMA busy_timeout")[0]["timeout"] == 5000 and life.store.rows("PRAGMA foreign_keys") == [{"foreign_keys": 1}]
+    assert life.store.database.rows("PRAGMA busy_timeout")[0]["timeout"] == 5000 and life.store.database.rows("PRAGMA foreign_keys") == [
+        {"foreign_keys": 1}
+    ]
 
 
 def test_file_of_an_older_version_ages_from_its_first_day_here(home: pathlib.Path) -> None:
@@ -318,8 +326,8 @@ def test_file_of_an_older_version_ages_from_its_first_day_here(home: pathlib.Pat
     (home / "edge-agent.db").write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
     life = Life(home)
     with life.store.transaction():
-        life.clock.now_s()
-    questions, waiting = len(life.stems()), len(life.store.rows("SELECT 1 FROM outbox WHERE state <> 'done'"))
+        life.store.clock.keep()
+    questions, waiting = len(life.stems()), len(life.store.database.rows("SELECT 1 FROM outbox WHERE state <> 'done'"))
     life.wait(29 * DAY_S)
     assert life.sweep().questions == 0
     life.wait(2 * DAY_S)
@@ -337,7 +345,7 @@ def test_copies_beside_the_database_go_when_what_is_in_them_would(life: Life) ->
     life.wait(2 * DAY_S)
     assert life.sweep().copies == (copy.name,) and not copy.exists()
     life.sweep()
-    assert [row["name"] for row in life.store.rows("SELECT name FROM marks")] == ["swept"]
+    assert [row["name"] for row in life.store.database.rows("SELECT name FROM marks")] == ["swept"]
 
 
 def test_salvaged_questions_are_not_forgotten_too_early(life: Life) -> None:
@@ -348,8 +356,8 @@ def test_salvaged_questions_are_not_forgotten_too_early(life: Life) -> None:
     damage(life.store.path, "readings")
     again = Life(life.home)
     with pytest.raises(StorageError):
-        again.store.rows("SELECT * FROM readings")
-    assert again.store.renew()
+        again.store.database.rows("SELECT * FROM readings")
+    assert again.store.database.renew()
     again.moment = life.moment
     again.wait(DAY_S)
     again.sweep()
@@ -365,7 +373,7 @@ def test_flipped_bits_in_what_housekeeping_reads_stop_nobody(life: Life) -> None
         db.execute("INSERT INTO marks VALUES ('endings', 'y')")
         db.execute("UPDATE cloud_answers SET size_bytes = 'z' WHERE id = 1")
         db.execute("UPDATE questions SET asked_s = 'w' WHERE rowid = 1")
-    assert life.sweep(keep=Retention(answers_max_rows=0)) is not None and life.store.last_end() == 0
+    assert life.sweep(keep=replace(KEEP, answers_max_rows=0)) is not None and life.store.last_end() == 0
     life.agent().close()
 
 

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer, OpenReading, Reading, Timings
+from edge_agent.core.records import CloudAnswer, CloudKey, OpenReading, Reading, ReadingKey, Timings
 from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store
 from tests.support.damage import damage
@@ -37,31 +37,31 @@ def store(tmp_path: pathlib.Path) -> Store:
 def test_facts_come_back_exactly(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
-        reading_id = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        answer_id = store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-    assert store.reading(QUESTION.fingerprint, "m", "", "p") == (reading_id, READING)
-    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (answer_id, ANSWER)
+        reading_id = store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        answer_id = store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) == (reading_id, READING)
+    assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1)) == (answer_id, ANSWER)
     assert store.question(QUESTION.fingerprint) == QUESTION
 
 
 def test_fact_of_another_model_profile_cloud_or_prompt_is_not_this_one(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-    assert store.reading(QUESTION.fingerprint, "other", "", "p") is None
-    assert store.reading(QUESTION.fingerprint, "m", "adapter", "p") is None
-    assert store.reading(QUESTION.fingerprint, "m", "", "other") is None
-    assert store.cloud_answer(QUESTION.fingerprint, "small", "https://x", 1) is None
-    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://y", 1) is None
-    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 2) is None
+        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "other", "", "p")) is None
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "adapter", "p")) is None
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "other")) is None
+    assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "small", "https://x", 1)) is None
+    assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://y", 1)) is None
+    assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 2)) is None
 
 
 def test_failed_transaction_leaves_nothing(store: Store) -> None:
     with pytest.raises(RuntimeError), store.transaction():
         store.put_question(QUESTION)
         raise RuntimeError
-    assert store.rows("SELECT * FROM questions") == []
+    assert store.database.rows("SELECT * FROM questions") == []
 
 
 def test_write_outside_a_transaction_is_a_bug(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_files_are_the_owners_alone(store: Store) -> None:
 
 def test_reopening_migrates_once(store: Store) -> None:
     again = Store(store.path)
-    assert again.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
+    assert again.database.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
     again.close()
 
 
@@ -121,10 +121,10 @@ def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
     """A decision that rests on an older fact keeps it."""
     with store.transaction():
         store.put_question(QUESTION)
-        first = store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        second = store.put_reading(QUESTION.fingerprint, "m", "", "p", replace(READING, letter="A"))
-    assert second != first and store.reading(QUESTION.fingerprint, "m", "", "p") == (second, replace(READING, letter="A"))
-    assert store.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
+        first = store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        second = store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), replace(READING, letter="A"))
+    assert second != first and store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) == (second, replace(READING, letter="A"))
+    assert store.database.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
 
 
 def test_lock_file_of_somebody_else_is_a_storage_error(store: Store) -> None:
@@ -154,7 +154,7 @@ def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everyt
     assert done.returncode == -signal.SIGKILL
     store = Store(path)
     assert [store.question(row.fingerprint).stem for row in Outbox(store).list()] == ["Q0"]
-    assert store.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+    assert store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
     store.close()
 
 
@@ -165,8 +165,8 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
     )
     with store.transaction():
         store.put_question(question)
-        reading_id = store.put_reading(question.fingerprint, "m", "", "p", reading)
-    assert store.reading(question.fingerprint, "m", "", "p") == (reading_id, reading)
+        reading_id = store.put_reading(ReadingKey(question.fingerprint, "m", "", "p"), reading)
+    assert store.reading(ReadingKey(question.fingerprint, "m", "", "p")) == (reading_id, reading)
     assert store.question(question.fingerprint) == question
 
 
@@ -182,31 +182,31 @@ def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> Non
             db.close()
         with Store(path) as store:
             question = Question("upheld?", ("x", "y", "z"))
-            found = store.cloud_answer(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1)
+            found = store.cloud_answer(CloudKey(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1))
             assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
-            assert len(store.log(100)) == 7 and store.rows("PRAGMA foreign_key_check") == []
-            fresh = {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
+            assert len(store.log(100)) == 7 and store.database.rows("PRAGMA foreign_key_check") == []
+            fresh = {row["name"]: row["sql"] for row in store.database.rows("SELECT name, sql FROM sqlite_schema")}
         with Store(tmp_path / "fresh.db") as store:
-            assert fresh == {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
+            assert fresh == {row["name"]: row["sql"] for row in store.database.rows("SELECT name, sql FROM sqlite_schema")}
 
 
 def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "edge-agent.db"
     with Store(path) as store, store.transaction():
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-        Outbox(store).put(QUESTION, "choice")
+        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
+        Outbox(store).put(QUESTION)
     damage(path, "readings")
     whole = path.read_bytes()
     with Store(path) as store:
         with pytest.raises(StorageError):
-            store.reading(QUESTION.fingerprint, "m", "", "p")
-        assert store.renew() and not store.renew()
+            store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"))
+        assert store.database.renew() and not store.database.renew()
         assert store.question(QUESTION.fingerprint) == QUESTION
-        assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (1, ANSWER)
+        assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1)) == (1, ANSWER)
         assert [row.state for row in Outbox(store).list()] == ["ready"]
-        assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
+        assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
     (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
     assert aside.read_bytes() == whole
     assert (
@@ -256,7 +256,7 @@ def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(
     Store(path).close()
     os.truncate(path, cut)
     with Store(path) as store:
-        store.check_writable()
+        store.database.check_writable()
     assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
 
 
@@ -264,14 +264,14 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
     """SQLite has no checksums: what can be read is not always what was written."""
     with store.transaction() as db:
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
+        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
         db.execute("UPDATE readings SET reading = replace(reading, 'levels', 'leve' || char(0) || 's')")
         db.execute("UPDATE cloud_answers SET answer = CAST(x'7b22ff' AS TEXT)")
         db.execute("UPDATE questions SET stem = 'P'")
-    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
-    assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) is None
-    with pytest.raises(StorageError, match="damaged question"):
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
+    assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1)) is None
+    with pytest.raises(StorageError, match="is damaged; drop it"):
         store.question(QUESTION.fingerprint)
 
 
@@ -282,9 +282,9 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
 def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is_now: str) -> None:
     with store.transaction() as db:
         store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
+        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
         assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
-    assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
+    assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
 
 
 def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:

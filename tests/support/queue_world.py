@@ -3,24 +3,40 @@
 import pathlib
 from dataclasses import replace
 
-from edge_agent.cloud.queue import DAY_S, Limits, Outbox, QueueRow
-from edge_agent.core.outcome import CloudKind
+from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.store.device_time import Clock, Moment
+from edge_agent.core.records import CloudAnswer, CloudKey
+from edge_agent.core.settings import DAY_S, QueueLimits
+from edge_agent.store.device_time import Moment
 from edge_agent.store.store import Store
 
-LIMITS = Limits(max_rows=5, max_bytes=10_000, ttl_s=7 * DAY_S, dead_kept_s=30 * DAY_S)
+LIMITS = QueueLimits(max_rows=5, max_bytes=10_000, ttl_s=7 * DAY_S, dead_kept_s=30 * DAY_S)
+
+
+KEY = CloudKey("", "big", "https://cloud", 1)
+
+
+def fail(outbox: Outbox, row: QueueRow, kind: CloudKind, error: str = "an error") -> str:
+    """End a sending without an answer; returns the row's new state."""
+    return outbox.finish(row, CloudOutcome(kind, error=error), KEY._replace(fingerprint=row.fingerprint))
+
+
+def answer(outbox: Outbox, row: QueueRow, letter: str = "A") -> str:
+    """End a sending with an answer."""
+    outcome = CloudOutcome(CloudKind.ANSWERED, CloudAnswer(letter, letter, "big", 1.0))
+    return outbox.finish(row, outcome, KEY._replace(fingerprint=row.fingerprint))
 
 
 class World:
     """A store and clocks that the test moves."""
 
     def __init__(self, path: pathlib.Path) -> None:
-        self.store = Store(path)
         self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
+        self.store = Store(path, moment=lambda: self.moment)
 
-    def outbox(self, kind: type[Outbox] = Outbox, limits: Limits = LIMITS, chance: float = 1.0) -> Outbox:
-        return kind(self.store, Clock(self.store, lambda: self.moment), limits, lambda: chance)
+    def outbox(self, kind: type[Outbox] = Outbox, limits: QueueLimits = LIMITS, chance: float = 1.0) -> Outbox:
+        return kind(self.store, limits, lambda: chance)
 
     def wait(self, seconds: float) -> None:
         self.moment = replace(self.moment, uptime_s=self.moment.uptime_s + seconds, wall=self.moment.wall + seconds)
@@ -30,9 +46,9 @@ class World:
         question = Question(stem, ("a", "b"))
         with self.store.transaction():
             self.store.put_question(question)
-            queue_id = outbox.put(question, "choice")
+            queue_id = outbox.put(question)
             if queue_id is not None:
-                count = len(self.store.rows("SELECT 1 FROM decisions"))
+                count = len(self.store.database.rows("SELECT 1 FROM decisions"))
                 self.store.put_decision(
                     {"decision_id": f"{stem}{count}", "created_at": 1.0, "fingerprint": question.fingerprint, "rule_version": 2,
                      "policy": "{}", "circumstances": "{}", "answer": "A", "route": "local", "reason": "offline", "deferred": 1,
@@ -41,14 +57,14 @@ class World:
         return queue_id
 
     def endings(self) -> list[str | None]:
-        return [row["ending"] for row in self.store.rows("SELECT ending FROM decisions ORDER BY rowid")]
+        return [row["ending"] for row in self.store.database.rows("SELECT ending FROM decisions ORDER BY rowid")]
 
 
 class PaysTwice(Outbox):
     """Mutant: a second asker gets a row of his own."""
 
-    def put(self, question: Question, answer_depends_on: str, error: str | None = None, send: Question | None = None) -> int | None:
-        return super().put(question, f"{answer_depends_on}{len(self.list())}", error, send)
+    def _dedupe_key(self, question: Question) -> str:
+        return f"{super()._dedupe_key(question)}{len(self.list())}"
 
 
 class Grows(Outbox):
@@ -63,7 +79,7 @@ class DropsOldest(Outbox):
 
     def _has_room(self, size_bytes: int) -> bool:
         if not super()._has_room(size_bytes):
-            self._store.write("UPDATE outbox SET state = 'cancelled' WHERE id = (SELECT min(id) FROM outbox WHERE state = 'ready')")
+            self._database.write("UPDATE outbox SET state = 'cancelled' WHERE id = (SELECT min(id) FROM outbox WHERE state = 'ready')")
         return True
 
 
@@ -78,25 +94,25 @@ class ExpiresAlone(Outbox):
     """Mutant: forgets the decisions that wait for an expired row."""
 
     def _expire(self) -> None:
-        self._store.write("UPDATE outbox SET state = 'expired' WHERE put_s < ?", (self.clock.now_s() - self.limits.ttl_s,))
+        self._database.write("UPDATE outbox SET state = 'expired' WHERE put_s < ?", (self._clock.now_s() - self.limits.ttl_s,))
 
 
 class IgnoresBackoff(Outbox):
     """Mutant: a failed row is due at once."""
 
-    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
-        return super().claim(after, due_only=False)
+    def claim(self, after: int = 0, due_only: bool = False, **more: object) -> QueueRow | None:
+        return super().claim(after, due_only=False, **more)
 
 
 class FreeAttempts(Outbox):
     """Mutant: counts no attempt."""
 
-    def fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
-        return super().fail(row, CloudKind.OFFLINE, error)
+    def _end_sending(self, row: QueueRow, state: str, error: object = None, costs_attempt: bool = False, due_s: object = None) -> None:
+        super()._end_sending(row, state, error, False, due_s)
 
 
 class ClaimsTwice(Outbox):
     """Mutant: gives a row out without marking it."""
 
-    def claim(self, after: int = 0, due_only: bool = False, reserve: object = None) -> QueueRow | None:
+    def claim(self, after: int = 0, due_only: bool = False, **more: object) -> QueueRow | None:
         return next((row for row in self.list("ready", "sending") if row.queue_id > after), None)

@@ -8,10 +8,14 @@ from typing import Any
 import httpx
 
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.privacy import Rules
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, ModelFacts, Reading, Timings
 from edge_agent.core.routing import PolicyName
+from edge_agent.core.settings import DEFAULT_LIMITS
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import LEVELS
 from edge_agent.store.store import Store
 from tests.support.paths import DEMO
@@ -35,7 +39,7 @@ class SpokenModel:
     def __init__(self, reading: Reading, before_letter: Callable[[], object] = lambda: None) -> None:
         self.reading, self.before_letter, self.opened, self.ran = reading, before_letter, 0, 0
 
-    def open(self, path: pathlib.Path, facts: ModelFacts) -> "SpokenModel":
+    def open(self, files: ModelFiles, facts: ModelFacts) -> "SpokenModel":
         self.opened += 1
         return self
 
@@ -55,8 +59,15 @@ def agent(
     cloud: str | None = None,
     policy: str = "prefer_local",
     tau: float = 0.5,
-    store: type[Store] = Store,
-    **more: Any,
+    store: Callable[[pathlib.Path], Store] = Store,
+    kind: type[Agent] = Agent,
+    rules: Rules | None = None,
+    recorder: type[Recorder] = Recorder,
+    **limits: Any,
 ) -> Agent:
+    """An agent on the demo model's file; `limits` are fields of `Limits` that are not the defaults."""
     client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
-    return Agent(DEMO, store(home / "edge-agent.db"), PolicyName(policy), tau, client, open_model=model.open, **more)
+    files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
+    made = kind(files, opened, PolicyName(policy), tau, client, rules, replace(DEFAULT_LIMITS, **limits), model.open)
+    made._recorder.__class__ = recorder
+    return made

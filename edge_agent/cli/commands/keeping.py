@@ -57,13 +57,13 @@ def purge(config: settings.Settings, days: float | None, stem: str | None, as_js
     """
     from dataclasses import asdict
 
-    from edge_agent.store import export as keeping
+    from edge_agent.store.forget import purge as forget
     from edge_agent.store.store import Store
 
     if (days is None) == (stem is None):
         raise click.UsageError("Give either --older-than or --question.")
     with Store(config.database) as store:
-        purged = keeping.purge(store, None if days is None else days * 86_400, stem)
+        purged = forget(store, None if days is None else days * 86_400, stem)
     if as_json:
         print_json(asdict(purged))
     else:

@@ -39,7 +39,7 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool
 
     with Store(config.database) as store:
         outbox = Outbox(store)
-        now_s = outbox.clock.now_s()
+        now_s = store.clock.now_s()
         rows = [_shown(row, store, now_s) for row in outbox.list(*states)]
     columns = ("queue_id", "state", "attempts", "age", "next try", "question", "last_error")
     print_rows(rows, as_json, columns, _for_people, "Nothing of that kind." if states else "Nothing was ever queued.")
@@ -112,7 +112,7 @@ def _change(config: settings.Settings, verb: str, queue_ids: tuple[int, ...], st
         outbox = Outbox(store)
         wanted = [*queue_ids, *(row.queue_id for row in outbox.list(*states) if states)]
         change = outbox.retry if verb == "retry" else outbox.drop
-        now_s = outbox.clock.now_s()
+        now_s = store.clock.now_s()
         rows = [_shown(change(queue_id), store, now_s) for queue_id in dict.fromkeys(wanted)]
     if as_json:
         print_json(rows)

@@ -1,0 +1,51 @@
+"""One cloud with what stands before it: the circuit breaker and the budget.
+
+Owns the order: breaker, then budget, then the call; and afterwards what the call has shown and cost. Knows nothing of queues
+or decisions. Invariant: every call that is made was allowed by the breaker and counted by the budget.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.budget import Budget, Reservation
+from edge_agent.cloud.reply import PROMPT_VERSION
+from edge_agent.core.errors import StorageError
+from edge_agent.core.outcome import CloudOutcome
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudKey
+from edge_agent.core.settings import DEFAULT_LIMITS, BudgetLimits
+from edge_agent.store.store import Store
+
+if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
+    from edge_agent.cloud.client import CloudModel
+
+
+class Gate:
+    """The way to one cloud. `breaker` and `budget` keep their state in the store."""
+
+    def __init__(self, store: Store, cloud: CloudModel, limits: BudgetLimits = DEFAULT_LIMITS.budget) -> None:
+        self._store, self.cloud = store, cloud
+        self.breaker = Breaker(store, cloud.endpoint, cloud.key)
+        self.budget = Budget(store, cloud.endpoint, limits)
+
+    def key(self, fingerprint: str) -> CloudKey:
+        """Under which key this cloud's answer to a question is stored."""
+        return CloudKey(fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
+
+    def reserve(self, send: Question) -> Reservation | None:
+        """Count a call in a transaction of its own; None if there is no money for it, or it cannot be counted."""
+        if not self.budget.limits.is_set:
+            return Reservation()
+        with contextlib.suppress(StorageError), self._store.transaction():
+            return self.budget.reserve(send)
+        return None
+
+    def note(self, reservation: Reservation | None, outcome: CloudOutcome | None) -> None:
+        """Inside the caller's transaction: keep what a call has cost and shown; `outcome` None means that it was not made."""
+        if reservation is not None:
+            self.budget.close(reservation, outcome)
+        if outcome is not None:
+            self.breaker.note(outcome.kind, outcome.error, outcome.retry_after_s)
