@@ -36,6 +36,7 @@ from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained
 from edge_agent.core.errors import EdgeAgentError, StorageError
 from edge_agent.core.question import Question
+from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.paths import DEMO
 from tests.support.spoken_model import UNSURE, SpokenModel
@@ -100,7 +101,7 @@ def serve(folder: pathlib.Path) -> None:
 
 def agent(folder: pathlib.Path, kind: type[Agent] = Agent, cloud: bool = False) -> Agent:
     client = CloudModel(f"http://127.0.0.1:{(folder / 'port').read_text()}/v1", "big") if cloud else None
-    return kind(DEMO, Store(folder / "edge-agent.db"), cloud=client, open_model=SpokenModel(UNSURE).open)
+    return kind(ModelFiles(DEMO), Store(folder / "edge-agent.db"), cloud=client, open_model=SpokenModel(UNSURE).open)
 
 
 def putting(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
