@@ -207,7 +207,9 @@ class Database:
                 "that can be saved."
             )
         if is_wrong_schema(error):
-            return StorageError(f"The database '{self.path}' does not have the tables of this edge-agent ({error}); try again: it is then checked.")
+            return StorageError(
+                f"The database '{self.path}' does not have the tables of this edge-agent ({error}); try again: it is then checked."
+            )
         if result_code(error) in _BUSY:
             return StorageError(f"The database '{self.path}' is in use by another program; try again.")
         return StorageError(f"The database '{self.path}' cannot be used: {error}; check the disk's space and who owns the file.")

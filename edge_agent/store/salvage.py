@@ -19,7 +19,7 @@ from edge_agent.core.files import temporary_folder
 from edge_agent.core.question import CHOICE, OPEN, Question
 from edge_agent.core.records import CloudAnswer, Reading
 from edge_agent.store.marker import BESIDE
-from edge_agent.store.schema import VERSION, columns, schema_of, texts, version
+from edge_agent.store.schema import VERSION, columns, first_missing, schema_of, version
 
 # A table comes after those that it refers to. What is known of model files and of clouds' health is not saved: it is found out again.
 SAVED = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
@@ -72,12 +72,8 @@ def what_is_wrong(db: sqlite3.Connection, check: str | None) -> str | None:
         number = version(db)
         if number < 0 or number > VERSION + _NOT_NEWER:
             return f"its schema has the number {number}"
-        if number == VERSION:
-            for table, names in schema_of(number).columns.items():
-                db.execute(f"SELECT {', '.join(names)} FROM {table} LIMIT 0")
-        # What a person added, such as an index or a view, is no damage; what is missing or different is.
-        if check and number <= VERSION and (missing := schema_of(number).texts - texts(db)):
-            return f"its schema is not ours ({min(missing)[0]})"
+        if 0 < number <= VERSION and (missing := first_missing(db, number)):
+            return f"its schema is not ours ({missing})"
     except sqlite3.Error as error:
         if is_damage(error) or is_wrong_schema(error):
             return str(error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import hashlib
 import pathlib
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -169,6 +170,10 @@ MIGRATIONS = {
 }
 VERSION = len(MIGRATIONS)
 
+# `digest(schema_of(VERSION).texts)`. Comparing an opened file with it takes 0.1 ms; making the schema to compare takes 3 ms.
+# Its test prints the new value when a migration is added.
+DIGEST = "db54073dca915341e20af3101c439338f8ac1bead9c65a7c5acc192834bf1f8e"
+
 # sqlite-utils' own table, as its `Migrations.ensure_migrations_table` creates it (a test compares them).
 _MARKS_TABLE = (
     'CREATE TABLE "_sqlite_migrations" (\n   "id" INTEGER PRIMARY KEY,\n   "migration_set" TEXT,\n   "name" TEXT,\n   "applied_at" TEXT\n)',
@@ -197,9 +202,25 @@ def schema_of(number: int) -> Schema:
 
 
 def texts(db: sqlite3.Connection) -> frozenset[tuple[str, str]]:
-    """Name and text of all tables, indexes and views of an open file, except those that SQLite adds itself."""
-    rows = db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*'")
+    """Name and text of all tables, indexes and views of an open file, except those of SQLite and sqlite-utils themselves."""
+    rows = db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' AND tbl_name <> '_sqlite_migrations'")
     return frozenset((str(row[0]), str(row[1])) for row in rows)
+
+
+def digest(found: frozenset[tuple[str, str]]) -> str:
+    """The sha256 of a schema's texts."""
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+
+
+def first_missing(db: sqlite3.Connection, number: int) -> str | None:
+    """The name of something that a sound file with `number` migrations has, and that this one lacks or has with another text.
+
+    What a person added, such as an index or a view of their own, does not matter.
+    """
+    found = texts(db)
+    if number == VERSION and digest(found) == DIGEST:
+        return None
+    return min((name for name, _ in schema_of(number).texts - found), default=None)
 
 
 def columns(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
