@@ -22,11 +22,10 @@ from typing import Any, Self
 from edge_agent.core.errors import StorageError
 from edge_agent.store.marker import Marker, refuse_foreign, set_aside
 from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, result_code, save_rows, what_is_wrong
-from edge_agent.store.schema import APPLICATION_ID, copy_to, migrate, version
+from edge_agent.store.schema import APPLICATION_ID, INCREMENTAL, copy_to, migrate, version
 
 _log = logging.getLogger("edge_agent")
 _PATIENCE_MS = 5000  # how long a write waits for that of another process
-_INCREMENTAL = 2  # PRAGMA auto_vacuum
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -164,7 +163,7 @@ class Database:
         """
         try:
             with self._lock, self._patience(patient):
-                self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # the VACUUM changes the file of an older version to this, too
+                self._db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # the VACUUM changes the file of an older version to this, too
                 self._db.execute("VACUUM")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # without WAL this does nothing
         except sqlite3.Error as error:
@@ -172,7 +171,7 @@ class Database:
 
     def free_pages(self) -> int:
         """How many pages `shrink` could free: 0 for the file of an older version, which keeps its free pages for new rows."""
-        if self.rows("PRAGMA auto_vacuum")[0]["auto_vacuum"] != _INCREMENTAL:
+        if self.rows("PRAGMA auto_vacuum")[0]["auto_vacuum"] != INCREMENTAL:
             return 0
         return int(self.rows("PRAGMA freelist_count")[0]["freelist_count"])
 
@@ -263,14 +262,11 @@ class Database:
 
     def _connect(self, suspect: bool, check: str | None) -> tuple[sqlite3.Connection, str | None]:
         """A connection with all settings and the schema up to date, and what is wrong with the file, or None."""
-        new = self.path.stat().st_size == 0
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
         try:
             db.row_factory = sqlite3.Row
             db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text must not stop an answer
             db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
-            if new:
-                db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")  # in a file that is not empty this would be a write
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x45644167  # "EdAg"
 MIGRATION_SET = "edge_agent"  # our name in sqlite-utils' table
 OLDEST_SQLITE = (3, 37)
+INCREMENTAL = 2  # PRAGMA auto_vacuum
 
 # Name and SQL of each migration, oldest first. Statements are separated by ";" and contain none.
 # A migration that rebuilds or renames a table must drop the views first and create them again.
@@ -252,7 +253,7 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path, sqlite_version: tuple[in
         raise StorageError(f"The database '{path}' needs SQLite {needed} or newer, and this Python has {there}; use a newer Python.")
     db.execute("PRAGMA foreign_keys = OFF")
     if not found:
-        with _transaction(db, path):
+        with _transaction(db, path, new=True):
             if not version(db):  # otherwise another process was faster
                 _create(db)
     for number in range(version(db), VERSION):
@@ -263,10 +264,17 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path, sqlite_version: tuple[in
 
 
 @contextlib.contextmanager
-def _transaction(db: sqlite3.Connection, path: pathlib.Path) -> Iterator[None]:
-    """One IMMEDIATE transaction that ends with every foreign key checked."""
-    db.execute("BEGIN IMMEDIATE")
+def _transaction(db: sqlite3.Connection, path: pathlib.Path, new: bool = False) -> Iterator[None]:
+    """One IMMEDIATE transaction that ends with every foreign key checked.
+
+    In a `new` file incremental vacuum must be chosen before the first page exists. Outside a transaction this would commit an
+    empty database without our mark, which nobody could tell from a stranger's. So it is the first statement of ours, and takes
+    the write lock as IMMEDIATE does.
+    """
+    db.execute("BEGIN" if new else "BEGIN IMMEDIATE")
     try:
+        if new:
+            db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")
         yield
         if broken := db.execute("PRAGMA foreign_key_check").fetchone():
             raise StorageError(f"The database '{path}' has a row in {broken[0]} that refers to a missing row; restore a backup.")

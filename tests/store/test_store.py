@@ -15,7 +15,6 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading, Timings
-from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store
 from tests.support.damage import damage
 
@@ -74,12 +73,6 @@ def test_files_are_the_owners_alone(store: Store) -> None:
     assert store.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_reopening_migrates_once(store: Store) -> None:
-    again = Store(store.path)
-    assert again.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
-    again.close()
-
-
 @pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\0" * 200, b"\0" * 4096])
 def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "edge-agent.db"
@@ -98,13 +91,6 @@ def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> 
     with pytest.raises(StorageError):
         Store(path)
     assert path.read_bytes() == before
-
-
-def test_newer_schema_is_refused(store: Store) -> None:
-    with store.transaction() as db:
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(StorageError, match="update edge-agent"):
-        Store(store.path)
 
 
 def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
@@ -168,26 +154,6 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
         reading_id = store.put_reading(question.fingerprint, "m", "", "p", reading)
     assert store.reading(question.fingerprint, "m", "", "p") == (reading_id, reading)
     assert store.question(question.fingerprint) == question
-
-
-def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> None:
-    """tests/data/schema-2.db was written by the second version; the first had a cloud answer's letter under another name."""
-    path = tmp_path / "edge-agent.db"
-    for version in (2, 1):
-        path.write_bytes((pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes())
-        if version == 1:
-            with sqlite3.connect(path) as db:
-                db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
-                db.execute("PRAGMA user_version = 1")
-            db.close()
-        with Store(path) as store:
-            question = Question("upheld?", ("x", "y", "z"))
-            found = store.cloud_answer(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1)
-            assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
-            assert len(store.log(100)) == 7 and store.rows("PRAGMA foreign_key_check") == []
-            fresh = {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
-        with Store(tmp_path / "fresh.db") as store:
-            assert fresh == {row["name"]: row["sql"] for row in store.rows("SELECT name, sql FROM sqlite_schema")}
 
 
 def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -285,16 +251,3 @@ def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is
         store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
         assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
     assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
-
-
-def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    old = (pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes()
-    path.write_bytes(old)
-    Store(path).close()
-    copy = tmp_path / "edge-agent.db.before-schema-3"
-    assert copy.stat().st_mode & 0o777 == 0o600
-    with sqlite3.connect(copy) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
-        assert db.execute("SELECT count(*) FROM decisions").fetchone() == (7,)
-    db.close()
