@@ -33,7 +33,8 @@ OLDEST_SQLITE = (3, 37)
 INCREMENTAL = 2  # PRAGMA auto_vacuum
 
 # Name and SQL of each migration, oldest first. Statements are separated by ";" and contain none.
-# A migration that rebuilds or renames a table must drop the views first and create them again.
+# A migration that rebuilds or renames a table must drop the views first and create them again. JSON is read with json_each alone
+# in a view: SQLite 3.38 to 3.40 refuse the other JSON functions there under trusted_schema = OFF.
 MIGRATIONS = {
     "questions_and_decisions": """
     CREATE TABLE model_files (
@@ -124,25 +125,24 @@ MIGRATIONS = {
     "readable_views": """
     CREATE VIEW decisions_readable AS
         SELECT d.number, d.decision_id, strftime('%Y-%m-%dT%H:%M:%SZ', d.created_at, 'unixepoch') AS asked_at, d.stem AS question,
-               (SELECT group_concat(char(65 + o.key) || '. ' || o.value, ' | ') FROM json_each(d.options) o) AS options,
+               (SELECT group_concat(char(65 + j.key) || '. ' || j.value, ' | ') FROM json_each(d.options) j) AS options,
                d.answer, CASE WHEN d.options = '[]' THEN d.answer ELSE
-                   (SELECT o.value FROM json_each(d.options) o WHERE char(65 + o.key) = d.answer) END AS answer_text,
-               CAST(json_extract(d.reading, '$.level') AS REAL) AS confidence, d.score, json_extract(d.policy, '$.tau') AS tau,
-               json_extract(d.policy, '$.name') AS policy, d.route, d.reason, d.cause,
+                   (SELECT j.value FROM json_each(d.options) j WHERE char(65 + j.key) = d.answer) END AS answer_text,
+               (SELECT CAST(j.value AS REAL) FROM json_each(d.reading) j WHERE j.key = 'level') AS confidence, d.score,
+               (SELECT j.value FROM json_each(d.policy) j WHERE j.key = 'tau') AS tau,
+               (SELECT j.value FROM json_each(d.policy) j WHERE j.key = 'name') AS policy, d.route, d.reason, d.cause,
                CASE WHEN d.deferred THEN 'yes' ELSE 'no' END AS deferred, CASE WHEN d.recalled THEN 'yes' ELSE 'no' END AS recalled,
                CASE WHEN d.provisional THEN 'yes' ELSE 'no' END AS provisional,
                CASE WHEN d.provisional THEN coalesce(d.ending, 'waiting') END AS ending,
                d.final_answer, CASE WHEN d.options = '[]' THEN d.final_answer ELSE
-                   (SELECT o.value FROM json_each(d.options) o WHERE char(65 + o.key) = d.final_answer) END AS final_answer_text,
+                   (SELECT j.value FROM json_each(d.options) j WHERE char(65 + j.key) = d.final_answer) END AS final_answer_text,
                strftime('%Y-%m-%dT%H:%M:%SZ', d.ended_at, 'unixepoch') AS ended_at,
-               (SELECT json_extract(m.facts, '$.name') FROM model_files m
-                   WHERE CASE WHEN json_valid(m.facts) THEN json_extract(m.facts, '$.sha256') END = d.model_sha256 LIMIT 1) AS model,
+               (SELECT n.value FROM model_files m, json_each(m.facts) s, json_each(m.facts) n
+                   WHERE s.key = 'sha256' AND s.value = d.model_sha256 AND n.key = 'name' LIMIT 1) AS model,
                d.cloud_model, d.queue_id AS queue_number
         FROM (SELECT d.rowid AS number, d.decision_id, d.created_at, d.answer, d.score, d.route, d.reason, d.cause, d.deferred, d.recalled,
-                     d.provisional, d.ending, d.final_answer, d.ended_at, d.queue_id, q.stem, r.model_sha256, c.cloud_model,
-                     CASE WHEN json_valid(q.options) THEN q.options ELSE '[]' END AS options,
-                     CASE WHEN json_valid(d.policy) THEN d.policy END AS policy,
-                     CASE WHEN json_valid(r.reading) THEN r.reading END AS reading
+                     d.provisional, d.ending, d.final_answer, d.ended_at, d.queue_id, d.policy, q.stem, q.options, r.reading,
+                     r.model_sha256, c.cloud_model
               FROM decisions d JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id
               LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id) d
         ORDER BY d.number;
@@ -155,12 +155,14 @@ MIGRATIONS = {
         ORDER BY o.id;
     CREATE VIEW cloud_answers_readable AS
         SELECT c.id AS number, strftime('%Y-%m-%dT%H:%M:%SZ', c.created_at, 'unixepoch') AS received_at, q.stem AS question,
-               json_extract(c.kept, '$.answer') AS answer, json_extract(c.kept, '$.reply') AS reply, c.cloud_model, c.endpoint,
-               json_extract(c.kept, '$.latency_ms') AS latency_ms, json_extract(c.kept, '$.n_prompt_tokens') AS prompt_tokens,
-               json_extract(c.kept, '$.n_completion_tokens') AS completion_tokens,
+               (SELECT j.value FROM json_each(c.kept) j WHERE j.key = 'answer') AS answer,
+               (SELECT j.value FROM json_each(c.kept) j WHERE j.key = 'reply') AS reply, c.cloud_model, c.endpoint,
+               (SELECT j.value FROM json_each(c.kept) j WHERE j.key = 'latency_ms') AS latency_ms,
+               (SELECT j.value FROM json_each(c.kept) j WHERE j.key = 'n_prompt_tokens') AS prompt_tokens,
+               (SELECT j.value FROM json_each(c.kept) j WHERE j.key = 'n_completion_tokens') AS completion_tokens,
                CASE WHEN c.kept IS NULL THEN 'yes' ELSE 'no' END AS removed
-        FROM (SELECT id, created_at, fingerprint, cloud_model, endpoint, CASE WHEN json_valid(answer) THEN answer END AS kept
-              FROM cloud_answers) c JOIN questions q USING (fingerprint)
+        FROM (SELECT id, created_at, fingerprint, cloud_model, endpoint, nullif(answer, '') AS kept FROM cloud_answers) c
+        JOIN questions q USING (fingerprint)
         ORDER BY c.id;
     CREATE VIEW spending_readable AS
         SELECT s.id AS number, s.endpoint, strftime('%Y-%m-%dT%H:%M:%SZ', c.wall - c.device_s + s.at_s, 'unixepoch') AS called_at,
@@ -173,7 +175,7 @@ VERSION = len(MIGRATIONS)
 
 # `digest(schema_of(VERSION).texts)`. Comparing an opened file with it takes 0.1 ms; making the schema to compare takes 3 ms.
 # Its test prints the new value when a migration is added.
-DIGEST = "db54073dca915341e20af3101c439338f8ac1bead9c65a7c5acc192834bf1f8e"
+DIGEST = "42dc0b2a96c9f30c1c8a04aca5f5ae184948c1fc4d1fe3f7a66aac8ab3e9a8a4"
 
 # sqlite-utils' own table, as its `Migrations.ensure_migrations_table` creates it (a test compares them).
 _MARKS_TABLE = (

@@ -16,7 +16,6 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading, Timings
 from edge_agent.store.store import Store
-from tests.support.damage import damage
 
 QUESTION = Question("Q", ("a", "b"))
 READING = Reading(
@@ -154,76 +153,6 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
         reading_id = store.put_reading(question.fingerprint, "m", "", "p", reading)
     assert store.reading(question.fingerprint, "m", "", "p") == (reading_id, reading)
     assert store.question(question.fingerprint) == question
-
-
-def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "edge-agent.db"
-    with Store(path) as store, store.transaction():
-        store.put_question(QUESTION)
-        store.put_reading(QUESTION.fingerprint, "m", "", "p", READING)
-        store.put_cloud_answer(QUESTION.fingerprint, "https://x", 1, ANSWER)
-        Outbox(store).put(QUESTION, "choice")
-    damage(path, "readings")
-    whole = path.read_bytes()
-    with Store(path) as store:
-        with pytest.raises(StorageError):
-            store.reading(QUESTION.fingerprint, "m", "", "p")
-        assert store.renew() and not store.renew()
-        assert store.question(QUESTION.fingerprint) == QUESTION
-        assert store.cloud_answer(QUESTION.fingerprint, "big", "https://x", 1) == (1, ANSWER)
-        assert [row.state for row in Outbox(store).list()] == ["ready"]
-        assert store.reading(QUESTION.fingerprint, "m", "", "p") is None
-    (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
-    assert aside.read_bytes() == whole
-    assert (
-        "was damaged" in caplog.text and str(aside) in caplog.text and "1 questions, 0 readings, 1 cloud answers, 1 outbox" in caplog.text
-    )
-
-
-def test_file_is_looked_at_after_an_unclean_end_only(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    Store(path).close()
-    marker = tmp_path / "edge-agent.db.open"
-    assert marker.read_text().startswith("closed") and marker.stat().st_mode & 0o777 == 0o600
-    seen: list[str] = []
-
-    class Listening(sqlite3.Connection):
-        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
-            seen.append(sql)
-            return super().execute(sql, *more)
-
-    Store(path, connection=Listening).close()
-    assert not any("quick_check" in sql for sql in seen)
-    child = os.fork()
-    if child == 0:
-        Store(path)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    with Store(path, connection=Listening):
-        assert any("quick_check" in sql for sql in seen)
-        seen.clear()
-        Store(path, connection=Listening).close()
-        assert not any("quick_check" in sql for sql in seen)  # somebody else has it open: no unclean end
-        assert marker.read_text().startswith("open")
-
-
-def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    with Store(path) as other:
-        path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
-        with pytest.raises(StorageError, match="end the other programs"):
-            Store(path)
-        assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
-
-
-@pytest.mark.parametrize("cut", [0, 10, 50, 80, 4096, 5000])
-def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(tmp_path: pathlib.Path, cut: int) -> None:
-    path = tmp_path / "edge-agent.db"
-    Store(path).close()
-    os.truncate(path, cut)
-    with Store(path) as store:
-        store.check_writable()
-    assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
 
 
 def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
