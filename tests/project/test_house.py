@@ -27,6 +27,7 @@ ONLY_IMPORTER = {
     "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
     "httpx": {"cloud.client", "fetch.download"},
+    "sqlite_utils": {"store.schema"},
     "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "agent.doctor"},
 }  # doctor: its version
 

@@ -76,7 +76,7 @@ def test_files_are_the_owners_alone(store: Store) -> None:
 def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="left as it is"):
+    with pytest.raises(StorageError, match="not a database of edge-agent and was not changed"):
         Store(path)
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
