@@ -19,7 +19,7 @@ from edge_agent.core.files import temporary_folder
 from edge_agent.core.question import CHOICE, OPEN, Question
 from edge_agent.core.records import CloudAnswer, Reading
 from edge_agent.store.marker import BESIDE
-from edge_agent.store.schema import VERSION, columns, first_missing, schema_of, version
+from edge_agent.store.schema import VERSION, columns, first_missing, run_migrations, schema_of, version
 
 # A table comes after those that it refers to. What is known of model files and of clouds' health is not saved: it is found out again.
 SAVED = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
@@ -86,43 +86,85 @@ def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
 
     One transaction: a crash leaves the new database empty, and the damaged file where it was moved.
     """
-    saved = dict.fromkeys(SAVED, 0)
-    with temporary_folder(beside=damaged) as folder:
-        copy = folder / "copy"
-        for end in ("", *BESIDE):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))
-        with copy.open("r+b") as file:
-            mode = file.read(20)[18:]
-            file.seek(0)
-            file.write(_HEADER[0] + (mode if mode == b"\x02\x02" else b"\x01\x01") + _HEADER[1])
-        with contextlib.closing(sqlite3.connect(copy, factory=Connection)) as old:
-            old.text_factory = lambda data: data.decode(errors="replace")
-            db.execute("BEGIN IMMEDIATE")
-            try:
+    saved: dict[str, int] = {}
+    with temporary_folder(beside=damaged) as folder, contextlib.closing(_private_copy(damaged, folder / "copy")) as old:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            with contextlib.closing(_up_to_date(old, folder / "newer")) as newer:
                 for table in SAVED:
-                    saved[table] = _save_table(old, db, table)
-                now_s = "coalesce((SELECT device_s FROM clock), 0)"  # so that nothing is forgotten too early
-                db.execute(f"UPDATE questions SET asked_s = {now_s}")
-                db.execute(f"UPDATE cloud_answers SET used_s = {now_s}, size_bytes = length(CAST(answer AS BLOB))")
-                db.execute("COMMIT")
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
+                    saved[table] = _save_table(newer, db, table, VERSION, _CHECKS.get(table))
+            now_s = "coalesce((SELECT device_s FROM clock), 0)"  # so that nothing is forgotten too early
+            db.execute(f"UPDATE questions SET asked_s = {now_s}")
+            db.execute(f"UPDATE cloud_answers SET used_s = {now_s}, size_bytes = length(CAST(answer AS BLOB))")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
     return saved
 
 
-def _save_table(old: sqlite3.Connection, db: sqlite3.Connection, table: str) -> int:
+def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connection:
+    """A copy of the damaged file with a sound header, opened; what SQLite keeps beside the file is copied too."""
+    for end in ("", *BESIDE):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))
+    with copy.open("r+b") as file:
+        mode = file.read(20)[18:]
+        file.seek(0)
+        file.write(_HEADER[0] + (mode if mode == b"\x02\x02" else b"\x01\x01") + _HEADER[1])
+    old = sqlite3.connect(copy, factory=Connection)
+    old.text_factory = lambda data: data.decode(errors="replace")
+    return old
+
+
+def _up_to_date(old: sqlite3.Connection, path: pathlib.Path) -> sqlite3.Connection:
+    """The rows of a damaged file of an older version, in a file at `path` with the schema of this one; `old` itself if it is not older.
+
+    Rows of an older version cannot be copied directly: columns that they lack may not be empty, and JSON has changed its keys.
+    """
+    number = _number_by_columns(old)
+    if number == VERSION:
+        return old
+    newer = sqlite3.connect(path, isolation_level=None)
+    try:
+        newer.execute("PRAGMA synchronous = OFF")
+        newer.execute("PRAGMA foreign_keys = ON")  # a row without the one that it refers to is not copied
+        newer.execute("BEGIN")
+        run_migrations(newer, 0, number)
+        for table in SAVED:
+            if table in schema_of(number).columns:
+                _save_table(old, newer, table, number, _is_json_answer if table == "cloud_answers" else None)
+        newer.execute("COMMIT")
+        newer.execute("PRAGMA foreign_keys = OFF")  # a table that others refer to is rebuilt
+        run_migrations(newer, number, VERSION)
+    except BaseException:
+        newer.close()
+        raise
+    return newer
+
+
+def _number_by_columns(old: sqlite3.Connection) -> int:
+    """The schema number of a damaged file if the columns of its tables agree, otherwise ours."""
+    with contextlib.suppress(sqlite3.DatabaseError):
+        number = version(old)
+        if 0 < number < VERSION and all(columns(old, table) == names for table, names in schema_of(number).columns.items()):
+            return number
+    return VERSION
+
+
+def _save_table(
+    old: sqlite3.Connection, db: sqlite3.Connection, table: str, number: int, passes: Callable[[dict[str, Any]], bool] | None
+) -> int:
+    """Copy the readable rows of a table between files of the same schema; returns how many were new and passed."""
     saved = 0
     try:
         there = columns(old, table)
     except sqlite3.DatabaseError:
         return 0
-    names = [name for name in schema_of(VERSION).columns[table] if name in there]
+    names = [name for name in schema_of(number).columns[table] if name in there]
     if not names:
         return 0
     insert = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-    passes = _CHECKS.get(table)
     for values in _readable_rows(old, f"SELECT {', '.join(names)} FROM {table}"):
         row = dict(zip(names, values, strict=True))
         with contextlib.suppress(sqlite3.IntegrityError, sqlite3.DataError, ValueError, TypeError, KeyError, AttributeError):
@@ -155,6 +197,11 @@ def _is_answer(row: dict[str, Any]) -> bool:
     return row["answer"] == "" or bool(
         CloudAnswer(**json.loads(row["answer"])).answer
     )  # "": removed to make room; decisions still refer to it
+
+
+def _is_json_answer(row: dict[str, Any]) -> bool:
+    """Of any version: the migrations read it."""
+    return row["answer"] == "" or isinstance(json.loads(row["answer"]), dict)
 
 
 def _is_decision(row: dict[str, Any]) -> bool:

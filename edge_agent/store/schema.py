@@ -197,8 +197,7 @@ class Schema:
 def schema_of(number: int) -> Schema:
     """The schema after the first `number` migrations, without sqlite-utils' own table."""
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
-        for sql in tuple(MIGRATIONS.values())[:number]:
-            _run(db, sql)
+        run_migrations(db, 0, number)
         found = texts(db)
         tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB 'sqlite_*'")]
         return Schema(found, {table: columns(db, table) for table in tables})
@@ -229,6 +228,12 @@ def first_missing(db: sqlite3.Connection, number: int) -> str | None:
 def columns(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
     """The names of a table's columns in their order; none if there is no such table."""
     return tuple(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+
+
+def run_migrations(db: sqlite3.Connection, first: int, last: int) -> None:
+    """Run the SQL of the migrations after the first `first` up to `last`, in the caller's transaction, without any record of it."""
+    for sql in tuple(MIGRATIONS.values())[first:last]:
+        _run(db, sql)
 
 
 def version(db: sqlite3.Connection) -> int:
@@ -289,8 +294,9 @@ def _transaction(db: sqlite3.Connection, path: pathlib.Path, new: bool = False) 
 
 def _create(db: sqlite3.Connection) -> None:
     """All migrations of a new file, inside the caller's transaction."""
-    for sql in (*MIGRATIONS.values(), *_MARKS_TABLE):
-        _run(db, sql)
+    run_migrations(db, 0, VERSION)
+    for sql in _MARKS_TABLE:
+        db.execute(sql)
     now = str(datetime.datetime.now(datetime.UTC))
     for name in MIGRATIONS:
         db.execute(_MARK, (MIGRATION_SET, name, now))

@@ -76,6 +76,36 @@ def test_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, 
     assert is_begun_anew(path)
 
 
+def rows(path: pathlib.Path) -> dict[str, list[dict[str, object]]]:
+    """All that is saved of a file, without the times from which forgetting counts."""
+    with Store(path) as store:
+        found = {table: store.rows(f"SELECT * FROM {table} ORDER BY 1") for table in salvage.SAVED}
+    return {table: [{k: v for k, v in row.items() if k not in ("asked_s", "used_s")} for row in rows] for table, rows in found.items()}
+
+
+@pytest.mark.parametrize("number", [*old_databases.VERSIONS, VERSION])
+def test_damaged_file_of_an_older_version_keeps_what_is_sound(tmp_path: pathlib.Path, number: int) -> None:
+    """Its queue above all: a question that was called queued is not lost by a damaged page elsewhere."""
+    path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
+    sound.parent.mkdir()
+    for laid in (path, sound):
+        lay(laid, number)
+    damage(path, "model_files")
+    (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
+    assert rows(path) == rows(sound) and rows(sound)["outbox"]
+    assert list(tmp_path.glob("edge-agent.db.damaged-*")) and not list(sound.parent.glob("*.damaged-*"))
+
+
+def test_damaged_page_of_an_older_version_costs_its_rows_and_those_that_refer_to_them(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, 3)
+    damage(path, "cloud_answers")
+    (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
+    found = rows(path)
+    assert found["cloud_answers"] == [] and len(found["outbox"]) == 7 and len(found["questions"]) == 10
+    assert found["decisions"] and all(row["cloud_answer_id"] is None for row in found["decisions"])
+
+
 @pytest.mark.parametrize(
     "statement", ["DROP TABLE clouds", "DROP INDEX outbox_waiting", "DROP VIEW queue_readable", "ALTER TABLE outbox RENAME put_s TO pUt_s"]
 )
