@@ -231,7 +231,7 @@ def columns(db: sqlite3.Connection, table: str) -> tuple[str, ...]:
 
 
 def run_migrations(db: sqlite3.Connection, first: int, last: int) -> None:
-    """Run the SQL of the migrations after the first `first` up to `last`, in the caller's transaction, without any record of it."""
+    """Run the SQL of the migrations after number `first`, up to number `last`. Opens no transaction and records nothing."""
     for sql in tuple(MIGRATIONS.values())[first:last]:
         _run(db, sql)
 
@@ -307,8 +307,8 @@ def _apply(db: sqlite3.Connection, number: int) -> None:
     """The next migration of a file that has `number` of them, inside the caller's transaction.
 
     `Migrations.apply` alone asks what is pending before its own deferred BEGIN, so two processes can apply the same migration.
-    Inside our transaction its BEGIN becomes a savepoint, and `stop_before` keeps it to one migration. A file written before there
-    were names gets the names of its migrations first; their time is the time of that.
+    Inside our transaction its BEGIN becomes a savepoint, and `stop_before` limits it to one migration. A file from before
+    migrations had names first gets the names of those that it has, with the present time.
     """
     from sqlite_utils import Database, Migrations
 
