@@ -114,6 +114,11 @@ def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connecti
         file.write(_HEADER[0] + (mode if mode == b"\x02\x02" else b"\x01\x01") + _HEADER[1])
     old = sqlite3.connect(copy, factory=Connection)
     old.text_factory = lambda data: data.decode(errors="replace")
+    # If the text of one index or view is damaged, SQLite refuses the whole file. With this setting only the first statement fails,
+    # and those after it see everything else.
+    old.execute("PRAGMA writable_schema = ON")
+    with contextlib.suppress(sqlite3.DatabaseError):
+        old.execute("SELECT count(*) FROM sqlite_master")
     return old
 
 
@@ -155,17 +160,24 @@ def _number_by_columns(old: sqlite3.Connection) -> int:
 def _save_table(
     old: sqlite3.Connection, db: sqlite3.Connection, table: str, number: int, passes: Callable[[dict[str, Any]], bool] | None
 ) -> int:
-    """Copy the readable rows of a table between files of the same schema; returns how many were new and passed."""
+    """Copy the readable rows of a table between files of the same schema; returns how many were new and passed.
+
+    Columns are matched by their place, because a flipped bit may be in a name; by name if some are missing.
+    """
     saved = 0
     try:
         there = columns(old, table)
     except sqlite3.DatabaseError:
         return 0
-    names = [name for name in schema_of(number).columns[table] if name in there]
-    if not names:
-        return 0
+    names = schema_of(number).columns[table]
+    selected = "*"
+    if len(there) != len(names):
+        key, names = names[0], tuple(name for name in names if name in there)
+        selected = ", ".join(names)
+        if key not in names:
+            return 0
     insert = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-    for values in _readable_rows(old, f"SELECT {', '.join(names)} FROM {table}"):
+    for values in _readable_rows(old, f"SELECT {selected} FROM {table}"):
         row = dict(zip(names, values, strict=True))
         with contextlib.suppress(sqlite3.IntegrityError, sqlite3.DataError, ValueError, TypeError, KeyError, AttributeError):
             if passes is None or passes(row):

@@ -116,6 +116,26 @@ def test_schema_that_lacks_something_of_ours_is_damage(tmp_path: pathlib.Path, s
     assert is_begun_anew(path)
 
 
+@pytest.mark.parametrize(("table", "was", "now"), [("marks", "name TEXT", "oame TEXT"), ("outbox", " put_s", " p5t_s")])
+def test_rows_under_a_damaged_column_name_are_saved(tmp_path: pathlib.Path, table: str, was: str, now: str) -> None:
+    path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
+    sound.parent.mkdir()
+    for laid in (path, sound):
+        lay(laid, VERSION)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        assert db.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (was, now, table)).rowcount == 1
+    assert rows(path) == rows(sound) and rows(sound)[table]
+    assert list(tmp_path.glob("edge-agent.db.damaged-*"))
+
+
+def test_rows_without_their_key_are_not_saved(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, VERSION)
+    change(path, "CREATE TABLE x AS SELECT value FROM marks", "DROP TABLE marks", "ALTER TABLE x RENAME TO marks")
+    assert rows(path)["marks"] == []
+
+
 def test_what_a_person_adds_is_no_damage(tmp_path: pathlib.Path) -> None:
     """Not even when the whole file is checked after a power cut."""
     path = tmp_path / "edge-agent.db"
