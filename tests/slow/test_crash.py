@@ -165,7 +165,7 @@ def test_kill_while_putting_leaves_all_or_nothing(part, tmp_path: pathlib.Path) 
 
 
 def test_kill_while_claiming_leaves_the_row_ready_or_sending(tmp_path: pathlib.Path) -> None:
-    """Its mutant, which claims without a mark, is caught in tests/test_outbox.py."""
+    """Its mutant, which claims without a mark, is caught in tests/cloud/test_queue.py."""
     before, after, found = states_after_kills(tmp_path, [put], claim)
     assert before != after and found == {before, after}
 
@@ -268,7 +268,7 @@ def test_kill_while_creating_leaves_a_new_database_or_none(part, tmp_path: pathl
 
 
 def test_killed_drainers_row_is_ready_again(tmp_path: pathlib.Path) -> None:
-    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/test_outbox.py."""
+    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/cloud/test_queue.py."""
     path = tmp_path / "edge-agent.db"
     with Store(path) as store:
         put(store)

@@ -1,4 +1,4 @@
-"""What is done with a damaged file: noticed, set aside whole, and its rows saved."""
+"""A damaged file is noticed and set aside, and its rows are saved."""
 
 import contextlib
 import os
@@ -43,8 +43,8 @@ def lay(path: pathlib.Path, number: int) -> None:
             copy.unlink()
 
 
-def is_begun_anew(path: pathlib.Path) -> bool:
-    """Whether opening sets the file aside, and the new one is sound and has the questions of the old."""
+def is_replaced(path: pathlib.Path) -> bool:
+    """Whether opening the file sets it aside; either way the questions are still there afterwards."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         stems = {stem for (stem,) in db.execute("SELECT stem FROM questions")}
     with Store(path) as store:
@@ -65,7 +65,7 @@ def test_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, t
     path = tmp_path / "edge-agent.db"
     lay(path, number)
     change(path, f"PRAGMA user_version = {told}")
-    assert is_begun_anew(path)
+    assert is_replaced(path)
 
 
 @pytest.mark.parametrize(("number", "told"), [(4, 5), (4, VERSION), (5, VERSION)])
@@ -73,7 +73,7 @@ def test_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, 
     path = tmp_path / "edge-agent.db"
     lay(path, number)
     change(path, f"PRAGMA user_version = {told}")
-    assert is_begun_anew(path)
+    assert is_replaced(path)
 
 
 def rows(path: pathlib.Path) -> dict[str, list[dict[str, object]]]:
@@ -113,7 +113,7 @@ def test_schema_that_lacks_something_of_ours_is_damage(tmp_path: pathlib.Path, s
     path = tmp_path / "edge-agent.db"
     lay(path, VERSION)
     change(path, statement)
-    assert is_begun_anew(path)
+    assert is_replaced(path)
 
 
 @pytest.mark.parametrize(("table", "was", "now"), [("marks", "name TEXT", "oame TEXT"), ("outbox", " put_s", " p5t_s")])
@@ -147,7 +147,7 @@ def test_what_a_person_adds_is_no_damage(tmp_path: pathlib.Path) -> None:
         Store(path)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    assert not is_begun_anew(path)
+    assert not is_replaced(path)
     with Store(path) as store:
         assert store.rows("SELECT text FROM notes") == [{"text": "kept"}] and len(store.rows("SELECT question FROM mine")) > 0
 
@@ -156,7 +156,7 @@ def test_json_that_a_migration_cannot_read_is_damage(tmp_path: pathlib.Path) -> 
     path = tmp_path / "edge-agent.db"
     lay(path, 1)
     change(path, "UPDATE cloud_answers SET answer = replace(answer, '{', '<') WHERE id = 2")
-    assert is_begun_anew(path)
+    assert is_replaced(path)
 
 
 def test_error_that_is_not_about_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> None:
