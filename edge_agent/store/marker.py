@@ -1,11 +1,11 @@
-"""Whose file the database is, and whether its last user ended in order.
+"""Whether a database is ours, and whether its last user closed it.
 
-Owns the marker beside the database: `edge-agent.db.open`, on which every process that has the database open holds a lock
-that the operating system frees when the process ends. Knows nothing of what is in the database. Invariants: a file that
-is not ours is told from our own damaged one without changing a byte of either; only a process that is alone moves a database away.
+Owns the marker beside the database, `edge-agent.db.open`. Every process that has the database open holds a lock on it, and the
+operating system releases that when the process ends. Knows nothing of what the database holds. Invariants: a stranger's file
+is told from a damaged one of ours without changing a byte of either; only a process that is alone moves a database away.
 
-The marker says whether the file was closed in order, and which file (device and inode) it was: then even a file whose header
-is gone is known to be ours.
+The marker says whether the file was closed, and which file (device and inode) it was. So even a file without its header is known
+to be ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOK_BYTES = 1 << 20
 _TABLES = (b"CREATE TABLE questions (", b"CREATE TABLE readings (", b"CREATE TABLE decisions (")
 
 # Closing any other descriptor of a database file drops the locks that this process holds on it
-# (https://www.sqlite.org/howtocorrupt.html, 2.2): files that are open here are never looked at as plain files.
+# (https://www.sqlite.org/howtocorrupt.html, 2.2): a file that is open here is never read as a plain file.
 _open_here: dict[str, int] = {}
 _open_here_lock = threading.Lock()
 
@@ -51,9 +51,9 @@ class Marker:
         return False
 
     def take(self) -> None:
-        """Hold the marker from now on. `alone` says whether nobody else does; then `ended_badly` and `said_damaged` are about those before.
+        """Hold the marker from now on. `alone` says whether no one else does; `ended_badly` and `said_damaged` then tell of the last user.
 
-        While somebody who is alone looks at the file, this waits.
+        Waits while a process that is alone checks the file.
         """
         self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
         self.alone = try_lock(self._handle)
@@ -65,7 +65,7 @@ class Marker:
         self.ended_badly = self.said_damaged or (self.alone and (journal or said[:1] == [b"open"]))
 
     def share(self) -> None:
-        """Say that the database is open, and let others open it, too."""
+        """Write down that the database is open, and let others open it too."""
         assert self._handle is not None
         if self.alone:
             self._say("open")
@@ -75,12 +75,12 @@ class Marker:
             _open_here[str(self._database)] = _open_here.get(str(self._database), 0) + 1
 
     def say_damaged(self) -> None:
-        """Let the next one who is alone look at the whole file."""
+        """Write down that the next process that is alone must check the whole file."""
         if self._handle is not None:
             self._say("damaged")
 
     def release(self, in_order: bool = True) -> None:
-        """Let go; the last one to do so writes down that the file was closed in order."""
+        """Release the marker; the last process to do so writes down that the file was closed."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ class Marker:
         self.forget()
 
     def forget(self) -> None:
-        """Let go without a word."""
+        """Release the marker and write nothing."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -100,7 +100,7 @@ class Marker:
 
     def _say(self, what: str) -> None:
         assert self._handle is not None
-        with contextlib.suppress(OSError):  # a full disk: the next one looks at the file once more than needed
+        with contextlib.suppress(OSError):  # a full disk: the next start checks the file once more than needed
             text = f"{what} {' '.join(_identity(self._database))}\n".encode()
             os.pwrite(self._handle, text, 0)
             os.ftruncate(self._handle, len(text))
@@ -120,22 +120,22 @@ def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
                     return False
         if not known and not _is_open_here(path):
             break
-        time.sleep(0.02)  # perhaps another process is in the middle of a COMMIT: this look takes no locks
+        time.sleep(0.02)  # another process may be inside a COMMIT: reading like this takes no locks
     if known or _is_open_here(path) or _resembles_ours(path):
         return True
-    raise StorageError(f"The file '{path}' is no database of edge-agent; it was left as it is. Move it or choose another EDGE_AGENT_HOME.")
+    raise StorageError(f"The file '{path}' is not a database of edge-agent and was not changed; move it or choose another EDGE_AGENT_HOME.")
 
 
 def set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Move a damaged database away, whole, with what SQLite keeps beside it; gives its new path. Only for one who is alone."""
+    """Move a damaged database away with the files that SQLite keeps beside it; returns its new path. Only for a process that is alone."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     number = 0
     while (aside := path.with_name(f"{path.name}.damaged-{stamp}{f'-{number}' if number else ''}")).exists():
         number += 1
-    for end in (*BESIDE, ""):  # the database last: a crash before leaves it where it is found again
+    for end in (*BESIDE, ""):  # the database last: after a crash before that it is still found
         part = path.with_name(path.name + end)
         if end and not _size(part):
-            part.unlink(missing_ok=True)  # a journal of a finished transaction: nothing is in it
+            part.unlink(missing_ok=True)  # the journal of a finished transaction is empty
         else:
             part.rename(aside.with_name(aside.name + end))
     return aside
@@ -147,8 +147,8 @@ def _is_open_here(path: pathlib.Path) -> bool:
 
 
 def _resembles_ours(path: pathlib.Path) -> bool:
-    """Whether a damaged file is ours by what is left: its mark under a damaged name, or its tables."""
-    with path.open("rb") as file:  # not open here, so nothing is lost by closing it
+    """Whether what is left of a damaged file shows that it is ours: our mark, or the text of our tables."""
+    with path.open("rb") as file:  # not open here, so closing it drops no lock
         data = file.read(_LOOK_BYTES)
     named = sum(a == b for a, b in zip(data, _MAGIC, strict=False)) >= len(_MAGIC) - 2
     marked = data[68:72] == APPLICATION_ID.to_bytes(4, "big")

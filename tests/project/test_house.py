@@ -27,6 +27,7 @@ ONLY_IMPORTER = {
     "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
     "httpx": {"cloud.client", "fetch.download"},
+    "sqlite_utils": {"store.schema"},
     "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "store.store", "agent.doctor"},
 }  # store.store: the type of a connection; doctor: the version
 

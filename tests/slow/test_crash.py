@@ -1,9 +1,11 @@
 """SIGKILL at every statement of put, claim, settle, fail and migrate: the file is as before the operation, or as after it.
 
-A statement boundary is every place where this code can be between two of SQLite's calls. What happens inside one of them is
-SQLite's own promise, tried by kills at random moments (tests/slow/test_crash_load.py).
+A statement boundary is every place where this code can be between two calls of SQLite. What happens inside a call is
+SQLite's own promise; kills at random moments test it (tests/slow/test_crash_load.py).
 """
 
+import contextlib
+import itertools
 import os
 import pathlib
 import signal
@@ -16,8 +18,9 @@ from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey
-from edge_agent.store.schema import MIGRATIONS
+from edge_agent.store.schema import MIGRATIONS, VERSION, schema_of, texts, version
 from edge_agent.store.store import Store
+from tests.support import old_databases
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
 from tests.support.queue_world import answer, fail
@@ -157,7 +160,7 @@ def test_kill_while_putting_leaves_all_or_nothing(part, tmp_path: pathlib.Path) 
 
 
 def test_kill_while_claiming_leaves_the_row_ready_or_sending(tmp_path: pathlib.Path) -> None:
-    """Its mutant, which claims without a mark, is caught in tests/test_outbox.py."""
+    """Its mutant, which claims without a mark, is caught in tests/cloud/test_queue.py."""
     before, after, found = states_after_kills(tmp_path, [put], claim)
     assert before != after and found == {before, after}
 
@@ -177,42 +180,90 @@ class Unguarded(sqlite3.Connection):
     """Mutant: migrations without a transaction."""
 
     def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
-        return super().execute("SELECT 1" if sql in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK") else sql, *more)
+        guards = ("BEGIN", "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        return super().execute("SELECT 1" if sql in guards else sql, *more)
 
 
 class KilledUnguarded(Killed, Unguarded):
     """The mutant, killed."""
 
 
-@catches(Killed, KilledUnguarded, fails_with=Exception)
-def test_kill_while_migrating_leaves_a_whole_number_of_migrations(part, tmp_path: pathlib.Path) -> None:
-    """From the file of the second version, at every statement of the first start of this one."""
-    path = tmp_path / "edge-agent.db"
-    old = (ROOT / "tests" / "data" / "schema-2.db").read_bytes()
-    for behind in (False, True):
-        at, killed = 0, True
-        while killed:
+def everything(path: pathlib.Path) -> tuple:
+    """Schema and rows of a file as it is, unopened by ours."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        number = version(db)
+        named = "SELECT name FROM _sqlite_migrations ORDER BY id" if number == VERSION else "SELECT NULL LIMIT 0"
+        rows = [sorted(map(repr, db.execute(f"SELECT * FROM {table}"))) for table in schema_of(number).columns]
+        return number, texts(db), [name for (name,) in db.execute(named)], rows
+
+
+def start_killed_at(path: pathlib.Path, part: type[Killed], at: int, behind: bool) -> bool:
+    """Open the file in a process that is killed at a statement; False when it came to its end before."""
+    child = os.fork()
+    if child == 0:
+        Killed.at, Killed.behind, Killed.count = at, behind, 0
+        try:
+            Store(path, connection=part).close()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def check_kills_while_opening(part: type[Killed], path: pathlib.Path, old: bytes | None) -> int:
+    """Kill the first start with a file at each statement: a whole number of migrations is left, and the next start has every row.
+
+    Returns how many statements that are.
+    """
+    folder = path.parent
+
+    def lay() -> None:
+        for file in folder.iterdir():
+            file.unlink()
+        if old is not None:
             path.write_bytes(old)
-            child = os.fork()
-            if child == 0:
-                Killed.at, Killed.behind, Killed.count = at, behind, 0
-                try:
-                    Store(path, connection=part).close()
-                finally:
-                    os._exit(0)
-            killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
-            with sqlite3.connect(path) as db:
-                version = db.execute("PRAGMA user_version").fetchone()[0]
-                assert 2 <= version <= len(MIGRATIONS)
-            db.close()
-            rows, endings, answers = state(path)
-            assert [row[1] for row in rows] == ["done", "done", "sending", "ready", "ready"] and len(endings) == 7 and answers == [1, 2]
-            at += 1
-        assert at > 10
+
+    lay()
+    first = version_of(path) if old else 0
+    Store(path).close()
+    expected, at = everything(path), 0
+    for behind in (False, True):
+        for at in itertools.count():
+            lay()
+            killed = start_killed_at(path, part, at, behind)
+            with contextlib.closing(sqlite3.connect(path)) as db:  # rolls a hot journal back
+                number = version(db)
+                assert first <= number <= VERSION and (first or number in (0, VERSION)), number
+                assert texts(db) == schema_of(number).texts
+                if number > first:
+                    assert [name for (name,) in db.execute("SELECT name FROM _sqlite_migrations ORDER BY id")] == list(MIGRATIONS)[:number]
+            Store(path).close()
+            assert everything(path) == expected and not list(folder.glob("*.damaged-*"))
+            if not killed:
+                break
+    return at
+
+
+def version_of(path: pathlib.Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return version(db)
+
+
+@pytest.mark.parametrize("number", old_databases.VERSIONS)
+@catches(Killed, KilledUnguarded, fails_with=Exception)
+def test_kill_while_migrating_leaves_a_whole_number_of_migrations(part, tmp_path: pathlib.Path, number: int) -> None:
+    old = (ROOT / "tests" / "data" / f"schema-{number}.db").read_bytes()
+    (tmp_path / "kept").mkdir()
+    assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", old) > 30 * (VERSION - number)
+
+
+@catches(Killed, KilledUnguarded, fails_with=Exception)
+def test_kill_while_creating_leaves_a_new_database_or_none(part, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "kept").mkdir()
+    assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", None) > 40
 
 
 def test_killed_drainers_row_is_ready_again(tmp_path: pathlib.Path) -> None:
-    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/test_outbox.py."""
+    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/cloud/test_queue.py."""
     path = tmp_path / "edge-agent.db"
     with Store(path) as store:
         put(store)

@@ -5,7 +5,7 @@ import os
 import pathlib
 import random
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -94,11 +94,18 @@ def test_schema_that_is_ours_no_more_is_begun_anew(home: pathlib.Path, life: byt
     assert list(home.glob("edge-agent.db.damaged-*"))
 
 
-def test_flipped_bytes_never_stop_the_agent(home: pathlib.Path, life: bytes) -> None:
-    chance = random.Random(4)
+def schema_bytes(data: bytes) -> list[int]:
+    """Where the text of the schema is: few bytes of a file, and all rows depend on them."""
+    found = [at for at in range(len(data)) if data.startswith(b"CREATE ", at)]
+    return sorted({at for begin in found for at in range(begin - 40, min(begin + 900, len(data)))})
+
+
+@pytest.mark.parametrize("where", [lambda data: range(len(data)), schema_bytes], ids=["anywhere", "schema"])
+def test_flipped_bits_never_stop_the_agent(home: pathlib.Path, life: bytes, where: Callable[[bytes], Sequence[int]]) -> None:
+    chance, places = random.Random(4), where(life)
     for _ in range(FLIPS):
         data = bytearray(life)
-        at = chance.randrange(len(data))
+        at = chance.choice(places)
         data[at] ^= 1 << chance.randrange(8)
         lay(home, bytes(data))
         try:

@@ -1,8 +1,11 @@
-"""The SQLite file itself; what stands in it is tests/test_store.py's."""
+"""The SQLite file itself; what it holds is tested in test_store.py."""
 
 import pathlib
 import sqlite3
 
+import pytest
+
+from edge_agent.core.errors import StorageError
 from edge_agent.store.database import journal_mode
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
@@ -33,3 +36,33 @@ def test_file_has_the_journal_that_this_sqlite_deserves(tmp_path: pathlib.Path) 
         found = store.database.rows("PRAGMA journal_mode")[0]["journal_mode"]
         assert found == journal_mode(sqlite3.sqlite_version_info).lower()
         assert store.database.rows("PRAGMA synchronous") == [{"synchronous": 2}]  # FULL, in either mode
+
+
+def test_lock_of_another_program_is_named_as_such(tmp_path: pathlib.Path) -> None:
+    with Store(tmp_path / "edge-agent.db") as store:
+        store.database._db.execute("PRAGMA busy_timeout = 0")
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            with pytest.raises(StorageError, match="is in use by another program; try again"), store.transaction():
+                pass
+        finally:
+            other.close()
+        store.database.check_writable()
+
+
+def test_table_that_is_gone_while_the_file_is_open_makes_the_next_start_check_it(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("DROP TABLE marks")
+        other.close()
+        with pytest.raises(StorageError, match="does not have the tables of this edge-agent"):
+            store.last_end()
+        assert store.database.renew() and store.last_end() == 0
+    assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
+
+
+def test_new_file_gives_its_free_pages_back(tmp_path: pathlib.Path) -> None:
+    with Store(tmp_path / "edge-agent.db") as store:
+        assert store.database.rows("PRAGMA auto_vacuum") == [{"auto_vacuum": 2}]

@@ -15,9 +15,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey, OpenReading, Reading, ReadingKey, Timings
-from edge_agent.store.schema import MIGRATIONS
 from edge_agent.store.store import Store
-from tests.support.damage import damage
 
 QUESTION = Question("Q", ("a", "b"))
 READING = Reading(
@@ -74,17 +72,11 @@ def test_files_are_the_owners_alone(store: Store) -> None:
     assert store.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_reopening_migrates_once(store: Store) -> None:
-    again = Store(store.path)
-    assert again.database.rows("PRAGMA user_version") == [{"user_version": len(MIGRATIONS)}]
-    again.close()
-
-
 @pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\0" * 200, b"\0" * 4096])
 def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="left as it is"):
+    with pytest.raises(StorageError, match="not a database of edge-agent and was not changed"):
         Store(path)
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
@@ -98,13 +90,6 @@ def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> 
     with pytest.raises(StorageError):
         Store(path)
     assert path.read_bytes() == before
-
-
-def test_newer_schema_is_refused(store: Store) -> None:
-    with store.transaction() as db:
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    with pytest.raises(StorageError, match="update edge-agent"):
-        Store(store.path)
 
 
 def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
@@ -170,96 +155,6 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
     assert store.question(question.fingerprint) == question
 
 
-def test_files_of_older_versions_are_carried_over(tmp_path: pathlib.Path) -> None:
-    """tests/data/schema-2.db was written by the second version; the first had a cloud answer's letter under another name."""
-    path = tmp_path / "edge-agent.db"
-    for version in (2, 1):
-        path.write_bytes((pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes())
-        if version == 1:
-            with sqlite3.connect(path) as db:
-                db.execute("UPDATE cloud_answers SET answer = replace(answer, '\"answer\"', '\"letter\"')")
-                db.execute("PRAGMA user_version = 1")
-            db.close()
-        with Store(path) as store:
-            question = Question("upheld?", ("x", "y", "z"))
-            found = store.cloud_answer(CloudKey(question.fingerprint, "big", "https://cloud.test/v1/chat/completions", 1))
-            assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
-            assert len(store.log(100)) == 7 and store.database.rows("PRAGMA foreign_key_check") == []
-            fresh = {row["name"]: row["sql"] for row in store.database.rows("SELECT name, sql FROM sqlite_schema")}
-        with Store(tmp_path / "fresh.db") as store:
-            assert fresh == {row["name"]: row["sql"] for row in store.database.rows("SELECT name, sql FROM sqlite_schema")}
-
-
-def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "edge-agent.db"
-    with Store(path) as store, store.transaction():
-        store.put_question(QUESTION)
-        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
-        store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
-        Outbox(store).put(QUESTION)
-    damage(path, "readings")
-    whole = path.read_bytes()
-    with Store(path) as store:
-        with pytest.raises(StorageError):
-            store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"))
-        assert store.database.renew() and not store.database.renew()
-        assert store.question(QUESTION.fingerprint) == QUESTION
-        assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1)) == (1, ANSWER)
-        assert [row.state for row in Outbox(store).list()] == ["ready"]
-        assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
-    (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
-    assert aside.read_bytes() == whole
-    assert (
-        "was damaged" in caplog.text and str(aside) in caplog.text and "1 questions, 0 readings, 1 cloud answers, 1 outbox" in caplog.text
-    )
-
-
-def test_file_is_looked_at_after_an_unclean_end_only(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    Store(path).close()
-    marker = tmp_path / "edge-agent.db.open"
-    assert marker.read_text().startswith("closed") and marker.stat().st_mode & 0o777 == 0o600
-    seen: list[str] = []
-
-    class Listening(sqlite3.Connection):
-        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
-            seen.append(sql)
-            return super().execute(sql, *more)
-
-    Store(path, connection=Listening).close()
-    assert not any("quick_check" in sql for sql in seen)
-    child = os.fork()
-    if child == 0:
-        Store(path)
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-    with Store(path, connection=Listening):
-        assert any("quick_check" in sql for sql in seen)
-        seen.clear()
-        Store(path, connection=Listening).close()
-        assert not any("quick_check" in sql for sql in seen)  # somebody else has it open: no unclean end
-        assert marker.read_text().startswith("open")
-
-
-def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    with Store(path) as other:
-        path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
-        with pytest.raises(StorageError, match="end the other programs"):
-            Store(path)
-        assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
-
-
-@pytest.mark.parametrize("cut", [0, 10, 50, 80, 4096, 5000])
-def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(tmp_path: pathlib.Path, cut: int) -> None:
-    path = tmp_path / "edge-agent.db"
-    Store(path).close()
-    os.truncate(path, cut)
-    with Store(path) as store:
-        store.database.check_writable()
-    assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
-
-
 def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
     """SQLite has no checksums: what can be read is not always what was written."""
     with store.transaction() as db:
@@ -285,16 +180,3 @@ def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is
         store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
         assert db.execute("UPDATE readings SET reading = replace(reading, ?, ?)", (was, is_now)).rowcount == 1
     assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
-
-
-def test_copy_is_kept_before_the_schema_changes(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "edge-agent.db"
-    old = (pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes()
-    path.write_bytes(old)
-    Store(path).close()
-    copy = tmp_path / "edge-agent.db.before-schema-3"
-    assert copy.stat().st_mode & 0o777 == 0o600
-    with sqlite3.connect(copy) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
-        assert db.execute("SELECT count(*) FROM decisions").fetchone() == (7,)
-    db.close()

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 @main.command(epilog=EXIT_CODES)
 @click.argument("decision_id", required=False)
 @click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), help="With DECISION_ID: wait so many seconds for the end of a provisional answer."
+    "--wait", "wait_s", type=click.FloatRange(0), help="With DECISION_ID: wait up to this many seconds for a provisional answer to end."
 )
-@click.option("--follow", is_flag=True, help="Print each end of a provisional answer as it comes, one a line, until interrupted.")
+@click.option("--follow", is_flag=True, help="Print the end of each provisional answer as it comes, one per line, until interrupted.")
 @click.option(
     "--after",
     type=click.IntRange(0),
     metavar="NUMBER",
-    help="With --follow: go on behind the end of this number; 0 begins with the first.  [default: what ends from now on]",
+    help="With --follow: print the ends after this number; 0 starts with the first.  [default: only new ends]",
 )
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @with_settings()
@@ -35,9 +35,9 @@ def log(
 ) -> None:
     """Show the last decisions, newest first.
 
-    With DECISION_ID, show how that one stands: a provisional answer ends upheld, overturned or abandoned. One that still waits
-    when the seconds of --wait are over ends the command with 69. With --follow, every such end is printed as it comes, whichever
-    process drains the queue; the number in front of it is for --after, so that a program that was stopped misses none.
+    With DECISION_ID, show the state of that one: a provisional answer ends upheld, overturned or abandoned. If it still waits
+    when --wait is over, the exit code is 69. With --follow, every such end is printed as it comes, whichever process drains the
+    queue. Pass the number at the start of the last line to --after, and a program that was stopped misses none.
     """
     if decision_id is None and wait_s is not None:
         raise click.UsageError("--wait needs a DECISION_ID.")
@@ -81,7 +81,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | None, as_json: bool) -> None:
-    """One decision, perhaps after a while."""
+    """One decision, after it ended or the wait is over."""
     from edge_agent.agent.endings import wait
     from edge_agent.store.store import Store
 

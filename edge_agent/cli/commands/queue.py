@@ -26,12 +26,12 @@ def queue() -> None:
 
 
 @queue.command("list", epilog=EXIT_CODES)
-@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only rows in this state; give it once for each state.")
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only rows in this state; repeat for more states.")
 @with_settings()
 def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool) -> None:
-    """List them, oldest first.
+    """List the questions in the queue, oldest first.
 
-    A row is ready, being sent, done (answered), dead (given up; see its last error), expired (waited too long) or
+    A row is ready, sending, done (answered), dead (given up; see its last error), expired (waited too long) or
     cancelled (dropped).
     """
     from edge_agent.cloud.queue import Outbox
@@ -42,7 +42,7 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool
         now_s = store.clock.now_s()
         rows = [_shown(row, store, now_s) for row in outbox.list(*states)]
     columns = ("queue_id", "state", "attempts", "age", "next try", "question", "last_error")
-    print_rows(rows, as_json, columns, _for_people, "Nothing of that kind." if states else "Nothing was ever queued.")
+    print_rows(rows, as_json, columns, _for_people, "No row is in this state." if states else "Nothing was ever queued.")
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
     try:
         stem = store.question(row.fingerprint).stem
     except StorageError:
-        stem = None  # damaged: the others are still to be seen
+        stem = None  # damaged: the other rows must still be shown
     return {
         "queue_id": row.queue_id,
         "state": row.state,

@@ -1,0 +1,292 @@
+"""A damaged file is noticed and set aside, and its rows are saved."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import sqlite3
+
+import pytest
+
+from edge_agent.cloud.queue import Outbox
+from edge_agent.core.errors import StorageError
+from edge_agent.core.question import Question
+from edge_agent.core.records import CloudAnswer, CloudKey, Reading, ReadingKey, Timings
+from edge_agent.store import salvage
+from edge_agent.store.schema import VERSION, schema_of
+from edge_agent.store.store import Store
+from tests.support import old_databases
+from tests.support.damage import damage
+from tests.support.paths import ROOT
+
+QUESTION = Question("Q", ("a", "b"))
+READING = Reading(
+    levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.5, letters="AB", answer_probs=(0.25, 0.75), letter="B",
+    timings=Timings(),
+)  # fmt: skip
+ANSWER = CloudAnswer("B", "B!", "big", 12.5, 9, 1)
+
+
+def change(path: pathlib.Path, *statements: str) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for sql in statements:
+            db.execute(sql)
+
+
+def lay(path: pathlib.Path, number: int) -> None:
+    """A sound database of a schema version."""
+    shutil.copy(ROOT / "tests" / "data" / f"schema-{min(number, VERSION - 1)}.db", path)
+    if number == VERSION:
+        Store(path).close()
+        for copy in path.parent.glob("*.before-schema-*"):
+            copy.unlink()
+
+
+def is_replaced(path: pathlib.Path) -> bool:
+    """Whether opening the file sets it aside; either way the questions are still there afterwards."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        stems = {stem for (stem,) in db.execute("SELECT stem FROM questions")}
+    with Store(path) as store:
+        assert {row["stem"] for row in store.database.rows("SELECT stem FROM questions")} == stems
+        assert (
+            store.database.rows("PRAGMA user_version") == [{"user_version": VERSION}]
+            and store.database.rows("PRAGMA foreign_key_check") == []
+        )
+    return bool(list(path.parent.glob("edge-agent.db.damaged-*")))
+
+
+def test_every_table_is_saved_or_named_as_not_saved() -> None:
+    assert sorted((*salvage.SAVED, *salvage.NOT_SAVED)) == sorted(schema_of(VERSION).columns)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"), [(VERSION, n) for n in range(VERSION)] + [(n, n - 1) for n in old_databases.VERSIONS if n > 2]
+)  # fmt: skip
+def test_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+    """A flipped bit in it: SQLite then says "already exists" or "duplicate column name", or nothing at all."""
+    path = tmp_path / "edge-agent.db"
+    lay(path, number)
+    change(path, f"PRAGMA user_version = {told}")
+    assert is_replaced(path)
+
+
+@pytest.mark.parametrize(("number", "told"), [(4, 5), (4, VERSION), (5, VERSION)])
+def test_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, number)
+    change(path, f"PRAGMA user_version = {told}")
+    assert is_replaced(path)
+
+
+def rows(path: pathlib.Path) -> dict[str, list[dict[str, object]]]:
+    """All that is saved of a file, without the times from which forgetting counts."""
+    with Store(path) as store:
+        found = {table: store.database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in salvage.SAVED}
+    return {table: [{k: v for k, v in row.items() if k not in ("asked_s", "used_s")} for row in rows] for table, rows in found.items()}
+
+
+@pytest.mark.parametrize("number", [*old_databases.VERSIONS, VERSION])
+def test_damaged_file_of_an_older_version_keeps_what_is_sound(tmp_path: pathlib.Path, number: int) -> None:
+    """Its queue above all: a question that was called queued is not lost by a damaged page elsewhere."""
+    path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
+    sound.parent.mkdir()
+    for laid in (path, sound):
+        lay(laid, number)
+    damage(path, "model_files")
+    (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
+    assert rows(path) == rows(sound) and rows(sound)["outbox"]
+    assert list(tmp_path.glob("edge-agent.db.damaged-*")) and not list(sound.parent.glob("*.damaged-*"))
+
+
+def test_damaged_page_of_an_older_version_costs_its_rows_and_those_that_refer_to_them(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, 3)
+    damage(path, "cloud_answers")
+    (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
+    found = rows(path)
+    assert found["cloud_answers"] == [] and len(found["outbox"]) == 7 and len(found["questions"]) == 10
+    assert found["decisions"] and all(row["cloud_answer_id"] is None for row in found["decisions"])
+
+
+@pytest.mark.parametrize(
+    "statement", ["DROP TABLE clouds", "DROP INDEX outbox_waiting", "DROP VIEW queue_readable", "ALTER TABLE outbox RENAME put_s TO pUt_s"]
+)
+def test_schema_that_lacks_something_of_ours_is_damage(tmp_path: pathlib.Path, statement: str) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, VERSION)
+    change(path, statement)
+    assert is_replaced(path)
+
+
+@pytest.mark.parametrize(("table", "was", "now"), [("marks", "name TEXT", "oame TEXT"), ("outbox", " put_s", " p5t_s")])
+def test_rows_under_a_damaged_column_name_are_saved(tmp_path: pathlib.Path, table: str, was: str, now: str) -> None:
+    path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
+    sound.parent.mkdir()
+    for laid in (path, sound):
+        lay(laid, VERSION)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        assert db.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (was, now, table)).rowcount == 1
+    assert rows(path) == rows(sound) and rows(sound)[table]
+    assert list(tmp_path.glob("edge-agent.db.damaged-*"))
+
+
+def test_rows_without_their_key_are_not_saved(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, VERSION)
+    change(path, "CREATE TABLE x AS SELECT value FROM marks", "DROP TABLE marks", "ALTER TABLE x RENAME TO marks")
+    assert rows(path)["marks"] == []
+
+
+def test_what_a_person_adds_is_no_damage(tmp_path: pathlib.Path) -> None:
+    """Not even when the whole file is checked after a power cut."""
+    path = tmp_path / "edge-agent.db"
+    lay(path, VERSION)
+    change(path, "CREATE VIEW mine AS SELECT question FROM decisions_readable", "CREATE INDEX by_reason ON decisions (reason)",
+           "CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('kept')")  # fmt: skip
+    child = os.fork()
+    if child == 0:
+        Store(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not is_replaced(path)
+    with Store(path) as store:
+        assert (
+            store.database.rows("SELECT text FROM notes") == [{"text": "kept"}]
+            and len(store.database.rows("SELECT question FROM mine")) > 0
+        )
+
+
+def test_json_that_a_migration_cannot_read_is_damage(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    lay(path, 1)
+    change(path, "UPDATE cloud_answers SET answer = replace(answer, '{', '<') WHERE id = 2")
+    assert is_replaced(path)
+
+
+def test_error_that_is_not_about_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> None:
+    """No space, no permission, a lock: the file stays where it is."""
+    path = tmp_path / "edge-agent.db"
+    lay(path, 5)
+    whole = path.read_bytes()
+    for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT):
+
+        class Fails(salvage.Connection):
+            number = code
+
+            def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+                if sql.startswith("\n    CREATE VIEW"):
+                    error = sqlite3.OperationalError("no such luck: it already exists, locked")
+                    error.sqlite_errorcode = self.number
+                    raise error
+                return super().execute(sql, *more)
+
+        with pytest.raises(StorageError, match="no such luck"):
+            Store(path, connection=Fails)
+        assert path.read_bytes() == whole and not list(tmp_path.glob("*damaged*"))
+
+
+def test_codes_of_sqlite_errors_are_told_apart(tmp_path: pathlib.Path) -> None:
+    """With the errors that SQLite really raises."""
+
+    def error(*statements: str) -> sqlite3.Error:
+        with contextlib.closing(salvage.Connection(tmp_path / "x.db", isolation_level=None, timeout=0)) as db:
+            try:
+                for sql in statements:
+                    db.execute(sql)
+            except sqlite3.Error as raised:
+                return raised
+        raise AssertionError(statements)
+
+    def kind(raised: sqlite3.Error) -> tuple[bool, bool]:
+        return salvage.is_damage(raised), salvage.is_wrong_schema(raised)
+
+    change(tmp_path / "x.db", "CREATE TABLE t (x UNIQUE)", "INSERT INTO t VALUES (1)")
+    for sql in (
+        "SELECT * FROM u",
+        "SELECT y FROM t",
+        "CREATE TABLE t (x)",
+        "ALTER TABLE t ADD COLUMN x",
+        "SELECT json_extract('{', '$.a')",
+    ):
+        assert kind(error(sql)) == (False, True)
+    assert kind(error("INSERT INTO t VALUES (1)")) == (False, False)
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert kind(error("SELECT * FROM t")) == (False, False)
+    assert kind(sqlite3.ProgrammingError("Cannot operate on a closed database.")) == (False, False)  # Python's own: no code
+    damage(tmp_path / "x.db", "t")
+    assert kind(error("SELECT * FROM t")) == (True, False)
+    (tmp_path / "x.db").write_bytes(b"not a database" * 100)
+    assert kind(error("SELECT * FROM t")) == (True, False)
+
+
+def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store, store.transaction():
+        store.put_question(QUESTION)
+        store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
+        store.put_cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1), ANSWER)
+        Outbox(store).put(QUESTION)
+    damage(path, "readings")
+    whole = path.read_bytes()
+    with Store(path) as store:
+        with pytest.raises(StorageError):
+            store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"))
+        assert store.database.renew() and not store.database.renew()
+        assert store.question(QUESTION.fingerprint) == QUESTION
+        assert store.cloud_answer(CloudKey(QUESTION.fingerprint, "big", "https://x", 1)) == (1, ANSWER)
+        assert [row.state for row in Outbox(store).list()] == ["ready"]
+        assert store.reading(ReadingKey(QUESTION.fingerprint, "m", "", "p")) is None
+    (aside,) = tmp_path.glob("edge-agent.db.damaged-*")
+    assert aside.read_bytes() == whole
+    assert (
+        "was damaged" in caplog.text and str(aside) in caplog.text and "1 questions, 0 readings, 1 cloud answers, 1 outbox" in caplog.text
+    )
+
+
+def test_file_is_looked_at_after_an_unclean_end_only(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    Store(path).close()
+    marker = tmp_path / "edge-agent.db.open"
+    assert marker.read_text().startswith("closed") and marker.stat().st_mode & 0o777 == 0o600
+    seen: list[str] = []
+
+    class Listening(sqlite3.Connection):
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            seen.append(sql)
+            return super().execute(sql, *more)
+
+    Store(path, connection=Listening).close()
+    assert not any("quick_check" in sql for sql in seen)
+    child = os.fork()
+    if child == 0:
+        Store(path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Store(path, connection=Listening):
+        assert any("quick_check" in sql for sql in seen)
+        seen.clear()
+        Store(path, connection=Listening).close()
+        assert not any("quick_check" in sql for sql in seen)  # somebody else has it open: no unclean end
+        assert marker.read_text().startswith("open")
+
+
+def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as other:
+        path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
+        with pytest.raises(StorageError, match="end the other programs"):
+            Store(path)
+        assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
+
+
+@pytest.mark.parametrize("cut", [0, 10, 50, 80, 4096, 5000])
+def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(tmp_path: pathlib.Path, cut: int) -> None:
+    path = tmp_path / "edge-agent.db"
+    Store(path).close()
+    os.truncate(path, cut)
+    with Store(path) as store:
+        store.database.check_writable()
+    assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
