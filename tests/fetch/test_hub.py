@@ -6,9 +6,9 @@ import pathlib
 import pytest
 
 from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
+from edge_agent.fetch.checkpoints import checkpoint_folder
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub, is_safe, parse
-from edge_agent.fetch.pull import checkpoint_folder
 from tests.support.hub_server import LoopbackHub
 from tests.support.pulls import MODEL, NAME, Pulls, left_over
 
@@ -26,9 +26,9 @@ def test_token_reaches_the_hub_and_no_other_host(server: LoopbackHub, folder: pa
 @pytest.mark.parametrize(
     ("kind", "token", "words"),
     [
-        ({"gated": True}, None, "accepts? its licence|accept its licence: sign in"),
+        ({"gated": True}, None, "people who accept its licence: sign in"),
         ({"private": True}, None, "set HF_TOKEN if it is private"),
-        ({}, "hf_wrong", "does not know your HF_TOKEN"),
+        ({}, "hf_wrong", "does not know your token"),
     ],
 )
 def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind: dict, token: str | None, words: str) -> None:
@@ -47,7 +47,7 @@ def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind
 def test_path_that_leaves_the_folder_is_refused(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, path: str) -> None:
     assert not is_safe(path)
     server.lies[NAME] = {"rfilename": path}
-    with pytest.raises(DownloadFailed, match="no plain path"):
+    with pytest.raises(DownloadFailed, match="not a plain path"):
         pulls()
     assert left_over(folder) == []
 
@@ -124,11 +124,11 @@ def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, fol
     server.publish("issai/foggen", CHECKPOINT)
     assert checkpoint(server, folder, "foggen").parents[1] == folder / "issai"
     for nothing in ("nothing", "~nobody-of-this-name/x", "x" * 300):
-        with pytest.raises(ModelMissing, match="no folder"):
+        with pytest.raises(ModelMissing, match="neither a folder"):
             checkpoint(server, folder, nothing)
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ModelRefused, match="git lfs pull"):
         checkpoint(server, folder, str(tmp_path))
     server.publish("a/pickle", {"pytorch_model.bin": b"x", "config.json": b"{}"})
-    with pytest.raises(ModelMissing, match="no safetensors"):
+    with pytest.raises(ModelMissing, match="has no safetensors"):
         checkpoint(server, folder, "a/pickle")

@@ -4,9 +4,10 @@ import pathlib
 
 import pytest
 
+from edge_agent.fetch.checkpoints import checkpoint_folder
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
-from edge_agent.fetch.pull import Puller, checkpoint_folder
+from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -27,7 +28,7 @@ def test_both_clients_fetch_the_same_files_at_the_same_commit(tmp_path: pathlib.
         theirs = pathlib.Path(
             huggingface_hub.snapshot_download("issai/foggen", endpoint=server.url, token="hf_token", cache_dir=tmp_path / "theirs")
         )
-        hub = Hub({"HF_ENDPOINT": server.url, "HF_TOKEN": "hf_token"}, Downloader("hf_token"))
+        hub = Hub({"HF_ENDPOINT": server.url, "HF_TOKEN": "hf_token"}, Downloader())
         model = Puller(tmp_path / "ours", hub, check_file=lambda path: None).pull("issai/foggen")
         ours = checkpoint_folder("issai/foggen", folder=tmp_path / "checkpoints", the_hub=hub)
         assert theirs.name == ours.parent.name == model.revision == commit

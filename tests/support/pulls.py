@@ -5,6 +5,7 @@ import pathlib
 
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import pull
+from edge_agent.fetch.connection import Connection
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
@@ -22,8 +23,7 @@ class Pulls:
         self.seen: list[Progress] = []
         self.checked: list[str] = []
         self.pauses: list[float] = []
-        token = environment.get("HF_TOKEN")
-        self.downloader = Downloader(token, pause=self.pauses.append)
+        self.downloader = Downloader(Connection({}), pause=self.pauses.append)
         self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
         self.folder = folder
 
