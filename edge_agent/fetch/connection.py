@@ -47,8 +47,8 @@ class Connection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether no proxy and no own certificates are set."""
-        return not any(self._proxies.values()) and not any(self._certificates)
+        """Whether no proxy and no certificates are set, not even to nothing."""
+        return not any(self._proxies.values()) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & self._environment.keys()
 
     def client(self, max_bytes: int | None = None) -> httpx2.Client:
         """A new client; a response of over `max_bytes` ends in `DownloadFailed`. Close it when done."""

@@ -121,9 +121,11 @@ class Hub:
 
     @functools.cached_property
     def _library(self) -> ModuleType:
-        """huggingface-hub with our HTTP client, and silent: it would log whole addresses, and what a server says."""
+        """huggingface-hub with our HTTP client, without telemetry, and silent: it would log whole addresses, and what a server says."""
         import huggingface_hub
+        from huggingface_hub import constants
 
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # else it asks the Hub which coding agent may run us
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         huggingface_hub.set_client_factory(lambda: self.downloader.connection.client(MAX_LIST_BYTES))
         return huggingface_hub

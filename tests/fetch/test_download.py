@@ -48,18 +48,20 @@ def test_pull_that_gave_up_goes_on_in_another_process(server: LoopbackHub, pulls
 def test_killed_pull_leaves_nothing_under_the_name_and_is_resumed(server: LoopbackHub, home: pathlib.Path) -> None:
     server.publish("a/b", {NAME: MODEL})
     killed = threading.Event()
-    server.large.drops, server.large.before_drop = [500_000], lambda: killed.wait(60)
+    server.large.drops, server.large.before_drop = [614_404], lambda: killed.wait(60)  # 60 %
     command = [sys.executable, "-m", "edge_agent", "pull", "a/b"]
     process = subprocess.Popen(command, env={**os.environ, "HF_ENDPOINT": server.url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not (parts := list((home / "models").glob(f".*.part/{NAME}"))) or not parts[0].stat().st_size:
+    deadline = time.monotonic() + 30
+    while sum(part.stat().st_size for part in (home / "models").glob(f".*.part/{NAME}")) < 600_000 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed.set()
-    assert not (home / "models" / NAME).exists()
-    done = run("pull", "a/b", HF_ENDPOINT=server.url)  # no model: whole, and refused by the check
+    assert not (home / "models" / NAME).exists() and server.large.sent == 614_404
+    done = run("pull", "a/b", HF_ENDPOINT=server.url)  # not a model: complete, and refused by the check
     assert done.returncode == 66 and "GGUF version" in done.stderr and left_over(home / "models") == []
-    assert server.large.requests[-1].headers["Range"].startswith("bytes=")
+    start = int(server.large.requests[-1].headers["Range"].removeprefix("bytes=").rstrip("-"))
+    assert start >= 600_000 and server.large.sent - 614_404 == len(MODEL) - start  # at most a buffer's worth comes twice
 
 
 def test_server_that_ignores_ranges_costs_time_only(server: LoopbackHub, pulls: Pulls) -> None:

@@ -3,12 +3,15 @@
 import json
 import pathlib
 
+import httpx2
 import pytest
 
 from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
 from edge_agent.fetch.checkpoints import checkpoint_folder
+from edge_agent.fetch.connection import Connection
 from edge_agent.fetch.download import Downloader
-from edge_agent.fetch.hub import Hub, is_safe, parse
+from edge_agent.fetch.hub import MAX_FILES, Hub, is_safe, parse
+from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.pulls import MODEL, NAME, Pulls, left_over
 
@@ -38,7 +41,83 @@ def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind
     assert "\n" not in str(caught.value) and "hf_wrong" not in str(caught.value) and caught.value.exit_code == 66
 
 
+def test_token_of_a_login_is_used_unless_it_is_forbidden(server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`hf auth login` writes this file."""
+    server.tokens.add("hf_canary")
+    server.publish("a/b", {NAME: MODEL}, gated=True)
+    (tmp_path / "token").write_text("hf_canary\n")
+    environment = {"HF_ENDPOINT": server.url, "HF_TOKEN_PATH": str(tmp_path / "token"), "HF_STORED_TOKENS_PATH": str(tmp_path / "all")}
+    done = run("pull", "a/b", **environment)
+    assert done.returncode == 66 and "GGUF version" in done.stderr  # it came, and is not a model
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer hf_canary"}
+    assert len(server.requests) == 2  # the list and the file: the library asks nothing of its own
+    done = run("pull", "a/b", HF_HUB_DISABLE_IMPLICIT_TOKEN="1", **environment)
+    assert done.returncode == 66 and "accept its licence" in done.stderr
+    assert "Authorization" not in server.requests[-1].headers
+    (tmp_path / "token").write_text("hf_\u043a")
+    done = run("pull", "a/b", **environment)
+    assert done.returncode == 78 and "token" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_revision_is_told_with_the_page(pulls: Pulls) -> None:
+    with pytest.raises(ModelMissing, match=r"'a/b' has no revision 'v2' on the Hub; check it at http.*/a/b\.$"):
+        pulls("a/b@v2")
+
+
+def test_name_that_the_hub_cannot_have_is_told_without_a_request(server: LoopbackHub, pulls: Pulls) -> None:
+    for name in ("a--b/c", "a/b.git", "a/b-"):
+        with pytest.raises(ModelMissing, match="cannot be the name"):
+            pulls(name)
+    assert server.requests == []
+
+
 # --- what the Hub says is a stranger's
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"no"', b"{", b"\xff", b"<html>"])
+@pytest.mark.parametrize("status", [401, 403, 404, 418])
+def test_refusal_with_an_odd_body_is_a_sentence(pulls: Pulls, body: bytes, status: int) -> None:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, content=body))
+    with Hub({}, Downloader(Connection({}, transport), lambda seconds: None)) as hub:
+        with pytest.raises((ModelError, DownloadFailed)) as caught:
+            hub.repo("a/b")
+    assert "\n" not in str(caught.value)
+
+
+def test_list_of_too_many_files_is_refused(server: LoopbackHub) -> None:
+    files = [{"rfilename": f"{n}"} for n in range(MAX_FILES + 1)]
+    server.raw = json.dumps({"id": "a/b", "sha": "0" * 40, "siblings": files}).encode()
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub, pytest.raises(DownloadFailed, match="makes no sense"):
+        hub.repo("a/b")
+
+
+def test_repository_that_was_renamed_is_found(server: LoopbackHub) -> None:
+    """The Hub redirects from the old name; the token goes along on the same host."""
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append((request.url.path, request.headers.get("Authorization")))
+        if "old" in request.url.path:
+            return httpx2.Response(307, headers={"Location": "/api/models/a/new/revision/main?blobs=True"})
+        return httpx2.Response(200, json={"id": "a/new", "sha": "0" * 40, "siblings": []})
+
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+        assert hub.repo("a/old").revision == "0" * 40
+    assert [authorization for _, authorization in seen] == ["Bearer hf_x", "Bearer hf_x"]
+
+
+def test_redirect_to_another_host_gets_no_token(server: LoopbackHub) -> None:
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append((request.url.host, request.headers.get("Authorization")))
+        if request.url.host == "huggingface.co":
+            return httpx2.Response(307, headers={"Location": "https://elsewhere.example/list"})
+        return httpx2.Response(200, json={"id": "a/b", "sha": "0" * 40, "siblings": []})
+
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+        hub.repo("a/b")
+    assert seen == [("huggingface.co", "Bearer hf_x"), ("elsewhere.example", None)]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ class LoopbackServer:
             def do_HEAD(self) -> None:
                 outer.answer(self)
 
+            def do_CONNECT(self) -> None:
+                outer.answer(self)
+
             def log_message(self, *_: object) -> None:
                 pass
 
@@ -122,7 +125,10 @@ class LargeFileHost(LoopbackServer):
 
 
 class LoopbackHub(LoopbackServer):
-    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file."""
+    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file.
+
+    `xet` maps the sha256 of a file to its Xet hash, and `storage` is where Xet keeps it: an address on loopback, or none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,19 +137,28 @@ class LoopbackHub(LoopbackServer):
         self.tokens: set[str] = set()
         self.lies: dict[str, dict] = {}
         self.raw: bytes | None = None
+        self.xet: dict[str, str] = {}
+        self.storage = "http://127.0.0.1:9"
+        self.token_host = self.url
 
     def stop(self) -> None:
         self.large.stop()
         super().stop()
 
     def publish(self, name: str, files: dict[str, bytes], **kind: bool) -> str:
-        """Add a commit to a repository; gives its name."""
+        """Add a commit to a repository; returns the commit."""
         repository = self.repositories.setdefault(name, Repository(**kind))
         commit = hashlib.sha1(repr((name, len(repository.commits), sorted(files))).encode()).hexdigest()
         repository.commits[commit] = files
         for data in files.values():
-            self.large.blobs[hashlib.sha256(data).hexdigest()] = data
+            self.publish_file(data)
         return commit
+
+    def publish_file(self, data: bytes) -> str:
+        """Put a file on the host of large files; returns its sha256, which is its name there."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.large.blobs[sha256] = data
+        return sha256
 
     def route(self, request: BaseHTTPRequestHandler) -> None:
         if self.raw is not None:
@@ -162,6 +177,8 @@ class LoopbackHub(LoopbackServer):
             reply(request, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         elif repository is None or (repository.private and not token):
             reply(request, 401 if not token else 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif "xet-read-token" in path:
+            reply(request, 200, {"X-Xet-Cas-Url": self.storage, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": "9999999999"})
         elif "resolve-cache" in path:
             self._small(request, repository, rest)
         elif api:
@@ -200,6 +217,9 @@ class LoopbackHub(LoopbackServer):
             data = repository.commits[commit][path]
             sha256 = hashlib.sha256(data).hexdigest()
             headers = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "ETag": '"pointer"'}
+            if sha256 in self.xet:
+                route = f"{self.token_host}/api/{name}/xet-read-token/{commit}"
+                headers |= {"X-Xet-Hash": self.xet[sha256], "Link": f'<{route}>; rel="xet-auth"'}
             reply(request, 302, headers | {"Location": f"{self.large.url}/{sha256}?signature=secret&expires=1"})
         else:
             reply(request, 307, {"X-Repo-Commit": commit, "Location": f"/api/resolve-cache/{name}/{commit}/{path}"})

@@ -23,7 +23,7 @@ class Pulls:
         self.seen: list[Progress] = []
         self.checked: list[str] = []
         self.pauses: list[float] = []
-        self.downloader = Downloader(Connection({}), pause=self.pauses.append)
+        self.downloader = Downloader(Connection(environment), pause=self.pauses.append)
         self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
         self.folder = folder
 
