@@ -67,14 +67,14 @@ class XetStore(LoopbackServer):
         reply(request, 200, {"Content-Type": "application/json"}, json.dumps(answer).encode())
 
     def _chunks(self, request: BaseHTTPRequestHandler, data: bytes) -> None:
-        xorb = b"".join(
-            b"\0" + len(chunk).to_bytes(3, "little") + b"\0" + len(chunk).to_bytes(3, "little") + chunk
-            for chunk in (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
-        )
         first, last = (int(n) for n in request.headers["Range"].removeprefix("bytes=").split("-"))
-        body = xorb[first : last + 1]
+        wanted = range(first // (CHUNK_BYTES + 8), last // (CHUNK_BYTES + 8) + 1)  # whole chunks, as the reconstruction says
+        body = b"".join(
+            b"\0" + len(chunk).to_bytes(3, "little") + b"\0" + len(chunk).to_bytes(3, "little") + chunk
+            for chunk in (data[n * CHUNK_BYTES : (n + 1) * CHUNK_BYTES] for n in wanted)
+        )
         request.send_response(206)
-        request.send_header("Content-Range", f"bytes {first}-{last}/{len(xorb)}")
+        request.send_header("Content-Range", f"bytes {first}-{last}/{_stored_bytes(data)}")
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         for at in range(0, len(body), CHUNK_BYTES):
