@@ -172,11 +172,10 @@ class Hub:
             return None
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         asked = {"token": False, "headers": headers, "endpoint": self.endpoint, "timeout": _TIMEOUT_S}
-        found = self._ask(name, lambda: self._library.get_hf_file_metadata(url, **asked))
-        if found.xet_file_data is None:
-            return None
-        with contextlib.suppress(BlocksFailed):
-            return xet.XetBlocks(found.xet_file_data, expected.bytes, self.endpoint, headers)
+        with contextlib.suppress(BlocksFailed, self._library.errors.HfHubHTTPError):  # a refusal is told when the bytes are asked for
+            found = self._ask(name, lambda: self._library.get_hf_file_metadata(url, **asked))
+            if found.xet_file_data is not None:
+                return xet.XetBlocks(found.xet_file_data, expected.bytes, self.endpoint, headers)
         return None
 
     @contextlib.contextmanager

@@ -11,12 +11,14 @@ memory. hf_xet also reads any range of a file, so a download can go on where an 
 from __future__ import annotations
 
 import importlib.util
+import os
 import queue
 import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from edge_agent.core import settings
 from edge_agent.fetch.connection import USER_AGENT
 from edge_agent.fetch.download import BlocksFailed
 
@@ -26,6 +28,15 @@ BLOCK_S = 120.0  # a line that takes longer for a block is better served by plai
 def is_installed() -> bool:
     """Whether hf_xet is here: it has no build for 32-bit systems."""
     return importlib.util.find_spec("hf_xet") is not None
+
+
+def _hf_xet() -> Any:
+    """The library, kept from writing logs, and anything else, under the person's home folder."""
+    os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # it reads this as it is imported
+    os.environ.setdefault("HF_XET_CACHE", str(settings.load().cache_folder / "xet"))
+    import hf_xet  # type: ignore[import-untyped]
+
+    return hf_xet
 
 
 class XetBlocks:
@@ -39,9 +50,7 @@ class XetBlocks:
         if urlsplit(self._route)[:2] != urlsplit(endpoint)[:2]:
             raise BlocksFailed("the Hub names another host for Xet's token")
         self._hash, self._size_bytes, self._headers, self._block_s = file.file_hash, size_bytes, dict(headers), block_s
-        import hf_xet  # type: ignore[import-untyped]
-
-        self._hf_xet: Any = hf_xet
+        self._hf_xet = _hf_xet()
         self._session: Any = None
 
     def __call__(self, start: int, end: int) -> bytes:

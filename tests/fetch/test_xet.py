@@ -87,7 +87,9 @@ def started(server: LoopbackHub, store: XetStore) -> subprocess.Popen:
     return process
 
 
-def test_killed_download_from_xet_is_resumed_by_the_next_command(server: LoopbackHub, store: XetStore, home: pathlib.Path) -> None:
+def test_killed_download_from_xet_is_resumed_by_the_next_command(
+    server: LoopbackHub, store: XetStore, home: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     server.publish("a/b", {NAME: LARGE})
     server.xet[server.publish_file(LARGE)] = store.add(LARGE)
     store.stop_after = len(LARGE) * 6 // 10
@@ -97,8 +99,9 @@ def test_killed_download_from_xet_is_resumed_by_the_next_command(server: Loopbac
     assert not (home / "models" / NAME).exists()
     store.stop_after, sent = None, store.sent
     store.go_on.set()
-    done = run("pull", "a/b", HF_ENDPOINT=server.url)  # not a model: complete, and refused by the check
+    done = run("pull", "a/b", HF_ENDPOINT=server.url, HOME=str(tmp_path))  # not a model: complete, and refused by the check
     assert done.returncode == 66 and "GGUF" in done.stderr and left_over(home / "models") == []
+    assert not (tmp_path / ".cache").exists()  # hf_xet would write a log there
     assert store.sent - sent < len(LARGE) - BLOCK_BYTES + 200_000 and server.large.requests == []
 
 
