@@ -46,6 +46,11 @@ class Connection:
                 raise BadSetting(f"{name} is '{path}', and there is no such file; correct it, or unset {name}.")
 
     @property
+    def advice(self) -> str:
+        """What to check when a host cannot be reached."""
+        return "check the network" + (", and the proxy that the environment names" if any(self._proxies.values()) else "")
+
+    @property
     def is_plain(self) -> bool:
         """Whether no proxy and no certificates are set, not even to nothing."""
         return not any(self._proxies.values()) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & self._environment.keys()

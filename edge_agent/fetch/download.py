@@ -155,7 +155,7 @@ class Downloader:
                 before = n_bytes()
                 if failures >= TRIES or isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | UnicodeError):
                     kept = "; what came is kept, and the same command continues from there" if before else ""
-                    raise DownloadFailed(f"{host} cannot be reached ({words}); check the network{kept}.") from error
+                    raise DownloadFailed(f"{host} cannot be reached ({words}); {self.connection.advice}{kept}.") from error
                 trouble(words)
                 self._pause(error.seconds if isinstance(error, ServerBusy) and error.seconds else min(30.0, 0.5 * 2**failures))
 

@@ -267,12 +267,15 @@ def _not_understood(name: str) -> DownloadFailed:
     return DownloadFailed(f"The Hub's answer about '{name}' makes no sense (from a captive portal or a proxy, perhaps); check the network.")
 
 
-def _endpoint(url: str) -> str:
+def _endpoint(text: str) -> str:
+    """The address of the Hub, checked; raises `BadSetting`, without repeating a password."""
+    url = text.strip().rstrip("/")
     try:
-        parts = urlsplit(url.strip())
-        _ = parts.port
-    except ValueError as error:
-        raise BadSetting(f"HF_ENDPOINT is not an address; give one like {ENDPOINT}.") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise BadSetting(f"HF_ENDPOINT is {parts.scheme}://{parts.hostname or ''}…; give an address like {ENDPOINT}.")
-    return url.strip().rstrip("/")
+        parts = urlsplit(url)
+        is_plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_plain = False
+    if not is_plain or "@" in url or "?" in url or "#" in url:
+        shown = "" if "@" in url else f" is '{url:.100}', and that"
+        raise BadSetting(f"HF_ENDPOINT{shown} is not a plain http or https address; give one like {ENDPOINT}.")
+    return url

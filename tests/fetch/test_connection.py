@@ -97,7 +97,7 @@ def test_proxy_for_both_schemes_makes_all_proxy_unimportant() -> None:
 
 def test_nobody_at_the_proxy_is_told(server: LoopbackHub, folder: pathlib.Path) -> None:
     server.publish("a/b", {NAME: MODEL})
-    with pytest.raises(DownloadFailed, match="check the network"):
+    with pytest.raises(DownloadFailed, match="check the network, and the proxy"):
         Pulls(server, folder, HTTP_PROXY="http://127.0.0.1:9")()
 
 

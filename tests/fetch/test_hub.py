@@ -1,4 +1,4 @@
-"""The Hub's routes: its refusals, the token, lists that are a stranger's, and checkpoints for the converter."""
+"""What the Hub says: its refusals, the token, and answers that must be checked."""
 
 import json
 import pathlib
@@ -6,8 +6,7 @@ import pathlib
 import httpx2
 import pytest
 
-from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
-from edge_agent.fetch.checkpoints import checkpoint_folder
+from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing
 from edge_agent.fetch.connection import Connection
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import MAX_FILES, Hub, is_safe, parse
@@ -24,6 +23,20 @@ def test_token_reaches_the_hub_and_no_other_host(server: LoopbackHub, folder: pa
     assert {request.headers["Authorization"] for request in server.requests} == {"Bearer hf_canary"}
     assert all("Authorization" not in request.headers for request in server.large.requests)
     assert all(b"hf_canary" not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("kind", ["gated", "private"])
+def test_repository_that_the_token_may_read_is_pulled(server: LoopbackHub, folder: pathlib.Path, kind: str) -> None:
+    server.tokens.add("hf_canary")
+    server.publish("a/b", {NAME: MODEL}, **{kind: True})
+    assert Pulls(server, folder, HF_TOKEN="hf_canary")().path.read_bytes() == MODEL
+
+
+def test_account_that_has_not_accepted_the_licence_is_told(folder: pathlib.Path) -> None:
+    refusal = httpx2.Response(403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to a/b is restricted."})
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(lambda request: refusal)))) as hub:
+        with pytest.raises(ModelError, match="account of your token has not accepted the licence of 'a/b'"):
+            hub.repo("a/b")
 
 
 @pytest.mark.parametrize(
@@ -148,66 +161,3 @@ def test_names_of_repositories() -> None:
     assert parse("issai/foggen") == ("issai/foggen", None) and parse("a/b@main") == ("a/b", "main")
     for text in ("foggen", "a/b/c", "../b", "a/..", "a/b@", "a b/c", "/b", "a/b@x/y", ".a/b"):
         assert parse(text) is None
-
-
-# --- checkpoints for the converter
-
-
-CHECKPOINT = {
-    "config.json": b'{"architectures": ["Qwen3ForCausalLM"]}', "tokenizer.json": b"{}", "model.safetensors.index.json": b"{}",
-    "model-00001-of-00002.safetensors": b"1" * 300_000, "model-00002-of-00002.safetensors": b"2" * 300_000,
-    "pytorch_model.bin": b"pickle", "README.md": b"card", "onnx/model.onnx": b"other", "original/model.safetensors": b"other",
-}  # fmt: skip
-
-
-def checkpoint(server: LoopbackHub, folder: pathlib.Path, source: str = "a/b", **environment: str) -> pathlib.Path:
-    hub = Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(pause=lambda s: None))
-    return checkpoint_folder(source, folder=folder, the_hub=hub)
-
-
-def test_checkpoint_is_fetched_once_with_what_a_conversion_reads(server: LoopbackHub, folder: pathlib.Path) -> None:
-    commit = server.publish("a/b", CHECKPOINT)
-    server.large.drops = [100_000]
-    here = checkpoint(server, folder)
-    assert here == folder / "a" / commit / "b"
-    wanted = {path: data for path, data in CHECKPOINT.items() if "/" not in path and not path.endswith((".bin", ".md"))}
-    assert {path.name: path.read_bytes() for path in here.iterdir()} == wanted
-    n = len(server.requests)
-    assert checkpoint(server, folder) == checkpoint(server, folder, HF_HUB_OFFLINE="1") == here and len(server.requests) == n
-
-
-def test_interrupted_checkpoint_goes_on_with_the_next_file(server: LoopbackHub, folder: pathlib.Path) -> None:
-    server.publish("a/b", CHECKPOINT)
-    server.large.drops = [300_000, 0, 0, 0, 0, 0]
-    with pytest.raises(DownloadFailed):
-        checkpoint(server, folder)
-    checkpoint(server, folder)
-    assert server.large.sent == 600_000
-
-
-def test_checkpoint_keeps_its_commit_and_names_another(server: LoopbackHub, folder: pathlib.Path) -> None:
-    first = server.publish("a/b", CHECKPOINT)
-    assert checkpoint(server, folder).parent.name == first
-    second = server.publish("a/b", CHECKPOINT | {"config.json": b"{}"})
-    (folder / "a" / first / "b" / "config.json").unlink()
-    assert checkpoint(server, folder).parent.name == first
-    assert checkpoint(server, folder, f"a/b@{second}").parent.name == second
-    assert (
-        checkpoint(server, folder).parent.name == first
-        and checkpoint(server, folder, f"a/b@{second}", HF_HUB_OFFLINE="1").parent.name == second
-    )
-
-
-def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert checkpoint(server, folder, str(tmp_path)) == tmp_path
-    server.publish("issai/foggen", CHECKPOINT)
-    assert checkpoint(server, folder, "foggen").parents[1] == folder / "issai"
-    for nothing in ("nothing", "~nobody-of-this-name/x", "x" * 300):
-        with pytest.raises(ModelMissing, match="neither a folder"):
-            checkpoint(server, folder, nothing)
-    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(ModelRefused, match="git lfs pull"):
-        checkpoint(server, folder, str(tmp_path))
-    server.publish("a/pickle", {"pytorch_model.bin": b"x", "config.json": b"{}"})
-    with pytest.raises(ModelMissing, match="has no safetensors"):
-        checkpoint(server, folder, "a/pickle")
