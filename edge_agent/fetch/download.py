@@ -105,7 +105,7 @@ class Downloader:
         """Fetch `url` to `target`, from where an earlier attempt stopped; returns its sha256.
 
         `blocks` is another source of the same bytes, from START up to END. It is asked first, if size and hash are known; when
-        it fails, plain HTTP goes on from there. `check` gets the whole file and its sha256 before it has its name; what it
+        it fails, plain HTTP continues from there. `check` gets the whole file and its sha256 before it gets its name; what it
         raises refuses the file. Raises `DownloadFailed` when the network fails (what came is kept for the next time) or the
         bytes are not the expected ones (nothing is kept); `Refused`; `StorageError`.
         """
@@ -160,7 +160,7 @@ class Downloader:
                 self._pause(error.seconds if isinstance(error, ServerBusy) and error.seconds else min(30.0, 0.5 * 2**failures))
 
     def _fill_from_blocks(self, blocks: Blocks, part: pathlib.Path, size_bytes: int, report: Callable[[Progress], None]) -> None:
-        """Append what `blocks` gives, until the file is whole or the source fails."""
+        """Append what `blocks` gives, until the file is complete or the source fails."""
         done = _size(part)
         with part.open("ab") as file:
             while done < size_bytes:

@@ -1,10 +1,10 @@
 """The Hugging Face Hub: what a repository holds at which commit, and each of its files, checked.
 
 huggingface-hub speaks to the Hub: listing, revisions, tokens, gated repositories, Xet. Owns what it does not do: its answers are
-checked like any stranger's, its refusals become sentences that say what to do, and each file's hash is checked before the file
-has its name (the library compares sizes). `download` brings the bytes, since it continues after a kill and the library does not.
-Invariants: what is fetched is one commit; no name that the Hub sends is used as a path before it is checked; the token goes to
-the endpoint alone. Honours HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DISABLE_XET, and a token saved by `hf auth login`.
+checked, its refusals become sentences that say what to do, and each file's hash is checked before the file
+gets its name (the library compares sizes). `download` brings the bytes, since it continues after a kill and the library does not.
+Invariants: what is fetched is one commit; no name that the Hub sends is used as a path before it is checked; the token goes
+only to the endpoint. Honours HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DISABLE_XET, and a token saved by `hf auth login`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Repo:
 
     @property
     def source(self) -> str:
-        """What it is called in the list of what was pulled."""
+        """Its name in the list of what was pulled."""
         return f"{pins.HUB}{self.name}"
 
 

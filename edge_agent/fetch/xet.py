@@ -4,8 +4,9 @@ Owns the use of `hf_xet`; the token for the storage comes from huggingface-hub. 
 whatever goes wrong here ends in `BlocksFailed`, after which the same file can be fetched over plain HTTP; no telemetry is sent;
 memory holds a few blocks at most, whatever the size of the file.
 
-Why blocks: `huggingface_hub` lets hf_xet write the whole file, which begins again after a kill and may hold over a gigabyte in
-memory. hf_xet also reads any range of a file, so a download can go on where an earlier process stopped.
+Why blocks: huggingface-hub has hf_xet write the whole file, which starts again after a kill, with buffers of up to 1.5 GB.
+hf_xet also reads any range of a file, so a download can continue where an earlier process stopped. Measured over loopback with
+256 MB: 1.1 s and a peak of 93 to 109 MB in blocks of 16 MiB, 1.0 s and 287 MB for the whole file.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def _hf_xet() -> Any:
 
 
 class XetBlocks:
-    """The blocks of one file. `file` is what huggingface-hub found (`xet_file_data`), `headers` go to the Hub alone.
+    """The blocks of one file. `file` is what huggingface-hub found (`xet_file_data`); `headers` go only to the Hub.
 
     Raises `BlocksFailed` if the Hub names another host for the token, which would then see ours.
     """

@@ -77,7 +77,7 @@ def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, 
     assert unpack("foggen", home).path == installed.path  # offline: the bundle was what this name means
 
 
-def test_settings_that_somebody_has_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
+def test_existing_settings_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text("tau = 0.25\n")
     assert not unpack(packed, home).settings_written

@@ -34,7 +34,7 @@ def test_checkpoint_is_fetched_once_with_what_a_conversion_reads(server: Loopbac
     assert checkpoint(server, folder) == checkpoint(server, folder, HF_HUB_OFFLINE="1") == here and len(server.requests) == n
 
 
-def test_interrupted_checkpoint_goes_on_with_the_next_file(server: LoopbackHub, folder: pathlib.Path) -> None:
+def test_interrupted_checkpoint_continues_with_the_next_file(server: LoopbackHub, folder: pathlib.Path) -> None:
     server.publish("a/b", CHECKPOINT)
     server.large.drops = [300_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed):

@@ -1,4 +1,4 @@
-"""How requests leave: through a real proxy on loopback, with certificates of one's own, with no more than our name in them."""
+"""How requests leave: through a real proxy on loopback, with own certificates, with nothing but our name in them."""
 
 import pathlib
 import shutil
@@ -78,7 +78,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("environment", "words"), WRONG)
-def test_wrong_values_are_told_in_a_sentence(environment: dict[str, str], words: str) -> None:
+def test_wrong_values_are_reported_in_a_sentence(environment: dict[str, str], words: str) -> None:
     with pytest.raises(BadSetting, match=words) as caught:
         Connection(environment).client()
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
@@ -95,7 +95,7 @@ def test_proxy_for_both_schemes_makes_all_proxy_unimportant() -> None:
     Connection({"HTTP_PROXY": "p:3128", "HTTPS_PROXY": "http://p:3128", "ALL_PROXY": "socks5://p:1080"}).client().close()
 
 
-def test_nobody_at_the_proxy_is_told(server: LoopbackHub, folder: pathlib.Path) -> None:
+def test_unreachable_proxy_is_reported(server: LoopbackHub, folder: pathlib.Path) -> None:
     server.publish("a/b", {NAME: MODEL})
     with pytest.raises(DownloadFailed, match="check the network, and the proxy"):
         Pulls(server, folder, HTTP_PROXY="http://127.0.0.1:9")()

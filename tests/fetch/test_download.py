@@ -37,7 +37,7 @@ def test_drops_in_the_middle_are_resumed_where_they_happened(server: LoopbackHub
     assert sum(bool(step.trouble) for step in pulls.seen) == len(pulls.pauses) == 4
 
 
-def test_pull_that_gave_up_goes_on_in_another_process(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
+def test_pull_that_gave_up_continues_in_another_process(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
     server.large.drops = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed, match="continues from there"):
         pulls()
@@ -74,7 +74,7 @@ def test_server_that_is_busy_is_asked_again_when_it_says(server: LoopbackHub, pu
     assert pulls().is_new and pulls.pauses == [1.0, 1.0]
 
 
-def test_nobody_there_is_told_after_some_tries(pulls: Pulls, folder: pathlib.Path) -> None:
+def test_unreachable_host_is_reported_after_some_tries(pulls: Pulls, folder: pathlib.Path) -> None:
     pulls.hub.endpoint = "http://127.0.0.1:9"
     with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1 cannot be reached .* check the network"):
         pulls()
@@ -93,8 +93,8 @@ def test_two_at_once_do_not_write_into_one_file(server: LoopbackHub, pulls: Pull
     assert pulls().path.read_bytes() == MODEL
 
 
-def test_lock_of_one_who_has_just_finished_is_no_lock(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between opening the lock and holding it, the other process ended and took the folder along."""
+def test_lock_of_a_process_that_has_just_finished_does_not_count(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between our opening and our locking of the file, the other process ended and removed the folder."""
     lock = fcntl.flock
 
     def late(file: object, how: int) -> None:
@@ -150,7 +150,7 @@ def test_part_that_went_bad_on_the_disk_is_found_out(server: LoopbackHub, pulls:
 # --- full disks
 
 
-def test_full_disk_is_told_before_anything_is_fetched(pulls: Pulls, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_before_anything_is_fetched(pulls: Pulls, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("edge_agent.fetch.download.shutil.disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match="free some space"):
@@ -158,7 +158,7 @@ def test_full_disk_is_told_before_anything_is_fetched(pulls: Pulls, folder: path
     assert left_over(folder) == []
 
 
-def test_disk_that_fills_up_is_told_and_cleaned(server: LoopbackHub, home: pathlib.Path) -> None:
+def test_disk_that_fills_up_is_reported_and_cleaned(server: LoopbackHub, home: pathlib.Path) -> None:
     server.publish("a/b", {NAME: MODEL})
     command = f"ulimit -f 400; exec {sys.executable} -m edge_agent pull a/b"  # no file may grow beyond 400 KiB
     environment = {**os.environ, "HF_ENDPOINT": server.url}
@@ -183,7 +183,7 @@ def test_redirect_away_from_https_is_refused(folder: pathlib.Path, location: str
 
 
 @pytest.mark.parametrize("location", ["https://[bad/x", "https://a:b/x", "https://\u200b/x"])
-def test_redirect_to_what_is_no_address_is_refused(folder: pathlib.Path, location: str) -> None:
+def test_redirect_to_an_invalid_address_is_refused(folder: pathlib.Path, location: str) -> None:
     transport = respond({"https://a.example/x": httpx2.Response(302, headers=[(b"Location", location.encode())])})
     with pytest.raises(DownloadFailed, match=r"broken address|Invalid URL"):
         Downloader(Connection({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
@@ -197,14 +197,14 @@ def test_redirect_that_leads_nowhere_is_a_refusal(folder: pathlib.Path, status: 
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70, "\u200b", "a:bad"])
-def test_host_that_nobody_can_ask_for_is_told_at_once(folder: pathlib.Path, host: str) -> None:
+def test_impossible_host_name_is_reported_at_once(folder: pathlib.Path, host: str) -> None:
     pauses: list[float] = []
     with pytest.raises(DownloadFailed, match="cannot be reached"):
         Downloader(Connection({}), pauses.append).fetch(f"https://{host}/x", folder / "x")
     assert pauses == [] and left_over(folder) == []
 
 
-def test_headers_that_are_no_numbers_or_no_validators_do_no_harm(folder: pathlib.Path) -> None:
+def test_malformed_headers_do_no_harm(folder: pathlib.Path) -> None:
     class Sent(httpx2.SyncByteStream):
         def __init__(self, data: bytes, drops: bool = False) -> None:
             self.data, self.drops = data, drops

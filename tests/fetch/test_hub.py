@@ -32,7 +32,7 @@ def test_repository_that_the_token_may_read_is_pulled(server: LoopbackHub, folde
     assert Pulls(server, folder, HF_TOKEN="hf_canary")().path.read_bytes() == MODEL
 
 
-def test_account_that_has_not_accepted_the_licence_is_told(folder: pathlib.Path) -> None:
+def test_account_that_has_not_accepted_the_licence_is_reported(folder: pathlib.Path) -> None:
     refusal = httpx2.Response(403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to a/b is restricted."})
     with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(lambda request: refusal)))) as hub:
         with pytest.raises(ModelError, match="account of your token has not accepted the licence of 'a/b'"):
@@ -72,12 +72,12 @@ def test_token_of_a_login_is_used_unless_it_is_forbidden(server: LoopbackHub, ho
     assert done.returncode == 78 and "token" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_unknown_revision_is_told_with_the_page(pulls: Pulls) -> None:
+def test_unknown_revision_is_reported_with_the_page(pulls: Pulls) -> None:
     with pytest.raises(ModelMissing, match=r"'a/b' has no revision 'v2' on the Hub; check it at http.*/a/b\.$"):
         pulls("a/b@v2")
 
 
-def test_name_that_the_hub_cannot_have_is_told_without_a_request(server: LoopbackHub, pulls: Pulls) -> None:
+def test_name_that_the_hub_cannot_have_is_reported_without_a_request(server: LoopbackHub, pulls: Pulls) -> None:
     for name in ("a--b/c", "a/b.git", "a/b-"):
         with pytest.raises(ModelMissing, match="cannot be the name"):
             pulls(name)
@@ -151,7 +151,7 @@ NO_LISTS = [
 
 
 @pytest.mark.parametrize("answer", NO_LISTS, ids=len)
-def test_answer_that_is_no_list_of_files_is_refused(server: LoopbackHub, pulls: Pulls, answer: bytes) -> None:
+def test_answer_that_is_not_a_list_of_files_is_refused(server: LoopbackHub, pulls: Pulls, answer: bytes) -> None:
     server.raw = answer
     with pytest.raises(DownloadFailed):
         pulls()

@@ -11,7 +11,7 @@ from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub
 
-MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; what it holds is looked at by `check_file` alone
+MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; only `check_file` looks at its content
 NAME = "FogGen-0.6B-Q4_K_M.gguf"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 
