@@ -168,7 +168,7 @@ class Downloader:
                 try:
                     block = blocks(done, min(done + BLOCK_BYTES, size_bytes))
                 except BlocksFailed as error:
-                    report(Progress(part.name, done, size_bytes, f"{error}; plain HTTP instead"))
+                    report(Progress(part.name, done, size_bytes, f"{error} (now over plain HTTP)"))
                     return
                 file.write(block)
                 file.flush()

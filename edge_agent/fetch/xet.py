@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import queue
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from edge_agent.core import settings
 from edge_agent.fetch.connection import USER_AGENT
 from edge_agent.fetch.download import BlocksFailed
 
+_ADDRESS = re.compile(r"\w+://\S+")  # it may be signed
 BLOCK_S = 120.0  # a line that takes longer for a block is better served by plain HTTP, which keeps every byte
 
 
@@ -47,8 +49,12 @@ class XetBlocks:
     """
 
     def __init__(self, file: Any, size_bytes: int, endpoint: str, headers: Mapping[str, str], block_s: float = BLOCK_S) -> None:
-        self._route = urljoin(f"{endpoint}/", file.refresh_route)
-        if urlsplit(self._route)[:2] != urlsplit(endpoint)[:2]:
+        try:
+            self._route = urljoin(f"{endpoint}/", file.refresh_route)
+            is_endpoint = urlsplit(self._route)[:2] == urlsplit(endpoint)[:2]
+        except ValueError as error:
+            raise BlocksFailed("the Hub names a broken address for Xet's token") from error
+        if not is_endpoint:
             raise BlocksFailed("the Hub names another host for Xet's token")
         self._hash, self._size_bytes, self._headers, self._block_s = file.file_hash, size_bytes, dict(headers), block_s
         self._hf_xet = _hf_xet()
@@ -68,7 +74,8 @@ class XetBlocks:
             self._abort()
             raise
         if isinstance(found, BaseException):
-            raise BlocksFailed(f"Xet: {str(found).splitlines()[0] if str(found) else type(found).__name__:.120}") from found
+            words = str(found).partition("\n")[0] or type(found).__name__
+            raise BlocksFailed(f"Xet: {_ADDRESS.sub('(an address)', words):.120}") from found
         if len(found) != end - start:
             raise BlocksFailed("Xet sent a block of another size")
         return found

@@ -119,6 +119,17 @@ def test_repository_that_was_renamed_is_found(server: LoopbackHub) -> None:
     assert [authorization for _, authorization in seen] == ["Bearer hf_x", "Bearer hf_x"]
 
 
+def test_files_of_a_dataset_are_fetched(server: LoopbackHub, folder: pathlib.Path) -> None:
+    commit = server.publish("datasets/a/q", {"data/test 1.jsonl": b"{}", "x.bin": b"1" * 1000})
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub:
+        repo = hub.repo("a/q", kind="datasets")
+        for file in repo.files:
+            hub.fetch(repo, file, folder / file.path)
+    assert (
+        repo.revision == commit and (folder / "data" / "test 1.jsonl").read_bytes() == b"{}" and (folder / "x.bin").stat().st_size == 1000
+    )
+
+
 def test_redirect_to_another_host_gets_no_token(server: LoopbackHub) -> None:
     seen = []
 
