@@ -20,7 +20,7 @@ from convert.adapter import export_adapter
 from convert.export import Written, export
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.terminal import ProgressLine, plain
-from edge_agent.fetch.pull import checkpoint_folder
+from edge_agent.fetch.checkpoints import checkpoint_folder
 
 
 @click.command()

@@ -1,9 +1,9 @@
-"""One file with a model, its calibration and its settings, for a machine that never sees a network.
+"""One file with a model, its calibration and its settings, for a machine without a network.
 
 Owns the format: a plain tar (USTAR, readable with `tar tf`) of `manifest.json`, `model.gguf` and perhaps
 `calibration.json`, in this order and nothing else. The manifest names the model and holds sizes, sha256s and settings. The
-same model, calibration and settings make the same bytes. Invariants: no name inside a bundle is ever used as a path, so that
-none can leave a folder; no key is packed; what is unpacked has the manifest's hash.
+same model, calibration and settings make the same bytes. Invariants: no name inside a bundle is used as a path, so
+nothing can leave the folder; no key is packed; what is unpacked has the manifest's hash.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a bundle: where its bytes begin, how many there are, and their sha256."""
+    """One file of a bundle: where its bytes start, how many there are, and their sha256."""
 
     at: int
     bytes: int
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was opened and whose outside is in order; `settings` are checked, `name` is plain."""
+    """A bundle whose manifest and layout were checked, and whose files were not read yet."""
 
     path: pathlib.Path
     name: str
@@ -61,12 +61,12 @@ class Bundle:
 def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any], calibration: pathlib.Path | None = None) -> Bundle:
     """Write `target` with the model file, `settings` (those of `SETTINGS` that are not None) and a calibration.
 
-    A calibration is a JSON object whose `model_sha256` is the model's. The file has its name only when it is whole. Raises
+    A calibration is a JSON object whose `model_sha256` is the model's. The file gets its name only when it is complete. Raises
     `ModelMissing`, `ModelRefused` or `StorageError`.
     """
     from_metadata(gguf_check.read_header(model).metadata)
     if not NAME.fullmatch(model.stem):
-        raise ModelRefused(f"'{model.stem:.160}' is no plain name; call the file like FogGen-0.6B-Q4_K_M.gguf.")
+        raise ModelRefused(f"'{model.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
     check_free(model.stem)
     for packed, what in ((model, "model"), (calibration, "calibration")):
         if packed and target.exists() and packed.exists() and target.samefile(packed):
@@ -98,13 +98,13 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
 
 
 def check_free(name: str) -> None:
-    """Refuse a name that means another model wherever it is asked for; raises `ModelRefused`."""
+    """Raises `ModelRefused` for a catalogue name, which always means the model of the catalogue."""
     if name in entries():
-        raise ModelRefused(f"'{name}' is a name of `edge-agent models` and always means that one; give the file another name.")
+        raise ModelRefused(f"'{name}' is a name of `edge-agent models` and always means that model; give the file another name.")
 
 
 def is_bundle(path: pathlib.Path) -> bool:
-    """Whether a file begins as a bundle does, whatever it is called."""
+    """Whether a file starts as a bundle does, whatever its name."""
     try:
         with path.open("rb") as file:
             head = file.read(_BLOCK)
@@ -114,7 +114,7 @@ def is_bundle(path: pathlib.Path) -> bool:
 
 
 def read(path: pathlib.Path) -> Bundle:
-    """Open a bundle and check its outside; raises `ModelMissing` or `ModelRefused`."""
+    """Open a bundle and check its manifest and layout; raises `ModelMissing` or `ModelRefused`."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -136,7 +136,7 @@ def config_text(bundle: Bundle) -> str:
     """The `config.toml` for a bundle: its model and its settings."""
     values: dict[str, Any] = {"model": bundle.name, **bundle.settings}
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]  # JSON texts are TOML texts
-    return "\n".join([f"# From the bundle {bundle.name}; change what you like.", *lines, ""])
+    return "\n".join([f"# From the bundle {bundle.name}; change it as you like.", *lines, ""])
 
 
 def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
@@ -154,20 +154,20 @@ def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
     file.seek(at)
     rest = file.read(2 * _BLOCK + 1)
     if rest != bytes(2 * _BLOCK):
-        raise _refused(path, "holds something behind its last file")
+        raise _refused(path, "has bytes after its last file")
     return Bundle(path, name, settings, parts)
 
 
 def _header(path: pathlib.Path, file: IO[bytes], size: int, wanted: str) -> int:
-    """The size of the file that begins here, which has to be a plain one called `wanted`."""
+    """The size of the member that starts here, which must be a plain file called `wanted`."""
     try:
         member = tarfile.TarInfo.frombuf(file.read(_BLOCK), "ascii", "strict")
     except (tarfile.TarError, ValueError) as error:
-        raise _refused(path, "is truncated or damaged, or no bundle") from error
+        raise _refused(path, "is truncated, damaged, or not a bundle") from error
     if member.name != wanted or member.type != tarfile.REGTYPE:
-        raise _refused(path, f"holds {member.name!r:.80} where every bundle has its {wanted}")
+        raise _refused(path, f"has {member.name!r:.80} where {wanted} should be")
     if not 0 <= member.size <= size - file.tell():
-        raise _refused(path, f"is truncated: its {wanted} reaches beyond the end")
+        raise _refused(path, f"is truncated: its {wanted} is longer than the file")
     return member.size
 
 
@@ -176,7 +176,7 @@ def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, dict[str, tuple[int
     try:
         manifest = json.loads(data)
         if manifest["format"] != FORMAT or manifest["version"] != VERSION:
-            raise _refused(path, f"is of version {manifest['version']!r:.20}, and {VERSION} is known")
+            raise _refused(path, f"has version {manifest['version']!r:.20}, and this edge-agent knows version {VERSION}")
         name, files, settings = manifest["name"], manifest["files"], dict(manifest["settings"])
         listed = {part: (files[part]["bytes"], files[part]["sha256"]) for part in (MODEL, CALIBRATION) if part == MODEL or part in files}
         plain = NAME.fullmatch(name) and set(files) == set(listed) and set(settings) <= set(SETTINGS)
@@ -189,12 +189,12 @@ def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, dict[str, tuple[int
     except BadSetting as error:
         raise _refused(path, f"has a wrong setting ({error})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _refused(path, f"has a manifest that is not understood ({error!s:.80})") from error
+        raise _refused(path, f"has a manifest that cannot be understood ({error!s:.80})") from error
     return name, listed, kept
 
 
 def _calibration(path: pathlib.Path, sha256: str) -> bytes:
-    """A calibration's bytes, if it is one of this model."""
+    """A calibration's bytes, if it belongs to this model."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CALIBRATION_BYTES + 1)
@@ -203,9 +203,9 @@ def _calibration(path: pathlib.Path, sha256: str) -> bytes:
     except OSError as error:
         raise ModelMissing(f"The calibration '{path}' cannot be read ({error.strerror}); check the path.") from error
     except (ValueError, RecursionError) as error:
-        raise ModelRefused(f"The calibration '{path}' is no JSON ({error!s:.80}); make it again.") from error
+        raise ModelRefused(f"The calibration '{path}' is not JSON ({error!s:.80}); create it again.") from error
     if bound_to != sha256:
-        raise ModelRefused(f"The calibration '{path}' is for the model {bound_to!s:.16}, not for {sha256[:16]}; calibrate this file.")
+        raise ModelRefused(f"The calibration '{path}' belongs to model {bound_to!s:.16}, not to {sha256[:16]}; calibrate this model.")
     return data
 
 
@@ -221,7 +221,7 @@ def _begin(out: IO[bytes], name: str, n_bytes: int) -> None:
     try:
         out.write(member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
     except ValueError as error:
-        raise ModelRefused(f"The model has {n_bytes:,} bytes, and a bundle holds 8 GiB; carry the .gguf itself.") from error
+        raise ModelRefused(f"The model has {n_bytes:,} bytes, and a bundle can hold 8 GiB; copy the .gguf itself.") from error
 
 
 def _end(out: IO[bytes], n_bytes: int) -> None:
@@ -229,12 +229,12 @@ def _end(out: IO[bytes], n_bytes: int) -> None:
 
 
 def _after(at: int, n_bytes: int) -> int:
-    """Where the next header is, behind a file that begins at `at`."""
+    """Where the next header is, after a file that starts at `at`."""
     return at + -(-n_bytes // _BLOCK) * _BLOCK
 
 
 def _copy(source: IO[bytes], out: IO[bytes], n_bytes: int) -> str:
-    """Copy so many bytes; gives the sha256 of what there was."""
+    """Copy `n_bytes`, or what there is; returns the sha256 of the copy."""
     digest, left = hashlib.sha256(), n_bytes
     while left and (chunk := source.read(min(left, _CHUNK_BYTES))):
         digest.update(chunk)
@@ -244,4 +244,4 @@ def _copy(source: IO[bytes], out: IO[bytes], n_bytes: int) -> str:
 
 
 def _refused(path: pathlib.Path, what: str) -> ModelRefused:
-    return ModelRefused(f"The bundle '{path}' {what}; fetch or make it again.")
+    return ModelRefused(f"The bundle '{path}' {what}; fetch or create it again.")

@@ -1,37 +1,45 @@
-"""The Hugging Face Hub's routes: what a repository holds at which commit, and where each file is.
+"""The Hugging Face Hub: what a repository holds at which commit, and each of its files, checked.
 
-Owns the protocol and the words for its refusals; the bytes are `download`'s. Honours HF_TOKEN, HF_ENDPOINT and
-HF_HUB_OFFLINE. Invariant: what is fetched is one commit, each file checked against the hash that the Hub lists for it, and
-no name that the Hub sends is used as a path before it was checked.
-
-Routes: `/api/models/OWNER/NAME/revision/REV?blobs=true` lists files with sizes and hashes; `/OWNER/NAME/resolve/COMMIT/PATH`
-is a file, which for large ones (Git LFS) leads on to another host. https://huggingface.co/docs/hub/api
+huggingface-hub speaks to the Hub: listing, revisions, tokens, gated repositories, Xet. Owns what it does not do: its answers are
+checked, its refusals become sentences that say what to do, and each file's hash is checked before the file
+gets its name (the library compares sizes). `download` brings the bytes, since it continues after a kill and the library does not.
+Invariants: what is fetched is one commit; no name that the Hub sends is used as a path before it is checked; the token goes
+only to the endpoint. Honours HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HF_HUB_DISABLE_XET, and a token saved by `hf auth login`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, urlsplit
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from edge_agent.core import settings
 from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing
 from edge_agent.core.terminal import Progress
-from edge_agent.fetch.download import Downloader, Expected, Refused, verified
+from edge_agent.fetch import xet
+from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.download import BUSY, Blocks, BlocksFailed, Downloader, Expected, Refused, ServerBusy
 from edge_agent.model import pulled as pins
-from edge_agent.model.pulled import Pulled
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 ENDPOINT = "https://huggingface.co"
 MAIN = "main"
+MAX_LIST_BYTES = 32 << 20
+MAX_FILES = 100_000
+_TIMEOUT_S = 30.0
 
 _REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w.-]{1,100}))?", re.ASCII)
 _COMMIT, _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
-_WEIGHTS = re.compile(r"(?:adapter_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
 _TRUE = ("1", "on", "yes", "true")
 
 
@@ -54,38 +62,47 @@ class Repo:
 
     @property
     def source(self) -> str:
-        """What it is called in the list of what was pulled."""
+        """Its name in the list of what was pulled."""
         return f"{pins.HUB}{self.name}"
 
 
 class Hub:
-    """The Hub of `environment` (the process's own by default); `downloader` is given in tests. Close it when done."""
+    """The Hub of `environment` (by default the process's own). Tests give the `downloader`. Close it when done.
+
+    huggingface-hub has one HTTP client a process, so with several Hubs the one that was used first last decides the proxies.
+    """
 
     def __init__(self, environment: Mapping[str, str] | None = None, downloader: Downloader | None = None) -> None:
-        environment = os.environ if environment is None else environment
-        self.endpoint = _endpoint(environment.get("HF_ENDPOINT") or ENDPOINT)
-        self.is_offline = environment.get("HF_HUB_OFFLINE", "").lower() in _TRUE
-        token = environment.get("HF_TOKEN")
-        self.has_token = bool(token)
-        self.downloader = downloader or Downloader(settings.checked("cloud_key", token, "HF_TOKEN") if token else None)
+        self._environment = os.environ if environment is None else environment
+        self._is_own = environment is None
+        self.endpoint = _endpoint(self._environment.get("HF_ENDPOINT") or ENDPOINT)
+        self.is_offline = self._is_true("HF_HUB_OFFLINE")
+        token = self._environment.get("HF_TOKEN")
+        self._given_token = settings.checked("cloud_key", token.strip(), "HF_TOKEN") if token and token.strip() else None
+        self.downloader = downloader or Downloader(Connection(self._environment))
 
     def __enter__(self) -> Hub:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.downloader.__exit__()
+        if "_library" in self.__dict__:
+            self._library.close_session()
+
+    @property
+    def has_token(self) -> bool:
+        """Whether requests carry a token."""
+        return self._token is not None
 
     def repo(self, name: str, revision: str = MAIN, kind: str = "models") -> Repo:
         """What a repository holds. Raises `ModelMissing`, `ModelError` for a refusal, or `DownloadFailed`."""
         if self.is_offline:
             raise ModelMissing(f"HF_HUB_OFFLINE is set, and '{name}' is not on this device; unset it, or pull a file or a bundle.")
-        try:
-            answer = self.downloader.json(
-                f"{self.endpoint}/api/{kind}/{name}/revision/{quote(revision, safe='')}?blobs=true", with_token=True
-            )
-            return _repo(name, kind, answer)
-        except Refused as refused:
-            raise self._sentence(refused, name, revision, kind) from refused
+        with self._translated(name, revision, kind):
+            api = self._library.HfApi(self.endpoint, token=self._token or False)
+            asked = {"revision": revision, "repo_type": kind.removesuffix("s"), "files_metadata": True, "timeout": _TIMEOUT_S}
+            info = self._ask(name, lambda: api.repo_info(name, **asked))
+        return _repo(name, kind, info)
 
     def fetch(
         self,
@@ -95,43 +112,119 @@ class Hub:
         check: Callable[[pathlib.Path, str], None] = lambda path, sha256: None,
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> str:
-        """Fetch one file of a repository to `target`; gives its sha256. Raises as `Downloader.fetch`, and `ModelError`."""
-        url = f"{self.endpoint}/{_space(repo.kind)}{repo.name}/resolve/{repo.revision}/{quote(file.path)}"
-        try:
-            return self.downloader.fetch(url, target, file.expected, with_token=True, check=check, report=report)
-        except Refused as refused:
-            raise self._sentence(refused, repo.name, repo.revision, repo.kind) from refused
+        """Fetch one file of a repository to `target`; returns its sha256. Raises as `Downloader.fetch`, and `ModelError`."""
+        kind = repo.kind.removesuffix("s")
+        url = self._library.hf_hub_url(repo.name, file.path, repo_type=kind, revision=repo.revision, endpoint=self.endpoint)
+        with self._translated(repo.name, repo.revision, repo.kind):
+            blocks = self._xet_blocks(repo.name, url, file.expected)
+            return self.downloader.fetch(url, target, file.expected, self._token, check, report, blocks)
 
-    def _sentence(self, refused: Refused, name: str, revision: str, kind: str) -> Exception:
+    @functools.cached_property
+    def _library(self) -> ModuleType:
+        """huggingface-hub with our HTTP client, without telemetry, and silent: it would log whole addresses, and what a server says."""
+        import huggingface_hub
+        from huggingface_hub import constants
+
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # else it asks the Hub which coding agent may run us
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        huggingface_hub.set_client_factory(lambda: self.downloader.connection.client(MAX_LIST_BYTES))
+        return huggingface_hub
+
+    @functools.cached_property
+    def _token(self) -> str | None:
+        """HF_TOKEN, or else what `hf auth login` saved, if this Hub is the process's own."""
+        if self._given_token or not self._is_own or self._is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+            return self._given_token
+        try:
+            saved = self._library.get_token()
+        except (self._library.errors.OIDCError, OSError, ValueError) as error:
+            raise BadSetting(f"The saved token of the Hub cannot be read ({error!s:.120}); run `hf auth login` again.") from error
+        return settings.checked("cloud_key", saved, "The token that `hf auth login` saved") if saved else None
+
+    def _ask(self, name: str, request: Callable[[], Any]) -> Any:
+        """The answer to a request of the library's about a repository, made again when the network or the Hub is busy."""
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        def once() -> Any:
+            try:
+                return request()
+            except HfHubHTTPError as error:
+                if error.response.status_code in BUSY:
+                    raise ServerBusy(error.response) from error
+                raise
+            except HFValidationError as error:
+                raise ModelMissing(f"'{name}' cannot be the name of a repository on the Hub; check its spelling.") from error
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                if isinstance(error, UnicodeError) and not isinstance(error, UnicodeDecodeError):
+                    raise  # of the host's name
+                raise _not_understood(name) from error
+
+        return self.downloader.retry(urlsplit(self.endpoint).hostname or self.endpoint, once)
+
+    def _xet_blocks(self, name: str, url: str, expected: Expected) -> Blocks | None:
+        """How to read a file from Xet, if the Hub keeps it there.
+
+        Only on a plain connection: hf_xet reads proxies and certificates by rules of its own.
+        """
+        if expected.sha256 is None or not expected.bytes or self._is_true("HF_HUB_DISABLE_XET"):
+            return None
+        if not self.downloader.connection.is_plain or not xet.is_installed():
+            return None
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        asked = {"token": False, "headers": headers, "endpoint": self.endpoint, "timeout": _TIMEOUT_S}
+        with contextlib.suppress(BlocksFailed, self._library.errors.HfHubHTTPError):  # a refusal is told when the bytes are asked for
+            found = self._ask(name, lambda: self._library.get_hf_file_metadata(url, **asked))
+            if found.xet_file_data is not None:
+                return xet.XetBlocks(found.xet_file_data, expected.bytes, self.endpoint, headers)
+        return None
+
+    @contextlib.contextmanager
+    def _translated(self, name: str, revision: str, kind: str) -> Iterator[None]:
+        """Turn the library's refusals, and those of a plain download, into sentences."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            try:
+                yield
+            except Refused as refused:
+                self._library.utils.hf_raise_for_status(refused.response)
+                raise DownloadFailed(f"The Hub answered HTTP {refused.status} for '{name}'; try again later.") from refused
+        except HfHubHTTPError as error:
+            raise self._sentence(error, name, revision, kind) from error
+
+    def _sentence(self, error: HfHubHTTPError, name: str, revision: str, kind: str) -> Exception:
         """What a person can do about a refusal."""
-        page = f"{self.endpoint}/{_space(kind)}{name}"
-        if refused.code == "GatedRepo" or "gated" in refused.message.lower():
+        from huggingface_hub import errors
+
+        page, status = f"{self.endpoint}/{'' if kind == 'models' else f'{kind}/'}{name}", error.response.status_code
+        says = (error.server_message or "").lower()
+        if isinstance(error, errors.GatedRepoError):
             if not self.has_token:
                 return ModelError(
-                    f"'{name}' is given only to those who accept its licence: sign in at {page}, accept it there, make a token that may "
+                    f"'{name}' is only for people who accept its licence: sign in at {page} and accept it, create a token that can "
                     f"read at {self.endpoint}/settings/tokens, set it as HF_TOKEN, and run the same command again."
                 )
             return ModelError(
-                f"The account of your HF_TOKEN has not accepted the licence of '{name}', or waits for its owner: accept it at {page} "
-                "(and let a fine-grained token read gated repositories), then run the same command again."
+                f"The account of your token has not accepted the licence of '{name}', or its owner has not approved it yet: accept it "
+                f"at {page} (and let a fine-grained token read gated repositories), then run the same command again."
             )
-        if refused.status == 401 and self.has_token and "invalid" in refused.message.lower():
-            return ModelError(f"The Hub does not know your HF_TOKEN; make a new one at {self.endpoint}/settings/tokens.")
-        if refused.code == "RevisionNotFound":
+        if status == 401 and self.has_token and "invalid" in says:
+            return ModelError(f"The Hub does not know your token; create a new one at {self.endpoint}/settings/tokens and set HF_TOKEN.")
+        if isinstance(error, errors.RevisionNotFoundError):
             return ModelMissing(f"'{name}' has no revision '{revision}' on the Hub; check it at {page}.")
-        if refused.code == "EntryNotFound":
+        if isinstance(error, errors.EntryNotFoundError):
             return ModelMissing(f"A file of '{name}' is no longer on the Hub; see {page}.")
-        if refused.code == "RepoNotFound" or refused.status in (401, 404):
-            token = "and whether your HF_TOKEN may read it" if self.has_token else "and set HF_TOKEN if it is private"
-            return ModelMissing(f"There is no '{name}' on the Hub for you (HTTP {refused.status}); check the name at {page}, {token}.")
-        if refused.status == 403:
-            return ModelError(f"The Hub refuses '{name}' (HTTP 403); see {page}, and check what your HF_TOKEN may read.")
-        return DownloadFailed(f"The Hub answered HTTP {refused.status} for '{name}'; try again later.")
+        if isinstance(error, errors.DisabledRepoError):
+            return ModelError(f"'{name}' was disabled on the Hub; see {page}.")
+        if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+            token = "and whether your token may read it" if self.has_token else "and set HF_TOKEN if it is private"
+            return ModelMissing(f"The Hub has no '{name}' that you can read (HTTP {status}); check the name at {page}, {token}.")
+        if status == 403:
+            return ModelError(f"The Hub refuses '{name}' (HTTP 403); see {page}, and check what your token may read.")
+        return DownloadFailed(f"The Hub answered HTTP {status} for '{name}'; try again later.")
 
-
-def _space(kind: str) -> str:
-    """What stands before a repository's name in an address."""
-    return "" if kind == "models" else f"{kind}/"
+    def _is_true(self, name: str) -> bool:
+        return self._environment.get(name, "").lower() in _TRUE
 
 
 def parse(text: str) -> tuple[str, str | None] | None:
@@ -140,96 +233,49 @@ def parse(text: str) -> tuple[str, str | None] | None:
     return (match["repo"], match["revision"]) if match and ".." not in text else None
 
 
-def checkpoint(
-    source: str, folder: pathlib.Path, hub: Hub, pin: str | None = None, report: Callable[[Progress], None] = lambda progress: None
-) -> pathlib.Path:
-    """The folder of a checkpoint or an adapter that the Hub has as `source` (owner/name or owner/name@revision).
-
-    Fetched once to `folder`/OWNER/COMMIT/NAME, every file checked. Without a revision or a `pin` (a commit), the first
-    fetch records the commit and later ones use the same; what is complete is not asked for again. Files that a conversion
-    does not read are left out. Raises `ModelMissing`, `ModelError`, `DownloadFailed` or `StorageError`.
-    """
-    if not (parsed := parse(source)):
-        raise ModelMissing(f"There is no folder '{source:.200}', and it is no repository of the Hub (owner/name); check the name.")
-    name, wanted = parsed
-    key = f"{pins.HUB}{source}"
-    known = pins.find(folder, key)
-    commit = next((record.revision for record in known.values()), None)
-    owner, _, last = name.partition("/")  # a conversion is called by the folder's name
-    if commit and all(_is_whole(folder / owner / commit / last / path, record) for path, record in known.items()):
-        return folder / owner / commit / last
-    repo = hub.repo(name, wanted or pin or commit or MAIN)
-    chosen = [file for file in repo.files if _is_read(file.path)]
-    if not any(file.path.endswith(".safetensors") for file in chosen):
-        raise ModelMissing(f"'{name}' holds no safetensors on the Hub, so it cannot be converted; see {hub.endpoint}/{name}.")
-    here, records = folder / owner / repo.revision / last, []
-    for file in chosen:
-        target = here / file.path
-        sha256 = _already(target, file.expected) or hub.fetch(repo, file, target, report=report)
-        records.append(Pulled(key, file.path, sha256, target.stat().st_size, repo.revision))
-    pins.put(folder, records)
-    return here
-
-
-def _is_whole(path: pathlib.Path, record: Pulled) -> bool:
-    return path.is_file() and path.stat().st_size == record.bytes
-
-
-def _already(path: pathlib.Path, expected: Expected) -> str | None:
-    """The sha256 of a file that an interrupted fetch had finished."""
-    with contextlib.suppress(OSError, DownloadFailed):
-        if expected.sha256 or expected.git_sha1:
-            return verified(path, expected, "the Hub")
-    return None
-
-
-def _is_read(path: str) -> bool:
-    """Whether a conversion reads this file of a checkpoint: texts beside the weights, and the weights."""
-    if "/" in path:
-        return False
-    return _WEIGHTS.fullmatch(path) is not None or path.endswith((".json", ".jinja", ".model")) or path in ("merges.txt", "vocab.txt")
-
-
-def _repo(name: str, kind: str, answer: Any) -> Repo:
-    """The repository from the Hub's list, which is a stranger's until it was checked."""
-    broken = DownloadFailed(f"What the Hub says of '{name}' is not understood (a captive portal or a proxy, perhaps); check the network.")
-    if not isinstance(answer, dict) or not isinstance(commit := answer.get("sha"), str) or not _COMMIT.fullmatch(commit):
-        raise broken
-    siblings = answer.get("siblings")
-    if not isinstance(siblings, list) or len(siblings) > 100_000:
-        raise broken
-    files = []
-    for row in siblings:
-        path = row.get("rfilename") if isinstance(row, dict) else None
-        if not isinstance(path, str) or not is_safe(path):
-            raise DownloadFailed(f"The Hub lists the file {path!r:.100} in '{name}', which is no plain path; refused.")
-        files.append(HubFile(path, _expected(row)))
-    return Repo(name, commit, tuple(files), kind)
-
-
-def _expected(row: dict[str, Any]) -> Expected:
-    """Size and hash of a listed file: the sha256 of a large one (LFS), git's sha1 of a small one."""
-    lfs = row.get("lfs") if isinstance(row.get("lfs"), dict) else {}
-    assert isinstance(lfs, dict)
-    sha256, sha1, size = lfs.get("sha256"), row.get("blobId"), lfs.get("size", row.get("size"))
-    return Expected(
-        bytes=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None,
-        sha256=sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
-        git_sha1=sha1 if not lfs and isinstance(sha1, str) and _SHA1.fullmatch(sha1) else None,
-    )
-
-
 def is_safe(path: str) -> bool:
     """Whether a path from outside stays inside the folder that it is put into, on every system."""
     parts = path.split("/")
     return 0 < len(path) <= 500 and path.isprintable() and not set(path) & set('\\:*?"<>|') and not {"", ".", ".."} & set(parts)
 
 
-def _endpoint(url: str) -> str:
+def _repo(name: str, kind: str, info: Any) -> Repo:
+    """The repository from what the library read, whose fields hold whatever the server sent."""
+    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+        raise _not_understood(name)
+    if info.siblings is None or len(info.siblings) > MAX_FILES:
+        raise _not_understood(name)
+    files = []
+    for row in info.siblings:
+        if not isinstance(row.rfilename, str) or not is_safe(row.rfilename):
+            raise DownloadFailed(f"The Hub lists a file {row.rfilename!r:.100} in '{name}', which is not a plain path; it was refused.")
+        files.append(HubFile(row.rfilename, _expected(row)))
+    return Repo(name, info.sha, tuple(files), kind)
+
+
+def _expected(row: Any) -> Expected:
+    """Size and hash of a listed file: the sha256 of a large one (LFS), git's sha1 of a small one."""
+    size, sha256 = (row.lfs.size, row.lfs.sha256) if row.lfs else (row.size, None)
+    return Expected(
+        bytes=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None,
+        sha256=sha256 if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None,
+        git_sha1=row.blob_id if not row.lfs and isinstance(row.blob_id, str) and _SHA1.fullmatch(row.blob_id) else None,
+    )
+
+
+def _not_understood(name: str) -> DownloadFailed:
+    return DownloadFailed(f"The Hub's answer about '{name}' makes no sense (from a captive portal or a proxy, perhaps); check the network.")
+
+
+def _endpoint(text: str) -> str:
+    """The address of the Hub, checked; raises `BadSetting`, without repeating a password."""
+    url = text.strip().rstrip("/")
     try:
-        parts = urlsplit(url.strip())
-    except ValueError as error:
-        raise BadSetting(f"HF_ENDPOINT is no address; give one like {ENDPOINT}.") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise BadSetting(f"HF_ENDPOINT is {parts.scheme}://{parts.hostname or ''}…; give an address like {ENDPOINT}.")
-    return url.strip().rstrip("/")
+        parts = urlsplit(url)
+        is_plain = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_plain = False
+    if not is_plain or "@" in url or "?" in url or "#" in url:
+        shown = "" if "@" in url else f" is '{url:.100}', and that"
+        raise BadSetting(f"HF_ENDPOINT{shown} is not a plain http or https address; give one like {ENDPOINT}.")
+    return url

@@ -77,7 +77,7 @@ def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, 
     assert unpack("foggen", home).path == installed.path  # offline: the bundle was what this name means
 
 
-def test_settings_that_somebody_has_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
+def test_existing_settings_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text("tau = 0.25\n")
     assert not unpack(packed, home).settings_written
@@ -193,7 +193,7 @@ def test_model_is_never_overwritten_and_only_a_model_is_packed(
 def test_model_called_like_another_one_is_not_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
     """The settings of the bundle name the model, and that name would mean the other one on the device."""
     for name in ("foggen", "demo"):
-        with pytest.raises(ModelRefused, match="always means that one"):
+        with pytest.raises(ModelRefused, match="always means that model"):
             bundle.pack(tmp_path / "x.bundle", model.rename(tmp_path / f"{name}.gguf"), {})
         (tmp_path / f"{name}.gguf").rename(model)
     assert not (tmp_path / "x.bundle").exists()

@@ -1,14 +1,16 @@
-"""The Hub's routes: its refusals, the token, lists that are a stranger's, and checkpoints for the converter."""
+"""What the Hub says: its refusals, the token, and answers that must be checked."""
 
 import json
 import pathlib
 
+import httpx2
 import pytest
 
-from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
+from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing
+from edge_agent.fetch.connection import Connection
 from edge_agent.fetch.download import Downloader
-from edge_agent.fetch.hub import Hub, is_safe, parse
-from edge_agent.fetch.pull import checkpoint_folder
+from edge_agent.fetch.hub import MAX_FILES, Hub, is_safe, parse
+from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.pulls import MODEL, NAME, Pulls, left_over
 
@@ -23,12 +25,26 @@ def test_token_reaches_the_hub_and_no_other_host(server: LoopbackHub, folder: pa
     assert all(b"hf_canary" not in path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("kind", ["gated", "private"])
+def test_repository_that_the_token_may_read_is_pulled(server: LoopbackHub, folder: pathlib.Path, kind: str) -> None:
+    server.tokens.add("hf_canary")
+    server.publish("a/b", {NAME: MODEL}, **{kind: True})
+    assert Pulls(server, folder, HF_TOKEN="hf_canary")().path.read_bytes() == MODEL
+
+
+def test_account_that_has_not_accepted_the_licence_is_reported(folder: pathlib.Path) -> None:
+    refusal = httpx2.Response(403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to a/b is restricted."})
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(lambda request: refusal)))) as hub:
+        with pytest.raises(ModelError, match="account of your token has not accepted the licence of 'a/b'"):
+            hub.repo("a/b")
+
+
 @pytest.mark.parametrize(
     ("kind", "token", "words"),
     [
-        ({"gated": True}, None, "accepts? its licence|accept its licence: sign in"),
+        ({"gated": True}, None, "people who accept its licence: sign in"),
         ({"private": True}, None, "set HF_TOKEN if it is private"),
-        ({}, "hf_wrong", "does not know your HF_TOKEN"),
+        ({}, "hf_wrong", "does not know your token"),
     ],
 )
 def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind: dict, token: str | None, words: str) -> None:
@@ -38,7 +54,94 @@ def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind
     assert "\n" not in str(caught.value) and "hf_wrong" not in str(caught.value) and caught.value.exit_code == 66
 
 
+def test_token_of_a_login_is_used_unless_it_is_forbidden(server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`hf auth login` writes this file."""
+    server.tokens.add("hf_canary")
+    server.publish("a/b", {NAME: MODEL}, gated=True)
+    (tmp_path / "token").write_text("hf_canary\n")
+    environment = {"HF_ENDPOINT": server.url, "HF_TOKEN_PATH": str(tmp_path / "token"), "HF_STORED_TOKENS_PATH": str(tmp_path / "all")}
+    done = run("pull", "a/b", **environment)
+    assert done.returncode == 66 and "GGUF version" in done.stderr  # it came, and is not a model
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer hf_canary"}
+    assert len(server.requests) == 2  # the list and the file: the library asks nothing of its own
+    done = run("pull", "a/b", HF_HUB_DISABLE_IMPLICIT_TOKEN="1", **environment)
+    assert done.returncode == 66 and "accept its licence" in done.stderr
+    assert "Authorization" not in server.requests[-1].headers
+    (tmp_path / "token").write_text("hf_\u043a")
+    done = run("pull", "a/b", **environment)
+    assert done.returncode == 78 and "token" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_unknown_revision_is_reported_with_the_page(pulls: Pulls) -> None:
+    with pytest.raises(ModelMissing, match=r"'a/b' has no revision 'v2' on the Hub; check it at http.*/a/b\.$"):
+        pulls("a/b@v2")
+
+
+def test_name_that_the_hub_cannot_have_is_reported_without_a_request(server: LoopbackHub, pulls: Pulls) -> None:
+    for name in ("a--b/c", "a/b.git", "a/b-"):
+        with pytest.raises(ModelMissing, match="cannot be the name"):
+            pulls(name)
+    assert server.requests == []
+
+
 # --- what the Hub says is a stranger's
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"no"', b"{", b"\xff", b"<html>"])
+@pytest.mark.parametrize("status", [401, 403, 404, 418])
+def test_refusal_with_an_odd_body_is_a_sentence(pulls: Pulls, body: bytes, status: int) -> None:
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, content=body))
+    with Hub({}, Downloader(Connection({}, transport), lambda seconds: None)) as hub:
+        with pytest.raises((ModelError, DownloadFailed)) as caught:
+            hub.repo("a/b")
+    assert "\n" not in str(caught.value)
+
+
+def test_list_of_too_many_files_is_refused(server: LoopbackHub) -> None:
+    files = [{"rfilename": f"{n}"} for n in range(MAX_FILES + 1)]
+    server.raw = json.dumps({"id": "a/b", "sha": "0" * 40, "siblings": files}).encode()
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub, pytest.raises(DownloadFailed, match="makes no sense"):
+        hub.repo("a/b")
+
+
+def test_repository_that_was_renamed_is_found(server: LoopbackHub) -> None:
+    """The Hub redirects from the old name; the token goes along on the same host."""
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append((request.url.path, request.headers.get("Authorization")))
+        if "old" in request.url.path:
+            return httpx2.Response(307, headers={"Location": "/api/models/a/new/revision/main?blobs=True"})
+        return httpx2.Response(200, json={"id": "a/new", "sha": "0" * 40, "siblings": []})
+
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+        assert hub.repo("a/old").revision == "0" * 40
+    assert [authorization for _, authorization in seen] == ["Bearer hf_x", "Bearer hf_x"]
+
+
+def test_files_of_a_dataset_are_fetched(server: LoopbackHub, folder: pathlib.Path) -> None:
+    commit = server.publish("datasets/a/q", {"data/test 1.jsonl": b"{}", "x.bin": b"1" * 1000})
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub:
+        repo = hub.repo("a/q", kind="datasets")
+        for file in repo.files:
+            hub.fetch(repo, file, folder / file.path)
+    assert (
+        repo.revision == commit and (folder / "data" / "test 1.jsonl").read_bytes() == b"{}" and (folder / "x.bin").stat().st_size == 1000
+    )
+
+
+def test_redirect_to_another_host_gets_no_token(server: LoopbackHub) -> None:
+    seen = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append((request.url.host, request.headers.get("Authorization")))
+        if request.url.host == "huggingface.co":
+            return httpx2.Response(307, headers={"Location": "https://elsewhere.example/list"})
+        return httpx2.Response(200, json={"id": "a/b", "sha": "0" * 40, "siblings": []})
+
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+        hub.repo("a/b")
+    assert seen == [("huggingface.co", "Bearer hf_x"), ("elsewhere.example", None)]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +150,7 @@ def test_refusal_says_what_to_do(server: LoopbackHub, folder: pathlib.Path, kind
 def test_path_that_leaves_the_folder_is_refused(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, path: str) -> None:
     assert not is_safe(path)
     server.lies[NAME] = {"rfilename": path}
-    with pytest.raises(DownloadFailed, match="no plain path"):
+    with pytest.raises(DownloadFailed, match="not a plain path"):
         pulls()
     assert left_over(folder) == []
 
@@ -59,7 +162,7 @@ NO_LISTS = [
 
 
 @pytest.mark.parametrize("answer", NO_LISTS, ids=len)
-def test_answer_that_is_no_list_of_files_is_refused(server: LoopbackHub, pulls: Pulls, answer: bytes) -> None:
+def test_answer_that_is_not_a_list_of_files_is_refused(server: LoopbackHub, pulls: Pulls, answer: bytes) -> None:
     server.raw = answer
     with pytest.raises(DownloadFailed):
         pulls()
@@ -69,66 +172,3 @@ def test_names_of_repositories() -> None:
     assert parse("issai/foggen") == ("issai/foggen", None) and parse("a/b@main") == ("a/b", "main")
     for text in ("foggen", "a/b/c", "../b", "a/..", "a/b@", "a b/c", "/b", "a/b@x/y", ".a/b"):
         assert parse(text) is None
-
-
-# --- checkpoints for the converter
-
-
-CHECKPOINT = {
-    "config.json": b'{"architectures": ["Qwen3ForCausalLM"]}', "tokenizer.json": b"{}", "model.safetensors.index.json": b"{}",
-    "model-00001-of-00002.safetensors": b"1" * 300_000, "model-00002-of-00002.safetensors": b"2" * 300_000,
-    "pytorch_model.bin": b"pickle", "README.md": b"card", "onnx/model.onnx": b"other", "original/model.safetensors": b"other",
-}  # fmt: skip
-
-
-def checkpoint(server: LoopbackHub, folder: pathlib.Path, source: str = "a/b", **environment: str) -> pathlib.Path:
-    hub = Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(pause=lambda s: None))
-    return checkpoint_folder(source, folder=folder, the_hub=hub)
-
-
-def test_checkpoint_is_fetched_once_with_what_a_conversion_reads(server: LoopbackHub, folder: pathlib.Path) -> None:
-    commit = server.publish("a/b", CHECKPOINT)
-    server.large.drops = [100_000]
-    here = checkpoint(server, folder)
-    assert here == folder / "a" / commit / "b"
-    wanted = {path: data for path, data in CHECKPOINT.items() if "/" not in path and not path.endswith((".bin", ".md"))}
-    assert {path.name: path.read_bytes() for path in here.iterdir()} == wanted
-    n = len(server.requests)
-    assert checkpoint(server, folder) == checkpoint(server, folder, HF_HUB_OFFLINE="1") == here and len(server.requests) == n
-
-
-def test_interrupted_checkpoint_goes_on_with_the_next_file(server: LoopbackHub, folder: pathlib.Path) -> None:
-    server.publish("a/b", CHECKPOINT)
-    server.large.drops = [300_000, 0, 0, 0, 0, 0]
-    with pytest.raises(DownloadFailed):
-        checkpoint(server, folder)
-    checkpoint(server, folder)
-    assert server.large.sent == 600_000
-
-
-def test_checkpoint_keeps_its_commit_and_names_another(server: LoopbackHub, folder: pathlib.Path) -> None:
-    first = server.publish("a/b", CHECKPOINT)
-    assert checkpoint(server, folder).parent.name == first
-    second = server.publish("a/b", CHECKPOINT | {"config.json": b"{}"})
-    (folder / "a" / first / "b" / "config.json").unlink()
-    assert checkpoint(server, folder).parent.name == first
-    assert checkpoint(server, folder, f"a/b@{second}").parent.name == second
-    assert (
-        checkpoint(server, folder).parent.name == first
-        and checkpoint(server, folder, f"a/b@{second}", HF_HUB_OFFLINE="1").parent.name == second
-    )
-
-
-def test_checkpoint_may_be_a_folder_or_a_catalogue_name(server: LoopbackHub, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    assert checkpoint(server, folder, str(tmp_path)) == tmp_path
-    server.publish("issai/foggen", CHECKPOINT)
-    assert checkpoint(server, folder, "foggen").parents[1] == folder / "issai"
-    for nothing in ("nothing", "~nobody-of-this-name/x", "x" * 300):
-        with pytest.raises(ModelMissing, match="no folder"):
-            checkpoint(server, folder, nothing)
-    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(ModelRefused, match="git lfs pull"):
-        checkpoint(server, folder, str(tmp_path))
-    server.publish("a/pickle", {"pytorch_model.bin": b"x", "config.json": b"{}"})
-    with pytest.raises(ModelMissing, match="no safetensors"):
-        checkpoint(server, folder, "a/pickle")

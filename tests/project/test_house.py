@@ -26,7 +26,10 @@ MAY_IMPORT = {
 ONLY_IMPORTER = {
     "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
-    "httpx": {"cloud.client", "fetch.download"},
+    "httpx": {"cloud.client"},
+    "httpx2": {"fetch.connection", "fetch.download"},
+    "huggingface_hub": {"fetch.hub", "fetch.xet"},
+    "hf_xet": {"fetch.xet"},
     "sqlite_utils": {"store.schema"},
     "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "store.store", "agent.doctor"},
 }  # store.store: the type of a connection; doctor: the version

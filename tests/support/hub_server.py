@@ -42,7 +42,9 @@ class _Quiet(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Server:
+class LoopbackServer:
+    """A server on loopback that keeps the requests it had."""
+
     def __init__(self) -> None:
         outer = self
 
@@ -51,6 +53,9 @@ class _Server:
                 outer.answer(self)
 
             def do_HEAD(self) -> None:
+                outer.answer(self)
+
+            def do_CONNECT(self) -> None:
                 outer.answer(self)
 
             def log_message(self, *_: object) -> None:
@@ -76,7 +81,7 @@ class _Server:
         raise NotImplementedError
 
 
-class LargeFileHost(_Server):
+class LargeFileHost(LoopbackServer):
     """Where large files are: Range as servers do it, and faults.
 
     `drops` are the bytes after which the next answers break off; `statuses` answer the next requests instead of the file;
@@ -97,30 +102,33 @@ class LargeFileHost(_Server):
         address = urlsplit(request.path)
         data = self.change(self.blobs[address.path.strip("/")])
         if self.statuses:
-            _reply(request, self.statuses.pop(0), {"Retry-After": "1"})
+            reply(request, self.statuses.pop(0), {"Retry-After": "1"})
             return
         if "signature" not in parse_qs(address.query) or "Authorization" in request.headers:
-            _reply(request, 400)  # as a signed address refuses a second kind of proof
+            reply(request, 400)  # as a signed address refuses a second kind of proof
             return
         status, headers, start = 200, {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Accept-Ranges": "bytes"}, 0
         wanted = request.headers.get("Range")
         if wanted and not self.ignores_range:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             if start >= len(data):
-                _reply(request, 416, {"Content-Range": f"bytes */{len(data)}"})
+                reply(request, 416, {"Content-Range": f"bytes */{len(data)}"})
                 return
             status, headers["Content-Range"] = 206, f"bytes {start}-{len(data) - 1}/{len(data)}"
         body = data[start:]
         end = self.drops.pop(0) if self.drops and request.command == "GET" else None
         self.sent += len(body[:end]) if request.command == "GET" else 0
-        _reply(request, status, headers, body, end)
+        reply(request, status, headers, body, end)
         if end is not None:
             request.wfile.flush()
             self.before_drop()
 
 
-class LoopbackHub(_Server):
-    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file."""
+class LoopbackHub(LoopbackServer):
+    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file.
+
+    `xet` maps the sha256 of a file to its Xet hash, and `storage` is where Xet keeps it: an address on loopback, or none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,23 +137,32 @@ class LoopbackHub(_Server):
         self.tokens: set[str] = set()
         self.lies: dict[str, dict] = {}
         self.raw: bytes | None = None
+        self.xet: dict[str, str] = {}
+        self.storage = "http://127.0.0.1:9"
+        self.token_host = self.url
 
     def stop(self) -> None:
         self.large.stop()
         super().stop()
 
     def publish(self, name: str, files: dict[str, bytes], **kind: bool) -> str:
-        """Add a commit to a repository; gives its name."""
+        """Add a commit to a repository; returns the commit."""
         repository = self.repositories.setdefault(name, Repository(**kind))
         commit = hashlib.sha1(repr((name, len(repository.commits), sorted(files))).encode()).hexdigest()
         repository.commits[commit] = files
         for data in files.values():
-            self.large.blobs[hashlib.sha256(data).hexdigest()] = data
+            self.publish_file(data)
         return commit
+
+    def publish_file(self, data: bytes) -> str:
+        """Put a file on the host of large files; returns its sha256, which is its name there."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.large.blobs[sha256] = data
+        return sha256
 
     def route(self, request: BaseHTTPRequestHandler) -> None:
         if self.raw is not None:
-            _reply(request, 200, {"Content-Type": "text/html"}, self.raw)
+            reply(request, 200, {"Content-Type": "text/html"}, self.raw)
             return
         path = unquote(urlsplit(request.path).path).strip("/")
         api = path.startswith("api/")
@@ -157,9 +174,11 @@ class LoopbackHub(_Server):
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         repository = self.repositories.get(f"datasets/{name}" if space == "datasets" else name)
         if token and token not in self.tokens:
-            _reply(request, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+            reply(request, 401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         elif repository is None or (repository.private and not token):
-            _reply(request, 401 if not token else 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+            reply(request, 401 if not token else 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif "xet-read-token" in path:
+            reply(request, 200, {"X-Xet-Cas-Url": self.storage, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": "9999999999"})
         elif "resolve-cache" in path:
             self._small(request, repository, rest)
         elif api:
@@ -171,7 +190,7 @@ class LoopbackHub(_Server):
         wanted = rest[1] if rest[:1] in (["revision"], ["tree"]) else "main"
         commit = repository.main if wanted == "main" else wanted
         if commit not in repository.commits:
-            _reply(request, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {commit}"})
+            reply(request, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": f"Invalid rev id: {commit}"})
             return
         rows, tree = [], []
         for path, data in repository.commits[commit].items():
@@ -184,30 +203,33 @@ class LoopbackHub(_Server):
             rows.append(row | self.lies.get(path, {}))
             tree.append(leaf)
         about = {"_id": "1", "id": name, "sha": commit, "gated": "manual" if repository.gated else False, "siblings": rows}
-        _reply(request, 200, {"Content-Type": "application/json"}, json.dumps(tree if rest[:1] == ["tree"] else about).encode())
+        reply(request, 200, {"Content-Type": "application/json"}, json.dumps(tree if rest[:1] == ["tree"] else about).encode())
 
     def _resolve(self, request: BaseHTTPRequestHandler, name: str, repository: Repository, rest: list[str], token: bool) -> None:
         commit = repository.main if rest[1] == "main" else rest[1]
         path = "/".join(rest[2:])
         if repository.gated and not token:
             message = f"Access to {name} is restricted. You must be authenticated to access it."
-            _reply(request, 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
+            reply(request, 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
         elif path not in repository.commits.get(commit, {}):
-            _reply(request, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            reply(request, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         elif path.endswith(LARGE):
             data = repository.commits[commit][path]
             sha256 = hashlib.sha256(data).hexdigest()
             headers = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "ETag": '"pointer"'}
-            _reply(request, 302, headers | {"Location": f"{self.large.url}/{sha256}?signature=secret&expires=1"})
+            if sha256 in self.xet:
+                route = f"{self.token_host}/api/{name}/xet-read-token/{commit}"
+                headers |= {"X-Xet-Hash": self.xet[sha256], "Link": f'<{route}>; rel="xet-auth"'}
+            reply(request, 302, headers | {"Location": f"{self.large.url}/{sha256}?signature=secret&expires=1"})
         else:
-            _reply(request, 307, {"X-Repo-Commit": commit, "Location": f"/api/resolve-cache/{name}/{commit}/{path}"})
+            reply(request, 307, {"X-Repo-Commit": commit, "Location": f"/api/resolve-cache/{name}/{commit}/{path}"})
 
     def _small(self, request: BaseHTTPRequestHandler, repository: Repository, rest: list[str]) -> None:
         data = repository.commits[rest[0]]["/".join(rest[1:])]
-        _reply(request, 200, {"X-Repo-Commit": rest[0], "ETag": f'"{git_sha1(data)}"', "Content-Type": "text/plain"}, data)
+        reply(request, 200, {"X-Repo-Commit": rest[0], "ETag": f'"{git_sha1(data)}"', "Content-Type": "text/plain"}, data)
 
 
-def _reply(
+def reply(
     request: BaseHTTPRequestHandler, status: int, headers: dict[str, str] | None = None, body: bytes = b"", end: int | None = None
 ) -> None:
     request.send_response(status)

@@ -5,12 +5,13 @@ import pathlib
 
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import pull
+from edge_agent.fetch.connection import Connection
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub
 
-MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; what it holds is looked at by `check_file` alone
+MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; only `check_file` looks at its content
 NAME = "FogGen-0.6B-Q4_K_M.gguf"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 
@@ -22,8 +23,7 @@ class Pulls:
         self.seen: list[Progress] = []
         self.checked: list[str] = []
         self.pauses: list[float] = []
-        token = environment.get("HF_TOKEN")
-        self.downloader = Downloader(token, pause=self.pauses.append)
+        self.downloader = Downloader(Connection(environment), pause=self.pauses.append)
         self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
         self.folder = folder
 

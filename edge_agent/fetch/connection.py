@@ -1,0 +1,187 @@
+"""How `fetch` reaches the network: proxies, certificates, redirects, and what a request says about us.
+
+Owns the HTTP clients of this wing, ours and the one that huggingface-hub uses. Knows nothing of the Hub. Honours HTTP_PROXY,
+HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, and nothing else of the environment. Invariants: a request
+names edge-agent and its version and nothing more about this machine; no redirect leaves https; no address is logged.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import os
+import pathlib
+import ssl
+from collections.abc import Iterator, Mapping
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+
+from edge_agent import __version__
+from edge_agent.core.errors import BadSetting, DownloadFailed
+
+USER_AGENT = f"edge-agent/{__version__}"
+MAX_REDIRECTS = 5
+_TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
+
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # below, they write full URLs, which may be signed
+
+
+class Connection:
+    """The proxies and certificates that `environment` names (the process's own by default); raises `BadSetting` for wrong ones.
+
+    `transport` replaces the network in tests.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, transport: httpx2.BaseTransport | None = None) -> None:
+        self._environment = os.environ if environment is None else environment
+        self._transport = transport
+        self._proxies = {scheme: self._proxy(scheme) for scheme in ("http", "https")}
+        self._direct = [_pattern(entry) for entry in self._value("NO_PROXY").replace(",", " ").split()]
+        self._certificates = self._value("SSL_CERT_FILE"), self._value("SSL_CERT_DIR")
+        for name, path in zip(("SSL_CERT_FILE", "SSL_CERT_DIR"), self._certificates, strict=True):
+            if path and not pathlib.Path(path).exists():
+                raise BadSetting(f"{name} is '{path}', and there is no such file; correct it, or unset {name}.")
+
+    @property
+    def advice(self) -> str:
+        """What to check when a host cannot be reached."""
+        return "check the network" + (", and the proxy that the environment names" if any(self._proxies.values()) else "")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no proxy and no certificates are set, not even to nothing."""
+        return not any(self._proxies.values()) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & self._environment.keys()
+
+    def client(self, max_bytes: int | None = None) -> httpx2.Client:
+        """A new client; a response of over `max_bytes` ends in `DownloadFailed`. Close it when done."""
+        mounts: dict[str, httpx2.BaseTransport | None] = {}
+        if self._transport is None and any(self._proxies.values()):
+            mounts = {f"{scheme}://": self._direct_transport(proxy) for scheme, proxy in self._proxies.items() if proxy}
+            mounts |= {pattern: None for pattern in self._direct if pattern is not None}
+            mounts = {} if None in self._direct else mounts
+        transport = self._transport or self._direct_transport()
+        if max_bytes is not None:
+            transport = _Bounded(transport, max_bytes)
+            mounts = {pattern: mounted and _Bounded(mounted, max_bytes) for pattern, mounted in mounts.items()}
+        return httpx2.Client(
+            transport=transport,
+            mounts=mounts,
+            trust_env=False,  # what counts of the environment was read above, and checked
+            timeout=_TIMEOUT,
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            event_hooks={"request": [_sign], "response": [_check_redirect]},
+        )
+
+    def _direct_transport(self, proxy: str | None = None) -> httpx2.BaseTransport:
+        return httpx2.HTTPTransport(verify=self._tls, proxy=proxy, trust_env=False)
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        file, folder = self._certificates
+        if not file and not folder:
+            return httpx2.create_ssl_context(trust_env=False)
+        try:
+            return ssl.create_default_context(cafile=file or None, capath=folder or None)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise BadSetting(f"SSL_CERT_FILE '{file or folder}' holds no certificates that can be read; give a PEM file.") from error
+
+    def _proxy(self, scheme: str) -> str | None:
+        """The proxy for addresses of this scheme, checked."""
+        for name in (f"{scheme.upper()}_PROXY", "ALL_PROXY"):
+            if value := self._value(name):
+                url = value if "://" in value else f"http://{value}"
+                try:
+                    parts = urlsplit(url)
+                    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+                    httpx2.Proxy(url)
+                except (ValueError, httpx2.InvalidURL):
+                    is_usable = False
+                if not is_usable:
+                    kind = f" of the kind '{url.partition('://')[0]:.20}'" if "://" in value else ""
+                    raise BadSetting(
+                        f"{name} names a proxy{kind} that cannot be used; give one like http://proxy.example.com:3128, or unset {name}."
+                    )
+                return url
+        return None
+
+    def _value(self, name: str) -> str:
+        return (self._environment.get(name.lower()) or self._environment.get(name) or "").strip()
+
+
+def _pattern(entry: str) -> str | None:
+    """A host of NO_PROXY as httpx2 writes a set of addresses; None for all of them. Raises `BadSetting`."""
+    if entry == "*":
+        return None
+    try:
+        bare = entry[1:-1] if entry.startswith("[") and entry.endswith("]") else entry
+        network = ipaddress.ip_network(bare, strict=False)
+    except ValueError:
+        pattern = f"all://*{entry.removeprefix('*').lstrip('.')}"  # the host and all below it
+    else:
+        host = f"[{network.network_address}]" if network.version == 6 else f"{network.network_address}"
+        pattern = f"all://{host}" + (f"/{network.prefixlen}" if "/" in bare else "")
+    try:
+        httpx2.URL(pattern)
+    except httpx2.InvalidURL as error:
+        raise BadSetting(
+            f"NO_PROXY has {entry!r:.60}, which is not a host; separate hosts by commas, like localhost,10.0.0.0/8."
+        ) from error
+    return pattern
+
+
+def _sign(request: httpx2.Request) -> None:
+    """Say who asks, and nothing else: huggingface-hub would add the versions of Python and of its own."""
+    request.headers["User-Agent"] = USER_AGENT
+
+
+def _check_redirect(response: httpx2.Response) -> None:
+    """Raise `DownloadFailed` if a redirect leads to an address that is broken, or less safe than this one."""
+    if not response.has_redirect_location:
+        return
+    at = response.request.url
+    try:
+        following = httpx2.URL(urljoin(str(at), response.headers["location"]))
+    except (httpx2.InvalidURL, ValueError) as error:
+        raise DownloadFailed(f"{at.host} redirects to a broken address; the download was refused.") from error
+    if following.scheme != "https" and (following.scheme != "http" or at.scheme == "https"):
+        raise DownloadFailed(f"{at.host} redirects to an address that is not https; the download was refused.")
+
+
+class _Bounded(httpx2.BaseTransport):
+    """Reads no more than `max_bytes` of a response. Compression is not asked for, and refused, since it hides the size."""
+
+    def __init__(self, inner: httpx2.BaseTransport, max_bytes: int) -> None:
+        self._inner, self._max_bytes = inner, max_bytes
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.headers["Accept-Encoding"] = "identity"
+        response = self._inner.handle_request(request)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            response.close()
+            raise DownloadFailed(f"{request.url.host} sends a compressed list, which was not asked for; check for a proxy in between.")
+        assert isinstance(response.stream, httpx2.SyncByteStream)
+        bounded = _BoundedStream(response.stream, self._max_bytes, request.url.host)
+        return httpx2.Response(response.status_code, headers=response.headers, stream=bounded, extensions=response.extensions)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, inner: httpx2.SyncByteStream, max_bytes: int, host: str) -> None:
+        self._inner, self._max_bytes, self._host = inner, max_bytes, host
+
+    def __iter__(self) -> Iterator[bytes]:
+        n_bytes = 0
+        for chunk in self._inner:
+            n_bytes += len(chunk)
+            if n_bytes > self._max_bytes:
+                raise DownloadFailed(f"{self._host} sent over {self._max_bytes} bytes where a list was expected; check the address.")
+            yield chunk
+
+    def close(self) -> None:
+        self._inner.close()
