@@ -1,7 +1,7 @@
 """Pages of documentation as programs: their commands and Python, run in order as a reader would run them.
 
 Owns the convention of the pages. A ```console block holds commands (`$ `, continued by `> `) and what they print; in it, `...`
-stands for anything, and any number of ms for any other. A ```python block is a program; what it prints is the comment
+stands for anything, any number of ms for any other, and any spaces for others. A ```python block is a program; what it prints is the comment
 behind each `print`. A block that no test runs has the comment `<!-- not run: why -->` in front of it. The address
 CLOUD means a cloud that the caller gives.
 """
@@ -90,6 +90,7 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
         "PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),
+        "OMP_WAIT_POLICY": "passive",  # llama.cpp's threads do not spin while they wait: a busy machine is no reason to be slow
     }
     done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     *results, rest = _MARK.split(done.stdout)
@@ -104,8 +105,8 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
 
 def _furnish(folder: pathlib.Path) -> None:
     """Links to the checkout's files, so that commands read them there and write here."""
-    (folder / ".venv").mkdir(parents=True)
-    (folder / ".venv" / "bin").symlink_to(pathlib.Path(sys.executable).parent)
+    folder.mkdir(parents=True)
+    (folder / ".venv").symlink_to(sys.prefix)
     for name in ("models", "examples", "benchmarks", "convert", "edge_agent", "tests", "docs"):
         (folder / name).symlink_to(ROOT / name)
 
@@ -117,9 +118,10 @@ def _said(lines: Iterable[str]) -> str:
 
 def _is(output: str, printed: str) -> bool:
     def words(text: str) -> str:
-        return re.sub(r"\d+ ms", "0 ms", "\n".join(line.rstrip() for line in text.strip().split("\n")))
+        lines = (" ".join(line.split()) for line in text.strip().split("\n"))
+        return re.sub(r"\b\d+ ms", "0 ms", "\n".join(lines))
 
-    pattern = ".*?".join(re.escape(part) for part in re.split(r"\.\.\.|…", words(printed)))
+    pattern = ".*?".join(re.escape(part) for part in re.split(r"\s*(?:\.\.\.|…)\s*", words(printed)))
     return re.fullmatch(pattern, words(output), re.DOTALL) is not None
 
 
