@@ -90,7 +90,10 @@ def unknown_words(call: list[str]) -> list[str]:
                 command = command.commands[word]
             elif not word.startswith("-"):
                 wrong.append(word)
-        if word.startswith("--") and word.split("=")[0] not in {name for option in command.params for name in option.opts} | {"--help", "--version"}:
+        if word.startswith("--") and word.split("=")[0] not in {name for option in command.params for name in option.opts} | {
+            "--help",
+            "--version",
+        }:
             wrong.append(word)
     return wrong
 
@@ -100,7 +103,9 @@ def test_commands_that_are_only_named_exist(page: pathlib.Path) -> None:
     text = page.read_text()
     named = re.findall(r"`(edge-agent [^`]+)`", pages.prose(text).replace("\n", " "))
     named += [command for block in pages.blocks(text) if block.language == "console" for command, _ in block.commands]
-    assert [word for line in named for call in pages.words_of(line) for word in unknown_words(call) if word.isascii() and word != "VERB"] == []
+    assert [
+        word for line in named for call in pages.words_of(line) for word in unknown_words(call) if word.isascii() and word != "VERB"
+    ] == []
     modules = re.findall(r"python -m ([\w.]+)", text)
     places = [ROOT.joinpath(*module.split(".")) for module in modules if module.split(".")[0] in ("convert", "models", "benchmarks")]
     assert all(place.with_suffix(".py").exists() or (place / "__main__.py").exists() for place in places)

@@ -92,7 +92,9 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
         "HOME": str(folder),
         "OMP_WAIT_POLICY": "passive",  # llama.cpp's threads do not spin while they wait: a busy machine is no reason to be slow
     }
-    done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     *results, rest = _MARK.split(done.stdout)
     wrong = [f"the shell ended early: {rest}{done.stderr}"] if len(results) != 2 * len(expected) else []
     for (line, command, printed), output, code in zip(expected, results[::2], results[1::2], strict=False):
