@@ -10,6 +10,7 @@ from edge_agent import Agent, Question
 
 
 def main() -> None:
+    """Ask the question on the command line, or one of ours."""
     stem, *options = sys.argv[1:] or ["What is 12 + 7?", "18", "19", "24"]
     with Agent.open() as agent:  # the settings of this device: environment, config.toml, defaults
         decision = agent.ask(Question(stem, tuple(options)))

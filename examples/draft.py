@@ -13,6 +13,7 @@ TEXT = "Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?\nA. Mr E
 
 
 def main() -> None:
+    """Time the same question twice."""
     with Agent.open() as agent:
         agent.ask(Question("What is 1 + 1?", ("2", "3")), refresh=True)  # the model is open from here on
         print(f"asked at once: {milliseconds(agent):.0f} ms after Enter")

@@ -20,6 +20,7 @@ DRAIN_EVERY_S = 30
 
 
 def main() -> None:
+    """Show one question of the deck after the other."""
     deck = [Question.from_json(json.loads(line)) for line in pathlib.Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()]
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else None
     stop = threading.Event()

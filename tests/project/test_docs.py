@@ -67,7 +67,8 @@ def test_commands_and_programs_of_a_page_do_what_it_says(page: pathlib.Path, tmp
 
 
 def test_wrong_page_is_caught(tmp_path: pathlib.Path) -> None:
-    page = "```console\n$ false\n$ echo 1 2\n1 ...\n$ echo 3\n4\n```\n\n```python\nprint(1 + 1)  # 3\n```\n\n<!-- not run: x -->\n```console\n$ exit\n```\n"
+    page = "```console\n$ false\n$ echo 1 2\n1 ...\n$ echo 3\n4\n```\n\n```python\nprint(1 + 1)  # 3\n```\n\n"
+    page += "<!-- not run: it ends the shell -->\n```console\n$ exit\n```\n"
     found = pages.run(page, tmp_path / "reader", "")
     assert [words.split("`")[1] for words in found] == ["false", "echo 3", "python line-9.py"]
 

@@ -1,9 +1,9 @@
 """Pages of documentation as programs: their commands and Python, run in order as a reader would run them.
 
-Owns the convention of the pages. A ```console block holds commands (`$ `, continued by `> `) and what they print; in it, `...`
-stands for anything, any number of ms for any other, and any spaces for others. A ```python block is a program; what it prints is the comment
-behind each `print`. A block that no test runs has the comment `<!-- not run: why -->` in front of it. The address
-CLOUD means a cloud that the caller gives.
+Owns the convention of the pages. A ```console block holds commands (`$ `, continued by `> `) and what they print. There, `...`
+stands for anything, any number of ms for any other, and any spaces for any others. A ```python block is a program, and the
+comment behind a `print` is what it prints. A block that no test runs has `<!-- not run: why -->` in front of it. The address
+CLOUD stands for a cloud that the caller provides.
 """
 
 from __future__ import annotations
