@@ -82,21 +82,22 @@ def test_every_block_says_its_language_and_none_hides_by_indentation(page: pathl
 
 
 def unknown_words(call: list[str]) -> list[str]:
-    """The words of a call of `edge-agent` that are no command or option of it."""
+    """The words of a call of `edge-agent` that should be a command or an option, and are none."""
     command: click.Command = cli.main
     wrong = []
     for word in call:
-        if isinstance(command, click.Group):
-            if word in command.commands:
-                command = command.commands[word]
-            elif not word.startswith("-"):
-                wrong.append(word)
-        if word.startswith("--") and word.split("=")[0] not in {name for option in command.params for name in option.opts} | {
-            "--help",
-            "--version",
-        }:
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            if word not in command.commands:
+                return [word]
+            command = command.commands[word]
+        elif word.startswith("--") and not any(word in option.opts for option in command.params) and word not in ("--help", "--version"):
             wrong.append(word)
     return wrong
+
+
+def test_unknown_command_and_option_are_caught() -> None:
+    assert unknown_words(["queue", "drain", "--watch"]) == unknown_words(["ask", "?", "--option", "x"]) == []
+    assert unknown_words(["queue", "fill"]) == ["fill"] and unknown_words(["ask", "?", "--sure"]) == ["--sure"]
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
