@@ -126,6 +126,13 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
 
 
+@pytest.mark.parametrize("page", READ, ids=name_of)
+def test_files_named_in_the_pages_exist(page: pathlib.Path) -> None:
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|sh|toml|md|svg|txt|json))`", pages.prose(page.read_text()))
+    roots = (ROOT, ROOT / "edge_agent", ROOT / "edge_agent" / "cli", page.parent)
+    assert [path for path in named if "VERB" not in path and not any((root / path).exists() for root in roots)] == []
+
+
 # What the pages list
 
 
