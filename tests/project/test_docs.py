@@ -18,6 +18,7 @@ from edge_agent.core.outcome import CloudKind
 from edge_agent.core.routing import Cause, PolicyName, Reason
 from edge_agent.fetch.pull import commands
 from edge_agent.model import catalog
+from edge_agent.store.store import Store
 from tests.support import pages
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.paths import ROOT
@@ -211,6 +212,13 @@ def test_contributing_has_the_table_of_imports() -> None:
     house = ast.parse((ROOT / "tests" / "project" / "test_house.py").read_text())
     allowed = next(node.value for node in house.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MAY_IMPORT")
     assert rows == {wing: set(names) for wing, names in ast.literal_eval(allowed).items()}
+
+
+def test_data_page_explains_every_table(home: pathlib.Path) -> None:
+    with Store(home / "edge-agent.db") as store:
+        tables = {row["name"] for row in store.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    explained = re.findall(r"`(\w+)`", "".join(re.findall(r"^(\| `.+?\|)", (ROOT / "docs" / "data.md").read_text(), re.MULTILINE)))
+    assert {name for name in tables if not name.startswith(("_", "sqlite_"))} <= set(explained)
 
 
 def test_architecture_names_every_wing() -> None:
