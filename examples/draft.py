@@ -1,6 +1,6 @@
 """Evaluate a question while a person types it, so that Enter leaves little to do.
 
-A person is imitated here: one letter every 20 ms. Compare the time with and without the draft.
+A person is imitated here: one letter every 20 ms. Compare what is left to do with and without the draft.
 
 python examples/draft.py
 """
@@ -16,21 +16,21 @@ def main() -> None:
     """Time the same question twice."""
     with Agent.open() as agent:
         agent.ask(Question("What is 1 + 1?", ("2", "3")), refresh=True)  # the model is open from here on
-        print(f"asked at once: {milliseconds(agent):.0f} ms after Enter")
+        print(f"asked at once: {after_enter(agent)}")
         with agent.draft() as draft:
             for end in range(1, len(TEXT) + 1):
                 draft.update(TEXT[:end])  # again with every change; only the newest text counts
                 time.sleep(0.02)
             draft.update(TEXT, complete=True)  # everything is there, but Enter
             draft.wait(5)
-            print(f"asked after typing: {milliseconds(agent):.0f} ms after Enter")
+            print(f"asked after typing: {after_enter(agent)}")
 
 
-def milliseconds(agent: Agent) -> float:
-    """How long the answer takes; `refresh`, so that it is not remembered."""
-    started = time.perf_counter()
-    agent.ask(Question.parse(TEXT), refresh=True)
-    return (time.perf_counter() - started) * 1000
+def after_enter(agent: Agent) -> str:
+    """What the answer still took; `refresh`, so that it is not remembered."""
+    timings = agent.ask(Question.parse(TEXT), refresh=True).timings
+    left = timings.n_prompt_tokens - timings.n_cached_tokens
+    return f"{left} of {timings.n_prompt_tokens} tokens were left, {timings.total_ms:.0f} ms"
 
 
 main()
