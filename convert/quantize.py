@@ -27,8 +27,8 @@ from gguf import GGMLQuantizationType as Kind
 from llama_cpp import _ggml
 
 from convert.checkpoint import Array
-from edge_agent.core import child
 from edge_agent.core.errors import ConvertError
+from edge_agent.engine import child
 from edge_agent.model.gguf import QUANTIZATIONS
 
 FILE_TYPES = {name: file_type for file_type, name in QUANTIZATIONS.items()}

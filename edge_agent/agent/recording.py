@@ -20,8 +20,8 @@ from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core import routing
 from edge_agent.core.errors import StorageError
+from edge_agent.core.limits import DiskLimits
 from edge_agent.core.records import Decision
-from edge_agent.core.settings import DiskLimits
 from edge_agent.store.store import Store
 
 

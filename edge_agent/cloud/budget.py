@@ -14,9 +14,9 @@ import math
 from dataclasses import dataclass
 
 from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS
+from edge_agent.core.limits import DAY_S, BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.settings import DAY_S, BudgetLimits
 from edge_agent.store.store import Store
 
 MONTH_S = 31 * DAY_S

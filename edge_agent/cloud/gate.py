@@ -13,10 +13,11 @@ from edge_agent.cloud.breaker import Breaker
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.reply import PROMPT_VERSION
 from edge_agent.core.errors import StorageError
+from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
-from edge_agent.core.settings import DEFAULT_LIMITS, BudgetLimits
+from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded when a cloud is really called

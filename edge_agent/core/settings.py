@@ -1,8 +1,8 @@
 """Which settings there are, and where each comes from: flag, then environment, then `config.toml`, then the default.
 
-Owns the name, check, unit, default and meaning of every setting, the folders, and the limits that settings add up to. Knows
-nothing of what uses them. Invariant: the cloud key comes from the environment, a file that only its owner can read, or a
-systemd credential, and is never shown.
+Owns the name, check, unit, default and meaning of every setting, and the folders. Knows nothing of what uses them.
+Invariant: the cloud key comes from the environment, a file that only its owner can read, or a systemd credential, and is
+never shown.
 """
 
 from __future__ import annotations
@@ -20,77 +20,19 @@ from typing import Any, NamedTuple
 import platformdirs
 
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
 FOREVER = "forever"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
-DAY_S = 86_400.0
-_DEAD_KEPT_S = 30 * DAY_S
 _MAX_KEY_BYTES = 4096
 _log = logging.getLogger("edge_agent")
 
 # Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
 RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
 _told: set[str] = set()  # old names that this process has warned about
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
-
-    max_rows: int
-    max_bytes: int
-    ttl_s: float
-    dead_kept_s: float = _DEAD_KEPT_S
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLimits:
-    """What may be spent in a day and in a month: calls, and money in the currency of the prices (per million tokens).
-
-    None means no limit.
-    """
-
-    calls_per_day: int | None = None
-    calls_per_month: int | None = None
-    money_per_day: float | None = None
-    money_per_month: float | None = None
-    prompt_price: float = 0.0
-    completion_price: float = 0.0
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is any limit."""
-        return any(limit is not None for limit in (self.calls_per_day, self.calls_per_month, self.money_per_day, self.money_per_month))
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
-
-    keep_s: float | None
-    answers_max_rows: int
-    answers_max_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskLimits:
-    """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
-
-    cache_bytes: int
-    queue_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Everything that is limited."""
-
-    queue: QueueLimits
-    budget: BudgetLimits
-    retention: Retention
-    disk: DiskLimits
 
 
 def _text(value: Any, source: str) -> str:
@@ -187,49 +129,68 @@ class Settings:
     data_folder: pathlib.Path
     cache_folder: pathlib.Path
     config_file: pathlib.Path
-    model: str = _setting("demo", _path, "A .gguf file, or a name that `edge-agent models` lists.", environment="EDGE_AGENT_MODEL")
+    model: str = _setting("demo", _path, "A `.gguf` file, or a name that `edge-agent models` lists.", environment="EDGE_AGENT_MODEL")
     tau: float | None = _setting(
-        None, _tau, "The confidence from which an answer is kept; by default the model's own.", "0 to 1", "EDGE_AGENT_TAU"
+        None,
+        _tau,
+        "An answer is kept when the confidence is at least this; without it, the model's own threshold holds.",
+        "0 to 1",
+        "EDGE_AGENT_TAU",
     )
-    policy: str = _setting(POLICIES[0], _policy, f"Who may answer: {', '.join(POLICIES)}.", environment="EDGE_AGENT_POLICY")
-    adapter: str | None = _setting(None, _path, "A GGUF adapter to put on the model.", environment="EDGE_AGENT_ADAPTER")
+    policy: str = _setting(
+        POLICIES[0],
+        _policy,
+        "Who may answer: `prefer_local`, `only_local`, `prefer_cloud` or `only_cloud`.",
+        environment="EDGE_AGENT_POLICY",
+    )
+    adapter: str | None = _setting(None, _path, "A GGUF adapter to load on top of the model.", environment="EDGE_AGENT_ADAPTER")
     cloud_url: str | None = _setting(
-        None, _text, "Base URL of an OpenAI-compatible API. Without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
+        None, _text, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
     )
-    cloud_model: str = _setting("default", _text, "The model to ask for there.", environment="EDGE_AGENT_CLOUD_MODEL")
-    cloud_key: str | None = _setting(None, _key, "The API key. Never in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False)
+    cloud_model: str = _setting("default", _text, "The name of the model to ask there.", environment="EDGE_AGENT_CLOUD_MODEL")
+    cloud_key: str | None = _setting(
+        None, _key, "The API key; it must not be in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False
+    )
     cloud_key_file: str | None = _setting(
-        None, _path, "A file that holds the key, readable by its owner alone.", environment="EDGE_AGENT_CLOUD_KEY_FILE"
+        None, _path, "A file with the API key that only its owner can read (`chmod 600`).", environment="EDGE_AGENT_CLOUD_KEY_FILE"
     )
-    cloud_ca_file: str | None = _setting(None, _path, "Certificates of a private authority.")
-    cloud_proxy: str | None = _setting(None, _text, "Address of an HTTP proxy for the cloud.")
+    cloud_ca_file: str | None = _setting(None, _path, "Certificates of a private certificate authority, in PEM format.")
+    cloud_proxy: str | None = _setting(None, _text, "Address of an HTTP proxy for calls to the cloud.")
     cloud_deadline_s: float = _setting(
         CLOUD_DEADLINE_S, _positive, "How long a person waits for the cloud, name resolution included.", "seconds"
     )
-    queue_max_rows: int = _setting(10_000, _count, "How many questions may wait. A full queue refuses the newest one.", "questions")
-    queue_max_mib: float = _setting(64.0, _positive, "How large the waiting questions may be in all.", "MiB")
-    queue_ttl_days: float = _setting(7.0, _positive, "A question that waits longer than this expires.", "days")
-    keep_days: float | str = _setting(
-        90.0, _days, f'A question is forgotten this long after it was last asked; or "{FOREVER}".', "days", "EDGE_AGENT_KEEP_DAYS"
+    queue_max_rows: int = _setting(
+        10_000, _count, "How many questions may wait; a full queue refuses new ones (reason `queue_full`).", "questions"
     )
-    answers_max_rows: int = _setting(100_000, _count, "How many cloud answers are kept. The least recently used are removed.", "answers")
-    answers_max_mib: float = _setting(64.0, _positive, "How large the kept cloud answers may be in all.", "MiB")
-    cache_min_free_mib: int = _setting(64, _count, "With less of the disk free, only questions that wait for the cloud are stored.", "MiB")
-    queue_min_free_mib: int = _setting(32, _count, "With less of the disk free, nothing new is queued either.", "MiB")
-    budget_calls_per_day: int | None = _setting(None, _count, "At most so many cloud calls in the last 24 hours.", "calls")
-    budget_calls_per_month: int | None = _setting(None, _count, "At most so many cloud calls in the last 31 days.", "calls")
-    budget_per_day: float | None = _setting(None, _positive, "At most so much money in the last 24 hours.", "currency of the prices")
-    budget_per_month: float | None = _setting(None, _positive, "At most so much money in the last 31 days.", "currency of the prices")
-    cloud_prompt_price: float = _setting(0.0, _positive, "Price of what is sent.", "per million tokens")
-    cloud_completion_price: float = _setting(0.0, _positive, "Price of what comes back.", "per million tokens")
+    queue_max_mib: float = _setting(64.0, _positive, "How large all waiting questions together may be.", "MiB")
+    queue_ttl_days: float = _setting(7.0, _positive, "How long a question waits for the cloud before it expires.", "days")
+    keep_days: float | str = _setting(
+        90.0,
+        _days,
+        'How long a question is kept after it was last asked, with all its answers; or `"forever"`.',
+        "days",
+        "EDGE_AGENT_KEEP_DAYS",
+    )
+    answers_max_rows: int = _setting(
+        100_000, _count, "How many answers of the cloud are kept; the least recently used are deleted first.", "answers"
+    )
+    answers_max_mib: float = _setting(64.0, _positive, "How large all kept answers of the cloud together may be.", "MiB")
+    cache_min_free_mib: int = _setting(64, _count, "With less free disk space, only questions that wait for the cloud are stored.", "MiB")
+    queue_min_free_mib: int = _setting(32, _count, "With less free disk space, nothing new is queued (reason `disk_low`).", "MiB")
+    budget_calls_per_day: int | None = _setting(None, _count, "The most calls to the cloud in 24 hours.", "calls")
+    budget_calls_per_month: int | None = _setting(None, _count, "The most calls to the cloud in 31 days.", "calls")
+    budget_per_day: float | None = _setting(None, _positive, "The most money to spend in 24 hours.", "currency of the prices")
+    budget_per_month: float | None = _setting(None, _positive, "The most money to spend in 31 days.", "currency of the prices")
+    cloud_prompt_price: float = _setting(0.0, _positive, "What the cloud charges for the tokens of a question.", "per million tokens")
+    cloud_completion_price: float = _setting(0.0, _positive, "What the cloud charges for the tokens of an answer.", "per million tokens")
     never_send: tuple[str, ...] = _setting(
-        (), _texts, "Regular expressions; a question in which one is found stays on this device.", "list of patterns"
+        (), _texts, "Patterns; a question that contains one never leaves the device.", "list of patterns"
     )
     redact: tuple[str, ...] = _setting(
-        (), _texts, "Regular expressions; what they find is blacked out before anything is queued or sent.", "list of patterns"
+        (), _texts, "Patterns; what they match is replaced by `[redacted]` before a question is queued or sent.", "list of patterns"
     )
     redact_built_in: bool = _setting(
-        True, _yes_or_no, "Also black out e-mail addresses, phone and card numbers, bank accounts and Kazakh identification numbers."
+        True, _yes_or_no, "Also replace e-mail addresses, phone, card and account numbers, and Kazakh identification numbers."
     )
 
     @property

@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from edge_agent.core import child
 from edge_agent.core.errors import EdgeAgentError, ModelRefused
 from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import OpenReading, Reading
+from edge_agent.engine import child
 from edge_agent.model.catalog import ModelFiles
 
 TIMEOUT_S = 300.0  # for opening the file, and then for each answer

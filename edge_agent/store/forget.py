@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.settings import Retention
+from edge_agent.core.limits import Retention
 from edge_agent.store.store import Store
 
 EVERY_S = 3600.0

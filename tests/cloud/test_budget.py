@@ -7,10 +7,10 @@ import pytest
 
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.drain import Drained
+from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
-from edge_agent.core.settings import BudgetLimits
 from edge_agent.measure.replay import replay
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.mutation import catches

@@ -9,9 +9,9 @@ import pytest
 
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.limits import DAY_S
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.settings import DAY_S
 from edge_agent.store.device_time import Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches

@@ -11,8 +11,8 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.recording import Recorder
+from edge_agent.core.limits import DiskLimits
 from edge_agent.core.question import Question
-from edge_agent.core.settings import DiskLimits
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 from tests.support.spoken_model import UNSURE, SpokenModel, agent

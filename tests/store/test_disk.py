@@ -12,10 +12,10 @@ from edge_agent.agent.agent import Agent
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
 from edge_agent.core import settings
+from edge_agent.core.limits import BudgetLimits, DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import Circumstances, Settlement
-from edge_agent.core.settings import BudgetLimits, DiskLimits
 from edge_agent.store.disk import free_bytes
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud

@@ -15,9 +15,10 @@ import pytest
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.client import CloudModel
 from edge_agent.core.errors import StorageError
+from edge_agent.core.limits import DAY_S, Retention
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey
-from edge_agent.core.settings import DAY_S, DEFAULT_LIMITS, Retention
+from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.replay import compare, replay
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store import forget

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.core import child
 from edge_agent.core.errors import ModelError, ModelRefused
 from edge_agent.core.question import Question
+from edge_agent.engine import child
 from edge_agent.measure.bench import machine
 from edge_agent.measure.bench.sample import Sample
 from edge_agent.model import catalog

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 
-from edge_agent.core import child
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import Question
-from edge_agent.engine import trial
+from edge_agent.engine import child, trial
 from edge_agent.measure.bench import runs as bench
 from edge_agent.model.catalog import ModelFiles
 from tests.support.paths import DEMO

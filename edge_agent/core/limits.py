@@ -1,0 +1,69 @@
+"""What is limited: the queue, the budget, how long things are kept, and the disk.
+
+Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so that each default is written
+once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY_S = 86_400.0
+_DEAD_KEPT_S = 30 * DAY_S
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
+
+    max_rows: int
+    max_bytes: int
+    ttl_s: float
+    dead_kept_s: float = _DEAD_KEPT_S
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """What may be spent in a day and in a month: calls, and money in the currency of the prices (per million tokens).
+
+    None means no limit.
+    """
+
+    calls_per_day: int | None = None
+    calls_per_month: int | None = None
+    money_per_day: float | None = None
+    money_per_month: float | None = None
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return any(limit is not None for limit in (self.calls_per_day, self.calls_per_month, self.money_per_day, self.money_per_month))
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
+
+    keep_s: float | None
+    answers_max_rows: int
+    answers_max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskLimits:
+    """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
+
+    cache_bytes: int
+    queue_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Everything that is limited."""
+
+    queue: QueueLimits
+    budget: BudgetLimits
+    retention: Retention
+    disk: DiskLimits

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Equip a fleet: make a bundle once, pull it on every device, without a network.
+# Here one folder stands for each device; on real devices, copy the bundle and run the last two commands there.
+# Usage: examples/fleet.sh MODEL.gguf FOLDER
+set -eu
+model=$1 folder=$2
+mkdir -p "$folder"
+
+# Once, in the workshop: the model and the settings that all devices share. A key is never packed.
+edge-agent bundle "$model" --out "$folder/fleet.bundle" --tau 0.75 --policy prefer_local
+
+# On each device.
+for device in kiosk-1 kiosk-2; do
+    EDGE_AGENT_HOME="$folder/$device"
+    export EDGE_AGENT_HOME
+    edge-agent pull "$folder/fleet.bundle"
+    edge-agent ask 'What is 12 + 7?' --option 18 --option 19 --option 24
+done
