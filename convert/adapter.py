@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import gguf
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 
 from convert.checkpoint import Array
 from convert.export import Model, Written, open_model
@@ -38,7 +38,7 @@ def export_adapter(source: pathlib.Path, adapters: Sequence[pathlib.Path], out: 
         raise ConvertError(f"The name '{name}' is no plain file name; give one without slashes.")
     model = open_model(source, adapters)
     tensors = _tensors(model)
-    head = header(_fields(model, name), model.architecture.name, ((n, data.shape, Kind.F16) for n, data in tensors.items()))
+    head = header(_fields(model, name), model.architecture.name, ((n, data.shape, GGMLQuantizationType.F16) for n, data in tensors.items()))
     target = out / f"{name}-adapter.gguf"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -20,13 +20,13 @@ from typing import Any
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 
 from convert import architectures, imatrix, lora, vocab
 from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from convert.output import ALIGNMENT, Output, header
-from convert.quantize import FILE_TYPES, Bytes, Choice, choose_types, n_bytes, needs_importance, quantized
+from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.core.errors import ConvertError
 from edge_agent.model.profile import default_profile, gguf_keys
 
@@ -173,7 +173,7 @@ def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
-def _header(model: Model, fields: Mapping[str, Any], quantization: str, choice: Choice) -> bytes:
+def _header(model: Model, fields: Mapping[str, Any], quantization: str, choice: TypeChoice) -> bytes:
     writer = gguf.GGUFWriter(None, model.architecture.name)
     writer.add_file_type(FILE_TYPES[quantization])
     missing = [name for name in model.tensors if name not in choice.types]
@@ -187,12 +187,12 @@ def _write_sparse(path: pathlib.Path, model: Model) -> int:
     """For llama.cpp's choice: a header of float32 tensors without any vocabulary."""
     writer = gguf.GGUFWriter(None, model.architecture.name)
     model.architecture.hyper_parameters(writer, model.config)
-    data = header(writer.kv_data[0], model.architecture.name, ((n, t.shape, Kind.F32) for n, t in model.tensors.items()))
+    data = header(writer.kv_data[0], model.architecture.name, ((n, t.shape, GGMLQuantizationType.F32) for n, t in model.tensors.items()))
     path.write_bytes(data)
-    return len(data) + sum(n_bytes(t.shape, Kind.F32) + ALIGNMENT for t in model.tensors.values())
+    return len(data) + sum(n_bytes(t.shape, GGMLQuantizationType.F32) + ALIGNMENT for t in model.tensors.values())
 
 
-def _data_bytes(model: Model, choice: Choice) -> int:
+def _data_bytes(model: Model, choice: TypeChoice) -> int:
     return sum(n_bytes(tensor.shape, choice.types[name]) + ALIGNMENT for name, tensor in model.tensors.items())
 
 
@@ -212,7 +212,7 @@ def _provenance(matrix: pathlib.Path, importance: Mapping[str, Array]) -> dict[s
     return {key: value for key, value in writer.kv_data[0].items() if key.startswith("quantize.")}
 
 
-def _check_importance(choice: Choice, importance: Mapping[str, Array]) -> None:
+def _check_importance(choice: TypeChoice, importance: Mapping[str, Array]) -> None:
     for name, kind in choice.types.items():
         if needs_importance(kind) and name not in importance:
             raise ConvertError(f"The importance matrix has nothing for '{name}', which {kind.name} needs; collect it from this model.")
@@ -227,14 +227,14 @@ def _check_room(out: pathlib.Path, needed: int) -> None:
 
 def _stream(
     model: Model,
-    outputs: Mapping[str, tuple[Output, Mapping[str, Kind]]],
+    outputs: Mapping[str, tuple[Output, Mapping[str, GGMLQuantizationType]]],
     importance: Mapping[str, Array],
     on_weights: Callable[[int, int], None],
 ) -> None:
     """Read, merge, quantize and append every tensor, in order; some slabs are on their way at once."""
     done, total = 0, model.n_weights
     n_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    under_way: deque[tuple[str, tuple[int, int], Future[dict[Kind, Bytes | None]]]] = deque()
+    under_way: deque[tuple[str, tuple[int, int], Future[dict[GGMLQuantizationType, Bytes | None]]]] = deque()
     pool = ThreadPoolExecutor(n_threads)
 
     def append_first() -> None:
@@ -267,7 +267,9 @@ def _stream(
         pool.shutdown(cancel_futures=True)
 
 
-def _made(rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[Kind], importance: Array | None) -> dict[Kind, Bytes | None]:
+def _made(
+    rows: lora.Rows, place: tuple[int, int], shift: float, kinds: set[GGMLQuantizationType], importance: Array | None
+) -> dict[GGMLQuantizationType, Bytes | None]:
     """One slab at every type that is wanted."""
     with np.errstate(all="ignore"):  # what overflows is no number, and refused below
         slab: Array = rows(*place)

@@ -22,7 +22,7 @@ import click
 import gguf
 import llama_cpp
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from llama_cpp import _ggml
 from tqdm import tqdm
 
@@ -73,7 +73,7 @@ def check_layout() -> None:
     set_name = _bound("ggml_set_name", _TensorPointer, _TensorPointer, ctypes.c_char_p)
     context = init(_InitParams(1 << 16, None, True))
     try:
-        weight, values = (new(context, int(Kind.F32), 32, rows) for rows in (5, 7))
+        weight, values = (new(context, int(GGMLQuantizationType.F32), 32, rows) for rows in (5, 7))
         set_name(weight, b"blk.0.attn_q.weight")
         product = multiply(context, weight, values).contents
         found = (
@@ -82,7 +82,7 @@ def check_layout() -> None:
         )  # fmt: skip
     finally:
         _bound("ggml_free", None, ctypes.c_void_p)(context)
-    if found != (b"MUL_MAT", b"blk.0.attn_q.weight", [32, 7, 1, 1], int(Kind.F32), [4, 128], False, ctypes.sizeof(_Tensor)):
+    if found != (b"MUL_MAT", b"blk.0.attn_q.weight", [32, 7, 1, 1], int(GGMLQuantizationType.F32), [4, 128], False, ctypes.sizeof(_Tensor)):
         raise ConvertError("This llama-cpp-python keeps its tensors in another way than is known here; install the version that is pinned.")
 
 
@@ -104,7 +104,7 @@ class Collector:
                 return not asks
             weight, values = tensor.src[0].contents, tensor.src[1].contents
             match = _WEIGHT.fullmatch(weight.name)
-            if match is None or values.type != int(Kind.F32) or values.nb[0] != 4:
+            if match is None or values.type != int(GGMLQuantizationType.F32) or values.nb[0] != 4:
                 return not asks
             if not asks:
                 self._add(match["name"].decode(), values, ctypes.cast(tensor.src[1], ctypes.c_void_p))
@@ -151,7 +151,7 @@ def save(collector: Collector, target: pathlib.Path, source: str) -> None:
     for name in sorted(collector.sums):
         tensors[name + _SUMS] = collector.sums[name].astype(np.float32).reshape(1, -1)
         tensors[name + _COUNTS] = np.array([[collector.counts[name]]], np.float32)
-    head = header(writer.kv_data[0], "imatrix", ((name, data.shape, Kind.F32) for name, data in tensors.items()))
+    head = header(writer.kv_data[0], "imatrix", ((name, data.shape, GGMLQuantizationType.F32) for name, data in tensors.items()))
     with Output(target, head) as output:
         for data in tensors.values():
             output.write(data.data)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import gguf
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from gguf.gguf_writer import WriterState
 
 from convert.quantize import n_bytes
@@ -26,7 +26,7 @@ from edge_agent.core.files import put_in_place, try_lock
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
 
 
-def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple[str, tuple[int, ...], Kind]]) -> bytes:
+def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple[str, tuple[int, ...], GGMLQuantizationType]]) -> bytes:
     """A GGUF up to the first tensor's data: the `fields` of a `GGUFWriter`, and each tensor's name, shape and type."""
     writer = gguf.GGUFWriter(None, architecture)
     writer.kv_data = [{**writer.kv_data[0], **fields}]

@@ -23,7 +23,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from llama_cpp import _ggml
 
 from convert.checkpoint import Array
@@ -55,25 +55,25 @@ _needs_importance.restype, _needs_importance.argtypes = ctypes.c_bool, [ctypes.c
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TypeChoice:
     """llama.cpp's choice for one quantization: the type of each tensor, and in words what did not fit the wanted one."""
 
-    types: dict[str, Kind]
+    types: dict[str, GGMLQuantizationType]
     fallbacks: list[str]
 
 
-def n_bytes(shape: Sequence[int], kind: Kind) -> int:
+def n_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
     """How many bytes a tensor of this shape takes."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // int(block) * int(size)
 
 
-def needs_importance(kind: Kind) -> bool:
+def needs_importance(kind: GGMLQuantizationType) -> bool:
     """Whether nothing can be quantized to this type without an importance matrix."""
     return bool(_needs_importance(int(kind)))
 
 
-def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes | None:
+def quantized(slab: Array, kind: GGMLQuantizationType, importance: Array | None = None) -> Bytes | None:
     """The rows of `slab` (rows, columns) as bytes of type `kind`; None if they hold something that no number stands for.
 
     `importance` (columns,) weighs the columns; the types below 3 bits need it. Releases the interpreter's lock.
@@ -88,7 +88,7 @@ def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes
     return out if done == out.nbytes and _is_valid(int(kind), out.ctypes.data, out.nbytes) else None
 
 
-def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[str], has_importance: bool) -> dict[str, Choice]:
+def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[str], has_importance: bool) -> dict[str, TypeChoice]:
     """What llama.cpp would make of each tensor at each of `quantizations`.
 
     `header` writes a GGUF's hyper-parameters and float32 tensor infos to a path, and gives the size in bytes that the file
@@ -123,16 +123,16 @@ def _dry_runs(path: pathlib.Path, file_types: Sequence[int], has_importance: boo
     return [part.splitlines() for part in parts[1:]]
 
 
-def _choice(quantization: str, lines: list[str]) -> Choice:
+def _choice(quantization: str, lines: list[str]) -> TypeChoice:
     if any(_NEEDS_IMATRIX in line for line in lines):
         raise ConvertError(f"{quantization} is too coarse without an importance matrix; give one with --imatrix.")
     types, fallen = {}, []
     for line in lines:
         if found := _TYPE.fullmatch(line):
-            types[found["name"]] = Kind[(found["type"] or "F32").upper()]
+            types[found["name"]] = GGMLQuantizationType[(found["type"] or "F32").upper()]
         elif found := _FALLBACK.search(line):
             fallen.append((int(found["columns"]), found["wanted"].upper(), found["taken"].upper()))
-    return Choice(types, _in_words(fallen, len(types)))
+    return TypeChoice(types, _in_words(fallen, len(types)))
 
 
 def _in_words(fallen: list[tuple[int, str, str]], n_tensors: int) -> list[str]:

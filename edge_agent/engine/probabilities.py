@@ -19,7 +19,7 @@ from edge_agent.model.answers import Node, Path
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
 
 
-class Choice(NamedTuple):
+class Distribution(NamedTuple):
     """Probabilities by name, renormalised over the legal, and the name that greedy decoding prints."""
 
     probs: dict[str, float]
@@ -40,15 +40,15 @@ class Walk:
         self.node = trie
         self.format_mass = self._weigh((), trie)[1]
 
-    def level(self) -> Choice:
+    def level(self) -> Distribution:
         """All levels with their probabilities, and the level chosen token by token."""
         return self._choose(0, lambda node: len(node.levels()) == 1)
 
-    def letter(self) -> Choice:
+    def letter(self) -> Distribution:
         """All letters, given the chosen level."""
         return self._choose(1, lambda node: node.label is not None)
 
-    def _choose(self, part: int, decided: Callable[[Node], bool]) -> Choice:
+    def _choose(self, part: int, decided: Callable[[Node], bool]) -> Distribution:
         probs: dict[str, float] = {}
         self._spread(self.path, self.node, 1.0, part, decided, probs)
         while not decided(self.node):
@@ -57,7 +57,7 @@ class Walk:
                 self.format_mass *= mass
             token = list(self.node.children)[int(np.argmax(shares))]
             self.path, self.node = (*self.path, token), self.node.children[token]
-        return Choice(probs, _label(self.node)[part])
+        return Distribution(probs, _label(self.node)[part])
 
     def _spread(self, path: Path, node: Node, p: float, part: int, decided: Callable[[Node], bool], probs: dict[str, float]) -> None:
         """Share out probability `p` among everything below `node`."""

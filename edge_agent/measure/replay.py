@@ -22,7 +22,7 @@ _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a d
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DecisionFacts:
     """What one decision rests on. `cloud` is the answer that it took or that ended it, `any_cloud` the newest one stored.
 
     `removed` says that there was such an answer, and that it had to make room.
@@ -73,12 +73,12 @@ class Tally:
     changed: int
 
 
-def facts(row: dict[str, Any]) -> Facts:
+def facts(row: dict[str, Any]) -> DecisionFacts:
     """The facts of a row of `Store.decisions`; raises one of `_DAMAGED` if they are."""
     policy = json.loads(row["policy"])
     circumstances = json.loads(row["circumstances"])
     known = {field.name for field in fields(Circumstances)}
-    return Facts(
+    return DecisionFacts(
         rule_version=row["rule_version"],
         policy=Policy(**{**policy, "name": PolicyName(policy["name"])}),
         circumstances=Circumstances(**{name: circumstances[name] for name in known & circumstances.keys()}),
@@ -124,7 +124,7 @@ def _derive(row: dict[str, Any]) -> Replayed:
     return Replayed(**derived, differences=tuple(differences), unknown=found.removed)
 
 
-def _wrong_ending(row: dict[str, Any], found: Facts) -> list[str]:
+def _wrong_ending(row: dict[str, Any], found: DecisionFacts) -> list[str]:
     """What is wrong with the end of a provisional decision."""
     ending, final = row["ending"], row["final_answer"]
     if ending in (None, "abandoned"):
@@ -163,7 +163,7 @@ def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: Po
     return ours.tally(), theirs.tally()
 
 
-def _would(found: Facts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
+def _would(found: DecisionFacts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
     """The answer that a policy comes to, whether the cloud is wanted for it, and the cloud's answer if it is stored."""
     circumstances = replace(found.circumstances, cloud_configured=True, queue_full=False, over_budget=False)
     planned = routing.plan(found.reading, policy, circumstances)

@@ -38,7 +38,7 @@ Asked = Callable[[ModelFiles, int, int], None]  # the model, how many questions 
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class FileCheck:
     """One thing looked at."""
 
     name: str
@@ -57,7 +57,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ChangedShare:
     """`count` of `n_questions`, with the share's 95 % Wilson interval."""
 
     count: int
@@ -81,9 +81,9 @@ class Comparison:
     tau: float
     level_kl: Mean
     letter_kl: Mean | None
-    changed_levels: Share
-    changed_answers: Share
-    changed_routes: Share
+    changed_levels: ChangedShare
+    changed_answers: ChangedShare
+    changed_routes: ChangedShare
     size_bytes: int
     reference_size_bytes: int
     bits_per_weight: float
@@ -96,7 +96,7 @@ class Verified:
 
     model: ModelFiles
     sha256: str | None
-    checks: tuple[Check, ...]
+    checks: tuple[FileCheck, ...]
     comparison: Comparison | None = None
 
     @property
@@ -112,7 +112,7 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Tolerance:
     """What a comparison may come to at most, if anything was said: the mean KL over levels, the share of changed routes."""
 
     level_kl: float | None = None
@@ -125,7 +125,7 @@ def verify(
     questions: Sequence[Question],
     reference: ModelFiles | None = None,
     tau: float | None = None,
-    limits: Limits | None = None,
+    tolerance: Tolerance | None = None,
     asked: Asked = lambda model, n, total: None,
 ) -> Verified:
     """Check the files of `model`, whose record may be in the models folder `folder`, and compare it with `reference`.
@@ -133,19 +133,19 @@ def verify(
     A fault of a file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
     cannot be run, and `BadData` if the two cannot be compared. `tau` None is the file's own.
     """
-    checks: list[Check] = []
+    checks: list[FileCheck] = []
     path = model.path
     try:
         header = gguf_check.read_header(path)
         checks.append(
-            Check("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
+            FileCheck("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
         )
         profile = from_metadata(header.metadata)
-        checks.append(Check("profile", True, _described(profile, "foggen.version" in header.metadata)))
+        checks.append(FileCheck("profile", True, _described(profile, "foggen.version" in header.metadata)))
     except ModelMissing:
         raise
     except ModelRefused as error:
-        return Verified(model, None, (*checks, Check("profile" if checks else "bounds", False, str(error))))
+        return Verified(model, None, (*checks, FileCheck("profile" if checks else "bounds", False, str(error))))
     sha256 = catalog.sha256_of(path)
     checks.append(_recorded(path, sha256, folder))
     if not checks[-1].ok:
@@ -156,12 +156,12 @@ def verify(
         tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
     except ModelRefused as error:
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
-        return Verified(model, sha256, (*checks, Check(failed, False, str(error))))
+        return Verified(model, sha256, (*checks, FileCheck(failed, False, str(error))))
     checks += [_loaded(model, tried), _answers(tried, profile)]
     if reference is None:
         return Verified(model, sha256, tuple(checks))
     comparison = _against(model, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
-    return Verified(model, sha256, (*checks, *_within(comparison, limits or Limits())), comparison)
+    return Verified(model, sha256, (*checks, *_within(comparison, tolerance or Tolerance())), comparison)
 
 
 def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReading | None], profile: Profile, tau: float) -> dict[str, Any]:
@@ -209,16 +209,18 @@ def _against(
     )
 
 
-def _within(comparison: Comparison, limits: Limits) -> list[Check]:
+def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
     """The limits that were set, each as a check."""
     checks = []
-    if limits.level_kl is not None:
+    if tolerance.level_kl is not None:
         found = comparison.level_kl.mean
-        checks.append(Check("levels", found <= limits.level_kl, f"mean KL {found:.4f} nats, and {limits.level_kl:g} is allowed"))
-    if limits.changed_routes is not None:
+        checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats, and {tolerance.level_kl:g} is allowed"))
+    if tolerance.changed_routes is not None:
         found = comparison.changed_routes.share
         checks.append(
-            Check("routes", found <= limits.changed_routes, f"{found:.1%} of the routes changed, and {limits.changed_routes:.1%} may")
+            FileCheck(
+                "routes", found <= tolerance.changed_routes, f"{found:.1%} of the routes changed, and {tolerance.changed_routes:.1%} may"
+            )
         )
     return checks
 
@@ -229,36 +231,36 @@ def _described(profile: Profile, says_so: bool) -> str:
     return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
 
 
-def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> Check:
+def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileCheck:
     """The file's hash against what was recorded of it, here or in the catalogue."""
     record = catalog.recorded(path, folder)
     if record and record.sha256 != sha256:
         when = f" on {record.pulled_at}" if record.pulled_at else ""
-        return Check("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
+        return FileCheck("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
     published = {digest: f"{name}, {file}" for name, entry in catalog.entries().items() for file, digest in entry.sha256.items()}
     published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pins.load(folder)}
     origin = f"as published in {published[sha256]}" if sha256 in published else "nothing is recorded of it to compare with"
-    return Check("sha256", True, f"{sha256}, {origin}")
+    return FileCheck("sha256", True, f"{sha256}, {origin}")
 
 
-def _adapter(path: pathlib.Path, header: gguf_check.Header) -> Check:
+def _adapter(path: pathlib.Path, header: gguf_check.Header) -> FileCheck:
     detail = f"a LoRA for {header.architecture}, {path.stat().st_size:,} bytes, sha256 {catalog.sha256_of(path)}"
-    return Check("adapter", True, detail)
+    return FileCheck("adapter", True, detail)
 
 
-def _loaded(model: ModelFiles, tried: Trial) -> Check:
+def _loaded(model: ModelFiles, tried: Trial) -> FileCheck:
     size = model.size_bytes
     weights = f"{tried.n_parameters:,} weights, {_bits(size, tried):.2f} bits each"
-    return Check("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
+    return FileCheck("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
 
 
-def _answers(tried: Trial, profile: Profile) -> Check:
+def _answers(tried: Trial, profile: Profile) -> FileCheck:
     """Whether the model speaks the format: most questions have to be answered in it."""
     readings = [reading for reading in tried.readings if reading]
     n_kept = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
     ok = bool(readings) and 2 * n_kept > len(readings)
     end = "" if ok else "; a FogGen model answers in it by itself, so this is another one, or it is damaged"
-    return Check("format", ok, f"{n_kept} of {len(readings)} questions answered in the format{end}")
+    return FileCheck("format", ok, f"{n_kept} of {len(readings)} questions answered in the format{end}")
 
 
 def _bits(size_bytes: int, tried: Trial) -> float:
@@ -278,6 +280,6 @@ def _mean(values: npt.NDArray[np.float64]) -> Mean:
     return Mean(float(values.mean()), interval.low, interval.high, float(values.max()))
 
 
-def _share(changed: Sequence[bool]) -> Share:
+def _share(changed: Sequence[bool]) -> ChangedShare:
     interval = metrics.wilson(sum(changed), len(changed))
-    return Share(sum(changed), sum(changed) / len(changed), interval.low, interval.high)
+    return ChangedShare(sum(changed), sum(changed) / len(changed), interval.low, interval.high)

@@ -44,7 +44,7 @@ MAX_SYSTEM_MESSAGE_CHARS = 8192
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
 
-class Kind(Enum):
+class SegmentKind(Enum):
     """Whose text a segment is, which decides what its characters may become."""
 
     SPECIAL = "special"  # one token of the template's own
@@ -56,7 +56,7 @@ class Segment(NamedTuple):
     """A stretch of a prompt between two special tokens (or one such token); tokenized as a whole."""
 
     text: str
-    kind: Kind
+    kind: SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +111,23 @@ class Profile:
 def _chatml(system: str, user: str) -> list[Segment]:
     start, end, line = _special("<|im_start|>"), _special("<|im_end|>"), _model("\n")
     turns = [start, _model(f"system\n{system}"), end, line]
-    turns += [start, Segment(f"user\n{user}", Kind.PERSON), end, line]
+    turns += [start, Segment(f"user\n{user}", SegmentKind.PERSON), end, line]
     think = [_special("<think>"), _model("\n\n"), _special("</think>"), _model("\n\n")]
     return [*turns, start, _model("assistant\n"), *think]
 
 
 def _gemma(system: str, user: str) -> list[Segment]:
     start, end = _special("<start_of_turn>"), _special("<end_of_turn>")
-    turn = [_special("<bos>"), start, Segment(f"user\n{system}\n\n{user}", Kind.PERSON), end, _model("\n")]
+    turn = [_special("<bos>"), start, Segment(f"user\n{system}\n\n{user}", SegmentKind.PERSON), end, _model("\n")]
     return [*turn, start, _model("model\n")]
 
 
 def _special(text: str) -> Segment:
-    return Segment(text, Kind.SPECIAL)
+    return Segment(text, SegmentKind.SPECIAL)
 
 
 def _model(text: str) -> Segment:
-    return Segment(text, Kind.MODEL)
+    return Segment(text, SegmentKind.MODEL)
 
 
 _SHAPES = {"chatml": _chatml, "gemma": _gemma}

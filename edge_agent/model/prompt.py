@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import Kind, Segment
+from edge_agent.model.profile import Segment, SegmentKind
 
 
 class Tokenizer(Protocol):
@@ -34,16 +34,16 @@ def tokens(tokenizer: Tokenizer, segments: Sequence[Segment]) -> list[int]:
 
 def prefix(segments: Sequence[Segment]) -> Sequence[Segment]:
     """The beginning that is the same for every question."""
-    return segments[: next(i for i, segment in enumerate(segments) if segment.kind is Kind.PERSON)]
+    return segments[: next(i for i, segment in enumerate(segments) if segment.kind is SegmentKind.PERSON)]
 
 
 def _segment_tokens(tokenizer: Tokenizer, segment: Segment) -> list[int]:
-    if segment.kind is Kind.SPECIAL:
+    if segment.kind is SegmentKind.SPECIAL:
         special = tokenizer.tokenize(segment.text, parse_special=True)
         if len(special) != 1:
             raise ModelRefused(f"The model's vocabulary has no token '{segment.text}'; it cannot be asked this way.")
         return special
-    if segment.kind is Kind.MODEL:
+    if segment.kind is SegmentKind.MODEL:
         return tokenizer.tokenize(segment.text)
     return _plain_tokens(tokenizer, segment.text)
 

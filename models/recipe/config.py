@@ -31,7 +31,7 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class ChainConfig:
     """Rounds in rotation over `domains`; each trains on new questions of its domain and replays the buffer."""
 
     domains: tuple[str, ...]
@@ -116,7 +116,7 @@ class Recipe:
 
     name: str
     seed: int
-    chain: Chain
+    chain: ChainConfig
     labels: Labels
     lora: Lora
     base: str = ""
@@ -130,7 +130,7 @@ class Recipe:
             raise BadSetting("a recipe has either a `base` or a [pretrain] table")
 
 
-_TABLES = {"chain": Chain, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,
+_TABLES = {"chain": ChainConfig, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,
            "weights": Weights}  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from edge_agent.model.profile import SYSTEM_MESSAGE, Kind, default_profile
+from edge_agent.model.profile import SYSTEM_MESSAGE, SegmentKind, default_profile
 from models.recipe.bank import draw, facts
 from models.recipe.bank.unknown import unknown
 from models.recipe.dress import user_message
@@ -67,5 +67,5 @@ def _texts(seed: int, n_questions: int) -> Iterator[str]:
             yield user_message(unknown(rng))
             yield facts.sentences(rng, 3)
         if i % 4 == 0:  # often enough that the fixed parts of a prompt become few tokens
-            yield "".join(s.text for s in default_profile("qwen3").segments("") if s.kind is not Kind.SPECIAL)
+            yield "".join(s.text for s in default_profile("qwen3").segments("") if s.kind is not SegmentKind.SPECIAL)
             yield f"{SYSTEM_MESSAGE}\nConfidence: 0.75\nFinal answer: {'ABCDE'[i // 4 % 5]}"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Kind, Profile, default_profile, from_metadata, gguf_keys
+from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile, SegmentKind, default_profile, from_metadata, gguf_keys
 
 
 def test_prompt_is_chatml_with_thinking_off() -> None:
@@ -19,7 +19,7 @@ def test_prompt_is_chatml_with_thinking_off() -> None:
 def test_text_of_a_person_is_never_a_special_segment() -> None:
     for architecture in ("qwen3", "gemma3"):
         segments = default_profile(architecture).segments("MINE")
-        assert [s.kind for s in segments if "MINE" in s.text] == [Kind.PERSON]
+        assert [s.kind for s in segments if "MINE" in s.text] == [SegmentKind.PERSON]
 
 
 def test_gemma_has_no_system_turn_and_no_think_line() -> None:

@@ -13,7 +13,7 @@ from edge_agent.core import settings
 from edge_agent.core.terminal import ProgressLine, plain
 
 if TYPE_CHECKING:
-    from edge_agent.measure.verify import Comparison, Mean, Share
+    from edge_agent.measure.verify import ChangedShare, Comparison, Mean
     from edge_agent.model.catalog import ModelFiles
 
 
@@ -48,7 +48,7 @@ def verify(
     A base with the adapter of a round decides as the merged file does, but for rounding: verify BASE --adapter A --against MERGED.
     """
     from edge_agent.measure import datasets
-    from edge_agent.measure.verify import Limits
+    from edge_agent.measure.verify import Tolerance
     from edge_agent.measure.verify import verify as run
     from edge_agent.model.catalog import ModelFiles, resolve
 
@@ -64,7 +64,7 @@ def verify(
         def progress(model: ModelFiles, n: int, total: int) -> None:
             line.show(f"{model.path.name}  {n}/{total} questions")
 
-        found = run(model, config.models_folder, asked, reference, config.tau, Limits(max_kl, max_changed), progress)
+        found = run(model, config.models_folder, asked, reference, config.tau, Tolerance(max_kl, max_changed), progress)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -98,5 +98,5 @@ def _mean(mean: Mean) -> str:
     return f"{mean.mean:.5f} nats (95 % interval {mean.low:.5f} to {mean.high:.5f}; largest {mean.largest:.4f})"
 
 
-def _share(share: Share) -> str:
+def _share(share: ChangedShare) -> str:
     return f"{share.count} changed, {share.share:.1%} (95 % interval {share.low:.1%} to {share.high:.1%})"

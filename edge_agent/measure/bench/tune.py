@@ -19,7 +19,7 @@ _DEFAULTS = {"flash_attention": True, "n_batch": 256, "mlock": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TuningStep:
     """Options that were tried, the median decision in ms, and whether they are the best so far."""
 
     options: dict[str, Any]
@@ -43,14 +43,14 @@ def knobs(n_cpus: int) -> list[tuple[str, Sequence[Any]]]:
 
 def search(
     measure: Callable[[dict[str, Any]], list[float]], n_cpus: int, tried: Sequence[tuple[str, Sequence[Any]]] | None = None
-) -> Iterator[Trial]:
+) -> Iterator[TuningStep]:
     """Yield each trial as it was measured; the last one marked best has the options to keep.
 
     `measure` gives decision times in ms under options.
     """
     options: dict[str, Any] = {"n_threads": n_cpus, "n_threads_batch": n_cpus, **_DEFAULTS}
     best = float(np.median(measure(options)))
-    yield Trial(options, best, True)
+    yield TuningStep(options, best, True)
     for name, values in knobs(n_cpus) if tried is None else tried:
         for value in values:
             candidate = options | {name: value}
@@ -59,6 +59,6 @@ def search(
             took = float(np.median(measure(candidate)))
             if took < best * (1 - WORTH):
                 options, best = candidate, took
-                yield Trial(candidate, took, True)
+                yield TuningStep(candidate, took, True)
             else:
-                yield Trial(candidate, took, False)
+                yield TuningStep(candidate, took, False)
