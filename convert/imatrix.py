@@ -31,7 +31,7 @@ from convert.output import Output, header
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.question import Question
 from edge_agent.core.terminal import plain
-from edge_agent.model import gguf as gguf_check
+from edge_agent.model.gguf import read_header
 
 _WEIGHT = re.compile(rb"(?:[^#]*#)?(?P<name>blk\.\d+\.\w+\.weight)(?:#.*)?")
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -163,7 +163,7 @@ def load(path: pathlib.Path) -> dict[str, Array]:
     """The importance (columns,) of each weight of a matrix that `save` or llama.cpp wrote; raises `ConvertError`."""
     refused = ConvertError(f"The file '{path}' is no importance matrix in GGUF; make one with python -m convert.imatrix.")
     try:
-        if gguf_check.read_header(path).metadata.get("general.type") != "imatrix" or path.stat().st_size > _MAX_BYTES:
+        if read_header(path).metadata.get("general.type") != "imatrix" or path.stat().st_size > _MAX_BYTES:
             raise refused
         found = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in gguf.GGUFReader(path).tensors}
     except EdgeAgentError as error:

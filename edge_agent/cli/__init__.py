@@ -1,7 +1,7 @@
-"""`edge-agent`: arguments in, output and exit codes out; the only rooms that print, a verb a file.
+"""`edge-agent`: arguments in, output and exit codes out; the only code that prints, one verb a file.
 
-Owns words and layout. Decides nothing. Heavy rooms are imported by the command that needs them, so that `--help`
-answers at once.
+Owns words and layout. Decides nothing. The command that needs a heavy module imports it, so that `--help` answers
+at once.
 """
 
 from edge_agent.cli.app import main

@@ -32,8 +32,7 @@ from edge_agent.engine.passes import TokenTree, letter_trees, level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
 from edge_agent.engine.waiting_line import WaitingLine
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import prompt
+from edge_agent.model import gguf, prompt
 from edge_agent.model.answers import AnswerFormat, Node, Path, parse
 from edge_agent.model.profile import Profile, from_metadata
 
@@ -59,9 +58,9 @@ class LocalModel:
         adapter: pathlib.Path | None = None,
         on_tensor: Any = None,
     ) -> None:
-        header = gguf_check.read_header(path)
+        header = gguf.read_header(path)
         if adapter:
-            gguf_check.read_adapter(adapter, header)
+            gguf.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)
         options = options or Options()
         if options.repack is None:

@@ -27,9 +27,7 @@ from edge_agent.engine import trial
 from edge_agent.engine.trial import Trial
 from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
-from edge_agent.model import catalog
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile, from_metadata
 
@@ -119,7 +117,7 @@ class Tolerance:
     changed_routes: float | None = None
 
 
-def verify(
+def verify_model(
     model: ModelFiles,
     folder: pathlib.Path,
     questions: Sequence[Question],
@@ -136,7 +134,7 @@ def verify(
     checks: list[FileCheck] = []
     path = model.path
     try:
-        header = gguf_check.read_header(path)
+        header = gguf.read_header(path)
         checks.append(
             FileCheck("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
         )
@@ -152,7 +150,7 @@ def verify(
         return Verified(model, sha256, tuple(checks))
     try:
         if model.adapter:
-            checks.append(_adapter(model.adapter, gguf_check.read_adapter(model.adapter, header)))
+            checks.append(_adapter(model.adapter, gguf.read_adapter(model.adapter, header)))
         tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
     except ModelRefused as error:
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
@@ -192,7 +190,7 @@ def _against(
     model: ModelFiles, tried: Trial, profile: Profile, reference: ModelFiles, questions: Sequence[Question], tau: float, asked: Asked
 ) -> Comparison:
     """Ask the reference, too."""
-    theirs = from_metadata(gguf_check.read_header(reference.path).metadata)
+    theirs = from_metadata(gguf.read_header(reference.path).metadata)
     if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
         raise BadData(
             f"'{reference.path}' prints other levels, or answers of another kind, than '{model.path}'; compare files of one model."
@@ -238,12 +236,12 @@ def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileChec
         when = f" on {record.pulled_at}" if record.pulled_at else ""
         return FileCheck("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
     published = {digest: f"{name}, {file}" for name, entry in catalog.entries().items() for file, digest in entry.sha256.items()}
-    published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pins.load(folder)}
+    published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pulled.load(folder)}
     origin = f"as published in {published[sha256]}" if sha256 in published else "nothing is recorded of it to compare with"
     return FileCheck("sha256", True, f"{sha256}, {origin}")
 
 
-def _adapter(path: pathlib.Path, header: gguf_check.Header) -> FileCheck:
+def _adapter(path: pathlib.Path, header: gguf.Header) -> FileCheck:
     detail = f"a LoRA for {header.architecture}, {path.stat().st_size:,} bytes, sha256 {catalog.sha256_of(path)}"
     return FileCheck("adapter", True, detail)
 

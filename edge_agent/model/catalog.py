@@ -14,8 +14,7 @@ from typing import Any
 
 from edge_agent.core.errors import ModelMissing
 from edge_agent.core.records import ModelFacts
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import pulled as pins
+from edge_agent.model import gguf, pulled
 from edge_agent.model.profile import from_metadata
 
 UNPINNED = "unpinned"
@@ -86,7 +85,7 @@ def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
 
 def identify(path: pathlib.Path) -> ModelFacts:
     """What is to be known of a GGUF: its name, sha256, quantization and profile. Reads the whole file once."""
-    header = gguf_check.read_header(path)
+    header = gguf.read_header(path)
     return ModelFacts(
         name=path.stem,
         sha256=sha256_of(path),
@@ -105,11 +104,11 @@ def sha256_of(path: pathlib.Path) -> str:
         raise ModelMissing(f"The file '{path}' cannot be read ({error.strerror}); check the path.") from error
 
 
-def recorded(path: pathlib.Path, folder: pathlib.Path) -> pins.Pulled | None:
+def recorded(path: pathlib.Path, folder: pathlib.Path) -> pulled.Pulled | None:
     """What was recorded when the model file at `path` was pulled, if it is one of those in `folder`."""
     if path.parent.resolve() != folder.resolve():
         return None
-    return next((record for record in pins.load(folder) if record.file == path.name), None)
+    return next((record for record in pulled.load(folder) if record.file == path.name), None)
 
 
 def alias_of(file: str) -> str | None:
@@ -119,14 +118,14 @@ def alias_of(file: str) -> str | None:
 
 
 def _quantization(file: str) -> str:
-    return next((q for q in gguf_check.QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
+    return next((q for q in gguf.QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
 
 
 def _file_of(entry: Entry, folder: pathlib.Path | None) -> pathlib.Path:
     if entry.bundled_file:
         return _bundled(entry.bundled_file)
-    pulled = [record for record in pins.load(folder) if record.alias == entry.name] if folder else []
-    for record in reversed(pulled):
+    records = [record for record in pulled.load(folder) if record.alias == entry.name] if folder else []
+    for record in reversed(records):
         assert folder is not None and record.file is not None
         if (folder / record.file).is_file():
             return folder / record.file

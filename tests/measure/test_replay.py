@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable
-from dataclasses import replace as changed
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
     with agent(home, SpokenModel(UNSURE), limits=Limits(max_rows=3)) as one:
         for stem in ("upheld", "overturned", "dead", "no room"):
             one.ask(question(stem))
-    with agent(home, SpokenModel(changed(SURE, format_mass=0.1)), nowhere, limits=Limits(max_rows=4)) as one:
+    with agent(home, SpokenModel(replace(SURE, format_mass=0.1)), nowhere, limits=Limits(max_rows=4)) as one:
         one.ask(question("waiting"))
     with agent(home, SpokenModel(SURE), policy="only_local") as one:
         one.ask(question("only local"))
@@ -51,7 +51,7 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
 
 def believes_the_log(row: dict[str, Any]) -> Replayed:
     """Mutant: derives nothing."""
-    return changed(replay(row), differences=())
+    return replace(replay(row), differences=())
 
 
 @catches(replay, believes_the_log)
@@ -93,13 +93,13 @@ def test_replay_runs_no_model_and_asks_nobody(home: pathlib.Path, cloud: Loopbac
 def unknown_is_local(decided: list[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None) -> tuple[Any, Any]:
     """Mutant: where the cloud was never asked, the device's answer counts as the cloud's."""
     ours, theirs = compare(decided, tau, policy)
-    return changed(ours, unknown=0), changed(theirs, unknown=0)
+    return replace(ours, unknown=0), replace(theirs, unknown=0)
 
 
 @catches(compare, unknown_is_local)
 def test_another_tau_is_tried_on_the_log(part: Callable, home: pathlib.Path, cloud: LoopbackCloud) -> None:
     """Sure questions would have been deferred by a higher tau; nobody knows what the cloud would have said."""
-    with agent(home, SpokenModel(changed(SURE, level="0.75"))) as one:
+    with agent(home, SpokenModel(replace(SURE, level="0.75"))) as one:
         for stem in ("one", "two"):
             one.ask(question(stem))
         one.ask(question("two"))

@@ -12,9 +12,8 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import OpenReading, Reading, Timings
 from edge_agent.engine import trial
 from edge_agent.measure import metrics
-from edge_agent.measure.verify import compare, verify
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.measure.verify import compare, verify_model
+from edge_agent.model import catalog, pulled
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile
 from edge_agent.model.pulled import Pulled
@@ -38,14 +37,14 @@ def damaged(tmp_path: pathlib.Path, data: bytes) -> pathlib.Path:
 
 def failed(path: pathlib.Path, folder: pathlib.Path) -> str:
     """The name of the check that failed, which has to be one, the last, told in one line."""
-    found = verify(ModelFiles(path), folder, QUESTIONS)
+    found = verify_model(ModelFiles(path), folder, QUESTIONS)
     assert not found.ok and [check.ok for check in found.checks].count(False) == 1 and not found.checks[-1].ok
     assert "\n" not in found.checks[-1].detail and len(found.checks[-1].detail) < 500
     return found.checks[-1].name
 
 
 def test_intact_file_passes_every_check(tmp_path: pathlib.Path) -> None:
-    found = verify(ModelFiles(DEMO), tmp_path, QUESTIONS)
+    found = verify_model(ModelFiles(DEMO), tmp_path, QUESTIONS)
     assert [check.name for check in found.checks] == ["bounds", "profile", "sha256", "load", "format"] and found.comparison is None
     assert all(check.ok for check in found.checks[:4]) and found.sha256 == catalog.sha256_of(DEMO)
 
@@ -54,7 +53,7 @@ def test_damage_that_the_bounds_show(tmp_path: pathlib.Path) -> None:
     whole = DEMO.read_bytes()
     assert {failed(damaged(tmp_path, data), tmp_path) for data in (b"", whole[:1000], whole[:-40], b"GGUX" + whole[4:])} == {"bounds"}
     with pytest.raises(ModelMissing):
-        verify(ModelFiles(tmp_path / "none.gguf"), tmp_path, QUESTIONS)
+        verify_model(ModelFiles(tmp_path / "none.gguf"), tmp_path, QUESTIONS)
 
 
 def test_foreign_architecture_and_keys_are_told(tmp_path: pathlib.Path) -> None:
@@ -73,7 +72,7 @@ def test_foreign_architecture_and_keys_are_told(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_hyper_parameters_that_end_llama_end_a_child(tmp_path: pathlib.Path, key: str, value: float, words: str) -> None:
-    found = verify(ModelFiles(damaged(tmp_path, with_value(key, value))), tmp_path, QUESTIONS)
+    found = verify_model(ModelFiles(damaged(tmp_path, with_value(key, value))), tmp_path, QUESTIONS)
     assert found.checks[-1].name == "load" and words in found.checks[-1].detail and "\n" not in found.checks[-1].detail
     assert not list(tmp_path.glob("core*"))
 
@@ -81,8 +80,8 @@ def test_hyper_parameters_that_end_llama_end_a_child(tmp_path: pathlib.Path, key
 def test_file_that_changed_since_it_was_pulled(tmp_path: pathlib.Path) -> None:
     path = damaged(tmp_path, DEMO.read_bytes())
     sha256 = catalog.sha256_of(path)
-    pins.put(tmp_path, [Pulled("hub:a/b", "x.gguf", sha256, 1, file="x.gguf")])
-    assert "as published in hub:a/b x.gguf" in verify(ModelFiles(path), tmp_path, QUESTIONS[:1]).checks[2].detail
+    pulled.put(tmp_path, [Pulled("hub:a/b", "x.gguf", sha256, 1, file="x.gguf")])
+    assert "as published in hub:a/b x.gguf" in verify_model(ModelFiles(path), tmp_path, QUESTIONS[:1]).checks[2].detail
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert failed(path, tmp_path) == "sha256"
 

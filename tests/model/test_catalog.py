@@ -7,8 +7,7 @@ import re
 import pytest
 
 from edge_agent.core.errors import ModelMissing, StorageError
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from edge_agent.model.gguf import QUANTIZATIONS
 from edge_agent.model.profile import default_profile
 from edge_agent.model.pulled import Pulled
@@ -28,7 +27,7 @@ def installed(folder: pathlib.Path, file: str = "FogGen-0.6B-Q4_K_M.gguf", alias
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file
     path.write_bytes(DEMO.read_bytes())
-    pins.put(folder, [Pulled("hub:a/b", file, catalog.sha256_of(path), path.stat().st_size, "c" * 40, file, alias)])
+    pulled.put(folder, [Pulled("hub:a/b", file, catalog.sha256_of(path), path.stat().st_size, "c" * 40, file, alias)])
     return path
 
 
@@ -82,10 +81,10 @@ def test_file_name_tells_which_model_a_gguf_would_be() -> None:
 
 def test_record_takes_the_place_of_the_one_for_the_same_file(tmp_path: pathlib.Path) -> None:
     first, other = Pulled("hub:a/b", "x", "a" * 64, 1, file="x.gguf"), Pulled("hub:a/b", "y", "b" * 64, 2)
-    pins.put(tmp_path, [first, other])
-    pins.put(tmp_path, [Pulled("hub:c/d", "z", "c" * 64, 3, file="x.gguf")])
-    assert [record.path for record in pins.load(tmp_path)] == ["y", "z"]
-    assert pins.find(tmp_path, "hub:a/b") == {"y": other}
+    pulled.put(tmp_path, [first, other])
+    pulled.put(tmp_path, [Pulled("hub:c/d", "z", "c" * 64, 3, file="x.gguf")])
+    assert [record.path for record in pulled.load(tmp_path)] == ["y", "z"]
+    assert pulled.find(tmp_path, "hub:a/b") == {"y": other}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +92,12 @@ def test_record_takes_the_place_of_the_one_for_the_same_file(tmp_path: pathlib.P
              json.dumps([{"source": "s", "path": "p", "sha256": "a" * 64, "bytes": 1, "file": "../../x"}])],
 )  # fmt: skip
 def test_damaged_list_is_refused_rather_than_forgotten(tmp_path: pathlib.Path, text: str) -> None:
-    (tmp_path / pins.FILE).write_text(text)
+    (tmp_path / pulled.FILE).write_text(text)
     with pytest.raises(StorageError, match="remove it"):
-        pins.load(tmp_path)
+        pulled.load(tmp_path)
     with pytest.raises(StorageError):
-        pins.put(tmp_path, [])
-    assert (tmp_path / pins.FILE).read_text() == text
+        pulled.put(tmp_path, [])
+    assert (tmp_path / pulled.FILE).read_text() == text
 
 
 def test_models_lists_what_is_known_and_what_is_here(home: pathlib.Path) -> None:

@@ -53,9 +53,7 @@ def bench(
     What an adapter costs beside the merged file: bench BASE --adapter A --against MERGED.
     """
     from edge_agent.engine.llama import available_cpus
-    from edge_agent.measure.bench import machine
-    from edge_agent.measure.bench import runs as room
-    from edge_agent.measure.bench import tables as bench_tables
+    from edge_agent.measure.bench import machine, runs, tables
     from edge_agent.measure.rows import check_apart
     from edge_agent.model.catalog import ModelFiles, resolve
 
@@ -76,40 +74,39 @@ def bench(
         measured.append(reference)
     n_threads = threads or available_cpus()
     about = machine.describe(available_cpus())
-    runs = []
-    for run in room.run(measured, questions, repeats, options={"n_threads": n_threads}):
-        runs.append(run)
+    finished = []
+    for run in runs.run(measured, questions, repeats, options={"n_threads": n_threads}):
+        finished.append(run)
         name = run.model.path.name + (" with the adapter" if run.model.adapter else "")
         click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
-    results = room.results(runs, measured, n_threads, reference)
+    results = runs.results(finished, measured, n_threads, reference)
     if picture:
-        from edge_agent.measure.bench import picture as report
+        from edge_agent.measure.bench.picture import latency_by_size
 
-        report.latency_by_size(results, about, picture)
+        latency_by_size(results, about, picture)
     if csv_file:
-        _write(csv_file, bench_tables.csv(results))
+        _write(csv_file, tables.as_csv(results))
     if as_json:
-        print_json(room.to_dict(results, about, n_threads))
+        print_json(runs.to_dict(results, about, n_threads))
     else:
-        for line in bench_tables.lines(results, about, n_threads):
+        for line in tables.lines(results, about, n_threads):
             echo(plain(line))
 
 
 def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:
     """Search and remember, file by file."""
     from edge_agent.engine.llama import available_cpus, build
-    from edge_agent.measure.bench import runs as room
-    from edge_agent.measure.bench import tune as search
+    from edge_agent.measure.bench import runs, tune
     from edge_agent.model import catalog, tuning
 
     found = []
     for model in models:
 
         def decide(options: dict[str, Any], model: ModelFiles = model) -> list[float]:
-            return [took for run in room.run([model], questions, 1, options=options) for took in run.sample.decision_ms]
+            return [took for run in runs.run([model], questions, 1, options=options) for took in run.sample.decision_ms]
 
         best = None
-        for trial in search.search(decide, available_cpus()):
+        for trial in tune.search(decide, available_cpus()):
             best = trial if trial.best else best
             chosen = ", ".join(f"{name} {value}" for name, value in trial.options.items())
             click.echo(f"{model.path.name}  {trial.decision_ms:7.1f} ms  {'*' if trial.best else ' '}  {chosen}", err=True)

@@ -23,19 +23,19 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, cali
     MODEL is a .gguf file or a name of `edge-agent models`; without it, the configured one. The settings that are not the
     defaults go along, the cloud's key never does. On the machine: edge-agent pull FILE.
     """
-    from edge_agent.fetch import bundle as room
+    from edge_agent.fetch.bundle import CALIBRATION, pack
     from edge_agent.model import catalog
 
     path = catalog.resolve(model or config.model, config.models_folder)
-    beside = path.with_name(f"{path.stem}.{room.CALIBRATION}")
-    packed = room.pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
+    beside = path.with_name(f"{path.stem}.{CALIBRATION}")
+    packed = pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
     told = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
     told |= {"files": list(packed.parts), "settings": packed.settings}
     if as_json:
         print_json(told)
         return
     echo(plain(f"{out}  {told['bytes']:,} bytes  sha256 {told['sha256']}"))
-    with_it = ["the model", *(["its calibration"] if room.CALIBRATION in packed.parts else [])]
+    with_it = ["the model", *(["its calibration"] if CALIBRATION in packed.parts else [])]
     words = ", ".join(f"{name} {value}" for name, value in packed.settings.items()) or "none but the defaults"
     click.echo(plain(f"It holds {' and '.join(with_it)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
 

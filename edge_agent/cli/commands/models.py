@@ -30,10 +30,9 @@ def _rows(config: settings.Settings) -> list[dict[str, Any]]:
     """The catalogue, each entry with its files; then the other files of the models folder."""
     from dataclasses import asdict
 
-    from edge_agent.model import catalog
-    from edge_agent.model import pulled as pins
+    from edge_agent.model import catalog, pulled
 
-    records = {record.file: record for record in pins.load(config.models_folder) if record.file}
+    records = {record.file: record for record in pulled.load(config.models_folder) if record.file}
     files = {path: records.get(path.name) for path in sorted(config.models_folder.glob("*.gguf"))}
     rows = []
     for entry in catalog.entries().values():

@@ -48,8 +48,7 @@ def verify(
     A base with the adapter of a round decides as the merged file does, but for rounding: verify BASE --adapter A --against MERGED.
     """
     from edge_agent.measure import datasets
-    from edge_agent.measure.verify import Tolerance
-    from edge_agent.measure.verify import verify as run
+    from edge_agent.measure.verify import Tolerance, verify_model
     from edge_agent.model.catalog import ModelFiles, resolve
 
     if against_adapter and not against:
@@ -64,7 +63,7 @@ def verify(
         def progress(model: ModelFiles, n: int, total: int) -> None:
             line.show(f"{model.path.name}  {n}/{total} questions")
 
-        found = run(model, config.models_folder, asked, reference, config.tau, Tolerance(max_kl, max_changed), progress)
+        found = verify_model(model, config.models_folder, asked, reference, config.tau, Tolerance(max_kl, max_changed), progress)
     if as_json:
         print_json(found.to_dict())
     else:

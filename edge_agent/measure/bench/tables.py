@@ -5,7 +5,7 @@ Owns columns and units; computes nothing. Invariant: a figure that was not measu
 
 from __future__ import annotations
 
-import csv as csv_format
+import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -56,11 +56,11 @@ def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterat
     yield from _LEGEND.splitlines()
 
 
-def csv(results: Sequence[Result]) -> str:
+def as_csv(results: Sequence[Result]) -> str:
     """A head and one line a file, numbers as measured."""
     out = io.StringIO()
     rows = [{key: value for key, value in asdict(result).items() if not isinstance(value, tuple | list)} for result in results]
-    writer = csv_format.DictWriter(out, rows[0])
+    writer = csv.DictWriter(out, rows[0])
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
