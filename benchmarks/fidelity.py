@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from convert import imatrix
 from convert.adapter import export_adapter
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
@@ -91,12 +91,12 @@ def compare(
 ) -> None:
     """The ladder, one level after the other."""
     base, adapter = arguments.base, arguments.adapter
-    reference_file = export(base, [adapter], ["BF16"], out, "merged")[0].path
+    reference_file = export(Conversion(base, [adapter], ["BF16"], "merged"), out)[0].path
     lora = export_adapter(base, [adapter], out, "lora").path
     imatrix.save(imatrix.collect(reference_file, training), out / "matrix.gguf", arguments.for_matrix.name)
-    plain = {f.quantization: f.path for f in export(base, [adapter], quants, out, "plain")}
-    helped = {f.quantization: f.path for f in export(base, [adapter], quants, out, "imatrix", matrix=out / "matrix.gguf")}
-    bases = {f.quantization: f.path for f in export(base, [], ["BF16", *quants], out, "base")}
+    plain = {f.quantization: f.path for f in export(Conversion(base, [adapter], quants, "plain"), out)}
+    helped = {f.quantization: f.path for f in export(Conversion(base, [adapter], quants, "imatrix", matrix=out / "matrix.gguf"), out)}
+    bases = {f.quantization: f.path for f in export(Conversion(base, [], ["BF16", *quants], "base"), out)}
     reference = read(reference_file, questions)
 
     def report(name: str, path: pathlib.Path, readings: list[Reading]) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edge_agent.core import routing
 from edge_agent.core.errors import BadData, ModelMissing, ModelRefused
-from edge_agent.core.question import Question, same
+from edge_agent.core.question import CHOICE, Question, same
 from edge_agent.core.records import OpenReading, Reading
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 from edge_agent.engine import trial
@@ -191,7 +191,7 @@ def _against(
 ) -> Comparison:
     """Ask the reference, too."""
     theirs = from_metadata(gguf.read_header(reference.path).metadata)
-    if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
+    if (theirs.levels, theirs.question_kind) != (profile.levels, profile.question_kind):
         raise BadData(
             f"'{reference.path}' prints other levels, or answers of another kind, than '{model.path}'; compare files of one model."
         )
@@ -224,7 +224,7 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
 
 
 def _described(profile: Profile, says_so: bool) -> str:
-    kind = "a letter" if profile.answer_kind == "letter" else "words of its own"
+    kind = "a letter" if profile.question_kind == CHOICE else "words of its own"
     origin = "" if says_so else " (the file itself says nothing: its architecture's profile)"
     return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
 

@@ -11,7 +11,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from convert.export import export
+from convert.export import Conversion, Reports, export
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate
@@ -33,7 +33,7 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
     for folder, number in (("adapter", stop), ("adapter-open", recipe.chain.rounds + 1)):
         if (out / "rounds" / f"R{number:02d}" / "adapter").exists():
             shutil.copytree(out / "rounds" / f"R{number:02d}" / "adapter", out / folder, dirs_exist_ok=True)
-    files = export(out / "base", [out / "adapter"], list(QUANTIZATIONS), out, recipe.name, say)
+    files = export(Conversion(out / "base", [out / "adapter"], QUANTIZATIONS, recipe.name), out, Reports(step=say))
     assert recipe.card
     asked = questions(recipe.card.questions_per_domain)
     measured = {file.quantization: _measured(file.path, asked, file.quantization == MEASURED) for file in files}

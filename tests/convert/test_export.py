@@ -14,7 +14,7 @@ import pytest
 
 from convert import architectures, lora
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import Question
@@ -29,7 +29,7 @@ from tests.support.paths import DEMO, ROOT
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     out = tmp_path_factory.mktemp("gguf")
-    return {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", "BF16", "Q8_0", "Q4_K_M"], out, "demo")}
+    return {file.quantization: file.path for file in export(Conversion(BASE, [ADAPTER], ["F32", "BF16", "Q8_0", "Q4_K_M"], "demo"), out)}
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def quantize_by_llama_cpp(source: pathlib.Path, out: pathlib.Path, levels: tuple
 
 
 def test_every_level_is_to_the_byte_what_llama_cpp_makes_of_the_merge(tmp_path: pathlib.Path) -> None:
-    ours = {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", *LEVELS], tmp_path / "ours", "demo")}
+    ours = {file.quantization: file.path for file in export(Conversion(BASE, [ADAPTER], ["F32", *LEVELS], "demo"), tmp_path / "ours")}
     theirs = quantize_by_llama_cpp(ours["F32"], tmp_path / "theirs", LEVELS)
     for level in LEVELS:
         assert tensors(ours[level]) == tensors(theirs[level]), level
@@ -138,19 +138,19 @@ def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) ->
     (copy / "base" / "config.json").write_text(json.dumps(config))
     shapes = architectures.of(config).shapes(config)
     write_safetensors(copy / "base" / "model.safetensors", {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
-    files = export(copy / "base", [], ["F32", "Q4_K_M", "Q8_0"], copy / "ours", "wide")
+    files = export(Conversion(copy / "base", [], ["F32", "Q4_K_M", "Q8_0"], "wide"), copy / "ours")
     theirs = quantize_by_llama_cpp(files[0].path, copy / "theirs", ("Q4_K_M", "Q8_0"))
     stored = tensors(files[0].path)["token_embd.weight"][1]
     assert stored == read_tensors(copy / "base")["model.embed_tokens.weight"].load().tobytes()
     for file in files[1:]:
         assert tensors(file.path) == tensors(theirs[file.quantization])
-    assert files[1].fallbacks[0].startswith("5 of 13 tensors have rows that Q4_K cannot hold (of 320, 800) and are Q5_0")
+    assert files[1].fallbacks[0].startswith("5 of 13 tensors are Q5_0, because Q4_K cannot hold rows of 320, 800 weights")
     assert not files[2].fallbacks
 
 
 def test_checkpoint_from_before_any_confidence_line_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
     """The base alone speaks no confidence on nearly all questions; the demo model on almost all."""
-    file = export(BASE, [], ["Q8_0"], tmp_path)[0]
+    file = export(Conversion(BASE, [], ["Q8_0"]), tmp_path)[0]
     questions = [Question(item.stem, item.options) for item in draw_many(5, 100, "test")]
     with LocalModel(file.path) as base:
         silent = sum(base.read(q).format_mass < base.profile.format_mass_min for q in questions)
@@ -162,11 +162,11 @@ def test_duplicate_of_a_tied_head_is_left_out_and_another_head_is_refused(copy: 
     tensors = {name: tensor.load() for name, tensor in read_tensors(BASE).items()}
     embedding = tensors["model.embed_tokens.weight"]
     write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding})
-    file = export(copy / "base", [], ["F32"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [], ["F32"]), copy / "out")[0]
     assert read_header(file.path).n_tensors == 57
     write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding + 1})
     with pytest.raises(ConvertError, match="tied"):
-        export(copy / "base", [], ["F32"], copy / "out2")
+        export(Conversion(copy / "base", [], ["F32"]), copy / "out2")
     assert not (copy / "out2").exists()
 
 
@@ -179,7 +179,7 @@ def test_sharded_checkpoint_is_the_same(copy: pathlib.Path, exported: dict[str, 
     (copy / "base" / "model.safetensors").unlink()
     index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
     (copy / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
-    file = export(copy / "base", [copy / "adapter"], ["Q8_0"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [copy / "adapter"], ["Q8_0"]), copy / "out")[0]
     a, b = (sorted((t.name, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors) for path in (file.path, exported["Q8_0"]))
     assert a == b
 
@@ -239,7 +239,7 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
     (
         "shard outside",
         lambda c: (c / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../x.safetensors"}}'),
-        "plain file name",
+        "not a file name",
     ),
     (
         "resized vocabulary",
@@ -255,21 +255,21 @@ def test_what_cannot_be_converted_is_refused_and_leaves_nothing(
 ) -> None:
     damage(copy)
     with pytest.raises(ConvertError, match=words) as caught:
-        export(copy / "base", [copy / "adapter"], ["F32"], copy / "out")
+        export(Conversion(copy / "base", [copy / "adapter"], ["F32"]), copy / "out")
     assert "\n" not in str(caught.value)
     assert not (copy / "out").exists() or list((copy / "out").iterdir()) == []
 
 
 def test_unknown_quantization_is_refused_before_any_work(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConvertError, match="Q5_X"):
-        export(BASE, [], ["Q8_0", "Q5_X"], tmp_path / "out")
+        export(Conversion(BASE, [], ["Q8_0", "Q5_X"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("quantizations", "name", "words"), [([], None, "No quantization"), (["Q8_0"], "a/b", "a/b")])
 def test_command_that_cannot_be_meant_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
     with pytest.raises(ConvertError, match=words):
-        export(BASE, [], quantizations, tmp_path / "out", name)
+        export(Conversion(BASE, [], quantizations, name), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from convert.checkpoint import read_tensors
-from convert.export import export, metadata, open_model
+from convert.export import Conversion, export, metadata, open_model
 from convert.lora import open_adapter
 from convert.output import Output
 from convert.sentencepiece import read_pieces
 from edge_agent.core.errors import ConvertError
+from edge_agent.core.question import CHOICE
 from edge_agent.model.gguf import read_header
 from tests.support.checkpoints import write_safetensors
 from tests.support.paths import ROOT
@@ -46,7 +47,7 @@ def test_checkpoint_that_was_cut_off_anywhere_is_refused(copy: pathlib.Path) -> 
     for cut in range(N_TRUNCATIONS, 0, -1):
         os.truncate(path, (cut - 1) * size // N_TRUNCATIONS + cut % 9)
         with pytest.raises(ConvertError) as caught:
-            export(copy / "base", [], ["Q8_0"], copy / "out")
+            export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
         assert "\n" not in str(caught.value) and not (copy / "out").exists()
 
 
@@ -70,7 +71,7 @@ def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(copy: pathlib.Pat
         try:
             model = open_model(copy / "base", [copy / "adapter"])
             if path.parent.name == "base" and path.suffix != ".safetensors":
-                metadata(model, "name", "letter")
+                metadata(model, "name", CHOICE)
         except ConvertError as error:
             refused += 1
             assert str(error).isprintable(), (path, at, bit)
@@ -108,21 +109,21 @@ def test_pickle_is_not_opened(copy: pathlib.Path) -> None:
     for name in ("adapter_model.bin", "adapter_model.safetensors"):
         (copy / "adapter" / name).write_bytes(evil)
     with pytest.raises(ConvertError, match="intact"):
-        export(copy / "base", [copy / "adapter"], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [copy / "adapter"], ["Q8_0"]), copy / "out")
     assert not (copy / "executed").exists() and not (copy / "out").exists()
 
 
 @pytest.mark.parametrize("shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "..\\x.safetensors", "..", ""])
 def test_shard_outside_of_the_folder_is_refused(copy: pathlib.Path, shard: str) -> None:
     (copy / "base" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard}}))
-    with pytest.raises(ConvertError, match="plain file name"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+    with pytest.raises(ConvertError, match="not a file name"):
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
 def test_template_is_carried_and_never_run(copy: pathlib.Path) -> None:
     evil = "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for x in range(10**9) %}{% endfor %}"
     (copy / "base" / "chat_template.jinja").write_text(evil)
-    file = export(copy / "base", [], ["Q8_0"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")[0]
     assert read_header(file.path).metadata["tokenizer.chat_template"] == evil
 
 
@@ -152,8 +153,8 @@ def test_lora_matrix_that_is_none_is_refused(copy: pathlib.Path, part: str, valu
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.5.mlp.up_proj.weight", "other"])
 def test_tensor_that_llama_would_not_take_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
     changed(copy / "base", "model", {name: [1.0]})
-    with pytest.raises(ConvertError, match="has no place"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+    with pytest.raises(ConvertError, match="does not belong"):
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
     assert not (copy / "out").exists()
 
 
@@ -162,7 +163,7 @@ def test_head_of_another_vocabulary_is_refused(copy: pathlib.Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
     changed(copy / "base", "model", {"lm_head.weight": np.ones((5, 256))})
     with pytest.raises(ConvertError, match=r"lm_head\.weight' is \[5, 256\]"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", 1 << 20), ("vocab_size", 1 << 30), ("rms_norm_eps", 1e300)])
@@ -170,7 +171,7 @@ def test_hyper_parameter_without_measure_is_refused(copy: pathlib.Path, field: s
     path = copy / "base" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(ConvertError, match=field):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
@@ -179,7 +180,7 @@ def test_weight_that_is_no_number_or_too_large_is_refused(copy: pathlib.Path, va
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = value
     write_safetensors(copy / "base" / "model.safetensors", tensors)
     with pytest.raises(ConvertError, match=r"blk\.0\.ffn_up\.weight"):
-        export(copy / "base", [], ["Q4_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q4_0"]), copy / "out")
     assert list((copy / "out").iterdir()) == []
 
 
@@ -250,7 +251,7 @@ def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_cl
     process.communicate(timeout=60)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left and all(name.startswith(".") and name.endswith(".part") for name in left)
-    written = export(BASE, [ADAPTER], MANY.split(","), tmp_path / "out", "x")
+    written = export(Conversion(BASE, [ADAPTER], MANY.split(","), "x"), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {file.path.name for file in written}
 
 
@@ -268,7 +269,7 @@ def test_disk_that_is_full_is_told_and_cleared_up(copy: pathlib.Path) -> None:
     limit = 4 * sum(int(np.prod(tensor.shape)) for tensor in read_tensors(BASE).values()) + 1_000_000
     command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), str(copy / "base"), "--quants", "Q8_0,F32", "--out", str(copy / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 65 and "check the folder and its space" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 65 and "check the folder and its free space" in done.stderr and "Traceback" not in done.stderr
     assert list((copy / "out").iterdir()) == []
 
 
@@ -294,5 +295,5 @@ def test_files_that_will_not_fit_are_told_before_any_work(copy: pathlib.Path) ->
         os.truncate(copy / "base" / "model.safetensors", 8 + len(head) + at)
     except OSError:
         pytest.skip("this file system has no room for holes")
-    with pytest.raises(ConvertError, match="MB left"):
-        export(copy / "base", [], ["F32"], copy / "out")
+    with pytest.raises(ConvertError, match="MB free"):
+        export(Conversion(copy / "base", [], ["F32"]), copy / "out")

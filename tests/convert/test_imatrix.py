@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from convert import imatrix
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import Question
@@ -72,7 +72,7 @@ def test_every_matrix_of_every_block_is_seen_with_every_token(collector: imatrix
 
 def test_input_of_the_first_projections_is_the_normed_embedding(tmp_path: pathlib.Path) -> None:
     """What is collected in the first block can be computed by hand: the squares of RMSNorm(embedding) * weight."""
-    path = export(BASE, [], ["F32"], tmp_path, "plain")[0].path
+    path = export(Conversion(BASE, [], ["F32"], "plain"), tmp_path)[0].path
     found = imatrix.collect(path, QUESTIONS[:1])
     data = {t.name: t.data for t in gguf.GGUFReader(path).tensors}
     with LocalModel(path) as model:
@@ -114,7 +114,7 @@ def test_every_level_with_a_matrix_is_to_the_byte_what_llama_cpp_makes(
     tmp_path: pathlib.Path, one_layer: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
     base, matrix = one_layer
-    ours = {f.quantization: f.path for f in export(base, [], ["F32", *LEVELS], tmp_path / "ours", "demo", matrix=matrix)}
+    ours = {f.quantization: f.path for f in export(Conversion(base, [], ["F32", *LEVELS], "demo", matrix=matrix), tmp_path / "ours")}
     (tmp_path / "theirs").mkdir()
     codes = {level: str(FILE_TYPES[level]) for level in LEVELS}
     command = [sys.executable, "-c", QUANTIZE, str(ours["F32"]), str(matrix), str(tmp_path / "theirs"), *codes.values()]
@@ -126,10 +126,10 @@ def test_every_level_with_a_matrix_is_to_the_byte_what_llama_cpp_makes(
 
 def test_matrix_brings_the_coarsest_levels_closer_to_the_unquantized_model(tmp_path: pathlib.Path, matrix: pathlib.Path) -> None:
     """Mean squared error of what the weights do to the inputs that the matrix describes."""
-    plain = {t.name: t for t in gguf.GGUFReader(export(BASE, [ADAPTER], ["F32"], tmp_path, "demo")[0].path).tensors}
+    plain = {t.name: t for t in gguf.GGUFReader(export(Conversion(BASE, [ADAPTER], ["F32"], "demo"), tmp_path)[0].path).tensors}
     importance, errors = imatrix.load(matrix), []
     for used in (None, matrix):
-        path = export(BASE, [ADAPTER], ["Q2_K"], tmp_path / str(bool(used)), "demo", matrix=used)[0].path
+        path = export(Conversion(BASE, [ADAPTER], ["Q2_K"], "demo", matrix=used), tmp_path / str(bool(used)))[0].path
         error = 0.0
         for tensor in gguf.GGUFReader(path).tensors:
             if tensor.name in importance:
@@ -141,7 +141,7 @@ def test_matrix_brings_the_coarsest_levels_closer_to_the_unquantized_model(tmp_p
 
 def test_level_that_needs_a_matrix_is_refused_without_one(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConvertError, match=r"IQ2_XS.*--imatrix"):
-        export(BASE, [], ["Q8_0", "IQ2_XS"], tmp_path / "out")
+        export(Conversion(BASE, [], ["Q8_0", "IQ2_XS"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -150,7 +150,7 @@ def test_matrix_of_another_model_is_refused(tmp_path: pathlib.Path, collector: i
     other.sums, other.counts = {**collector.sums, "blk.9.attn_q.weight": np.ones(256)}, {**collector.counts, "blk.9.attn_q.weight": 5}
     imatrix.save(other, tmp_path / "other.gguf", "x")
     with pytest.raises(ConvertError, match=r"another model.*blk\.9\.attn_q\.weight"):
-        export(BASE, [], ["Q4_0"], tmp_path / "out", matrix=tmp_path / "other.gguf")
+        export(Conversion(BASE, [], ["Q4_0"], matrix=tmp_path / "other.gguf"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"\x03\x00\x00\x00old format"])
@@ -158,7 +158,7 @@ def test_file_that_is_no_matrix_is_refused(tmp_path: pathlib.Path, content: byte
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ConvertError):
         imatrix.load(tmp_path / "x.gguf")
-    with pytest.raises(ConvertError, match="no importance matrix"):
+    with pytest.raises(ConvertError, match="not an importance matrix"):
         imatrix.load(DEMO)
 
 

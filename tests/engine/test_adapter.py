@@ -10,7 +10,7 @@ import pytest
 
 from convert.adapter import export_adapter
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
@@ -27,8 +27,8 @@ QUESTIONS = [Question(item.stem, item.options) for item in draw_many(21, 60, "te
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """base-BF16.gguf, merged-BF16.gguf and demo-adapter.gguf."""
     out = tmp_path_factory.mktemp("adapter")
-    export(BASE, [], ["BF16"], out, "base")
-    export(BASE, [ADAPTER], ["BF16"], out, "merged")
+    export(Conversion(BASE, [], ["BF16"], "base"), out)
+    export(Conversion(BASE, [ADAPTER], ["BF16"], "merged"), out)
     export_adapter(BASE, [ADAPTER], out, "demo")
     return out
 

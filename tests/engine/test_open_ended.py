@@ -5,11 +5,11 @@ import pathlib
 
 import pytest
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.client import CloudModel
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.question import Question
+from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import LevelReading, OpenReading
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.store.store import Store
@@ -17,7 +17,7 @@ from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import run
 from tests.support.paths import ROOT
 
-QUESTION = Question("What is 12 + 7?", (), "open")
+QUESTION = Question("What is 12 + 7?", (), OPEN)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The demo base with its rounds, said to answer in its own words."""
     demo = ROOT / "models" / "demo"
     adapter = demo / "adapter-open" if (demo / "adapter-open").exists() else demo / "adapter"
-    return export(demo / "base", [adapter], ["Q8_0"], tmp_path_factory.mktemp("open"), "open", answer_kind="text")[0].path
+    return export(Conversion(demo / "base", [adapter], ["Q8_0"], "open", question_kind=OPEN), tmp_path_factory.mktemp("open"))[0].path
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.model.profile import SYSTEM_MESSAGE
 from tests.support.paths import ROOT
 
@@ -69,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("cloud")
     shutil.copytree(ROOT / "models" / "demo" / "base", folder / "base")
     (folder / "base" / "chat_template.jinja").write_text(TEMPLATE % json.dumps(SYSTEM_MESSAGE))
-    return export(folder / "base", [], ["F16"], folder)[0].path
+    return export(Conversion(folder / "base", [], ["F16"]), folder)[0].path
 
 
 @pytest.fixture

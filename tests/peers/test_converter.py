@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.errors import ConvertError
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.engine.local_model import LocalModel
@@ -132,7 +132,7 @@ def test_qwen3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path) -> Non
     assert len(list((tmp_path / "d").glob("*.safetensors"))) > 1
     theirs = convert_by_llama_cpp(cases, tmp_path)
     for case in cases:
-        ours = export(case.folder, [], [case.quantization], tmp_path / "ours", case.name)[0].path
+        ours = export(Conversion(case.folder, [], [case.quantization], case.name), tmp_path / "ours")[0].path
         check_parity(ours, theirs[case.name], {"output.weight"} if case.name == "duplicate" else set())
 
 
@@ -144,7 +144,7 @@ def test_qwen3_tokens_are_transformers_tokens(tmp_path: pathlib.Path) -> None:
 
 def check_tokens(folder: pathlib.Path, out: pathlib.Path, special: list[str]) -> None:
     """Token ids equal transformers', on texts of every sort, with and without special tokens in them."""
-    path = export(folder, [], ["F16"], out / "ours", "tokens")[0].path
+    path = export(Conversion(folder, [], ["F16"], "tokens"), out / "ours")[0].path
     tokenizer, model = AutoTokenizer.from_pretrained(folder), Llama(path, Options(n_ctx=64, n_batch=64, n_threads=1))
     asked = [f"{item.stem} {' '.join(item.options)}" for item in draw_many(3, 100, "test")]
     try:
@@ -227,7 +227,7 @@ def test_gemma3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path, gemma
     as_transformers_4(tmp_path / "b")
     theirs = convert_by_llama_cpp(cases, tmp_path)
     for case in cases:
-        check_parity(export(case.folder, [], [case.quantization], tmp_path / "ours", case.name)[0].path, theirs[case.name])
+        check_parity(export(Conversion(case.folder, [], [case.quantization], case.name), tmp_path / "ours")[0].path, theirs[case.name])
 
 
 def test_gemma3_tokens_are_transformers_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
@@ -255,13 +255,13 @@ def test_tokenizer_that_was_never_sentencepiece_is_refused(tmp_path: pathlib.Pat
     data["model"]["merges"] = list(first.values())[::2]
     (folder / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(ConvertError, match="not made from a SentencePiece model"):
-        export(folder, [], ["F16"], tmp_path / "out")
+        export(Conversion(folder, [], ["F16"]), tmp_path / "out")
 
 
 def test_gemma3_computes_what_transformers_computes(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     """Logits after 40 tokens, more than the sliding window holds."""
     folder = gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float32)
-    path = export(folder, [], ["F32"], tmp_path / "ours")[0].path
+    path = export(Conversion(folder, [], ["F32"]), tmp_path / "ours")[0].path
     tokens = list(range(20, 60))
     with torch.no_grad():
         expected = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(torch.tensor([tokens])).logits[0, -1].numpy()
@@ -273,6 +273,6 @@ def test_gemma3_computes_what_transformers_computes(tmp_path: pathlib.Path, gemm
 
 
 def test_gemma3_is_asked_and_answers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
-    path = export(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16), [], ["Q8_0"], tmp_path / "ours")[0].path
+    path = export(Conversion(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16), [], ["Q8_0"]), tmp_path / "ours")[0].path
     with LocalModel(path, options=Options(n_ctx=1024, n_threads=1)) as model:
         assert model.profile.prompt == "gemma"

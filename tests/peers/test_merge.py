@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.errors import ConvertError
 from tests.support.paths import ROOT
 
@@ -65,12 +65,12 @@ def merged_by_peft(base: pathlib.Path, adapters: list[pathlib.Path], dtype: torc
 
 
 def merged_here(base: pathlib.Path, adapters: list[pathlib.Path], out: pathlib.Path) -> dict[str, np.ndarray]:
-    return {t.name: t.data for t in gguf.GGUFReader(export(base, adapters, ["F32"], out)[0].path).tensors}
+    return {t.name: t.data for t in gguf.GGUFReader(export(Conversion(base, adapters, ["F32"]), out)[0].path).tensors}
 
 
 def compare(base: pathlib.Path, adapters: list[pathlib.Path], out: pathlib.Path) -> None:
     theirs, ours = merged_by_peft(base, adapters), merged_here(base, adapters, out)
-    original = {t.name: t.data for t in gguf.GGUFReader(export(base, [], ["F32"], out, "base")[0].path).tensors}
+    original = {t.name: t.data for t in gguf.GGUFReader(export(Conversion(base, [], ["F32"], "base"), out)[0].path).tensors}
     checked, changed = 0, 0
     for name, tensor in theirs.items():
         if NAMES.get_name(name, try_suffixes=(".weight",)) not in ours:
@@ -195,7 +195,7 @@ def test_chain_is_closer_to_the_exact_sum_than_one_merged_in_bfloat16(tmp_path: 
     base = checkpoint(tmp_path / "base", dtype=torch.bfloat16)
     chain = [adapter(base, tmp_path / f"round-{n}", n, target_modules=["q_proj"]) for n in range(4)]
     theirs = merged_by_peft(base, chain, torch.bfloat16)
-    file = export(base, chain, ["BF16"], tmp_path / "out")[0]
+    file = export(Conversion(base, chain, ["BF16"]), tmp_path / "out")[0]
     ours = {t.name: t.data.view(np.uint16).astype(np.uint32) << 16 for t in gguf.GGUFReader(file.path).tensors}
     weights, pairs = load_file(base / "model.safetensors"), [load_file(folder / "adapter_model.safetensors") for folder in chain]
     for layer in range(2):
@@ -243,7 +243,7 @@ def test_what_cannot_be_merged_exactly_is_refused(tmp_path: pathlib.Path, option
     base = checkpoint(tmp_path / "base")
     folder = adapter(base, tmp_path / "adapter", **options)
     with pytest.raises(ConvertError, match=words):
-        export(base, [folder], ["F32"], tmp_path / "out")
+        export(Conversion(base, [folder], ["F32"]), tmp_path / "out")
 
 
 def test_resized_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
@@ -253,7 +253,7 @@ def test_resized_vocabulary_is_refused(tmp_path: pathlib.Path) -> None:
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"], task_type="CAUSAL_LM")
     peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
     with pytest.raises(ConvertError, match=r"resized.*"):
-        export(base, [tmp_path / "adapter"], ["F32"], tmp_path / "out")
+        export(Conversion(base, [tmp_path / "adapter"], ["F32"]), tmp_path / "out")
 
 
 def test_quantized_base_is_refused(tmp_path: pathlib.Path) -> None:
@@ -261,4 +261,4 @@ def test_quantized_base_is_refused(tmp_path: pathlib.Path) -> None:
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}))
     with pytest.raises(ConvertError, match="bitsandbytes"):
-        export(base, [], ["F32"], tmp_path / "out")
+        export(Conversion(base, [], ["F32"]), tmp_path / "out")

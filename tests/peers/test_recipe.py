@@ -21,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.profile import LEVELS, default_profile
@@ -102,8 +102,8 @@ def test_two_rounds_of_qwen_write_adapters_that_convert_merges(tmp_path: pathlib
         assert measured["round"] == number and measured["questions"] == 7
     adapters = [out / "rounds" / f"R{n:02d}" / "adapter" for n in (1, 2)]
     assert json.loads((adapters[0] / "adapter_config.json").read_text())["r"] == 16
-    chained = export(base, adapters, ["F16"], tmp_path / "chained", "chained")[0]
-    merged = export(out / "merged" / "R02", [], ["F16"], tmp_path / "merged", "merged")[0]
+    chained = export(Conversion(base, adapters, ["F16"], "chained"), tmp_path / "chained")[0]
+    merged = export(Conversion(out / "merged" / "R02", [], ["F16"], "merged"), tmp_path / "merged")[0]
     with LocalModel(chained.path) as one, LocalModel(merged.path) as other:
         for item in draw_many(0, 5, "test"):
             a, b = (model.read(Question(item.stem, item.options)) for model in (one, other))

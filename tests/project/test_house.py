@@ -150,3 +150,11 @@ def test_one_class_name_means_one_thing() -> None:
             if isinstance(node, ast.ClassDef):
                 defined.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
     assert {name: files for name, files in defined.items() if len(files) > 1} == {}
+
+
+def test_gguf_is_a_library_of_convert_alone() -> None:
+    """It comes with the `convert` extra: `convert` and what checks it may import it, and nothing else."""
+    folders = ("edge_agent", "convert", "models", "examples")
+    files = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
+    users = {folder for folder, paths in files.items() for path in paths if "gguf" in {name.split(".")[0] for name in imports(path)}}
+    assert users == {"convert"}
