@@ -28,6 +28,7 @@ from edge_agent.core.question import Question
 from edge_agent.measure.bench import machine
 from edge_agent.model.answers import AnswerFormat
 from edge_agent.model.profile import LEVELS, default_profile
+from tests.support.grammar import gbnf
 
 ANSWER_TOKENS = 14
 WARM_UP = 2
@@ -45,7 +46,7 @@ def prompt(question: Question) -> str:
 
 def grammar(question: Question) -> str:
     """llama.cpp's grammar of the legal answers."""
-    return AnswerFormat(LEVELS, question.letters).gbnf()
+    return gbnf(AnswerFormat(LEVELS, question.letters))
 
 
 def edge_agent(path: str, n_threads: int) -> Ask:

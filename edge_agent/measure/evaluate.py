@@ -169,7 +169,7 @@ def ask(model: LocalModel, questions: Sequence[Labelled], greedy: bool = False) 
         reading = model.read(labelled.question)
         assert isinstance(reading, Reading)  # a labelled question has options
         read_ms = (time.perf_counter() - started) * 1000
-        yield Row(labelled, reading, round(read_ms, 3), model.greedy(labelled.question) if greedy else None)
+        yield Row(labelled, reading, round(read_ms, 3), model.generate(labelled.question) if greedy else None)
 
 
 def evaluate(rows: Sequence[Row], profile: Profile, tau: float | None = None, cloud_accuracy: float = DEFAULT_CLOUD_ACCURACY) -> Evaluation:

@@ -68,8 +68,12 @@ class ModelFiles:
 
 def entries() -> dict[str, Entry]:
     """The catalogue, by name."""
-    tables: dict[str, dict[str, Any]] = tomllib.loads(_bundled("catalog.toml").read_text(encoding="utf-8"))
-    return {name: _entry(name, table) for name, table in tables.items()}
+    return parse(_bundled("catalog.toml").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> dict[str, Entry]:
+    """The entries in the text of a catalog.toml, by name."""
+    return {name: _entry(name, table) for name, table in tomllib.loads(text).items()}
 
 
 def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:

@@ -86,8 +86,8 @@ def test_flag_and_environment_name_the_adapter(folder: pathlib.Path, monkeypatch
     assert again["recalled"] and again["model"] == said["model"] and said["model"]["adapter_sha256"]
 
 
-def test_what_is_no_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ModelRefused, match="is no adapter"):
+def test_file_that_is_not_an_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ModelRefused, match="is not an adapter"):
         LocalModel(DEMO, adapter=DEMO)
     with pytest.raises(ModelMissing):
         LocalModel(DEMO, adapter=tmp_path / "nothing.gguf")
@@ -150,13 +150,13 @@ def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.P
     again = run("verify", str(merged), "--against", str(base), "--against-adapter", str(adapter), "--limit", "4")
     assert again.returncode == 0 and f"Against {base} with {adapter}" in again.stdout
     alone = run("verify", str(base), "--limit", "4", EDGE_AGENT_ADAPTER=str(adapter))
-    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # a file is checked as it is, whatever is configured
+    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # the configured adapter is not used to check a file
 
 
 def test_verify_names_the_adapter_that_does_not_fit(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
-    for adapter, words in ((damaged, "truncated"), (DEMO, "is no adapter")):
+    for adapter, words in ((damaged, "truncated"), (DEMO, "is not an adapter")):
         done = run("verify", str(DEMO), "--adapter", str(adapter))
         assert done.returncode == 65 and "BAD  adapter" in done.stdout and words in done.stdout
     assert run("verify", str(DEMO), "--adapter", str(tmp_path / "none.gguf")).returncode == 66
@@ -175,4 +175,4 @@ def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.
     configured = run("bench", *short, EDGE_AGENT_MODEL=str(base), EDGE_AGENT_ADAPTER=str(adapter))
     assert configured.returncode == 0 and "BF16 + adapter" in configured.stdout
     wrong = run("bench", str(base), "--adapter", str(DEMO), *short)
-    assert wrong.returncode == 66 and "is no adapter" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert wrong.returncode == 66 and "is not an adapter" in wrong.stderr and "Traceback" not in wrong.stderr

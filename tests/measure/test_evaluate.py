@@ -120,17 +120,25 @@ def test_measuring_stores_nothing_and_asks_no_cloud(tmp_path: pathlib.Path, home
         (["-"], json.dumps({"question": "word " * 3000, "options": ["a", "b"], "answer": "A", "id": "long"}), 65, "Question long: "),
         (["-", "--model", "/nowhere.gguf"], '{"question": "q", "options": ["a", "b"], "answer": "A"}', 66, "/nowhere.gguf"),
         (["-", "--rows", "/nowhere/x"], '{"question": "q", "options": ["a", "b"], "answer": "A"}', 74, "/nowhere/x"),
-        (["-", "--cloud-accuracy", "95"], "", 2, "0 to 1"),
-        (["-", "--cloud-accuracy", "nan"], "", 2, "0 to 1"),
-        (["-", "--limit", "0"], "", 2, "limit"),
-        ([], "", 2, "FILE"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], stdin: str, code: int, words: str) -> None:
     done = run("eval", *arguments, stdin=stdin)
-    assert done.returncode == code and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
-    if code != 2:
-        assert len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == code and words in done.stderr and done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-", "--cloud-accuracy", "95"], "0 to 1"),
+        (["-", "--cloud-accuracy", "nan"], "0 to 1"),
+        (["-", "--limit", "0"], "limit"),
+        ([], "FILE"),
+    ],
+)
+def test_bad_command_line_is_a_usage_error(arguments: list[str], words: str) -> None:
+    done = run("eval", *arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
 
 
 def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: pathlib.Path) -> None:

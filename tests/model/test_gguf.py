@@ -107,6 +107,6 @@ def test_texts_that_would_fill_the_memory_are_refused_unread(tmp_path: pathlib.P
     for head in (pair(b"k", b""), pair(b"k", b"x" * 8) + pair(b"l", b"")):
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + head[:-8] + struct.pack("<Q", gigabyte))
         with file.open("rb+") as opened:
-            opened.truncate(2 * gigabyte)  # a hole: it takes no room on the disk
-        with pytest.raises(ModelRefused, match=f"a text of {gigabyte} bytes"):
+            opened.truncate(2 * gigabyte)  # a sparse file: the data takes no disk space
+        with pytest.raises(ModelRefused, match=f"a string of {gigabyte} bytes"):
             read_header(file)
