@@ -1,7 +1,6 @@
-"""`edge-agent`: arguments in, output and exit codes out; the only code that prints, one verb a file.
+"""`edge-agent`: arguments in, output and exit codes out. The only code that prints, with one command in each file.
 
-Owns words and layout. Decides nothing. The command that needs a heavy module imports it, so that `--help` answers
-at once.
+Owns words and layout. Decides nothing. Each command imports the heavy modules it needs, so that `--help` is fast.
 """
 
 from edge_agent.cli.app import main

@@ -1,11 +1,11 @@
-"""Is a model file whole, what it says it is, and does it decide as another one does?
+"""Checks a model file: is it complete, is it what it claims to be, and does it answer like another file?
 
-Owns the checks and the comparison; prints nothing. Invariants: llama.cpp never sees the file in this process, so that
-nothing in it can end the program; a file that cannot be run is not looked at further; no question is scored against a gold
-answer, since only agreement is asked.
+Owns the checks and the comparison. Prints nothing. Invariants: llama.cpp opens the file only in another process, so nothing
+in the file can end this program; a file that cannot be run is not checked further; only agreement is measured, never
+whether an answer is right.
 
-KL divergences are of the reference's distribution to the file's, in nats, over the five levels and over the letters (given
-the level that each file chose itself, as its decision is).
+KL divergences compare the distribution of the reference with that of the file, in nats: over the levels, and over the
+letters after the level that each file chose itself.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile, from_metadata
 
 AnyReading = Reading | OpenReading
-Asked = Callable[[ModelFiles, int, int], None]  # the model, how many questions it was asked, of how many
+Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -56,7 +56,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class ChangedShare:
-    """`count` of `n_questions`, with the share's 95 % Wilson interval."""
+    """How many answers changed (`count`), and their share of all questions with its 95 % Wilson interval."""
 
     count: int
     share: float
@@ -66,10 +66,10 @@ class ChangedShare:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A file against a reference on the same questions; `letter_kl` is None where answers are in words.
+    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words.
 
-    `changed_routes` are questions that one file keeps at `tau` and the other defers. A question that does not fit is in
-    `n_skipped`, not in `n_questions`. Sizes, and the bits of a weight, count an adapter's bytes with those of its model.
+    `changed_routes` counts the questions that one file keeps at `tau` and the other defers. A question that does not fit
+    counts in `n_skipped`, not in `n_questions`. Sizes and bits per weight include the adapter.
     """
 
     reference: str
@@ -90,7 +90,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found; `ok` if no check failed."""
+    """The results of all checks. `ok` if none failed."""
 
     model: ModelFiles
     sha256: str | None
@@ -111,7 +111,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What a comparison may come to at most, if anything was said: the mean KL over levels, the share of changed routes."""
+    """The largest mean KL over levels and share of changed routes that a comparison may have. None: no limit."""
 
     level_kl: float | None = None
     changed_routes: float | None = None
@@ -126,10 +126,10 @@ def verify_model(
     tolerance: Tolerance | None = None,
     asked: Asked = lambda model, n, total: None,
 ) -> Verified:
-    """Check the files of `model`, whose record may be in the models folder `folder`, and compare it with `reference`.
+    """Check the files of `model`, and compare it with `reference`. `folder` is the models folder, which may hold a record.
 
-    A fault of a file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
-    cannot be run, and `BadData` if the two cannot be compared. `tau` None is the file's own.
+    A problem with the file is a failed check. Raises `ModelMissing` if the file does not exist, `ModelRefused` if the
+    reference cannot be run, and `BadData` if the two cannot be compared. `tau` is the file's own by default.
     """
     checks: list[FileCheck] = []
     path = model.path
@@ -163,10 +163,10 @@ def verify_model(
 
 
 def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReading | None], profile: Profile, tau: float) -> dict[str, Any]:
-    """The part of a `Comparison` that readings of the same questions tell, from both files in the same order."""
+    """The part of a `Comparison` that follows from the readings of both files, for the same questions in the same order."""
     pairs = [(a, b) for a, b in zip(readings, references, strict=True) if a and b]
     if not pairs:
-        raise BadData("No question fits the model, so nothing can be compared; give shorter ones, or fit for it.")
+        raise BadData("No question fits both models, so there is nothing to compare; give other questions.")
     levels = metrics.kl_divergence([b.level_probs for _, b in pairs], [a.level_probs for a, _ in pairs])
     letters = [
         float(metrics.kl_divergence([b.answer_probs], [a.answer_probs])[0])
@@ -189,12 +189,10 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
 def _against(
     model: ModelFiles, tried: Trial, profile: Profile, reference: ModelFiles, questions: Sequence[Question], tau: float, asked: Asked
 ) -> Comparison:
-    """Ask the reference, too."""
+    """Read the questions with the reference too, and compare."""
     theirs = from_metadata(gguf.read_header(reference.path).metadata)
     if (theirs.levels, theirs.question_kind) != (profile.levels, profile.question_kind):
-        raise BadData(
-            f"'{reference.path}' prints other levels, or answers of another kind, than '{model.path}'; compare files of one model."
-        )
+        raise BadData(f"'{reference.path}' has other levels or another kind of answer than '{model.path}'; compare two files of one model.")
     other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
     return Comparison(
         reference=str(reference.path),
@@ -208,36 +206,38 @@ def _against(
 
 
 def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
-    """The limits that were set, each as a check."""
+    """One check for each limit that is set."""
     checks = []
     if tolerance.level_kl is not None:
         found = comparison.level_kl.mean
-        checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats, and {tolerance.level_kl:g} is allowed"))
+        checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats; the limit is {tolerance.level_kl:g}"))
     if tolerance.changed_routes is not None:
         found = comparison.changed_routes.share
         checks.append(
             FileCheck(
-                "routes", found <= tolerance.changed_routes, f"{found:.1%} of the routes changed, and {tolerance.changed_routes:.1%} may"
+                "routes",
+                found <= tolerance.changed_routes,
+                f"{found:.1%} of the routes changed; the limit is {tolerance.changed_routes:.1%}",
             )
         )
     return checks
 
 
 def _described(profile: Profile, says_so: bool) -> str:
-    kind = "a letter" if profile.question_kind == CHOICE else "words of its own"
-    origin = "" if says_so else " (the file itself says nothing: its architecture's profile)"
+    kind = "a letter" if profile.question_kind == CHOICE else "its own words"
+    origin = "" if says_so else " (the defaults of its architecture: the file has no profile)"
     return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
 
 
 def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileCheck:
-    """The file's hash against what was recorded of it, here or in the catalogue."""
+    """Compare the hash of the file with its record, on this device or in the catalogue."""
     record = catalog.recorded(path, folder)
     if record and record.sha256 != sha256:
         when = f" on {record.pulled_at}" if record.pulled_at else ""
-        return FileCheck("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
+        return FileCheck("sha256", False, f"{sha256}, but the file pulled{when} had {record.sha256}: it has changed, so pull it again")
     published = {digest: f"{name}, {file}" for name, entry in catalog.entries().items() for file, digest in entry.sha256.items()}
     published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pulled.load(folder)}
-    origin = f"as published in {published[sha256]}" if sha256 in published else "nothing is recorded of it to compare with"
+    origin = f"the same as in {published[sha256]}" if sha256 in published else "which is not recorded anywhere"
     return FileCheck("sha256", True, f"{sha256}, {origin}")
 
 
@@ -249,16 +249,16 @@ def _adapter(path: pathlib.Path, header: gguf.Header) -> FileCheck:
 def _loaded(model: ModelFiles, tried: Trial) -> FileCheck:
     size = model.size_bytes
     weights = f"{tried.n_parameters:,} weights, {_bits(size, tried):.2f} bits each"
-    return FileCheck("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
+    return FileCheck("load", True, f"opened in a separate process: {size:,} bytes, {weights}")
 
 
 def _answers(tried: Trial, profile: Profile) -> FileCheck:
-    """Whether the model speaks the format: most questions have to be answered in it."""
+    """Check that the model answers most questions in the format."""
     readings = [reading for reading in tried.readings if reading]
-    n_kept = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
-    ok = bool(readings) and 2 * n_kept > len(readings)
-    end = "" if ok else "; a FogGen model answers in it by itself, so this is another one, or it is damaged"
-    return FileCheck("format", ok, f"{n_kept} of {len(readings)} questions answered in the format{end}")
+    n_in_format = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
+    ok = bool(readings) and 2 * n_in_format > len(readings)
+    end = "" if ok else "; a FogGen model does so by itself, so this is another model or a damaged one"
+    return FileCheck("format", ok, f"{n_in_format} of {len(readings)} questions answered in the format{end}")
 
 
 def _bits(size_bytes: int, tried: Trial) -> float:

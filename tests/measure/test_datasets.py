@@ -105,14 +105,14 @@ def test_line_beyond_the_limit_is_looked_at_too() -> None:
         ({**ROW, "options": ["18", 19]}, "list of texts"),
         ({**ROW, "options": ["18", "19\n20"]}, "line break"),
         ({"question": "q", "options": ["a", "b"]}, 'no "answer"'),
-        ({**ROW, "answer": "D"}, "none of the options A to C"),
-        ({**ROW, "answer": "20"}, "none of the options"),
-        ({**ROW, "answer": ""}, "none of the options"),
-        ({**ROW, "answer": 3}, "none of the options"),
-        ({**ROW, "answer": -1}, "none of the options"),
-        ({**ROW, "answer": True}, "neither"),
-        ({**ROW, "answer": 1.0}, "neither"),
-        ({**ROW, "answer": ["B"]}, "neither"),
+        ({**ROW, "answer": "D"}, "not one of the options A to C"),
+        ({**ROW, "answer": "20"}, "not one of the options"),
+        ({**ROW, "answer": ""}, "not one of the options"),
+        ({**ROW, "answer": 3}, "not one of the options"),
+        ({**ROW, "answer": -1}, "not one of the options"),
+        ({**ROW, "answer": True}, "is not a letter"),
+        ({**ROW, "answer": 1.0}, "is not a letter"),
+        ({**ROW, "answer": ["B"]}, "is not a letter"),
         ({**ROW, "difficulty": "hard"}, "difficulty"),
         ({**ROW, "difficulty": True}, "difficulty"),
         ({**ROW, "difficulty": 10**9}, "difficulty"),
@@ -140,7 +140,7 @@ def test_file_without_questions_is_refused(data: bytes) -> None:
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: pathlib.Path) -> None:
     for path in (tmp_path, tmp_path / "none.jsonl", pathlib.Path("a\0b"), tmp_path / ("x" * 300)):
-        with pytest.raises(BadData, match="cannot be read"):
+        with pytest.raises(BadData, match="Cannot read"):
             datasets.load(path)
 
 

@@ -206,13 +206,13 @@ def test_nothing_measured_is_nan() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: metrics.auroc([0.1], [0, 1]), "2 entries and confidence 1"),
+        (lambda: metrics.auroc([0.1], [0, 1]), "2 entries but confidence has 1"),
         (lambda: metrics.auroc([1.5], [1]), "1.5"),
         (lambda: metrics.auroc([math.nan], [1]), "nan"),
         (lambda: metrics.auroc([0.5], [0.5]), "right or wrong"),
         (lambda: metrics.brier([[0.5]], [[1]]), "2 dimensions"),
-        (lambda: metrics.brier(["sure"], [1]), "not of numbers"),
-        (lambda: metrics.brier([[0.5], [0.5, 0.6]], [1, 1]), "not of numbers"),
+        (lambda: metrics.brier(["sure"], [1]), "does not hold numbers"),
+        (lambda: metrics.brier([[0.5], [0.5, 0.6]], [1, 1]), "does not hold numbers"),
         (lambda: metrics.ece([0.5], [1], []), "rising"),
         (lambda: metrics.ece([0.5], [1], [0.5, 0.5]), "rising"),
         (lambda: metrics.system_accuracy([1], [1], [0.5]), "true or false"),

@@ -81,7 +81,7 @@ def test_file_that_changed_since_it_was_pulled(tmp_path: pathlib.Path) -> None:
     path = damaged(tmp_path, DEMO.read_bytes())
     sha256 = catalog.sha256_of(path)
     pulled.put(tmp_path, [Pulled("hub:a/b", "x.gguf", sha256, 1, file="x.gguf")])
-    assert "as published in hub:a/b x.gguf" in verify_model(ModelFiles(path), tmp_path, QUESTIONS[:1]).checks[2].detail
+    assert "the same as in hub:a/b x.gguf" in verify_model(ModelFiles(path), tmp_path, QUESTIONS[:1]).checks[2].detail
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert failed(path, tmp_path) == "sha256"
 
@@ -172,5 +172,5 @@ def test_failed_check_is_65_and_says_which(tmp_path: pathlib.Path) -> None:
 
 def test_comparison_for_people_has_every_figure() -> None:
     shown = run("verify", "demo", "--against", str(DEMO), "--limit", "2", "--tau", "0.75")
-    for words in ("bits a weight", "KL levels", "KL letters", "routes", "tau 0.75", "95 % interval"):
+    for words in ("bits per weight", "KL levels", "KL letters", "routes", "tau 0.75", "95 % interval"):
         assert words in shown.stdout
