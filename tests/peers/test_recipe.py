@@ -148,7 +148,7 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
     figures = json.loads((tmp_path / "measured.json").read_text())
     assert [found["round"] for found in figures["rounds"]] == [0, 1, 2] and figures["evaluation"]["right"]["questions"] == 21
     assert {path.name for path in tmp_path.glob("*.gguf")} == {file["path"] for file in figures["files"]} and len(figures["files"]) == 4
-    assert "What the rounds buy" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
+    assert "What each round changes" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
     few = ["--rounds", "1", "--floor-rounds", "1", "--floor-steps", "3"]
     compared = subprocess.run(
         [sys.executable, "-m", "models.recipe.compare", "--out", str(tmp_path), *few, *changes],
