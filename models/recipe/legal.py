@@ -60,14 +60,14 @@ def _score_batch(
     with torch.autocast(device.type, torch.bfloat16):
         first = model(
             input_ids=ids, attention_mask=real, position_ids=(real.cumsum(1) - 1).clamp(min=0), use_cache=True,
-            past_key_values=DynamicCache(config=model.config), logits_to_keep=1,
+            cache=DynamicCache(config=model.config), logits_to_keep=1,
         )  # fmt: skip
         k, t = len(tails), max(map(len, tails))
         first.past_key_values.batch_repeat_interleave(k)
         tail = torch.tensor([row + [pad] * (t - len(row)) for row in tails], device=device).repeat(len(prompts), 1)  # (B*K, T)
         mask = torch.cat([real.repeat_interleave(k, 0), torch.ones_like(tail)], dim=1)
         positions = real.sum(1).repeat_interleave(k)[:, None] + torch.arange(t, device=device)
-        behind = model(input_ids=tail, attention_mask=mask, position_ids=positions, past_key_values=first.past_key_values, use_cache=True)
+        behind = model(input_ids=tail, attention_mask=mask, position_ids=positions, cache=first.past_key_values, use_cache=True)
     at_end, logits = first.logits[:, -1].float(), behind.logits.float().view(len(prompts), k, t, -1)
     return np.stack([_products(at_end / heat, logits / heat, tails, letters) for heat in temperatures])
 
