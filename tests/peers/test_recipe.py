@@ -164,7 +164,12 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("chain.round=2", "not a setting"), ("lora.r='x'", "must be a int"), ("labels.by='guess'", "must be 'generated'"), ("][", "as in TOML")],
+    [
+        ("chain.round=2", "not a setting"),
+        ("lora.r='x'", "must be a int"),
+        ("labels.by='guess'", "must be 'generated'"),
+        ("][", "as in TOML"),
+    ],
 )
 def test_a_bad_setting_is_named(change: str, said: str, tmp_path: pathlib.Path) -> None:
     done = _recipe("--config", "demo", "--out", str(tmp_path), "--set", change)
