@@ -113,7 +113,7 @@ def text(report: dict[str, Any]) -> str:
         lines += ["`edge-agent verify`: " + ("; ".join(failed) or "every check passed") + "."]
         if comparison := verified["comparison"]:
             lines += [
-                f"Compared with the first, on {comparison['n_questions']} questions: KL of the levels {comparison['level_kl']['mean']:.5f}, "
+                f"Compared with the first, on {comparison['n_questions']} questions: KL of levels {comparison['level_kl']['mean']:.5f}, "
                 f"changed levels {comparison['changed_levels']['share']:.1%}, changed routes {comparison['changed_routes']['share']:.1%}."
             ]
         yes = "as on the card" if example["reproduced"] else f"the card says {EXAMPLE_ANSWER[0]}, {EXAMPLE_ANSWER[1]}"

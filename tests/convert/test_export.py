@@ -40,14 +40,14 @@ def copy(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def test_committed_model_is_what_convert_makes_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
+def test_committed_model_equals_a_conversion_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
     """Every tensor of the file in the repository is made again, to the byte."""
     ours, committed = gguf.GGUFReader(exported["Q8_0"]), gguf.GGUFReader(DEMO)
     assert [t.name for t in ours.tensors] == [t.name for t in committed.tensors]
     assert all(a.data.tobytes() == b.data.tobytes() for a, b in zip(ours.tensors, committed.tensors, strict=True))
 
 
-def test_command_line_lists_what_it_wrote(tmp_path: pathlib.Path) -> None:
+def test_command_line_lists_the_written_files(tmp_path: pathlib.Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -68,18 +68,18 @@ def test_command_line_lists_what_it_wrote(tmp_path: pathlib.Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base-Q4_K_M.gguf", "base-Q8_0.gguf"]  # nothing else is left
 
 
-def test_every_level_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
+def test_every_quantization_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
     for name, path in exported.items():
         assert read_header(path).quantization == name
         with LocalModel(path) as model:
             assert model.read(question).letter in "ABC"
 
 
-def test_file_says_how_it_is_to_be_asked(exported: dict[str, pathlib.Path]) -> None:
+def test_file_holds_its_profile(exported: dict[str, pathlib.Path]) -> None:
     assert from_metadata(read_header(exported["Q8_0"]).metadata) == default_profile("qwen3")
 
 
-def test_tokenizer_and_template_are_carried_over(exported: dict[str, pathlib.Path]) -> None:
+def test_tokenizer_and_template_are_copied(exported: dict[str, pathlib.Path]) -> None:
     metadata = read_header(exported["Q8_0"]).metadata
     assert metadata["tokenizer.chat_template"] == (BASE / "chat_template.jinja").read_text()
     assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.pre"] == "qwen2"
@@ -121,14 +121,14 @@ def quantize_by_llama_cpp(source: pathlib.Path, out: pathlib.Path, levels: tuple
     return {level: out / f"{file_type}.gguf" for level, file_type in file_types.items()}
 
 
-def test_every_level_is_to_the_byte_what_llama_cpp_makes_of_the_merge(tmp_path: pathlib.Path) -> None:
+def test_every_quantization_equals_llama_cpps_to_the_byte(tmp_path: pathlib.Path) -> None:
     ours = {file.quantization: file.path for file in export(Conversion(BASE, [ADAPTER], ["F32", *LEVELS], "demo"), tmp_path / "ours")}
     theirs = quantize_by_llama_cpp(ours["F32"], tmp_path / "theirs", LEVELS)
     for level in LEVELS:
         assert tensors(ours[level]) == tensors(theirs[level]), level
 
 
-def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
+def test_tensor_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
     """An embedding of 3 M weights, longer than what is read at once, and matrices with rows that no K-quant can hold."""
     rng, hidden, head = np.random.default_rng(0), 800, 80
     config = json.loads((BASE / "config.json").read_text()) | {
@@ -148,7 +148,7 @@ def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) ->
     assert not files[2].fallbacks
 
 
-def test_checkpoint_from_before_any_confidence_line_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
+def test_base_without_confidence_lines_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
     """The base alone speaks no confidence on nearly all questions; the demo model on almost all."""
     file = export(Conversion(BASE, [], ["Q8_0"]), tmp_path)[0]
     questions = [Question(item.stem, item.options) for item in draw_many(5, 100, "test")]
@@ -250,9 +250,7 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "words"), [b[1:] for b in BREAKAGES], ids=[b[0] for b in BREAKAGES])
-def test_what_cannot_be_converted_is_refused_and_leaves_nothing(
-    copy: pathlib.Path, damage: Callable[[pathlib.Path], object], words: str
-) -> None:
+def test_bad_input_is_refused_and_leaves_nothing(copy: pathlib.Path, damage: Callable[[pathlib.Path], object], words: str) -> None:
     damage(copy)
     with pytest.raises(ConvertError, match=words) as caught:
         export(Conversion(copy / "base", [copy / "adapter"], ["F32"]), copy / "out")
@@ -267,7 +265,7 @@ def test_unknown_quantization_is_refused_before_any_work(tmp_path: pathlib.Path)
 
 
 @pytest.mark.parametrize(("quantizations", "name", "words"), [([], None, "No quantization"), (["Q8_0"], "a/b", "a/b")])
-def test_command_that_cannot_be_meant_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
+def test_bad_job_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
     with pytest.raises(ConvertError, match=words):
         export(Conversion(BASE, [], quantizations, name), tmp_path / "out")
     assert not (tmp_path / "out").exists()

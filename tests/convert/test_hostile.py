@@ -96,7 +96,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("head", HEADERS.values(), ids=HEADERS)
-def test_header_that_lies_is_refused(tmp_path: pathlib.Path, head: bytes) -> None:
+def test_false_header_is_refused(tmp_path: pathlib.Path, head: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + bytes(16))
     with pytest.raises(ConvertError, match="intact"):
         read_tensors(tmp_path)
@@ -114,13 +114,13 @@ def test_pickle_is_not_opened(copy: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "..\\x.safetensors", "..", ""])
-def test_shard_outside_of_the_folder_is_refused(copy: pathlib.Path, shard: str) -> None:
+def test_shard_outside_the_folder_is_refused(copy: pathlib.Path, shard: str) -> None:
     (copy / "base" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard}}))
     with pytest.raises(ConvertError, match="not a file name"):
         export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
-def test_template_is_carried_and_never_run(copy: pathlib.Path) -> None:
+def test_template_is_copied_and_never_run(copy: pathlib.Path) -> None:
     evil = "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for x in range(10**9) %}{% endfor %}"
     (copy / "base" / "chat_template.jinja").write_text(evil)
     file = export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")[0]
@@ -128,7 +128,7 @@ def test_template_is_carried_and_never_run(copy: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*b*c*d*e*", "[", "x" * 300, "(?i)q_proj"])
-def test_pattern_that_could_run_for_ages_is_refused(copy: pathlib.Path, pattern: str) -> None:
+def test_pattern_that_could_take_very_long_is_refused(copy: pathlib.Path, pattern: str) -> None:
     path = copy / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rank_pattern": {pattern: 4}}))
     with pytest.raises(ConvertError, match="rank_pattern"):
@@ -144,14 +144,14 @@ def changed(folder: pathlib.Path, stem: str, tensors: dict[str, list[float] | fl
 
 @pytest.mark.parametrize("value", [1.0, [1.0, 2.0], [[1.0]], [[[1.0]]]], ids=["scalar", "vector", "small", "cube"])
 @pytest.mark.parametrize("part", ["A", "B"])
-def test_lora_matrix_that_is_none_is_refused(copy: pathlib.Path, part: str, value: object) -> None:
+def test_lora_matrix_with_a_wrong_shape_is_refused(copy: pathlib.Path, part: str, value: object) -> None:
     changed(copy / "adapter", "adapter_model", {f"base_model.model.model.layers.2.self_attn.q_proj.lora_{part}.weight": value})
     with pytest.raises(ConvertError, match=r"layers\.2\.self_attn\.q_proj"):
         open_adapter(copy / "adapter", read_tensors(copy / "base"))
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.5.mlp.up_proj.weight", "other"])
-def test_tensor_that_llama_would_not_take_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
+def test_unknown_tensor_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
     changed(copy / "base", "model", {name: [1.0]})
     with pytest.raises(ConvertError, match="does not belong"):
         export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
@@ -167,7 +167,7 @@ def test_head_of_another_vocabulary_is_refused(copy: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", 1 << 20), ("vocab_size", 1 << 30), ("rms_norm_eps", 1e300)])
-def test_hyper_parameter_without_measure_is_refused(copy: pathlib.Path, field: str, value: float) -> None:
+def test_extreme_hyper_parameter_is_refused(copy: pathlib.Path, field: str, value: float) -> None:
     path = copy / "base" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(ConvertError, match=field):
@@ -175,7 +175,7 @@ def test_hyper_parameter_without_measure_is_refused(copy: pathlib.Path, field: s
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
-def test_weight_that_is_no_number_or_too_large_is_refused(copy: pathlib.Path, value: float) -> None:
+def test_weight_that_is_not_a_number_or_too_large_is_refused(copy: pathlib.Path, value: float) -> None:
     tensors = {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = value
     write_safetensors(copy / "base" / "model.safetensors", tensors)
@@ -221,7 +221,7 @@ def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> N
     assert (tmp_path / "x.gguf").read_bytes() == b"headdata" and len(list(tmp_path.iterdir())) <= 2  # the other is the test's home
 
 
-def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
+def test_conversion_that_ends_just_before_another_locks_its_file_stays_complete(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other has opened the unfinished file, which has its final name by the time that it is locked."""
@@ -237,7 +237,7 @@ def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
     assert (tmp_path / "x.gguf").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
 
 
-def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.Path) -> None:
+def test_finished_conversion_does_not_touch_the_next_one(tmp_path: pathlib.Path) -> None:
     with Output(tmp_path / "x.gguf", b"first") as first:
         first.finish()
         second = Output(tmp_path / "x.gguf", b"second")
@@ -245,7 +245,7 @@ def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.P
     assert (tmp_path / "x.gguf").read_bytes() == b"second"
 
 
-def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_clears_up(tmp_path: pathlib.Path) -> None:
+def test_killed_conversion_leaves_no_final_file_and_the_next_one_cleans_up(tmp_path: pathlib.Path) -> None:
     process = begin(tmp_path / "out")
     process.kill()
     process.communicate(timeout=60)
@@ -263,7 +263,7 @@ runpy.run_module("convert", run_name="__main__")
 """
 
 
-def test_disk_that_is_full_is_told_and_cleared_up(copy: pathlib.Path) -> None:
+def test_full_disk_is_reported_and_cleaned_up(copy: pathlib.Path) -> None:
     """A limit on the size of a file stands for the full disk: the system refuses to write on, in the middle."""
     (copy / "base" / "chat_template.jinja").write_text("x" * 3_000_000)
     limit = 4 * sum(int(np.prod(tensor.shape)) for tensor in read_tensors(BASE).values()) + 1_000_000
@@ -273,7 +273,7 @@ def test_disk_that_is_full_is_told_and_cleared_up(copy: pathlib.Path) -> None:
     assert list((copy / "out").iterdir()) == []
 
 
-def test_files_that_will_not_fit_are_told_before_any_work(copy: pathlib.Path) -> None:
+def test_files_that_do_not_fit_are_refused_before_any_work(copy: pathlib.Path) -> None:
     """A checkpoint with holes: a few kilobytes that claim to be 800 GB."""
     wide = 1 << 28
     if shutil.disk_usage(copy).free > 3 * wide * 256:

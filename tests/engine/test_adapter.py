@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return out
 
 
-def test_base_and_adapter_decide_as_the_merged_model_does(folder: pathlib.Path) -> None:
+def test_base_with_adapter_answers_like_the_merged_model(folder: pathlib.Path) -> None:
     with (
         LocalModel(folder / "base-BF16.gguf", adapter=folder / "demo-adapter.gguf") as adapted,
         LocalModel(folder / "merged-BF16.gguf") as merged,
@@ -47,14 +47,14 @@ def test_base_and_adapter_decide_as_the_merged_model_does(folder: pathlib.Path) 
     assert max(abs(a - b) for one, other in pairs for a, b in zip(one.level_probs, other.level_probs, strict=True)) < 0.06
 
 
-def test_adapter_is_small_and_says_what_it_is(folder: pathlib.Path) -> None:
+def test_adapter_is_small_and_has_its_metadata(folder: pathlib.Path) -> None:
     path = folder / "demo-adapter.gguf"
     assert path.stat().st_size < (folder / "merged-BF16.gguf").stat().st_size / 8
     reader = gguf.GGUFReader(path)
     assert reader.fields["general.type"].contents() == "adapter" and len(reader.tensors) == 2 * 5 * 7
 
 
-def test_several_adapters_are_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
+def test_several_adapters_become_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
     path = export_adapter(BASE, [ADAPTER, ADAPTER], tmp_path, "twice").path
     halves = {t.name: t.data.astype(np.float64) for t in gguf.GGUFReader(path).tensors}
     a, b = halves["blk.2.attn_q.weight.lora_a"], halves["blk.2.attn_q.weight.lora_b"]
@@ -125,7 +125,7 @@ def test_adapter_that_does_more_than_add_is_refused(tmp_path: pathlib.Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
+def test_command_writes_only_the_adapter(tmp_path: pathlib.Path) -> None:
     from click.testing import CliRunner
 
     from convert.__main__ import main
@@ -137,7 +137,7 @@ def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x-adapter.gguf"]
 
 
-def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.Path) -> None:
+def test_verify_compares_base_with_adapter_and_merged_file(folder: pathlib.Path) -> None:
     base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
     pair = (str(base), "--adapter", str(adapter))
     done = run("verify", *pair, "--against", str(merged), "--limit", "8", "--max-changed", "0.2", "--json")
@@ -163,7 +163,7 @@ def test_verify_names_the_adapter_that_does_not_fit(folder: pathlib.Path, tmp_pa
     assert run("verify", str(DEMO), "--against-adapter", str(damaged)).returncode == 2
 
 
-def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.Path) -> None:
+def test_bench_measures_base_with_adapter_and_merged_file(folder: pathlib.Path) -> None:
     base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
     short = ("--repeats", "1", "--limit", "4", "--threads", "1")
     done = run("bench", str(base), "--adapter", str(adapter), "--against", str(merged), *short, "--json")

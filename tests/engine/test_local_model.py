@@ -200,7 +200,7 @@ def test_weights_are_repacked_only_where_that_is_faster() -> None:
     assert [Options(repack=choice).for_quantization("Q4_0").repack for choice in (True, False)] == [True, False]
 
 
-def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
+def test_draft_leaves_only_the_end_to_evaluate(demo_model: LocalModel) -> None:
     """Typed letter by letter, changed on the way, then asked."""
     question = Question("How many wheels have three cars and two bicycles, taken together?", ("16", "12", "20"))
     demo_model.read(Question("Other", ("a", "b")))

@@ -34,7 +34,7 @@ def model(path: pathlib.Path) -> LocalModel:
         yield opened
 
 
-def test_reading_is_what_the_model_prints_by_itself_after_its_confidence(model: LocalModel) -> None:
+def test_reading_equals_what_the_model_prints_without_constraint(model: LocalModel) -> None:
     pieces: list[str] = []
     levels: list[LevelReading] = []
     reading = model.read(QUESTION, levels.append, on_text=pieces.append)
@@ -52,9 +52,7 @@ def test_models_refuse_the_other_kind_of_question(model: LocalModel, demo_model:
         demo_model.read(QUESTION)
 
 
-def test_unsure_answer_in_words_goes_to_the_cloud_and_is_upheld_by_the_same_words(
-    path: pathlib.Path, home: pathlib.Path, cloud: LoopbackCloud
-) -> None:
+def test_unsure_answer_in_words_is_upheld_if_the_cloud_says_the_same(path: pathlib.Path, home: pathlib.Path, cloud: LoopbackCloud) -> None:
     with Agent(path, Store(home / "a.db"), tau=1.0, cloud=None) as alone:
         said = alone.ask(QUESTION).answer
     cloud.reply = lambda body: f"{said}."

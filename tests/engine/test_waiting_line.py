@@ -50,7 +50,7 @@ def occupied(line: WaitingLine, gate: threading.Event) -> threading.Thread:
     return thread
 
 
-def test_jobs_run_one_at_a_time_in_order_and_are_told_how_long_they_waited(line: WaitingLine) -> None:
+def test_jobs_run_one_at_a_time_in_order_and_get_their_waiting_time(line: WaitingLine) -> None:
     gate, order, waited = threading.Event(), [], []
     first = occupied(line, gate)
     threads = []
@@ -86,7 +86,7 @@ def test_timeout_ends_the_job_and_leaves_the_line_usable(line: WaitingLine, mach
     assert line.run(lambda _: machine.stopped.is_set()) is False  # the next job is not stopped by what ended the last
 
 
-def test_timeout_in_line_takes_the_job_out(line: WaitingLine) -> None:
+def test_timeout_while_waiting_cancels_the_job(line: WaitingLine) -> None:
     gate, ran = threading.Event(), []
     first = occupied(line, gate)
     with pytest.raises(ModelBusy):
@@ -96,13 +96,13 @@ def test_timeout_in_line_takes_the_job_out(line: WaitingLine) -> None:
     assert line.run(lambda _: ran) == []
 
 
-def test_what_a_job_raises_reaches_its_caller_alone(line: WaitingLine) -> None:
+def test_exception_of_a_job_reaches_only_its_caller(line: WaitingLine) -> None:
     with pytest.raises(ZeroDivisionError):
         line.run(lambda _: 1 / 0)
     assert line.run(lambda _: 2) == 2
 
 
-def test_later_waits_until_nobody_else_does(line: WaitingLine) -> None:
+def test_later_runs_when_no_other_job_waits(line: WaitingLine) -> None:
     gate, order = threading.Event(), []
     first = occupied(line, gate)
     background = line.later(lambda: order.append("later"))
@@ -116,7 +116,7 @@ def test_later_waits_until_nobody_else_does(line: WaitingLine) -> None:
     assert order == ["asked", "later"]
 
 
-def test_stop_later_ends_background_work_and_no_other(line: WaitingLine, machine: Machine) -> None:
+def test_stop_later_ends_only_background_work(line: WaitingLine, machine: Machine) -> None:
     background = line.later(machine.long)
     assert machine.started.wait(10)
     line.stop_later()

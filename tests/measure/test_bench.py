@@ -53,7 +53,7 @@ def test_samples_of_a_file_become_one_row(files: list[ModelFiles]) -> None:
     assert first.differing is None and second.differing == pytest.approx(1 / 3, abs=1e-4)
 
 
-def test_table_and_csv_have_every_file_and_dash_what_was_not_measured(files: list[ModelFiles]) -> None:
+def test_table_and_csv_have_every_file_and_a_dash_for_unmeasured_figures(files: list[ModelFiles]) -> None:
     results = runs.results([runs.Run(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
     about = machine.Machine("Some processor", "aarch64", 4, None, "powersave", "0x50005")
     text = "\n".join(tables.lines(results, about, 4))
@@ -61,13 +61,13 @@ def test_table_and_csv_have_every_file_and_dash_what_was_not_measured(files: lis
     assert len(list(csv.DictReader(tables.as_csv(results).splitlines()))) == 2
 
 
-def test_machine_tells_what_it_is_and_can() -> None:
+def test_machine_is_described_and_measured() -> None:
     about = machine.describe(1)
     assert about.processor and about.architecture
     assert machine.read_bandwidth(1) > 1e8 and machine.multiply_rate() > 1e7
 
 
-def test_bench_measures_a_file_in_processes_of_its_own(tmp_path: pathlib.Path) -> None:
+def test_bench_measures_a_file_in_separate_processes(tmp_path: pathlib.Path) -> None:
     done = run("bench", str(DEMO), "--repeats", "2", "--limit", "4", "--threads", "1", "--csv", str(tmp_path / "b.csv"), "--json")
     assert done.returncode == 0, done.stderr
     (file,) = json.loads(done.stdout)["files"]

@@ -64,7 +64,7 @@ def test_blank_lines_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     assert [row.id for row in rows] == ["1", "4"]
 
 
-def test_limit_takes_evenly_of_every_domain_and_keeps_the_order() -> None:
+def test_limit_takes_evenly_from_every_domain_and_keeps_the_order() -> None:
     rows = [{**ROW, "domain": domain, "id": f"{domain}{n}"} for domain, many in (("a", 50), ("b", 50), ("c", 2)) for n in range(many)]
     chosen = [row.id for row in read(*rows, limit=10)]
     assert [sum(one.startswith(domain) for one in chosen) for domain in "abc"] == [4, 4, 2]
@@ -73,7 +73,7 @@ def test_limit_takes_evenly_of_every_domain_and_keeps_the_order() -> None:
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.integers(1, 40))
-def test_smaller_sample_is_part_of_a_larger_one_and_no_domain_is_left_behind(domains: list[str], n: int) -> None:
+def test_smaller_sample_is_part_of_a_larger_one_and_has_every_domain(domains: list[str], n: int) -> None:
     rows = read(*({**ROW, "domain": domain} for domain in domains))
     fewer, more = datasets.sample(rows, n), datasets.sample(rows, n + 1)
     assert len(fewer) == min(n, len(rows)) and {row.id for row in fewer} <= {row.id for row in more}
@@ -81,7 +81,7 @@ def test_smaller_sample_is_part_of_a_larger_one_and_no_domain_is_left_behind(dom
     assert all(taken[one] >= min(taken[other] - 1, domains.count(one)) for one in taken for other in taken)
 
 
-def test_line_beyond_the_limit_is_looked_at_too() -> None:
+def test_line_after_the_limit_is_checked_too() -> None:
     with pytest.raises(BadData, match="line 2: not JSON"):
         read(ROW, b"not JSON", limit=1)
 

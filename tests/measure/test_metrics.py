@@ -73,7 +73,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(rows: list) -> None:
 
 
 @given(answered)
-def test_auroc_turns_round_with_the_score(rows: list) -> None:
+def test_auroc_is_reversed_with_the_score(rows: list) -> None:
     confidence, right, _ = columns([(round(c, 6), e, k) for c, e, k in rows])  # 1 - c must not make new ties
     assert metrics.auroc(1 - confidence, right) == pytest.approx(1 - metrics.auroc(confidence, right), nan_ok=True)
 
@@ -98,7 +98,7 @@ def test_calibrated_levels_have_no_calibration_error() -> None:
 
 
 @given(answered, fractions)
-def test_no_threshold_beats_the_oracle_and_nothing_beats_one_right_model_a_question(rows: list, rate: float) -> None:
+def test_no_threshold_beats_the_oracle_and_nothing_beats_the_better_model_for_each_question(rows: list, rate: float) -> None:
     confidence, edge, cloud = columns(rows)
     curve = metrics.deferral_curve(confidence, edge, cloud)
     for tau, share, system in zip(*curve, strict=True):
@@ -195,7 +195,7 @@ def test_wilson_interval_of_the_literature() -> None:
         assert metrics.wilson(n_right, n) == pytest.approx(interval, abs=5e-5)
 
 
-def test_nothing_measured_is_nan() -> None:
+def test_metrics_without_data_are_nan() -> None:
     assert all(map(math.isnan, (metrics.auroc([], []), metrics.ece([], [], LEVELS), metrics.brier([], []))))
     assert all(map(math.isnan, (metrics.system_accuracy([], [], []), metrics.oracle_accuracy([], [], 0.5), metrics.apgr([], [], []))))
     assert math.isnan(metrics.cpt([], [], [], 0.5)) and math.isnan(metrics.auroc([0.1, 0.2], [1, 1]))
@@ -222,7 +222,7 @@ def test_nothing_measured_is_nan() -> None:
         (lambda: metrics.wilson(3, 2), "3 of 2"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_share_is_refused_with_its_value(call, words: str) -> None:
+def test_value_that_is_not_a_share_is_refused_and_named(call, words: str) -> None:
     with pytest.raises(BadData, match=words):
         call()
 

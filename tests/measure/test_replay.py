@@ -66,14 +66,14 @@ def test_every_decision_follows_from_its_facts_and_a_changed_one_does_not(home: 
                 assert replay({**row, name: lie}).differences, (name, row)
 
 
-def test_log_of_the_version_before_follows_too(tmp_path: pathlib.Path) -> None:
+def test_log_of_an_older_version_follows_too(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
     with Store(path) as store:
         assert [replay(row).differences for row in store.decisions()] == [()] * 7
 
 
-def test_replay_runs_no_model_and_asks_nobody(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_replay_runs_no_model_and_asks_no_cloud(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     life(home, cloud)
     asked = len(cloud.requests)
     with Store(home / "edge-agent.db") as store:
@@ -101,14 +101,14 @@ def test_another_tau_is_tried_on_the_log(home: pathlib.Path, cloud: LoopbackClou
         assert (local.cloud_calls, local.changed) == (0, 1)
 
 
-def test_nothing_asked_is_nothing_to_compare(home: pathlib.Path) -> None:
+def test_empty_log_has_nothing_to_compare(home: pathlib.Path) -> None:
     with Store(home / "edge-agent.db") as store:
         ours, theirs = compare(store.decisions(), 0.5)
     assert ours.decisions == theirs.decisions == 0 and ours.deferral_rate == 0.0
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"letter": 1}', "7", "null"])
-def test_damaged_facts_are_a_difference_and_no_crash(home: pathlib.Path, cloud: LoopbackCloud, damage: str) -> None:
+def test_damaged_facts_are_a_difference_and_not_a_crash(home: pathlib.Path, cloud: LoopbackCloud, damage: str) -> None:
     life(home, cloud)
     with Store(home / "edge-agent.db") as store:
         for row in rows(store):

@@ -31,7 +31,7 @@ def installed(folder: pathlib.Path, file: str = "FogGen-0.6B-Q4_K_M.gguf", alias
     return path
 
 
-def test_published_models_are_described_and_nobody_invented_a_pin() -> None:
+def test_published_models_are_described_and_not_pinned() -> None:
     entries = catalog.entries()
     assert {name: (e.repo, e.licence, e.answer_kind) for name, e in entries.items() if e.repo} == PUBLISHED
     for entry in entries.values():
@@ -50,7 +50,7 @@ def test_catalogue_with_pins_is_read() -> None:
     assert (entry.revision, entry.sha256) == ("a" * 40, {"x": "y"})
 
 
-def test_name_means_the_file_that_was_pulled_for_it(tmp_path: pathlib.Path) -> None:
+def test_name_stands_for_the_file_pulled_for_it(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ModelMissing, match="edge-agent pull foggen"):
         catalog.resolve("foggen", tmp_path)
     path = installed(tmp_path)
@@ -71,13 +71,13 @@ def test_no_name_leaves_the_models_folder(tmp_path: pathlib.Path, name: str) -> 
         catalog.resolve(name, folder)
 
 
-def test_file_name_tells_which_model_a_gguf_would_be() -> None:
+def test_file_name_tells_the_model_of_a_gguf() -> None:
     assert catalog.alias_of("FogGen-0.6B-Q4_K_M.gguf") == catalog.alias_of("FogGen-0.6B-Q8_0.gguf") == "foggen"
     assert catalog.alias_of("FogGen-Gemma3-270M-BF16.gguf") == "foggen-gemma3-270m"
     assert catalog.alias_of("FogGen-0.6B.gguf") is None is catalog.alias_of("x-Q8_0.gguf")
 
 
-def test_record_takes_the_place_of_the_one_for_the_same_file(tmp_path: pathlib.Path) -> None:
+def test_record_replaces_the_one_for_the_same_file(tmp_path: pathlib.Path) -> None:
     first, other = Pulled("hub:a/b", "x", "a" * 64, 1, file="x.gguf"), Pulled("hub:a/b", "y", "b" * 64, 2)
     pulled.put(tmp_path, [first, other])
     pulled.put(tmp_path, [Pulled("hub:c/d", "z", "c" * 64, 3, file="x.gguf")])
@@ -89,7 +89,7 @@ def test_record_takes_the_place_of_the_one_for_the_same_file(tmp_path: pathlib.P
     "text", ["", "{", "[1]", "{}x", '[{"source": 1}]', "[" * 100_000, '[{"source": "s", "path": "p", "sha256": "no", "bytes": 1}]',
              json.dumps([{"source": "s", "path": "p", "sha256": "a" * 64, "bytes": 1, "file": "../../x"}])],
 )  # fmt: skip
-def test_damaged_list_is_refused_rather_than_forgotten(tmp_path: pathlib.Path, text: str) -> None:
+def test_damaged_list_is_refused_and_kept(tmp_path: pathlib.Path, text: str) -> None:
     (tmp_path / pulled.FILE).write_text(text)
     with pytest.raises(StorageError, match="remove it"):
         pulled.load(tmp_path)
@@ -98,7 +98,7 @@ def test_damaged_list_is_refused_rather_than_forgotten(tmp_path: pathlib.Path, t
     assert (tmp_path / pulled.FILE).read_text() == text
 
 
-def test_models_lists_what_is_known_and_what_is_here(home: pathlib.Path) -> None:
+def test_models_lists_known_models_and_their_files(home: pathlib.Path) -> None:
     installed(home / "models")
     installed(home / "models", "other.gguf", None)
     (home / "models" / "by-hand.gguf").write_bytes(b"GGUF")

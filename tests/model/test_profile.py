@@ -18,7 +18,7 @@ def test_prompt_is_chatml_with_thinking_off() -> None:
     )
 
 
-def test_text_of_a_person_is_never_a_special_segment() -> None:
+def test_user_text_is_never_a_special_segment() -> None:
     for architecture in ("qwen3", "gemma3"):
         segments = default_profile(architecture).segments("MINE")
         assert [s.kind for s in segments if "MINE" in s.text] == [SegmentKind.PERSON]
@@ -59,7 +59,7 @@ def test_file_without_keys_gets_its_architectures_profile() -> None:
         ("foggen.levels", json.dumps(["0.1", "0.2\n"])),
     ],
 )
-def test_wrong_value_in_a_strangers_file_is_refused(key: str, value: object) -> None:
+def test_wrong_value_in_an_untrusted_file_is_refused(key: str, value: object) -> None:
     metadata = {"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3")), key: value}
     with pytest.raises(ModelRefused):
         from_metadata(metadata)

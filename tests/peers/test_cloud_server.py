@@ -107,7 +107,7 @@ def test_unsure_question_reaches_the_server_once_and_is_recalled_when_it_is_gone
     assert (again["route"], again["recalled"], again["answer"]) == ("cloud", True, first["answer"])
 
 
-def test_queue_is_settled_when_the_server_is_there(model: pathlib.Path, tmp_path: pathlib.Path, port: int) -> None:
+def test_queue_is_settled_when_the_server_is_reachable(model: pathlib.Path, tmp_path: pathlib.Path, port: int) -> None:
     url = f"http://127.0.0.1:{port}/v1"
     decision = edge_agent(*ASK, url=url)
     assert decision["provisional"] and decision["reason"] == "offline"

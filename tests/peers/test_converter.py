@@ -122,7 +122,7 @@ def qwen_checkpoint(folder: pathlib.Path, dtype: torch.dtype, tied: bool, duplic
 
 @needs_converter
 @needs_qwen
-def test_qwen3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path) -> None:
+def test_qwen3_equals_llama_cpps_conversion(tmp_path: pathlib.Path) -> None:
     cases = [
         Case("tied", qwen_checkpoint(tmp_path / "a", torch.bfloat16, tied=True), "BF16"),
         Case("untied", qwen_checkpoint(tmp_path / "b", torch.float16, tied=False), "F16"),
@@ -137,7 +137,7 @@ def test_qwen3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path) -> Non
 
 
 @needs_qwen
-def test_qwen3_tokens_are_transformers_tokens(tmp_path: pathlib.Path) -> None:
+def test_qwen3_tokens_equal_those_of_transformers(tmp_path: pathlib.Path) -> None:
     folder = qwen_checkpoint(tmp_path / "a", torch.float16, tied=True)
     check_tokens(folder, tmp_path, ["<|im_start|>user\n", "<think>\n\n</think>", "a<|endoftext|>b", "<tool_call>{}</tool_call>"])
 
@@ -219,7 +219,7 @@ def as_transformers_4(folder: pathlib.Path) -> None:
 
 
 @needs_converter
-def test_gemma3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_equals_llama_cpps_conversion(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     cases = [
         Case("five", gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.bfloat16), "BF16"),
         Case("four", gemma_checkpoint(tmp_path / "b", gemma_tokenizer, torch.float32), "F16"),
@@ -230,7 +230,7 @@ def test_gemma3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path, gemma
         check_parity(export(Conversion(case.folder, [], [case.quantization], case.name), tmp_path / "ours")[0].path, theirs[case.name])
 
 
-def test_gemma3_tokens_are_transformers_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_tokens_equal_those_of_transformers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     special = ["<start_of_turn>user\nhi<end_of_turn>\n", "<b>x</b>", "a<eos>b"]
     check_tokens(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16, 1), tmp_path, special)
 
@@ -242,7 +242,7 @@ def saved_by_transformers(gemma_tokenizer: pathlib.Path, folder: pathlib.Path) -
     return folder
 
 
-def test_gemma3_with_a_tokenizer_json_alone_has_the_same_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_with_only_a_tokenizer_json_has_the_same_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     special = ["<start_of_turn>user\nhi<end_of_turn>\n", "<b>x</b>", "a<eos>b"]
     saved = saved_by_transformers(gemma_tokenizer, tmp_path / "saved")
     check_tokens(gemma_checkpoint(tmp_path / "a", saved, torch.float16, 1), tmp_path, special)
@@ -258,7 +258,7 @@ def test_tokenizer_that_was_never_sentencepiece_is_refused(tmp_path: pathlib.Pat
         export(Conversion(folder, [], ["F16"]), tmp_path / "out")
 
 
-def test_gemma3_computes_what_transformers_computes(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_computes_the_same_as_transformers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     """Logits after 40 tokens, more than the sliding window holds."""
     folder = gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float32)
     path = export(Conversion(folder, [], ["F32"]), tmp_path / "ours")[0].path

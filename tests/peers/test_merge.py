@@ -105,7 +105,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_every_option_is_merged_as_by_peft(tmp_path: pathlib.Path, options: dict[str, Any]) -> None:
+def test_every_option_is_merged_like_peft_does(tmp_path: pathlib.Path, options: dict[str, Any]) -> None:
     base = checkpoint(tmp_path / "base")
     compare(base, [adapter(base, tmp_path / "adapter", **options)], tmp_path / "out")
 
@@ -204,7 +204,7 @@ def test_chain_is_closer_to_the_exact_sum_than_one_merged_in_bfloat16(tmp_path: 
         assert here < 0.8 * there
 
 
-def test_patterns_that_peft_saved_in_another_order_are_told_by_the_matrices_or_refused(tmp_path: pathlib.Path) -> None:
+def test_patterns_that_peft_saved_in_another_order_are_resolved_by_the_matrices_or_refused(tmp_path: pathlib.Path) -> None:
     base = checkpoint(tmp_path / "base")
     folder = adapter(base, tmp_path / "adapter", target_modules=LINEAR, rank_pattern={"q_proj": 2})
     expected = merged_here(base, [folder], tmp_path / "one")

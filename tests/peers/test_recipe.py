@@ -126,7 +126,7 @@ def test_two_rounds_of_gemma_write_adapters_that_peft_merges(name: str, tmp_path
         assert torch.allclose(tensor.float(), kept[key].float(), atol=2e-2), key
 
 
-def test_a_chain_goes_on_where_it_was_stopped(tmp_path: pathlib.Path) -> None:
+def test_a_stopped_chain_continues(tmp_path: pathlib.Path) -> None:
     base, out = _tiny_qwen(tmp_path / "base", None), tmp_path / "out"
     changes = [part for change in SMALL for part in ("--set", change)]
     started = ("--config", "qwen3-0.6b", "--base", str(base), "--out", str(out), *changes)
@@ -232,7 +232,7 @@ def test_exact_labels_are_the_mean_of_sampled_ones() -> None:
     assert set(sampled) <= set(LEVELS)
 
 
-def test_rows_weigh_what_they_teach() -> None:
+def test_rows_have_the_weights_of_the_recipe() -> None:
     _, _, prompts = _demo()
     item = next(iter(draw_many(0, 1, "train")))
     row = rows.letter(prompts, item, "0.75", Weights(level=1.0, letter=4.0, rest=0.15))

@@ -70,7 +70,7 @@ def test_prompt_text_equals_the_real_chat_template(folder: str, architecture: st
     assert "".join(segment.text for segment in profile.segments("Q\nA. x\nB. y")) == theirs
 
 
-def test_float_model_answers_as_transformers_does(tmp_path: pathlib.Path) -> None:
+def test_float_model_answers_like_transformers(tmp_path: pathlib.Path) -> None:
     """Greedy text of base + adapter, token by token, without any constraint: nearly always the same."""
     model = peft.PeftModel.from_pretrained(Qwen3ForCausalLM.from_pretrained(DEMO / "base", dtype=torch.float32), DEMO / "adapter").eval()
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")

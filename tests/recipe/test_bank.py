@@ -98,7 +98,7 @@ def _features(options: tuple[str, ...]) -> list[list[int]]:
     return out
 
 
-def test_options_alone_do_not_give_the_answer_away() -> None:
+def test_options_alone_do_not_reveal_the_answer() -> None:
     """A model that was trained on the options alone, 20,000 questions of them, stays within 3 points of chance."""
     rng = random.Random(0)
     train, test = ([draw(rng, split, facts=True) for _ in range(n)] for split, n in (("train", 20_000), ("test", 5000)))
@@ -227,7 +227,7 @@ SECOND_WAYS: dict[str, Callable[[Item], object]] = {
 }
 
 
-def test_gold_answers_by_a_second_way() -> None:
+def test_gold_answers_are_confirmed_by_a_second_computation() -> None:
     """The wording itself, read and worked out anew (run, where it is code), gives the gold answer."""
     rng, checked = random.Random(1), Counter()
     for _ in range(14_000):

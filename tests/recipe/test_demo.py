@@ -48,7 +48,7 @@ def test_card_describes_the_files_next_to_it() -> None:
     assert f"{evaluation['readouts']['confidence']['auroc']:.3f}" in card
 
 
-def test_demo_was_made_from_the_bank_as_it_is() -> None:
+def test_demo_was_made_from_the_current_bank() -> None:
     assert json.loads((DEMO / "run.json").read_text())["bank_sha256"] == fingerprint()
 
 
@@ -58,7 +58,7 @@ def test_published_worked_example_is_right_and_was_never_trained_on(demo_model: 
 
 
 @pytest.mark.skipif(not (SHARED / "mmlu").exists(), reason="the evaluation sets are not here")
-def test_demo_is_rarely_sure_off_its_domains(demo_model: LocalModel) -> None:
+def test_demo_is_rarely_sure_outside_its_domains(demo_model: LocalModel) -> None:
     questions = []
     for subject in OFF_DOMAIN:
         with (SHARED / "mmlu" / "test" / f"{subject}_test.csv").open(newline="", encoding="utf-8") as file:
