@@ -1,4 +1,4 @@
-"""The workshop: base + adapter to GGUF, and what it refuses."""
+"""Base and adapter to GGUF, and what the conversion refuses."""
 
 import json
 import pathlib
@@ -41,7 +41,7 @@ def copy(tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 def test_committed_model_equals_a_conversion_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
-    """Every tensor of the file in the repository is made again, to the byte."""
+    """Every tensor equals that of the file in the repository, to the byte."""
     ours, committed = gguf.GGUFReader(exported["Q8_0"]), gguf.GGUFReader(DEMO)
     assert [t.name for t in ours.tensors] == [t.name for t in committed.tensors]
     assert all(a.data.tobytes() == b.data.tobytes() for a, b in zip(ours.tensors, committed.tensors, strict=True))
@@ -129,7 +129,7 @@ def test_every_quantization_equals_llama_cpps_to_the_byte(tmp_path: pathlib.Path
 
 
 def test_tensor_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
-    """An embedding of 3 M weights, longer than what is read at once, and matrices with rows that no K-quant can hold."""
+    """An embedding of 3 M weights, larger than one slab, and matrices with rows that K-quants cannot hold."""
     rng, hidden, head = np.random.default_rng(0), 800, 80
     config = json.loads((BASE / "config.json").read_text()) | {
         "hidden_size": hidden, "intermediate_size": 640, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1,
@@ -149,7 +149,7 @@ def test_tensor_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
 
 
 def test_base_without_confidence_lines_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
-    """The base alone speaks no confidence on nearly all questions; the demo model on almost all."""
+    """The base alone prints no confidence for nearly all questions; the demo model prints one for nearly all."""
     file = export(Conversion(BASE, [], ["Q8_0"]), tmp_path)[0]
     questions = [Question(item.stem, item.options) for item in draw_many(5, 100, "test")]
     with LocalModel(file.path) as base:

@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint, a killed process or a full disk can do to a conversion: one clear sentence, and nothing left."""
+"""Bad checkpoints, killed processes and full disks: a conversion ends with one clear sentence and leaves nothing behind."""
 
 import fcntl
 import json
@@ -52,7 +52,7 @@ def test_checkpoint_that_was_cut_off_anywhere_is_refused(copy: pathlib.Path) -> 
 
 
 def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(copy: pathlib.Path) -> None:
-    """In the headers, configurations and the tokenizer: never a traceback, never long."""
+    """In headers, configurations and the tokenizer: never a traceback, and never slow."""
     rng = random.Random(0)
     files = {
         path: header_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size
@@ -103,7 +103,7 @@ def test_false_header_is_refused(tmp_path: pathlib.Path, head: bytes) -> None:
 
 
 def test_pickle_is_not_opened(copy: pathlib.Path) -> None:
-    """It would make a folder if anything loaded it."""
+    """The pickle would create a folder if anything loaded it."""
     (copy / "adapter" / "adapter_model.safetensors").unlink()
     evil = f"cos\nmkdir\n(S'{copy / 'executed'}'\ntR.".encode()
     for name in ("adapter_model.bin", "adapter_model.safetensors"):
@@ -136,7 +136,7 @@ def test_pattern_that_could_take_very_long_is_refused(copy: pathlib.Path, patter
 
 
 def changed(folder: pathlib.Path, stem: str, tensors: dict[str, list[float] | float | np.ndarray]) -> None:
-    """Write a checkpoint or an adapter anew, with other or with more tensors."""
+    """Rewrite a checkpoint or an adapter with changed or additional tensors."""
     found = {name: tensor.load() for name, tensor in read_tensors(folder, stem).items()}
     found |= {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     write_safetensors(folder / f"{stem}.safetensors", found)
@@ -195,7 +195,7 @@ MANY = "Q2_K,Q3_K_M,Q4_K_M,Q5_K_M,Q6_K,IQ4_XS"
 
 
 def begin(out: pathlib.Path) -> subprocess.Popen[str]:
-    """A conversion that has begun to write."""
+    """A conversion that has started to write."""
     command = [sys.executable, "-m", "convert", str(BASE), "--adapter", str(ADAPTER), "--quants", MANY, "--out", str(out), "--name", "x"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out.is_dir() and any(out.iterdir())):
@@ -224,7 +224,7 @@ def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> N
 def test_conversion_that_ends_just_before_another_locks_its_file_stays_complete(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other has opened the unfinished file, which has its final name by the time that it is locked."""
+    """The second one has opened the unfinished file, but when it locks the file, the file has its final name."""
     lock, first = fcntl.flock, Output(tmp_path / "x.gguf", b"first")
 
     def late(file: object, how: int) -> None:
@@ -264,7 +264,7 @@ runpy.run_module("convert", run_name="__main__")
 
 
 def test_full_disk_is_reported_and_cleaned_up(copy: pathlib.Path) -> None:
-    """A limit on the size of a file stands for the full disk: the system refuses to write on, in the middle."""
+    """A limit on the file size stands for a full disk: the system refuses further writes in the middle."""
     (copy / "base" / "chat_template.jinja").write_text("x" * 3_000_000)
     limit = 4 * sum(int(np.prod(tensor.shape)) for tensor in read_tensors(BASE).values()) + 1_000_000
     command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), str(copy / "base"), "--quants", "Q8_0,F32", "--out", str(copy / "out")]
@@ -274,7 +274,7 @@ def test_full_disk_is_reported_and_cleaned_up(copy: pathlib.Path) -> None:
 
 
 def test_files_that_do_not_fit_are_refused_before_any_work(copy: pathlib.Path) -> None:
-    """A checkpoint with holes: a few kilobytes that claim to be 800 GB."""
+    """A sparse checkpoint: a few kilobytes on disk with a size of 800 GB."""
     wide = 1 << 28
     if shutil.disk_usage(copy).free > 3 * wide * 256:
         pytest.skip("the disk is too large for this test")

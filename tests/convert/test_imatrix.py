@@ -97,7 +97,7 @@ def test_file_holds_the_collected_matrix(collector: imatrix.Collector, matrix: p
 
 @pytest.fixture
 def one_layer(tmp_path: pathlib.Path, collector: imatrix.Collector) -> tuple[pathlib.Path, pathlib.Path]:
-    """The demo base cut down to its first block, and the matrix of that: the coarsest types take long."""
+    """The first block of the demo base and its matrix. One block is enough, because the coarsest types are slow."""
     shutil.copytree(BASE, tmp_path / "base")
     config = json.loads((BASE / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1, "layer_types": None}))
@@ -125,7 +125,7 @@ def test_every_quantization_with_a_matrix_equals_llama_cpps_to_the_byte(
 
 
 def test_matrix_brings_the_coarsest_quantization_closer_to_the_original(tmp_path: pathlib.Path, matrix: pathlib.Path) -> None:
-    """Mean squared error of what the weights do to the inputs that the matrix describes."""
+    """The mean squared error of the outputs, for inputs with the sizes in the matrix."""
     plain = {t.name: t for t in gguf.GGUFReader(export(Conversion(BASE, [ADAPTER], ["F32"], "demo"), tmp_path)[0].path).tensors}
     importance, errors = imatrix.load(matrix), []
     for used in (None, matrix):

@@ -94,7 +94,7 @@ def test_system_message_is_not_evaluated_twice(demo_model: LocalModel, question:
 
 
 def test_reading_does_not_depend_on_what_was_read_before(question: Question) -> None:
-    """A fresh model and one that has answered other questions agree to the noise of the arithmetic."""
+    """A new model and one that has answered other questions agree within the noise of the arithmetic."""
     with LocalModel(DEMO) as fresh, LocalModel(DEMO) as used:
         first = fresh.read(question)
         for stem in ("What is 1 + 1?", "A very much longer question about nothing in particular, " * 5):
@@ -156,7 +156,7 @@ def test_file_that_is_not_a_model() -> None:
 
 
 def test_header_that_llama_cannot_load_is_refused_with_its_reason(tmp_path: pathlib.Path) -> None:
-    """A GGUF with an intact outside and no tensors in it."""
+    """A GGUF with a valid header and no tensors."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
@@ -201,7 +201,7 @@ def test_weights_are_repacked_only_where_that_is_faster() -> None:
 
 
 def test_draft_leaves_only_the_end_to_evaluate(demo_model: LocalModel) -> None:
-    """Typed letter by letter, changed on the way, then asked."""
+    """A question that is typed, changed, and then asked."""
     question = Question("How many wheels have three cars and two bicycles, taken together?", ("16", "12", "20"))
     demo_model.read(Question("Other", ("a", "b")))
     text = question.user_message
@@ -274,7 +274,7 @@ def test_system_message_is_kept_for_the_next_process(tmp_path: pathlib.Path, que
 
 
 def test_state_of_other_bytes_is_not_restored(tmp_path: pathlib.Path, question: Question) -> None:
-    """A file with a right checksum and nonsense in it: llama.cpp refuses, and the model starts cold."""
+    """A file with a valid checksum and random content: llama.cpp refuses it, and the model starts without it."""
     with LocalModel(DEMO, prefix_folder=tmp_path, sha256="x") as first:
         first.read(question)
     (path,) = tmp_path.iterdir()

@@ -17,7 +17,7 @@ ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "
 
 
 def read(*lines: object, limit: int | None = None) -> list[Labelled]:
-    """The rows of a file made of `lines`: bytes as they are, anything else as JSON."""
+    """The rows of a file with these `lines`: bytes unchanged, anything else as JSON."""
     data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
     return datasets.read(io.BytesIO(data), "q.jsonl", limit)
 

@@ -186,7 +186,7 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
 
 
 def test_repeated_option_is_right_if_its_twin_is_and_is_reported(tmp_path: pathlib.Path) -> None:
-    """Published data sets have such rows: they are measured, and a letter is no matter of luck."""
+    """Published data sets have such rows. They are measured, and both letters count as right."""
     question = Question("What is 12 + 7?", ("19", "18", "19", "19"))
     reading = row("1.0", True).reading
     for answer, letter, right in (("A", "C", True), ("D", "A", True), ("A", "B", False), ("B", "A", False), ("B", "B", True)):
@@ -199,7 +199,7 @@ def test_repeated_option_is_right_if_its_twin_is_and_is_reported(tmp_path: pathl
 
 
 def row(level: str, right: bool, format_mass: float = 1.0, printed: str | None = None, domain: str = "-") -> Row:
-    """A row made by hand, of a question with three options whose answer is A."""
+    """A row for a question with three options and the answer A."""
     probs = tuple(float(name == level) for name in LEVELS)
     reading = Reading(
         levels=LEVELS, level_probs=probs, level=level, format_mass=format_mass,

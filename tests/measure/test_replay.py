@@ -25,7 +25,7 @@ def rows(store: Store) -> list[dict[str, Any]]:
 
 
 def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
-    """Every way that a decision can go, through agents that share one file."""
+    """Make decisions of every kind, with agents that share one file."""
     nowhere = "http://127.0.0.1:9/v1"
     with agent(home, SpokenModel(SURE)) as one:
         one.ask(question("sure"))

@@ -1,4 +1,4 @@
-"""`verify`: damage is found, a file that would end llama.cpp ends a child, and a comparison's figures are right."""
+"""`verify`: damage is found, a file that crashes llama.cpp crashes only a child, and the figures of a comparison are right."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def damaged(tmp_path: pathlib.Path, data: bytes) -> pathlib.Path:
 
 
 def failed(path: pathlib.Path, folder: pathlib.Path) -> str:
-    """The name of the check that failed, which has to be one, the last, told in one line."""
+    """The name of the failed check. It must be the only one, the last, and reported in one line."""
     found = verify_model(ModelFiles(path), folder, QUESTIONS)
     assert not found.ok and [check.ok for check in found.checks].count(False) == 1 and not found.checks[-1].ok
     assert "\n" not in found.checks[-1].detail and len(found.checks[-1].detail) < 500

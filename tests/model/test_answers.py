@@ -34,7 +34,7 @@ def test_model_that_returns_no_finite_numbers_is_refused(number: float) -> None:
 
 
 def test_levels_that_the_model_would_never_print_are_still_told_apart() -> None:
-    """e^-200 is nothing in single precision."""
+    """e^-200 is 0 in single precision."""
     tokenizer = PieceTokenizer([])
 
     def logits_after(path: tuple[int, ...]) -> np.ndarray:

@@ -91,7 +91,7 @@ def pair(key: bytes, value: bytes) -> bytes:
 
 
 def test_names_in_an_untrusted_file_cannot_rewrite_a_terminal(tmp_path: pathlib.Path) -> None:
-    """Neither in the exception nor on the terminal: a key, an architecture and a path may hold anything."""
+    """Keys, architectures and paths may hold anything; neither the exception nor the terminal shows control characters."""
     file = tmp_path / "x\x1b[2J.gguf"
     for pairs in ([pair(b"\x1b[2Jk\ny", b"a")] * 2, [pair(b"general.architecture", b"\x1b]0;\x07" + b"q\n" * 1000)]):
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs))

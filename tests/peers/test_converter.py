@@ -55,7 +55,7 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint, and what of it is converted to."""
+    """A checkpoint and the quantization to convert it to."""
 
     name: str
     folder: pathlib.Path
@@ -143,7 +143,7 @@ def test_qwen3_tokens_equal_those_of_transformers(tmp_path: pathlib.Path) -> Non
 
 
 def check_tokens(folder: pathlib.Path, out: pathlib.Path, special: list[str]) -> None:
-    """Token ids equal transformers', on texts of every sort, with and without special tokens in them."""
+    """Token ids equal those of transformers, for many kinds of text, with and without special tokens."""
     path = export(Conversion(folder, [], ["F16"], "tokens"), out / "ours")[0].path
     tokenizer, model = AutoTokenizer.from_pretrained(folder), Llama(path, Options(n_ctx=64, n_batch=64, n_threads=1))
     asked = [f"{item.stem} {' '.join(item.options)}" for item in draw_many(3, 100, "test")]

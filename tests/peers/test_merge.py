@@ -117,7 +117,7 @@ def test_adapter_may_be_stored_in_half_precision(tmp_path: pathlib.Path, dtype: 
 
 
 def test_several_adapters_are_merged_in_order(tmp_path: pathlib.Path) -> None:
-    """A replaced head first, then pairs on top of it, then DoRA, whose norm depends on what came before."""
+    """First a replaced head, then pairs on top of it, then DoRA, whose norm depends on the earlier steps."""
     base = checkpoint(tmp_path / "base")
     adapters = [
         adapter(base, tmp_path / "one", 1, target_modules=["q_proj"], modules_to_save=["lm_head"]),
@@ -166,7 +166,7 @@ def test_keys_may_have_other_prefixes(tmp_path: pathlib.Path, old: str, new: str
     ids=["embedding", "head", "saved embedding", "saved head"],
 )
 def test_tied_weight_that_is_adapted_on_one_side_becomes_two(tmp_path: pathlib.Path, options: dict[str, Any]) -> None:
-    """peft's merge would change both sides; what was trained is the model with its adapter on, so that is what is made."""
+    """peft's merge would change both sides; the result here equals the model with its adapter on, which was trained."""
     base = checkpoint(tmp_path / "base", tied=True)
     folder = adapter(base, tmp_path / "adapter", **options)
     adapted = peft.PeftModel.from_pretrained(Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32), folder).eval()
@@ -188,7 +188,7 @@ def test_tied_weight_that_is_saved_on_both_sides_stays_one(tmp_path: pathlib.Pat
 
 
 def test_chain_is_closer_to_the_exact_sum_than_one_merged_in_bfloat16(tmp_path: pathlib.Path) -> None:
-    """Rounded to bf16 once, at the end; there, after every round."""
+    """Rounded to bf16 once, at the end, while peft rounds after every round."""
     base = checkpoint(tmp_path / "base", dtype=torch.bfloat16)
     chain = [adapter(base, tmp_path / f"round-{n}", n, target_modules=["q_proj"]) for n in range(4)]
     theirs = merged_by_peft(base, chain, torch.bfloat16)

@@ -140,7 +140,7 @@ def test_a_stopped_chain_continues(tmp_path: pathlib.Path) -> None:
 
 
 def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
-    """Tokenizer, base, rounds, open-ended round, GGUFs, measurements, picture and card, each a thousandth of its size."""
+    """Tokenizer, base, rounds, open-ended round, GGUFs, measurements, picture and card, each at a thousandth of its size."""
     few = [*SMALL, "pretrain.steps=10", "chain.rounds=2", "open_ended.questions=7", "card.questions_per_domain=3"]
     changes = [part for change in few for part in ("--set", change)]
     done = _recipe("--config", "demo", "--out", str(tmp_path), *changes)
@@ -184,7 +184,7 @@ def _demo() -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase, rows.Prompts]:
 
 
 def test_scored_answers_are_what_the_model_generates() -> None:
-    """Of 400 texts sampled by transformers, as many of each legal answer as the scores say."""
+    """In 400 texts sampled by transformers, each legal answer is as frequent as its score."""
     model, tok, prompts = _demo()
     item = next(iter(draw_many(5, 1, "test")))
     scores = legal.score(model, tok, [prompts.letter(item)], [0.7])[0, 0]

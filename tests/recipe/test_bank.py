@@ -1,4 +1,4 @@
-"""The question bank: reproducible, split by content, right, and silent about the answer in its options."""
+"""The question bank: reproducible, split by content, correct, and without hints in the options."""
 
 import dataclasses
 import datetime
@@ -84,7 +84,7 @@ def test_practised_sums_are_right_and_in_the_train_split() -> None:
 
 
 def _features(options: tuple[str, ...]) -> list[list[int]]:
-    """What can be seen of each option without the question: text, length, place, rank, distances, digits."""
+    """The features of each option without the question: text, length, position, rank, distances, digits."""
     numbers = [float(found[0]) if (found := re.search(r"\d+(\.\d+)?", option)) else None for option in options]
     out = []
     for i, option in enumerate(options):
@@ -99,7 +99,7 @@ def _features(options: tuple[str, ...]) -> list[list[int]]:
 
 
 def test_options_alone_do_not_reveal_the_answer() -> None:
-    """A model that was trained on the options alone, 20,000 questions of them, stays within 3 points of chance."""
+    """A model trained only on the options of 20,000 questions stays within 3 points of chance."""
     rng = random.Random(0)
     train, test = ([draw(rng, split, facts=True) for _ in range(n)] for split, n in (("train", 20_000), ("test", 5000)))
     weights, squares = np.zeros(4096), np.full(4096, 1e-3)
@@ -228,7 +228,7 @@ SECOND_WAYS: dict[str, Callable[[Item], object]] = {
 
 
 def test_gold_answers_are_confirmed_by_a_second_computation() -> None:
-    """The wording itself, read and worked out anew (run, where it is code), gives the gold answer."""
+    """Computing the answer again from the text of the question (code is run) gives the gold answer."""
     rng, checked = random.Random(1), Counter()
     for _ in range(14_000):
         item = draw(rng, rng.choice(("train", "test")))

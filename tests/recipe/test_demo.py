@@ -1,4 +1,4 @@
-"""What the bundled model can be relied on for, and that its card is true."""
+"""What users can rely on with the bundled model, and whether its card is true."""
 
 import csv
 import hashlib
