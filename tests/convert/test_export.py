@@ -11,13 +11,15 @@ from collections.abc import Callable
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from convert import architectures, lora
+from convert.__main__ import main
 from convert.checkpoint import read_tensors
 from convert.export import Conversion, export
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
-from edge_agent.core.question import Question
+from edge_agent.core.question import OPEN, Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import default_profile, from_metadata
@@ -77,6 +79,13 @@ def test_every_quantization_is_a_model_that_answers(exported: dict[str, pathlib.
 
 def test_file_holds_its_profile(exported: dict[str, pathlib.Path]) -> None:
     assert from_metadata(read_header(exported["Q8_0"]).metadata) == default_profile("qwen3")
+
+
+def test_flag_sets_the_kind_of_answer(tmp_path: pathlib.Path) -> None:
+    done = CliRunner().invoke(main, [str(BASE), "--answer-kind", "text", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    metadata = read_header(tmp_path / "base-Q8_0.gguf").metadata
+    assert metadata["foggen.answer_kind"] == "text" and from_metadata(metadata) == default_profile("qwen3", OPEN)
 
 
 def test_tokenizer_and_template_are_copied(exported: dict[str, pathlib.Path]) -> None:

@@ -7,7 +7,9 @@ import shutil
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from convert.__main__ import main
 from convert.adapter import export_adapter
 from convert.checkpoint import read_tensors
 from convert.export import Conversion, export
@@ -126,10 +128,6 @@ def test_adapter_that_does_more_than_add_is_refused(tmp_path: pathlib.Path) -> N
 
 
 def test_command_writes_only_the_adapter(tmp_path: pathlib.Path) -> None:
-    from click.testing import CliRunner
-
-    from convert.__main__ import main
-
     done = CliRunner().invoke(
         main, [str(BASE), "--adapter", str(ADAPTER), "--adapter-gguf", "--out", str(tmp_path), "--name", "x", "--json"]
     )

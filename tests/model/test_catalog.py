@@ -106,6 +106,9 @@ def test_models_lists_known_models_and_their_files(home: pathlib.Path) -> None:
     assert set(rows) == {"demo", *PUBLISHED, "other", "by-hand"}
     assert [file["name"] for file in rows["foggen"]["files"]] == ["FogGen-0.6B-Q4_K_M.gguf"]
     assert rows["foggen"]["files"][0]["sha256"] == catalog.sha256_of(DEMO) and rows["foggen"]["revision"] == "unpinned"
+    assert {name: row["answer_kind"] for name, row in rows.items() if name in PUBLISHED} == {
+        name: kind for name, (_, _, kind) in PUBLISHED.items()
+    }
     assert rows["foggen-gemma3-1b"]["files"] == [] and rows["demo"]["files"][0]["path"] == str(DEMO)
     shown = run("models")
     assert shown.returncode == 0 and "edge-agent pull NAME" in shown.stderr
