@@ -1,11 +1,11 @@
-"""The published model against its published figures: for anyone with a network.
+"""Checks the published model against its published figures. Needs a network.
 
     python -m benchmarks.acceptance [--model foggen] [--quants Q8_0,Q4_K_M] [--limit N] --out build/acceptance
 
-Fetches the checkpoint and the questions from the Hub, converts with `python -m convert`, then uses `edge-agent` as people do:
-`verify` (each file against the first), `ask` (the card's worked example), `eval` (KazCulture). Writes `report.md` and
-`report.json`; ends with 0 if everything published was reproduced, 65 if not. A published figure counts as reproduced when it
-lies in the 95 % interval of what was measured here; on fewer questions that interval is wider, so read both.
+Fetches the checkpoint and the questions from the Hub, converts with `python -m convert`, and then uses `edge-agent` like a
+user: `verify` (each file against the first), `ask` (the worked example of the card), `eval` (KazCulture). Writes `report.md`
+and `report.json`. Exit code 0 if all published figures are reproduced, else 65. A published figure is reproduced if it is in
+the 95 % interval of the measurement; with fewer questions the interval is wider, so look at both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TAU = 0.5
 CLOUD = 0.958  # the published accuracy of the cloud alone on this set
 # edge raw, system, routed; percent, at tau 0.5
 PUBLISHED = {"foggen": (91.3, 91.9, 1.0), "foggen-gemma3-1b": (76.3, 84.0, 16.0), "foggen-gemma3-270m": (43.7, 59.3, 31.9)}
-# The card gives the case and the answer; the wording is ours.
+# The case and the answer are from the card; the wording is ours.
 EXAMPLE = "A company has total liabilities of $400 million and total equity of $600 million. What is its debt-to-equity ratio?"
 EXAMPLE_OPTIONS = ("0.67", "1.00", "1.50", "2.00")
 EXAMPLE_ANSWER = ("1.0", "A")
@@ -41,8 +41,8 @@ EXAMPLE_ANSWER = ("1.0", "A")
 
 @click.command()
 @click.option("--model", type=click.Choice(sorted(PUBLISHED)), default="foggen", show_default=True)
-@click.option("--quants", default="Q8_0,Q4_K_M", show_default=True, help="The first is the reference of the others.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many questions.")
+@click.option("--quants", default="Q8_0,Q4_K_M", show_default=True, help="The first is the reference for the others.")
+@click.option("--limit", type=click.IntRange(1), help="Ask only the first so many questions.")
 @click.option("--out", type=click.Path(path_type=pathlib.Path), required=True)
 def main(model: str, quants: str, limit: int | None, out: pathlib.Path) -> None:
     """Fetch, convert, ask, evaluate, report."""
@@ -63,7 +63,7 @@ def main(model: str, quants: str, limit: int | None, out: pathlib.Path) -> None:
 
 
 def measure(model: str, file: dict[str, Any], reference: dict[str, Any], questions: pathlib.Path) -> dict[str, Any]:
-    """Everything about one file."""
+    """All measurements of one file."""
     path = file["path"]
     against = [] if file is reference else ["--against", reference["path"], "--questions", str(questions), "--limit", "500"]
     verified = _json("edge_agent", "verify", path, *against, "--json", may_end_with=(0, 65))
@@ -84,7 +84,7 @@ def measure(model: str, file: dict[str, Any], reference: dict[str, Any], questio
 
 
 def compare(rows: list[dict[str, Any]], published: tuple[float, float, float]) -> list[dict[str, Any]]:
-    """Edge, system and routed in percent with their 95 % intervals, each beside the published figure."""
+    """Edge, system and routed in percent with their 95 % intervals and the published figures."""
     right = np.array([row["right"] for row in rows], np.float64)
     routed = np.array([row["confidence"] < TAU or row["format_mass"] < 0.5 for row in rows])
     system = np.where(routed, CLOUD, right)
@@ -92,7 +92,7 @@ def compare(rows: list[dict[str, Any]], published: tuple[float, float, float]) -
     for name, values, one in zip(("edge raw", "system", "routed"), (right, system, routed.astype(float)), published, strict=True):
         share = float(values.mean())
         low, high = metrics.bootstrap_mean(values) if name == "system" else metrics.wilson(int(values.sum()), len(values))
-        inside = 100 * low - 0.05 <= one <= 100 * high + 0.05  # published with one decimal
+        inside = 100 * low - 0.05 <= one <= 100 * high + 0.05  # the published figures have one decimal
         figures.append(
             {"figure": name, "measured": 100 * share, "low": 100 * low, "high": 100 * high, "published": one, "reproduced": inside}
         )
@@ -100,10 +100,10 @@ def compare(rows: list[dict[str, Any]], published: tuple[float, float, float]) -
 
 
 def text(report: dict[str, Any]) -> str:
-    """The report for people."""
-    lines = [f"# {report['repo']} against what is published", ""]
+    """The report as Markdown."""
+    lines = [f"# {report['repo']} compared with its published figures", ""]
     lines += [
-        f"{'Everything was reproduced.' if report['reproduced'] else 'Not everything was reproduced.'} {DATASET} at tau = {TAU:g}.",
+        f"{'All figures were reproduced.' if report['reproduced'] else 'Not all figures were reproduced.'} {DATASET} at tau = {TAU:g}.",
         "",
     ]
     for file in report["files"]:
@@ -113,7 +113,7 @@ def text(report: dict[str, Any]) -> str:
         lines += ["`edge-agent verify`: " + ("; ".join(failed) or "every check passed") + "."]
         if comparison := verified["comparison"]:
             lines += [
-                f"Against the first file on {comparison['n_questions']} questions: KL of the levels {comparison['level_kl']['mean']:.5f}, "
+                f"Compared with the first, on {comparison['n_questions']} questions: KL of levels {comparison['level_kl']['mean']:.5f}, "
                 f"changed levels {comparison['changed_levels']['share']:.1%}, changed routes {comparison['changed_routes']['share']:.1%}."
             ]
         yes = "as on the card" if example["reproduced"] else f"the card says {EXAMPLE_ANSWER[0]}, {EXAMPLE_ANSWER[1]}"
@@ -128,7 +128,7 @@ def text(report: dict[str, Any]) -> str:
 
 
 def fetch_questions(out: pathlib.Path, limit: int | None) -> pathlib.Path:
-    """KazCulture as a file that `edge-agent eval` reads."""
+    """Fetch KazCulture, and write it as a file for `edge-agent eval`."""
     with Hub() as hub, ProgressLine() as progress:
         repo = hub.repo(DATASET, kind="datasets")
         kinds = (".csv", ".jsonl", ".parquet")
@@ -136,7 +136,7 @@ def fetch_questions(out: pathlib.Path, limit: int | None) -> pathlib.Path:
             ([f for f in repo.files if f.path.endswith(kind)] for kind in kinds if any(f.path.endswith(kind) for f in repo.files)), []
         )
         if not chosen:
-            raise BadData(f"{DATASET} holds none of {', '.join(kinds)} on the Hub; see {hub.endpoint}/datasets/{DATASET}.")
+            raise BadData(f"{DATASET} has no file of the kind {', '.join(kinds)} on the Hub; see {hub.endpoint}/datasets/{DATASET}.")
         rows: list[dict[str, Any]] = []
         for file in chosen:
             target = out / file.path.replace("/", "--")
@@ -148,7 +148,7 @@ def fetch_questions(out: pathlib.Path, limit: int | None) -> pathlib.Path:
 
 
 def read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The rows of a data file by column."""
+    """The rows of a data file, each as a dictionary by column."""
     if path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield from csv.DictReader(file)
@@ -158,22 +158,22 @@ def read_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         try:
             from pyarrow import parquet
         except ImportError as error:
-            raise BadData(f"'{path.name}' is a Parquet file; `pip install pyarrow` and run this again.") from error
+            raise BadData(f"'{path.name}' is a Parquet file; run `pip install pyarrow` and try again.") from error
         yield from parquet.read_table(path).to_pylist()
 
 
 def question(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """A row of KazCulture (question, a, b, c, d, answer_label) as `edge-agent eval` wants it."""
+    """A row of KazCulture (question, a, b, c, d, answer_label) as a question for `edge-agent eval`."""
     try:
         options = [str(row[column]) for column in "abcd"]
         label = row["answer_label"]
         return {"question": row["question"], "options": options, "answer": label, "domain": DOMAIN, "id": place[-100:]}
     except KeyError as error:
-        raise BadData(f"{place} has no column {error}; {DATASET} is not as it was described.") from error
+        raise BadData(f"{place} has no column {error}; the format of {DATASET} has changed.") from error
 
 
 def _json(module: str, *arguments: str | None, may_end_with: tuple[int, ...] = (0,)) -> Any:
-    """What a command prints as JSON; its own words go on to stderr."""
+    """The JSON that a command prints. Its progress goes to stderr."""
     command = [sys.executable, "-m", module, *(argument for argument in arguments if argument is not None)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode not in may_end_with:

@@ -1,13 +1,13 @@
-"""Base + adapter to a GGUF, side by side with what people do today: time, memory and disk of whole processes.
+"""Converts base + adapter to a GGUF, and compares with the usual way: time, memory and disk of whole processes.
 
     python -m benchmarks.shape /tmp/shape --adapter [--tokenizer QWEN]
     make .venv/llama.cpp
     python -m benchmarks.convert /tmp/shape /tmp/shape-adapter [--quant Q4_K_M] [--runs 3] [--out results.jsonl]
 
-The other way is peft's merge in bfloat16, llama.cpp's own converter and `llama_model_quantize`, a process each. Time is from
-the start of a process to its end, memory the largest resident size of it or of a process that it starts, disk what lies in
-its folder at most. What is no quantizing is measured here as a conversion to BF16, there as the first two processes. The two
-ways take turns, in an order drawn anew each time.
+The usual way is a merge by peft in bfloat16, llama.cpp's own converter and `llama_model_quantize`, each in its own process.
+Time is from the start to the end of a process. Memory is the largest resident size of the process or of one that it starts.
+Disk is the size of all files in its folder. The time without quantizing is measured here as a conversion to BF16, and there as
+the first two processes. The ways run in a new random order each time.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ sys.exit(llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(out), c
 
 
 class Cost(NamedTuple):
-    """Of one process."""
+    """Time and memory of one process."""
 
     seconds: float
     peak_mb: float
 
 
 def cost(command: list[str]) -> Cost:
-    """Run a command to its end; `wait4` tells the largest resident size of it and of those that it waited for."""
+    """Run a command to its end. `wait4` returns the largest resident size of the process and of those it waited for."""
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
@@ -75,7 +75,7 @@ def ours(arguments: argparse.Namespace, folder: pathlib.Path, quant: str) -> dic
 
 
 def theirs(arguments: argparse.Namespace, folder: pathlib.Path) -> dict[str, float]:
-    """Three processes, and what each leaves for the next."""
+    """The three processes of the usual way."""
     merged, bf16, out = folder / "merged", folder / "bf16.gguf", folder / "theirs.gguf"
     runs = [
         cost([sys.executable, "-c", MERGE, str(arguments.base), str(arguments.adapter), str(merged)]),
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--quant", default="Q4_K_M", choices=sorted(FILE_TYPES))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--llama-cpp", type=lambda text: pathlib.Path(text).resolve(), default=ROOT / ".venv" / "llama.cpp")
-    parser.add_argument("--out", type=pathlib.Path, help="Append one JSON line a run to this file.")
+    parser.add_argument("--out", type=pathlib.Path, help="Append one JSON line for each run to this file.")
     arguments = parser.parse_args()
     ways = {
         "ours": lambda folder: ours(arguments, folder, arguments.quant),
@@ -127,14 +127,14 @@ def main() -> None:
 
 
 def show(rows: dict[str, list[dict[str, float]]]) -> None:
-    """Medians, and how they relate."""
+    """Print the medians and their ratios."""
     medians = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in rows.items()}
     print(machine.describe(os.cpu_count() or 1))
     for name, median in medians.items():
         print(f"{name:12}", "  ".join(f"{key} {value:.1f}" for key, value in median.items()))
     here, there, rest = medians["ours"], medians["theirs"], medians["ours, BF16"]
     besides = rest["seconds"] / (there["merge_seconds"] + there["convert_seconds"])
-    print(f"time {here['seconds'] / there['seconds']:.2f} x, besides quantizing {besides:.2f} x, "
+    print(f"time {here['seconds'] / there['seconds']:.2f} x, without quantizing {besides:.2f} x, "
           f"memory {here['peak_mb'] / there['peak_mb']:.2f} x, disk {here['disk_mb'] / there['disk_mb']:.2f} x")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Ten thousand decisions in one process: does memory stay flat, and is the last pass the first again?
+"""Ten thousand decisions in one process: does the memory stay constant, and do the answers stay the same?
 
 python -m benchmarks.endurance MODEL.gguf [--decisions 10000] [--questions 200]
 """
@@ -16,7 +16,7 @@ from edge_agent.measure.bench.sample import memory
 
 
 def main() -> None:
-    """Print memory and time as they go, and what the last pass answers differently."""
+    """Print memory and time for some passes, and how the answers of the last pass differ from the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--decisions", type=int, default=10_000)
@@ -38,7 +38,7 @@ def main() -> None:
     differing = sum(a[:2] != b[:2] for a, b in zip(first, answers, strict=True))
     same_bits = sum(a == b for a, b in zip(first, answers, strict=True))
     total = passes * len(questions)
-    print(f"{total} decisions; of the last pass {differing} answers are not the first's, {same_bits} readings are equal to the bit")
+    print(f"{total} decisions; in the last pass {differing} answers differ from the first, and {same_bits} readings are identical")
     sys.exit(bool(differing))
 
 

@@ -1,11 +1,11 @@
-"""What quantization changes of the decisions: every level, with and without an importance matrix, merged or as an adapter.
+"""How quantization changes the answers: every quantization, with and without an importance matrix, merged or as an adapter.
 
     python -m benchmarks.fidelity BASE ADAPTER --questions held-out.jsonl --for-matrix training.jsonl [--quants Q2_K,Q3_K_M,...]
 
-The merged model in BF16 is the reference. For every question the divergence (KL, in nats) of the levels and of the letters from
-the reference's, and whether another level or letter comes out. The difference that the matrix makes is paired, question by
-question, with a bootstrap interval of 95 %. The letters' probabilities are those after each model's own level. The
-importance matrix is collected from the reference and the questions of --for-matrix, which should be none of --questions.
+The reference is the merged model in BF16. For every question this measures the KL divergence (in nats) of the levels and the
+letters from the reference, and whether the level or the letter changes. The effect of the matrix is a paired difference over
+questions, with a 95 % bootstrap interval. Letter probabilities are those after each model's own level. The importance matrix
+is collected from the reference with the questions of --for-matrix, which must not contain any of --questions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from convert import imatrix
 from convert.adapter import export_adapter
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
@@ -32,13 +32,13 @@ RESAMPLES = 2000
 
 
 def read(path: pathlib.Path, questions: list[Question], adapter: pathlib.Path | None = None) -> list[Reading]:
-    """All questions through one file."""
+    """The readings of all questions by one file."""
     with LocalModel(path, adapter=adapter) as model:
         return [model.read(question) for question in tqdm(questions, desc=path.name, unit="question", leave=False, disable=None)]
 
 
 def divergence(reference: list[Reading], readings: list[Reading]) -> np.ndarray:
-    """KL(reference, other) of levels plus letters, in nats, (questions,)."""
+    """KL(reference, other) of levels plus letters, in nats; shape (questions,)."""
 
     def kl(p: tuple[float, ...], q: tuple[float, ...]) -> float:
         a, b = (np.maximum(np.array(values, np.float64), 1e-12) for values in (p, q))
@@ -49,7 +49,7 @@ def divergence(reference: list[Reading], readings: list[Reading]) -> np.ndarray:
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """A bootstrap interval of 95 % of the mean."""
+    """The 95 % bootstrap interval of the mean."""
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -68,7 +68,7 @@ def row(name: str, path: pathlib.Path, reference: list[Reading], readings: list[
 
 
 def main() -> None:
-    """Convert, read and compare; one JSON line a row to --out, a table to stdout."""
+    """Convert, read and compare. Prints a table, and writes one JSON line for each row to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=pathlib.Path)
     parser.add_argument("adapter", type=pathlib.Path)
@@ -89,14 +89,14 @@ def main() -> None:
 def compare(
     arguments: argparse.Namespace, out: pathlib.Path, quants: list[str], questions: list[Question], training: list[Question]
 ) -> None:
-    """The ladder, one level after the other."""
+    """Measure one quantization after another."""
     base, adapter = arguments.base, arguments.adapter
-    reference_file = export(base, [adapter], ["BF16"], out, "merged")[0].path
+    reference_file = export(Conversion(base, [adapter], ["BF16"], "merged"), out)[0].path
     lora = export_adapter(base, [adapter], out, "lora").path
     imatrix.save(imatrix.collect(reference_file, training), out / "matrix.gguf", arguments.for_matrix.name)
-    plain = {f.quantization: f.path for f in export(base, [adapter], quants, out, "plain")}
-    helped = {f.quantization: f.path for f in export(base, [adapter], quants, out, "imatrix", matrix=out / "matrix.gguf")}
-    bases = {f.quantization: f.path for f in export(base, [], ["BF16", *quants], out, "base")}
+    plain = {f.quantization: f.path for f in export(Conversion(base, [adapter], quants, "plain"), out)}
+    helped = {f.quantization: f.path for f in export(Conversion(base, [adapter], quants, "imatrix", matrix=out / "matrix.gguf"), out)}
+    bases = {f.quantization: f.path for f in export(Conversion(base, [], ["BF16", *quants], "base"), out)}
     reference = read(reference_file, questions)
 
     def report(name: str, path: pathlib.Path, readings: list[Reading]) -> None:
@@ -115,7 +115,7 @@ def compare(
         report(f"{quant}, imatrix", helped[quant], with_matrix)
         gain = divergence(reference, without) - divergence(reference, with_matrix)
         low, high = interval(gain)
-        print(f"{'':26} the matrix takes {gain.mean():.5f} [{low:.5f}, {high:.5f}] off", flush=True)
+        print(f"{'':26} the matrix reduces the KL by {gain.mean():.5f} [{low:.5f}, {high:.5f}]", flush=True)
         report(f"{quant} base + adapter", bases[quant], read(bases[quant], questions, lora))
 
 

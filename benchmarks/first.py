@@ -1,11 +1,11 @@
-"""The first decision of a new process: edge-agent against llama-cpp-python, turn by turn.
+"""The first decision of a new process: edge-agent and llama-cpp-python, in turns.
 
     python -m benchmarks.first MODEL.gguf [--repeats 5]
 
 Each side is a new process that imports, opens the file and answers one question; the clock starts before the imports.
-edge-agent opens it as `edge-agent ask` does, and has met it before on this device: it remembers its hash and its evaluated
-system message. llama-cpp-python opens it with `Llama(...)` and completes under the grammar, normalised to the 14 tokens of
-a canonical answer.
+edge-agent opens the file like `edge-agent ask`, and has used it before on this device, so its hash and its evaluated system
+message are stored. llama-cpp-python opens it with `Llama(...)` and completes with the grammar; its time is normalised to the
+14 tokens of a normal answer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ print((ends[0] - started + each * request["answer_tokens"]) * 1000)
 
 
 def once(program: str, request: dict[str, object], home: str) -> float:
-    """Milliseconds that one new process took."""
+    """The time of one new process, in ms."""
     environment = {**os.environ, "EDGE_AGENT_HOME": home}
     done = subprocess.run(
         [sys.executable, "-c", program], input=json.dumps(request), capture_output=True, text=True, env=environment, check=True
@@ -57,7 +57,7 @@ def once(program: str, request: dict[str, object], home: str) -> float:
 
 
 def main() -> None:
-    """Run both in turn and print medians and their ratio."""
+    """Run both in turns and print the medians and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--repeats", type=int, default=5)
@@ -72,7 +72,7 @@ def main() -> None:
                 "prompt": prompt(question), "grammar": grammar(question), "answer_tokens": ANSWER_TOKENS,
             }  # fmt: skip
             took = once(OURS, request, home), once(THEIRS, request, home)
-            if number:  # the first one fills the page cache, and the home
+            if number:  # the first run only fills the page cache and the home folder
                 for name, value in zip(times, took, strict=True):
                     times[name].append(value)
     for name, values in times.items():

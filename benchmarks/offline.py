@@ -1,11 +1,11 @@
-"""What being offline costs: the first answer without a network, recall, a durable put, draining.
+"""The cost of being offline: the first answer without a network, recall, a durable put, draining.
 
-python -m benchmarks.offline kiosk  [--questions 40] [--deadline 1.0]      first answers before and behind an open breaker
+python -m benchmarks.offline kiosk  [--questions 40] [--deadline 1.0]      first answers with a closed and an open breaker
 python -m benchmarks.offline recall [--rows 1000 1000000]                  p50 of a recall, and how it grows
-python -m benchmarks.offline put    [--rows 1000]                          a durable put against a bare INSERT, same pragmas
-python -m benchmarks.offline drain  [--rows 100 1000 10000] [--faults 0.01]  questions per second, memory, nothing twice
+python -m benchmarks.offline put    [--rows 1000]                          a durable put and a bare INSERT, same pragmas
+python -m benchmarks.offline drain  [--rows 100 1000 10000] [--faults 0.01]  questions per second, memory, duplicates
 
-No model is run: a reading is given. --folder says on which disk; a put is nearly all fsync.
+No model runs; the readings are fixed. --folder chooses the disk, because a put is almost only fsync.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ UNSURE = Reading(
 
 
 class Spoken:
-    """A model that says at once what it is given."""
+    """A model that returns a fixed reading."""
 
     def read(self, question: Question, on_level: Callable[[Reading], None]) -> Reading:
         """The same reading for every question."""
@@ -56,11 +56,11 @@ class Spoken:
         return UNSURE
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def question(number: int) -> Question:
-    """A question like no other."""
+    """A unique question."""
     return Question(f"Question number {number}?", ("x", "y", "z"))
 
 
@@ -72,7 +72,7 @@ def agent(path: pathlib.Path, cloud: CloudModel | None = None) -> Agent:
 
 @contextmanager
 def server(reply: Callable[[], tuple[int, bytes]]) -> Iterator[str]:
-    """A cloud on loopback."""
+    """A cloud server on loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -97,10 +97,10 @@ def server(reply: Callable[[], tuple[int, bytes]]) -> Iterator[str]:
 
 
 class HangingResolver(httpx.BaseTransport):
-    """Name resolution that takes a minute, below everything that httpx can bound."""
+    """Name resolution that takes a minute, which no timeout of httpx limits."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """No answer."""
+        """Never answer."""
         time.sleep(60)
         raise httpx.ConnectError("no such name")
 
@@ -111,10 +111,10 @@ def p(values: list[float], share: float) -> float:
 
 
 def kiosk(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """The first provisional answer, before the breaker opens and behind it."""
+    """The time to a provisional answer, before the breaker opens and after."""
     with socket.socket() as silent, server(lambda: (200, b"<html>Welcome")) as portal:
         silent.bind(("127.0.0.1", 0))
-        silent.listen(0)  # the backlog is full after one: no SYN is answered, as with dropped packets
+        silent.listen(0)  # the backlog holds one connection: no further SYN is answered, as with dropped packets
         fill = [socket.socket() for _ in range(3)]
         for each in fill:
             each.setblocking(False)
@@ -135,14 +135,14 @@ def kiosk(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
                     started = time.perf_counter()
                     assert one.ask(question(number)).provisional
                     (behind if opened else before).append((time.perf_counter() - started) * 1000)
-            late = f"behind the open breaker p50 {p(behind, 0.5):8.1f}  p95 {p(behind, 0.95):8.1f}" if behind else ""
+            late = f"with an open breaker p50 {p(behind, 0.5):8.1f}  p95 {p(behind, 0.95):8.1f}" if behind else ""
             print(f"{name:<16} worst {max(before):8.1f}  {late}")
         for each in fill:
             each.close()
 
 
 def recall(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """A reading out of a thousand and out of a million."""
+    """The time to find one reading among a thousand and among a million."""
     for rows in arguments.rows:
         with agent(folder / f"recall-{rows}.db") as one, one.store.transaction() as db:
             reading = UNSURE.to_json()
@@ -169,7 +169,7 @@ def recall(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 
 
 def put(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """A durable put, and the least that SQLite can do with the same pragmas."""
+    """The time of a durable put, and of a bare INSERT with the same pragmas."""
     (rows,) = arguments.rows[:1]
     with Store(folder / "put.db") as store:
         outbox, ours = Outbox(store), []
@@ -194,7 +194,7 @@ def put(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 
 
 def drain(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
-    """Everything that waits, to its end, over a cloud that fails now and then."""
+    """The time to drain the whole queue to a cloud that sometimes fails."""
     chance, answer = random.Random(1), json.dumps({"choices": [{"message": {"content": "B"}}]}).encode()
     for rows in arguments.rows:
         path = folder / f"drain-{rows}.db"
@@ -223,7 +223,7 @@ def drain(folder: pathlib.Path, arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """One of the four."""
+    """Run one of the four benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("kiosk", "recall", "put", "drain"))
     parser.add_argument("--rows", type=int, nargs="+")

@@ -1,13 +1,12 @@
-"""edge-agent and what people use instead, on one GGUF, side by side in one run.
+"""Compares edge-agent with other ways to run the same GGUF, in one run.
 
     python -m benchmarks.peers MODEL.gguf [--rounds 3] [--limit 12] [--threads N] [--checkpoint FOLDER] [--out results.jsonl]
 
-Every way has a process of its own that keeps its model open; the questions go to one after the other, in an order drawn
-anew for each question, so that noise of the machine falls on all alike. No question comes twice, since llama.cpp's server
-keeps what it has seen; and right before the timed question each way answers another one, since its turn comes after those of
-the others and it would be timed waking up. A way that generates is normalised to the 14 tokens of a canonical answer: what
-it took before its first token, and 14 times what each token took. Needs `xllamacpp` for llama.cpp's own server; --checkpoint
-adds transformers' generate in bf16.
+Every way has its own process, which keeps its model open. Each question goes to all processes, in a new random order for each
+question, so that noise of the machine affects all alike. No question is asked twice, because llama.cpp's server caches what it
+has seen. Before each timed question, the process answers another one, so that it is not timed while it wakes up. The time of a
+way that generates is normalised to the 14 tokens of a normal answer: the time to its first token, plus 14 times the time of
+one token. Needs `xllamacpp` for llama.cpp's own server; --checkpoint adds generation with transformers in bf16.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from edge_agent.core.question import Question
 from edge_agent.measure.bench import machine
 from edge_agent.model.answers import AnswerFormat
 from edge_agent.model.profile import LEVELS, default_profile
+from tests.support.grammar import gbnf
 
 ANSWER_TOKENS = 14
 WARM_UP = 2
@@ -35,21 +35,21 @@ TYPED_KEYS, KEY_S = 20, 0.2  # the last keys before Enter, at 60 words a minute
 BUILTIN = pathlib.Path(machine.__file__).parent / "questions.jsonl"
 
 Ask = Callable[[Question], float]
-"""A question in, milliseconds out."""
+"""Answers a question and returns the time in ms."""
 
 
 def prompt(question: Question) -> str:
-    """FogGen's whole prompt as text."""
+    """The whole prompt of FogGen as text."""
     return "".join(segment.text for segment in default_profile("qwen3").segments(question.user_message))
 
 
 def grammar(question: Question) -> str:
     """llama.cpp's grammar of the legal answers."""
-    return AnswerFormat(LEVELS, question.letters).gbnf()
+    return gbnf(AnswerFormat(LEVELS, question.letters))
 
 
 def edge_agent(path: str, n_threads: int) -> Ask:
-    """A decision."""
+    """A reading of edge-agent."""
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
 
@@ -58,7 +58,7 @@ def edge_agent(path: str, n_threads: int) -> Ask:
 
 
 def edge_agent_surprised(path: str, n_threads: int) -> Ask:
-    """A decision whose level is not the one that was evaluated ahead (for a model that does not print the lowest)."""
+    """A reading that needs a second pass, because the model never prints the likely level."""
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
 
@@ -68,7 +68,7 @@ def edge_agent_surprised(path: str, n_threads: int) -> Ask:
 
 
 def typed_ahead(path: str, n_threads: int) -> Ask:
-    """From the last key to the decision: the last letters are typed, and Enter is the last key."""
+    """The time from Enter to the reading, after the last letters were typed."""
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
@@ -87,7 +87,7 @@ def typed_ahead(path: str, n_threads: int) -> Ask:
 
 
 def pasted(path: str, n_threads: int) -> Ask:
-    """The same when all but the last word had been there before, and the last word comes with Enter."""
+    """The same, but the last word comes together with Enter."""
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
@@ -104,7 +104,7 @@ def pasted(path: str, n_threads: int) -> Ask:
 
 
 def bare_prefill(path: str, n_threads: int) -> Ask:
-    """The floor: one evaluation, in one batch, of the tokens that a decision needs."""
+    """The floor: one evaluation, in one batch, of the tokens that a reading needs."""
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
 
@@ -119,7 +119,7 @@ def bare_prefill(path: str, n_threads: int) -> Ask:
 
 
 def llama_cpp_python(path: str, n_threads: int, cold: bool = False) -> Ask:
-    """llama-cpp-python's completion under the grammar; `cold` forgets the prompt before each question."""
+    """A completion of llama-cpp-python with the grammar. `cold` drops its cache before each question."""
     import llama_cpp
 
     model = llama_cpp.Llama(path, n_ctx=2048, n_batch=512, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
@@ -137,15 +137,15 @@ def llama_cpp_python(path: str, n_threads: int, cold: bool = False) -> Ask:
 
 
 def llama_cpp_python_cold(path: str, n_threads: int) -> Ask:
-    """The same with nothing kept from the question before."""
+    """The same without a cache from the question before."""
     return llama_cpp_python(path, n_threads, cold=True)
 
 
 def server(path: str, n_threads: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """llama.cpp's own server, without HTTP in between."""
+    """llama.cpp's own server, without HTTP."""
     import xllamacpp
 
-    for descriptor in (1, 2):  # it tells of every request
+    for descriptor in (1, 2):  # the server logs every request
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     params = xllamacpp.CommonParams()
     params.model.path = path
@@ -156,7 +156,7 @@ def server(path: str, n_threads: int) -> Callable[[dict[str, Any]], dict[str, An
 
 
 def server_grammar(path: str, n_threads: int) -> Ask:
-    """The server with its prompt cached, under the grammar."""
+    """The server with a cached prompt and the grammar."""
     complete = server(path, n_threads)
 
     def ask(question: Question) -> float:
@@ -171,7 +171,7 @@ def server_grammar(path: str, n_threads: int) -> Ask:
 
 
 def server_probabilities(path: str, n_threads: int) -> Ask:
-    """The server at its best: the prompt cached, one token with probabilities at each place where something is chosen."""
+    """The fastest use of the server: a cached prompt, and one token with probabilities for each choice."""
     complete = server(path, n_threads)
 
     def ask(question: Question) -> float:
@@ -184,7 +184,7 @@ def server_probabilities(path: str, n_threads: int) -> Ask:
 
 
 def transformers_generate(path: str, n_threads: int) -> Ask:
-    """transformers in bf16, 14 tokens, no grammar; `path` is the checkpoint."""
+    """transformers in bf16, 14 tokens, no grammar. `path` is the checkpoint."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -223,12 +223,12 @@ def _normalised(before_s: float, decode_s: float, n_tokens: int) -> float:
 
 
 def _only_once(question: Question, mark: str) -> Question:
-    """The question with a beginning that no other has."""
+    """The question with a unique beginning."""
     return Question(f"Case {mark}. {question.stem}", question.options)
 
 
 def _serve(way: str, path: str, n_threads: int, pipe: Any) -> None:
-    """One way's process: questions in, milliseconds out, until None comes."""
+    """The process of one way: receives questions and sends times until None comes."""
     ask = (WAYS | {"transformers": transformers_generate})[way](path, n_threads)
     pipe.send("ready")
     while (pair := pipe.recv()) is not None:
@@ -238,7 +238,7 @@ def _serve(way: str, path: str, n_threads: int, pipe: Any) -> None:
 
 
 def compare(paths: dict[str, str], questions: list[Question], rounds: int, n_threads: int) -> dict[str, list[float]]:
-    """Milliseconds of every way (its name and its model's path) for every question and round, in the same order for all."""
+    """The times in ms of every way (from name to model path), for all questions and rounds in the same order."""
     rng, context = random.Random(0), multiprocessing.get_context("spawn")
     pipes, children = {}, []
     for way, path in paths.items():
@@ -264,7 +264,7 @@ def compare(paths: dict[str, str], questions: list[Question], rounds: int, n_thr
 
 
 def main() -> None:
-    """Compare, print a table, and add a line to the results."""
+    """Compare, print a table, and append a line to the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,10 +1,10 @@
-"""Writes a checkpoint of Qwen3-0.6B's exact shape with random weights, so that a benchmark needs no download.
+"""Writes a checkpoint with the exact shape of Qwen3-0.6B and random weights, so that benchmarks need no download.
 
     python -m benchmarks.shape OUT [--tokenizer FOLDER] [--adapter] [--seed 0]
 
-Speed does not depend on what weights say. It does depend a little on the tokenizer: without --tokenizer (a folder with Qwen's
-real tokenizer.json and tokenizer_config.json) the demo model's is taken, padded to Qwen's vocabulary, and a question becomes
-more tokens. --adapter also writes OUT-adapter, a LoRA of rank 16 on all linear layers, as peft names its tensors.
+The speed does not depend on the values of the weights. It depends a little on the tokenizer: without --tokenizer (a folder
+with Qwen's real tokenizer.json and tokenizer_config.json), the tokenizer of the demo model is used, padded to Qwen's
+vocabulary, and a question has more tokens. --adapter also writes OUT-adapter, a LoRA of rank 16 on all linear layers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEMO_TOKENIZER = pathlib.Path(__file__).parent.parent / "models" / "demo" / "bas
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Every tensor of the checkpoint; `lm_head` is tied and not stored."""
+    """The tensors of the checkpoint. `lm_head` is tied and not stored."""
     queries, keys = HEADS * HEAD, KV_HEADS * HEAD
     linear = {
         "self_attn.q_proj": (queries, HIDDEN),
@@ -41,7 +41,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def config() -> dict[str, object]:
-    """transformers' config.json."""
+    """The config.json for transformers."""
     return {
         "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": HIDDEN, "intermediate_size": FEED_FORWARD,
         "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD,
@@ -69,7 +69,7 @@ def write_adapter(out: pathlib.Path, rng: np.random.Generator) -> None:
 
 
 def main() -> None:
-    """Write the folder."""
+    """Write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--tokenizer", type=pathlib.Path, default=DEMO_TOKENIZER)

@@ -11,32 +11,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read as numpy loads; the merges run side by side already
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads this when it loads; the merges already run in parallel
 
 import click
 from tqdm import tqdm
 
 from convert.adapter import export_adapter
-from convert.export import Written, export
+from convert.export import Conversion, Reports, Written, export
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.terminal import ProgressLine, plain
 from edge_agent.fetch.checkpoints import checkpoint_folder
+from edge_agent.model.profile import QUESTION_KINDS
 
 
 @click.command()
 @click.argument("source")
-@click.option("--adapter", "adapters", multiple=True, help="A LoRA, folder or owner/name; several are merged in order.")
-@click.option("--quants", default="Q8_0", show_default=True, help="llama.cpp's names, separated by commas; all are made in one reading.")
-@click.option("--out", default=".", show_default=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="Where the files go.")
-@click.option("--name", help="What the files are called before the quantization.  [default: the folder's name]")
+@click.option("--adapter", "adapters", multiple=True, help="A LoRA: a folder or owner/name. Repeat it to merge several in order.")
+@click.option("--quants", default="Q8_0", show_default=True, help="llama.cpp's names, separated by commas; one read makes all.")
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="Where to write.")
+@click.option("--name", help="The start of the file names, before the quantization.  [default: the folder's name]")
 @click.option(
-    "--answer-kind", type=click.Choice(["letter", "text"]), default="letter", show_default=True, help="A letter, or words of its own."
+    "--answer-kind",
+    type=click.Choice(list(QUESTION_KINDS)),
+    default="letter",
+    show_default=True,
+    help="Answers with a letter, or in its own words.",
 )
 @click.option(
-    "--imatrix", type=click.Path(path_type=pathlib.Path), help="An importance matrix, made by python -m convert.imatrix; for few bits."
+    "--imatrix", type=click.Path(path_type=pathlib.Path), help="An importance matrix from `python -m convert.imatrix`; improves few bits."
 )
-@click.option("--adapter-gguf", is_flag=True, help="Write the adapters alone, as one GGUF adapter for a GGUF of SOURCE; nothing is merged.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--adapter-gguf", is_flag=True, help="Write only the adapters, as one GGUF adapter for a GGUF of SOURCE; merge nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     source: str,
     adapters: tuple[str, ...],
@@ -48,10 +53,10 @@ def main(
     adapter_gguf: bool,
     as_json: bool,
 ) -> None:
-    """Make GGUF files of the transformers checkpoint SOURCE, with LoRA adapters merged in.
+    """Convert the transformers checkpoint SOURCE to GGUF files, with LoRA adapters merged in.
 
-    SOURCE is a folder, owner/name or owner/name@revision on the Hugging Face Hub, or a name of `edge-agent models`. What the Hub
-    has is fetched once, checked, and kept in the cache. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    SOURCE is a folder, owner/name or owner/name@revision on the Hugging Face Hub, or a name that `edge-agent models` lists.
+    Files from the Hub are fetched once, checked, and kept in the cache. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -62,12 +67,13 @@ def main(
             written = [export_adapter(folder, folders, out, name)]
         else:
             with _bar() as on_weights:
-                written = export(folder, folders, quantizations, out, name, _say, answer_kind, on_weights, imatrix)
+                job = Conversion(folder, folders, quantizations, name or "", QUESTION_KINDS[answer_kind], imatrix)
+                written = export(job, out, Reports(_say, on_weights))
     except EdgeAgentError as error:
         click.echo(f"convert: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo("convert: interrupted; nothing unfinished was left behind", err=True)
+        click.echo("convert: interrupted; no unfinished file is left", err=True)
         sys.exit(130)
     _show(written, as_json)
 
@@ -94,7 +100,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on the standard error while weights are converted, if that is a terminal."""
+    """A progress bar on stderr while weights are converted, if stderr is a terminal."""
     with tqdm(unit=" weights", unit_scale=True, disable=None, delay=0.5, leave=False) as bar:
 
         def on_weights(done: int, total: int) -> None:

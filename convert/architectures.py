@@ -1,8 +1,7 @@
-"""What a GGUF must say about each architecture: hyper-parameters from `config.json`, names and shapes of tensors.
+"""What a GGUF needs for each architecture: hyper-parameters from `config.json`, and tensor names and shapes.
 
-Owns one table an architecture, at the end of the file; the next is an entry away. Invariant: a configuration with a value
-that llama.cpp would not honour is refused, not ignored. Keys as llama.cpp's converter writes them; configurations as
-transformers 4 and 5 write them.
+Owns one table entry for each architecture, at the end of this file. Invariant: a configuration value that llama.cpp would
+ignore is refused. The keys are those of llama.cpp's converter; the configurations are those of transformers 4 and 5.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _MAX_FLOAT32 = 3e38
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """How checkpoints of one kind become a GGUF.
+    """How to convert checkpoints of one architecture.
 
-    `hyper_parameters` writes them and refuses what llama.cpp would not honour; `shapes` are the tensors that must be
-    there, but for the output head; `tied` says what a configuration means that does not say whether that is the embedding;
-    `norm_shift` is added to the weight of every norm; `vocabulary` is llama.cpp's name for the kind of tokenizer, `pre` for
-    its pre-tokenizer, and `adds_bos` whether a text begins with a token of its own unless the tokenizer says otherwise.
+    `hyper_parameters` writes the hyper-parameters and refuses values that llama.cpp would ignore. `shapes` are the required
+    tensors, without the output head. `tied` is the default for a configuration that does not say whether the head is the
+    embedding. `norm_shift` is added to the weight of every norm. `vocabulary` and `pre` are llama.cpp's names for the
+    tokenizer and its pre-tokenizer. `adds_bos` is the default for whether a text starts with a BOS token.
     """
 
     name: str
@@ -50,15 +49,15 @@ def of(config: Config) -> Architecture:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in _BY_NAME:
-        raise ConvertError(f"The checkpoint is a {name!r:.60}; known here: {', '.join(_BY_NAME)}.")
+        raise ConvertError(f"The checkpoint is a {name!r:.60}, which is not supported; use one of {', '.join(_BY_NAME)}.")
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
-        raise ConvertError(f"The checkpoint is quantized already ({method!r:.40}); give the one that was not.")
+        raise ConvertError(f"The checkpoint is already quantized ({method!r:.40}); give the unquantized one.")
     return _BY_NAME[name]
 
 
 def check_complete(architecture: Architecture, config: Config, found: Shapes) -> None:
-    """Raise `ConvertError` unless every tensor of this configuration is in `found` (name to shape) as it should be, and no other."""
+    """Raise `ConvertError` unless `found` (name to shape) has exactly the tensors of this configuration."""
     shapes = architecture.shapes(config)
     if HEAD in found:
         shapes[HEAD] = shapes[EMBEDDING]
@@ -66,9 +65,9 @@ def check_complete(architecture: Architecture, config: Config, found: Shapes) ->
         if name not in found:
             raise ConvertError(f"The checkpoint lacks the tensor '{name}'; download it again.")
         if found[name] != shape:
-            raise ConvertError(f"The tensor '{name}' is {list(found[name])}, and config.json makes it {list(shape)}; download it again.")
+            raise ConvertError(f"The tensor '{name}' is {list(found[name])}, but config.json needs {list(shape)}; download it again.")
     if more := sorted(set(found) - set(shapes)):
-        raise ConvertError(f"The tensor '{more[0]:.100}' has no place in a {architecture.name} GGUF; is the checkpoint of that kind?")
+        raise ConvertError(f"The tensor '{more[0]:.100}' does not belong in a {architecture.name} GGUF; check the architecture.")
 
 
 def is_tied(architecture: Architecture, config: Config) -> bool:
@@ -77,27 +76,27 @@ def is_tied(architecture: Architecture, config: Config) -> bool:
 
 
 def shift(architecture: Architecture, name: str) -> float:
-    """What is added to the weight of the GGUF's tensor `name`."""
+    """The number to add to the weights of the GGUF's tensor `name`."""
     return architecture.norm_shift if name.endswith("norm.weight") else 0.0
 
 
 def tensor_names(architecture: Architecture, config: Config, names: Iterable[str]) -> dict[str, str]:
-    """The names of a checkpoint's tensors, each with its name in the GGUF."""
+    """The GGUF name of each tensor of a checkpoint."""
     known = gguf.get_tensor_name_map(architecture.gguf_kind, _number(config, "num_hidden_layers", MAX_LAYERS))
     return {name: known.get_name(name, try_suffixes=(".weight",)) for name in names}
 
 
 def _common(writer: gguf.GGUFWriter, config: Config, activation: str) -> None:
-    """What all the architectures below have in common."""
+    """Write what the architectures below have in common."""
     if config.get("attention_bias") or activation != config.get("hidden_activation", config.get("hidden_act", activation)):
-        raise ConvertError(f"The checkpoint has attention biases, or another activation than {activation}: not one of its kind.")
+        raise ConvertError(f"The checkpoint has attention biases or an activation other than {activation}, which is not supported.")
     writer.add_block_count(_number(config, "num_hidden_layers", MAX_LAYERS))
     writer.add_context_length(_number(config, "max_position_embeddings"))
     writer.add_embedding_length(_number(config, "hidden_size"))
     writer.add_feed_forward_length(_number(config, "intermediate_size"))
     heads, shared = _number(config, "num_attention_heads"), _number(config, "num_key_value_heads")
     if heads % shared:
-        raise ConvertError(f"config.json has {heads} attention heads, which {shared} key-value heads cannot serve.")
+        raise ConvertError(f"config.json has {heads} attention heads, which {shared} key-value heads do not divide; check it.")
     writer.add_head_count(heads)
     writer.add_head_count_kv(shared)
     writer.add_key_length(_number(config, "head_dim"))
@@ -107,12 +106,12 @@ def _common(writer: gguf.GGUFWriter, config: Config, activation: str) -> None:
 
 def _qwen3(writer: gguf.GGUFWriter, config: Config) -> None:
     if config.get("use_sliding_window"):
-        raise ConvertError("The checkpoint uses a sliding window, which llama.cpp's Qwen3 has not.")
+        raise ConvertError("The checkpoint uses a sliding window, which llama.cpp does not support for Qwen3.")
     _common(writer, config, "silu")
     writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 10_000.0))
 
 
-_GEMMA_PERIOD = 6  # every sixth layer sees everything; llama.cpp takes no other
+_GEMMA_PERIOD = 6  # every sixth layer has full attention; llama.cpp supports no other pattern
 
 
 def _gemma3(writer: gguf.GGUFWriter, config: Config) -> None:
@@ -120,11 +119,11 @@ def _gemma3(writer: gguf.GGUFWriter, config: Config) -> None:
     period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", _GEMMA_PERIOD))
     usual = ["sliding_attention" if (i + 1) % _GEMMA_PERIOD else "full_attention" for i in range(n_layers)]
     if period != _GEMMA_PERIOD or config.get("layer_types", usual) != usual or config.get("use_bidirectional_attention"):
-        raise ConvertError("The checkpoint has another pattern of attention than every sixth layer over everything.")
+        raise ConvertError("The checkpoint does not have full attention in every sixth layer only; llama.cpp supports nothing else.")
     if config.get("query_pre_attn_scalar", 256) != _number(config, "head_dim") or config.get("attn_logit_softcapping") is not None:
-        raise ConvertError("The checkpoint scales or caps attention in a way that llama.cpp's Gemma 3 does not.")
+        raise ConvertError("The checkpoint scales or caps attention in a way that llama.cpp does not support for Gemma 3.")
     if n_layers == 62:
-        raise ConvertError("A Gemma 3 of 62 layers scales its attention in another way, which is not converted here.")
+        raise ConvertError("A Gemma 3 with 62 layers scales its attention differently, which is not supported here.")
     _common(writer, config, "gelu_pytorch_tanh")
     writer.add_sliding_window(_number(config, "sliding_window"))
     writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 1_000_000.0))
@@ -134,37 +133,37 @@ def _gemma3(writer: gguf.GGUFWriter, config: Config) -> None:
 
 
 def _rope_theta(config: Config, attention: str, old_key: str, default: float) -> float:
-    """RoPE's base: in `rope_parameters` since transformers 5, for each kind of attention where there are several, and in
-    keys of its own before. A scaled RoPE is refused.
+    """RoPE's base. transformers 5 keeps it in `rope_parameters`, for each kind of attention if there are several; older
+    versions have a key of their own. A scaled RoPE is refused.
     """
     rope: Config = {}
     for key in ("rope_scaling", "rope_parameters"):
         value = config.get(key) or {}
         value = value.get(attention, value) if isinstance(value, dict) else value
         if not isinstance(value, dict):
-            raise ConvertError(f"config.json has {key} = {value!r:.80}; an object is needed.")
+            raise ConvertError(f"config.json has {key} = {value!r:.80}; it must be an object.")
         rope |= value
     if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise ConvertError("The checkpoint uses scaled RoPE, which is not converted here.")
+        raise ConvertError("The checkpoint uses scaled RoPE, which is not supported here.")
     return _real(rope, "rope_theta", config.get(old_key, default))
 
 
 def _number(config: Config, key: str, at_most: int = (1 << 31) - 1) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= at_most:
-        raise ConvertError(f"config.json has {key} = {value!r:.40}; a whole number from 1 to {at_most} is needed.")
+        raise ConvertError(f"config.json has {key} = {value!r:.40}; it must be a whole number from 1 to {at_most}.")
     return value
 
 
 def _real(values: Config, key: str, default: Any) -> float:
     value = values.get(key, default)
     if not isinstance(value, int | float) or not 0 < value < _MAX_FLOAT32:
-        raise ConvertError(f"config.json has {key} = {value!r:.80}; a number above 0 is needed.")
+        raise ConvertError(f"config.json has {key} = {value!r:.80}; it must be a number above 0.")
     return float(value)
 
 
 def _shapes(config: Config, norms: tuple[str, ...]) -> Shapes:
-    """Every tensor of this configuration; `norms` are those before and after the parts of a layer."""
+    """The tensors of this configuration. `norms` are the norms before and after the parts of a layer."""
     hidden, wide, head = (_number(config, key) for key in ("hidden_size", "intermediate_size", "head_dim"))
     queries, keys = (head * _number(config, key) for key in ("num_attention_heads", "num_key_value_heads"))
     layer: Shapes = {

@@ -1,9 +1,9 @@
-"""An importance matrix: how strongly each column of each weight is driven while the agent decides real questions.
+"""An importance matrix: how large the inputs of each column of each weight are when the model answers real questions.
 
-Owns its collection and its file. llama.cpp's evaluation calls back before and after every operation; of each multiplication by
-a weight of a block the squares of the input are summed, column by column, over every token that a decision evaluates. The
-file is llama.cpp's own format for such matrices, so that its tools read it, and theirs can be read here. Invariant: what
-is declared here of ggml's memory is compared with what ggml itself says of it before anything is read.
+Owns its collection and its file. llama.cpp calls back before and after every operation. For each multiplication by a weight
+of a block, the squares of the inputs are summed per column, over every token that a decision evaluates. The file has
+llama.cpp's own format for such matrices. Invariant: the layout of ggml's structs that is declared here is checked against
+ggml itself before any memory is read.
 
     python -m convert.imatrix MODEL.gguf QUESTIONS.jsonl --out MATRIX.gguf
 """
@@ -22,7 +22,7 @@ import click
 import gguf
 import llama_cpp
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from llama_cpp import _ggml
 from tqdm import tqdm
 
@@ -31,7 +31,7 @@ from convert.output import Output, header
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.question import Question
 from edge_agent.core.terminal import plain
-from edge_agent.model import gguf as gguf_check
+from edge_agent.model.gguf import read_header
 
 _WEIGHT = re.compile(rb"(?:[^#]*#)?(?P<name>blk\.\d+\.\w+\.weight)(?:#.*)?")
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -39,7 +39,7 @@ _MAX_BYTES = 1 << 28
 
 
 class _Tensor(ctypes.Structure):
-    """`struct ggml_tensor` of ggml.h, as far as it is read here and to its end."""
+    """`struct ggml_tensor` of ggml.h."""
 
 
 _Tensor._fields_ = [
@@ -66,14 +66,14 @@ _tensor_get = _bound("ggml_backend_tensor_get", None, ctypes.c_void_p, ctypes.c_
 
 
 def check_layout() -> None:
-    """Raise `ConvertError` unless a product that ggml itself describes reads here as what it is."""
+    """Read a product that ggml itself describes. Raises `ConvertError` if it does not read as that product."""
     init = _bound("ggml_init", ctypes.c_void_p, _InitParams)
     new = _bound("ggml_new_tensor_2d", _TensorPointer, ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     multiply = _bound("ggml_mul_mat", _TensorPointer, ctypes.c_void_p, _TensorPointer, _TensorPointer)
     set_name = _bound("ggml_set_name", _TensorPointer, _TensorPointer, ctypes.c_char_p)
     context = init(_InitParams(1 << 16, None, True))
     try:
-        weight, values = (new(context, int(Kind.F32), 32, rows) for rows in (5, 7))
+        weight, values = (new(context, int(GGMLQuantizationType.F32), 32, rows) for rows in (5, 7))
         set_name(weight, b"blk.0.attn_q.weight")
         product = multiply(context, weight, values).contents
         found = (
@@ -82,12 +82,12 @@ def check_layout() -> None:
         )  # fmt: skip
     finally:
         _bound("ggml_free", None, ctypes.c_void_p)(context)
-    if found != (b"MUL_MAT", b"blk.0.attn_q.weight", [32, 7, 1, 1], int(Kind.F32), [4, 128], False, ctypes.sizeof(_Tensor)):
-        raise ConvertError("This llama-cpp-python keeps its tensors in another way than is known here; install the version that is pinned.")
+    if found != (b"MUL_MAT", b"blk.0.attn_q.weight", [32, 7, 1, 1], int(GGMLQuantizationType.F32), [4, 128], False, ctypes.sizeof(_Tensor)):
+        raise ConvertError("This llama-cpp-python has another tensor layout; install the pinned version.")
 
 
 class Collector:
-    """Sums the squares of what each weight is multiplied by; `callback` is for llama.cpp's `cb_eval`."""
+    """Sums the squares of the inputs of each weight. `callback` is for llama.cpp's `cb_eval`."""
 
     def __init__(self) -> None:
         check_layout()
@@ -97,18 +97,18 @@ class Collector:
         self.callback = llama_cpp.ggml_backend_sched_eval_callback(self._on_tensor)
 
     def _on_tensor(self, address: int, asks: bool, _: int | None) -> bool:
-        """Asked before an operation whether it is of interest, and called again after it; no exception may leave."""
+        """Called before an operation (`asks`: is it wanted?) and again after it. Must not raise."""
         try:
             tensor = _Tensor.from_address(address)
             if _op_name(tensor.op) != b"MUL_MAT":
                 return not asks
             weight, values = tensor.src[0].contents, tensor.src[1].contents
             match = _WEIGHT.fullmatch(weight.name)
-            if match is None or values.type != int(Kind.F32) or values.nb[0] != 4:
+            if match is None or values.type != int(GGMLQuantizationType.F32) or values.nb[0] != 4:
                 return not asks
             if not asks:
                 self._add(match["name"].decode(), values, ctypes.cast(tensor.src[1], ctypes.c_void_p))
-        except Exception as error:  # told by `check`, since ctypes would only print it
+        except Exception as error:  # reported by `check`, because ctypes would only print it
             self.error = error
         return True
 
@@ -116,21 +116,21 @@ class Collector:
         columns, *rest = values.ne
         rows = np.empty((int(np.prod(rest)), columns), np.float32)
         if list(values.nb)[1:] != [4 * columns, 4 * columns * rest[0], 4 * columns * rest[0] * rest[1]]:
-            raise ConvertError(f"llama.cpp feeds '{name}' from a view, which is not read here.")
+            raise ConvertError(f"llama.cpp multiplies '{name}' by a view, which is not supported; install the pinned llama-cpp-python.")
         _tensor_get(pointer, rows.ctypes.data, 0, rows.nbytes)
         squares = np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
         self.sums[name] = self.sums.get(name, 0) + squares
         self.counts[name] = self.counts.get(name, 0) + len(rows)
 
     def check(self) -> None:
-        """Raise `ConvertError` if something went wrong meanwhile, or nothing was seen."""
+        """Raise `ConvertError` if collecting failed or saw no weight."""
         if self.error or not self.sums:
-            raise ConvertError(f"No importance matrix could be collected ({self.error or 'no weight was multiplied'}).")
+            raise ConvertError(f"Cannot collect an importance matrix ({self.error or 'no weight was used'}); check the model file.")
 
 
 def collect(path: pathlib.Path, questions: Iterable[Question]) -> Collector:
-    """Let the model at `path` read `questions` as the agent does; raises `ConvertError` or the engine's exceptions."""
-    from edge_agent.engine.local_model import LocalModel  # here, since a conversion that only reads a matrix opens no model
+    """Let the model at `path` read `questions` as the agent does. Raises `ConvertError` and what the engine raises."""
+    from edge_agent.engine.local_model import LocalModel  # here, because a conversion with a matrix opens no model
 
     collector = Collector()
     with LocalModel(path, on_tensor=collector.callback) as model:
@@ -141,7 +141,7 @@ def collect(path: pathlib.Path, questions: Iterable[Question]) -> Collector:
 
 
 def save(collector: Collector, target: pathlib.Path, source: str) -> None:
-    """Write what was collected as llama.cpp's tools do; `source` says from what."""
+    """Write the matrix in the format of llama.cpp's tools. `source` names the questions it comes from."""
     writer = gguf.GGUFWriter(None, "imatrix")
     writer.add_type("imatrix")
     writer.add_array("imatrix.datasets", [source])
@@ -151,7 +151,7 @@ def save(collector: Collector, target: pathlib.Path, source: str) -> None:
     for name in sorted(collector.sums):
         tensors[name + _SUMS] = collector.sums[name].astype(np.float32).reshape(1, -1)
         tensors[name + _COUNTS] = np.array([[collector.counts[name]]], np.float32)
-    head = header(writer.kv_data[0], "imatrix", ((name, data.shape, Kind.F32) for name, data in tensors.items()))
+    head = header(writer.kv_data[0], "imatrix", ((name, data.shape, GGMLQuantizationType.F32) for name, data in tensors.items()))
     with Output(target, head) as output:
         for data in tensors.values():
             output.write(data.data)
@@ -160,10 +160,10 @@ def save(collector: Collector, target: pathlib.Path, source: str) -> None:
 
 
 def load(path: pathlib.Path) -> dict[str, Array]:
-    """The importance (columns,) of each weight of a matrix that `save` or llama.cpp wrote; raises `ConvertError`."""
-    refused = ConvertError(f"The file '{path}' is no importance matrix in GGUF; make one with python -m convert.imatrix.")
+    """The importance (columns,) of each weight, from a file that `save` or llama.cpp wrote. Raises `ConvertError`."""
+    refused = ConvertError(f"'{path}' is not an importance matrix in GGUF; make one with `python -m convert.imatrix`.")
     try:
-        if gguf_check.read_header(path).metadata.get("general.type") != "imatrix" or path.stat().st_size > _MAX_BYTES:
+        if read_header(path).metadata.get("general.type") != "imatrix" or path.stat().st_size > _MAX_BYTES:
             raise refused
         found = {tensor.name: np.array(tensor.data, dtype=np.float32) for tensor in gguf.GGUFReader(path).tensors}
     except EdgeAgentError as error:
@@ -174,7 +174,7 @@ def load(path: pathlib.Path) -> dict[str, Array]:
     for name in (name.removesuffix(_SUMS) for name in found if name.endswith(_SUMS)):
         sums, counts = found[name + _SUMS].reshape(-1), found.get(name + _COUNTS, np.zeros(0)).reshape(-1)
         if counts.size != 1 or not counts[0] > 0 or not np.isfinite(sums).all():
-            raise ConvertError(f"The importance matrix '{path}' has no proper counts for '{name:.80}'; collect it again.")
+            raise ConvertError(f"The importance matrix '{path}' has no valid counts for '{name:.80}'; collect it again.")
         matrix[name] = sums / counts[0]
     if not matrix:
         raise refused
@@ -182,12 +182,12 @@ def load(path: pathlib.Path) -> dict[str, Array]:
 
 
 def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise `ConvertError` unless `matrix` is of a model with tensors of these shapes."""
+    """Raise `ConvertError` unless `matrix` fits a model whose tensors have these shapes."""
     for name, importance in matrix.items():
         if name not in shapes or shapes[name][-1] != importance.size:
             has = list(shapes[name]) if name in shapes else "none"
             raise ConvertError(
-                f"The importance matrix is of another model: it has {importance.size} columns for '{name:.80}', the model {has}."
+                f"The importance matrix is for another model: it has {importance.size} columns for '{name:.80}', the model has {has}."
             )
 
 
@@ -195,16 +195,16 @@ def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
 @click.argument("model", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.argument("questions", type=click.Path(path_type=pathlib.Path, exists=True, dir_okay=False))
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The matrix to write.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many questions: always the same sample, drawn evenly from the domains.")
+@click.option("--limit", type=click.IntRange(1), help="Use only so many questions: always the same sample, drawn evenly from all domains.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit: int | None, as_json: bool) -> None:
-    """Collect an importance matrix: let MODEL.gguf (BF16 or Q8_0 is best) decide QUESTIONS, one JSON object a line."""
+    """Collect an importance matrix from MODEL.gguf (best in BF16 or Q8_0) while it answers QUESTIONS, one JSON object a line."""
     from edge_agent.measure import datasets
 
     try:
         for source in (model, questions):
             if out.exists() and out.samefile(source):
-                raise ConvertError(f"'{out}' is read for the matrix; write it to another file.")
+                raise ConvertError(f"'{out}' is an input; write the matrix to another file.")
         asked = [row.question for row in datasets.load(questions, limit)]
         collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
         save(collector, out, questions.name)
@@ -212,7 +212,7 @@ def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit:
         click.echo(f"imatrix: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        click.echo(f"imatrix: '{out}' cannot be written ({error.strerror or error}).", err=True)
+        click.echo(f"imatrix: cannot write '{out}' ({error.strerror or error}); check the folder and its free space", err=True)
         sys.exit(65)
     facts = {"path": str(out), "questions": len(asked), "tensors": len(collector.sums), "tokens": max(collector.counts.values())}
     said = json.dumps(facts) if as_json else f"{out}  {len(asked):,} questions, {facts['tokens']:,} tokens, {facts['tensors']} tensors"

@@ -1,10 +1,10 @@
-"""Merges LoRA adapters, as peft saves them, into the base's tensors as they stream by, a slab of rows at a time.
+"""Merges LoRA adapters, as peft saves them, into the tensors of the base, one slab of rows at a time.
 
-    W' = W + (alpha / rank) * B @ A        (alpha / sqrt(rank) with use_rslora; an embedding's share is transposed)
-    W' = m * (W + ...) / |W + ...|         (with use_dora; the norm of each row, m the learned magnitude)
+    W' = W + (alpha / rank) * B @ A        (alpha / sqrt(rank) with use_rslora; B @ A is transposed for an embedding)
+    W' = m * (W + ...) / |W + ...|         (with use_dora; the norm is that of each row, m is the learned magnitude)
 
-in float32, rounded only when the file is written. Invariant: every tensor of the adapter is merged exactly once, or
-the conversion is refused; nothing that cannot be merged exactly is passed over. LoRA: https://arxiv.org/abs/2106.09685,
+in float32; only the written file is rounded. Invariant: every tensor of the adapter is merged exactly once; an adapter
+that cannot be merged exactly is refused. LoRA: https://arxiv.org/abs/2106.09685,
 DoRA: https://arxiv.org/abs/2402.09353
 """
 
@@ -23,30 +23,30 @@ from convert.checkpoint import Array, Tensor, read_json, read_tensors
 from edge_agent.core.errors import ConvertError
 
 Rows = Callable[[int, int], Array]
-"""Gives the rows from one number up to another of a weight, as float32."""
+"""Returns the rows of a weight from one number up to another, as float32."""
 
 _PAIR = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
 )
 _WHOLE = re.compile(r"(?:base_model\.model\.)?(?P<module>.+?)(?P<base>\.base_layer)?(?:\.modules_to_save(?:\.default)?)?\.weight")
 
-_HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to start A and B that leave the base as it is
+_HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to initialise A and B that do not change the base
 
-# Options of peft's LoraConfig that change the arithmetic and are not merged here; each must be off. `fan_in_fan_out` is not
-# among them: it is for layers that store their weight transposed, and peft itself turns it off for any other.
+# Options of peft's LoraConfig that change the arithmetic and are not supported here; each must be off. `fan_in_fan_out` is not
+# in this list: it is for layers that store their weight transposed, and peft turns it off for all others.
 _UNSUPPORTED = (
     "use_qalora", "use_bdlora", "lora_bias", "megatron_config", "layer_replication", "target_parameters",
     "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 
-_WHERE = r"(.*\.)?({})$"  # how peft looks for a module by a pattern
+_WHERE = r"(.*\.)?({})$"  # how peft matches a module against a pattern
 _MAX_PATTERNS, _MAX_PATTERN_CHARS, _MAX_REPEATS = 4096, 256, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A (rank, in) and B (out, rank) of one module and their scale; for an embedding in is the vocabulary, and the weight
-    is transposed. `magnitude` (out,) is DoRA's.
+    """A (rank, in) and B (out, rank) of one module, and their scale. For an embedding, `in` is the vocabulary and the
+    weight is transposed. `magnitude` (out,) belongs to DoRA.
     """
 
     a: Tensor
@@ -56,7 +56,7 @@ class Pair:
     magnitude: Tensor | None = None
 
     def opened(self, rows: Rows) -> Rows:
-        """`rows` with this pair's share added; A and B are read now."""
+        """`rows` with this pair added. Reads A and B now."""
         a, b, scale = self.a.load(), self.b.load(), np.float32(self.scale)
         left, right = (a.T, b.T) if self.is_embedding else (b, a)
         magnitude = self.magnitude.load().reshape(-1, 1) if self.magnitude else None
@@ -74,9 +74,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A whole weight that the adapter brings: trained beside it (`modules_to_save`), or the one that its pair was trained on.
+    """A whole weight in the adapter: one that was trained too (`modules_to_save`), or the base weight of a pair.
 
-    The latter (`is_base`) stands for every tensor that shares the weight.
+    A base weight (`is_base`) replaces every tensor that shares it.
     """
 
     tensor: Tensor
@@ -85,7 +85,7 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What an adapter changes: by the name of the base's tensor, a whole weight first, then a pair."""
+    """What an adapter changes, by the base's tensor names: whole weights first, then pairs."""
 
     folder: pathlib.Path
     replacements: dict[str, Replacement]
@@ -94,8 +94,8 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A tensor of the base as the adapters make it: the weight it starts from, which an adapter may have replaced, and the
-    pairs that are added in order.
+    """A tensor of the base after the adapters: the weight it starts from (an adapter may have replaced it) and the pairs
+    to add, in order.
     """
 
     start: Tensor
@@ -104,11 +104,11 @@ class Merged:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape, which no adapter changes."""
+        """Its shape. No adapter changes it."""
         return self.start.shape
 
     def opened(self) -> Rows:
-        """Its rows; the adapters' matrices are in memory from now on, the weight itself never as a whole."""
+        """Its rows. Loads the matrices of the adapters, but never the whole weight."""
         rows: Rows = self.start.load
         for pair in self.pairs:
             rows = pair.opened(rows)
@@ -116,7 +116,7 @@ class Merged:
 
 
 def merged(base: Mapping[str, Tensor], adapters: Sequence[Adapter], tied: Sequence[str] = ()) -> dict[str, Merged]:
-    """Every tensor of `base` after `adapters`, in order; `tied` names those that are one weight in the base."""
+    """Every tensor of `base` after `adapters`, in order. `tied` names the tensors that share one weight in the base."""
     found = {name: Merged(tensor) for name, tensor in base.items()}
     for adapter in adapters:
         for name, replacement in adapter.replacements.items():
@@ -128,9 +128,9 @@ def merged(base: Mapping[str, Tensor], adapters: Sequence[Adapter], tied: Sequen
 
 
 def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
-    """Read an adapter and check that it fits `base`; raises `ConvertError` naming the tensor and both shapes."""
+    """Read an adapter and check that it fits `base`. Raises `ConvertError` with the tensor and both shapes."""
     if not (folder / "adapter_config.json").is_file():
-        raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; give a folder with a LoRA as peft saves it.")
+        raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; give the folder of a LoRA that peft saved.")
     config = _checked_config(folder, read_json(folder / "adapter_config.json"))
     parts: dict[str, dict[str, Tensor]] = {}
     embeddings: set[str] = set()
@@ -145,14 +145,14 @@ def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
             _check_whole(folder, name, tensor, base[name])
             replacements[name] = Replacement(tensor, is_base=bool(match["base"]))
         else:
-            raise ConvertError(f"The adapter '{folder}' holds '{tensor.name}', which is no LoRA matrix; it cannot be merged.")
+            raise ConvertError(f"The adapter '{folder}' has '{tensor.name}', which is not a LoRA matrix; it cannot be merged.")
     if not parts and not replacements:
-        raise ConvertError(f"The adapter '{folder}' holds no LoRA matrices; train it again.")
+        raise ConvertError(f"The adapter '{folder}' has no LoRA matrices; check the folder.")
     pairs = {}
     for module, found in parts.items():
         wanted = {"A", "B"} | ({"magnitude_vector"} if config.get("use_dora") else set())
         if set(found) != wanted or (module in embeddings and len(wanted) > 2):
-            raise ConvertError(f"The adapter '{folder}' has {sorted(found)} of '{module}', and {sorted(wanted)} are merged.")
+            raise ConvertError(f"The adapter '{folder}' has {sorted(found)} for '{module}'; {sorted(wanted)} are needed.")
         name = _place(folder, module, base)
         pair = Pair(found["A"], found["B"], _scale(folder, config, module, found["A"]), module in embeddings, found.get("magnitude_vector"))
         _check_fit(folder, name, pair, base[name])
@@ -161,11 +161,11 @@ def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
 
 
 def _place(folder: pathlib.Path, module: str, base: Mapping[str, Tensor]) -> str:
-    """The base's name for the weight of an adapter's module: adapters of a bare or a wrapped model say less or more."""
+    """The base's name for the weight of an adapter's module. Adapters of bare or wrapped models use shorter or longer names."""
     for name in (module, f"model.{module}", module.replace("language_model.", "", 1)):
         if f"{name}.weight" in base:
             return f"{name}.weight"
-    raise ConvertError(f"The adapter '{folder}' changes '{module}.weight', which the base does not have; wrong base?")
+    raise ConvertError(f"The adapter '{folder}' changes '{module}.weight', which the base does not have; check the base.")
 
 
 def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -176,30 +176,30 @@ def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, A
     if config.get("bias", "none") != "none":
         raise ConvertError(f"The adapter '{folder}' trains biases; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
-        raise ConvertError(f"The adapter '{folder}' was started by {start!r:.40}, which changes the base; merge it with peft first.")
+        raise ConvertError(f"The adapter '{folder}' was initialised with {start!r:.40}, which changes the base; merge it with peft first.")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS or not all(map(_is_harmless, patterns)):
-            raise ConvertError(f"The adapter '{folder}' has a {key} that peft would not write; merge it with peft first.")
+            raise ConvertError(f"The adapter '{folder}' has an unusual {key}; merge it with peft first.")
     return config
 
 
 def _is_harmless(pattern: str) -> bool:
-    """Whether a stranger's regular expression compiles and cannot run for ages: few repeats, and none of a group."""
+    """Whether an untrusted pattern compiles and cannot take very long: few repeats, and none of them of a group."""
     repeats = sum(pattern.count(sign) for sign in "*+{")
     if len(pattern) > _MAX_PATTERN_CHARS or repeats > _MAX_REPEATS or re.search(r"\)[*+?{]", pattern):
         return False
     try:
-        re.compile(_WHERE.format(pattern))  # as it is used: alone, it may begin with flags for all of it
+        re.compile(_WHERE.format(pattern))  # as it is used: flags at the start of the pattern are an error here
     except (re.error, RecursionError, OverflowError):
         return False
     return True
 
 
 def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor) -> float:
-    """What B @ A is multiplied by; a pattern counts where peft finds that it fits the end of the module's name.
+    """The factor for B @ A. As in peft, a pattern applies if it matches the end of the module's name.
 
-    peft takes the first that fits, and loses their order when it saves them: where several fit, A itself tells the rank.
+    peft uses the first match, but does not save the order of its patterns. If several match, the shape of A decides the rank.
     """
 
     def possible(key: str, patterns: str) -> list[Any]:
@@ -209,10 +209,10 @@ def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor)
     ranks, alphas = possible("r", "rank_pattern"), possible("lora_alpha", "alpha_pattern")
     alpha, rank = alphas[0], a.shape[0] if a.shape else 0
     if not all(type(r) is int and r > 0 for r in ranks) or not isinstance(alpha, int | float) or not abs(alpha) < 1e9:
-        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!r:.40} and lora_alpha = {alpha!r:.40}; both must be numbers.")
+        raise ConvertError(f"The adapter '{folder}' has r = {ranks[0]!r:.40} and lora_alpha = {alpha!r:.40}; both must be valid numbers.")
     if rank not in ranks:
         raise ConvertError(
-            f"The adapter '{folder}' says r = {ranks[0]!r:.40}, and its A of '{module}' is {list(a.shape)}; download it again."
+            f"The adapter '{folder}' has r = {ranks[0]!r:.40}, but its A for '{module}' is {list(a.shape)}; download it again."
         )
     if any(other != alpha for other in alphas):
         raise ConvertError(f"The adapter '{folder}' has several alpha_patterns for '{module}'; merge it with peft first.")
@@ -222,8 +222,8 @@ def _scale(folder: pathlib.Path, config: dict[str, Any], module: str, a: Tensor)
 def _check_whole(folder: pathlib.Path, name: str, tensor: Tensor, weight: Tensor) -> None:
     if tensor.shape != weight.shape:
         raise ConvertError(
-            f"The adapter '{folder}' brings '{name}' as {list(tensor.shape)}, and the base has {list(weight.shape)}: a vocabulary that "
-            "was resized cannot be merged; merge it with peft first."
+            f"The adapter '{folder}' has '{name}' as {list(tensor.shape)}, but the base has {list(weight.shape)}; a resized vocabulary "
+            "is not supported, so merge it with peft first."
         )
 
 
@@ -234,5 +234,5 @@ def _check_fit(folder: pathlib.Path, name: str, pair: Pair, weight: Tensor) -> N
     if not fits or (pair.magnitude and pair.magnitude.shape != weight.shape[:1]):
         raise ConvertError(
             f"The adapter '{folder}' does not fit the base at '{name}': B {list(b)} times A {list(a)} cannot be added to "
-            f"{list(weight.shape)}; give the base that it was trained on."
+            f"{list(weight.shape)}; give the base it was trained on."
         )

@@ -1,7 +1,7 @@
-"""A GGUF while it is written: header first, then one tensor after the other, straight into its place.
+"""Writes a GGUF: the header first, then one tensor after another, each directly in its place.
 
-Owns the file under its unfinished name. Invariant: a file has its final name only when it is whole and on the disk; the
-unfinished one is hidden beside it and locked; the next conversion to the same name writes over what a killed one left.
+Owns the unfinished file. Invariant: a file gets its final name only when it is complete and on disk. Until then it is a
+hidden, locked file in the same folder; the next conversion to the same name overwrites what a killed one left behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import gguf
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from gguf.gguf_writer import WriterState
 
 from convert.quantize import n_bytes
@@ -26,8 +26,15 @@ from edge_agent.core.files import put_in_place, try_lock
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
 
 
-def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple[str, tuple[int, ...], Kind]]) -> bytes:
-    """A GGUF up to the first tensor's data: the `fields` of a `GGUFWriter`, and each tensor's name, shape and type."""
+def check_name(name: str) -> str:
+    """The name of a file to write. Raises `ConvertError` if it is a path."""
+    if pathlib.PurePath(name).name != name:
+        raise ConvertError(f"'{name}' cannot be a file name; give a name without slashes.")
+    return name
+
+
+def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple[str, tuple[int, ...], GGMLQuantizationType]]) -> bytes:
+    """The start of a GGUF, up to the data: `fields` are those of a `GGUFWriter`, `tensors` are (name, shape, type)."""
     writer = gguf.GGUFWriter(None, architecture)
     writer.kv_data = [{**writer.kv_data[0], **fields}]
     for name, shape, kind in tensors:
@@ -42,7 +49,7 @@ def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple
 
 
 class Output:
-    """`target` being written; as a context manager, what was not finished is removed."""
+    """The file `target` while it is written. As a context manager it removes an unfinished file."""
 
     def __init__(self, target: pathlib.Path, head: bytes) -> None:
         self.target = target
@@ -52,7 +59,7 @@ class Output:
         self._file = self._part.open("ab")
         if not (try_lock(self._file) and self._still_has_its_name()):
             self._file.close()
-            raise ConvertError(f"Another conversion is writing '{target}'; wait for it, or give another name.")
+            raise ConvertError(f"Another conversion is writing '{target}'; wait for it or give another name.")
         try:
             self._file.truncate(0)
             self.write(head)
@@ -61,7 +68,7 @@ class Output:
             raise
 
     def _still_has_its_name(self) -> bool:
-        """False if the conversion that held the lock has just finished or given up: the locked file then has another name."""
+        """Whether the locked file is still the unfinished one; the conversion that held the lock may have renamed or removed it."""
         return self._part.exists() and os.path.samestat(os.fstat(self._file.fileno()), self._part.stat())
 
     def __enter__(self) -> Self:
@@ -71,27 +78,27 @@ class Output:
         self.discard()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append to the tensor under way."""
+        """Append to the current tensor."""
         self._file.write(data)
         self._hash.update(data)
         self.n_bytes += memoryview(data).nbytes
 
     def end_tensor(self) -> None:
-        """The next tensor begins at an aligned place."""
+        """Pad, so that the next tensor starts at an aligned position."""
         self.write(bytes(-self.n_bytes % ALIGNMENT))
 
     def finish(self) -> str:
-        """Bring everything to the disk and give the file its name; returns its sha256."""
+        """Sync the file to disk, give it its final name, and return its sha256."""
         self._file.flush()
-        put_in_place(self._part, self.target)  # before the lock ends with the file: no other conversion may start in a finished file
+        put_in_place(self._part, self.target)  # while locked: no other conversion may start to write a finished file
         self._file.close()
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Remove the unfinished file; does nothing once it is finished."""
+        """Remove the unfinished file. Does nothing once the file is finished."""
         if self._file.closed:
-            return  # what has the unfinished name now is another's
+            return  # the unfinished name may belong to another conversion now
         with contextlib.suppress(OSError):
             self._part.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # a full disk refuses what is still buffered
+        with contextlib.suppress(OSError):  # a full disk cannot take what is still buffered
             self._file.close()

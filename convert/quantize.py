@@ -1,9 +1,9 @@
-"""llama.cpp's own quantization, a slab of rows at a time, and its own choice of a type for each tensor.
+"""Quantizes with llama.cpp itself, one slab of rows at a time, and lets it choose the type of each tensor.
 
-Owns the two calls: `ggml_quantize_chunk`, the function that its quantizer calls, and a `dry_run` of `llama_model_quantize`
-over a file that is all header, in which llama.cpp logs the type it would take for each tensor. Nothing of either is
-written anew here. The dry run is a child process (`python -m convert.quantize`), since llama.cpp may abort on a header that
-it does not like. Invariant: the bytes of a slab do not depend on where a tensor is cut, as long as it is cut between rows.
+Owns two calls: `ggml_quantize_chunk`, which llama.cpp's quantizer uses too, and a `dry_run` of `llama_model_quantize` on a
+file that has only a header. In the dry run llama.cpp logs the type that it would use for each tensor. It runs in a child
+process (`python -m convert.quantize`), because llama.cpp may abort on a bad header. Invariant: the bytes of a slab do not
+depend on where a tensor is split, as long as it is split between rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import gguf
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType
 from llama_cpp import _ggml
 
 from convert.checkpoint import Array
@@ -55,28 +55,28 @@ _needs_importance.restype, _needs_importance.argtypes = ctypes.c_bool, [ctypes.c
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """llama.cpp's choice for one quantization: the type of each tensor, and in words what did not fit the wanted one."""
+class TypeChoice:
+    """llama.cpp's choice for one quantization: the type of each tensor, and in words which ones got a fallback type."""
 
-    types: dict[str, Kind]
+    types: dict[str, GGMLQuantizationType]
     fallbacks: list[str]
 
 
-def n_bytes(shape: Sequence[int], kind: Kind) -> int:
-    """How many bytes a tensor of this shape takes."""
+def n_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
+    """The size in bytes of a tensor of this shape."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     return math.prod(shape) // int(block) * int(size)
 
 
-def needs_importance(kind: Kind) -> bool:
-    """Whether nothing can be quantized to this type without an importance matrix."""
+def needs_importance(kind: GGMLQuantizationType) -> bool:
+    """Whether quantizing to this type needs an importance matrix."""
     return bool(_needs_importance(int(kind)))
 
 
-def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes | None:
-    """The rows of `slab` (rows, columns) as bytes of type `kind`; None if they hold something that no number stands for.
+def quantized(slab: Array, kind: GGMLQuantizationType, importance: Array | None = None) -> Bytes | None:
+    """The rows of `slab` (rows, columns) as bytes of type `kind`; None if a value is not a finite number in that type.
 
-    `importance` (columns,) weighs the columns; the types below 3 bits need it. Releases the interpreter's lock.
+    `importance` (columns,) weighs the columns; types below 3 bits need it. Releases the interpreter lock.
     """
     slab = np.ascontiguousarray(slab, dtype=np.float32)
     columns = slab.shape[-1]
@@ -88,21 +88,21 @@ def quantized(slab: Array, kind: Kind, importance: Array | None = None) -> Bytes
     return out if done == out.nbytes and _is_valid(int(kind), out.ctypes.data, out.nbytes) else None
 
 
-def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[str], has_importance: bool) -> dict[str, Choice]:
-    """What llama.cpp would make of each tensor at each of `quantizations`.
+def choose_types(header: Callable[[pathlib.Path], int], quantizations: Sequence[str], has_importance: bool) -> dict[str, TypeChoice]:
+    """The types that llama.cpp chooses for the tensors, for each of `quantizations`.
 
-    `header` writes a GGUF's hyper-parameters and float32 tensor infos to a path, and gives the size in bytes that the file
-    claims to have. Raises `ConvertError`, also for a quantization that needs an importance matrix and has none.
+    `header` writes the header of a float32 GGUF to a path and returns the size in bytes that the whole file would have.
+    Raises `ConvertError`, also if a quantization needs an importance matrix and there is none.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="convert-") as folder:
             path = pathlib.Path(folder) / "header.gguf"
             claimed = header(path)
             with path.open("rb+") as file:
-                file.truncate(claimed)  # a hole: it takes no room on the disk
+                file.truncate(claimed)  # a sparse file: the data takes no disk space
             log = _dry_runs(path, [FILE_TYPES[name] for name in quantizations], has_importance)
     except OSError as error:
-        raise ConvertError(f"The folder for temporary files cannot be used ({error.strerror or error}); set TMPDIR to another.") from error
+        raise ConvertError(f"Cannot use the temporary folder ({error.strerror or error}); set TMPDIR to another folder.") from error
     return {name: _choice(name, lines) for name, lines in zip(quantizations, log, strict=True)}
 
 
@@ -115,24 +115,24 @@ def _dry_runs(path: pathlib.Path, file_types: Sequence[int], has_importance: boo
             env=child.environment(),
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
-        raise ConvertError("llama.cpp did not come to an end with this configuration; is config.json intact?") from error
+        raise ConvertError(f"llama.cpp did not finish with this configuration within {_DRY_RUN_SECONDS} s; check config.json.") from error
     parts = done.stderr.split(_MARK)
     if done.returncode != 0 or len(parts) != len(file_types) + 1:
         lines = [line for line in done.stderr.splitlines() if line.strip() and line != _MARK] or ["no reason given"]
-        raise ConvertError(f"llama.cpp refuses the model that config.json describes (status {done.returncode}: {lines[-1]:.200}).")
+        raise ConvertError(f"llama.cpp cannot use this config.json (status {done.returncode}: {lines[-1]:.200}); check it.")
     return [part.splitlines() for part in parts[1:]]
 
 
-def _choice(quantization: str, lines: list[str]) -> Choice:
+def _choice(quantization: str, lines: list[str]) -> TypeChoice:
     if any(_NEEDS_IMATRIX in line for line in lines):
-        raise ConvertError(f"{quantization} is too coarse without an importance matrix; give one with --imatrix.")
+        raise ConvertError(f"{quantization} needs an importance matrix; give one with --imatrix.")
     types, fallen = {}, []
     for line in lines:
         if found := _TYPE.fullmatch(line):
-            types[found["name"]] = Kind[(found["type"] or "F32").upper()]
+            types[found["name"]] = GGMLQuantizationType[(found["type"] or "F32").upper()]
         elif found := _FALLBACK.search(line):
             fallen.append((int(found["columns"]), found["wanted"].upper(), found["taken"].upper()))
-    return Choice(types, _in_words(fallen, len(types)))
+    return TypeChoice(types, _in_words(fallen, len(types)))
 
 
 def _in_words(fallen: list[tuple[int, str, str]], n_tensors: int) -> list[str]:
@@ -140,7 +140,7 @@ def _in_words(fallen: list[tuple[int, str, str]], n_tensors: int) -> list[str]:
     for wanted, taken in sorted({(wanted, taken) for _, wanted, taken in fallen}):
         columns = [n for n, *types in fallen if types == [wanted, taken]]
         lengths = ", ".join(str(n) for n in sorted(set(columns)))
-        lines.append(f"{len(columns)} of {n_tensors} tensors have rows that {wanted} cannot hold (of {lengths}) and are {taken}")
+        lines.append(f"{len(columns)} of {n_tensors} tensors are {taken}, because {wanted} cannot hold rows of {lengths} weights")
     return lines
 
 
@@ -148,8 +148,8 @@ _MARK = "--- dry run ---\n"
 
 
 def _child(path: str, has_importance: str, *file_types: str) -> int:
-    """The dry runs; llama.cpp's log goes to the standard error, and a mark before each."""
-    nothing = (llama_cpp.llama_model_imatrix_data * 1)()  # ends at once: llama.cpp asks only whether there is a matrix
+    """Do the dry runs. llama.cpp logs to stderr; a mark precedes each run."""
+    nothing = (llama_cpp.llama_model_imatrix_data * 1)()  # an empty list: llama.cpp only checks that there is a matrix
     for file_type in file_types:
         sys.stderr.write(_MARK)
         sys.stderr.flush()

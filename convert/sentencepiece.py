@@ -1,7 +1,7 @@
 """Reads a SentencePiece model (`tokenizer.model`): its pieces with their scores and kinds.
 
-Owns the little of protobuf's wire format that this takes, so that no library is needed for one file. Invariant: every length
-is checked against the bytes that are there. Format: https://github.com/google/sentencepiece, `sentencepiece_model.proto`;
+Owns the small part of protobuf's wire format that this needs, so that one file needs no library. Invariant: every length
+is checked against the available bytes. Format: https://github.com/google/sentencepiece, `sentencepiece_model.proto`;
 https://protobuf.dev/programming-guides/encoding
 """
 
@@ -27,7 +27,7 @@ NORMAL = 1
 
 
 class Piece(NamedTuple):
-    """A token's text, how early it is merged (higher is earlier), and its kind; the numbers are llama.cpp's, too."""
+    """A token: its text, its score (higher scores merge earlier), and its kind, with the same numbers as in llama.cpp."""
 
     text: bytes
     score: float
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 def read_pieces(path: pathlib.Path) -> list[Piece]:
-    """The pieces by id; raises `ConvertError` for a damaged file, or a model that does not merge pairs."""
+    """The pieces by id. Raises `ConvertError` for a damaged file, or for a model that is not BPE."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("too large")
@@ -46,9 +46,9 @@ def read_pieces(path: pathlib.Path) -> list[Piece]:
             elif field == _TRAINER and isinstance(value, bytes):
                 merges = (_MODEL_TYPE, _BPE) in _fields(value)
     except (OSError, ValueError, struct.error, IndexError) as error:
-        raise ConvertError(f"The file '{path}' is no intact SentencePiece model ({error!s:.60}); download it again.") from error
+        raise ConvertError(f"The file '{path}' is not an intact SentencePiece model ({error!s:.60}); download it again.") from error
     if not pieces or not merges:
-        raise ConvertError(f"The SentencePiece model '{path}' is not of the kind that merges pairs (BPE), as Gemma's is.")
+        raise ConvertError(f"The SentencePiece model '{path}' is not BPE, as Gemma's is; check the checkpoint.")
     return pieces
 
 
@@ -67,7 +67,7 @@ def _piece(data: bytes) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field: a number for a varint, bytes for anything else."""
+    """The number and value of each field: an integer for a varint, bytes for everything else."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -83,7 +83,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ValueError(f"wire type {wire}")
         if length > len(data) - at:
-            raise ValueError("a field reaches beyond the end")
+            raise ValueError("a field ends after the end of the file")
         yield tag >> 3, data[at : at + length]
         at += length
 
@@ -96,4 +96,4 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         if byte < 0x80:
             return value, at
-    raise ValueError("a number without an end")
+    raise ValueError("a number is too long")

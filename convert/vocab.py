@@ -1,8 +1,8 @@
-"""Carries a tokenizer over: tokens, their kinds, merges or scores, special ids and the chat template.
+"""Copies a tokenizer into a GGUF: tokens, their kinds, merges or scores, special ids and the chat template.
 
-Owns the reading of `tokenizer.json` (byte-level BPE as Qwen's, or a SentencePiece model as Gemma's that transformers wrote
-as BPE), of `tokenizer.model` and of what stands beside them. Invariant: ids stay what they are; a row of the embedding
-without a token gets an unused placeholder, and a token without a row is refused.
+Owns the reading of `tokenizer.json` (byte-level BPE as in Qwen, or a SentencePiece model that transformers saved as BPE, as
+in Gemma), of `tokenizer.model` and of the files next to them. Invariant: ids do not change; an embedding row without a
+token gets an unused placeholder, and a token without a row is refused.
 """
 
 from __future__ import annotations
@@ -21,13 +21,22 @@ from edge_agent.core.errors import ConvertError
 
 _SPACE = "\u2581"  # how SentencePiece writes a space
 _SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
-_ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10_000.0  # as llama.cpp's converter has them
+_ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10_000.0  # the same values as in llama.cpp's converter
 _MIN_SPLITS_COVERED = 0.9
 _MAX_PIECE_CHARS = 1024
 
 
+class _TokenizerFiles(NamedTuple):
+    """The contents of `tokenizer.json` (empty if there is none), `tokenizer_config.json` and `config.json` in one folder."""
+
+    folder: pathlib.Path
+    tokenizer: dict[str, Any]
+    settings: dict[str, Any]
+    model: dict[str, Any]
+
+
 class _Added(NamedTuple):
-    """A token beside those that were learned."""
+    """A token that was added to the learned ones."""
 
     text: str
     id: int
@@ -41,7 +50,7 @@ class _Added(NamedTuple):
 
 
 class _Tokens:
-    """Texts, kinds and scores by id, for `n_rows` rows of the embedding."""
+    """Texts, kinds and scores by id, for the `n_rows` rows of the embedding."""
 
     def __init__(self, n_rows: int) -> None:
         self.texts = [f"[PAD{i}]".encode() for i in range(n_rows)]
@@ -51,7 +60,7 @@ class _Tokens:
     def put(self, i: Any, text: str | bytes, kind: int, score: float = 0.0) -> None:
         if type(i) is not int or not 0 <= i < len(self.texts):
             raise ConvertError(
-                f"The token {text!r:.40} has the id {i!r:.20}, and the embedding has {len(self.texts)} rows; resized vocabulary?"
+                f"The token {text!r:.40} has the id {i!r:.20}, but the embedding has {len(self.texts)} rows; was the vocabulary resized?"
             )
         self.texts[i] = text if isinstance(text, bytes) else text.encode()
         self.kinds[i], self.scores[i] = int(kind), score
@@ -64,28 +73,25 @@ class _Tokens:
 
 
 def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, architecture: Architecture, config: dict[str, Any]) -> None:
-    """Write the tokenizer of `folder` for an embedding of `n_rows` rows; `config` is config.json. Raises `ConvertError`."""
+    """Write the tokenizer in `folder` for an embedding of `n_rows` rows. `config` is config.json. Raises `ConvertError`."""
     is_sentencepiece = architecture.vocabulary == "llama"
-    model_file = folder / "tokenizer.model"
-    data = (
-        {}
-        if is_sentencepiece and model_file.is_file() and not (folder / "tokenizer.json").is_file()
-        else read_json(folder / "tokenizer.json")
-    )
-    settings = read_json(folder / "tokenizer_config.json")
+    model_file, tokenizer_file = folder / "tokenizer.model", folder / "tokenizer.json"
+    has_pieces = is_sentencepiece and model_file.is_file()
+    tokenizer = {} if has_pieces and not tokenizer_file.is_file() else read_json(tokenizer_file)
+    files = _TokenizerFiles(folder, tokenizer, read_json(folder / "tokenizer_config.json"), config)
     tokens = _Tokens(n_rows)
     try:
-        if is_sentencepiece and model_file.is_file():
+        if has_pieces:
             for i, piece in enumerate(read_pieces(model_file)):
                 tokens.put(i, piece.text, piece.kind, piece.score)
         elif is_sentencepiece:
-            _put_merged(tokens, folder, data)
+            _put_merged(tokens, files)
         else:
-            _put_byte_level(tokens, folder, data)
-        added = list(_added(folder, data, settings))
+            _put_byte_level(tokens, files)
+        added = list(_added(files))
         for entry in added:
             tokens.put_added(entry)
-        template = _chat_template(folder, settings)
+        template = _chat_template(files)
         writer.add_tokenizer_model(architecture.vocabulary)
         writer.add_tokenizer_pre(architecture.pre)
         writer.add_token_list(tokens.texts)
@@ -94,38 +100,39 @@ def write(writer: gguf.GGUFWriter, folder: pathlib.Path, n_rows: int, architectu
             writer.add_add_space_prefix(False)
         writer.add_token_types(tokens.kinds)
         if not is_sentencepiece:
-            writer.add_token_merges(_merges(data))
-        _write_special(writer, n_rows, data, settings, config, added, architecture.adds_bos)
+            writer.add_token_merges(_merges(tokenizer))
+        _write_special_ids(writer, n_rows, files, added)
+        _write_frame(writer, files, architecture.adds_bos)
     except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
-        raise ConvertError(f"The tokenizer in '{folder}' is not as transformers writes it ({error!r:.80}); download it again.") from error
+        raise ConvertError(f"The tokenizer in '{folder}' is not what transformers writes ({error!r:.80}); download it again.") from error
     if template:
         writer.add_chat_template(template)
 
 
-def _merges(data: dict[str, Any]) -> list[bytes]:
-    merges = [(merge if isinstance(merge, str) else " ".join(merge)).encode() for merge in data["model"]["merges"]]
+def _merges(tokenizer: dict[str, Any]) -> list[bytes]:
+    merges = [(merge if isinstance(merge, str) else " ".join(merge)).encode() for merge in tokenizer["model"]["merges"]]
     if not merges:
         raise ValueError("no merges")
     return merges
 
 
-def _put_byte_level(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> None:
-    model = data.get("model")
+def _put_byte_level(tokens: _Tokens, files: _TokenizerFiles) -> None:
+    model = files.tokenizer.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise ConvertError(f"The tokenizer in '{folder}' is no byte-level BPE, as this architecture's is.")
+        raise ConvertError(f"The tokenizer in '{files.folder}' is not byte-level BPE, which this architecture needs.")
     for text, i in model["vocab"].items():
         tokens.put(i, text, TokenType.NORMAL)
 
 
-def _put_merged(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> None:
-    """A SentencePiece model that transformers wrote as BPE: a piece's score is how early it is merged.
+def _put_merged(tokens: _Tokens, files: _TokenizerFiles) -> None:
+    """A SentencePiece model that transformers saved as BPE: the score of a piece is the rank of its first merge.
 
-    Such a file lists a merge for every way to cut a piece into two others; one that was trained as BPE lists one way only,
-    and llama.cpp's SentencePiece would merge what that tokenizer does not.
+    Such a file lists a merge for every way to split a piece in two. A tokenizer that was trained as BPE lists only one of
+    them, and llama.cpp's SentencePiece would merge tokens that it does not.
     """
-    model = data.get("model")
+    model = files.tokenizer.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
-        raise ConvertError(f"The tokenizer in '{folder}' is no SentencePiece model with bytes, as this architecture's is.")
+        raise ConvertError(f"The tokenizer in '{files.folder}' is not SentencePiece with byte fallback, which this architecture needs.")
     vocab: dict[str, Any] = model["vocab"]
     scores: dict[str, float] = {}
     for rank, merge in enumerate(model["merges"]):
@@ -136,7 +143,8 @@ def _put_merged(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> 
     n_splits = sum(text[:cut] in vocab and text[cut:] in vocab for text in scores for cut in range(1, len(text)))
     if len(model["merges"]) < _MIN_SPLITS_COVERED * n_splits:
         raise ConvertError(
-            f"The tokenizer in '{folder}' was not made from a SentencePiece model; llama.cpp would cut texts in another way."
+            f"The tokenizer in '{files.folder}' was not made from a SentencePiece model, so llama.cpp would split text differently; "
+            "use a checkpoint with a SentencePiece tokenizer."
         )
     for text, i in vocab.items():
         kind = TokenType.BYTE if len(text) == 6 and text.startswith("<0x") and text.endswith(">") else TokenType.NORMAL
@@ -144,46 +152,42 @@ def _put_merged(tokens: _Tokens, folder: pathlib.Path, data: dict[str, Any]) -> 
         tokens.put(i, text, kind, scores.get(text, 0.0 if kind != TokenType.NORMAL else -float(len(model["merges"]))))
 
 
-def _added(folder: pathlib.Path, data: dict[str, Any], settings: dict[str, Any]) -> Iterator[_Added]:
-    """The added tokens of all the files that may name them."""
-    if (folder / "added_tokens.json").is_file():
-        for text, i in read_json(folder / "added_tokens.json").items():
+def _added(files: _TokenizerFiles) -> Iterator[_Added]:
+    """The added tokens, from every file that may list them."""
+    if (files.folder / "added_tokens.json").is_file():
+        for text, i in read_json(files.folder / "added_tokens.json").items():
             yield _Added.checked(text, i, False)
-    for entry in data.get("added_tokens") or []:
+    for entry in files.tokenizer.get("added_tokens") or []:
         yield _Added.checked(entry["content"], entry["id"], bool(entry.get("special")))
-    for i, entry in (settings.get("added_tokens_decoder") or {}).items():
+    for i, entry in (files.settings.get("added_tokens_decoder") or {}).items():
         yield _Added.checked(entry["content"], int(i), bool(entry.get("special")))
 
 
 def _looks_special(text: str) -> bool:
-    """Tokens that some models call ordinary and that llama.cpp's converter treats as control tokens all the same."""
+    """Whether llama.cpp's converter treats this token as a control token, even if the model calls it ordinary."""
     framed = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
     return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(text.startswith(a) and text.endswith(b) for a, b in framed)
 
 
-def _write_special(
-    writer: gguf.GGUFWriter,
-    n_rows: int,
-    data: dict[str, Any],
-    settings: dict[str, Any],
-    config: dict[str, Any],
-    added: list[_Added],
-    adds_bos: bool,
-) -> None:
-    """The ids of the tokens with a role, by the tokenizer's word, else by config.json's; and which of them frame a text."""
+def _write_special_ids(writer: gguf.GGUFWriter, n_rows: int, files: _TokenizerFiles, added: list[_Added]) -> None:
+    """Write the ids of the special tokens: from the tokenizer if it names them, otherwise from config.json."""
     ids = {entry.text: entry.id for entry in reversed(added)}
     for role in _SPECIAL:
-        i = ids.get(_text(settings.get(f"{role}_token")), config.get(f"{role}_token_id"))
+        i = ids.get(_text(files.settings.get(f"{role}_token")), files.model.get(f"{role}_token_id"))
         if type(i) is int and 0 <= i < n_rows:
             getattr(writer, f"add_{role}_token_id")(i)
-    first, last = _frame(data.get("post_processor"))
-    bos = adds_bos if first is None else first and first == _text(settings.get("bos_token"))
-    writer.add_add_bos_token(bool(bos if first is not None else settings.get("add_bos_token", bos)))
-    writer.add_add_eos_token(bool(last or (last is None and settings.get("add_eos_token"))))
+
+
+def _write_frame(writer: gguf.GGUFWriter, files: _TokenizerFiles, adds_bos: bool) -> None:
+    """Write whether the tokenizer puts a BOS token before a text and an EOS token after it."""
+    first, last = _frame(files.tokenizer.get("post_processor"))
+    bos = adds_bos if first is None else first and first == _text(files.settings.get("bos_token"))
+    writer.add_add_bos_token(bool(bos if first is not None else files.settings.get("add_bos_token", bos)))
+    writer.add_add_eos_token(bool(last or (last is None and files.settings.get("add_eos_token"))))
 
 
 def _frame(processor: Any) -> tuple[str | None, str | None]:
-    """The tokens that the post-processor puts before and after a text: "" for none, None if there is no processor."""
+    """The tokens that the post-processor puts before and after a text: "" for none, None if there is no post-processor."""
     if not isinstance(processor, dict):
         return None, None
     for part in processor.get("processors", [processor]):
@@ -193,14 +197,14 @@ def _frame(processor: Any) -> tuple[str | None, str | None]:
     return "", ""
 
 
-def _chat_template(folder: pathlib.Path, settings: dict[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
+def _chat_template(files: _TokenizerFiles) -> str | None:
+    file = files.folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else files.settings.get("chat_template")
     if isinstance(template, list):
         template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
     if not isinstance(template, str):
         return None
-    template.encode()  # a lone surrogate is told here
+    template.encode()  # raises for a lone surrogate
     return template
 
 

@@ -1,7 +1,6 @@
-"""`edge-agent`: arguments in, output and exit codes out; the only rooms that print, a verb a file.
+"""`edge-agent`: arguments in, output and exit codes out. The only code that prints, with one command in each file.
 
-Owns words and layout. Decides nothing. Heavy rooms are imported by the command that needs them, so that `--help`
-answers at once.
+Owns words and layout. Decides nothing. Each command imports the heavy modules it needs, so that `--help` is fast.
 """
 
 from edge_agent.cli.app import main

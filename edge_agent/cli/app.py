@@ -1,7 +1,7 @@
-"""The command group, its settings and its exit codes; what every command shares.
+"""The command group, its settings and its exit codes: what all commands share.
 
-Invariant: data goes to stdout, everything else to stderr; a problem that a person can act on ends in one line and its
-exit code, never in a traceback.
+Invariant: data goes to stdout, everything else to stderr. A problem that a person can solve ends in one line and its exit
+code, never in a traceback.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 
 EXIT_CODES = """\b
-Exit codes: 0 answered (a provisional answer that was queued, too), 1 bug, 2 usage,
-65 bad input, 66 model missing or refused, 69 cloud unavailable (under only_cloud, or
-to drain) or nothing fetched, 74 storage or output, 78 bad configuration,
-130 interrupted, 141 the reader of the output left."""
+Exit codes: 0 success (also for a queued provisional answer), 1 bug, 2 usage,
+65 bad input, 66 model missing or refused, 69 cloud unavailable (with only_cloud
+or queue drain) or nothing fetched, 74 storage or output, 78 bad configuration,
+130 interrupted, 141 output pipe closed."""
 
-SAMPLE = "always the same sample, drawn evenly from the domains"  # what --limit takes of a file of questions
+SAMPLE = "always the same sample, drawn evenly from all domains"  # the rows of a question file that --limit takes
 
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """A wrong number on the command line is a usage error (2), not a bad configuration (78)."""
+    """Check a fraction. A wrong number on the command line is a usage error (2), not a bad configuration (78)."""
     try:
         return None if value is None else float(settings.checked("tau", value, parameter.name or ""))
     except BadSetting as error:
@@ -38,7 +38,7 @@ def fraction(_: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 class _Group(click.Group):
-    """Turns our own exceptions into one line on stderr and their exit code."""
+    """Turns our own exceptions into one line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -54,30 +54,30 @@ class _Group(click.Group):
         except OSError as error:
             if error.filename is not None:
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discard what is still buffered
             if error.errno == errno.EPIPE:
-                ctx.exit(141)  # as a shell says of a reader that left
-            click.echo(f"edge-agent: the output cannot be written ({error.strerror})", err=True)
+                ctx.exit(141)  # as a shell reports SIGPIPE
+            click.echo(f"edge-agent: cannot write the output ({error.strerror}); check the disk", err=True)
             ctx.exit(74)
 
 
 _SETTINGS = {
-    "model": click.option("--model", help="A .gguf file or a catalogue name.  [default: demo]"),
-    "adapter": click.option("--adapter", help="A GGUF adapter to put on the model, made by python -m convert --adapter-gguf."),
+    "model": click.option("--model", help="A .gguf file or a name from `edge-agent models`.  [default: demo]"),
+    "adapter": click.option("--adapter", help="A GGUF adapter for the model, made with python -m convert --adapter-gguf."),
     "tau": click.option(
-        "--tau", callback=fraction, metavar="NUMBER", help="Keep the answer from this confidence on, 0 to 1.  [default: the model's]"
+        "--tau", callback=fraction, metavar="NUMBER", help="Keep an answer with at least this confidence, 0 to 1.  [default: the model's]"
     ),
     "policy": click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]"),
-    "cloud_url": click.option("--cloud-url", help="Base URL of an OpenAI-compatible API; without it there is no cloud."),
-    "cloud_model": click.option("--cloud-model", help="The model to ask for there."),
+    "cloud_url": click.option("--cloud-url", help="The base URL of an OpenAI-compatible API. Without it there is no cloud."),
+    "cloud_model": click.option("--cloud-model", help="The name of the cloud model."),
 }
 
 
 def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these settings and --json; they arrive as `config`, which is what `load` gives, and `as_json`."""
+    """Add the options of these settings and --json to a command. It gets `config`, the result of `load`, and `as_json`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         @functools.wraps(command)
         def wrapped(**arguments: Any) -> None:
             flags = {name: arguments.pop(name) for name in names}
@@ -93,9 +93,9 @@ def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Call
 @click.group(cls=_Group, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-agent")
 def main() -> None:
-    """Small models that say how sure they are, on this device; a cloud for the rest.
+    """Small models on this device that say how sure they are, and a cloud for the rest.
 
-    Settings come from flags, then the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
+    Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
     EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE,
-    EDGE_AGENT_KEEP_DAYS), then config.toml. EDGE_AGENT_HOME keeps everything in one folder.
+    EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME puts all files into one folder.
     """

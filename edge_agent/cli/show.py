@@ -1,7 +1,7 @@
-"""Words and layout: what a person sees of decisions, tables and JSON.
+"""Words and layout of decisions, tables and JSON.
 
-Owns everything that is printed to stdout. Decides nothing. Invariant: no text of a model, a cloud or a stranger reaches
-a terminal with control characters in it.
+Owns everything that is printed to stdout. Decides nothing. Invariant: text from a model, a cloud or another person never
+reaches a terminal with control characters in it.
 """
 
 from __future__ import annotations
@@ -21,34 +21,32 @@ if TYPE_CHECKING:
     from edge_agent.core.records import Decision
 
 _PROVISIONAL = {
-    "no_cloud": "no cloud is set up",
+    "no_cloud": "no cloud is configured",
     "offline": "the cloud cannot be reached",
-    "cloud_error": "the cloud gave no usable answer",
-    "over_budget": "nothing may be spent on the cloud for now",
+    "cloud_error": "the cloud returned no usable answer",
+    "over_budget": "the cloud budget is used up for now",
 }
 _FINAL = {
-    "queue_full": "too many questions wait for the cloud already",
-    "disk_low": "the disk is nearly full, and the rest is kept for questions that wait already",
+    "queue_full": "the queue for the cloud is full",
+    "disk_low": "the disk is nearly full, and the rest is reserved for the queue",
     "never_send": "this question must not be sent",
 }
-NO_DECISIONS = "No decisions yet; ask something with `edge-agent ask`."
+NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
 def print_decision(decision: Decision) -> None:
-    """One decision, as a person wants to read it."""
+    """Print one decision for a person."""
     words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
     echo(click.style(plain(words), bold=True))
     for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
         if text:
             echo(f"   {name:<8}{plain(text)}")
     if decision.queue_id is not None:
-        echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it can be reached")
+        echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it is reachable")
     if not decision.persisted:
         echo(
-            click.style(
-                plain(f"   {'lost':<8}this is not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"), fg="red"
-            )
+            click.style(plain(f"   {'lost':<8}not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"), fg="red")
         )
 
 
@@ -56,10 +54,10 @@ def _sure(decision: Decision) -> str:
     if decision.confidence is None:
         return "not asked"
     if decision.cause == "no_confidence":
-        return "unknown: the model does not say its confidence"
+        return "unknown: the model printed no confidence"
     if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
-        return f"{decision.confidence:.0%} (the policy {decision.policy} decides without it)"
-    return f"{decision.score:.0%}, and {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
+        return f"{decision.confidence:.0%} (the policy {decision.policy} does not use it)"
+    return f"{decision.score:.0%}; {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
 
 
 def _source(decision: Decision) -> str:
@@ -67,21 +65,21 @@ def _source(decision: Decision) -> str:
     if decision.cloud:
         where = f"the cloud ({decision.cloud.model})"
     elif decision.provisional:
-        where = f"this device, provisionally: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
+        where = f"this device, provisional: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
     elif decision.reason in _FINAL:
-        where = f"this device, for good: {_FINAL[decision.reason]}"
-    return f"{where}; remembered, nothing was run" if decision.recalled else where
+        where = f"this device, final: {_FINAL[decision.reason]}"
+    return f"{where}; remembered from before" if decision.recalled else where
 
 
 def _time(decision: Decision) -> str:
-    cloud = f", of which the cloud {decision.cloud.latency_ms:.0f} ms" if decision.cloud and not decision.recalled else ""
+    cloud = f", {decision.cloud.latency_ms:.0f} ms of it for the cloud" if decision.cloud and not decision.recalled else ""
     return f"{decision.timings.total_ms:.0f} ms{cloud}"
 
 
 def _model(decision: Decision) -> str:
     if decision.confidence is None:
-        return ""  # it was not asked
-    return decision.model.name + (", a toy for trying things out" if decision.model.name.startswith("FogGen-demo") else "")
+        return ""  # the model was not asked
+    return decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
 
 
 def print_rows(
@@ -91,7 +89,7 @@ def print_rows(
     for_people: Callable[[dict[str, Any]], dict[str, Any]],
     if_none: str,
 ) -> None:
-    """All rows as JSON, or as a table with more `for_people` in each row; `if_none` if there is none."""
+    """Print all rows as JSON, or as a table with the extra columns of `for_people`, or `if_none` if there are no rows."""
     if as_json:
         print_json(rows)
     elif not rows:
@@ -101,7 +99,7 @@ def print_rows(
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Rows under a bold head, cut to fit."""
+    """Print rows under a bold header, with long cells cut."""
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
     for number, line in enumerate([list(columns), *cells]):
@@ -115,12 +113,12 @@ def _cell(value: object) -> str:
 
 
 def print_json(data: object, line: bool = False) -> None:
-    """JSON for machines; on one `line` if more such objects follow."""
+    """Print JSON, on one `line` if more objects follow."""
     click.echo(json.dumps(data, ensure_ascii=False, indent=None if line else 2))
 
 
 def echo(text: str) -> None:
-    """One line on stdout; NO_COLOR is honoured."""
+    """Print one line to stdout, without colour if NO_COLOR is set."""
     click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
@@ -133,5 +131,5 @@ def duration(seconds: float) -> str:
 
 
 def iso(seconds: float) -> str:
-    """Unix time as people and machines read it."""
+    """A Unix time in ISO 8601, in local time."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

@@ -1,1 +1,1 @@
-"""llama.cpp reads a question: the confidence first, then the answer."""
+"""The local model, run by llama.cpp: it reads a question and returns a confidence, then an answer."""

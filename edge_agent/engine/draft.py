@@ -1,7 +1,7 @@
-"""Evaluates a question while a person is still writing or reading it, so that the answer has only the tail left to do.
+"""Evaluates a question while a person is still typing or reading it, so that little is left to do when it is asked.
 
-Owns the newest text and the thread that works on it. Knows the model only as something that does a little more when
-asked. Invariant: at most one small piece of work is ever under way, and a question that is asked goes before it.
+Owns the latest text and the thread that works on it. Knows the model only as a function that does a small step. Invariant:
+at most one step runs at a time, and a question that is asked goes first.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from edge_agent.engine.llama import Stopped
 
 
 class Draft:
-    """What is being written: `update` it as it grows or changes, then ask as usual.
+    """A question that is being typed: call `update` when it changes, then ask as usual.
 
-    `advance(text, complete)` does a little work and says by its future whether any is left to do (`LocalModel.draft`).
-    Use as a context manager, or `close`.
+    `advance(text, complete)` does one step; its future is True when nothing is left to do (`LocalModel.draft`). Use as a
+    context manager, or call `close`.
     """
 
     def __init__(self, advance: Callable[[str, bool], Future[bool]]) -> None:
@@ -40,9 +40,9 @@ class Draft:
         self.close()
 
     def update(self, text: str, complete: bool = False) -> None:
-        """The text as it is now (FogGen's user message); `complete` when only the asking is left, as with a page of a quiz.
+        """Set the current text (FogGen's user message). It is `complete` if it will not change, as on the page of a quiz.
 
-        A text that stays as it is for a moment is taken for complete, too: if it then changes, only that guess is lost.
+        A text that does not change for a moment counts as complete too. If it then changes, only that work is lost.
         """
         with self._changed:
             self._text, self._complete = text, complete
@@ -50,11 +50,11 @@ class Draft:
             self._changed.notify()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until nothing is left to do for the newest text; False if the time was up before."""
+        """Wait until nothing is left to do for the latest text. False if that takes longer than `timeout_s`."""
         return self._idle.wait(timeout_s)
 
     def close(self) -> None:
-        """End the work; closing twice is fine."""
+        """Stop the work. Closing twice is fine."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -76,10 +76,10 @@ class Draft:
                     if complete:
                         self._text = None
                     else:
-                        self._complete = True  # nothing else comes for now: perhaps that was the last letter
+                        self._complete = True  # nothing new was typed: this may have been the last letter
 
     def _finishes(self, text: str, complete: bool) -> bool:
-        """One step; whether the text needs no more (a text that cannot be evaluated needs none either)."""
+        """Do one step. True if the text needs no more, which includes a text that cannot be evaluated."""
         try:
             return self._advance(text, complete).result()
         except Stopped:

@@ -1,12 +1,12 @@
-"""Asks a model one question at a time: the confidence first, then the letter.
+"""Asks the model one question at a time: first for the confidence, then for the answer.
 
-Owns the order of a reading and the waiting line before the model. Knows nothing of policies, clouds or databases.
-Invariant: every evaluation happens on the line's one thread; a caller who gives up leaves the model usable.
+Owns the steps of a reading and the queue in front of the model. Does not know policies, clouds or databases. Invariant:
+every evaluation runs on the queue's one thread; when a caller gives up, the model can still be used.
 
-A decision is read off the trie of legal answers (`answer.py`): the first pass evaluates what is new of the prompt and
-the tree of tokens that decides the level, and the letter behind the level that is likely (`tree.py`); only where another
-level is chosen, a second one evaluates its rest and the words before the letter. Nothing is sampled; a stretch without a
-branch costs no pass of its own.
+A reading comes from the trie of legal answers (`model/answers.py`). The first pass evaluates the new part of the prompt
+together with the tokens that decide the level, and the letter after the likely level (`passes.py`). A second pass is needed
+only if another level is chosen: it evaluates the rest of that level and the words before the letter. Nothing is sampled, and
+tokens without a choice need no pass of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import pathlib
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,26 +26,33 @@ import numpy as np
 from edge_agent.core.errors import BadQuestion, ModelError
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, OpenReading, Reading, Timings
-from edge_agent.engine.llama import Llama, Logits, Options, build, repacking_pays
+from edge_agent.engine.llama import Llama, Logits, Options, build
 from edge_agent.engine.passes import TokenTree, letter_trees, level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
 from edge_agent.engine.waiting_line import WaitingLine
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import prompt
-from edge_agent.model.answers import AnswerFormat, Node, Path, parse
+from edge_agent.model import gguf, prompt
+from edge_agent.model.answers import AnswerFormat, Node, Path
 from edge_agent.model.profile import Profile, from_metadata
 
 MAX_ANSWER_TOKENS = 64
-ANSWER_ROOM = 2 * MAX_ANSWER_TOKENS  # of the context: the format's own words, and an answer in the model's
-DRAFT_TOKENS = 32  # evaluated at once while a question is being written: a person who presses Enter waits for so many at most
+ANSWER_RESERVE = 2 * MAX_ANSWER_TOKENS  # tokens of the context kept free: for the answer format and for an answer in words
+DRAFT_TOKENS = 32  # evaluated in one step while a question is typed; whoever presses Enter waits for at most one step
+
+Choose = Callable[[Logits], int]
+"""Picks the next token from the logits."""
+
+
+def most_probable(logits: Logits) -> int:
+    """The choice of greedy decoding."""
+    return int(np.argmax(logits))
 
 
 class LocalModel:
-    """A model on this device: `read` gives a `Reading` of a `Question`. Use as a context manager, or `close`.
+    """A model on this device: `read` returns a `Reading` of a `Question`. Use as a context manager, or call `close`.
 
-    Threads may share it; they wait for each other. With `prefix_folder` and `sha256` (of the model file, and of the
-    `adapter` on it), the evaluated system message is kept there for the next process. Raises `ModelMissing` or `ModelRefused` on opening.
+    Threads can share it; they wait for each other. With `prefix_folder` and `sha256` (of the model file and of its
+    `adapter`), the evaluated system message is kept for the next process. Raises `ModelMissing` or `ModelRefused`.
     """
 
     def __init__(
@@ -59,14 +65,11 @@ class LocalModel:
         adapter: pathlib.Path | None = None,
         on_tensor: Any = None,
     ) -> None:
-        header = gguf_check.read_header(path)
+        header = gguf.read_header(path)
         if adapter:
-            gguf_check.read_adapter(adapter, header)
+            gguf.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)
-        options = options or Options()
-        if options.repack is None:
-            options = replace(options, repack=repacking_pays(header.quantization, platform.machine()))
-        self._llama = Llama(path, options, adapter, on_tensor)
+        self._llama = Llama(path, (options or Options()).for_quantization(header.quantization), adapter, on_tensor)
         self._tries: dict[str, Node] = {}
         self._drafting: list[int] = []
         try:
@@ -87,40 +90,40 @@ class LocalModel:
         self.close()
 
     def close(self) -> None:
-        """Answer who still waits, then free the model's memory; closing twice is fine."""
+        """Answer all waiting callers, then free the memory. Closing twice is fine."""
         self._line.close()
         self._llama.close()
 
     @property
     def n_ctx(self) -> int:
-        """How many tokens a prompt and its answer may have together."""
+        """The largest number of tokens of a prompt and its answer together."""
         return self._llama.options.n_ctx
 
     @property
     def n_parameters(self) -> int:
-        """How many weights the model has."""
+        """The number of weights."""
         return self._llama.n_parameters
 
     @property
     def n_embedding(self) -> int:
-        """How many of them are the table of token embeddings."""
+        """The number of weights in the token embeddings."""
         return self._llama.n_embedding
 
     @property
     def n_forward(self) -> int:
-        """Forward passes since the model was opened."""
+        """The number of forward passes since the model was opened."""
         return self._llama.n_forward
 
     def prompt_tokens(self, question: Question) -> list[int]:
-        """The tokens of the whole prompt; raises `BadQuestion` if the model is not for such questions, or it does not fit."""
+        """The tokens of the whole prompt. Raises `BadQuestion` if it is too long, or if the model is for other questions."""
         self._check_open()
         if question.kind != self.profile.question_kind:
             wanted = "without options" if question.options else "with its options"
-            raise BadQuestion(f"This model answers other questions than '{question.stem:.40}'; ask {wanted}.")
+            raise BadQuestion(f"This model does not answer questions like '{question.stem:.40}'; ask it {wanted}.")
         tokens = prompt.tokens(self._llama, self.profile.segments(question.user_message))
-        room = self.n_ctx - ANSWER_ROOM
-        if len(tokens) > room:
-            raise BadQuestion(f"The question makes a prompt of {len(tokens)} tokens and {room} fit; shorten the question.")
+        limit = self.n_ctx - ANSWER_RESERVE
+        if len(tokens) > limit:
+            raise BadQuestion(f"The prompt has {len(tokens)} tokens, but only {limit} fit; shorten the question.")
         return tokens
 
     def read(
@@ -130,11 +133,11 @@ class LocalModel:
         timeout_s: float | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Reading | OpenReading:
-        """The level with its probabilities, by walking the trie of legal answers; then the letter, or an answer in words.
+        """Read the level with its probabilities, then the letter or an answer in words.
 
-        `on_level` is called on the model's own thread as soon as the level is known, before the answer is read, `on_text`
-        with every piece of an answer in words; both must be quick. Raises `BadQuestion` before any work if the question
-        does not fit; `ModelBusy` if too many wait, or there is no answer within `timeout_s`.
+        `on_level` gets the level as soon as it is known, before the answer is read. `on_text` gets each piece of an answer
+        in words. Both run on the model's thread and must be quick. Raises `BadQuestion` before any work if the question does
+        not fit; `ModelBusy` if too many callers wait or there is no answer within `timeout_s`.
         """
         called = time.perf_counter()
         tokens, trie = self.prompt_tokens(question), self._trie(question)
@@ -148,55 +151,33 @@ class LocalModel:
                 on_level(level)
             if question.options:
                 return self._read_letter(question, tokens, walk, level, known, clock)
-            return self._write(tokens, walk, level, clock, on_text or (lambda piece: None))
+            return self._read_words(tokens, walk, level, clock, on_text or (lambda piece: None))
 
         reading = self._line.run(work, timeout_s)
         if self._prefix_file and not self._prefix_file.is_there:
-            with contextlib.suppress(ModelError):  # the line is closing, or full: another reading will do it
+            with contextlib.suppress(ModelError):  # the queue is closed or full: a later reading saves it
                 self._line.later(self._save_prefix)
         return reading
 
     def draft(self, user_message: str, complete: bool) -> Future[bool]:
-        """Evaluate a little more of a question that is being written, while nobody else waits; True when nothing is left.
+        """Evaluate one more step of a question that is being typed, when no other job waits. True when nothing is left.
 
-        Of a message that is not `complete` the last token is left out, since the next letter may change it.
+        If the message is not `complete`, its last token is left out, because the next letter may change it.
         """
         self._check_open()
         segments = self.profile.segments(user_message)
         if not complete:
             segments = segments[: len(prompt.prefix(segments)) + 1]
-        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_ROOM]
+        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_RESERVE]
         return self._line.later(lambda: self._draft(tokens))
 
-    def read_by_grammar(self, question: Question, own_tokens: bool = False) -> tuple[str, str]:
-        """Level and letter by llama.cpp's own GBNF sampler, greedy, a token at a time: the reference for `read`.
-
-        With `own_tokens` it may spell an answer only as the tokenizer does. A model that never learned the format prefers others
-        (`F`, `ina`, `l`), which no walk over the trie follows.
-        """
-        answers = AnswerFormat(self.profile.levels, question.letters)
-        grammar = answers.token_gbnf(self._llama.tokenize) if own_tokens else answers.gbnf()
-
-        def work(_: float) -> str:
-            sampler = self._llama.grammar(grammar)
-            try:
-                return self._generate(tokens, lambda logits: self._llama.grammar_argmax(sampler, logits))[0]
-            finally:
-                self._llama.free_grammar(sampler)
-
+    def generate(self, question: Question, choose: Choose = most_probable) -> str:
+        """What the model prints up to its end of turn, each token picked by `choose`; by default without any constraint."""
         tokens = self.prompt_tokens(question)
-        text = self._line.run(work)
-        letter = parse(text)[1]
-        assert letter is not None, f"the grammar let {text!r} through"
-        return text.split("\n")[0].removeprefix("Confidence: "), letter
-
-    def greedy(self, question: Question) -> str:
-        """What the model prints by itself, without any constraint, up to its end of turn."""
-        tokens = self.prompt_tokens(question)
-        return self._line.run(lambda _: self._generate(tokens, lambda logits: int(np.argmax(logits)))[0])
+        return self._line.run(lambda _: self._generate(tokens, choose)[0])
 
     def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
-        """Milliseconds to evaluate `tokens` behind their first `n_cached`, and to read the last one's logits: for benchmarks."""
+        """Measure the evaluation of `tokens` after their first `n_cached` with the last logits, in ms. For `edge-agent bench`."""
 
         def work(_: float) -> float:
             self._llama.keep(n_cached)
@@ -209,11 +190,11 @@ class LocalModel:
         return self._line.run(work)
 
     def answer_tokens(self, reading: Reading) -> list[int]:
-        """The tokens of the answer that a reading stands for."""
+        """The tokens of the answer that a reading chose. For `edge-agent bench`."""
         return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
 
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
-        """The first pass: where the walk stands, how sure the model is, and the logits that it was read from."""
+        """The first pass. Returns the walk, the level, and the logits that were read."""
         known: dict[Path, Logits] = {}
         for tree in self._level_trees(trie):
             known |= self._llama.evaluate(tokens, tree)
@@ -233,7 +214,7 @@ class LocalModel:
     def _read_letter(
         self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: _Clock
     ) -> Reading:
-        """The second pass, where one is needed."""
+        """The second pass, if one is needed."""
         for tree in letter_trees(walk.path, walk.node):
             if not tree.reads.keys() <= known.keys():
                 known |= self._llama.evaluate([*tokens, *walk.path], tree)
@@ -249,13 +230,13 @@ class LocalModel:
             timings=clock.timings(self._llama.n_forward),
         )
 
-    def _write(self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, on_text: Callable[[str], None]) -> OpenReading:
-        """The answer in the model's own words, greedily, up to its end of turn."""
+    def _read_words(self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, on_text: Callable[[str], None]) -> OpenReading:
+        """The answer in the model's own words, by greedy decoding, up to its end of turn."""
         path, node = walk.path, walk.node
-        while node.children:  # the words before the answer: nothing is chosen any more
+        while node.children:  # the fixed words before the answer
             token, node = next(iter(node.children.items()))
             path = (*path, token)
-        text, ended = self._generate([*tokens, *path], lambda logits: int(np.argmax(logits)), on_text)
+        text, ended = self._generate([*tokens, *path], most_probable, on_text)
         return OpenReading(
             levels=level.levels,
             level_probs=level.level_probs,
@@ -274,15 +255,13 @@ class LocalModel:
             self._drafting = []
 
     def _make_way(self, tokens: list[int]) -> None:
-        """End a draft's evaluation under way unless it is of use to this prompt."""
+        """Stop the current step of a draft, unless this prompt can use it."""
         drafting = self._drafting
         if drafting and tokens[: len(drafting)] != drafting:
             self._line.stop_later()
 
-    def _generate(
-        self, tokens: list[int], choose: Callable[[Logits], int], on_text: Callable[[str], None] = lambda piece: None
-    ) -> tuple[str, bool]:
-        """Text, each token chosen from the logits, and whether it came to the end of turn; `on_text` is given whole characters."""
+    def _generate(self, tokens: list[int], choose: Choose, on_text: Callable[[str], None] = lambda piece: None) -> tuple[str, bool]:
+        """The generated text, and whether it reached the end of turn. `on_text` gets whole characters only."""
         decoder, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
         for _ in range(MAX_ANSWER_TOKENS):
             token = choose(self._llama.logits(tokens))
@@ -303,7 +282,7 @@ class LocalModel:
         return self._tries[letters]
 
     def _n_cached(self, tokens: list[int]) -> int:
-        """How many of a prompt's tokens need no work; its last one is always evaluated, since its logits are read."""
+        """How many tokens of a prompt are cached. The last one never counts, because its logits must be read."""
         same = next((i for i, (a, b) in enumerate(zip(self._llama.cached, tokens, strict=False)) if a != b), len(self._llama.cached))
         return min(same, len(tokens) - 1)
 
@@ -317,14 +296,14 @@ class LocalModel:
             self._prefix_file.save(self._llama.state(n))
 
     def _check_open(self) -> None:
-        """A closed model is refused, since llama.cpp would abort the process."""
+        """Refuse to use a closed model, because llama.cpp would abort the process."""
         if not self._llama.is_open:
-            raise ModelError("The model was closed; open it again.")
+            raise ModelError("The model is closed; open it again.")
 
 
 @dataclass(slots=True)
 class _Clock:
-    """Where the time of a reading goes, in seconds of `perf_counter`."""
+    """The times of one reading, in seconds of `perf_counter`."""
 
     called: float
     started: float
@@ -335,7 +314,7 @@ class _Clock:
     prefilled: float = 0.0
 
     def timings(self, n_forward: int) -> Timings:
-        """The finished record."""
+        """The timings of a reading that ends now."""
         done = time.perf_counter()
         return Timings(
             prefill_ms=_ms(self.started, self.prefilled),

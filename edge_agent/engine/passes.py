@@ -1,11 +1,11 @@
-"""What one forward pass evaluates: the part of the trie of legal answers that decides the level, or the letter, or both.
+"""The tokens of one forward pass: the part of the answer trie that decides the level, the letter, or both.
 
-Owns the choice of tokens. Knows nothing of llama.cpp. Invariant: a tree holds every token on the way to each place
-that it `reads`, parents before children, and no other token.
+Owns the choice of tokens. Does not know llama.cpp. Invariant: a tree holds every token on the way to each path that it
+`reads`, parents before children, and no other token.
 
-For Qwen's and Gemma's tokenizers all places at which a level is chosen lie on one line (after `Confidence: ` and after
-`0.`), and so do those of the letters behind one level. What does not lie on one line makes a tree of several, evaluated in
-one batch as sequences that share what they have in common.
+With the tokenizers of Qwen and Gemma, all branches that choose a level are on one sequence of tokens (after `Confidence: `
+and after `0.`), and so are all branches that choose a letter after one level. Otherwise a tree has several sequences,
+which are evaluated in one batch and share their common tokens.
 """
 
 from __future__ import annotations
@@ -15,50 +15,51 @@ from typing import NamedTuple
 
 from edge_agent.model.answers import Node, Path
 
-MAX_LINES = 12  # sequences in one batch
-MAX_READS = 12  # places whose logits are read in one batch: each costs the room of a whole vocabulary, twice
+MAX_SEQUENCES = 12  # in one batch
+MAX_READS = 12  # paths whose logits are read in one batch; each needs memory for the whole vocabulary, twice
 
 
 class TokenTree(NamedTuple):
-    """Tokens to append to the same beginning, as a tree.
+    """A tree of tokens to append to one common prefix.
 
-    `tokens[i]` stands at `depths[i]` (0 directly behind the beginning) in the lines `lines[i]`, each a path from the
-    beginning to a leaf. `reads` gives, for each place whose logits are wanted, the index of its last token, -1 where that is
-    the beginning's own last token.
+    `tokens[i]` has the depth `depths[i]` (0 directly after the prefix) and belongs to the sequences `sequences[i]`; each
+    sequence leads from the prefix to a leaf. `reads` maps each path whose logits are wanted to the index of its last token,
+    which is -1 for the last token of the prefix.
     """
 
     tokens: tuple[int, ...]
     depths: tuple[int, ...]
-    lines: tuple[tuple[int, ...], ...]
-    n_lines: int
+    sequences: tuple[tuple[int, ...], ...]
+    n_sequences: int
     reads: dict[Path, int]
 
 
 def level_trees(root: Node, likely: str | None = None) -> Iterator[TokenTree]:
-    """All that the level's distribution needs, and the place before the answer (for the format mass); one tree as a rule.
+    """The trees that the distribution of levels needs, with the start of the answer for the format mass. Usually one tree.
 
-    With it goes, if there is room, what the letter needs behind the level `likely`: its few tokens cost half as much in the
-    prompt's batch as in one of their own, and where that level is the one chosen there is no second pass.
+    If they fit, it includes the tokens that the letter needs after the level `likely`. In the batch of the prompt they cost
+    half as much as in a batch of their own, and if that level is chosen, there is no second pass.
     """
     branches = list(root.branches())
     level = sorted({(), *(path for path, node in branches if len(node.levels()) > 1)})
     letter = [path for path, node in branches if node.levels() == {likely}]
-    return _trees((), [*level, *letter] if len(level) + len(letter) <= MAX_READS else level)  # line 0 stays in the cache: a level's
+    # Levels first: sequence 0 stays cached, and it must lead to a level.
+    return _trees((), [*level, *letter] if len(level) + len(letter) <= MAX_READS else level)
 
 
 def letter_trees(path: Path, node: Node) -> Iterator[TokenTree]:
-    """All that the letter's distribution needs behind `path`, which leads to `node`, where the level is decided."""
-    return _trees(path, [place for place, _ in node.branches(path)])
+    """The trees that the distribution of letters needs after `path`, which leads to `node`, where the level is known."""
+    return _trees(path, [branch for branch, _ in node.branches(path)])
 
 
-def _trees(start: Path, places: Sequence[Path]) -> Iterator[TokenTree]:
-    """Trees over `places` (each begins with `start`) within the bounds above; each place is read in the first that passes it."""
-    ends = [place for place in places if not any(other != place and other[: len(place)] == place for other in places)]
-    unread = set(places)
+def _trees(start: Path, paths: Sequence[Path]) -> Iterator[TokenTree]:
+    """Trees within the limits above that read all `paths`, which begin with `start`. Each path is read once, by the first tree."""
+    ends = [path for path in paths if not any(other != path and other[: len(path)] == path for other in paths)]
+    unread = set(paths)
     while ends:
         group: list[Path] = []
         passed: set[Path] = set()
-        while ends and len(group) < MAX_LINES:
+        while ends and len(group) < MAX_SEQUENCES:
             more = passed | _on_the_way(unread, ends[0])
             if group and len(more) > MAX_READS:
                 break
@@ -68,19 +69,19 @@ def _trees(start: Path, places: Sequence[Path]) -> Iterator[TokenTree]:
         unread -= passed
 
 
-def _on_the_way(places: set[Path], end: Path) -> set[Path]:
-    return {place for place in places if end[: len(place)] == place}
+def _on_the_way(paths: set[Path], end: Path) -> set[Path]:
+    return {path for path in paths if end[: len(path)] == path}
 
 
-def _tree(start: Path, ends: Sequence[Path], places: set[Path]) -> TokenTree:
+def _tree(start: Path, ends: Sequence[Path], read: set[Path]) -> TokenTree:
     index: dict[Path, int] = {start: -1}
-    lines: list[tuple[int, ...]] = []
+    sequences: list[tuple[int, ...]] = []
     for number, end in enumerate(ends):
         for length in range(len(start) + 1, len(end) + 1):
-            at = index.setdefault(end[:length], len(lines))
-            if at == len(lines):
-                lines.append(())
-            lines[at] = (*lines[at], number)
+            at = index.setdefault(end[:length], len(sequences))
+            if at == len(sequences):
+                sequences.append(())
+            sequences[at] = (*sequences[at], number)
     paths = list(index)[1:]
-    reads = {place: index[place] for place in sorted(places)}
-    return TokenTree(tuple(p[-1] for p in paths), tuple(len(p) - len(start) - 1 for p in paths), tuple(lines), len(ends), reads)
+    reads = {path: index[path] for path in sorted(read)}
+    return TokenTree(tuple(p[-1] for p in paths), tuple(len(p) - len(start) - 1 for p in paths), tuple(sequences), len(ends), reads)

@@ -1,9 +1,8 @@
-"""Opens a model file in a process of its own and lets it read questions there.
+"""Opens a model file in a separate process and lets it read questions there.
 
-A child, because damaged hyper-parameters make llama.cpp abort, or take all the memory there is: what nobody has opened yet
-is opened here first. Run as `python -m edge_agent.engine.trial` with a request as JSON on stdin. Invariants: the child takes no more
-memory than the machine has, and writes nothing but its answers; however it ends, the caller gets readings or one
-`ModelRefused`.
+Damaged hyper-parameters can make llama.cpp abort or use up all memory, so a new file is opened here first. Run as
+`python -m edge_agent.engine.trial` with a JSON request on stdin. Invariants: the child uses no more memory than the machine
+has, and writes only its answers; however it ends, the caller gets readings or one `ModelRefused`.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from edge_agent.core.records import OpenReading, Reading
 from edge_agent.engine import child
 from edge_agent.model.catalog import ModelFiles
 
-TIMEOUT_S = 300.0  # for opening the file, and then for each answer
+TIMEOUT_S = 300.0  # to open the file, and again for each answer
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What a file did: `readings` in the order of the questions; one that cannot be asked of this model is None."""
+    """The result: `readings` in the order of the questions, with None for a question that this model cannot be asked."""
 
     n_parameters: int
     readings: tuple[Reading | OpenReading | None, ...]
@@ -42,7 +41,7 @@ class Trial:
 def run(
     model: ModelFiles, questions: Sequence[Question] = (), on_reading: Callable[[int], None] = lambda n: None, timeout_s: float = TIMEOUT_S
 ) -> Trial:
-    """Open `model` in a child and read `questions`; `on_reading` is told how many are done. Raises `ModelRefused`."""
+    """Open `model` in a child process and read `questions`. `on_reading` gets the number done. Raises `ModelRefused`."""
     request = {
         "path": str(model.path),
         "adapter": str(model.adapter) if model.adapter else None,
@@ -63,14 +62,14 @@ def run(
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
         if watchdog.bit:
-            raise ModelRefused(f"'{model}' was still not opened, or gave no answer, after {timeout_s:g} s; is the file too large for here?")
+            raise ModelRefused(f"'{model}' did not open or answer within {timeout_s:g} s; it may be too large for this machine.")
         if status != 0 or n_parameters is None or len(readings) != len(questions):
             raise _refused(model, status, errors)
     return Trial(n_parameters, tuple(readings))
 
 
 class _Watchdog:
-    """Kills a child that says nothing for too long."""
+    """Kills a child that is silent for too long."""
 
     def __init__(self, child: subprocess.Popen[bytes], timeout_s: float) -> None:
         self._child, self._timeout_s, self.bit = child, timeout_s, False
@@ -93,11 +92,11 @@ class _Watchdog:
 
 
 def _answers(lines: IO[bytes], watchdog: _Watchdog, on_reading: Callable[[int], None]) -> tuple[int | None, list[Any]]:
-    """What the child says, as far as it gets: the number of weights, then a reading a line."""
+    """The child's output as far as it comes: the number of weights, then one reading a line."""
     n_parameters, readings = None, []
     for line in lines:
         watchdog.pat()
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut by the child's end
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # the last line of a child that died may be incomplete
             if n_parameters is None:
                 n_parameters = int(json.loads(line)["n_parameters"])
                 continue
@@ -111,21 +110,23 @@ def _refused(model: ModelFiles, status: int, errors: IO[bytes]) -> ModelRefused:
     said = [line for line in errors.read()[-4000:].decode(errors="replace").splitlines() if line.strip()]
     if status < 0:
         died = signal.Signals(-status).name if -status in set(signal.Signals) else str(-status)
-        return ModelRefused(f"llama.cpp died of '{model}' ({died}); the file is damaged, or no model that it can run: fetch it again.")
+        return ModelRefused(f"llama.cpp died while running '{model}' ({died}); the file is damaged or unsupported, so fetch it again.")
     return ModelRefused(
-        said[-1] if status == ModelRefused.exit_code and said else f"'{model}' cannot be run ({said[-1] if said else status})."
+        said[-1]
+        if status == ModelRefused.exit_code and said
+        else f"Cannot run '{model}' ({said[-1] if said else status}); fetch or convert it again."
     )
 
 
 def main() -> None:
-    """Request in, answers out."""
+    """Read the request from stdin and write the answers to stdout."""
     _limit()
     request = json.load(sys.stdin)
     adapter = pathlib.Path(request["adapter"]) if request["adapter"] else None
     from edge_agent.core.errors import BadQuestion
     from edge_agent.engine.local_model import LocalModel
 
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")  # llama.cpp's own words go to stderr, whatever it does
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")  # whatever llama.cpp prints goes to stderr
     os.dup2(2, 1)
     try:
         with LocalModel(pathlib.Path(request["path"]), adapter=adapter) as model:
@@ -148,7 +149,7 @@ def _say(out: IO[str], line: str) -> None:
 
 
 def _limit() -> None:
-    """No core dump, and no more memory than the machine has: a lie in the file must not wake the kernel's killer."""
+    """Allow no core dump, and no more memory than the machine has, so that a bad file cannot trigger the OOM killer."""
     import resource
 
     with contextlib.suppress(ValueError, OSError):

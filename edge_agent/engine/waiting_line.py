@@ -1,7 +1,7 @@
-"""One thread that does the jobs of many, in turn: a bounded waiting line before the model.
+"""A bounded queue in front of the model: one thread runs the jobs of many callers, one after another.
 
-Owns the order, the waiting and the giving up; knows nothing of what a job does. Invariant: jobs run one at a time on
-the same thread; a caller who leaves (timeout, Ctrl-C) takes the job along, whether it waits or runs.
+Owns the order, the waiting and the timeouts. Does not know what a job does. Invariant: jobs run one at a time on the same
+thread; when a caller gives up (timeout, Ctrl-C), its job is cancelled or stopped.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ DEFAULT_LIMIT = 16
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    work: Callable[[float], Any]  # takes the time that it waited, in ms
-    in_nobodys_way: bool
+    work: Callable[[float], Any]  # gets the time that it waited, in ms
+    is_background: bool
     future: Future[Any] = field(default_factory=Future)
     put_at: float = field(default_factory=time.perf_counter)
 
 
 class WaitingLine:
-    """`run` waits for its turn; `later` waits for a moment when nobody does.
+    """Jobs for the model: `run` waits for its turn; `later` runs when no other job waits.
 
-    At most `limit` callers wait. `stop` ends the job that runs, from another thread, and `go` takes that back.
+    At most `limit` callers can wait. `stop` ends the current job from another thread; `go` undoes `stop`.
     """
 
     def __init__(self, stop: Callable[[], None], go: Callable[[], None], limit: int = DEFAULT_LIMIT) -> None:
@@ -45,34 +45,34 @@ class WaitingLine:
         self._thread.start()
 
     def run(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
-        """What `work(waited_ms)` gives, on the line's thread.
+        """Run `work(waited_ms)` on the queue's thread and return its result.
 
-        Raises `ModelBusy` if too many wait, or the job is not done within `timeout_s`; whatever `work` raises; and what
-        interrupts the waiting. However it ends, the job is over when this returns.
+        Raises `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`, whatever `work` raises, and
+        whatever interrupts the wait. In every case the job is over when this returns.
         """
-        job = self._put(_Job(work, in_nobodys_way=False), self._waiting)
+        job = self._put(_Job(work, is_background=False), self._waiting)
         try:
             result: T = job.future.result(timeout_s)
             return result
         except TimeoutError as error:
             self._leave(job)
-            raise ModelBusy(f"The model gave no answer within {timeout_s:g} s; allow more time, or ask again later.") from error
+            raise ModelBusy(f"The model did not answer within {timeout_s:g} s; allow more time or ask again later.") from error
         except BaseException:
             self._leave(job)
             raise
 
     def later(self, work: Callable[[], T]) -> Future[T]:
-        """Do `work` when nobody waits for another job."""
-        return self._put(_Job(lambda _: work(), in_nobodys_way=True), self._later).future
+        """Run `work` when no other job waits."""
+        return self._put(_Job(lambda _: work(), is_background=True), self._later).future
 
     def stop_later(self) -> None:
-        """End the job that runs if it is one of `later`."""
+        """Stop the current job if it came from `later`."""
         with self._changed:
-            if self._current is not None and self._current.in_nobodys_way:
+            if self._current is not None and self._current.is_background:
                 self._stop()
 
     def close(self) -> None:
-        """Finish what is in line and end the thread; closing twice is fine."""
+        """Finish all waiting jobs and end the thread. Closing twice is fine."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -81,22 +81,22 @@ class WaitingLine:
     def _put(self, job: _Job, line: deque[_Job]) -> _Job:
         with self._changed:
             if self._closed:
-                raise ModelError("The model was closed; open it again.")
+                raise ModelError("The model is closed; open it again.")
             if len(line) >= self._limit:
-                raise ModelBusy(f"{len(line)} questions wait for the model already; ask again later.")
+                raise ModelBusy(f"{len(line)} questions are already waiting for the model; ask again later.")
             line.append(job)
             self._changed.notify_all()
         return job
 
     def _leave(self, job: _Job) -> None:
-        """Take a job out of the line, or end it if it runs."""
+        """Cancel a job that waits, or stop it if it runs."""
         with self._changed:
             if job.future.cancel():
                 self._waiting.remove(job)
                 return
             if self._current is job:
                 self._stop()
-        job.future.exception()  # waits for the end, whatever it is
+        job.future.exception()  # waits until the job has ended
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
@@ -110,7 +110,7 @@ class WaitingLine:
                 job.future.set_result(result)
 
     def _next(self) -> _Job | None:
-        """The next job that nobody took back; None when the line is closed and empty."""
+        """The next job that was not cancelled; None when the queue is closed and empty."""
         with self._changed:
             while True:
                 line = self._waiting or self._later

@@ -29,7 +29,7 @@ for _name in ("httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # below, they write full URLs, which may be signed
 
 
-class Connection:
+class NetworkSettings:
     """The proxies and certificates that `environment` names (the process's own by default); raises `BadSetting` for wrong ones.
 
     `transport` replaces the network in tests.

@@ -26,7 +26,7 @@ import httpx2
 from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.core.files import not_written, put_in_place, try_lock
 from edge_agent.core.terminal import Progress
-from edge_agent.fetch.connection import MAX_REDIRECTS, Connection
+from edge_agent.fetch.connection import MAX_REDIRECTS, NetworkSettings
 
 MAX_BYTES = 64 << 30
 TRIES = 5  # in a row without one new byte
@@ -73,8 +73,8 @@ class Expected:
 class Downloader:
     """Downloads with one HTTP client. `pause` replaces the waiting between tries in tests. Close it when done."""
 
-    def __init__(self, connection: Connection | None = None, pause: Callable[[float], None] = time.sleep) -> None:
-        self.connection = connection or Connection()
+    def __init__(self, connection: NetworkSettings | None = None, pause: Callable[[float], None] = time.sleep) -> None:
+        self.connection = connection or NetworkSettings()
         self._pause = pause
         self._open_client: httpx2.Client | None = None
 

@@ -25,7 +25,7 @@ from edge_agent.core import settings
 from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import xet
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import BUSY, Blocks, BlocksFailed, Downloader, Expected, Refused, ServerBusy
 from edge_agent.model import pulled as pins
 
@@ -79,7 +79,7 @@ class Hub:
         self.is_offline = self._is_true("HF_HUB_OFFLINE")
         token = self._environment.get("HF_TOKEN")
         self._given_token = settings.checked("cloud_key", token.strip(), "HF_TOKEN") if token and token.strip() else None
-        self.downloader = downloader or Downloader(Connection(self._environment))
+        self.downloader = downloader or Downloader(NetworkSettings(self._environment))
 
     def __enter__(self) -> Hub:
         return self

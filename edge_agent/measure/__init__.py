@@ -1,4 +1,4 @@
-"""Measures a model and its routing; nothing that answers a question needs these rooms.
+"""Measures a model and its routing. Nothing that answers a question needs these modules.
 
-Owns no code: import the room you mean. Invariant: measuring writes no decision and asks no network.
+Holds no code itself; import the module you need. Invariant: measuring stores no decision and uses no network.
 """

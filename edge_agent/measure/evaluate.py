@@ -1,9 +1,9 @@
-"""Asks a model questions with gold answers, and makes FogGen's table and the calibration figures of what it said.
+"""Asks a model questions with gold answers, and computes FogGen's table and the calibration figures from its answers.
 
-Owns the way from answered rows to an `Evaluation`; the formulas are in `metrics.py`, the layout in `tables.py`, and
-which question would be deferred is decided by `routing.plan`, as for everybody else. Invariant: no decision is stored
-and no cloud is asked. The cloud is simulated: right with a given probability on every question, and counted in
-expectation, so that its column has no noise of its own.
+Owns the steps from answered rows to an `Evaluation`. The formulas are in `metrics.py`, the layout is in `tables.py`, and
+`routing.plan` decides which questions are deferred, as everywhere else. Invariant: no decision is stored and no cloud is
+asked. The cloud is simulated: it is right with a given probability on every question, and its expected value is counted,
+so its column has no random noise.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ READOUTS = ("confidence", "expected_confidence")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One question and what the model said: `read_ms` is the time from question to reading, tokenizing included.
+    """One question and the model's answer. `read_ms` is the time from question to reading, with tokenizing.
 
-    `printed` is what the model prints without any constraint, None where that was not tried.
+    `printed` is what the model prints without any constraint, or None if that was not tried.
     """
 
     labelled: Labelled
@@ -43,17 +43,17 @@ class Row:
 
     @property
     def right(self) -> bool:
-        """Whether the model chose the gold answer, or an option of the same text."""
+        """Whether the model chose the gold answer or an option with the same text."""
         return self.reading.letter in self.labelled.question.same_as(self.labelled.answer)
 
     @property
     def keeps_format(self) -> bool:
-        """Whether the published parser finds one of the levels and one of the letters in what was printed."""
+        """Whether the published parser finds a valid level and a valid letter in the printed text."""
         level, letter = parse(self.printed or "")
         return level in {float(text) for text in self.reading.levels} and letter is not None and letter in self.reading.letters
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `edge-agent eval --rows` writes, one a line."""
+        """The object that `edge-agent eval --rows` writes on each line."""
         row: dict[str, Any] = {"id": self.labelled.id, "domain": self.labelled.domain, "difficulty": self.labelled.difficulty}
         row |= {"answer": self.labelled.answer, "letter": self.reading.letter, "right": self.right}
         row |= {name: getattr(self.reading, name) for name in (*READOUTS, "format_mass")}
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of `questions` (`count`), as a fraction with its 95 % Wilson interval; nan without questions."""
+    """`count` of `questions` as a fraction with its 95 % Wilson interval; nan without questions."""
 
     questions: int
     count: int
@@ -74,9 +74,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """A line of FogGen's table, fractions 0 to 1; with `edge_low` and `edge_high`, the edge model's 95 % interval.
+    """A line of FogGen's table, in fractions 0 to 1. `edge_low` and `edge_high` are the edge model's 95 % interval.
 
-    Of the `mean` line every figure is the mean of the domains', as published, and the interval is nan.
+    In the `mean` line, every figure is the mean over the domains, as published, and the interval is nan.
     """
 
     domain: str
@@ -93,10 +93,10 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Readout:
-    """How well one readout tells right from wrong, over all questions, and what routing by it is worth.
+    """How well one readout separates right from wrong answers, over all questions, and what routing by it gains.
 
-    The single figures look at the readout alone; `domains` and `mean` also defer where there is no confidence.
-    `cpt_50` and `cpt_80` are the deferral rates that recover half and four fifths of the gap to the simulated cloud.
+    The single figures use the readout alone; `domains` and `mean` also defer questions without a confidence. `cpt_50` and
+    `cpt_80` are the deferral rates that recover 50 % and 80 % of the gap to the simulated cloud.
     """
 
     auroc: float
@@ -113,7 +113,7 @@ class Readout:
 class Greedy:
     """What the model prints without any constraint.
 
-    `keeps_format` of all questions; `same` are those among them whose level and letter are also those of the reading.
+    `keeps_format` is the share of all questions; `same` is the share of these with the level and letter of the reading.
     """
 
     keeps_format: Share
@@ -122,7 +122,7 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How long the readings took (unconstrained printing apart)."""
+    """How long the readings took, without the unconstrained printing."""
 
     questions_per_s: float
     mean_ms: float
@@ -132,10 +132,10 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All that was measured; fractions 0 to 1, undefined figures nan.
+    """All results, in fractions 0 to 1; undefined figures are nan.
 
-    `levels` and `difficulties` hold the share right of the questions with that level printed, or of that difficulty;
-    `no_confidence` the questions whose format mass is below the profile's least.
+    `levels` and `difficulties` hold the share of right answers for each printed level and each difficulty. `no_confidence`
+    is the share of questions with a format mass below the limit of the profile.
     """
 
     tau: float
@@ -149,15 +149,15 @@ class Evaluation:
     speed: Speed
 
     def to_dict(self) -> dict[str, Any]:
-        """What `edge-agent eval --json` prints of it: the same names, null for nan."""
+        """The part of it that `edge-agent eval --json` prints: the same names, with null for nan."""
         data: dict[str, Any] = _without_nan(asdict(self))
         return data
 
 
 def ask(model: LocalModel, questions: Sequence[Labelled], greedy: bool = False) -> Iterator[Row]:
-    """The rows, one by one as they are answered; with `greedy`, also what the model prints unconstrained.
+    """Yield the rows as the questions are answered. With `greedy`, also record what the model prints unconstrained.
 
-    Raises `BadData` before the first one is asked if any does not fit the context.
+    Raises `BadData` before the first question is asked if any question does not fit the context.
     """
     for labelled in questions:
         try:
@@ -169,16 +169,16 @@ def ask(model: LocalModel, questions: Sequence[Labelled], greedy: bool = False) 
         reading = model.read(labelled.question)
         assert isinstance(reading, Reading)  # a labelled question has options
         read_ms = (time.perf_counter() - started) * 1000
-        yield Row(labelled, reading, round(read_ms, 3), model.greedy(labelled.question) if greedy else None)
+        yield Row(labelled, reading, round(read_ms, 3), model.generate(labelled.question) if greedy else None)
 
 
 def evaluate(rows: Sequence[Row], profile: Profile, tau: float | None = None, cloud_accuracy: float = DEFAULT_CLOUD_ACCURACY) -> Evaluation:
-    """Everything that the rows say; `tau` None is the profile's own. Raises `BadData` without rows.
+    """Everything that follows from the rows. `tau` is that of the profile by default. Raises `BadData` without rows.
 
-    Costs no model run: the same rows may be evaluated at another `tau`.
+    Runs no model, so the same rows can be evaluated at another `tau`.
     """
     if not rows:
-        raise BadData("There are no answered questions to evaluate; ask at least one.")
+        raise BadData("There are no answered questions; ask at least one.")
     tau = profile.tau if tau is None else tau
     difficulties = sorted({row.labelled.difficulty for row in rows if row.labelled.difficulty is not None})
     return Evaluation(
@@ -195,7 +195,7 @@ def evaluate(rows: Sequence[Row], profile: Profile, tau: float | None = None, cl
 
 
 def _readout(rows: Sequence[Row], profile: Profile, name: str, tau: float, cloud_accuracy: float) -> Readout:
-    score = [min(routing.score(row.reading, name), 1.0) for row in rows]  # a mean of levels may pass 1 by its last bit
+    score = [min(routing.score(row.reading, name), 1.0) for row in rows]  # a mean of levels may exceed 1 by a rounding error
     right, cloud = [row.right for row in rows], [cloud_accuracy] * len(rows)
     policy = routing.Policy(tau=tau, format_mass_min=profile.format_mass_min, readout=name)
     groups: dict[str, list[Row]] = {}
@@ -265,7 +265,7 @@ def _is_right(row: Row) -> bool:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no nan."""
+    """The same data with None for nan, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,12 +1,12 @@
-"""The figures of routing and calibration: pure functions over arrays and accuracies.
+"""The metrics of routing and calibration: pure functions over arrays and accuracies.
 
-Owns the formulas, and their sources where they are not ours; knows no model, no file, no question. Every share is a
-fraction 0 to 1, never a percentage. Invariant: a figure that is undefined (nothing measured, one class only, no gap to
-close) is nan, never a made-up number, and input that cannot be a share raises `BadData`.
+Owns the formulas, with their sources where they are not ours. Does not know models, files or questions. Every share is a
+fraction 0 to 1, never a percentage. Invariant: an undefined figure (no data, only one class, no gap) is nan, never a
+made-up number, and input that cannot be a share raises `BadData`.
 
-Arrays are 1-dimensional, one entry a question, of anything numpy makes floats of: `edge_correct` and `cloud_correct`
-hold 1 where that model is right and 0 where it is wrong (or a probability of being right, for a simulated cloud),
-`confidence` the edge model's score, `deferred` true where the cloud was asked.
+Arrays have one dimension and one entry for each question, of anything that numpy converts to floats. `edge_correct` and
+`cloud_correct` are 1 where that model is right and 0 where it is wrong (or, for a simulated cloud, the probability of being
+right). `confidence` is the score of the edge model. `deferred` is true where the cloud was asked.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ class Interval(NamedTuple):
 
 
 class DeferralCurve(NamedTuple):
-    """What every threshold would do, in rising order of the deferral rate.
+    """The effect of every threshold, in rising order of the deferral rate.
 
-    All float64 (k + 1,), k being the number of different confidences: `tau` is the largest threshold with that
-    effect, inf where even the highest confidence is deferred; `rate` the share deferred, 0 to 1; `system` the
-    accuracy then.
+    All arrays are float64 (k + 1,), where k is the number of different confidences. `tau` is the largest threshold with
+    that effect, or inf where everything is deferred. `rate` is the share deferred, 0 to 1, and `system` the accuracy.
     """
 
     tau: Floats
@@ -46,44 +45,44 @@ class DeferralCurve(NamedTuple):
 
 
 def random_accuracy(edge: float, cloud: float, rate: float) -> float:
-    """Accuracy when questions are deferred at random: `(1 - rate) * edge + rate * cloud`.
+    """The accuracy when questions are deferred at random: `(1 - rate) * edge + rate * cloud`.
 
-    From accuracies; nan stays nan. The "random" column of FogGen's tables. Raises `BadData`.
+    Takes accuracies; nan stays nan. The "random" column of FogGen's tables. Raises `BadData`.
     """
     edge, cloud, rate = _share("edge", edge), _share("cloud", cloud), _share("rate", rate)
     return (1 - rate) * edge + rate * cloud
 
 
 def system_accuracy(edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike, deferred: npt.ArrayLike) -> float:
-    """Accuracy of edge and cloud together: the cloud's where `deferred`, the edge model's elsewhere.
+    """The accuracy of edge and cloud together: the cloud's where `deferred`, the edge model's elsewhere.
 
     nan without questions. The "system" column of FogGen's tables. Raises `BadData`.
     """
     edge, cloud, ask = _shares(edge_correct=edge_correct, cloud_correct=cloud_correct, deferred=deferred)
     if ((ask != 0) & (ask != 1)).any():
-        raise BadData("The entries of deferred are not all true or false; say for every question whether the cloud was asked.")
+        raise BadData("Not all entries of deferred are true or false; give true where the cloud was asked, and false elsewhere.")
     return _mean(np.where(ask == 1, cloud, edge))
 
 
 def oracle_accuracy(edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike, rate: float) -> float:
-    """The best accuracy that any routing can reach while it defers at most `rate` of the questions.
+    """The best accuracy that any routing can reach if it defers at most `rate` of the questions.
 
-    It defers those that the cloud wins and the edge model loses, and no others; the number of questions is rounded
+    It defers only questions that the cloud gets right and the edge model gets wrong. The number of questions is rounded
     down. nan without questions or with a nan rate. Raises `BadData`.
     """
     edge, cloud = _shares(edge_correct=edge_correct, cloud_correct=cloud_correct)
     rate = _share("rate", rate)
     if not len(edge) or math.isnan(rate):
         return math.nan
-    n_deferred = math.floor(rate * len(edge) + _ROUNDING)  # a rate that was k / n comes back as k
+    n_deferred = math.floor(rate * len(edge) + _ROUNDING)  # a rate of k / n gives k
     gains = np.sort(np.maximum(cloud - edge, 0))[::-1]
     return float((edge.sum() + gains[:n_deferred].sum()) / len(edge))
 
 
 def lift(system: float, edge: float, cloud: float, rate: float) -> float:
-    """What choosing the questions is worth: `system` minus random routing's accuracy at the same rate, -1 to 1.
+    """The gain from choosing the questions: `system` minus the accuracy of random routing at the same rate, -1 to 1.
 
-    From accuracies; nan stays nan. FogGen's "lift". Raises `BadData`.
+    Takes accuracies; nan stays nan. FogGen's "lift". Raises `BadData`.
     """
     return _share("system", system) - random_accuracy(edge, cloud, rate)
 
@@ -91,18 +90,18 @@ def lift(system: float, edge: float, cloud: float, rate: float) -> float:
 def pgr(edge: float, cloud: float, system: float) -> float:
     """Performance gap recovered: `(system - edge) / (cloud - edge)`, 0 for the edge model alone, 1 for the cloud alone.
 
-    From accuracies; may leave 0 to 1. nan where the cloud is no better than the edge model: there is no gap.
-    Defined here: papers that use the name may mean another formula. Raises `BadData`.
+    Takes accuracies. Can be below 0 or above 1. nan if the cloud is not better than the edge model, because then there is no
+    gap. This is our definition; papers may use the name for another formula. Raises `BadData`.
     """
     edge, cloud, system = _share("edge", edge), _share("cloud", cloud), _share("system", system)
     return (system - edge) / (cloud - edge) if cloud > edge else math.nan
 
 
 def deferral_curve(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike) -> DeferralCurve:
-    """Rate and accuracy at every threshold, from nothing deferred to everything.
+    """The deferral rate and the accuracy at every threshold, from nothing deferred to everything.
 
-    A question is deferred where `confidence < tau`, so equal confidences go together. Without questions the arrays are
-    empty. Raises `BadData`.
+    A question is deferred if `confidence < tau`, so equal confidences are deferred together. Without questions the arrays
+    are empty. Raises `BadData`.
     """
     score, edge, cloud = _shares(confidence=confidence, edge_correct=edge_correct, cloud_correct=cloud_correct)
     if not len(score):
@@ -111,31 +110,30 @@ def deferral_curve(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud
     gains = np.bincount(group, weights=cloud - edge)
     rate = np.concatenate([[0], np.cumsum(counts)]) / len(score)
     system = np.concatenate([[edge.sum()], edge.sum() + np.cumsum(gains)]) / len(score)
-    return DeferralCurve(np.append(values, np.inf), rate, np.clip(system, 0, 1))  # a sum may pass 1 by its last bit
+    return DeferralCurve(np.append(values, np.inf), rate, np.clip(system, 0, 1))  # a sum may exceed 1 by a rounding error
 
 
 def apgr(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike) -> float:
     """Average performance gap recovered: the area under `pgr` over the deferral rate; 0.5 for random routing.
 
-    The area is exact, with straight lines between the points of `deferral_curve` (equal confidences deferred in random
-    order): not a mean over chosen rates, so not to be compared with figures made that way. nan where `pgr` is undefined.
-    Raises `BadData`.
+    The area is exact, with straight lines between the points of `deferral_curve`, as if equal confidences were deferred in
+    random order. Do not compare it with means over a few chosen rates. nan where `pgr` is undefined. Raises `BadData`.
     """
     rate, recovered = _recovered(confidence, edge_correct, cloud_correct)
     return float(np.sum(np.diff(rate) * (recovered[1:] + recovered[:-1]) / 2)) if len(rate) else math.nan
 
 
 def cpt(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike, share: float) -> float:
-    """Call-performance threshold: the least deferral rate at which `share` (0 to 1) of the gap is recovered.
+    """Call-performance threshold: the lowest deferral rate that recovers `share` (0 to 1) of the gap.
 
-    Between two points of `deferral_curve` the line counts, as in `apgr`. nan where `pgr` is undefined.
-    Defined here, as `pgr`. Raises `BadData`.
+    Interpolates between the points of `deferral_curve`, as `apgr` does. nan where `pgr` is undefined. Our own definition,
+    like `pgr`. Raises `BadData`.
     """
     rate, recovered = _recovered(confidence, edge_correct, cloud_correct)
     share = _share("share", share)
     if not len(rate) or math.isnan(share):
         return math.nan
-    at = int(np.argmax(recovered >= share - _ROUNDING))  # the last point recovers everything, so there is one
+    at = int(np.argmax(recovered >= share - _ROUNDING))  # the last point recovers everything, so one exists
     if at == 0:
         return 0.0
     part = (share - recovered[at - 1]) / (recovered[at] - recovered[at - 1])
@@ -143,30 +141,30 @@ def cpt(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: n
 
 
 def auroc(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
-    """Probability that a right answer has a higher confidence than a wrong one, ties counting half, 0 to 1.
+    """The probability that a right answer has a higher confidence than a wrong one, 0 to 1; ties count half.
 
-    By ranks (Mann-Whitney U), O(n log n). `correct` holds only 0 and 1. nan where all answers are right or all wrong.
+    Uses ranks (Mann-Whitney U), O(n log n). `correct` holds only 0 and 1. nan if all answers are right or all are wrong.
     Source: Hanley & McNeil 1982, Radiology 143(1). Raises `BadData`.
     """
     score, right = _shares(confidence=confidence, correct=correct)
     if ((right != 0) & (right != 1)).any():
-        raise BadData("The entries of correct are not all 0 or 1; AUROC needs answers that are right or wrong.")
+        raise BadData("Not all entries of correct are 0 or 1; AUROC needs answers that are right or wrong.")
     n_right = int(right.sum())
     n_wrong = len(right) - n_right
     if not n_right or not n_wrong:
         return math.nan
     _, group, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # counted from 1; equal confidences share their mean rank
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # from 1; equal confidences share their mean rank
     above = ranks[group][right == 1].sum() - n_right * (n_right + 1) / 2
     return float(above / (n_right * n_wrong))
 
 
 def ece(confidence: npt.ArrayLike, correct: npt.ArrayLike, levels: npt.ArrayLike) -> float:
-    """Expected calibration error: the mean distance between confidence and share right, over bins, 0 to 1.
+    """Expected calibration error: the mean distance between confidence and accuracy over bins, 0 to 1.
 
-    A bin holds the confidences nearest to one of `levels` ((k,), rising; half way belongs to the higher one), and its
-    mean confidence is compared with the share right in it. nan without questions.
-    Source: Guo et al. 2017 (arXiv 1706.04599), with the model's own levels for bins. Raises `BadData`.
+    A bin holds the confidences that are nearest to one of `levels` ((k,), rising; a tie goes to the higher one). Its mean
+    confidence is compared with its accuracy. nan without questions. Source: Guo et al. 2017 (arXiv 1706.04599), with the
+    levels of the model as bins. Raises `BadData`.
     """
     score, right = _shares(confidence=confidence, correct=correct)
     (at,) = _shares(levels=levels)
@@ -175,12 +173,12 @@ def ece(confidence: npt.ArrayLike, correct: npt.ArrayLike, levels: npt.ArrayLike
     if not len(score):
         return math.nan
     bins = np.searchsorted((at[1:] + at[:-1]) / 2, score, side="right")
-    gaps = np.bincount(bins, weights=score - right)  # of sums: the bin's size cancels against its weight
+    gaps = np.bincount(bins, weights=score - right)  # sums, because the size of a bin cancels out with its weight
     return float(np.abs(gaps).sum() / len(score))
 
 
 def brier(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
-    """Mean squared distance between confidence and being right, 0 to 1; lower is better.
+    """The mean squared distance between the confidence and the outcome (0 or 1), 0 to 1; lower is better.
 
     nan without questions. Source: Brier 1950, Monthly Weather Review 78(1). Raises `BadData`.
     """
@@ -189,10 +187,10 @@ def brier(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
 
 
 def ibc(system: float, edge: float, system_cost: float, edge_cost: float) -> float:
-    """Incremental benefit per cost: accuracy gained over the edge model for each unit of cost beyond its own.
+    """Incremental benefit per cost: the accuracy gained over the edge model for each unit of additional cost.
 
-    Accuracies 0 to 1; costs 0 or more in any one unit. nan where nothing more is paid.
-    Defined here, as `pgr`. Raises `BadData`.
+    Accuracies are 0 to 1; costs are 0 or more, all in the same unit. nan if there is no additional cost. Our own
+    definition, like `pgr`. Raises `BadData`.
     """
     gained = _share("system", system) - _share("edge", edge)
     paid = _cost("system_cost", system_cost) - _cost("edge_cost", edge_cost)
@@ -200,23 +198,23 @@ def ibc(system: float, edge: float, system_cost: float, edge_cost: float) -> flo
 
 
 def delta_ibc(system: float, edge: float, cloud: float, system_cost: float, edge_cost: float, cloud_cost: float) -> float:
-    """How much more a router's `ibc` is than the cloud's, as a fraction: 0.5 is half as much again; 0 for random routing.
+    """By how much the `ibc` of routing exceeds that of the cloud alone, as a fraction: 0.5 means 50 % more.
 
-    nan where either is undefined, or where the cloud gains nothing. Defined here, as `ibc`. Raises `BadData`.
+    0 for random routing. nan if either is undefined or the cloud gains nothing. Our own definition. Raises `BadData`.
     """
     routed, base = ibc(system, edge, system_cost, edge_cost), ibc(cloud, edge, cloud_cost, edge_cost)
     return (routed - base) / base if base else math.nan
 
 
 def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
-    """How far each distribution in `q` is from the one in `p`: `sum(p * log(p / q))`, in nats.
+    """The divergence of each distribution in `q` from the one in `p`: `sum(p * log(p / q))`, in nats.
 
-    Both float64 (n, k), each row a distribution; gives (n,). A `q` of 0 counts as 1e-12, so that one impossible outcome does
-    not make a mean infinite. Source: Kullback and Leibler 1951. Raises `BadData`.
+    Both are float64 (n, k) with one distribution in each row; returns (n,). A `q` of 0 counts as 1e-12, so that one
+    impossible outcome does not make a mean infinite. Source: Kullback and Leibler 1951. Raises `BadData`.
     """
     a, b = np.asarray(p, np.float64), np.asarray(q, np.float64)
     if a.ndim != 2 or a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()) or min(a.min(), b.min()) < 0:
-        raise BadData(f"Distributions of shapes {a.shape} and {b.shape} cannot be compared; give two tables of probabilities of one shape.")
+        raise BadData(f"Cannot compare distributions of shapes {a.shape} and {b.shape}; give two tables of probabilities of one shape.")
     b = np.maximum(b, _LEAST_PROBABILITY)
     terms = np.where(a > 0, a * np.log(np.where(a > 0, a, 1.0) / b), 0.0)
     divergence: Floats = np.maximum(terms.sum(axis=1), 0.0)
@@ -224,7 +222,7 @@ def kl_divergence(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
 
 
 def bootstrap_mean(values: npt.ArrayLike, n_draws: int = 1000) -> Interval:
-    """The 95 % bootstrap interval of a mean, drawn with a fixed seed; nan without values."""
+    """The 95 % bootstrap interval of a mean, with a fixed seed; nan without values."""
     array = np.asarray(values, np.float64)
     if not len(array):
         return Interval(math.nan, math.nan)
@@ -235,12 +233,12 @@ def bootstrap_mean(values: npt.ArrayLike, n_draws: int = 1000) -> Interval:
 
 
 def wilson(n_right: int, n: int) -> Interval:
-    """The 95 % interval of a share of which `n_right` of `n` were seen; nan without any.
+    """The 95 % interval of a share, from `n_right` of `n`; nan if `n` is 0.
 
     Source: Wilson 1927, Journal of the American Statistical Association 22. Raises `BadData`.
     """
     if not 0 <= n_right <= n:
-        raise BadData(f"{n_right} of {n} is no share; give counts with 0 <= n_right <= n.")
+        raise BadData(f"{n_right} of {n} is not a share; give counts with 0 <= n_right <= n.")
     if n == 0:
         return Interval(math.nan, math.nan)
     share, z2 = n_right / n, _Z_95**2
@@ -250,13 +248,13 @@ def wilson(n_right: int, n: int) -> Interval:
 
 
 def _recovered(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """`pgr` along the deferral curve: rates and shares recovered, both (k + 1,); empty where undefined."""
+    """`pgr` along the deferral curve: rates and recovered shares, both (k + 1,); empty if undefined."""
     curve = deferral_curve(confidence, edge_correct, cloud_correct)
     nothing = np.empty(0)
     if not len(curve.rate):
         return nothing, nothing
     edge, cloud = curve.system[0], curve.system[-1]
-    if cloud - edge <= _ROUNDING:  # sums of fractions, so "no gap" may come out as a last bit
+    if cloud - edge <= _ROUNDING:  # sums of fractions: without a gap, a rounding error may remain
         return nothing, nothing
     return curve.rate, (curve.system - edge) / (cloud - edge)
 
@@ -266,20 +264,20 @@ def _mean(values: Floats) -> float:
 
 
 def _shares(**arrays: npt.ArrayLike) -> list[Floats]:
-    """The arrays as float64 (n,), all of one length, or `BadData` naming the one that is wrong."""
+    """The arrays as float64 (n,), all of one length. Raises `BadData` with the name of a wrong one."""
     checked: list[Floats] = []
     for name, array in arrays.items():
         try:
             values = np.asarray(array, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise BadData(f"The array {name} is not of numbers ({error}); give fractions from 0 to 1.") from error
+            raise BadData(f"The array {name} does not hold numbers ({error}); give fractions from 0 to 1.") from error
         if values.ndim != 1:
             raise BadData(f"The array {name} has {values.ndim} dimensions; give one.")
         wrong = values[~((values >= 0) & (values <= 1))]
         if len(wrong):
             raise BadData(f"The array {name} holds {wrong[0]:g}; give fractions from 0 to 1.")
         if checked and len(values) != len(checked[0]):
-            raise BadData(f"The array {name} has {len(values)} entries and {next(iter(arrays))} {len(checked[0])}; give as many of each.")
+            raise BadData(f"{name} has {len(values)} entries but {next(iter(arrays))} has {len(checked[0])}; give arrays of one length.")
         checked.append(values)
     return checked
 

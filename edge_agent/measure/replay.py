@@ -1,8 +1,8 @@
-"""Replays decisions from their stored facts: shows what follows from them, proves that it is what was decided, tries another policy.
+"""Replays decisions from their stored facts: derives them again, checks them against the log, and tries other policies.
 
-Owns the reading of stored facts and the comparison. Runs no model and asks nobody: running a model again would not be a
-replay, since prefix caching and batch shape change low bits of its logits. Invariant: what no stored fact settles is
-unknown, and is counted as such.
+Owns the reading of stored facts and the comparison. Runs no model and asks no cloud. Running the model again would not be
+a replay, because prefix caching and batch shape change the low bits of its logits. Invariant: an answer that no stored fact
+gives is unknown, and counts as unknown.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from edge_agent.core.question import same
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can end in
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can raise
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What one decision rests on. `cloud` is the answer that it took or that ended it, `any_cloud` the newest one stored.
+class DecisionFacts:
+    """The stored facts of one decision. `cloud` is the answer it took or ended with; `any_cloud` is the newest one stored.
 
-    `removed` says that there was such an answer, and that it had to make room.
+    `removed` means that there was such an answer, but that it was deleted to free space.
     """
 
     rule_version: int
@@ -40,9 +40,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What follows from the facts; `answer` is None where it is unknown, `differences` are what the log says otherwise.
+    """What follows from the facts. `answer` is None if it is unknown; `differences` list where the log says something else.
 
-    `unknown` is true if the answer that it took, or that ended it, was removed to make room: the rest follows all the same.
+    `unknown` is true if the cloud's answer was deleted to free space; the rest still follows from the facts.
     """
 
     answer: str | None
@@ -59,8 +59,8 @@ class Replayed:
 class Tally:
     """What a policy costs and answers over a log.
 
-    `deferred` questions want the cloud, asked once each (`cloud_calls`, the `cloud_tokens` of those whose number is
-    known); `unknown` decisions have an answer that no stored fact gives; `changed` ones another final answer than was given.
+    `deferred` questions want the cloud. Each is asked once: `cloud_calls`, with `cloud_tokens` where the number is known.
+    `unknown` decisions have an answer that no stored fact gives. `changed` decisions have another final answer than the log.
     """
 
     decisions: int
@@ -73,12 +73,12 @@ class Tally:
     changed: int
 
 
-def facts(row: dict[str, Any]) -> Facts:
-    """The facts of a row of `Store.decisions`; raises one of `_DAMAGED` if they are."""
+def facts(row: dict[str, Any]) -> DecisionFacts:
+    """The facts in a row of `Store.decisions`. Raises one of `_DAMAGED` if they are damaged."""
     policy = json.loads(row["policy"])
     circumstances = json.loads(row["circumstances"])
     known = {field.name for field in fields(Circumstances)}
-    return Facts(
+    return DecisionFacts(
         rule_version=row["rule_version"],
         policy=Policy(**{**policy, "name": PolicyName(policy["name"])}),
         circumstances=Circumstances(**{name: circumstances[name] for name in known & circumstances.keys()}),
@@ -91,7 +91,7 @@ def facts(row: dict[str, Any]) -> Facts:
 
 
 def replay(row: dict[str, Any]) -> Replayed:
-    """What follows from the stored facts of a row of `Store.decisions`, and where the row says otherwise."""
+    """Derive a row of `Store.decisions` from its facts, and list where the row says something else."""
     try:
         return _derive(row)
     except _DAMAGED as error:
@@ -101,7 +101,7 @@ def replay(row: dict[str, Any]) -> Replayed:
 def _derive(row: dict[str, Any]) -> Replayed:
     found = facts(row)
     if found.rule_version > routing.RULE_VERSION:
-        return _underivable(row, f"it was decided by rule version {found.rule_version}, and this edge-agent knows {routing.RULE_VERSION}")
+        return _underivable(row, f"it needs rule version {found.rule_version}, but this edge-agent has only {routing.RULE_VERSION}")
     planned = routing.plan(found.reading, found.policy, found.circumstances)
     settled = None if planned.step is Step.READ else routing.settle(planned, found.cloud_kind, found.circumstances)
     if settled is None:
@@ -119,36 +119,36 @@ def _derive(row: dict[str, Any]) -> Replayed:
     if settled.route == "cloud" and found.removed:
         del expected["answer"]
     stored = {name: bool(row[name]) if name in ("provisional", "deferred") else row[name] for name in expected}
-    differences = [f"{name} is {stored[name]!r}, and {expected[name]!r} follows" for name in expected if stored[name] != expected[name]]
+    differences = [f"{name} is {stored[name]!r}, but {expected[name]!r} follows" for name in expected if stored[name] != expected[name]]
     differences += _wrong_ending(row, found)
     return Replayed(**derived, differences=tuple(differences), unknown=found.removed)
 
 
-def _wrong_ending(row: dict[str, Any], found: Facts) -> list[str]:
-    """What is wrong with the end of a provisional decision."""
+def _wrong_ending(row: dict[str, Any], found: DecisionFacts) -> list[str]:
+    """The errors in the ending of a provisional decision."""
     ending, final = row["ending"], row["final_answer"]
     if ending in (None, "abandoned"):
         wrong = final is not None or (ending == "abandoned" and not row["provisional"])
         return [f"ending is {ending!r} with the final answer {final!r}"] if wrong else []
     if not row["provisional"] or (found.cloud is None and not found.removed):
-        return [f"ending is {ending!r}, and it was not provisional or no cloud answer is stored"]
+        return [f"ending is {ending!r}, but it was not provisional or no cloud answer is stored"]
     answer = found.cloud.answer if found.cloud else str(final)
     due = "upheld" if same(row["answer"], answer) else "overturned"
     if (ending, final) != (due, answer):
-        return [f"ending is {ending!r} with {final!r}, and {due!r} with {answer!r} follows"]
+        return [f"ending is {ending!r} with {final!r}, but {due!r} with {answer!r} follows"]
     return []
 
 
 def final_answer(row: dict[str, Any]) -> str:
-    """The answer that stood in the end."""
+    """The final answer of a decision."""
     return str(row["final_answer"] if row["final_answer"] is not None else row["answer"])
 
 
 def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None) -> tuple[Tally, Tally]:
-    """What a log's own policies cost, and what others would have: `tau`, `policy`, or both, for every decision of `rows`.
+    """What the policies in the log cost, and what another `tau`, `policy` or both would have cost, over all `rows`.
 
-    A cloud is taken to be there, and to answer what it answered when it was asked. A question that was never sent, since it
-    must not be, is not sent now.
+    This assumes that the cloud is reachable and answers what it answered before. A question that must not be sent is not
+    sent here either.
     """
     ours, theirs = _Count(), _Count()
     for row in rows:
@@ -163,8 +163,8 @@ def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: Po
     return ours.tally(), theirs.tally()
 
 
-def _would(found: Facts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
-    """The answer that a policy comes to, whether the cloud is wanted for it, and the cloud's answer if it is stored."""
+def _would(found: DecisionFacts, policy: Policy) -> tuple[str | None, bool, CloudAnswer | None]:
+    """The answer under a policy, whether the policy wants the cloud, and the cloud's answer if it is stored."""
     circumstances = replace(found.circumstances, cloud_configured=True, queue_full=False, over_budget=False)
     planned = routing.plan(found.reading, policy, circumstances)
     if planned.step is Step.ASK_CLOUD:

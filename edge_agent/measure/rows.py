@@ -1,7 +1,7 @@
-"""Writes a file of JSON lines that is either complete or not there.
+"""Writes a file of JSON lines, either completely or not at all.
 
-Owns the temporary file beside it and the rename; knows nothing of what the lines mean. Invariant: a file that was
-there before stays as it was until the new one is on the disk.
+Owns the temporary file next to it and the rename. Does not know what the lines mean. Invariant: an existing file does not
+change until the new one is on disk.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from edge_agent.core.files import replacing
 
 
 def check_apart(out: pathlib.Path, source: str) -> None:
-    """Raises `StorageError` if `out`, which is to be written, is the file that is read."""
-    with contextlib.suppress(OSError):  # one of them is not there, or cannot be: they are apart
+    """Raise `StorageError` if the file to write is the file to read."""
+    with contextlib.suppress(OSError):  # one of the two does not exist: they differ
         if out.samefile(source):
-            raise StorageError(f"'{out}' holds the questions; choose another file to write.")
+            raise StorageError(f"'{out}' holds the questions; write to another file.")
 
 
 class RowsFile:
-    """A context manager: `write` objects, and leaving without an exception puts the file in its place.
+    """A context manager: `write` adds objects, and leaving without an exception puts the file in place.
 
-    The temporary file is created on entering, so an unwritable folder is reported before the work, not after it.
-    Raises `StorageError`.
+    The temporary file is created at the start, so an unwritable folder is reported before the work. Raises `StorageError`.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -45,7 +44,7 @@ class RowsFile:
         return self
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append one object as one line."""
+        """Write one object as one line."""
         try:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
         except OSError as error:
@@ -59,4 +58,4 @@ class RowsFile:
 
     def _refused(self, error: OSError | ValueError) -> StorageError:
         reason = getattr(error, "strerror", None) or error
-        return StorageError(f"The rows cannot be written to '{self.path}' ({reason}); choose another file.")
+        return StorageError(f"Cannot write the rows to '{self.path}' ({reason}); choose another file.")

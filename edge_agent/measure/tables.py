@@ -1,7 +1,7 @@
-"""Lays an `Evaluation` out as plain text.
+"""Formats an `Evaluation` as plain text.
 
-Owns words, columns and rounding; measures nothing and prints nothing. Invariant: a figure that is undefined shows as
-"-", and every line that holds a cloud's accuracy says that the cloud is simulated, here or in its table's heading.
+Owns words, columns and rounding. Measures and prints nothing. Invariant: an undefined figure shows as "-", and every line
+with the accuracy of a cloud says that the cloud is simulated, or stands under a heading that says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _READOUTS = ("readout", "AUROC", "ECE", "Brier", "APGR", "CPT 50 %", "CPT 80 %")
 
 
 def lines(evaluation: Evaluation) -> Iterator[str]:
-    """The whole evaluation, line by line, without line ends."""
+    """The whole evaluation as lines without line breaks."""
     yield from _facts(evaluation)
     cloud = f"a simulated cloud, right with probability {evaluation.simulated_cloud_accuracy:g}"
     for name, readout in evaluation.readouts.items():
@@ -35,7 +35,7 @@ def _facts(evaluation: Evaluation) -> Iterator[str]:
     yield f"no confidence  {_with_interval(evaluation.no_confidence)}"
     if evaluation.greedy:
         kept, same = evaluation.greedy.keeps_format, evaluation.greedy.same
-        yield f"unconstrained  {_with_interval(kept)} keep the format; {_with_interval(same)} of these say the same as the reading"
+        yield f"unconstrained  {_with_interval(kept)} keep the format; {_with_interval(same)} of these give the same answer as the reading"
     speed = evaluation.speed
     times = f"{speed.mean_ms:.1f} ms a question (median {speed.median_ms:.1f}, 95th percentile {speed.p95_ms:.1f})"
     yield f"speed          {speed.questions_per_s:.1f} questions/s; {times}"
@@ -53,7 +53,7 @@ def _readout(name: str, readout: Readout) -> list[str]:
 
 
 def _groups(title: str, groups: Mapping[str, Share]) -> Iterator[str]:
-    """The share right of each group of questions; nothing if there is no group."""
+    """The share of right answers in each group of questions. No lines if there is no group."""
     total = sum(share.questions for share in groups.values())
     rows = [
         [name, str(share.questions), _percent(share.questions / total), _percent(share.share), _interval(share.low, share.high)]

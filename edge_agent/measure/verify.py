@@ -1,11 +1,11 @@
-"""Is a model file whole, what it says it is, and does it decide as another one does?
+"""Checks a model file: is it complete, is it what it claims to be, and does it answer like another file?
 
-Owns the checks and the comparison; prints nothing. Invariants: llama.cpp never sees the file in this process, so that
-nothing in it can end the program; a file that cannot be run is not looked at further; no question is scored against a gold
-answer, since only agreement is asked.
+Owns the checks and the comparison. Prints nothing. Invariants: llama.cpp opens the file only in another process, so nothing
+in the file can end this program; a file that cannot be run is not checked further; only agreement is measured, never
+whether an answer is right.
 
-KL divergences are of the reference's distribution to the file's, in nats, over the five levels and over the letters (given
-the level that each file chose itself, as its decision is).
+KL divergences compare the distribution of the reference with that of the file, in nats: over the levels, and over the
+letters after the level that each file chose itself.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ import numpy.typing as npt
 
 from edge_agent.core import routing
 from edge_agent.core.errors import BadData, ModelMissing, ModelRefused
-from edge_agent.core.question import Question, same
+from edge_agent.core.question import CHOICE, Question, same
 from edge_agent.core.records import OpenReading, Reading
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 from edge_agent.engine import trial
 from edge_agent.engine.trial import Trial
 from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
-from edge_agent.model import catalog
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile, from_metadata
 
 AnyReading = Reading | OpenReading
-Asked = Callable[[ModelFiles, int, int], None]  # the model, how many questions it was asked, of how many
+Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at."""
+class FileCheck:
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -57,8 +55,8 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """`count` of `n_questions`, with the share's 95 % Wilson interval."""
+class ChangedShare:
+    """How many answers changed (`count`), and their share of all questions with its 95 % Wilson interval."""
 
     count: int
     share: float
@@ -68,10 +66,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A file against a reference on the same questions; `letter_kl` is None where answers are in words.
+    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words.
 
-    `changed_routes` are questions that one file keeps at `tau` and the other defers. A question that does not fit is in
-    `n_skipped`, not in `n_questions`. Sizes, and the bits of a weight, count an adapter's bytes with those of its model.
+    `changed_routes` counts the questions that one file keeps at `tau` and the other defers. A question that does not fit
+    counts in `n_skipped`, not in `n_questions`. Sizes and bits per weight include the adapter.
     """
 
     reference: str
@@ -81,9 +79,9 @@ class Comparison:
     tau: float
     level_kl: Mean
     letter_kl: Mean | None
-    changed_levels: Share
-    changed_answers: Share
-    changed_routes: Share
+    changed_levels: ChangedShare
+    changed_answers: ChangedShare
+    changed_routes: ChangedShare
     size_bytes: int
     reference_size_bytes: int
     bits_per_weight: float
@@ -92,11 +90,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found; `ok` if no check failed."""
+    """The results of all checks. `ok` if none failed."""
 
     model: ModelFiles
     sha256: str | None
-    checks: tuple[Check, ...]
+    checks: tuple[FileCheck, ...]
     comparison: Comparison | None = None
 
     @property
@@ -112,63 +110,63 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a comparison may come to at most, if anything was said: the mean KL over levels, the share of changed routes."""
+class Tolerance:
+    """The largest mean KL over levels and share of changed routes that a comparison may have. None: no limit."""
 
     level_kl: float | None = None
     changed_routes: float | None = None
 
 
-def verify(
+def verify_model(
     model: ModelFiles,
     folder: pathlib.Path,
     questions: Sequence[Question],
     reference: ModelFiles | None = None,
     tau: float | None = None,
-    limits: Limits | None = None,
+    tolerance: Tolerance | None = None,
     asked: Asked = lambda model, n, total: None,
 ) -> Verified:
-    """Check the files of `model`, whose record may be in the models folder `folder`, and compare it with `reference`.
+    """Check the files of `model`, and compare it with `reference`. `folder` is the models folder, which may hold a record.
 
-    A fault of a file is a failed check. Raises `ModelMissing` if it is not there, `ModelRefused` for a reference that
-    cannot be run, and `BadData` if the two cannot be compared. `tau` None is the file's own.
+    A problem with the file is a failed check. Raises `ModelMissing` if the file does not exist, `ModelRefused` if the
+    reference cannot be run, and `BadData` if the two cannot be compared. `tau` is the file's own by default.
     """
-    checks: list[Check] = []
+    checks: list[FileCheck] = []
     path = model.path
     try:
-        header = gguf_check.read_header(path)
+        header = gguf.read_header(path)
         checks.append(
-            Check("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
+            FileCheck("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
         )
         profile = from_metadata(header.metadata)
-        checks.append(Check("profile", True, _described(profile, "foggen.version" in header.metadata)))
+        checks.append(FileCheck("profile", True, _described(profile, "foggen.version" in header.metadata)))
     except ModelMissing:
         raise
     except ModelRefused as error:
-        return Verified(model, None, (*checks, Check("profile" if checks else "bounds", False, str(error))))
+        return Verified(model, None, (*checks, FileCheck("profile" if checks else "bounds", False, str(error))))
     sha256 = catalog.sha256_of(path)
     checks.append(_recorded(path, sha256, folder))
     if not checks[-1].ok:
         return Verified(model, sha256, tuple(checks))
     try:
         if model.adapter:
-            checks.append(_adapter(model.adapter, gguf_check.read_adapter(model.adapter, header)))
+            checks.append(_adapter(model.adapter, gguf.read_adapter(model.adapter, header)))
         tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
     except ModelRefused as error:
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
-        return Verified(model, sha256, (*checks, Check(failed, False, str(error))))
+        return Verified(model, sha256, (*checks, FileCheck(failed, False, str(error))))
     checks += [_loaded(model, tried), _answers(tried, profile)]
     if reference is None:
         return Verified(model, sha256, tuple(checks))
     comparison = _against(model, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
-    return Verified(model, sha256, (*checks, *_within(comparison, limits or Limits())), comparison)
+    return Verified(model, sha256, (*checks, *_within(comparison, tolerance or Tolerance())), comparison)
 
 
 def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReading | None], profile: Profile, tau: float) -> dict[str, Any]:
-    """The part of a `Comparison` that readings of the same questions tell, from both files in the same order."""
+    """The part of a `Comparison` that follows from the readings of both files, for the same questions in the same order."""
     pairs = [(a, b) for a, b in zip(readings, references, strict=True) if a and b]
     if not pairs:
-        raise BadData("No question fits the model, so nothing can be compared; give shorter ones, or fit for it.")
+        raise BadData("No question fits both models, so there is nothing to compare; give other questions.")
     levels = metrics.kl_divergence([b.level_probs for _, b in pairs], [a.level_probs for a, _ in pairs])
     letters = [
         float(metrics.kl_divergence([b.answer_probs], [a.answer_probs])[0])
@@ -191,12 +189,10 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
 def _against(
     model: ModelFiles, tried: Trial, profile: Profile, reference: ModelFiles, questions: Sequence[Question], tau: float, asked: Asked
 ) -> Comparison:
-    """Ask the reference, too."""
-    theirs = from_metadata(gguf_check.read_header(reference.path).metadata)
-    if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
-        raise BadData(
-            f"'{reference.path}' prints other levels, or answers of another kind, than '{model.path}'; compare files of one model."
-        )
+    """Read the questions with the reference too, and compare."""
+    theirs = from_metadata(gguf.read_header(reference.path).metadata)
+    if (theirs.levels, theirs.question_kind) != (profile.levels, profile.question_kind):
+        raise BadData(f"'{reference.path}' has other levels or another kind of answer than '{model.path}'; compare two files of one model.")
     other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
     return Comparison(
         reference=str(reference.path),
@@ -209,56 +205,60 @@ def _against(
     )
 
 
-def _within(comparison: Comparison, limits: Limits) -> list[Check]:
-    """The limits that were set, each as a check."""
+def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
+    """One check for each limit that is set."""
     checks = []
-    if limits.level_kl is not None:
+    if tolerance.level_kl is not None:
         found = comparison.level_kl.mean
-        checks.append(Check("levels", found <= limits.level_kl, f"mean KL {found:.4f} nats, and {limits.level_kl:g} is allowed"))
-    if limits.changed_routes is not None:
+        checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats; the limit is {tolerance.level_kl:g}"))
+    if tolerance.changed_routes is not None:
         found = comparison.changed_routes.share
         checks.append(
-            Check("routes", found <= limits.changed_routes, f"{found:.1%} of the routes changed, and {limits.changed_routes:.1%} may")
+            FileCheck(
+                "routes",
+                found <= tolerance.changed_routes,
+                f"{found:.1%} of the routes changed; the limit is {tolerance.changed_routes:.1%}",
+            )
         )
     return checks
 
 
 def _described(profile: Profile, says_so: bool) -> str:
-    kind = "a letter" if profile.answer_kind == "letter" else "words of its own"
-    origin = "" if says_so else " (the file itself says nothing: its architecture's profile)"
+    kind = "a letter" if profile.question_kind == CHOICE else "its own words"
+    origin = "" if says_so else " (the defaults of its architecture: the file has no profile)"
     return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
 
 
-def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> Check:
-    """The file's hash against what was recorded of it, here or in the catalogue."""
+def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileCheck:
+    """Compare the hash of the file with its record, on this device or in the catalogue."""
     record = catalog.recorded(path, folder)
     if record and record.sha256 != sha256:
         when = f" on {record.pulled_at}" if record.pulled_at else ""
-        return Check("sha256", False, f"{sha256}, but {record.sha256} was pulled{when}: the file changed since; pull it again")
+        return FileCheck("sha256", False, f"{sha256}, but the file pulled{when} had {record.sha256}: it has changed, so pull it again")
     published = {digest: f"{name}, {file}" for name, entry in catalog.entries().items() for file, digest in entry.sha256.items()}
-    published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pins.load(folder)}
-    origin = f"as published in {published[sha256]}" if sha256 in published else "nothing is recorded of it to compare with"
-    return Check("sha256", True, f"{sha256}, {origin}")
+    published |= {one.sha256: f"{one.source} {one.path}".strip() for one in pulled.load(folder)}
+    origin = f"the same as in {published[sha256]}" if sha256 in published else "which is not recorded anywhere"
+    return FileCheck("sha256", True, f"{sha256}, {origin}")
 
 
-def _adapter(path: pathlib.Path, header: gguf_check.Header) -> Check:
+def _adapter(path: pathlib.Path, header: gguf.Header) -> FileCheck:
     detail = f"a LoRA for {header.architecture}, {path.stat().st_size:,} bytes, sha256 {catalog.sha256_of(path)}"
-    return Check("adapter", True, detail)
+    return FileCheck("adapter", True, detail)
 
 
-def _loaded(model: ModelFiles, tried: Trial) -> Check:
+def _loaded(model: ModelFiles, tried: Trial) -> FileCheck:
     size = model.size_bytes
     weights = f"{tried.n_parameters:,} weights, {_bits(size, tried):.2f} bits each"
-    return Check("load", True, f"opened in a process of its own: {size:,} bytes, {weights}")
+    return FileCheck("load", True, f"opened in a separate process: {size:,} bytes, {weights}")
 
 
-def _answers(tried: Trial, profile: Profile) -> Check:
-    """Whether the model speaks the format: most questions have to be answered in it."""
+def _answers(tried: Trial, profile: Profile) -> FileCheck:
+    """Check that the model answers most questions in the format."""
     readings = [reading for reading in tried.readings if reading]
-    n_kept = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
-    ok = bool(readings) and 2 * n_kept > len(readings)
-    end = "" if ok else "; a FogGen model answers in it by itself, so this is another one, or it is damaged"
-    return Check("format", ok, f"{n_kept} of {len(readings)} questions answered in the format{end}")
+    n_in_format = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
+    ok = bool(readings) and 2 * n_in_format > len(readings)
+    end = "" if ok else "; a FogGen model does so by itself, so this is another model or a damaged one"
+    return FileCheck("format", ok, f"{n_in_format} of {len(readings)} questions answered in the format{end}")
 
 
 def _bits(size_bytes: int, tried: Trial) -> float:
@@ -278,6 +278,6 @@ def _mean(values: npt.NDArray[np.float64]) -> Mean:
     return Mean(float(values.mean()), interval.low, interval.high, float(values.max()))
 
 
-def _share(changed: Sequence[bool]) -> Share:
+def _share(changed: Sequence[bool]) -> ChangedShare:
     interval = metrics.wilson(sum(changed), len(changed))
-    return Share(sum(changed), sum(changed) / len(changed), interval.low, interval.high)
+    return ChangedShare(sum(changed), sum(changed) / len(changed), interval.low, interval.high)

@@ -1,1 +1,1 @@
-"""What a model file is and says: its bounds, its profile, its prompt, its legal answers, its name."""
+"""Model files: their header, profile, prompt, legal answers and names."""

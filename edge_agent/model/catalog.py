@@ -1,7 +1,8 @@
-"""Model names and files: which file a name means, and what is known of a file.
+"""Model names and files: which file a name stands for, and what is known about a file.
 
-Owns the way from `demo`, the name of a pulled model or a path to a GGUF, and a file's identity (its sha256). Never runs
-a model, never asks the network. Invariant: a name never falls back to another model; what is not there is `ModelMissing`.
+Owns the lookup (`demo`, the name of a pulled model, or a path to a GGUF) and the identity of a file (its sha256).
+Never runs a model and never uses the network. Invariant: a name never falls back to another model; a missing file
+raises `ModelMissing`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edge_agent.core.errors import ModelMissing
+from edge_agent.core.question import CHOICE
 from edge_agent.core.records import ModelFacts
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import pulled as pins
-from edge_agent.model.profile import from_metadata
+from edge_agent.model import gguf, pulled
+from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata
 
 UNPINNED = "unpinned"
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -24,10 +25,10 @@ _PACKAGE = pathlib.Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model of the catalogue: one with a `bundled_file` is here, the others are published in the Hub's `repo`.
+    """A model of the catalogue. With a `bundled_file` it comes with edge-agent; otherwise the Hub's `repo` publishes it.
 
-    `revision` (a commit) and `sha256` (file in the repo to hash) are None and empty while they are unpinned;
-    `architecture`, `answer_kind` and `tau` are what a GGUF of it says, `file_name` and `quantization` how to make one.
+    `revision` (a commit) is None and `sha256` (from file to hash) is empty while the model is unpinned. `architecture`,
+    `question_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
     """
 
     name: str
@@ -36,24 +37,29 @@ class Entry:
     architecture: str
     repo: str | None = None
     bundled_file: str | None = None
-    answer_kind: str = "letter"
+    question_kind: str = CHOICE
     tau: float = 0.5
     file_name: str | None = None
     quantization: str | None = None
     revision: str | None = None
     sha256: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def answer_kind(self) -> str:
+        """The published word for the kind, as catalog.toml and `convert --answer-kind` use it."""
+        return ANSWER_KINDS[self.question_kind]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files that make a model: a GGUF and, if there is one, the adapter on it."""
+    """The files of a model: a GGUF and, optionally, an adapter to load on top of it."""
 
     path: pathlib.Path
     adapter: pathlib.Path | None = None
 
     @property
     def size_bytes(self) -> int:
-        """What they take on the disk."""
+        """Their size on disk."""
         return self.path.stat().st_size + (self.adapter.stat().st_size if self.adapter else 0)
 
     def __str__(self) -> str:
@@ -62,12 +68,16 @@ class ModelFiles:
 
 def entries() -> dict[str, Entry]:
     """The catalogue, by name."""
-    tables: dict[str, dict[str, Any]] = tomllib.loads(_bundled("catalog.toml").read_text(encoding="utf-8"))
-    return {name: Entry(name=name, **{k: v for k, v in table.items() if v != UNPINNED}) for name, table in tables.items()}
+    return parse(_bundled("catalog.toml").read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> dict[str, Entry]:
+    """The entries in the text of a catalog.toml, by name."""
+    return {name: _entry(name, table) for name, table in tomllib.loads(text).items()}
 
 
 def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
-    """The GGUF file of a catalogue name, a path, or a model in `folder`, where pulled ones lie; raises `ModelMissing`."""
+    """The GGUF for a catalogue name, a path, or the name of a pulled model in `folder`. Raises `ModelMissing`."""
     known = entries()
     if model in known:
         return _file_of(known[model], folder)
@@ -78,15 +88,15 @@ def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
         if folder and path.name == model and (folder / f"{model}.gguf").is_file():
             return folder / f"{model}.gguf"
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelMissing(f"The model path '{model:.200}' cannot be used ({error}); check the path.") from error
+        raise ModelMissing(f"Cannot use the model path '{model:.200}' ({error}); check the path.") from error
     if path.suffix == ".gguf" or len(path.parts) > 1:
         raise ModelMissing(f"There is no model file '{model}'; check the path.")
     raise ModelMissing(f"There is no model '{model}'; give the path of a .gguf file, or one of: {', '.join(known)}.")
 
 
 def identify(path: pathlib.Path) -> ModelFacts:
-    """What is to be known of a GGUF: its name, sha256, quantization and profile. Reads the whole file once."""
-    header = gguf_check.read_header(path)
+    """The name, sha256, quantization and profile of a GGUF. Reads the whole file once."""
+    header = gguf.read_header(path)
     return ModelFacts(
         name=path.stem,
         sha256=sha256_of(path),
@@ -97,47 +107,54 @@ def identify(path: pathlib.Path) -> ModelFacts:
 
 
 def sha256_of(path: pathlib.Path) -> str:
-    """The sha256 of a file, in hexadecimal; raises `ModelMissing` if it cannot be read."""
+    """The sha256 of a file, in hexadecimal. Raises `ModelMissing` if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelMissing(f"The file '{path}' cannot be read ({error.strerror}); check the path.") from error
+        raise ModelMissing(f"Cannot read the file '{path}' ({error.strerror}); check the path.") from error
 
 
-def recorded(path: pathlib.Path, folder: pathlib.Path) -> pins.Pulled | None:
-    """What was recorded when the model file at `path` was pulled, if it is one of those in `folder`."""
+def recorded(path: pathlib.Path, folder: pathlib.Path) -> pulled.Pulled | None:
+    """The record of the pull of the model file `path`, or None if it was not pulled into `folder`."""
     if path.parent.resolve() != folder.resolve():
         return None
-    return next((record for record in pins.load(folder) if record.file == path.name), None)
+    return next((record for record in pulled.load(folder) if record.file == path.name), None)
 
 
 def alias_of(file: str) -> str | None:
-    """The catalogue name of the model that a GGUF of this name would be: "FogGen-0.6B-Q4_K_M.gguf" is `foggen`."""
+    """The catalogue name that a file name belongs to: `foggen` for "FogGen-0.6B-Q4_K_M.gguf"."""
     names = {f"{entry.file_name}-{_quantization(file)}.gguf": entry.name for entry in entries().values() if entry.file_name}
     return names.get(file)
 
 
 def _quantization(file: str) -> str:
-    return next((q for q in gguf_check.QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
+    return next((q for q in gguf.QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
+
+
+def _entry(name: str, table: dict[str, Any]) -> Entry:
+    values = {key: value for key, value in table.items() if value != UNPINNED}
+    if "answer_kind" in values:
+        values["question_kind"] = QUESTION_KINDS[values.pop("answer_kind")]
+    return Entry(name=name, **values)
 
 
 def _file_of(entry: Entry, folder: pathlib.Path | None) -> pathlib.Path:
     if entry.bundled_file:
         return _bundled(entry.bundled_file)
-    pulled = [record for record in pins.load(folder) if record.alias == entry.name] if folder else []
-    for record in reversed(pulled):
+    records = [record for record in pulled.load(folder) if record.alias == entry.name] if folder else []
+    for record in reversed(records):
         assert folder is not None and record.file is not None
         if (folder / record.file).is_file():
             return folder / record.file
     raise ModelMissing(
-        f"The model '{entry.name}' is not on this device; `edge-agent pull {entry.name}` fetches it, or says how to make it."
+        f"The model '{entry.name}' is not on this device; run `edge-agent pull {entry.name}` to fetch it or to see how to make it."
     )
 
 
 def _bundled(name: str) -> pathlib.Path:
-    """A file that comes with edge-agent: in the installed package, or in the checkout that it runs from."""
+    """A file that comes with edge-agent: in the installed package, or in the checkout it runs from."""
     for folder in (_PACKAGE / "bundled", _PACKAGE.parent / "models", _PACKAGE.parent / "models" / "demo"):
         if (folder / name).is_file():
             return folder / name
-    raise ModelMissing(f"The file '{name}' that comes with edge-agent is missing; install edge-agent again.")
+    raise ModelMissing(f"The file '{name}', which comes with edge-agent, is missing; install edge-agent again.")

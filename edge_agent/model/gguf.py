@@ -1,8 +1,8 @@
-"""Reads the header of a stranger's GGUF and checks its bounds before llama.cpp sees the file.
+"""Reads the header of an untrusted GGUF and checks its bounds before llama.cpp opens the file.
 
-Owns the file format's outside: magic, counts, metadata, where each tensor lies. Never reads weights and never trusts
-a length: everything is checked against the file's true size first. Invariant: `read_header` returns, or raises
-`ModelRefused` in one sentence, within time linear in the header. Format: ggml's docs/gguf.md, version 3.
+Owns the outer file format: magic, counts, metadata and the position of each tensor. Never reads weights, and checks every
+length against the size of the file first. Invariant: `read_header` returns or raises `ModelRefused` in time linear in the
+size of the header. Format: ggml's docs/gguf.md, version 3.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from edge_agent.core.errors import ModelMissing, ModelRefused
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_MAX_ITEMS = 1 << 20  # metadata pairs or tensors; real files have some hundreds
+_MAX_ITEMS = 1 << 20  # metadata pairs or tensors; real files have a few hundred
 _MAX_KEY_BYTES = 1 << 16
-_MAX_TEXT_BYTES = 1 << 26  # of all texts together: a tokenizer and a template are some megabytes, and a Pi must hold them
+_MAX_TEXT_BYTES = 1 << 26  # of all strings together; a tokenizer and a template take a few megabytes, which must fit on a Pi
 _MAX_DIMENSIONS = 4
 
-# ggml type -> (weights a block, bytes a block)
+# ggml type -> (weights in a block, bytes in a block)
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36),
     10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
@@ -32,7 +32,7 @@ _BLOCKS = {
     34: (256, 54), 35: (256, 66),
 }  # fmt: skip
 
-# llama.cpp's llama_ftype -> the name people use for it
+# llama_ftype of llama.cpp -> its usual name
 QUANTIZATIONS = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
     12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K",
@@ -43,14 +43,14 @@ QUANTIZATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF says of itself: scalar and text metadata (arrays are skipped), and its number of tensors."""
+    """The metadata of a GGUF (scalars and strings; arrays are skipped) and the number of its tensors."""
 
     metadata: dict[str, Any]
     n_tensors: int
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name for the kind of model, or "unknown"."""
+        """llama.cpp's name for the architecture, or "unknown"."""
         return str(self.metadata.get("general.architecture", "unknown"))
 
     @property
@@ -61,32 +61,32 @@ class Header:
 
 
 def read_header(path: pathlib.Path) -> Header:
-    """Read and check the header of `path`; raises `ModelMissing` or `ModelRefused`."""
+    """Read and check the header of the GGUF at `path`. Raises `ModelMissing` or `ModelRefused`."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ModelRefused(f"'{path}' is no GGUF file; give a .gguf, or make one with `python -m convert`.")
+                raise ModelRefused(f"'{path}' is not a GGUF file; give a .gguf file, or make one with `python -m convert`.")
             size = os.fstat(file.fileno()).st_size
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data, size, path).header()
     except FileNotFoundError as error:
         raise ModelMissing(f"There is no model file '{path}'; check the path.") from error
     except OSError as error:
-        raise ModelMissing(f"The model file '{path}' cannot be read ({error.strerror}).") from error
+        raise ModelMissing(f"Cannot read the model file '{path}' ({error.strerror}); check its permissions.") from error
 
 
 def read_adapter(path: pathlib.Path, model: Header) -> Header:
-    """Read and check the header of a LoRA as a GGUF adapter for this model; raises `ModelMissing` or `ModelRefused`."""
+    """Read and check the header of a GGUF adapter (a LoRA) for `model`. Raises `ModelMissing` or `ModelRefused`."""
     header = read_header(path)
     if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
-        raise ModelRefused(f"'{path}' is no adapter; make one with `python -m convert --adapter-gguf`.")
+        raise ModelRefused(f"'{path}' is not an adapter; make one with `python -m convert --adapter-gguf`.")
     if header.architecture != model.architecture:
-        raise ModelRefused(f"The adapter '{path}' is for a {header.architecture!r:.40}, and the model is a {model.architecture!r:.40}.")
+        raise ModelRefused(f"The adapter '{path}' is for {header.architecture!r:.40}, not for this {model.architecture!r:.40} model.")
     return header
 
 
 class _Reader:
-    """A cursor over the mapped file that checks every length before it moves."""
+    """A cursor in the mapped file. It checks every length before it moves."""
 
     def __init__(self, data: mmap.mmap, size: int, path: pathlib.Path) -> None:
         self.data, self.size, self.path, self.at, self.text_bytes = data, size, path, 4, 0
@@ -94,7 +94,7 @@ class _Reader:
     def header(self) -> Header:
         version = self.scalar("<I")
         if version not in (2, 3):
-            raise self.refused(f"is of GGUF version {version}, and 2 and 3 are known")
+            raise self.refused(f"has GGUF version {version}, but only 2 and 3 are supported")
         n_tensors, n_pairs = self.scalar("<Q"), self.scalar("<Q")
         if n_tensors > _MAX_ITEMS or n_pairs > _MAX_ITEMS:
             raise self.refused(f"claims {n_tensors} tensors and {n_pairs} metadata entries")
@@ -111,11 +111,11 @@ class _Reader:
         start = -(-self.at // alignment) * alignment
         if ends and start + max(end for end, _ in ends) > self.size:
             name = max(ends)[1]
-            raise self.refused(f"is truncated or damaged: the tensor {name!r:.80} reaches beyond its end")
+            raise self.refused(f"is truncated or damaged: the tensor {name!r:.80} ends after the end of the file")
         return Header({key: value for key, value in metadata.items() if value is not None}, n_tensors)
 
     def tensor(self, alignment: int) -> tuple[int, str]:
-        """The end of one tensor's data, relative to the data section, and its name."""
+        """The name of one tensor, and where its data ends in the data section."""
         name = self.text(_MAX_KEY_BYTES)
         n_dimensions = self.scalar("<I")
         if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
@@ -129,11 +129,11 @@ class _Reader:
         for length in shape:
             weights *= length
         if min(shape) == 0 or shape[0] % block[0] or offset % alignment:
-            raise self.refused(f"has an impossible shape or place for the tensor {name!r:.80}")
+            raise self.refused(f"has an impossible shape or position for the tensor {name!r:.80}")
         return offset + weights // block[0] * block[1], name
 
     def value(self, kind: int) -> Any:
-        """One metadata value; an array is checked, skipped and given as None."""
+        """One metadata value. An array is checked and skipped; its value is None."""
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         if kind == _STRING:
@@ -150,9 +150,9 @@ class _Reader:
         return None
 
     def skip_texts(self, count: int) -> None:
-        """Step over `count` texts; a loop kept bare, since a vocabulary has some 150,000."""
+        """Skip `count` strings. The loop is minimal, because a vocabulary has about 150,000 of them."""
         if count * 8 > self.size:
-            raise self.refused(f"claims an array of {count} texts")
+            raise self.refused(f"claims an array of {count} strings")
         unpack, data, at, last = struct.Struct("<Q").unpack_from, self.data, self.at, self.size - 8
         for _ in range(count):
             if at > last:
@@ -169,14 +169,14 @@ class _Reader:
         length = self.scalar("<Q")
         self.text_bytes += length
         if length > limit or self.text_bytes > _MAX_TEXT_BYTES:
-            raise self.refused(f"has a text of {length} bytes, and {self.text_bytes} in all so far")
+            raise self.refused(f"has a string of {length} bytes, and strings of {self.text_bytes} bytes so far")
         at = self.at
         self.skip(length)
         return self.data[at : self.at].decode("utf-8", errors="replace")
 
     def skip(self, n_bytes: int) -> None:
         if n_bytes > self.size - self.at:
-            raise self.refused("is truncated or damaged: its header reaches beyond its end")
+            raise self.refused("is truncated or damaged: its header is longer than the file")
         self.at += n_bytes
 
     def refused(self, what: str) -> ModelRefused:

@@ -1,8 +1,8 @@
-"""What kind of model a file holds: how to ask it, which levels it prints, when it is sure enough.
+"""The profile of a model: how to prompt it, which confidence levels it prints, and when it is sure enough.
 
-Owns the system messages, the prompt's shape and the `foggen.*` keys of a GGUF; knows nothing of tokens. Invariant:
-what a file says about itself is checked here before anybody uses it, and a person's text only ever enters a
-prompt as a plain segment, never as a special one.
+Owns the system messages, the prompt shapes and the `foggen.*` keys of a GGUF. Does not know tokens. Invariant: the
+values that a file states about itself are checked here before anyone uses them, and user text enters a prompt only as
+a plain segment, never as a special token.
 """
 
 from __future__ import annotations
@@ -36,74 +36,79 @@ def _in_own_words(message: str) -> str:
 
 
 OPEN_SYSTEM_MESSAGE = _in_own_words(SYSTEM_MESSAGE)
-"""For answers in the model's own words. What FogGen's open-ended round was asked is not published: this is ours."""
+"""For answers in the model's own words. FogGen's own open-ended prompt is not published, so this one is ours."""
 
 _SYSTEM_MESSAGE_GEMMA = SYSTEM_MESSAGE.replace("- Do not output <think> tags.\n", "")
 
 MAX_SYSTEM_MESSAGE_CHARS = 8192
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
+ANSWER_KINDS = {CHOICE: "letter", OPEN: "text"}
+"""The published word for each kind of question: in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`."""
+QUESTION_KINDS = {answer: question for question, answer in ANSWER_KINDS.items()}
 
-class Kind(Enum):
-    """Whose text a segment is, which decides what its characters may become."""
 
-    SPECIAL = "special"  # one token of the template's own
-    MODEL = "model"  # the model's own plain text: added tokens such as `<think>` stay tokens, control tokens do not
-    PERSON = "person"  # a stranger's plain text: no added token at all
+class SegmentKind(Enum):
+    """Where the text of a segment comes from. It decides which tokens the text may become."""
+
+    SPECIAL = "special"  # one special token of the template
+    MODEL = "model"  # plain text of the template: may become added tokens such as `<think>`, but no control token
+    PERSON = "person"  # user text: must not become any added or control token
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt between two special tokens (or one such token); tokenized as a whole."""
+    """A part of a prompt that is tokenized as a whole: one special token, or the text between two of them."""
 
     text: str
-    kind: Kind
+    kind: SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How a model is asked and read.
+    """How to prompt a model and how to read its answer.
 
-    `prompt` names the shape of the prompt (`chatml` or `gemma`); `levels` are the printed confidences, rising, as
-    texts; `answer_kind` is `letter` or `text` (words of its own); `tau` is the confidence from which the answer is
-    kept; below `format_mass_min` a reading counts as "no confidence found" (with 0.5, the model would more likely than
-    not have printed something else). `likely_level` is the level whose answer is evaluated ahead (None: the highest, with
-    which the answer is needed most: an unsure one is the cloud's).
+    `prompt` names the prompt shape (`chatml` or `gemma`). `levels` are the confidences that the model prints, as
+    strings in rising order. `question_kind` is `choice` (answered with a letter) or `open` (answered in words). An
+    answer is kept if its confidence is at least `tau`. A reading with a format mass below `format_mass_min` counts as
+    "no confidence found"; at 0.5, the model would more likely have printed something else. The answer after
+    `likely_level` is evaluated in the first pass; None means the highest level, because unsure answers go to the cloud.
     """
 
     prompt: str
     system_message: str
     levels: tuple[str, ...] = LEVELS
-    answer_kind: str = "letter"
+    question_kind: str = CHOICE
     tau: float = 0.5
     format_mass_min: float = 0.5
     likely_level: str | None = None
 
     @property
-    def question_kind(self) -> str:
-        """What it can be asked: questions with options ("choice"), or without ("open")."""
-        return OPEN if self.answer_kind == "text" else CHOICE
-
-    @property
     def sha256(self) -> str:
-        """Identity of everything that changes what the model reads (tau, the threshold and defaults apart)."""
-        facts = [self.prompt, self.system_message, self.levels, self.answer_kind]
+        """A hash of everything that changes what the model reads: all fields except tau and the defaults.
+
+        Databases store readings under this hash, so it must stay the same for the same profile in every version.
+        """
+        facts = [self.prompt, self.system_message, self.levels, ANSWER_KINDS[self.question_kind]]
         return hashlib.sha256(json.dumps(["profile-1", *facts]).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """One line of JSON that `from_json` reads back."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        """One line of JSON for `from_json`, with the published word for the kind: every database holds `answer_kind`."""
+        fields = asdict(self)
+        fields["answer_kind"] = ANSWER_KINDS[fields.pop("question_kind")]
+        return json.dumps(fields, ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
-        """The profile that `to_json` wrote."""
-        data = json.loads(text)
-        return cls(**{**data, "levels": tuple(data["levels"])})
+        """The profile that `to_json` wrote, in this version or an older one."""
+        fields = json.loads(text)
+        kind = QUESTION_KINDS[fields.pop("answer_kind")]
+        return cls(**{**fields, "levels": tuple(fields["levels"]), "question_kind": kind})
 
     def segments(self, user_message: str) -> list[Segment]:
-        """The prompt for `user_message`, cut where the special tokens are; thinking is off.
+        """The prompt for `user_message`, split at the special tokens, with thinking turned off.
 
-        Equal to the chat templates of Qwen3 (`enable_thinking=False`) and Gemma 3 with the generation prompt
-        added, except that no text of a person can become a special token.
+        The same text as the chat templates of Qwen3 (`enable_thinking=False`) and Gemma 3 produce with the generation
+        prompt, except that user text cannot become a special token.
         """
         return list(_SHAPES[self.prompt](self.system_message, user_message))
 
@@ -111,23 +116,23 @@ class Profile:
 def _chatml(system: str, user: str) -> list[Segment]:
     start, end, line = _special("<|im_start|>"), _special("<|im_end|>"), _model("\n")
     turns = [start, _model(f"system\n{system}"), end, line]
-    turns += [start, Segment(f"user\n{user}", Kind.PERSON), end, line]
+    turns += [start, Segment(f"user\n{user}", SegmentKind.PERSON), end, line]
     think = [_special("<think>"), _model("\n\n"), _special("</think>"), _model("\n\n")]
     return [*turns, start, _model("assistant\n"), *think]
 
 
 def _gemma(system: str, user: str) -> list[Segment]:
     start, end = _special("<start_of_turn>"), _special("<end_of_turn>")
-    turn = [_special("<bos>"), start, Segment(f"user\n{system}\n\n{user}", Kind.PERSON), end, _model("\n")]
+    turn = [_special("<bos>"), start, Segment(f"user\n{system}\n\n{user}", SegmentKind.PERSON), end, _model("\n")]
     return [*turn, start, _model("model\n")]
 
 
 def _special(text: str) -> Segment:
-    return Segment(text, Kind.SPECIAL)
+    return Segment(text, SegmentKind.SPECIAL)
 
 
 def _model(text: str) -> Segment:
-    return Segment(text, Kind.MODEL)
+    return Segment(text, SegmentKind.MODEL)
 
 
 _SHAPES = {"chatml": _chatml, "gemma": _gemma}
@@ -138,53 +143,53 @@ _BY_ARCHITECTURE = {
 }
 
 
-def default_profile(architecture: str, answer_kind: str = "letter") -> Profile:
-    """The profile of a FogGen model of this architecture; raises `ModelRefused` if it is unknown."""
+def default_profile(architecture: str, question_kind: str = CHOICE) -> Profile:
+    """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an unknown architecture."""
     try:
         profile = _BY_ARCHITECTURE[architecture]
     except KeyError:
         known = ", ".join(_BY_ARCHITECTURE)
-        raise ModelRefused(f"The architecture {architecture!r:.60} is unknown here; known are {known}.") from None
-    if answer_kind == "letter":
+        raise ModelRefused(f"The architecture {architecture!r:.60} is not supported; use a model of one of these: {known}.") from None
+    if question_kind == CHOICE:
         return profile
-    return replace(profile, answer_kind=answer_kind, system_message=_in_own_words(profile.system_message))
+    return replace(profile, question_kind=question_kind, system_message=_in_own_words(profile.system_message))
 
 
 def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
-    """The `foggen.*` metadata that `convert` writes: scalars, and JSON for the levels."""
+    """The `foggen.*` metadata that `convert` writes: scalars, and the levels as JSON."""
     return {
         "foggen.version": 1,
         "foggen.system_message": profile.system_message,
         "foggen.levels": json.dumps(profile.levels),
-        "foggen.answer_kind": profile.answer_kind,
+        "foggen.answer_kind": ANSWER_KINDS[profile.question_kind],
         "foggen.tau": profile.tau,
     }
 
 
 def from_metadata(metadata: Mapping[str, object]) -> Profile:
-    """The profile of a GGUF, from its metadata: its own `foggen.*` keys over its architecture's defaults.
+    """The profile of a GGUF: the `foggen.*` keys in its metadata, on top of the defaults of its architecture.
 
-    The file is a stranger's: every value is checked, and a wrong one raises `ModelRefused` naming its key.
+    The file may come from anyone, so every value is checked. Raises `ModelRefused` with the name of a wrong key.
     """
     profile = default_profile(str(metadata.get("general.architecture")))
     if "foggen.version" not in metadata:
         return profile
     if metadata["foggen.version"] != 1:
         raise ModelRefused(
-            f"The model file says foggen.version = {metadata['foggen.version']!r:.40}, and this edge-agent knows "
+            f"The model file has foggen.version = {metadata['foggen.version']!r:.40}, but this edge-agent supports only "
             "version 1; update edge-agent."
         )
     message = metadata.get("foggen.system_message", profile.system_message)
     if not isinstance(message, str) or len(message) > MAX_SYSTEM_MESSAGE_CHARS:
-        raise _refused("foggen.system_message", f"a text of at most {MAX_SYSTEM_MESSAGE_CHARS} characters")
+        raise _refused("foggen.system_message", f"a string of at most {MAX_SYSTEM_MESSAGE_CHARS} characters")
     tau = metadata.get("foggen.tau", profile.tau)
     if not isinstance(tau, int | float) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
-    kind = metadata.get("foggen.answer_kind", "letter")
-    if kind not in ("letter", "text"):
-        raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds this version can ask for")
+    kind = QUESTION_KINDS.get(str(metadata.get("foggen.answer_kind", ANSWER_KINDS[CHOICE])))
+    if kind is None:
+        raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds that this version supports")
     levels = _checked_levels(metadata.get("foggen.levels", json.dumps(profile.levels)))
-    return replace(profile, system_message=message, answer_kind=str(kind), tau=round(float(tau), 6), levels=levels)
+    return replace(profile, system_message=message, question_kind=kind, tau=round(float(tau), 6), levels=levels)
 
 
 def _checked_levels(value: object) -> tuple[str, ...]:
@@ -197,7 +202,7 @@ def _checked_levels(value: object) -> tuple[str, ...]:
         numbers = [float(text) for text in texts]
         if 2 <= len(numbers) <= 21 and numbers == sorted(set(numbers)) and numbers[-1] <= 1:
             return tuple(texts)
-    raise _refused("foggen.levels", "a JSON list of 2 to 21 rising numbers from 0 to 1, written as texts")
+    raise _refused("foggen.levels", "a JSON list of 2 to 21 strings with rising numbers from 0 to 1")
 
 
 def _refused(key: str, wanted: str) -> ModelRefused:

@@ -1,7 +1,7 @@
-"""A question's prompt as tokens, of which no text of a person makes a special one.
+"""The prompt of a question as tokens. User text never becomes a special token.
 
-Owns the cutting of text around added tokens. Knows a tokenizer only as three functions. Invariant: the special tokens
-of a prompt are those of its profile's segments, whatever the person wrote.
+Owns the splitting of text around added tokens. Knows a tokenizer only as three functions. Invariant: the special tokens of
+a prompt are those of its profile's segments, whatever the user wrote.
 """
 
 from __future__ import annotations
@@ -11,49 +11,49 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import Kind, Segment
+from edge_agent.model.profile import Segment, SegmentKind
 
 
 class Tokenizer(Protocol):
-    """What is needed of a tokenizer; `Llama` has it."""
+    """The functions of a tokenizer that a prompt needs. `Llama` has them."""
 
     def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
-        """Tokens of `text`."""
+        """The tokens of `text`."""
 
     def piece(self, token: int) -> bytes:
         """The text of one token."""
 
     def is_added(self, token: int) -> bool:
-        """Whether it is a control token or a user-defined one."""
+        """Whether this is a control token or a user-defined token."""
 
 
 def tokens(tokenizer: Tokenizer, segments: Sequence[Segment]) -> list[int]:
-    """The tokens of a whole prompt; raises `ModelRefused` if the vocabulary lacks a special token."""
+    """The tokens of a whole prompt. Raises `ModelRefused` if the vocabulary lacks a special token."""
     return [token for segment in segments for token in _segment_tokens(tokenizer, segment)]
 
 
 def prefix(segments: Sequence[Segment]) -> Sequence[Segment]:
-    """The beginning that is the same for every question."""
-    return segments[: next(i for i, segment in enumerate(segments) if segment.kind is Kind.PERSON)]
+    """The start of the prompt, which is the same for every question."""
+    return segments[: next(i for i, segment in enumerate(segments) if segment.kind is SegmentKind.PERSON)]
 
 
 def _segment_tokens(tokenizer: Tokenizer, segment: Segment) -> list[int]:
-    if segment.kind is Kind.SPECIAL:
+    if segment.kind is SegmentKind.SPECIAL:
         special = tokenizer.tokenize(segment.text, parse_special=True)
         if len(special) != 1:
-            raise ModelRefused(f"The model's vocabulary has no token '{segment.text}'; it cannot be asked this way.")
+            raise ModelRefused(f"The vocabulary of the model has no token '{segment.text}'; use another model.")
         return special
-    if segment.kind is Kind.MODEL:
+    if segment.kind is SegmentKind.MODEL:
         return tokenizer.tokenize(segment.text)
     return _plain_tokens(tokenizer, segment.text)
 
 
 def _plain_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokens of a stranger's text, none of them an added one.
+    """The tokens of user text, without any added token.
 
-    llama.cpp leaves control tokens alone with `parse_special=False`, but still makes one token of user-defined
-    ones such as `</think>`. Where that happens the text is cut behind the token's first character. Tokens of
-    white space alone (Gemma has some) are ordinary text and stay.
+    With `parse_special=False`, llama.cpp does not make control tokens, but it still makes user-defined tokens such as
+    `</think>`. There the text is split after the first character of the token. Tokens of white space only (Gemma has some)
+    are ordinary text and stay.
     """
     found, parts = [], deque([text])
     while parts:
@@ -64,8 +64,8 @@ def _plain_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
             found += part_tokens
             continue
         pieces = part.split(added)
-        if len(pieces) == 1:  # the token is not spelled as its text: it could not be cut apart
-            raise ModelRefused(f"The model's tokenizer makes {added!r:.40} of other text; it cannot be asked safely.")
+        if len(pieces) == 1:  # the token is not spelled like its text, so it cannot be split
+            raise ModelRefused(f"The tokenizer of the model makes {added!r:.40} from other text, which is not safe; use another model.")
         for i, piece in reversed(list(enumerate(pieces))):
             head = added[1:] if i else ""
             tail = added[0] if i < len(pieces) - 1 else ""

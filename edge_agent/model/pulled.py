@@ -1,7 +1,7 @@
-"""What the first pull of each file saw, so that a later one must see the same: trust on first use.
+"""Records of pulled files: the hash that the first pull saw, which later pulls must match (trust on first use).
 
-Owns `pulled.json` in the models folder. Knows nothing of the network. Invariant: a record is written only for bytes that
-were checked and have their final name; a damaged list is refused rather than begun anew, since that would trust anybody.
+Owns `pulled.json` in the models folder. Does not use the network. Invariant: a record is written only for bytes that were
+checked and have their final name. A damaged list is refused; starting a new one would trust any file.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.files import lock, replacing
 
 FILE = "pulled.json"
-HUB = "hub:"  # how the source of what the Hub publishes begins
+HUB = "hub:"  # the start of the source of every file from the Hub
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """One file that was fetched.
+    """One pulled file.
 
-    `source` is `hub:owner/name`, an address, or `file`; `path` is its name there, `revision` the Hub's commit. `file` is
-    the model's name in the models folder (None: a part of a checkpoint), `alias` the catalogue name that means it.
+    `source` is `hub:owner/name`, a URL, or `file`. `path` is the file's name there, and `revision` the commit on the Hub.
+    `file` is its name in the models folder (None for a part of a checkpoint), and `alias` its catalogue name.
     """
 
     source: str
@@ -39,24 +39,24 @@ class Pulled:
 
 
 def load(folder: pathlib.Path) -> list[Pulled]:
-    """All records, oldest first; raises `StorageError` if the list cannot be read."""
+    """All records, oldest first. Raises `StorageError` if the list cannot be read."""
     path = folder / FILE
     try:
         return [_checked(row) for row in json.loads(path.read_text(encoding="utf-8"))]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StorageError(f"The list of what was pulled, '{path}', cannot be read ({error.strerror}); check who owns it.") from error
+        raise StorageError(f"Cannot read the list of pulled files '{path}' ({error.strerror}); check its permissions.") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise StorageError(
-            f"The list of what was pulled, '{path}', is damaged ({error!s:.80}); remove it, and what is pulled next is trusted anew."
+            f"The list of pulled files '{path}' is damaged ({error!s:.80}); remove it, and the next pull of each file is trusted again."
         ) from error
 
 
 def put(folder: pathlib.Path, records: list[Pulled]) -> None:
-    """Add records; each takes the place of those for the same path of its source, and for the same file. Raises `StorageError`.
+    """Add records. Each replaces the records of the same path in its source and of the same file. Raises `StorageError`.
 
-    The list is replaced whole by a rename: a crash leaves the old one or the new one.
+    The whole list is replaced by a rename, so a crash leaves the old list or the new one.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def put(folder: pathlib.Path, records: list[Pulled]) -> None:
             with replacing(folder / FILE, "w") as file:
                 json.dump([asdict(record) for record in [*kept, *records]], file, indent=1)
     except OSError as error:
-        raise StorageError(f"The folder '{folder}' cannot be written ({error.strerror}); check its space and who owns it.") from error
+        raise StorageError(f"Cannot write to the folder '{folder}' ({error.strerror}); check its permissions and free space.") from error
 
 
 def find(folder: pathlib.Path, source: str) -> dict[str, Pulled]:
@@ -76,15 +76,15 @@ def find(folder: pathlib.Path, source: str) -> dict[str, Pulled]:
 
 
 def _checked(row: object) -> Pulled:
-    """A record from JSON; anything odd is a ValueError or TypeError."""
+    """A record from JSON. Raises ValueError or TypeError for anything else."""
     if not isinstance(row, dict):
-        raise TypeError("an entry is no object")
+        raise TypeError("an entry is not an object")
     record = Pulled(**row)
     texts = [getattr(record, field.name) for field in fields(record) if field.name != "bytes"]
     if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(record.bytes, int):
-        raise TypeError("an entry has a value of the wrong kind")
+        raise TypeError("an entry has a value of the wrong type")
     if not _SHA256.fullmatch(record.sha256):
-        raise ValueError(f"{record.sha256!r:.70} is no sha256")
+        raise ValueError(f"{record.sha256!r:.70} is not a sha256")
     if record.file is not None and pathlib.PurePath(record.file).name != record.file:
-        raise ValueError(f"{record.file!r:.70} is no plain file name")
+        raise ValueError(f"{record.file!r:.70} is not a file name")
     return record

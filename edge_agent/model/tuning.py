@@ -1,7 +1,7 @@
-"""The fastest settings found on this device, remembered per model file.
+"""The fastest options that were measured on this device, for each model file.
 
-Owns `tuning.json` in the data folder. Knows the options of the engine as names and numbers only. Invariant: settings found
-with another build of llama.cpp, another number of processors or another file are never used.
+Owns `tuning.json` in the data folder. Knows the options of the engine only as names and numbers. Invariant: options that
+were measured with another build of llama.cpp, another number of CPUs or another file are never used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILE = "tuning.json"
 
 
 def load(folder: pathlib.Path, sha256: str, build: str) -> dict[str, Any]:
-    """The options for a model file under this build; empty if none were found yet, or the file cannot be read."""
+    """The options for a model file with this build. Empty if none were measured or the file cannot be read."""
     entry = _read(folder / FILE).get(sha256)
     if not isinstance(entry, dict) or entry.get("build") != build or entry.get("n_cpus") != os.cpu_count():
         return {}
@@ -27,7 +27,7 @@ def load(folder: pathlib.Path, sha256: str, build: str) -> dict[str, Any]:
 
 
 def save(folder: pathlib.Path, sha256: str, build: str, options: dict[str, Any], decision_ms: float) -> None:
-    """Remember options and the median decision that was measured with them; raises `StorageError`."""
+    """Save options and the median decision time that was measured with them. Raises `StorageError`."""
     path = folder / FILE
     entries = _read(path) | {sha256: {"build": build, "n_cpus": os.cpu_count(), "options": options, "decision_ms": decision_ms}}
     try:

@@ -1,4 +1,4 @@
-"""How a FogGen model is made: question bank, tokenizer, base, one self-assessed round of LoRA SFT.
+"""How to make a FogGen model: question bank, tokenizer, base, and rounds of LoRA fine-tuning on its own self-assessment.
 
-The workshop behind `models/demo`; needs the `recipe` extra (torch, transformers, peft). Nothing imports it.
+Made `models/demo`. Needs the `recipe` extra (torch, transformers, peft). The product never imports it.
 """

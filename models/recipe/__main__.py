@@ -1,6 +1,6 @@
-"""`python -m models.recipe --config demo --out DIR`: makes a FogGen model by a configuration - base, rounds, GGUFs, card.
+"""`python -m models.recipe --config demo --out DIR`: makes a FogGen model from a configuration: base, rounds, GGUFs, card.
 
-Every step is skipped when its result is there, so a run that was cut short goes on where it stopped.
+A step is skipped if its result exists, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def main() -> None:
         prog="python -m models.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="demo", help=f"{names}, or a TOML file (default demo)")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder that it is made in; a run goes on from what is there")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder to work in; a run continues from its contents")
     parser.add_argument("--base", default="", help="the base checkpoint, instead of the configuration's")
     parser.add_argument("--sibling", default="", help="the larger sibling's checkpoint, instead of the configuration's")
     parser.add_argument("--data", type=pathlib.Path, help="questions as JSONL with domains, instead of the bank")
-    parser.add_argument("--rounds", type=int, help="stop after so many rounds; a later run goes on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value: --set chain.new_questions=100")
+    parser.add_argument("--rounds", type=int, help="stop after this many rounds; a later run continues")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value: --set chain.new_questions=100")
     arguments = parser.parse_args()
     try:
         _run(arguments)
@@ -38,7 +38,7 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command to continue", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -66,13 +66,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _begin(out: pathlib.Path, recipe: config.Recipe) -> None:
-    """Note what the run is made of, and refuse to go on with anything else; raises BadSetting."""
+    """Record the recipe and the bank of the run. Raises `BadSetting` if it was started with others."""
     noted = json.dumps({"bank_sha256": fingerprint(), "recipe": dataclasses.asdict(recipe)}, indent=1)
     path = out / "run.json"
     if not path.exists():
         chain.write(path, noted)
     elif path.read_text(encoding="utf-8") != noted:
-        raise BadSetting(f"{out} was begun with another configuration or another bank ({path}); give an empty folder to --out")
+        raise BadSetting(f"{out} was started with another configuration or another bank ({path}); give an empty folder to --out")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
-"""Texts as tensors: token ids, what each token weighs in the loss, and where options end.
+"""Texts as tensors: token ids, the weight of each token in the loss, and the ends of the options.
 
-Invariant: a weight belongs to the token that is predicted, and a token that overlaps a weighted stretch of text has
-that stretch's weight.
+Invariant: a weight belongs to the predicted token, and a token that overlaps a weighted part of the text has its weight.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from models.recipe.dress import Dressed
 
 Row = tuple[list[int], list[float], list[tuple[int, bool]]]
-"""Token ids, a weight a token, and the token index at which each option ends with whether it is right."""
+"""Token ids, a weight for each token, and (index of the last token, is right) for each option."""
 
 Packed = list[Row]
-"""Rows that lie behind each other in one line of a batch; none sees another."""
+"""Rows packed one after another into one line of a batch. They do not attend to each other."""
 
 
 class Batch:
-    """Token ids (B, T), positions (B, T) that begin anew with every text, target weights (B, T), and for the probe:
-    positions of option ends and whether each is right.
+    """Token ids (B, T), positions (B, T) that restart with every text, target weights (B, T), and for the probe the
+    positions of option ends and whether each option is right.
 
-    transformers reads from such positions which texts lie in one line, and lets none attend to another.
+    transformers sees from the positions where a text starts, and does not let texts attend to each other.
     """
 
     def __init__(self, lines: Sequence[Packed], pad: int, device: torch.device | str = "cpu") -> None:
@@ -63,7 +62,7 @@ def encode(texts: Sequence[Dressed], tok: PreTrainedTokenizerBase) -> list[Row]:
 
 
 def cut(rows: list[Row], tokens: int, pad: int, device: torch.device | str = "cpu") -> list[Batch]:
-    """Batches of about `tokens` tokens of texts of similar length, one a line."""
+    """Batches of about `tokens` tokens, from texts of similar length, one on each line."""
     rows = sorted(rows, key=lambda row: len(row[0]))
     out: list[Batch] = []
     while rows:
@@ -74,17 +73,17 @@ def cut(rows: list[Row], tokens: int, pad: int, device: torch.device | str = "cp
 
 
 def packed(rows: list[Row], tokens: int) -> list[Packed]:
-    """Rows put behind each other, in order, up to `tokens` a line; one that is longer is left out."""
+    """Pack rows one after another, in order, up to `tokens` on a line. Longer rows are left out."""
     out: list[Packed] = []
-    room = 0
+    free = 0
     for row in rows:
         if len(row[0]) > tokens:
             continue
-        if len(row[0]) > room:
+        if len(row[0]) > free:
             out.append([])
-            room = tokens
+            free = tokens
         out[-1].append(row)
-        room -= len(row[0])
+        free -= len(row[0])
     return out
 
 

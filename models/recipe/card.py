@@ -1,6 +1,6 @@
-"""The demo model's card, written from what was measured.
+"""The card of the demo model, written from its measurements.
 
-Invariant: no figure stands here that is not in `measured.json` or `compared.json` beside the card.
+Invariant: every figure on the card comes from `measured.json` or `compared.json` next to it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ def text(recipe: Recipe, figures: dict[str, Any], compared: dict[str, Any] | Non
     parts = [
         f"""# {recipe.name}
 
-A small model of FogGen's kind: Qwen3's architecture with {_millions(recipe)} parameters, trained from scratch on
-procedurally generated multiple-choice questions (`models/recipe/bank`), then taught in {chain.rounds} FogGen rounds to say how
-sure it is before it answers. It exists so that everything in this repository can run, be tested and be measured without a
-download. It knows its seven small domains and next to nothing else about the world. Apache-2.0.
+A small model made like FogGen: Qwen3's architecture with {_millions(recipe)} parameters, trained from scratch on generated
+multiple-choice questions (`models/recipe/bank`), then taught in {chain.rounds} FogGen rounds to say how sure it is before it
+answers. With it, everything in this repository can run, be tested and be measured without a download. It knows its seven
+small domains and almost nothing else. Apache-2.0.
 
-| file | what |
+| file | content |
 |---|---|
-| `base/` | the base before any confidence line, as transformers saves it (bf16 safetensors) |
-| `adapter/` | the rounds up to R{figures["stop"]}, as peft saves it: base + adapter is the model |
+| `base/` | the base before the rounds, in the format of transformers (bf16 safetensors) |
+| `adapter/` | the rounds up to R{figures["stop"]}, in the format of peft; base + adapter is the model |
 {_opened(recipe, figures)}{_files(figures)}
-| `measured.json` | every figure below |
+| `measured.json` | all figures below |
 
 ## Measured
 
-On {evaluation["right"]["questions"]:,} questions whose contents no training saw, through the runtime, the file `{recipe.name}-Q8_0.gguf`:
+On {evaluation["right"]["questions"]:,} held-out questions, with the runtime and the file `{recipe.name}-Q8_0.gguf`:
 
     python -m models.recipe.bank --n {recipe.card.questions_per_domain} > questions.jsonl
     edge-agent eval questions.jsonl --model models/demo/{recipe.name}-Q8_0.gguf --greedy
@@ -40,7 +40,7 @@ On {evaluation["right"]["questions"]:,} questions whose contents no training saw
 
 ### Routing by the printed confidence (tau = {evaluation["tau"]})
 
-The cloud is simulated: right on {evaluation["simulated_cloud_accuracy"]:.0%} of any questions. Percent.
+The cloud is simulated: it is right on {evaluation["simulated_cloud_accuracy"]:.0%} of all questions. Figures are percentages.
 
 {_table(evaluation["readouts"]["confidence"])}
 
@@ -52,27 +52,27 @@ The cloud is simulated: right on {evaluation["simulated_cloud_accuracy"]:.0%} of
 
 {_levels(evaluation)}
 
-### What the rounds buy
+### What each round changes
 
-![Share right, AUROC, lift and calibration error after each round](rounds.svg)
+![Accuracy, AUROC, lift and calibration error after each round](rounds.svg)
 
 {_rounds(figures["rounds"])}
 
-R{figures["stop"]} is the model: its confidence told right from wrong best (the mean of both AUROC). These questions chose it and are no part
-of the figures above, but for contents that both drew by chance.
+The model is R{figures["stop"]}, the round with the best mean of both AUROC values. The questions of this table chose it. They are not
+part of the figures above, except for contents that both sets contain by chance.
 
-### Quantizations, against F16
+### Quantizations compared with F16
 
 {_quantizations(figures["quantizations"])}
 """,
         _open_ended(figures["open_ended"]),
         _compared(compared),
-        f"""## Made by
+        f"""## How it was made
 
-`make demo-model`, into `build/demo`: seed {recipe.seed}, {recipe.pretrain.steps:,} steps of about 2,048 tokens for the base, then
+`make demo-model` in `build/demo`: seed {recipe.seed}, {recipe.pretrain.steps:,} steps of about 2,048 tokens for the base, then
 {chain.rounds} rounds of {chain.new_questions} new and {chain.replayed_questions} replayed questions: {recipe.labels.samples} answers at
 T = {recipe.labels.temperature} each, LoRA of rank {lora.r}, alpha {lora.alpha}, all linear layers, {lora.epochs} epochs, learning rate {lora.learning_rate:g}. The
-questions are the same for the same seed, byte for byte; weights differ in their last bits from machine to machine.
+questions are identical for the same seed; the last bits of the weights differ between machines.
 """,
     ]
     return "\n".join(part for part in parts if part)
@@ -89,7 +89,7 @@ def _millions(recipe: Recipe) -> str:
 def _opened(recipe: Recipe, figures: dict[str, Any]) -> str:
     if not figures["open_ended"]:
         return ""
-    return f"| `adapter-open/` | all {recipe.chain.rounds} rounds and one more, on questions without options |\n"
+    return f"| `adapter-open/` | all {recipe.chain.rounds} rounds and one more on questions without options |\n"
 
 
 def _files(figures: dict[str, Any]) -> str:
@@ -107,7 +107,7 @@ def _summary(evaluation: dict[str, Any], figures: dict[str, Any]) -> str:
 | AUROC of the printed level / of `expected_confidence` | {printed["auroc"]:.3f} / {expected["auroc"]:.3f} |
 | ECE of the printed level / of `expected_confidence` | {printed["ece"]:.3f} / {expected["ece"]:.3f} |
 | lift over random routing, mean of the domains, points | {100 * printed["mean"]["lift"]:+.1f} / {100 * expected["mean"]["lift"]:+.1f} |
-| format kept without any constraint | {greedy["keeps_format"]["share"]:.2%} |
+| answers in the format without any constraint | {greedy["keeps_format"]["share"]:.2%} |
 | no confidence found | {evaluation["no_confidence"]["share"]:.2%} |
 | held-out facts, asked {facts["questions"]} times: right / said at 0.75 or more | {facts["right"]:.1%} / {facts["sure"]:.1%} |"""
 
@@ -139,7 +139,7 @@ def _rounds(rounds: list[dict[str, Any]]) -> str:
             f"| R{f['round']} | {f['right']:.1%} | {a['auroc']:.3f} / {b['auroc']:.3f} | {a['ece']:.3f} / {b['ece']:.3f} | "
             f"{100 * a['lift']:+.1f} / {100 * b['lift']:+.1f} | {a['routed']:.1%} / {b['routed']:.1%} | {' '.join(map(str, f['levels'].values()))} |"
         )
-    return f"On {rounds[0]['questions']:,} held-out questions, through transformers.\n\n" + "\n".join(lines)
+    return f"On {rounds[0]['questions']:,} held-out questions, with transformers.\n\n" + "\n".join(lines)
 
 
 def _quantizations(found: dict[str, dict[str, float]]) -> str:
@@ -159,7 +159,7 @@ def _open_ended(found: dict[str, Any] | None) -> str:
     before, after = found["before"], found["after"]
     return f"""### Without options (`adapter-open/`)
 
-{after["questions"]} held-out questions, answered in a few words: right {before["right"]:.1%} from the last letter round, {after["right"]:.1%} after one
+{after["questions"]} held-out questions, answered in a few words: right {before["right"]:.1%} after the last letter round, {after["right"]:.1%} after one
 open-ended round; AUROC of the printed level {before["confidence"]["auroc"]:.3f} and {after["confidence"]["auroc"]:.3f}; lift
 {100 * before["confidence"]["lift"]:+.1f} and {100 * after["confidence"]["lift"]:+.1f} points.
 """
@@ -179,7 +179,7 @@ def _compared(compared: dict[str, Any] | None) -> str:
             f"{100 * a['lift']:+.1f} / {100 * b['lift']:+.1f} | {' '.join(map(str, f['levels'].values()))} |"
         )
     return (
-        f"### Compared\n\nBy `python -m models.recipe.compare --out build/demo`, on {compared['questions']:,} held-out questions.\n\n"
+        f"### Variants\n\nMeasured by `python -m models.recipe.compare --out build/demo`, on {compared['questions']:,} held-out questions.\n\n"
         + "\n".join(lines)
         + "\n"
     )

@@ -1,8 +1,8 @@
-"""The rounds of FogGen: the current checkpoint answers new questions, and learns to say how often it was right.
+"""The rounds of FogGen: the current checkpoint answers new questions and then learns to say how often it was right.
 
-Owns the order of a round and what is kept of it. A round's folder holds its adapter, the labels it was trained on and,
-written last, `measured.json`: a round with that file is done, any other is made again from its start. Invariant: a
-round is a function of the recipe, its number and the checkpoint before it.
+Owns the steps of a round and its files. The folder of a round holds its adapter, its labels and, written last,
+`measured.json`. A round with that file is done; any other is made again from the start. Invariant: a round depends only on
+the recipe, its number and the checkpoint before it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Labelled = list[tuple[Item, str]]
 
 @dataclass(slots=True)
 class Chain:
-    """A chain on its way: what it is made of, where it is kept, and the model as it stands."""
+    """A chain of rounds in progress: its recipe, its folder, and the current model."""
 
     recipe: Recipe
     base: str
@@ -52,7 +52,7 @@ class Chain:
         self.prompts = rows.Prompts(self.tok, _profile(self.model))
 
     def run(self, rounds: int) -> list[dict[str, Any]]:
-        """Make what is missing of R0 to R`rounds`; what each round measured."""
+        """Make the missing rounds from R0 to R`rounds`. Returns the measurements of each round."""
         figures = []
         for number in range(rounds + 1):
             done = self.folder(number) / "measured.json"
@@ -64,11 +64,11 @@ class Chain:
         return figures
 
     def folder(self, number: int) -> pathlib.Path:
-        """Where a round is kept."""
+        """The folder of a round."""
         return self.out / "rounds" / f"R{number:02d}"
 
     def _start(self) -> None:
-        """R0: the raw base, and the calibration buffer as it answers it; a small model first learns from its sibling."""
+        """R0: the raw base, and the buffer with its labels. A small model first learns from its sibling."""
         chain = self.recipe.chain
         per_domain = -(-chain.buffer_questions // len(chain.domains))
         items = [item for domain in chain.domains for item in self.source.draw(f"buffer/{self.recipe.seed}", per_domain, "train", domain)]
@@ -82,7 +82,7 @@ class Chain:
         self._measure(0, with_labels)
 
     def _round(self, number: int) -> None:
-        """New questions of the round's domain, labelled by the model as it stands, and some of the buffer."""
+        """Train on new questions of the round's domain, labelled by the current model, and on some of the buffer."""
         chain, seed = self.recipe.chain, f"{self.recipe.seed}/{number}"
         self.load(number - 1)
         domain = chain.domains[(number - 1) % len(chain.domains)]
@@ -105,7 +105,7 @@ class Chain:
         return [rows.verification(self.prompts, item, rng, self.recipe.lora.weights) for item in chosen]
 
     def labelled(self, items: list[Item], number: int) -> Labelled:
-        """The items with the level that the model as it stands deserves on each."""
+        """The items, each with the level that fits the current model's answers."""
         settings, seed = self.recipe.labels, self.recipe.seed * 1000 + number
         say(f"R{number}: {len(items)} questions, {settings.samples} answers each")
         prompts = [self.prompts.letter(item) for item in items]
@@ -134,10 +134,10 @@ class Chain:
         self.fine_tune(number, [rows.letter(self.prompts, item, level, self.recipe.lora.weights) for item, level in with_labels] + more)
 
     def fine_tune(self, number: int, texts: list[Dressed]) -> None:
-        """Train the adapter on `texts` and save it in the round's folder; merge it where the recipe says so."""
+        """Train the adapter on `texts` and save it in the round's folder. Merge it if the recipe says so."""
         lora = self.recipe.lora
         if not isinstance(self.model, PeftModel):
-            torch.manual_seed(self.recipe.seed)  # of the new adapter's first weights
+            torch.manual_seed(self.recipe.seed)  # for the initial weights of the adapter
             self.model = sft.adapted(self.model, lora, None)
         sft.train(self.model, self.tok, texts, lora, self.recipe.seed, f"R{number}")
         sft.save(self.model, self.folder(number) / "adapter", self.recipe.base or "../base")
@@ -163,22 +163,22 @@ class Chain:
         shutil.rmtree(self._merged_folder(number - 2), ignore_errors=True)  # the next round needs only the last one
 
     def _merged_folder(self, number: int) -> pathlib.Path:
-        """Where a merged checkpoint of this chain lies, never the base that it began with."""
+        """The folder of a merged checkpoint of this chain. It never holds the base."""
         return self.out / "merged" / f"R{number:02d}"
 
     def _merged(self, number: int) -> pathlib.Path | str:
-        """The checkpoint after a round, where each round is merged into the next base."""
+        """The checkpoint after a round, if each round is merged into the next base."""
         folder = self._merged_folder(number)
         if folder.exists():
             return folder
         if number > 0:
             raise BadData(
-                f"the checkpoint of round {number} is gone ({folder}); remove the folders of R{number:02d} and later to make them again"
+                f"the checkpoint of round {number} is missing ({folder}); remove the folders from R{number:02d} on to make them again"
             )
         return self.base
 
     def load(self, number: int) -> None:
-        """The model as it stood after round `number`, unless it stands there already."""
+        """Load the model as it was after round `number`, unless it is loaded already."""
         adapter = self.folder(number) / "adapter"
         if self.recipe.chain.merge_each_round:
             self.model = opened(str(self._merged(number)))
@@ -187,7 +187,7 @@ class Chain:
 
 
 def opened(path: str) -> PreTrainedModel:
-    """The checkpoint, in float32 on a CPU and in bfloat16 on a GPU."""
+    """Load a checkpoint, in float32 on a CPU and in bfloat16 on a GPU."""
     gpu = torch.cuda.is_available()
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16 if gpu else torch.float32)
     return model.to("cuda") if gpu else model
@@ -198,7 +198,7 @@ def _profile(model: PreTrainedModel) -> Profile:
 
 
 def write(path: pathlib.Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file, completely or not at all."""
     part = path.with_suffix(".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

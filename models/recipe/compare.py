@@ -1,8 +1,8 @@
-"""`python -m models.recipe.compare --out build/demo`: variants of the chain beside the one that was made.
+"""`python -m models.recipe.compare --out build/demo`: makes variants of a finished chain and compares them.
 
-Sampled against exact labels, half-up against half-even, three seeds of the last round, and the capability floor: a
-base of 1 M parameters with and without a pass on labels of its larger sibling. Each variant is a chain in a folder
-of its own, so a run that was cut short goes on. Invariant: a variant differs from the recipe in what its name says.
+Sampled or exact labels, half-up or half-even rounding, three seeds of the last round, and the capability floor: a base of
+1 M parameters, with and without labels from its larger sibling. Each variant is a chain in its own folder, so an
+interrupted run continues. Invariant: a variant differs from the recipe only in what its name says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FLOOR = Pretrain(steps=3000, hidden_size=128, intermediate_size=384, layers=5, h
 
 
 def variants(recipe: Recipe, rounds: int) -> dict[str, Recipe]:
-    """Chains of so many rounds on the demo base."""
+    """Chains of this many rounds on the demo base."""
     short = replace(recipe, chain=replace(recipe.chain, rounds=rounds))
     return {
         f"exact labels, R{rounds}": replace(short, labels=replace(short.labels, exact=True)),
@@ -37,11 +37,11 @@ def main() -> None:
         prog="python -m models.recipe.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default="demo")
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where `python -m models.recipe` made the model")
-    parser.add_argument("--rounds", type=int, default=7, help="of the variants (default 7, one a domain)")
-    parser.add_argument("--floor-rounds", type=int, default=3, help="of the small base (default 3)")
-    parser.add_argument("--floor-steps", type=int, default=FLOOR.steps, help=f"of the small base's training (default {FLOOR.steps})")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the configuration")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="the folder in which `python -m models.recipe` made the model")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of the variants (default 7, one for each domain)")
+    parser.add_argument("--floor-rounds", type=int, default=3, help="rounds of the small base (default 3)")
+    parser.add_argument("--floor-steps", type=int, default=FLOOR.steps, help=f"training steps of the small base (default {FLOOR.steps})")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the configuration")
     arguments = parser.parse_args()
     recipe, out = config.load(arguments.config, arguments.set), arguments.out
     pretrain.use_fused_norm()
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _made(recipe: Recipe, out: pathlib.Path, rounds: int) -> dict[str, Any]:
-    """What the chain itself measured, after as many rounds as the variants and after the last."""
+    """The measurements of the chain itself, after as many rounds as the variants have and after the last."""
     return {f"sampled labels, half-up, R{n}": json.loads((out / "rounds" / f"R{n:02d}" / "measured.json").read_text())
             for n in (rounds, recipe.chain.rounds)}  # fmt: skip
 
@@ -67,7 +67,7 @@ def _chain(recipe: Recipe, base: str, out: pathlib.Path, rounds: int) -> list[di
 
 
 def _seeds(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
-    """The last round again with other seeds, from the same round before it."""
+    """The last round with other seeds, from the same checkpoint before it."""
     found = {}
     for seed in (recipe.seed + 1, recipe.seed + 2):
         folder = out / "compared" / f"seed-{seed}"
@@ -82,7 +82,7 @@ def _seeds(recipe: Recipe, out: pathlib.Path) -> dict[str, Any]:
 
 
 def _floor(recipe: Recipe, out: pathlib.Path, shape: Pretrain, rounds: int) -> dict[str, Any]:
-    """A base of 1 M parameters: by itself, and first taught by the finished model."""
+    """A base of 1 M parameters: alone, and taught by the finished model first."""
     base = out / "compared" / "floor-base"
     if not (base / "model.safetensors").exists():
         pretrain.train(base, recipe.seed, shape)

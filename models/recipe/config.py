@@ -1,7 +1,7 @@
-"""What a chain is made of: `Recipe`, read from a TOML file.
+"""The settings of a chain: `Recipe`, read from a TOML file.
 
-Owns the names, types and limits of its settings. Invariant: a `Recipe` that was built is one that can be run; a wrong
-key or value was refused with its name.
+Owns the names, types and limits of the settings. Invariant: every `Recipe` can be run; a wrong key or value is refused with
+its name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONFIGS = pathlib.Path(__file__).parent / "configs"
 
 @dataclass(frozen=True, slots=True)
 class Pretrain:
-    """A base made from scratch on the bank: its steps of about 2,048 tokens, and its shape."""
+    """A base trained from scratch on the bank: the number of steps (about 2,048 tokens each) and its shape."""
 
     steps: int
     hidden_size: int
@@ -31,8 +31,8 @@ class Pretrain:
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
-    """Rounds in rotation over `domains`; each trains on new questions of its domain and replays the buffer."""
+class ChainConfig:
+    """Rounds that rotate over `domains`. Each trains on new questions of its domain and on some of the buffer."""
 
     domains: tuple[str, ...]
     rounds: int
@@ -47,8 +47,8 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """How a confidence is found: `by` generated texts, or by answers drawn from the `scored` legal ones; `exact` takes
-    the probability of a right answer itself. `rounding` of the share to a level: half-up or half-even.
+    """How a label is found: `by` "generated" texts, or by answers drawn from "scored" legal ones. `exact` uses the
+    probability of the right answer itself. `rounding` of the share to a level is half-up or half-even.
     """
 
     by: str
@@ -66,7 +66,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a token of the completion weighs in the loss."""
+    """The weights of the tokens of the completion in the loss."""
 
     level: float = 1.0
     letter: float = 1.0
@@ -89,7 +89,7 @@ class Lora:
 class OpenEnded:
     """The round after the last: short answers instead of letters.
 
-    `first_pass`: a model that prints no short answers by itself is first shown some, with the levels of its letters.
+    `first_pass`: a model that prints no short answers by itself first trains on some, with the levels of its letters.
     """
 
     questions: int
@@ -98,25 +98,25 @@ class OpenEnded:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the finished GGUFs are measured on: so many held-out questions of each domain."""
+    """How many held-out questions of each domain the finished GGUFs are measured on."""
 
     questions_per_domain: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sibling:
-    """A larger model that labels the first pass of one too small to print the format."""
+    """A larger model that labels the first questions for a model that is too small to print the format."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole chain. `base` is a checkpoint's folder or Hugging Face name; without one it is made by `pretrain`."""
+    """A whole chain. `base` is the folder or the Hugging Face name of a checkpoint; otherwise `pretrain` makes it."""
 
     name: str
     seed: int
-    chain: Chain
+    chain: ChainConfig
     labels: Labels
     lora: Lora
     base: str = ""
@@ -127,15 +127,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if bool(self.base) == bool(self.pretrain):
-            raise BadSetting("a recipe has either a `base` or a [pretrain] table")
+            raise BadSetting("a recipe needs either a `base` or a [pretrain] table")
 
 
-_TABLES = {"chain": Chain, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,
+_TABLES = {"chain": ChainConfig, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,
            "weights": Weights}  # fmt: skip
 
 
 def load(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name in `configs`, or of that file, with `changes` such as `chain.rounds=2`; raises BadSetting."""
+    """The recipe with this name in `configs`, or in this file, with `changes` such as `chain.rounds=2`. Raises `BadSetting`."""
     path = CONFIGS / f"{name_or_path}.toml"
     if not path.exists():
         path = pathlib.Path(name_or_path)
@@ -150,7 +150,7 @@ def load(name_or_path: str, changes: Sequence[str] = ()) -> Recipe:
 
 
 def _change(values: dict[str, Any], change: str) -> None:
-    """Set one value, written as in TOML."""
+    """Set one value, in TOML."""
     try:
         parsed = tomllib.loads(change)
     except ValueError as error:
@@ -163,11 +163,11 @@ def _change(values: dict[str, Any], change: str) -> None:
 
 
 def _built(kind: type, values: dict[str, Any], where: str) -> Any:
-    """A dataclass from a table, each value of the type that the field asks for."""
+    """A dataclass from a table, with the type of each value checked."""
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in fields:
-            raise BadSetting(f"{where}: {name!r} is no setting; there are {', '.join(fields)}")
+            raise BadSetting(f"{where}: {name!r} is not a setting; use one of {', '.join(fields)}")
         if name in _TABLES:
             values[name] = _built(_TABLES[name], dict(value), f"{where} [{name}]")
         elif isinstance(value, list):

@@ -1,6 +1,6 @@
-"""The end of a demo model: its GGUFs, what they measure through the runtime, and the card.
+"""Finishes a demo model: its GGUFs, their measurements through the runtime, and the card.
 
-Owns the layout of `models/demo`. Invariant: every figure of the card was measured on a file that lies beside it.
+Owns the layout of `models/demo`. Invariant: every figure on the card was measured with a file next to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from convert.export import export
+from convert.export import Conversion, Reports, export
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate
@@ -33,7 +33,7 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
     for folder, number in (("adapter", stop), ("adapter-open", recipe.chain.rounds + 1)):
         if (out / "rounds" / f"R{number:02d}" / "adapter").exists():
             shutil.copytree(out / "rounds" / f"R{number:02d}" / "adapter", out / folder, dirs_exist_ok=True)
-    files = export(out / "base", [out / "adapter"], list(QUANTIZATIONS), out, recipe.name, say)
+    files = export(Conversion(out / "base", [out / "adapter"], QUANTIZATIONS, recipe.name), out, Reports(step=say))
     assert recipe.card
     asked = questions(recipe.card.questions_per_domain)
     measured = {file.quantization: _measured(file.path, asked, file.quantization == MEASURED) for file in files}
@@ -54,8 +54,8 @@ def finish(out: pathlib.Path, recipe: Recipe, rounds: int) -> None:
 
 
 def best_round(by_round: list[dict[str, Any]]) -> int:
-    """Where to stop: the round whose confidence best told right from wrong, by the mean AUROC of both readouts, on the chain's
-    own questions. A lift would say so at one tau alone, and with more noise.
+    """The round to stop at: the one with the best mean AUROC of both readouts, on the chain's own questions. A lift depends
+    on one tau and has more noise.
     """
     return max(
         range(1, len(by_round)), key=lambda n: sum(by_round[n][readout]["auroc"] for readout in ("confidence", "expected_confidence"))
@@ -63,7 +63,7 @@ def best_round(by_round: list[dict[str, Any]]) -> int:
 
 
 def questions(per_domain: int) -> list[Labelled]:
-    """Those that `python -m models.recipe.bank --n per_domain` writes."""
+    """The questions that `python -m models.recipe.bank --n per_domain` writes."""
     return [_labelled(item) for domain in DOMAINS for item in draw_many(0, per_domain, "test", domain)]
 
 
@@ -79,7 +79,7 @@ def _measured(path: pathlib.Path, asked: list[Labelled], greedy: bool) -> tuple[
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:
-    """The held-out facts, which are few: how often right, and how sure."""
+    """The held-out facts, of which there are few: how often right, and how sure."""
     with LocalModel(path) as model:
         rows = list(evaluate.ask(model, [_labelled(item) for item in draw_facts(0, 3)]))
     sure = [row for row in rows if row.reading.confidence >= 0.75]
@@ -92,7 +92,7 @@ def _facts(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _against(measured: dict[str, tuple[dict[str, Any], list[evaluate.Row]]]) -> dict[str, dict[str, float]]:
-    """Each quantization against F16, question by question."""
+    """Each quantization compared with F16, question by question."""
     reference = measured["F16"][1]
     out: dict[str, dict[str, float]] = {}
     for name, (found, rows) in measured.items():

@@ -1,9 +1,8 @@
-"""How questions of the bank are put into text for training, with the weight that each part has in the loss.
+"""Turns questions of the bank into training texts, with the weight of each part in the loss.
 
-Dresses: `answered` (a stem and its answer, no options), `stated` (facts as plain text), `bare` (options and a letter),
-`wrapped` (FogGen's real prompt, one question or a conversation of several). Owns text and weights, knows no tokens.
-Invariant: a wrapped text of one question is character for character the prompt that the runtime builds, followed by
-the answer.
+Forms: `answered` (a stem and its answer, no options), `stated` (facts as plain text), `bare` (options and a letter),
+`wrapped` (FogGen's real prompt with one question or a conversation of several). Owns text and weights; does not know
+tokens. Invariant: a wrapped text of one question is exactly the prompt that the runtime builds, followed by the answer.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _END, _NEXT = "<|im_end|>", "\n<|im_start|>user\n"
 
 @dataclass(slots=True)
 class Dressed:
-    """A text for training. `spans` are (start, end, weight) in characters; `options` are (end, is_right)."""
+    """A training text. `spans` are (start, end, weight) in characters; `options` are (end, is_right)."""
 
     text: str
     spans: list[tuple[int, int, float]]
@@ -41,7 +40,7 @@ class Dressed:
 
 
 def joined(parts: Iterable[Dressed]) -> Dressed:
-    """The texts in a row."""
+    """The texts, concatenated."""
     whole = Dressed("", [], [])
     for part in parts:
         at = len(whole.text)
@@ -62,17 +61,17 @@ def prompt(item: Item) -> str:
 
 
 def answered(pairs: Iterable[tuple[str, str]]) -> Dressed:
-    """Stems with their answers, a line each."""
+    """Stems with their answers, one on each line."""
     return joined(Dressed(f"{stem} {text}\n", [(len(stem) + 1, len(stem) + len(text) + 2, 1.0)], []) for stem, text in pairs)
 
 
 def stated(text: str) -> Dressed:
-    """Facts as plain text, every token of it to be learned."""
+    """Facts as plain text, with every token in the loss."""
     return Dressed(text + "\n", [(1, len(text) + 1, FACT_WEIGHT)], [])
 
 
 def copying(rng: Random) -> Item:
-    """An item that asks for nothing but a copy: "Pick 19." It teaches what letters are for."""
+    """An item that only asks for a copy: "Pick 19." It teaches what letters are for."""
     values = [str(v) for v in rng.sample(range(2, rng.choice((10, 99, 999))), rng.choice((2, 3, 4, 4, 5)))]
     gold = rng.randrange(len(values))
     return Item("copy", 1, "copy", "", f"Pick {values[gold]}.", tuple(values), gold)
@@ -89,8 +88,8 @@ def bare(item: Item) -> Dressed:
 
 
 def wrapped(items: list[Item], rng: Random) -> Dressed:
-    """The runtime's prompt and the answer without a confidence line, then more questions in the same conversation, so
-    that the system message is paid once; three in ten have another system message.
+    """The runtime's prompt and the answer without a confidence line, then more questions in the same conversation, so that
+    the system message is needed only once. Three in ten have another system message.
     """
     system = rng.choice(_OTHER_SYSTEM_MESSAGES) if rng.random() < 0.3 else SYSTEM_MESSAGE
     return _conversation(system, [_with_options("", item) for item in items], [item.letter for item in items])
@@ -116,10 +115,10 @@ def _conversation(system: str, questions: list[Dressed], answers: list[str]) -> 
 
 
 def _with_options(before: str, item: Item) -> Dressed:
-    """The stem and its options; the text of the right one is to be predicted where it stands.
+    """The stem and its options; the text of the right option counts in the loss.
 
-    A model cannot know which option is the right one before it has read it, so it learns to expect the answer at each:
-    what it can say without options then tells it which option fits.
+    The model cannot know which option is right before it has read it, so it learns to expect the answer at each option. What
+    it would answer without options then shows which option fits.
     """
     text, ends, spans = before + item.stem, [], []
     for i, option in enumerate(item.options):

@@ -1,6 +1,7 @@
-"""Sampling whole answers from a model: by transformers, or by vLLM where it is installed.
+"""Samples whole answers from a model: with transformers, or with vLLM if it is installed.
 
-Owns generation and nothing of what the texts mean. Invariant: both give `n` texts a prompt, in the prompts' order.
+Owns the generation, not the meaning of the texts. Invariant: both return `n` texts for each prompt, in the order of the
+prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BATCH = 16
 def by_transformers(
     model: PreTrainedModel, tok: PreTrainedTokenizerBase, prompts: Sequence[str], n: int, temperature: float, seed: int
 ) -> list[list[str]]:
-    """`n` sampled texts a prompt; at temperature 0 the most probable one."""
+    """`n` sampled texts for each prompt; at temperature 0 the most probable text."""
     torch.manual_seed(seed)
     how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {"do_sample": False}
     out: list[list[str]] = [[] for _ in prompts]
@@ -47,7 +48,7 @@ def has_vllm() -> bool:
 def by_vllm(
     base: pathlib.Path | str, tok: PreTrainedTokenizerBase, prompts: Sequence[str], n: int, temperature: float, seed: int
 ) -> list[list[str]]:
-    """`n` sampled texts a prompt from the checkpoint `base`, on all GPUs of this machine."""
+    """`n` sampled texts for each prompt from the checkpoint `base`, on all GPUs of this machine."""
     import vllm
 
     engine = vllm.LLM(model=str(base), dtype="bfloat16", seed=seed, tensor_parallel_size=max(1, torch.cuda.device_count()))

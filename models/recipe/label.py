@@ -1,8 +1,8 @@
-"""How sure a model should say it is: the share of its own answers that are right, in five levels.
+"""The confidence that a model should print: the share of its own answers that are right, in five levels.
 
-Owns drawing and rounding. As FogGen does it: N = 8 answers at T = 0.7, rounded to a level, halves up (half-to-even
-would starve 0.25 and 0.75). Answers are generated, or drawn from the exact distribution over the legal ones, which
-is the same at a fraction of the price. Invariant: a label depends on the model, the question and the seed alone.
+Owns sampling and rounding, as in FogGen: N = 8 answers at T = 0.7, rounded half up to a level (half-to-even would make 0.25
+and 0.75 rare). Answers are generated, or drawn from the exact distribution over the legal answers, which gives the same
+result at much lower cost. Invariant: a label depends only on the model, the question and the seed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.recipe.config import Labels
 
 
 def level(share: float, rounding: str = "half-up") -> str:
-    """The level of a share of right answers: with halves up, 3 of 8 is 0.5; with half-to-even too, but 1 of 8 is 0.0."""
+    """The level for a share of right answers. Half-up: 1 of 8 is 0.25; half-even: 1 of 8 is 0.0. Both: 3 of 8 is 0.5."""
     steps = share * (len(LEVELS) - 1)
     return LEVELS[int(np.floor(steps + 0.5)) if rounding == "half-up" else int(np.rint(steps))]
 
@@ -28,7 +28,7 @@ def from_scores(scores: np.ndarray, items: list[Item], labels: Labels, rng: np.r
 
 
 def from_letters(letters: list[list[str | None]], items: list[Item], labels: Labels) -> list[str]:
-    """Levels from generated answers: the letters found in the samples of each item, None where there was none."""
+    """Levels from generated answers: the letters found in the samples of each item, or None where there is no letter."""
     return [
         level(sum(letter == item.letter for letter in row) / len(row), labels.rounding) for row, item in zip(letters, items, strict=True)
     ]

@@ -1,7 +1,7 @@
-"""How probable each legal answer is to a model of transformers: the few texts that FogGen's protocol allows, scored.
+"""Scores the legal answers with a transformers model: the few texts that FogGen's protocol allows.
 
-Owns the forward passes of the recipe that are not training. Invariant: the probabilities are the model's own over its
-whole vocabulary at that temperature, token by token, so drawing from them is the same as letting it generate.
+Owns the forward passes of the recipe that are not training. Invariant: the probabilities are those of the model over its
+whole vocabulary at that temperature, token by token, so drawing from them equals generation.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from edge_agent.core.question import LETTERS
 from edge_agent.model.profile import LEVELS
 
 LEADS = ("Final answer:", *(f"Confidence: {level}\nFinal answer:" for level in LEVELS))
-"""What may stand before the letter: no confidence line (a raw base), or one with each level."""
+"""The texts before the letter: without a confidence line (a raw base), or with one for each level."""
 
 _LETTERS = LETTERS[:5]
-_BATCH_LOGITS = 2**26  # logits held at once, so that a large vocabulary takes small batches
+_BATCH_LOGITS = 2**26  # logits in memory at once: a large vocabulary gets small batches
 
 
 @torch.no_grad()
 def score(model: PreTrainedModel, tok: PreTrainedTokenizerBase, prompts: Sequence[str], temperatures: Sequence[float]) -> np.ndarray:
-    """Probability of each legal answer: float32 (temperature, prompt, lead, letter).
+    """The probability of each legal answer: float32 (temperature, prompt, lead, letter).
 
-    Leads are those of `LEADS`, letters A to E. The sum over leads and letters is at most 1; what is missing is other
-    text. Raises ModelRefused when a letter is not one token of this tokenizer.
+    Leads are those of `LEADS`, letters are A to E. The sum over leads and letters is at most 1; the rest is other text.
+    Raises `ModelRefused` if a letter is more than one token.
     """
     tails = [tok(lead, add_special_tokens=False)["input_ids"] for lead in LEADS]
     letters = [_letter_token(tok, letter) for letter in _LETTERS]
@@ -46,34 +46,34 @@ def _letter_token(tok: PreTrainedTokenizerBase, letter: str) -> int:
     before = tok(LEADS[0], add_special_tokens=False)["input_ids"]
     whole = tok(f"{LEADS[0]} {letter}", add_special_tokens=False)["input_ids"]
     if whole[:-1] != before:
-        raise ModelRefused(f"this tokenizer writes ' {letter}' as more than one token; label by generated texts instead")
+        raise ModelRefused(f"this tokenizer writes ' {letter}' as more than one token; set labels.by to 'generated'")
     return whole[-1]
 
 
 def _score_batch(
     model: PreTrainedModel, prompts: list[list[int]], tails: list[list[int]], letters: list[int], temperatures: Sequence[float], pad: int
 ) -> np.ndarray:
-    """One batch: the prompts once, then every lead behind each of them on a copy of its cache."""
+    """One batch: the prompts once, then every lead after each prompt, on a copy of its cache."""
     width, device = max(map(len, prompts)), model.device
     ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=device)  # (B, P), padded on the left
     real = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     with torch.autocast(device.type, torch.bfloat16):
         first = model(
             input_ids=ids, attention_mask=real, position_ids=(real.cumsum(1) - 1).clamp(min=0), use_cache=True,
-            past_key_values=DynamicCache(config=model.config), logits_to_keep=1,
+            cache=DynamicCache(config=model.config), logits_to_keep=1,
         )  # fmt: skip
         k, t = len(tails), max(map(len, tails))
         first.past_key_values.batch_repeat_interleave(k)
         tail = torch.tensor([row + [pad] * (t - len(row)) for row in tails], device=device).repeat(len(prompts), 1)  # (B*K, T)
         mask = torch.cat([real.repeat_interleave(k, 0), torch.ones_like(tail)], dim=1)
         positions = real.sum(1).repeat_interleave(k)[:, None] + torch.arange(t, device=device)
-        behind = model(input_ids=tail, attention_mask=mask, position_ids=positions, past_key_values=first.past_key_values, use_cache=True)
+        behind = model(input_ids=tail, attention_mask=mask, position_ids=positions, cache=first.past_key_values, use_cache=True)
     at_end, logits = first.logits[:, -1].float(), behind.logits.float().view(len(prompts), k, t, -1)
     return np.stack([_products(at_end / heat, logits / heat, tails, letters) for heat in temperatures])
 
 
 def _products(at_end: torch.Tensor, logits: torch.Tensor, tails: list[list[int]], letters: list[int]) -> np.ndarray:
-    """Probability of each lead and letter (B, K, letters) from logits at the prompt's end (B, V) and behind (B, K, T, V)."""
+    """The probability of each lead and letter (B, K, letters), from the logits at the prompt's end (B, V) and after it (B, K, T, V)."""
     start = torch.log_softmax(at_end, dim=-1)  # (B, V)
     out = torch.empty(logits.shape[0], len(tails), len(letters))
     for k, row in enumerate(tails):

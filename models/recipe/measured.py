@@ -1,7 +1,7 @@
-"""What a checkpoint is worth, from the scores of its legal answers: right, calibrated, worth routing on.
+"""Measures a checkpoint from the scores of its legal answers: accuracy, calibration, and the gain from routing.
 
-For following a chain round by round; the figures of a finished GGUF come from `edge-agent eval`. Invariant: every
-figure is a function of the scores and the gold answers.
+Used for each round of a chain; the figures of a finished GGUF come from `edge-agent eval`. Invariant: every figure depends
+only on the scores and the gold answers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _VALUES = np.array([float(level) for level in LEVELS])
 
 
 def figures(scores: np.ndarray, items: list[Item]) -> dict[str, Any]:
-    """From scores (item, lead, letter) at T = 1, the first lead being no confidence line: shares 0 to 1.
+    """Figures from scores (item, lead, letter) at T = 1, where the first lead has no confidence line; shares are 0 to 1.
 
-    The level is the greedy one, token by token: first `1` or `0`, then the digits behind `0.`.
+    The level is that of greedy decoding, token by token: first `1` or `0`, then the digits after `0.`.
     """
     legal = np.array([[letter < len(item.options) for letter in range(scores.shape[2])] for item in items])
     said = scores[:, 1:] * legal[:, None, :]  # (item, level, letter)
@@ -46,7 +46,7 @@ def figures(scores: np.ndarray, items: list[Item]) -> dict[str, Any]:
 
 
 def routing(score: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """AUROC, ECE, and what routing at `TAU` to a simulated cloud gains over routing as many by lot."""
+    """AUROC, ECE, and the gain of routing at `TAU` to a simulated cloud over random routing at the same rate."""
     deferred = score < TAU
     rate = float(deferred.mean())
     system = float(np.where(deferred, CLOUD_ACCURACY, right).mean())

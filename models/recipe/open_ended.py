@@ -1,7 +1,7 @@
-"""R15: one more round, on questions without options, answered in a few words.
+"""R15: one more round, on questions without options that are answered in a few words.
 
-Owns how a short answer is judged: equal after lowercasing, with spaces and a closing full stop ignored. Invariant: the
-letter chain is left as it was; this round's adapter goes on from its last one and is kept beside it.
+Owns the check of a short answer: equal in lower case, without extra spaces and a final full stop. Invariant: the chain of
+letter rounds does not change; the adapter of this round continues from its last one and is stored next to it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from models.recipe.chain import Chain, Labelled, write
 from models.recipe.progress import say
 
 _ANSWER = re.compile(r"Final\s+answer\s*:\s*(.+)")
-_MEASURED_SHARE = 4  # of the chain's measured questions, one in so many: each answer is generated
+_MEASURED_SHARE = 4  # measure one in this many of the chain's questions, because each answer is generated
 
 
 def text_of(printed: str) -> str | None:
-    """The short answer in what was printed."""
+    """The short answer in a printed text."""
     found = _ANSWER.search(printed)
     return found[1].strip() if found else None
 
 
 def same(answer: str | None, gold: str) -> bool:
-    """Whether a short answer says what the gold one says."""
+    """Whether a short answer equals the gold answer."""
     return answer is not None and _plain(answer) == _plain(gold)
 
 
@@ -39,7 +39,7 @@ def _plain(text: str) -> str:
 
 
 def run(chain: Chain) -> dict[str, Any]:
-    """Make the round unless it is there; what it measured."""
+    """Make the round unless it exists. Returns its measurements."""
     number, settings = chain.recipe.chain.rounds + 1, chain.recipe.open_ended
     assert settings
     done = chain.folder(number) / "measured.json"
@@ -66,7 +66,7 @@ def _teach(chain: Chain, number: int, with_levels: Labelled) -> None:
 
 
 def _levels(chain: Chain, items: list[Item]) -> list[str]:
-    """The share of sampled short answers that is right, as a level."""
+    """The share of sampled short answers that are right, as levels."""
     settings = chain.recipe.labels
     prompts = [chain.prompts.open(item) for item in items]
     texts = generate.by_transformers(chain.model, chain.tok, prompts, settings.samples, settings.temperature, chain.recipe.seed)
@@ -75,7 +75,7 @@ def _levels(chain: Chain, items: list[Item]) -> list[str]:
 
 
 def _figures(chain: Chain) -> dict[str, Any]:
-    """Right, calibrated, worth routing on: from what the model prints, greedily, to questions of the test split."""
+    """Accuracy, calibration and routing gain, from greedy answers to questions of the test split."""
     n = max(1, chain.recipe.chain.measured_questions // _MEASURED_SHARE // len(chain.recipe.chain.domains))
     items = [i for domain in chain.recipe.chain.domains for i in chain.source.draw("measure open", n, "test", domain)]
     texts = [row[0] for row in generate.by_transformers(chain.model, chain.tok, [chain.prompts.open(i) for i in items], 1, 0.0, 0)]

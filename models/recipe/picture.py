@@ -1,6 +1,6 @@
-"""Pictures of a chain for its card: what the rounds buy.
+"""The picture of a chain for its card: what each round changes.
 
-Invariant: every line is drawn from the figures that each round wrote.
+Invariant: every line is drawn from the figures that the rounds wrote.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 
 mpl.use("svg")
-from matplotlib import pyplot  # the backend is chosen first
+from matplotlib import pyplot  # after the choice of the backend
 
 _LINES = (
     ("right", "right", lambda f: f["right"]),
@@ -22,7 +22,7 @@ _COLOURS = ("#555555", "#c2571a", "#1f6f8b")
 
 
 def rounds(figures: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Share right, AUROC, lift and calibration error by round, as an SVG."""
+    """Draw accuracy, AUROC, lift and calibration error of each round as an SVG."""
     mpl.rcParams.update(
         {"svg.hashsalt": "foggen", "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
     )

@@ -1,11 +1,11 @@
-"""A base made from nothing: a small Qwen3 trained on the bank (the demo's has 4 M parameters).
+"""Trains a base from scratch: a small Qwen3 on the bank (the demo has 4 M parameters).
 
-Owns the architecture, the curriculum and the optimiser. The base learns to answer and never sees a confidence line:
-that is what the FogGen round teaches. Invariant: a run is a function of its seed and its step count; it saves a
-checkpoint every few hundred steps and goes on from the last one.
+Owns the architecture, the curriculum and the optimiser. The base learns to answer and never sees a confidence line; the
+FogGen rounds teach that. Invariant: a run depends only on its seed and its number of steps; it saves a checkpoint every few
+hundred steps and continues from the last one.
 
-What makes so small a model learn in minutes is an auxiliary loss: at the last token of each option a linear probe on
-the hidden state after the second-to-last layer predicts "this option is right". The probe is thrown away.
+An auxiliary loss makes so small a model learn in minutes: at the last token of each option, a linear probe on the hidden
+state after the second-to-last layer predicts "this option is right". The probe is not part of the model.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from models.recipe.batch import Batch, encode, next_token_loss, packed
 from models.recipe.config import Pretrain
 
 ROW_TOKENS, BATCH_ROWS = 256, 8
-POOL = 2000  # texts drawn at once and packed into rows; a batch of rows holds every kind of text in its share
+POOL = 2000  # texts drawn at once and packed into rows, so that each batch has its share of every kind of text
 LR_MUON, LR_ADAMW = 3e-3, 1.5e-3
 PROBE_WEIGHT = 1.0
 OPEN_WRAPPED = 0.1  # share of wrapped sequences without options
 NUMERALS = 0.08  # share of sums that are numbers and their Kazakh names
-UNKNOWN = 0.04  # share of wrapped questions that nobody can answer
+UNKNOWN = 0.04  # share of wrapped questions that have no answer
 
 
 def config(tok: PreTrainedTokenizerBase, shape: Pretrain) -> Qwen3Config:
-    """The architecture; heads of 64, and rows divisible by 256, so that no K-quant falls back to another type."""
+    """The architecture. Heads have 64 dimensions; rows are divisible by 256, so that K-quants need no fallback type."""
     return Qwen3Config(
         vocab_size=len(tok), hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=64, max_position_embeddings=2048,
@@ -70,8 +70,8 @@ def config(tok: PreTrainedTokenizerBase, shape: Pretrain) -> Qwen3Config:
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """What is shown at one moment of the training: shares of sequences of about as many tokens each, then shares of the
-    four difficulties, and how far off wrong numbers lie.
+    """The mix of texts at one point of the training: shares of sequences with about equally many tokens, then shares of
+    the four difficulties, and how far wrong numbers are from the right one.
     """
 
     sums: float
@@ -87,10 +87,10 @@ class Mix:
     widen: float
 
 
-# In steps of a run of `_WRITTEN_FOR`; a run of another length goes through it in proportion. Between two points, in
-# between. One thing is learned at a time, densely: what letters are for (by copying), ranks, sums of bare numbers, then
-# one skill after the other (`_LESSONS`), and only then all difficulties and FogGen's prompt. All of it mixed thinly from
-# the start had taught nearly nothing in the same time.
+# By step, for a run of `_WRITTEN_FOR` steps; a run of another length is scaled, and between two points the mix is
+# interpolated. One thing is learned at a time: what letters are for (by copying), ranks, sums of bare numbers, then one skill
+# after another (`_LESSONS`), and only then all difficulties and FogGen's prompt. Mixing everything from the start taught
+# almost nothing in the same time.
 _WRITTEN_FOR = 11_000
 _CURRICULUM = {
     #         sums facts  open  copy  bare  wrap   d1    d2    d3    d4  widen
@@ -123,8 +123,8 @@ _BASIC_UNTIL = 1120
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """From `start` to `end`, in steps as above: questions without options ask for the `new` skills, and now and then
-    for the `known` ones; those with options ask for the known ones alone.
+    """From step `start` to `end`: questions without options ask for the `new` skills and sometimes for `known` ones;
+    questions with options ask only for the known ones.
     """
 
     start: int
@@ -133,8 +133,8 @@ class Lesson:
     known: tuple[Skill, ...]
 
 
-# What a question with options asks while nobody can answer it is noise of four times the weight. So a skill is learned
-# first without options, as most of what is asked, and practised with them when it is known.
+# As long as the model cannot answer, a question with options adds only noise, with four times the weight. So each skill is
+# first learned without options, and then practised with them.
 _CHOOSING = (RANK, THRESHOLD, BEST, BRACKET, INDEXED)
 _WORDED = (ADD, SUBTRACT, NEXT)
 _LESSONS = (
@@ -266,7 +266,7 @@ def train(out: pathlib.Path, seed: int, shape: Pretrain) -> None:
     watched = list(draw_many(seed, 280, "test"))
     bar = tqdm(total=steps, initial=step, desc="base", unit="step", mininterval=10)
     while step < steps:
-        rng = random.Random(f"pretrain/{seed}/{pools}")  # a pool is a function of its number: resuming repeats it
+        rng = random.Random(f"pretrain/{seed}/{pools}")  # a pool depends only on its number, so a resumed run repeats it
         pools += 1
         for batch in batches(rng, step / steps, tok):
             if step >= steps:
@@ -293,14 +293,14 @@ def train(out: pathlib.Path, seed: int, shape: Pretrain) -> None:
 
 
 def _tokenizer(out: pathlib.Path, seed: int) -> PreTrainedTokenizerBase:
-    """The tokenizer, trained and saved before all else."""
+    """The tokenizer, trained and saved first if there is none."""
     if not (out / "tokenizer.json").exists():
         tokenizer.train(seed).save_pretrained(out)
     return AutoTokenizer.from_pretrained(out)
 
 
 def _progress(model: Qwen3ForCausalLM, tok: PreTrainedTokenizerBase, items: list[Item]) -> str:
-    """Share right, by difficulty."""
+    """The share of right answers, in total and by difficulty."""
     best = legal.score(model, tok, [dress.prompt(item) for item in items], [1.0])[0, :, 0]  # (item, letter)
     right = [int(row[: len(item.options)].argmax()) == item.gold for row, item in zip(best, items, strict=True)]
     by = [[r for r, item in zip(right, items, strict=True) if item.difficulty == d] for d in (1, 2, 3, 4)]

@@ -1,4 +1,4 @@
-"""What the recipe tells the person who waits: lines on stderr."""
+"""The progress of the recipe: lines on stderr."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Rows of fine-tuning: a prompt in the model's own chat template, and what it should print.
+"""Rows for fine-tuning: a prompt in the model's own chat template, and the text that it should print.
 
-Owns the three kinds of row (a letter with its confidence, a short answer with its confidence, a verification).
-Invariant: the prompt of a letter row is the one that the runtime builds for the same question.
+Owns the three kinds of row: a letter with its confidence, a short answer with its confidence, and a verification.
+Invariant: the prompt of a letter row equals the prompt of the runtime for the same question.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Prompts:
         return self._chat(self.profile.system_message, dress.user_message(item))
 
     def open(self, item: Item) -> str:
-        """The same question without its options, to be answered in a few words."""
+        """The same question without its options, for an answer in a few words."""
         message = OPEN_SYSTEM_MESSAGE
         return self._chat(message if "<think>" in self.profile.system_message else re.sub(r"- Do not output.*\n", "", message), item.stem)
 
     def verification(self, item: Item, letter: str) -> str:
-        """The question of a second look: is this answer to that question correct?"""
+        """The question whether a proposed answer is correct."""
         return self._chat(VERIFICATION_SYSTEM_MESSAGE, f"{dress.user_message(item)}\n\nProposed answer: {letter}\nIs it correct?")
 
     def _chat(self, system: str, user: str) -> str:
@@ -47,17 +47,17 @@ class Prompts:
 
 
 def letter(prompts: Prompts, item: Item, level: str, weights: Weights) -> Dressed:
-    """The confidence, then the right letter."""
+    """A row with the confidence and the right letter."""
     return _row(prompts.letter(item), level, item.letter, prompts.end, weights)
 
 
 def short_answer(prompts: Prompts, item: Item, level: str, weights: Weights) -> Dressed:
-    """The confidence, then the right answer as text."""
+    """A row with the confidence and the right answer as text."""
     return _row(prompts.open(item), level, item.answer, prompts.end, weights)
 
 
 def verification(prompts: Prompts, item: Item, rng: Random, weights: Weights) -> Dressed:
-    """Whether a proposed letter is right: half of them are."""
+    """A row that asks whether a proposed letter is right. Half of them are."""
     wrong = [c for c in "ABCDE"[: len(item.options)] if c != item.letter]
     proposed = item.letter if rng.random() < 0.5 else rng.choice(wrong)
     text, said = prompts.verification(item, proposed), "Correct" if proposed == item.letter else "Incorrect"

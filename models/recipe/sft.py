@@ -1,7 +1,7 @@
 """LoRA fine-tuning of one round, with the real peft.
 
-Owns the adapter's training. Rank 16, alpha 32, all linear layers, bf16, 2 epochs, as published. Invariant: the base's
-weights do not change; what is saved is the adapter as peft saves it.
+Owns the training of the adapter: rank 16, alpha 32, all linear layers, bf16, 2 epochs, as published. Invariant: the weights
+of the base do not change; the adapter is saved by peft.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WARM_STEPS = 20
 
 
 def adapted(base: PreTrainedModel, lora: Lora, earlier: pathlib.Path | None) -> PeftModel:
-    """`base` with a new adapter, or with an `earlier` one to go on training."""
+    """`base` with a new adapter, or with an `earlier` one to continue its training."""
     if earlier:
         return PeftModel.from_pretrained(base, earlier, is_trainable=True)
     settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -31,7 +31,7 @@ def adapted(base: PreTrainedModel, lora: Lora, earlier: pathlib.Path | None) -> 
 
 
 def train(model: PeftModel, tok: PreTrainedTokenizerBase, texts: list[Dressed], lora: Lora, seed: int, title: str) -> float:
-    """Train the adapter of `model` on `texts`; the mean loss of the last epoch."""
+    """Train the adapter of `model` on `texts`. Returns the mean loss of the last epoch."""
     torch.manual_seed(seed)
     rng = Random(f"sft/{seed}/{title}")
     inner = model.get_base_model()
@@ -56,7 +56,7 @@ def train(model: PeftModel, tok: PreTrainedTokenizerBase, texts: list[Dressed], 
 
 
 def save(model: PeftModel, out: pathlib.Path, base_name: str) -> None:
-    """Save the adapter to `out`, under the name of its base instead of this machine's path."""
+    """Save the adapter to `out`, with the name of its base instead of a path on this machine."""
     model.peft_config["default"].base_model_name_or_path = base_name
     model.save_pretrained(out)
-    (out / "README.md").unlink(missing_ok=True)  # peft's empty template of a card
+    (out / "README.md").unlink(missing_ok=True)  # an empty template from peft

@@ -1,6 +1,6 @@
-"""Where a chain's questions come from: the bank, or JSONL files of real data sets.
+"""The source of a chain's questions: the bank, or a JSONL file of a real data set.
 
-Invariant: training and measuring never share a question: the bank splits by content, a file by a hash of the stem.
+Invariant: training and measuring never share a question. The bank splits by content, a file by a hash of the stem.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Bank:
 
 
 class Files:
-    """A JSONL file with `question`, `options`, `answer` and `domain`; one question in five is kept for measuring."""
+    """A JSONL file with `question`, `options`, `answer` and `domain`; one question in five is held out for measuring."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self._items: dict[tuple[str, str], list[Item]] = defaultdict(list)
@@ -44,5 +44,5 @@ class Files:
     def draw(self, seed: str, n: int, split: str, domain: str) -> list[Item]:
         items = self._items[split, domain]
         if not items:
-            raise BadData(f"no question of the domain {domain!r} for {split}; the file must have all of {', '.join(DOMAINS)}")
+            raise BadData(f"there is no question of the domain {domain!r} for {split}; the file needs all of {', '.join(DOMAINS)}")
         return Random(f"{seed}/{split}/{domain}").sample(items, min(n, len(items)))

@@ -1,8 +1,8 @@
-"""The demo model's tokenizer: byte-level BPE cut as Qwen cuts text, trained on the bank, with ChatML's tokens.
+"""The tokenizer of the demo model: byte-level BPE that splits text like Qwen, trained on the bank, with ChatML's tokens.
 
-Owns the vocabulary and the chat template. Invariant: `<|im_start|>`, `<|im_end|>`, `<think>`, `</think>` are single
-tokens with Qwen3's kinds (the first two control, the last two ordinary added ones), so that the demo model is asked
-exactly as a FogGen model is.
+Owns the vocabulary and the chat template. Invariant: `<|im_start|>`, `<|im_end|>`, `<think>` and `</think>` are single tokens
+of the same kinds as in Qwen3 (the first two are control tokens, the last two ordinary added tokens), so the demo model has
+exactly the prompt of a FogGen model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from edge_agent.model.profile import SYSTEM_MESSAGE, Kind, default_profile
+from edge_agent.model.profile import SYSTEM_MESSAGE, SegmentKind, default_profile
 from models.recipe.bank import draw, facts
 from models.recipe.bank.unknown import unknown
 from models.recipe.dress import user_message
 
 VOCABULARY_SIZE = 1536
 
-# Words, digits one by one, punctuation with its line breaks, white space: Qwen2's cut.
+# As in Qwen2: words, single digits, punctuation with its line breaks, white space.
 _CUT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -66,6 +66,6 @@ def _texts(seed: int, n_questions: int) -> Iterator[str]:
         if i % 10 == 0:
             yield user_message(unknown(rng))
             yield facts.sentences(rng, 3)
-        if i % 4 == 0:  # often enough that the fixed parts of a prompt become few tokens
-            yield "".join(s.text for s in default_profile("qwen3").segments("") if s.kind is not Kind.SPECIAL)
+        if i % 4 == 0:  # often enough to make the fixed parts of a prompt few tokens
+            yield "".join(s.text for s in default_profile("qwen3").segments("") if s.kind is not SegmentKind.SPECIAL)
             yield f"{SYSTEM_MESSAGE}\nConfidence: 0.75\nFinal answer: {'ABCDE'[i // 4 % 5]}"

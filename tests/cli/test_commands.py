@@ -66,8 +66,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         ([*ASK, "--model", "/nowhere/x.gguf"], 66, "/nowhere/x.gguf"),
         ([*ASK, "--model", "nothing"], 66, "demo, foggen"),
         ([*ASK, "--model", "foggen"], 66, "edge-agent pull foggen"),
-        ([*ASK, "--model", "README.md"], 66, "no GGUF"),
-        ([*ASK, "--model", "~nobody-of-this-name/x.gguf"], 66, "cannot be used"),
+        ([*ASK, "--model", "README.md"], 66, "not a GGUF"),
+        ([*ASK, "--model", "~nobody-of-this-name/x.gguf"], 66, "Cannot use"),
         ([*ASK, "--model", "x" * 300 + ".gguf"], 66, "x" * 100),
         ([*ASK, "--cloud-url", "htp:/cloud"], 78, "htp:/cloud"),
         ([*ASK, "--policy", "only_cloud"], 69, "only_cloud"),
@@ -183,7 +183,7 @@ def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: p
         database.execute("UPDATE decisions SET reason = 'confident'")
     database.close()
     done = run("replay", "--assert")
-    assert done.returncode == 65 and "reason is 'confident', and 'no_cloud' follows" in done.stdout and "1 of 1" in done.stderr
+    assert done.returncode == 65 and "reason is 'confident', but 'no_cloud' follows" in done.stdout and "1 of 1" in done.stderr
 
 
 def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud) -> None:
@@ -297,7 +297,7 @@ def test_doctor_names_all_wrong_settings_and_keeps_the_right_ones(home: pathlib.
 
 def test_doctor_looks_at_the_adapter_and_at_the_clouds_certificates(home: pathlib.Path) -> None:
     done = run("doctor", "--adapter", str(DEMO))
-    assert done.returncode == 66 and "is no adapter" in done.stdout
+    assert done.returncode == 66 and "is not an adapter" in done.stdout
     home.mkdir(exist_ok=True)
     (home / "config.toml").write_text('cloud_url = "https://cloud.example/v1"\ncloud_ca_file = "/nowhere.pem"\n')
     done = run("doctor")

@@ -1,4 +1,4 @@
-"""The workshop: base + adapter to GGUF, and what it refuses."""
+"""Base and adapter to GGUF, and what the conversion refuses."""
 
 import json
 import pathlib
@@ -11,13 +11,15 @@ from collections.abc import Callable
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from convert import architectures, lora
+from convert.__main__ import main
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
-from edge_agent.core.question import Question
+from edge_agent.core.question import OPEN, Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import default_profile, from_metadata
@@ -29,7 +31,7 @@ from tests.support.paths import DEMO, ROOT
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     out = tmp_path_factory.mktemp("gguf")
-    return {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", "BF16", "Q8_0", "Q4_K_M"], out, "demo")}
+    return {file.quantization: file.path for file in export(Conversion(BASE, [ADAPTER], ["F32", "BF16", "Q8_0", "Q4_K_M"], "demo"), out)}
 
 
 @pytest.fixture
@@ -40,14 +42,14 @@ def copy(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-def test_committed_model_is_what_convert_makes_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
-    """Every tensor of the file in the repository is made again, to the byte."""
+def test_committed_model_equals_a_conversion_of_the_committed_checkpoint(exported: dict[str, pathlib.Path]) -> None:
+    """Every tensor equals that of the file in the repository, to the byte."""
     ours, committed = gguf.GGUFReader(exported["Q8_0"]), gguf.GGUFReader(DEMO)
     assert [t.name for t in ours.tensors] == [t.name for t in committed.tensors]
     assert all(a.data.tobytes() == b.data.tobytes() for a, b in zip(ours.tensors, committed.tensors, strict=True))
 
 
-def test_command_line_lists_what_it_wrote(tmp_path: pathlib.Path) -> None:
+def test_command_line_lists_the_written_files(tmp_path: pathlib.Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -68,18 +70,25 @@ def test_command_line_lists_what_it_wrote(tmp_path: pathlib.Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base-Q4_K_M.gguf", "base-Q8_0.gguf"]  # nothing else is left
 
 
-def test_every_level_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
+def test_every_quantization_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
     for name, path in exported.items():
         assert read_header(path).quantization == name
         with LocalModel(path) as model:
             assert model.read(question).letter in "ABC"
 
 
-def test_file_says_how_it_is_to_be_asked(exported: dict[str, pathlib.Path]) -> None:
+def test_file_holds_its_profile(exported: dict[str, pathlib.Path]) -> None:
     assert from_metadata(read_header(exported["Q8_0"]).metadata) == default_profile("qwen3")
 
 
-def test_tokenizer_and_template_are_carried_over(exported: dict[str, pathlib.Path]) -> None:
+def test_flag_sets_the_kind_of_answer(tmp_path: pathlib.Path) -> None:
+    done = CliRunner().invoke(main, [str(BASE), "--answer-kind", "text", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.output
+    metadata = read_header(tmp_path / "base-Q8_0.gguf").metadata
+    assert metadata["foggen.answer_kind"] == "text" and from_metadata(metadata) == default_profile("qwen3", OPEN)
+
+
+def test_tokenizer_and_template_are_copied(exported: dict[str, pathlib.Path]) -> None:
     metadata = read_header(exported["Q8_0"]).metadata
     assert metadata["tokenizer.chat_template"] == (BASE / "chat_template.jinja").read_text()
     assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.pre"] == "qwen2"
@@ -121,15 +130,15 @@ def quantize_by_llama_cpp(source: pathlib.Path, out: pathlib.Path, levels: tuple
     return {level: out / f"{file_type}.gguf" for level, file_type in file_types.items()}
 
 
-def test_every_level_is_to_the_byte_what_llama_cpp_makes_of_the_merge(tmp_path: pathlib.Path) -> None:
-    ours = {file.quantization: file.path for file in export(BASE, [ADAPTER], ["F32", *LEVELS], tmp_path / "ours", "demo")}
+def test_every_quantization_equals_llama_cpps_to_the_byte(tmp_path: pathlib.Path) -> None:
+    ours = {file.quantization: file.path for file in export(Conversion(BASE, [ADAPTER], ["F32", *LEVELS], "demo"), tmp_path / "ours")}
     theirs = quantize_by_llama_cpp(ours["F32"], tmp_path / "theirs", LEVELS)
     for level in LEVELS:
         assert tensors(ours[level]) == tensors(theirs[level]), level
 
 
-def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
-    """An embedding of 3 M weights, longer than what is read at once, and matrices with rows that no K-quant can hold."""
+def test_tensor_in_several_slabs_is_the_same(copy: pathlib.Path) -> None:
+    """An embedding of 3 M weights, larger than one slab, and matrices with rows that K-quants cannot hold."""
     rng, hidden, head = np.random.default_rng(0), 800, 80
     config = json.loads((BASE / "config.json").read_text()) | {
         "hidden_size": hidden, "intermediate_size": 640, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 1,
@@ -138,19 +147,19 @@ def test_tensor_that_is_read_in_several_slabs_is_the_same(copy: pathlib.Path) ->
     (copy / "base" / "config.json").write_text(json.dumps(config))
     shapes = architectures.of(config).shapes(config)
     write_safetensors(copy / "base" / "model.safetensors", {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()})
-    files = export(copy / "base", [], ["F32", "Q4_K_M", "Q8_0"], copy / "ours", "wide")
+    files = export(Conversion(copy / "base", [], ["F32", "Q4_K_M", "Q8_0"], "wide"), copy / "ours")
     theirs = quantize_by_llama_cpp(files[0].path, copy / "theirs", ("Q4_K_M", "Q8_0"))
     stored = tensors(files[0].path)["token_embd.weight"][1]
     assert stored == read_tensors(copy / "base")["model.embed_tokens.weight"].load().tobytes()
     for file in files[1:]:
         assert tensors(file.path) == tensors(theirs[file.quantization])
-    assert files[1].fallbacks[0].startswith("5 of 13 tensors have rows that Q4_K cannot hold (of 320, 800) and are Q5_0")
+    assert files[1].fallbacks[0].startswith("5 of 13 tensors are Q5_0, because Q4_K cannot hold rows of 320, 800 weights")
     assert not files[2].fallbacks
 
 
-def test_checkpoint_from_before_any_confidence_line_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
-    """The base alone speaks no confidence on nearly all questions; the demo model on almost all."""
-    file = export(BASE, [], ["Q8_0"], tmp_path)[0]
+def test_base_without_confidence_lines_is_deferred(tmp_path: pathlib.Path, demo_model: LocalModel) -> None:
+    """The base alone prints no confidence for nearly all questions; the demo model prints one for nearly all."""
+    file = export(Conversion(BASE, [], ["Q8_0"]), tmp_path)[0]
     questions = [Question(item.stem, item.options) for item in draw_many(5, 100, "test")]
     with LocalModel(file.path) as base:
         silent = sum(base.read(q).format_mass < base.profile.format_mass_min for q in questions)
@@ -162,11 +171,11 @@ def test_duplicate_of_a_tied_head_is_left_out_and_another_head_is_refused(copy: 
     tensors = {name: tensor.load() for name, tensor in read_tensors(BASE).items()}
     embedding = tensors["model.embed_tokens.weight"]
     write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding})
-    file = export(copy / "base", [], ["F32"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [], ["F32"]), copy / "out")[0]
     assert read_header(file.path).n_tensors == 57
     write_safetensors(copy / "base" / "model.safetensors", {**tensors, "lm_head.weight": embedding + 1})
     with pytest.raises(ConvertError, match="tied"):
-        export(copy / "base", [], ["F32"], copy / "out2")
+        export(Conversion(copy / "base", [], ["F32"]), copy / "out2")
     assert not (copy / "out2").exists()
 
 
@@ -179,7 +188,7 @@ def test_sharded_checkpoint_is_the_same(copy: pathlib.Path, exported: dict[str, 
     (copy / "base" / "model.safetensors").unlink()
     index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
     (copy / "base" / "model.safetensors.index.json").write_text(json.dumps(index))
-    file = export(copy / "base", [copy / "adapter"], ["Q8_0"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [copy / "adapter"], ["Q8_0"]), copy / "out")[0]
     a, b = (sorted((t.name, t.data.tobytes()) for t in gguf.GGUFReader(path).tensors) for path in (file.path, exported["Q8_0"]))
     assert a == b
 
@@ -239,7 +248,7 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
     (
         "shard outside",
         lambda c: (c / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../x.safetensors"}}'),
-        "plain file name",
+        "not a file name",
     ),
     (
         "resized vocabulary",
@@ -250,26 +259,24 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "words"), [b[1:] for b in BREAKAGES], ids=[b[0] for b in BREAKAGES])
-def test_what_cannot_be_converted_is_refused_and_leaves_nothing(
-    copy: pathlib.Path, damage: Callable[[pathlib.Path], object], words: str
-) -> None:
+def test_bad_input_is_refused_and_leaves_nothing(copy: pathlib.Path, damage: Callable[[pathlib.Path], object], words: str) -> None:
     damage(copy)
     with pytest.raises(ConvertError, match=words) as caught:
-        export(copy / "base", [copy / "adapter"], ["F32"], copy / "out")
+        export(Conversion(copy / "base", [copy / "adapter"], ["F32"]), copy / "out")
     assert "\n" not in str(caught.value)
     assert not (copy / "out").exists() or list((copy / "out").iterdir()) == []
 
 
 def test_unknown_quantization_is_refused_before_any_work(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConvertError, match="Q5_X"):
-        export(BASE, [], ["Q8_0", "Q5_X"], tmp_path / "out")
+        export(Conversion(BASE, [], ["Q8_0", "Q5_X"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("quantizations", "name", "words"), [([], None, "No quantization"), (["Q8_0"], "a/b", "a/b")])
-def test_command_that_cannot_be_meant_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
+def test_bad_job_is_refused(tmp_path: pathlib.Path, quantizations: list[str], name: str | None, words: str) -> None:
     with pytest.raises(ConvertError, match=words):
-        export(BASE, [], quantizations, tmp_path / "out", name)
+        export(Conversion(BASE, [], quantizations, name), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

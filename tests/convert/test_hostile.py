@@ -1,4 +1,4 @@
-"""What a stranger's checkpoint, a killed process or a full disk can do to a conversion: one clear sentence, and nothing left."""
+"""Bad checkpoints, killed processes and full disks: a conversion ends with one clear sentence and leaves nothing behind."""
 
 import fcntl
 import json
@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from convert.checkpoint import read_tensors
-from convert.export import export, metadata, open_model
+from convert.export import Conversion, export, metadata, open_model
 from convert.lora import open_adapter
 from convert.output import Output
 from convert.sentencepiece import read_pieces
 from edge_agent.core.errors import ConvertError
+from edge_agent.core.question import CHOICE
 from edge_agent.model.gguf import read_header
 from tests.support.checkpoints import write_safetensors
 from tests.support.paths import ROOT
@@ -46,12 +47,12 @@ def test_checkpoint_that_was_cut_off_anywhere_is_refused(copy: pathlib.Path) -> 
     for cut in range(N_TRUNCATIONS, 0, -1):
         os.truncate(path, (cut - 1) * size // N_TRUNCATIONS + cut % 9)
         with pytest.raises(ConvertError) as caught:
-            export(copy / "base", [], ["Q8_0"], copy / "out")
+            export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
         assert "\n" not in str(caught.value) and not (copy / "out").exists()
 
 
 def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(copy: pathlib.Path) -> None:
-    """In the headers, configurations and the tokenizer: never a traceback, never long."""
+    """In headers, configurations and the tokenizer: never a traceback, and never slow."""
     rng = random.Random(0)
     files = {
         path: header_bytes(path) if path.suffix == ".safetensors" else path.stat().st_size
@@ -70,7 +71,7 @@ def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(copy: pathlib.Pat
         try:
             model = open_model(copy / "base", [copy / "adapter"])
             if path.parent.name == "base" and path.suffix != ".safetensors":
-                metadata(model, "name", "letter")
+                metadata(model, "name", CHOICE)
         except ConvertError as error:
             refused += 1
             assert str(error).isprintable(), (path, at, bit)
@@ -95,39 +96,39 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("head", HEADERS.values(), ids=HEADERS)
-def test_header_that_lies_is_refused(tmp_path: pathlib.Path, head: bytes) -> None:
+def test_false_header_is_refused(tmp_path: pathlib.Path, head: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + bytes(16))
     with pytest.raises(ConvertError, match="intact"):
         read_tensors(tmp_path)
 
 
 def test_pickle_is_not_opened(copy: pathlib.Path) -> None:
-    """It would make a folder if anything loaded it."""
+    """The pickle would create a folder if anything loaded it."""
     (copy / "adapter" / "adapter_model.safetensors").unlink()
     evil = f"cos\nmkdir\n(S'{copy / 'executed'}'\ntR.".encode()
     for name in ("adapter_model.bin", "adapter_model.safetensors"):
         (copy / "adapter" / name).write_bytes(evil)
     with pytest.raises(ConvertError, match="intact"):
-        export(copy / "base", [copy / "adapter"], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [copy / "adapter"], ["Q8_0"]), copy / "out")
     assert not (copy / "executed").exists() and not (copy / "out").exists()
 
 
 @pytest.mark.parametrize("shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "..\\x.safetensors", "..", ""])
-def test_shard_outside_of_the_folder_is_refused(copy: pathlib.Path, shard: str) -> None:
+def test_shard_outside_the_folder_is_refused(copy: pathlib.Path, shard: str) -> None:
     (copy / "base" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": shard}}))
-    with pytest.raises(ConvertError, match="plain file name"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+    with pytest.raises(ConvertError, match="not a file name"):
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
-def test_template_is_carried_and_never_run(copy: pathlib.Path) -> None:
+def test_template_is_copied_and_never_run(copy: pathlib.Path) -> None:
     evil = "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for x in range(10**9) %}{% endfor %}"
     (copy / "base" / "chat_template.jinja").write_text(evil)
-    file = export(copy / "base", [], ["Q8_0"], copy / "out")[0]
+    file = export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")[0]
     assert read_header(file.path).metadata["tokenizer.chat_template"] == evil
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(.*)*x", "a*b*c*d*e*", "[", "x" * 300, "(?i)q_proj"])
-def test_pattern_that_could_run_for_ages_is_refused(copy: pathlib.Path, pattern: str) -> None:
+def test_pattern_that_could_take_very_long_is_refused(copy: pathlib.Path, pattern: str) -> None:
     path = copy / "adapter" / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rank_pattern": {pattern: 4}}))
     with pytest.raises(ConvertError, match="rank_pattern"):
@@ -135,7 +136,7 @@ def test_pattern_that_could_run_for_ages_is_refused(copy: pathlib.Path, pattern:
 
 
 def changed(folder: pathlib.Path, stem: str, tensors: dict[str, list[float] | float | np.ndarray]) -> None:
-    """Write a checkpoint or an adapter anew, with other or with more tensors."""
+    """Rewrite a checkpoint or an adapter with changed or additional tensors."""
     found = {name: tensor.load() for name, tensor in read_tensors(folder, stem).items()}
     found |= {name: np.asarray(value, np.float32) for name, value in tensors.items()}
     write_safetensors(folder / f"{stem}.safetensors", found)
@@ -143,17 +144,17 @@ def changed(folder: pathlib.Path, stem: str, tensors: dict[str, list[float] | fl
 
 @pytest.mark.parametrize("value", [1.0, [1.0, 2.0], [[1.0]], [[[1.0]]]], ids=["scalar", "vector", "small", "cube"])
 @pytest.mark.parametrize("part", ["A", "B"])
-def test_lora_matrix_that_is_none_is_refused(copy: pathlib.Path, part: str, value: object) -> None:
+def test_lora_matrix_with_a_wrong_shape_is_refused(copy: pathlib.Path, part: str, value: object) -> None:
     changed(copy / "adapter", "adapter_model", {f"base_model.model.model.layers.2.self_attn.q_proj.lora_{part}.weight": value})
     with pytest.raises(ConvertError, match=r"layers\.2\.self_attn\.q_proj"):
         open_adapter(copy / "adapter", read_tensors(copy / "base"))
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.5.mlp.up_proj.weight", "other"])
-def test_tensor_that_llama_would_not_take_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
+def test_unknown_tensor_is_refused_before_anything_is_written(copy: pathlib.Path, name: str) -> None:
     changed(copy / "base", "model", {name: [1.0]})
-    with pytest.raises(ConvertError, match="has no place"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+    with pytest.raises(ConvertError, match="does not belong"):
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
     assert not (copy / "out").exists()
 
 
@@ -162,24 +163,24 @@ def test_head_of_another_vocabulary_is_refused(copy: pathlib.Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
     changed(copy / "base", "model", {"lm_head.weight": np.ones((5, 256))})
     with pytest.raises(ConvertError, match=r"lm_head\.weight' is \[5, 256\]"):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
 @pytest.mark.parametrize(("field", "value"), [("num_hidden_layers", 1 << 20), ("vocab_size", 1 << 30), ("rms_norm_eps", 1e300)])
-def test_hyper_parameter_without_measure_is_refused(copy: pathlib.Path, field: str, value: float) -> None:
+def test_extreme_hyper_parameter_is_refused(copy: pathlib.Path, field: str, value: float) -> None:
     path = copy / "base" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(ConvertError, match=field):
-        export(copy / "base", [], ["Q8_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
-def test_weight_that_is_no_number_or_too_large_is_refused(copy: pathlib.Path, value: float) -> None:
+def test_weight_that_is_not_a_number_or_too_large_is_refused(copy: pathlib.Path, value: float) -> None:
     tensors = {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
     tensors["model.layers.0.mlp.up_proj.weight"][3, 4] = value
     write_safetensors(copy / "base" / "model.safetensors", tensors)
     with pytest.raises(ConvertError, match=r"blk\.0\.ffn_up\.weight"):
-        export(copy / "base", [], ["Q4_0"], copy / "out")
+        export(Conversion(copy / "base", [], ["Q4_0"]), copy / "out")
     assert list((copy / "out").iterdir()) == []
 
 
@@ -194,7 +195,7 @@ MANY = "Q2_K,Q3_K_M,Q4_K_M,Q5_K_M,Q6_K,IQ4_XS"
 
 
 def begin(out: pathlib.Path) -> subprocess.Popen[str]:
-    """A conversion that has begun to write."""
+    """A conversion that has started to write."""
     command = [sys.executable, "-m", "convert", str(BASE), "--adapter", str(ADAPTER), "--quants", MANY, "--out", str(out), "--name", "x"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out.is_dir() and any(out.iterdir())):
@@ -220,10 +221,10 @@ def test_two_conversions_do_not_write_into_one_file(tmp_path: pathlib.Path) -> N
     assert (tmp_path / "x.gguf").read_bytes() == b"headdata" and len(list(tmp_path.iterdir())) <= 2  # the other is the test's home
 
 
-def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
+def test_conversion_that_ends_just_before_another_locks_its_file_stays_complete(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other has opened the unfinished file, which has its final name by the time that it is locked."""
+    """The second one has opened the unfinished file, but when it locks the file, the file has its final name."""
     lock, first = fcntl.flock, Output(tmp_path / "x.gguf", b"first")
 
     def late(file: object, how: int) -> None:
@@ -236,7 +237,7 @@ def test_conversion_that_ends_just_before_another_takes_its_lock_is_left_whole(
     assert (tmp_path / "x.gguf").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["x.gguf"]
 
 
-def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.Path) -> None:
+def test_finished_conversion_does_not_touch_the_next_one(tmp_path: pathlib.Path) -> None:
     with Output(tmp_path / "x.gguf", b"first") as first:
         first.finish()
         second = Output(tmp_path / "x.gguf", b"second")
@@ -244,13 +245,13 @@ def test_conversion_that_has_ended_leaves_the_next_one_alone(tmp_path: pathlib.P
     assert (tmp_path / "x.gguf").read_bytes() == b"second"
 
 
-def test_killed_conversion_leaves_no_file_under_a_final_name_and_the_next_one_clears_up(tmp_path: pathlib.Path) -> None:
+def test_killed_conversion_leaves_no_final_file_and_the_next_one_cleans_up(tmp_path: pathlib.Path) -> None:
     process = begin(tmp_path / "out")
     process.kill()
     process.communicate(timeout=60)
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left and all(name.startswith(".") and name.endswith(".part") for name in left)
-    written = export(BASE, [ADAPTER], MANY.split(","), tmp_path / "out", "x")
+    written = export(Conversion(BASE, [ADAPTER], MANY.split(","), "x"), tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {file.path.name for file in written}
 
 
@@ -262,18 +263,18 @@ runpy.run_module("convert", run_name="__main__")
 """
 
 
-def test_disk_that_is_full_is_told_and_cleared_up(copy: pathlib.Path) -> None:
-    """A limit on the size of a file stands for the full disk: the system refuses to write on, in the middle."""
+def test_full_disk_is_reported_and_cleaned_up(copy: pathlib.Path) -> None:
+    """A limit on the file size stands for a full disk: the system refuses further writes in the middle."""
     (copy / "base" / "chat_template.jinja").write_text("x" * 3_000_000)
     limit = 4 * sum(int(np.prod(tensor.shape)) for tensor in read_tensors(BASE).values()) + 1_000_000
     command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), str(copy / "base"), "--quants", "Q8_0,F32", "--out", str(copy / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 65 and "check the folder and its space" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 65 and "check the folder and its free space" in done.stderr and "Traceback" not in done.stderr
     assert list((copy / "out").iterdir()) == []
 
 
-def test_files_that_will_not_fit_are_told_before_any_work(copy: pathlib.Path) -> None:
-    """A checkpoint with holes: a few kilobytes that claim to be 800 GB."""
+def test_files_that_do_not_fit_are_refused_before_any_work(copy: pathlib.Path) -> None:
+    """A sparse checkpoint: a few kilobytes on disk with a size of 800 GB."""
     wide = 1 << 28
     if shutil.disk_usage(copy).free > 3 * wide * 256:
         pytest.skip("the disk is too large for this test")
@@ -294,5 +295,5 @@ def test_files_that_will_not_fit_are_told_before_any_work(copy: pathlib.Path) ->
         os.truncate(copy / "base" / "model.safetensors", 8 + len(head) + at)
     except OSError:
         pytest.skip("this file system has no room for holes")
-    with pytest.raises(ConvertError, match="MB left"):
-        export(copy / "base", [], ["F32"], copy / "out")
+    with pytest.raises(ConvertError, match="MB free"):
+        export(Conversion(copy / "base", [], ["F32"]), copy / "out")

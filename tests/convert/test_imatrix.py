@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from convert import imatrix
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import Question
@@ -56,11 +56,11 @@ def matrix(collector: imatrix.Collector, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def test_layout_of_llama_cpps_tensors_is_the_one_that_is_declared() -> None:
+def test_declared_layout_of_tensors_is_that_of_llama_cpp() -> None:
     imatrix.check_layout()
 
 
-def test_every_matrix_of_every_block_is_seen_with_every_token(collector: imatrix.Collector) -> None:
+def test_every_matrix_of_every_block_is_collected_for_every_token(collector: imatrix.Collector) -> None:
     linear = {name for name, (kind, _) in tensors(DEMO).items() if name.startswith("blk.") and kind == int(gguf.GGMLQuantizationType.Q8_0)}
     assert collector.sums.keys() == linear and len(linear) == 5 * 7
     with LocalModel(DEMO) as model:
@@ -72,7 +72,7 @@ def test_every_matrix_of_every_block_is_seen_with_every_token(collector: imatrix
 
 def test_input_of_the_first_projections_is_the_normed_embedding(tmp_path: pathlib.Path) -> None:
     """What is collected in the first block can be computed by hand: the squares of RMSNorm(embedding) * weight."""
-    path = export(BASE, [], ["F32"], tmp_path, "plain")[0].path
+    path = export(Conversion(BASE, [], ["F32"], "plain"), tmp_path)[0].path
     found = imatrix.collect(path, QUESTIONS[:1])
     data = {t.name: t.data for t in gguf.GGUFReader(path).tensors}
     with LocalModel(path) as model:
@@ -88,7 +88,7 @@ def test_input_of_the_first_projections_is_the_normed_embedding(tmp_path: pathli
     assert np.array_equal(found.sums["blk.0.attn_q.weight"], found.sums["blk.0.attn_v.weight"])
 
 
-def test_file_holds_what_was_collected(collector: imatrix.Collector, matrix: pathlib.Path) -> None:
+def test_file_holds_the_collected_matrix(collector: imatrix.Collector, matrix: pathlib.Path) -> None:
     found = imatrix.load(matrix)
     assert read_header(matrix).metadata["general.type"] == "imatrix"
     for name, sums in collector.sums.items():
@@ -97,7 +97,7 @@ def test_file_holds_what_was_collected(collector: imatrix.Collector, matrix: pat
 
 @pytest.fixture
 def one_layer(tmp_path: pathlib.Path, collector: imatrix.Collector) -> tuple[pathlib.Path, pathlib.Path]:
-    """The demo base cut down to its first block, and the matrix of that: the coarsest types take long."""
+    """The first block of the demo base and its matrix. One block is enough, because the coarsest types are slow."""
     shutil.copytree(BASE, tmp_path / "base")
     config = json.loads((BASE / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1, "layer_types": None}))
@@ -110,11 +110,11 @@ def one_layer(tmp_path: pathlib.Path, collector: imatrix.Collector) -> tuple[pat
     return tmp_path / "base", tmp_path / "matrix.gguf"
 
 
-def test_every_level_with_a_matrix_is_to_the_byte_what_llama_cpp_makes(
+def test_every_quantization_with_a_matrix_equals_llama_cpps_to_the_byte(
     tmp_path: pathlib.Path, one_layer: tuple[pathlib.Path, pathlib.Path]
 ) -> None:
     base, matrix = one_layer
-    ours = {f.quantization: f.path for f in export(base, [], ["F32", *LEVELS], tmp_path / "ours", "demo", matrix=matrix)}
+    ours = {f.quantization: f.path for f in export(Conversion(base, [], ["F32", *LEVELS], "demo", matrix=matrix), tmp_path / "ours")}
     (tmp_path / "theirs").mkdir()
     codes = {level: str(FILE_TYPES[level]) for level in LEVELS}
     command = [sys.executable, "-c", QUANTIZE, str(ours["F32"]), str(matrix), str(tmp_path / "theirs"), *codes.values()]
@@ -124,12 +124,12 @@ def test_every_level_with_a_matrix_is_to_the_byte_what_llama_cpp_makes(
     assert read_header(ours["Q2_K"]).metadata["quantize.imatrix.entries_count"] == 7
 
 
-def test_matrix_brings_the_coarsest_levels_closer_to_the_unquantized_model(tmp_path: pathlib.Path, matrix: pathlib.Path) -> None:
-    """Mean squared error of what the weights do to the inputs that the matrix describes."""
-    plain = {t.name: t for t in gguf.GGUFReader(export(BASE, [ADAPTER], ["F32"], tmp_path, "demo")[0].path).tensors}
+def test_matrix_brings_the_coarsest_quantization_closer_to_the_original(tmp_path: pathlib.Path, matrix: pathlib.Path) -> None:
+    """The mean squared error of the outputs, for inputs with the sizes in the matrix."""
+    plain = {t.name: t for t in gguf.GGUFReader(export(Conversion(BASE, [ADAPTER], ["F32"], "demo"), tmp_path)[0].path).tensors}
     importance, errors = imatrix.load(matrix), []
     for used in (None, matrix):
-        path = export(BASE, [ADAPTER], ["Q2_K"], tmp_path / str(bool(used)), "demo", matrix=used)[0].path
+        path = export(Conversion(BASE, [ADAPTER], ["Q2_K"], "demo", matrix=used), tmp_path / str(bool(used)))[0].path
         error = 0.0
         for tensor in gguf.GGUFReader(path).tensors:
             if tensor.name in importance:
@@ -139,9 +139,9 @@ def test_matrix_brings_the_coarsest_levels_closer_to_the_unquantized_model(tmp_p
     assert errors[1] < 0.9 * errors[0]
 
 
-def test_level_that_needs_a_matrix_is_refused_without_one(tmp_path: pathlib.Path) -> None:
+def test_quantization_that_needs_a_matrix_is_refused_without_one(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConvertError, match=r"IQ2_XS.*--imatrix"):
-        export(BASE, [], ["Q8_0", "IQ2_XS"], tmp_path / "out")
+        export(Conversion(BASE, [], ["Q8_0", "IQ2_XS"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -150,15 +150,15 @@ def test_matrix_of_another_model_is_refused(tmp_path: pathlib.Path, collector: i
     other.sums, other.counts = {**collector.sums, "blk.9.attn_q.weight": np.ones(256)}, {**collector.counts, "blk.9.attn_q.weight": 5}
     imatrix.save(other, tmp_path / "other.gguf", "x")
     with pytest.raises(ConvertError, match=r"another model.*blk\.9\.attn_q\.weight"):
-        export(BASE, [], ["Q4_0"], tmp_path / "out", matrix=tmp_path / "other.gguf")
+        export(Conversion(BASE, [], ["Q4_0"], matrix=tmp_path / "other.gguf"), tmp_path / "out")
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"\x03\x00\x00\x00old format"])
-def test_file_that_is_no_matrix_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_file_that_is_not_a_matrix_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(ConvertError):
         imatrix.load(tmp_path / "x.gguf")
-    with pytest.raises(ConvertError, match="no importance matrix"):
+    with pytest.raises(ConvertError, match="not an importance matrix"):
         imatrix.load(DEMO)
 
 
@@ -179,7 +179,7 @@ def test_command_collects_from_a_file_of_questions(tmp_path: pathlib.Path) -> No
     assert json.loads(done.stdout)["questions"] == 3 and len(imatrix.load(tmp_path / "m.gguf")) == 35
 
 
-def test_matrix_is_not_written_over_what_it_is_made_of(tmp_path: pathlib.Path) -> None:
+def test_matrix_is_not_written_over_its_inputs(tmp_path: pathlib.Path) -> None:
     model, questions = tmp_path / "m.gguf", tmp_path / "q.jsonl"
     model.write_bytes(DEMO.read_bytes())
     questions.write_text('{"question": "q", "options": ["a", "b"], "answer": "A"}\n')

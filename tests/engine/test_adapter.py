@@ -7,10 +7,12 @@ import shutil
 import gguf
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from convert.__main__ import main
 from convert.adapter import export_adapter
 from convert.checkpoint import read_tensors
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
@@ -27,13 +29,13 @@ QUESTIONS = [Question(item.stem, item.options) for item in draw_many(21, 60, "te
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """base-BF16.gguf, merged-BF16.gguf and demo-adapter.gguf."""
     out = tmp_path_factory.mktemp("adapter")
-    export(BASE, [], ["BF16"], out, "base")
-    export(BASE, [ADAPTER], ["BF16"], out, "merged")
+    export(Conversion(BASE, [], ["BF16"], "base"), out)
+    export(Conversion(BASE, [ADAPTER], ["BF16"], "merged"), out)
     export_adapter(BASE, [ADAPTER], out, "demo")
     return out
 
 
-def test_base_and_adapter_decide_as_the_merged_model_does(folder: pathlib.Path) -> None:
+def test_base_with_adapter_answers_like_the_merged_model(folder: pathlib.Path) -> None:
     with (
         LocalModel(folder / "base-BF16.gguf", adapter=folder / "demo-adapter.gguf") as adapted,
         LocalModel(folder / "merged-BF16.gguf") as merged,
@@ -47,14 +49,14 @@ def test_base_and_adapter_decide_as_the_merged_model_does(folder: pathlib.Path) 
     assert max(abs(a - b) for one, other in pairs for a, b in zip(one.level_probs, other.level_probs, strict=True)) < 0.06
 
 
-def test_adapter_is_small_and_says_what_it_is(folder: pathlib.Path) -> None:
+def test_adapter_is_small_and_has_its_metadata(folder: pathlib.Path) -> None:
     path = folder / "demo-adapter.gguf"
     assert path.stat().st_size < (folder / "merged-BF16.gguf").stat().st_size / 8
     reader = gguf.GGUFReader(path)
     assert reader.fields["general.type"].contents() == "adapter" and len(reader.tensors) == 2 * 5 * 7
 
 
-def test_several_adapters_are_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
+def test_several_adapters_become_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
     path = export_adapter(BASE, [ADAPTER, ADAPTER], tmp_path, "twice").path
     halves = {t.name: t.data.astype(np.float64) for t in gguf.GGUFReader(path).tensors}
     a, b = halves["blk.2.attn_q.weight.lora_a"], halves["blk.2.attn_q.weight.lora_b"]
@@ -86,8 +88,8 @@ def test_flag_and_environment_name_the_adapter(folder: pathlib.Path, monkeypatch
     assert again["recalled"] and again["model"] == said["model"] and said["model"]["adapter_sha256"]
 
 
-def test_what_is_no_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ModelRefused, match="is no adapter"):
+def test_file_that_is_not_an_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ModelRefused, match="is not an adapter"):
         LocalModel(DEMO, adapter=DEMO)
     with pytest.raises(ModelMissing):
         LocalModel(DEMO, adapter=tmp_path / "nothing.gguf")
@@ -125,11 +127,7 @@ def test_adapter_that_does_more_than_add_is_refused(tmp_path: pathlib.Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
-    from click.testing import CliRunner
-
-    from convert.__main__ import main
-
+def test_command_writes_only_the_adapter(tmp_path: pathlib.Path) -> None:
     done = CliRunner().invoke(
         main, [str(BASE), "--adapter", str(ADAPTER), "--adapter-gguf", "--out", str(tmp_path), "--name", "x", "--json"]
     )
@@ -137,7 +135,7 @@ def test_command_writes_the_adapter_alone(tmp_path: pathlib.Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["x-adapter.gguf"]
 
 
-def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.Path) -> None:
+def test_verify_compares_base_with_adapter_and_merged_file(folder: pathlib.Path) -> None:
     base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
     pair = (str(base), "--adapter", str(adapter))
     done = run("verify", *pair, "--against", str(merged), "--limit", "8", "--max-changed", "0.2", "--json")
@@ -150,20 +148,20 @@ def test_verify_compares_base_and_adapter_with_the_merged_file(folder: pathlib.P
     again = run("verify", str(merged), "--against", str(base), "--against-adapter", str(adapter), "--limit", "4")
     assert again.returncode == 0 and f"Against {base} with {adapter}" in again.stdout
     alone = run("verify", str(base), "--limit", "4", EDGE_AGENT_ADAPTER=str(adapter))
-    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # a file is checked as it is, whatever is configured
+    assert alone.returncode == 65 and "BAD  format" in alone.stdout  # the configured adapter is not used to check a file
 
 
 def test_verify_names_the_adapter_that_does_not_fit(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
-    for adapter, words in ((damaged, "truncated"), (DEMO, "is no adapter")):
+    for adapter, words in ((damaged, "truncated"), (DEMO, "is not an adapter")):
         done = run("verify", str(DEMO), "--adapter", str(adapter))
         assert done.returncode == 65 and "BAD  adapter" in done.stdout and words in done.stdout
     assert run("verify", str(DEMO), "--adapter", str(tmp_path / "none.gguf")).returncode == 66
     assert run("verify", str(DEMO), "--against-adapter", str(damaged)).returncode == 2
 
 
-def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.Path) -> None:
+def test_bench_measures_base_with_adapter_and_merged_file(folder: pathlib.Path) -> None:
     base, adapter, merged = folder / "base-BF16.gguf", folder / "demo-adapter.gguf", folder / "merged-BF16.gguf"
     short = ("--repeats", "1", "--limit", "4", "--threads", "1")
     done = run("bench", str(base), "--adapter", str(adapter), "--against", str(merged), *short, "--json")
@@ -175,4 +173,4 @@ def test_bench_measures_base_and_adapter_beside_the_merged_file(folder: pathlib.
     configured = run("bench", *short, EDGE_AGENT_MODEL=str(base), EDGE_AGENT_ADAPTER=str(adapter))
     assert configured.returncode == 0 and "BF16 + adapter" in configured.stdout
     wrong = run("bench", str(base), "--adapter", str(DEMO), *short)
-    assert wrong.returncode == 66 and "is no adapter" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert wrong.returncode == 66 and "is not an adapter" in wrong.stderr and "Traceback" not in wrong.stderr

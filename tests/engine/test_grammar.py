@@ -1,5 +1,6 @@
-"""The walk over the trie against llama.cpp's own grammar sampler, on held-out questions."""
+"""Readings against llama.cpp's own grammar sampler, on held-out questions."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -8,9 +9,11 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
 from models.recipe.bank import DOMAINS, draw_many
+from tests.support.grammar import GrammarReference
+from tests.support.paths import DEMO
 
 N_QUESTIONS = 504
-NEAR_TIE = 0.05  # of probability between the two best, where the two ways of evaluating may differ
+NEAR_TIE = 0.05  # of probability between the two best; closer than this, the two ways of evaluating may differ
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Case:
         return (self.reading.level, self.reading.letter) == self.reference
 
     def is_near_tie(self) -> bool:
-        """Whether the branch at which they part was between two almost equal ones."""
+        """Whether the two choices at the branch where they differ were almost equal."""
         level, letter = self.reference
         reading = self.reading
         if level != reading.level:
@@ -33,16 +36,22 @@ class Case:
         return abs(reading.answer_probs[reading.letters.index(letter)] - max(reading.answer_probs)) < NEAR_TIE
 
     def _mass(self, start: str) -> float:
-        """Probability of the levels that begin so."""
+        """The probability of the levels that begin like this."""
         pairs = zip(self.reading.levels, self.reading.level_probs, strict=True)
         return sum(probability for level, probability in pairs if level.startswith(start))
 
 
 @pytest.fixture(scope="module")
-def cases(demo_model: LocalModel) -> list[Case]:
+def reference() -> Iterator[GrammarReference]:
+    with GrammarReference(DEMO) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def cases(demo_model: LocalModel, reference: GrammarReference) -> list[Case]:
     items = [item for domain in DOMAINS for item in draw_many(3, N_QUESTIONS // len(DOMAINS), "test", domain)]
     questions = [Question(item.stem, item.options) for item in items]
-    return [Case(q, demo_model.read(q), demo_model.read_by_grammar(q)) for q in questions]
+    return [Case(q, demo_model.read(q), reference.read(demo_model, q)) for q in questions]
 
 
 def test_every_answer_is_legal(cases: list[Case]) -> None:
@@ -50,16 +59,18 @@ def test_every_answer_is_legal(cases: list[Case]) -> None:
     assert all(c.reading.level in c.reading.levels and c.reading.letter in c.question.letters for c in cases)
 
 
-def test_walk_and_grammar_agree_but_for_near_ties(cases: list[Case]) -> None:
+def test_readings_and_grammar_agree_except_for_near_ties(cases: list[Case]) -> None:
     differing = [case for case in cases if not case.agrees()]
     assert all(case.is_near_tie() for case in differing), differing
-    assert len(differing) <= N_QUESTIONS // 50, differing  # this demo model is unsure of most of today's questions
+    assert len(differing) <= N_QUESTIONS // 50, differing  # the demo model is unsure of many of these questions
 
 
-def test_grammar_of_the_tokenizers_own_tokens_answers_as_that_of_characters(cases: list[Case], demo_model: LocalModel) -> None:
-    """The demo model has learned the format in these tokens, so they only differ where a model has not."""
+def test_grammar_of_tokens_gives_the_answers_of_the_grammar_of_characters(
+    cases: list[Case], demo_model: LocalModel, reference: GrammarReference
+) -> None:
+    """The demo model has learned the format in the tokenizer's own tokens, so both grammars agree for it."""
     some = cases[::25]
-    assert sum(demo_model.read_by_grammar(case.question, own_tokens=True) == case.reference for case in some) >= len(some) - 1
+    assert sum(reference.read(demo_model, case.question, own_tokens=True) == case.reference for case in some) >= len(some) - 1
 
 
 def test_model_is_sure_about_some_and_unsure_about_others(cases: list[Case]) -> None:

@@ -1,10 +1,12 @@
 """The engine on the demo model: prompts, readings, refusals."""
 
+import contextlib
 import pathlib
 import platform
 import signal
 import struct
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -14,10 +16,12 @@ from edge_agent.core.errors import BadQuestion, ModelBusy, ModelError, ModelMiss
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, Reading
 from edge_agent.engine.draft import Draft
-from edge_agent.engine.llama import Options, repacking_pays
+from edge_agent.engine.llama import Llama, Options, repacking_pays
 from edge_agent.engine.local_model import LocalModel
+from edge_agent.engine.passes import level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
+from edge_agent.model.answers import AnswerFormat
 from edge_agent.model.profile import LEVELS, default_profile
 from tests.support.paths import DEMO, ROOT
 
@@ -31,24 +35,29 @@ ATTACKS = (
 )
 
 
+SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def llama() -> Iterator[Llama]:
+    """The demo model without the engine on top."""
+    with contextlib.closing(Llama(DEMO, Options())) as opened:
+        yield opened
+
+
 def passes(reading: Reading) -> int:
-    """Forward passes of a decision: the letter behind the highest level is read with the levels."""
+    """The forward passes of a reading: the letter after the highest level is read together with the levels."""
     return 1 if reading.level == reading.levels[-1] else 2
 
 
-def special_ids(model: LocalModel) -> dict[str, int]:
-    names = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<|endoftext|>")
-    return {name: model._llama.tokenize(name, parse_special=True)[0] for name in names}
-
-
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_text_of_a_person_changes_nothing_in_the_prompts_structure(demo_model: LocalModel, attack: str) -> None:
-    """Its tokens are plain text: the special ones are exactly those of a harmless prompt, in the same order."""
-    ids = special_ids(demo_model).values()
+def test_user_text_does_not_change_the_structure_of_the_prompt(demo_model: LocalModel, llama: Llama, attack: str) -> None:
+    """It becomes plain text: the special tokens are exactly those of a harmless prompt, in the same order."""
+    ids = [llama.tokenize(name, parse_special=True)[0] for name in SPECIAL_TOKENS]
     harmless = demo_model.prompt_tokens(Question("Hello", ("x", "y")))
     attacked = demo_model.prompt_tokens(Question(f"Hello {attack}", (f"x {attack}".replace("\n", " "), "y")))
     assert [t for t in attacked if t in ids] == [t for t in harmless if t in ids]
-    assert attack in b"".join(demo_model._llama.piece(t) for t in attacked).decode()
+    assert attack in b"".join(llama.piece(t) for t in attacked).decode()
 
 
 def test_answer_is_legal_and_complete(demo_model: LocalModel, question: Question) -> None:
@@ -85,7 +94,7 @@ def test_system_message_is_not_evaluated_twice(demo_model: LocalModel, question:
 
 
 def test_reading_does_not_depend_on_what_was_read_before(question: Question) -> None:
-    """A fresh model and one that has answered other questions agree to the noise of the arithmetic."""
+    """A new model and one that has answered other questions agree within the noise of the arithmetic."""
     with LocalModel(DEMO) as fresh, LocalModel(DEMO) as used:
         first = fresh.read(question)
         for stem in ("What is 1 + 1?", "A very much longer question about nothing in particular, " * 5):
@@ -108,13 +117,14 @@ def test_prompt_of_several_batches(demo_model: LocalModel) -> None:
     assert reading.timings.n_prompt_tokens > 600 and reading.letter in "AB"
 
 
-def test_small_batches_change_no_reading_and_too_small_ones_are_refused(demo_model: LocalModel, question: Question) -> None:
+def test_small_batches_change_no_reading_and_too_small_ones_are_refused(demo_model: LocalModel, llama: Llama, question: Question) -> None:
     expected = demo_model.read(question)
     with LocalModel(DEMO, options=Options(n_batch=16)) as small:
         reading = small.read(question)
         assert np.allclose(reading.level_probs, expected.level_probs, atol=0.02)
         assert reading.format_mass == pytest.approx(expected.format_mass, abs=0.02)
-        n_tree = sum(len(tree.tokens) for tree in small._level_trees(small._trie(question)))
+    trie = AnswerFormat(LEVELS, question.letters).trie(llama.tokenize)
+    n_tree = sum(len(tree.tokens) for tree in level_trees(trie, LEVELS[-1]))
     for n_batch in (n_tree, n_tree - 1):
         with LocalModel(DEMO, options=Options(n_batch=n_batch)) as model, pytest.raises(ModelRefused, match="raise n_batch"):
             model.read(question, timeout_s=20)
@@ -140,13 +150,13 @@ def test_missing_model(path: str) -> None:
         LocalModel(pathlib.Path(path))
 
 
-def test_file_that_is_no_model() -> None:
+def test_file_that_is_not_a_model() -> None:
     with pytest.raises(ModelRefused):
         LocalModel(ROOT / "README.md")
 
 
 def test_header_that_llama_cannot_load_is_refused_with_its_reason(tmp_path: pathlib.Path) -> None:
-    """A GGUF with an intact outside and no tensors in it."""
+    """A GGUF with a valid header and no tensors."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
@@ -176,22 +186,22 @@ def test_level_is_known_before_the_letter_is_read(demo_model: LocalModel, questi
 
 
 @pytest.mark.parametrize("quantization", ["Q4_0", "Q4_K_M", "Q8_0"])
-def test_weights_as_they_lie_in_the_file_decide_the_same(question: Question, quantization: str) -> None:
+def test_repacked_weights_give_the_same_answer(question: Question, quantization: str) -> None:
     file = DEMO.with_name(f"FogGen-demo-{quantization}.gguf")
     with LocalModel(file, options=Options(repack=False)) as one, LocalModel(file, options=Options(repack=True)) as other:
-        as_they_lie, arranged = one.read(question), other.read(question)
-    assert (as_they_lie.level, as_they_lie.letter) == (arranged.level, arranged.letter)
-    assert np.allclose(as_they_lie.level_probs, arranged.level_probs, atol=0.05)
+        plain, repacked = one.read(question), other.read(question)
+    assert (plain.level, plain.letter) == (repacked.level, repacked.letter)
+    assert np.allclose(plain.level_probs, repacked.level_probs, atol=0.05)
 
 
-def test_weights_are_rearranged_only_where_it_is_known_to_pay() -> None:
+def test_weights_are_repacked_only_where_that_is_faster() -> None:
     assert repacking_pays("Q4_0", "x86_64") and repacking_pays("Q4_K_M", "aarch64") and not repacking_pays("Q4_K_M", "AMD64")
-    with LocalModel(DEMO) as unsaid, LocalModel(DEMO, options=Options(repack=True)) as said:
-        assert unsaid._llama.options.repack == repacking_pays("Q8_0", platform.machine()) and said._llama.options.repack
+    assert Options().for_quantization("Q8_0").repack is repacking_pays("Q8_0", platform.machine())
+    assert [Options(repack=choice).for_quantization("Q4_0").repack for choice in (True, False)] == [True, False]
 
 
-def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
-    """Typed letter by letter, changed on the way, then asked."""
+def test_draft_leaves_only_the_end_to_evaluate(demo_model: LocalModel) -> None:
+    """A question that is typed, changed, and then asked."""
     question = Question("How many wheels have three cars and two bicycles, taken together?", ("16", "12", "20"))
     demo_model.read(Question("Other", ("a", "b")))
     text = question.user_message
@@ -209,7 +219,7 @@ def test_draft_leaves_only_the_tail_to_do(demo_model: LocalModel) -> None:
     assert np.allclose(drafted.level_probs, alone.level_probs, atol=0.02)
 
 
-def test_draft_takes_a_text_that_stays_as_it_is_for_complete(demo_model: LocalModel) -> None:
+def test_draft_treats_a_text_that_stops_changing_as_complete(demo_model: LocalModel) -> None:
     question = Question("How many legs have two cats and a hen, taken together?", ("10", "8", "12"))
     with Draft(demo_model.draft) as draft:
         draft.update(question.user_message)
@@ -218,7 +228,7 @@ def test_draft_takes_a_text_that_stays_as_it_is_for_complete(demo_model: LocalMo
     assert reading.timings.n_cached_tokens == reading.timings.n_prompt_tokens - 1
 
 
-def test_draft_of_what_cannot_be_asked_harms_nobody(demo_model: LocalModel, question: Question) -> None:
+def test_draft_of_a_text_that_cannot_be_asked_does_no_harm(demo_model: LocalModel, question: Question) -> None:
     with Draft(demo_model.draft) as draft:
         draft.update("word " * 5000)
         draft.update("")
@@ -236,14 +246,14 @@ def test_question_goes_before_a_draft_of_another(demo_model: LocalModel, questio
 
 def test_timeout_leaves_the_model_usable(demo_model: LocalModel, question: Question) -> None:
     expected = demo_model.read(question)
-    with pytest.raises(ModelBusy, match="gave no answer within"):
+    with pytest.raises(ModelBusy, match="did not answer within"):
         demo_model.read(Question("word " * 600, ("a", "b")), timeout_s=0.01)
     again = demo_model.read(question)
     assert np.allclose(again.level_probs, expected.level_probs, atol=0.02) and again.letter == expected.letter
 
 
 def test_interrupt_leaves_the_model_usable(demo_model: LocalModel, question: Question) -> None:
-    """A real signal, in the midst of an evaluation."""
+    """A real signal, in the middle of an evaluation."""
     expected = demo_model.read(question)
     threading.Timer(0.01, lambda: signal.raise_signal(signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -264,7 +274,7 @@ def test_system_message_is_kept_for_the_next_process(tmp_path: pathlib.Path, que
 
 
 def test_state_of_other_bytes_is_not_restored(tmp_path: pathlib.Path, question: Question) -> None:
-    """A file with a right checksum and nonsense in it: llama.cpp refuses, and the model starts cold."""
+    """A file with a valid checksum and random content: llama.cpp refuses it, and the model starts without it."""
     with LocalModel(DEMO, prefix_folder=tmp_path, sha256="x") as first:
         first.read(question)
     (path,) = tmp_path.iterdir()
@@ -277,15 +287,16 @@ def test_state_of_other_bytes_is_not_restored(tmp_path: pathlib.Path, question: 
 @pytest.mark.parametrize(
     "levels", [("0.0", "0.5", "1.0"), tuple(f"{n / 20:.2f}" for n in range(20)), tuple(f"{n / 10:.1f}" for n in range(11))]
 )
-def test_tree_of_several_lines_reads_what_one_line_after_the_other_does(levels: tuple[str, ...]) -> None:
-    """Levels that branch often are read in one pass; every probability equals that of evaluating each level alone."""
+def test_tree_of_several_sequences_reads_what_single_sequences_do(llama: Llama, levels: tuple[str, ...]) -> None:
+    """Levels with many branches are read in one pass; every probability equals that of evaluating each branch alone."""
     profile = replace(default_profile("qwen3"), levels=levels)
     question = Question("What is 3 + 4?", ("7", "8", "6", "5"))
     with LocalModel(DEMO, profile) as model:
         reading = model.read(question)
         assert reading.timings.n_forward == passes(reading)
-        walk = Walk(model._trie(question), lambda path: model._llama.logits([*model.prompt_tokens(question), *path]))
-        level, letter = walk.level(), walk.letter()
+        tokens = model.prompt_tokens(question)
+    walk = Walk(AnswerFormat(levels, question.letters).trie(llama.tokenize), lambda path: llama.logits([*tokens, *path]))
+    level, letter = walk.level(), walk.letter()
     assert reading.level == level.greedy and reading.letter == letter.greedy
     assert np.allclose(reading.level_probs, [level.probs[name] for name in levels], atol=0.01)
     assert np.allclose(reading.answer_probs, [letter.probs[name] for name in "ABCD"], atol=0.01)

@@ -1,15 +1,15 @@
-"""Questions without options: the confidence by the trie, then an answer in the model's own words."""
+"""Questions without options: the confidence from the trie, then an answer in the model's own words."""
 
 import json
 import pathlib
 
 import pytest
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.client import CloudModel
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.question import Question
+from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import LevelReading, OpenReading
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.catalog import ModelFiles
@@ -18,15 +18,15 @@ from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import run
 from tests.support.paths import ROOT
 
-QUESTION = Question("What is 12 + 7?", (), "open")
+QUESTION = Question("What is 12 + 7?", (), OPEN)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The demo base with its rounds, said to answer in its own words."""
+    """The demo base with its adapter, marked as a model that answers in its own words."""
     demo = ROOT / "models" / "demo"
     adapter = demo / "adapter-open" if (demo / "adapter-open").exists() else demo / "adapter"
-    return export(demo / "base", [adapter], ["Q8_0"], tmp_path_factory.mktemp("open"), "open", answer_kind="text")[0].path
+    return export(Conversion(demo / "base", [adapter], ["Q8_0"], "open", question_kind=OPEN), tmp_path_factory.mktemp("open"))[0].path
 
 
 @pytest.fixture(scope="module")
@@ -35,38 +35,32 @@ def model(path: pathlib.Path) -> LocalModel:
         yield opened
 
 
-def test_reading_is_what_the_model_prints_by_itself_after_its_confidence(model: LocalModel) -> None:
+def test_reading_equals_what_the_model_prints_without_constraint(model: LocalModel) -> None:
     pieces: list[str] = []
     levels: list[LevelReading] = []
     reading = model.read(QUESTION, levels.append, on_text=pieces.append)
     assert isinstance(reading, OpenReading) and reading.ended
     assert "".join(pieces).strip() == reading.text == reading.answer != ""
     assert levels[0].level == reading.level and sum(reading.level_probs) == pytest.approx(1)
-    printed = model.greedy(QUESTION)
-    if printed.startswith(f"Confidence: {reading.level}\nFinal answer:"):  # where it kept to the format
-        assert printed.partition("Final answer:")[2].strip() == reading.text
+    printed = model.generate(QUESTION)
+    assert printed == f"Confidence: {reading.level}\nFinal answer: {reading.text}"
 
 
 def test_models_refuse_the_other_kind_of_question(model: LocalModel, demo_model: LocalModel, question: Question) -> None:
-    with pytest.raises(BadQuestion, match="ask without options"):
+    with pytest.raises(BadQuestion, match="ask it without options"):
         model.read(question)
     with pytest.raises(BadQuestion, match="with its options"):
         demo_model.read(QUESTION)
 
 
-def test_unsure_answer_in_words_goes_to_the_cloud_and_is_upheld_by_the_same_words(
-    path: pathlib.Path, home: pathlib.Path, cloud: LoopbackCloud
-) -> None:
+def test_unsure_answer_in_words_is_upheld_if_the_cloud_says_the_same(path: pathlib.Path, home: pathlib.Path, cloud: LoopbackCloud) -> None:
     with Agent(ModelFiles(path), Store(home / "a.db"), tau=1.0, cloud=None) as alone:
         said = alone.ask(QUESTION).answer
     cloud.reply = lambda body: f"{said}."
     with Agent(ModelFiles(path), Store(home / "a.db"), tau=1.0, cloud=CloudModel(cloud.url, "big")) as agent:
         decision = agent.ask(QUESTION)
         ending = agent.store.log(2)[-1]["ending"]
-    if decision.route == "cloud":  # the model was not certain
-        assert decision.answer == decision.answer_text == f"{said}." and ending == "upheld"
-    else:
-        assert decision.answer == said
+    assert decision.route == "cloud" and decision.answer == decision.answer_text == f"{said}." and ending == "upheld"
 
 
 def test_command_line_asks_it_without_options(path: pathlib.Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edge_agent.engine.prefix_cache import KEPT, PrefixFile
 
 
-def test_what_was_saved_is_loaded_by_the_same_facts_only(tmp_path: pathlib.Path) -> None:
+def test_saved_state_is_loaded_only_with_the_same_facts(tmp_path: pathlib.Path) -> None:
     PrefixFile(tmp_path / "cache", ["model", 1, 2]).save(b"state")
     assert PrefixFile(tmp_path / "cache", ["model", 1, 2]).load() == b"state"
     assert PrefixFile(tmp_path / "cache", ["model", 1, 3]).load() is None
@@ -27,14 +27,14 @@ def test_damage_is_noticed(tmp_path_factory: pytest.TempPathFactory, state: byte
     assert PrefixFile(file.path.parent, ["m"]).load() is None
 
 
-def test_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: pathlib.Path) -> None:
+def test_unwritable_folder_only_costs_time(tmp_path: pathlib.Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     file = PrefixFile(tmp_path / "cache", ["m"])
     file.save(b"state")
     assert file.is_there and PrefixFile(tmp_path / "cache", ["m"]).load() is None  # tried once, and not again
 
 
-def test_old_files_go(tmp_path: pathlib.Path) -> None:
+def test_old_files_are_removed(tmp_path: pathlib.Path) -> None:
     for n in range(KEPT + 3):
         PrefixFile(tmp_path, [n]).save(b"s")
     assert len(list(tmp_path.iterdir())) == KEPT

@@ -1,4 +1,4 @@
-"""The waiting line before the model: order, bounds, giving up."""
+"""The queue in front of the model: order, limit, timeouts."""
 
 import threading
 import time
@@ -11,12 +11,13 @@ from edge_agent.engine.waiting_line import WaitingLine
 
 
 class Machine:
-    """Work that can be stopped, as an evaluation can."""
+    """Work that can be stopped, like an evaluation."""
 
     def __init__(self) -> None:
-        self.stopped = threading.Event()
+        self.started, self.stopped = threading.Event(), threading.Event()
 
     def long(self, _: float = 0.0) -> str:
+        self.started.set()
         if self.stopped.wait(10):
             raise RuntimeError("stopped")
         return "finished"
@@ -34,6 +35,12 @@ def line(machine: Machine) -> Iterator[WaitingLine]:
     line.close()
 
 
+def wait_until(n: int, line: WaitingLine) -> None:
+    """Return when `n` callers wait; nothing public says how many do."""
+    while len(line._waiting) < n:
+        time.sleep(0.001)
+
+
 def occupied(line: WaitingLine, gate: threading.Event) -> threading.Thread:
     """A caller whose job holds the line until `gate` is set."""
     entered = threading.Event()
@@ -43,15 +50,14 @@ def occupied(line: WaitingLine, gate: threading.Event) -> threading.Thread:
     return thread
 
 
-def test_jobs_run_one_at_a_time_in_order_and_are_told_how_long_they_waited(line: WaitingLine) -> None:
+def test_jobs_run_one_at_a_time_in_order_and_get_their_waiting_time(line: WaitingLine) -> None:
     gate, order, waited = threading.Event(), [], []
     first = occupied(line, gate)
     threads = []
     for n in range(3):
         threads.append(threading.Thread(target=lambda n=n: line.run(lambda ms: (order.append(n), waited.append(ms)))))
         threads[-1].start()
-        while len(line._waiting) <= n:
-            time.sleep(0.001)
+        wait_until(n + 1, line)
     time.sleep(0.02)
     gate.set()
     for thread in [first, *threads]:
@@ -59,15 +65,14 @@ def test_jobs_run_one_at_a_time_in_order_and_are_told_how_long_they_waited(line:
     assert order == [0, 1, 2] and min(waited) >= 20
 
 
-def test_line_that_is_full_says_so_at_once(line: WaitingLine) -> None:
+def test_full_line_refuses_at_once(line: WaitingLine) -> None:
     gate = threading.Event()
     threads = [occupied(line, gate)]
     for n in range(3):
         threads.append(threading.Thread(target=lambda: line.run(lambda _: None)))
         threads[-1].start()
-        while len(line._waiting) <= n:
-            time.sleep(0.001)
-    with pytest.raises(ModelBusy, match="3 questions wait"):
+        wait_until(n + 1, line)
+    with pytest.raises(ModelBusy, match="3 questions are already waiting"):
         line.run(lambda _: None)
     gate.set()
     for thread in threads:
@@ -81,30 +86,29 @@ def test_timeout_ends_the_job_and_leaves_the_line_usable(line: WaitingLine, mach
     assert line.run(lambda _: machine.stopped.is_set()) is False  # the next job is not stopped by what ended the last
 
 
-def test_timeout_in_line_takes_the_job_out(line: WaitingLine) -> None:
+def test_timeout_while_waiting_cancels_the_job(line: WaitingLine) -> None:
     gate, ran = threading.Event(), []
     first = occupied(line, gate)
     with pytest.raises(ModelBusy):
         line.run(lambda _: ran.append(1), timeout_s=0.02)
     gate.set()
     first.join()
-    assert line.run(lambda _: ran) == [] and not line._waiting
+    assert line.run(lambda _: ran) == []
 
 
-def test_what_a_job_raises_reaches_its_caller_alone(line: WaitingLine) -> None:
+def test_exception_of_a_job_reaches_only_its_caller(line: WaitingLine) -> None:
     with pytest.raises(ZeroDivisionError):
         line.run(lambda _: 1 / 0)
     assert line.run(lambda _: 2) == 2
 
 
-def test_later_waits_until_nobody_else_does(line: WaitingLine) -> None:
+def test_later_runs_when_no_other_job_waits(line: WaitingLine) -> None:
     gate, order = threading.Event(), []
     first = occupied(line, gate)
     background = line.later(lambda: order.append("later"))
     asker = threading.Thread(target=lambda: line.run(lambda _: order.append("asked")))
     asker.start()
-    while not line._waiting:
-        time.sleep(0.001)
+    wait_until(1, line)
     gate.set()
     background.result(10)
     first.join()
@@ -112,10 +116,9 @@ def test_later_waits_until_nobody_else_does(line: WaitingLine) -> None:
     assert order == ["asked", "later"]
 
 
-def test_stop_later_ends_background_work_and_no_other(line: WaitingLine, machine: Machine) -> None:
+def test_stop_later_ends_only_background_work(line: WaitingLine, machine: Machine) -> None:
     background = line.later(machine.long)
-    while line._current is None:
-        time.sleep(0.001)
+    assert machine.started.wait(10)
     line.stop_later()
     with pytest.raises(RuntimeError, match="stopped"):
         background.result(10)
@@ -127,7 +130,7 @@ def test_stop_later_ends_background_work_and_no_other(line: WaitingLine, machine
     first.join()
 
 
-def test_closed_line_finishes_what_it_has_and_takes_no_more(machine: Machine) -> None:
+def test_closed_line_finishes_its_jobs_and_takes_no_more(machine: Machine) -> None:
     line, done = WaitingLine(machine.stopped.set, machine.stopped.clear), []
     line.later(lambda: done.append(1))
     line.close()

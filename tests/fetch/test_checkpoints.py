@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.fetch.checkpoints import checkpoint_folder
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from tests.support.hub_server import LoopbackHub
@@ -19,7 +19,7 @@ CHECKPOINT = {
 
 
 def checkpoint(server: LoopbackHub, folder: pathlib.Path, source: str = "a/b", **environment: str) -> pathlib.Path:
-    hub = Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(Connection({}), lambda s: None))
+    hub = Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(NetworkSettings({}), lambda s: None))
     return checkpoint_folder(source, folder=folder, the_hub=hub)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent import __version__
 from edge_agent.core.errors import BadSetting, DownloadFailed
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from tests.support.command_line import run
@@ -59,7 +59,7 @@ def test_no_proxy_names_what_is_asked_directly(
     ],
 )
 def test_entries_of_no_proxy(entry: str, direct: list[str], proxied: list[str]) -> None:
-    with Connection({"HTTP_PROXY": "http://p:1", "NO_PROXY": entry}).client() as client:
+    with NetworkSettings({"HTTP_PROXY": "http://p:1", "NO_PROXY": entry}).client() as client:
         chosen = {url: client._transport_for_url(httpx2.URL(url)) is client._transport for url in direct + proxied}
     assert chosen == dict.fromkeys(direct, True) | dict.fromkeys(proxied, False)
 
@@ -80,7 +80,7 @@ WRONG = [
 @pytest.mark.parametrize(("environment", "words"), WRONG)
 def test_wrong_values_are_reported_in_a_sentence(environment: dict[str, str], words: str) -> None:
     with pytest.raises(BadSetting, match=words) as caught:
-        Connection(environment).client()
+        NetworkSettings(environment).client()
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_wrong_values_end_the_command_in_a_sentence(server: LoopbackHub, environ
 
 def test_proxy_for_both_schemes_makes_all_proxy_unimportant() -> None:
     """Desktops set a SOCKS proxy for everything beside those for the two schemes."""
-    Connection({"HTTP_PROXY": "p:3128", "HTTPS_PROXY": "http://p:3128", "ALL_PROXY": "socks5://p:1080"}).client().close()
+    NetworkSettings({"HTTP_PROXY": "p:3128", "HTTPS_PROXY": "http://p:3128", "ALL_PROXY": "socks5://p:1080"}).client().close()
 
 
 def test_unreachable_proxy_is_reported(server: LoopbackHub, folder: pathlib.Path) -> None:
@@ -120,7 +120,7 @@ def test_own_certificate_and_a_tunnel_through_the_proxy(proxy: ForwardProxy, tmp
             hub.fetch(repo, repo.files[0], tmp_path / "config.json")
         assert (tmp_path / "config.json").read_bytes() == b"{}" and set(proxy.targets) == {host(endpoint.removeprefix("https://"))}
         stranger = {"HF_ENDPOINT": endpoint}
-        with Hub(stranger, Downloader(Connection(stranger), lambda seconds: None)) as hub:
+        with Hub(stranger, Downloader(NetworkSettings(stranger), lambda seconds: None)) as hub:
             with pytest.raises(DownloadFailed, match=r"certificate verify failed.*check the network"):
                 hub.repo("a/b")
     finally:
@@ -139,12 +139,12 @@ def test_requests_name_edge_agent_and_nothing_of_the_machine(server: LoopbackHub
 
 def test_list_that_does_not_end_is_cut_off(server: LoopbackHub) -> None:
     server.raw = b"x" * 2000
-    with Connection({}).client(1000) as client, pytest.raises(DownloadFailed, match="over 1000 bytes"):
+    with NetworkSettings({}).client(1000) as client, pytest.raises(DownloadFailed, match="over 1000 bytes"):
         client.get(server.url)
 
 
 def test_compressed_list_is_refused() -> None:
     """A few kilobytes may be gigabytes when they are unpacked."""
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers={"Content-Encoding": "gzip"}))
-    with Connection({}, transport).client(1000) as client, pytest.raises(DownloadFailed, match="compressed"):
+    with NetworkSettings({}, transport).client(1000) as client, pytest.raises(DownloadFailed, match="compressed"):
         client.get("https://a.example/")

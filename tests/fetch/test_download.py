@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from edge_agent.core.errors import DownloadFailed, StorageError
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader, Refused
 from edge_agent.model import pulled as pins
 from tests.support.command_line import run
@@ -104,7 +104,7 @@ def test_lock_of_a_process_that_has_just_finished_does_not_count(folder: pathlib
 
     monkeypatch.setattr("edge_agent.core.files.fcntl.flock", late)
     with pytest.raises(DownloadFailed, match="has just fetched"):
-        Downloader(Connection({}, respond({}))).fetch("https://a.example/x", folder / "x")
+        Downloader(NetworkSettings({}, respond({}))).fetch("https://a.example/x", folder / "x")
 
 
 # --- wrong bytes
@@ -178,7 +178,7 @@ def respond(routes: dict[str, httpx2.Response]) -> httpx2.MockTransport:
 def test_redirect_away_from_https_is_refused(folder: pathlib.Path, location: str) -> None:
     transport = respond({"https://a.example/x": httpx2.Response(302, headers={"Location": location})})
     with pytest.raises(DownloadFailed):
-        Downloader(Connection({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
+        Downloader(NetworkSettings({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
     assert left_over(folder) == []
 
 
@@ -186,13 +186,15 @@ def test_redirect_away_from_https_is_refused(folder: pathlib.Path, location: str
 def test_redirect_to_an_invalid_address_is_refused(folder: pathlib.Path, location: str) -> None:
     transport = respond({"https://a.example/x": httpx2.Response(302, headers=[(b"Location", location.encode())])})
     with pytest.raises(DownloadFailed, match=r"broken address|Invalid URL"):
-        Downloader(Connection({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
+        Downloader(NetworkSettings({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
 
 
 @pytest.mark.parametrize("status", [302, 304, 300])
 def test_redirect_that_leads_nowhere_is_a_refusal(folder: pathlib.Path, status: int) -> None:
     with pytest.raises(Refused, match=str(status)):
-        Downloader(Connection({}, respond({"https://a.example/x": httpx2.Response(status)}))).fetch("https://a.example/x", folder / "x")
+        Downloader(NetworkSettings({}, respond({"https://a.example/x": httpx2.Response(status)}))).fetch(
+            "https://a.example/x", folder / "x"
+        )
     assert left_over(folder) == []
 
 
@@ -200,7 +202,7 @@ def test_redirect_that_leads_nowhere_is_a_refusal(folder: pathlib.Path, status: 
 def test_impossible_host_name_is_reported_at_once(folder: pathlib.Path, host: str) -> None:
     pauses: list[float] = []
     with pytest.raises(DownloadFailed, match="cannot be reached"):
-        Downloader(Connection({}), pauses.append).fetch(f"https://{host}/x", folder / "x")
+        Downloader(NetworkSettings({}), pauses.append).fetch(f"https://{host}/x", folder / "x")
     assert pauses == [] and left_over(folder) == []
 
 
@@ -222,11 +224,11 @@ def test_malformed_headers_do_no_harm(folder: pathlib.Path) -> None:
         ]
     )
     transport = httpx2.MockTransport(lambda request: next(replies))
-    Downloader(Connection({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
+    Downloader(NetworkSettings({}, transport), lambda s: None).fetch("https://a.example/x", folder / "x")
     assert (folder / "x").read_bytes() == b"GGUF and more"
 
 
 def test_endless_redirects_end(folder: pathlib.Path) -> None:
     transport = respond({"https://a.example/x": httpx2.Response(302, headers={"Location": "/x"})})
     with pytest.raises(DownloadFailed, match="redirects over 5 times"):
-        Downloader(Connection({}, transport)).fetch("https://a.example/x", folder / "x")
+        Downloader(NetworkSettings({}, transport)).fetch("https://a.example/x", folder / "x")

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import MAX_FILES, Hub, is_safe, parse
 from tests.support.command_line import run
@@ -34,7 +34,7 @@ def test_repository_that_the_token_may_read_is_pulled(server: LoopbackHub, folde
 
 def test_account_that_has_not_accepted_the_licence_is_reported(folder: pathlib.Path) -> None:
     refusal = httpx2.Response(403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to a/b is restricted."})
-    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(lambda request: refusal)))) as hub:
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(NetworkSettings({}, httpx2.MockTransport(lambda request: refusal)))) as hub:
         with pytest.raises(ModelError, match="account of your token has not accepted the licence of 'a/b'"):
             hub.repo("a/b")
 
@@ -91,7 +91,7 @@ def test_name_that_the_hub_cannot_have_is_reported_without_a_request(server: Loo
 @pytest.mark.parametrize("status", [401, 403, 404, 418])
 def test_refusal_with_an_odd_body_is_a_sentence(pulls: Pulls, body: bytes, status: int) -> None:
     transport = httpx2.MockTransport(lambda request: httpx2.Response(status, content=body))
-    with Hub({}, Downloader(Connection({}, transport), lambda seconds: None)) as hub:
+    with Hub({}, Downloader(NetworkSettings({}, transport), lambda seconds: None)) as hub:
         with pytest.raises((ModelError, DownloadFailed)) as caught:
             hub.repo("a/b")
     assert "\n" not in str(caught.value)
@@ -100,7 +100,7 @@ def test_refusal_with_an_odd_body_is_a_sentence(pulls: Pulls, body: bytes, statu
 def test_list_of_too_many_files_is_refused(server: LoopbackHub) -> None:
     files = [{"rfilename": f"{n}"} for n in range(MAX_FILES + 1)]
     server.raw = json.dumps({"id": "a/b", "sha": "0" * 40, "siblings": files}).encode()
-    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub, pytest.raises(DownloadFailed, match="makes no sense"):
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(NetworkSettings({}))) as hub, pytest.raises(DownloadFailed, match="makes no sense"):
         hub.repo("a/b")
 
 
@@ -114,14 +114,14 @@ def test_repository_that_was_renamed_is_found(server: LoopbackHub) -> None:
             return httpx2.Response(307, headers={"Location": "/api/models/a/new/revision/main?blobs=True"})
         return httpx2.Response(200, json={"id": "a/new", "sha": "0" * 40, "siblings": []})
 
-    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(NetworkSettings({}, httpx2.MockTransport(answer)))) as hub:
         assert hub.repo("a/old").revision == "0" * 40
     assert [authorization for _, authorization in seen] == ["Bearer hf_x", "Bearer hf_x"]
 
 
 def test_files_of_a_dataset_are_fetched(server: LoopbackHub, folder: pathlib.Path) -> None:
     commit = server.publish("datasets/a/q", {"data/test 1.jsonl": b"{}", "x.bin": b"1" * 1000})
-    with Hub({"HF_ENDPOINT": server.url}, Downloader(Connection({}))) as hub:
+    with Hub({"HF_ENDPOINT": server.url}, Downloader(NetworkSettings({}))) as hub:
         repo = hub.repo("a/q", kind="datasets")
         for file in repo.files:
             hub.fetch(repo, file, folder / file.path)
@@ -139,7 +139,7 @@ def test_redirect_to_another_host_gets_no_token(server: LoopbackHub) -> None:
             return httpx2.Response(307, headers={"Location": "https://elsewhere.example/list"})
         return httpx2.Response(200, json={"id": "a/b", "sha": "0" * 40, "siblings": []})
 
-    with Hub({"HF_TOKEN": "hf_x"}, Downloader(Connection({}, httpx2.MockTransport(answer)))) as hub:
+    with Hub({"HF_TOKEN": "hf_x"}, Downloader(NetworkSettings({}, httpx2.MockTransport(answer)))) as hub:
         hub.repo("a/b")
     assert seen == [("huggingface.co", "Bearer hf_x"), ("elsewhere.example", None)]
 

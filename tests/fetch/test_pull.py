@@ -185,7 +185,7 @@ def test_page_of_a_captive_portal_is_not_a_model(server: LoopbackHub, folder: pa
     server.raw = b"<!DOCTYPE html><title>Please log in</title>"
     with pytest.raises(DownloadFailed, match="captive portal"):
         Pulls(server, folder)()
-    with pytest.raises(ModelRefused, match="no GGUF"):
+    with pytest.raises(ModelRefused, match="not a GGUF"):
         Puller(folder, Hub({"HF_ENDPOINT": server.url})).pull(f"{server.url}/{NAME}")
     assert left_over(folder) == []
 
@@ -199,7 +199,7 @@ def test_impossible_path_is_reported(pulls: Pulls, what: str) -> None:
 @pytest.mark.skipif(not pathlib.Path("/proc/self/mem").exists(), reason="only Linux has a file that is there and cannot be read")
 def test_file_that_cannot_be_read_is_reported(pulls: Pulls, tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.gguf").symlink_to("/proc/self/mem")  # there, and every read of it fails
-    with pytest.raises(ModelMissing, match=r"x\.gguf' cannot be read"):
+    with pytest.raises(ModelMissing, match=r"Cannot read .*x\.gguf"):
         pulls(str(tmp_path / "x.gguf"))
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from edge_agent.core.errors import DownloadFailed
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import BLOCK_BYTES, BlocksFailed, Downloader, Expected
 from edge_agent.fetch.xet import XetBlocks
 from tests.support.command_line import run
@@ -71,7 +71,7 @@ def test_plain_http_continues_where_xet_stopped(server: LoopbackHub, folder: pat
             raise BlocksFailed("Xet: it stopped")
         return LARGE[start:end]
 
-    with Downloader(Connection({}), lambda seconds: None) as downloader:
+    with Downloader(NetworkSettings({}), lambda seconds: None) as downloader:
         url = f"{server.large.url}/{sha256}?signature=1"
         downloader.fetch(url, folder / NAME, Expected(len(LARGE), sha256), blocks=blocks)
     assert (folder / NAME).read_bytes() == LARGE and server.large.sent == len(LARGE) - BLOCK_BYTES

@@ -17,7 +17,7 @@ ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "
 
 
 def read(*lines: object, limit: int | None = None) -> list[Labelled]:
-    """The rows of a file made of `lines`: bytes as they are, anything else as JSON."""
+    """The rows of a file with these `lines`: bytes unchanged, anything else as JSON."""
     data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
     return datasets.read(io.BytesIO(data), "q.jsonl", limit)
 
@@ -36,21 +36,27 @@ def test_answer_is_a_letter_an_index_or_a_text(answer: object) -> None:
 @pytest.mark.parametrize(
     ("options", "answer", "letter"),
     [
-        (["B", "A"], "A", None),  # the letter of one option and the text of the other
         (["B", "A"], 0, "A"),
-        (["1", "2", "3"], 1, None),
         (["1", "2", "3"], "B", "B"),
-        (["x", "x"], "x", None),
         (["A", "B"], "B", "B"),
-        (["b", "a"], "b", None),
     ],
-)  # fmt: skip
-def test_answer_that_could_mean_two_options_is_refused(options: list[str], answer: object, letter: str | None) -> None:
-    if letter:
-        assert read({**ROW, "options": options, "answer": answer})[0].answer == letter
-    else:
-        with pytest.raises(BadData, match="may mean A or B"):
-            read({**ROW, "options": options, "answer": answer})
+)
+def test_answer_that_means_one_option_is_read(options: list[str], answer: object, letter: str) -> None:
+    assert read({**ROW, "options": options, "answer": answer})[0].answer == letter
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["B", "A"], "A"),  # the letter of one option and the text of the other
+        (["1", "2", "3"], 1),
+        (["x", "x"], "x"),
+        (["b", "a"], "b"),
+    ],
+)
+def test_answer_that_could_mean_two_options_is_refused(options: list[str], answer: object) -> None:
+    with pytest.raises(BadData, match="may mean A or B"):
+        read({**ROW, "options": options, "answer": answer})
 
 
 def test_blank_lines_byte_order_mark_and_windows_line_ends_are_fine() -> None:
@@ -58,7 +64,7 @@ def test_blank_lines_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     assert [row.id for row in rows] == ["1", "4"]
 
 
-def test_limit_takes_evenly_of_every_domain_and_keeps_the_order() -> None:
+def test_limit_takes_evenly_from_every_domain_and_keeps_the_order() -> None:
     rows = [{**ROW, "domain": domain, "id": f"{domain}{n}"} for domain, many in (("a", 50), ("b", 50), ("c", 2)) for n in range(many)]
     chosen = [row.id for row in read(*rows, limit=10)]
     assert [sum(one.startswith(domain) for one in chosen) for domain in "abc"] == [4, 4, 2]
@@ -67,7 +73,7 @@ def test_limit_takes_evenly_of_every_domain_and_keeps_the_order() -> None:
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.integers(1, 40))
-def test_smaller_sample_is_part_of_a_larger_one_and_no_domain_is_left_behind(domains: list[str], n: int) -> None:
+def test_smaller_sample_is_part_of_a_larger_one_and_has_every_domain(domains: list[str], n: int) -> None:
     rows = read(*({**ROW, "domain": domain} for domain in domains))
     fewer, more = datasets.sample(rows, n), datasets.sample(rows, n + 1)
     assert len(fewer) == min(n, len(rows)) and {row.id for row in fewer} <= {row.id for row in more}
@@ -75,7 +81,7 @@ def test_smaller_sample_is_part_of_a_larger_one_and_no_domain_is_left_behind(dom
     assert all(taken[one] >= min(taken[other] - 1, domains.count(one)) for one in taken for other in taken)
 
 
-def test_line_beyond_the_limit_is_looked_at_too() -> None:
+def test_line_after_the_limit_is_checked_too() -> None:
     with pytest.raises(BadData, match="line 2: not JSON"):
         read(ROW, b"not JSON", limit=1)
 
@@ -99,14 +105,14 @@ def test_line_beyond_the_limit_is_looked_at_too() -> None:
         ({**ROW, "options": ["18", 19]}, "list of texts"),
         ({**ROW, "options": ["18", "19\n20"]}, "line break"),
         ({"question": "q", "options": ["a", "b"]}, 'no "answer"'),
-        ({**ROW, "answer": "D"}, "none of the options A to C"),
-        ({**ROW, "answer": "20"}, "none of the options"),
-        ({**ROW, "answer": ""}, "none of the options"),
-        ({**ROW, "answer": 3}, "none of the options"),
-        ({**ROW, "answer": -1}, "none of the options"),
-        ({**ROW, "answer": True}, "neither"),
-        ({**ROW, "answer": 1.0}, "neither"),
-        ({**ROW, "answer": ["B"]}, "neither"),
+        ({**ROW, "answer": "D"}, "not one of the options A to C"),
+        ({**ROW, "answer": "20"}, "not one of the options"),
+        ({**ROW, "answer": ""}, "not one of the options"),
+        ({**ROW, "answer": 3}, "not one of the options"),
+        ({**ROW, "answer": -1}, "not one of the options"),
+        ({**ROW, "answer": True}, "is not a letter"),
+        ({**ROW, "answer": 1.0}, "is not a letter"),
+        ({**ROW, "answer": ["B"]}, "is not a letter"),
         ({**ROW, "difficulty": "hard"}, "difficulty"),
         ({**ROW, "difficulty": True}, "difficulty"),
         ({**ROW, "difficulty": 10**9}, "difficulty"),
@@ -134,7 +140,7 @@ def test_file_without_questions_is_refused(data: bytes) -> None:
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: pathlib.Path) -> None:
     for path in (tmp_path, tmp_path / "none.jsonl", pathlib.Path("a\0b"), tmp_path / ("x" * 300)):
-        with pytest.raises(BadData, match="cannot be read"):
+        with pytest.raises(BadData, match="Cannot read"):
             datasets.load(path)
 
 

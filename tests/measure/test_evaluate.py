@@ -55,7 +55,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, list[dict
     return json.loads(done.stdout), [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def test_object_has_the_keys_of_the_documents_and_no_nan(evaluated: tuple[dict, list[dict]]) -> None:
+def test_object_has_the_documented_keys_and_no_nan(evaluated: tuple[dict, list[dict]]) -> None:
     data, rows = evaluated
     assert set(data) == KEYS and len(rows) == 24 and "NaN" not in json.dumps(data)
     assert set(data["right"]) == set(data["no_confidence"]) == SHARE and data["right"]["questions"] == 24
@@ -67,7 +67,7 @@ def test_object_has_the_keys_of_the_documents_and_no_nan(evaluated: tuple[dict, 
 
 
 @pytest.mark.parametrize("readout", evaluate.READOUTS)
-def test_table_is_what_the_rows_count_up_to(evaluated: tuple[dict, list[dict]], readout: str) -> None:
+def test_table_follows_from_the_rows(evaluated: tuple[dict, list[dict]], readout: str) -> None:
     data, rows = evaluated
     for line in data["readouts"][readout]["domains"]:
         own = [row for row in rows if row["domain"] == line["domain"]]
@@ -84,7 +84,7 @@ def test_table_is_what_the_rows_count_up_to(evaluated: tuple[dict, list[dict]], 
         assert mean[name] == pytest.approx(sum(line[name] for line in domains) / 2)
 
 
-def test_rows_are_what_the_model_says(evaluated: tuple[dict, list[dict]], demo_model: LocalModel) -> None:
+def test_rows_hold_the_answers_of_the_model(evaluated: tuple[dict, list[dict]], demo_model: LocalModel) -> None:
     _, rows = evaluated
     for i, row in enumerate(rows):
         assert row["id"] == str(i + 1) and row["answer"] == "B" and row["right"] == (row["letter"] == "B")
@@ -94,7 +94,7 @@ def test_rows_are_what_the_model_says(evaluated: tuple[dict, list[dict]], demo_m
     assert rows[0]["expected_confidence"] == pytest.approx(reading.expected_confidence, abs=0.02)
 
 
-def test_people_get_aligned_tables_that_name_the_simulated_cloud(tmp_path: pathlib.Path) -> None:
+def test_printed_tables_are_aligned_and_name_the_simulated_cloud(tmp_path: pathlib.Path) -> None:
     done = run("eval", str(written(tmp_path, 6)), "--limit", "4")
     assert done.returncode == 0 and done.stderr == "" and "\x1b" not in done.stdout and "nan" not in done.stdout
     assert done.stdout.count("a simulated cloud, right with probability 0.95") == 3
@@ -120,17 +120,25 @@ def test_measuring_stores_nothing_and_asks_no_cloud(tmp_path: pathlib.Path, home
         (["-"], json.dumps({"question": "word " * 3000, "options": ["a", "b"], "answer": "A", "id": "long"}), 65, "Question long: "),
         (["-", "--model", "/nowhere.gguf"], '{"question": "q", "options": ["a", "b"], "answer": "A"}', 66, "/nowhere.gguf"),
         (["-", "--rows", "/nowhere/x"], '{"question": "q", "options": ["a", "b"], "answer": "A"}', 74, "/nowhere/x"),
-        (["-", "--cloud-accuracy", "95"], "", 2, "0 to 1"),
-        (["-", "--cloud-accuracy", "nan"], "", 2, "0 to 1"),
-        (["-", "--limit", "0"], "", 2, "limit"),
-        ([], "", 2, "FILE"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], stdin: str, code: int, words: str) -> None:
     done = run("eval", *arguments, stdin=stdin)
-    assert done.returncode == code and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
-    if code != 2:
-        assert len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == code and words in done.stderr and done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-", "--cloud-accuracy", "95"], "0 to 1"),
+        (["-", "--cloud-accuracy", "nan"], "0 to 1"),
+        (["-", "--limit", "0"], "limit"),
+        ([], "FILE"),
+    ],
+)
+def test_bad_command_line_is_a_usage_error(arguments: list[str], words: str) -> None:
+    done = run("eval", *arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stdout == "" and "Traceback" not in done.stderr
 
 
 def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: pathlib.Path) -> None:
@@ -177,8 +185,8 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
     assert len(json.loads(done.stdout)["readouts"]["confidence"]["domains"]) == 7
 
 
-def test_repeated_option_is_right_if_its_twin_is_and_is_told(tmp_path: pathlib.Path) -> None:
-    """Published data sets have such rows: they are measured, and a letter is no matter of luck."""
+def test_repeated_option_is_right_if_its_twin_is_and_is_reported(tmp_path: pathlib.Path) -> None:
+    """Published data sets have such rows. They are measured, and both letters count as right."""
     question = Question("What is 12 + 7?", ("19", "18", "19", "19"))
     reading = row("1.0", True).reading
     for answer, letter, right in (("A", "C", True), ("D", "A", True), ("A", "B", False), ("B", "A", False), ("B", "B", True)):
@@ -191,7 +199,7 @@ def test_repeated_option_is_right_if_its_twin_is_and_is_told(tmp_path: pathlib.P
 
 
 def row(level: str, right: bool, format_mass: float = 1.0, printed: str | None = None, domain: str = "-") -> Row:
-    """A row made by hand, of a question with three options whose answer is A."""
+    """A row for a question with three options and the answer A."""
     probs = tuple(float(name == level) for name in LEVELS)
     reading = Reading(
         levels=LEVELS, level_probs=probs, level=level, format_mass=format_mass,
@@ -207,7 +215,7 @@ def test_reading_without_a_confidence_is_deferred_however_sure_it_is() -> None:
     assert (found.no_confidence.count, line.routed, line.system, line.lift) == (1, 0.5, 1.0, 0.25)
 
 
-def test_tau_is_the_models_own_without_one_and_equal_to_it_keeps() -> None:
+def test_default_tau_is_the_models_own_and_an_equal_score_is_kept() -> None:
     rows = [row("0.5", True), row("0.25", False)]
     assert evaluate.evaluate(rows, PROFILE).tau == PROFILE.tau == 0.5
     assert [evaluate.evaluate(rows, PROFILE, tau).readouts["confidence"].mean.routed for tau in (0.0, 0.25, 0.5, 0.51)] == [0, 0, 0.5, 1]
@@ -248,7 +256,7 @@ def test_same_counts_among_those_that_keep_the_format() -> None:
     assert (greedy.keeps_format.count, greedy.keeps_format.questions, greedy.same.count, greedy.same.questions) == (2, 3, 1, 2)
 
 
-def test_mean_of_levels_that_passes_1_by_its_last_bit_is_no_error() -> None:
+def test_mean_of_levels_that_exceeds_1_by_rounding_is_not_an_error() -> None:
     sure = row("1.0", True)
     reading = replace(sure.reading, level_probs=(0.0, 0.0, 0.0, 0.0, 1 + 2**-52))
     assert evaluate.evaluate([Row(sure.labelled, reading, 1.0)], PROFILE).readouts["expected_confidence"].brier == 0
@@ -258,7 +266,7 @@ def test_rows_file_replaces_only_plain_files(tmp_path: pathlib.Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for path in (tmp_path, pipe, tmp_path / "none" / "x", tmp_path / ("x" * 255), pathlib.Path("a\0b")):
-        with pytest.raises(StorageError, match="cannot be written"), RowsFile(path):
+        with pytest.raises(StorageError, match="Cannot write"), RowsFile(path):
             pass
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
     with RowsFile(tmp_path / "x") as file:

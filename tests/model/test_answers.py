@@ -27,14 +27,14 @@ def test_walk_agrees_with_brute_force(levels: tuple[str, ...], letters: str, tok
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_model_that_computes_no_numbers_is_refused(number: float) -> None:
+def test_model_that_returns_no_finite_numbers_is_refused(number: float) -> None:
     root = AnswerFormat(LEVELS, "AB").trie(PieceTokenizer([]))
     with pytest.raises(ModelRefused, match=str(number)):
         Walk(root, lambda path: np.full(128, number, np.float32))
 
 
 def test_levels_that_the_model_would_never_print_are_still_told_apart() -> None:
-    """e^-200 is nothing in single precision."""
+    """e^-200 is 0 in single precision."""
     tokenizer = PieceTokenizer([])
 
     def logits_after(path: tuple[int, ...]) -> np.ndarray:
@@ -76,5 +76,5 @@ def test_answer_in_words_has_a_trie_of_levels_alone(levels: tuple[str, ...], tok
     [("B", "B", True), ("B", "C", False), ("The Eiffel Tower.", "eiffel tower", True), ("42", "42.", True), ("42", "43", False),
      ("", "", True), ("...", "!!!", False), ("A", "a", False), ("A", "A.", True)],
 )  # fmt: skip
-def test_answers_are_the_same_when_only_case_points_and_articles_differ(one: str, other: str, equal: bool) -> None:
+def test_answers_are_equal_if_only_case_punctuation_and_articles_differ(one: str, other: str, equal: bool) -> None:
     assert same(one, other) is equal

@@ -7,8 +7,7 @@ import re
 import pytest
 
 from edge_agent.core.errors import ModelMissing, StorageError
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from edge_agent.model.gguf import QUANTIZATIONS
 from edge_agent.model.profile import default_profile
 from edge_agent.model.pulled import Pulled
@@ -28,32 +27,30 @@ def installed(folder: pathlib.Path, file: str = "FogGen-0.6B-Q4_K_M.gguf", alias
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file
     path.write_bytes(DEMO.read_bytes())
-    pins.put(folder, [Pulled("hub:a/b", file, catalog.sha256_of(path), path.stat().st_size, "c" * 40, file, alias)])
+    pulled.put(folder, [Pulled("hub:a/b", file, catalog.sha256_of(path), path.stat().st_size, "c" * 40, file, alias)])
     return path
 
 
-def test_published_models_are_described_and_nobody_invented_a_pin() -> None:
+def test_published_models_are_described_and_not_pinned() -> None:
     entries = catalog.entries()
     assert {name: (e.repo, e.licence, e.answer_kind) for name, e in entries.items() if e.repo} == PUBLISHED
     for entry in entries.values():
-        profile = default_profile(entry.architecture, entry.answer_kind)
+        profile = default_profile(entry.architecture, entry.question_kind)
         assert profile.tau == entry.tau == 0.5
         assert entry.bundled_file or entry.quantization in QUANTIZATIONS.values()
         assert entry.revision is None and entry.sha256 == {}  # a pin that is added here is one that somebody saw
 
 
-def test_catalogue_with_pins_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+def test_catalogue_with_pins_is_read() -> None:
     text = (DEMO.parents[1] / "catalog.toml").read_text()
     pinned = text.replace('revision = "unpinned"', f'revision = "{"a" * 40}"', 1).replace(
         'sha256 = "unpinned"', 'sha256 = { "x" = "y" }', 1
     )
-    (tmp_path / "catalog.toml").write_text(pinned)
-    monkeypatch.setattr(catalog, "_bundled", lambda name: tmp_path / name)
-    entry = catalog.entries()["foggen"]
+    entry = catalog.parse(pinned)["foggen"]
     assert (entry.revision, entry.sha256) == ("a" * 40, {"x": "y"})
 
 
-def test_name_means_the_file_that_was_pulled_for_it(tmp_path: pathlib.Path) -> None:
+def test_name_stands_for_the_file_pulled_for_it(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ModelMissing, match="edge-agent pull foggen"):
         catalog.resolve("foggen", tmp_path)
     path = installed(tmp_path)
@@ -74,34 +71,34 @@ def test_no_name_leaves_the_models_folder(tmp_path: pathlib.Path, name: str) -> 
         catalog.resolve(name, folder)
 
 
-def test_file_name_tells_which_model_a_gguf_would_be() -> None:
+def test_file_name_tells_the_model_of_a_gguf() -> None:
     assert catalog.alias_of("FogGen-0.6B-Q4_K_M.gguf") == catalog.alias_of("FogGen-0.6B-Q8_0.gguf") == "foggen"
     assert catalog.alias_of("FogGen-Gemma3-270M-BF16.gguf") == "foggen-gemma3-270m"
     assert catalog.alias_of("FogGen-0.6B.gguf") is None is catalog.alias_of("x-Q8_0.gguf")
 
 
-def test_record_takes_the_place_of_the_one_for_the_same_file(tmp_path: pathlib.Path) -> None:
+def test_record_replaces_the_one_for_the_same_file(tmp_path: pathlib.Path) -> None:
     first, other = Pulled("hub:a/b", "x", "a" * 64, 1, file="x.gguf"), Pulled("hub:a/b", "y", "b" * 64, 2)
-    pins.put(tmp_path, [first, other])
-    pins.put(tmp_path, [Pulled("hub:c/d", "z", "c" * 64, 3, file="x.gguf")])
-    assert [record.path for record in pins.load(tmp_path)] == ["y", "z"]
-    assert pins.find(tmp_path, "hub:a/b") == {"y": other}
+    pulled.put(tmp_path, [first, other])
+    pulled.put(tmp_path, [Pulled("hub:c/d", "z", "c" * 64, 3, file="x.gguf")])
+    assert [record.path for record in pulled.load(tmp_path)] == ["y", "z"]
+    assert pulled.find(tmp_path, "hub:a/b") == {"y": other}
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", "{}x", '[{"source": 1}]', "[" * 100_000, '[{"source": "s", "path": "p", "sha256": "no", "bytes": 1}]',
              json.dumps([{"source": "s", "path": "p", "sha256": "a" * 64, "bytes": 1, "file": "../../x"}])],
 )  # fmt: skip
-def test_damaged_list_is_refused_rather_than_forgotten(tmp_path: pathlib.Path, text: str) -> None:
-    (tmp_path / pins.FILE).write_text(text)
+def test_damaged_list_is_refused_and_kept(tmp_path: pathlib.Path, text: str) -> None:
+    (tmp_path / pulled.FILE).write_text(text)
     with pytest.raises(StorageError, match="remove it"):
-        pins.load(tmp_path)
+        pulled.load(tmp_path)
     with pytest.raises(StorageError):
-        pins.put(tmp_path, [])
-    assert (tmp_path / pins.FILE).read_text() == text
+        pulled.put(tmp_path, [])
+    assert (tmp_path / pulled.FILE).read_text() == text
 
 
-def test_models_lists_what_is_known_and_what_is_here(home: pathlib.Path) -> None:
+def test_models_lists_known_models_and_their_files(home: pathlib.Path) -> None:
     installed(home / "models")
     installed(home / "models", "other.gguf", None)
     (home / "models" / "by-hand.gguf").write_bytes(b"GGUF")
@@ -109,6 +106,9 @@ def test_models_lists_what_is_known_and_what_is_here(home: pathlib.Path) -> None
     assert set(rows) == {"demo", *PUBLISHED, "other", "by-hand"}
     assert [file["name"] for file in rows["foggen"]["files"]] == ["FogGen-0.6B-Q4_K_M.gguf"]
     assert rows["foggen"]["files"][0]["sha256"] == catalog.sha256_of(DEMO) and rows["foggen"]["revision"] == "unpinned"
+    assert {name: row["answer_kind"] for name, row in rows.items() if name in PUBLISHED} == {
+        name: kind for name, (_, _, kind) in PUBLISHED.items()
+    }
     assert rows["foggen-gemma3-1b"]["files"] == [] and rows["demo"]["files"][0]["path"] == str(DEMO)
     shown = run("models")
     assert shown.returncode == 0 and "edge-agent pull NAME" in shown.stderr

@@ -29,7 +29,7 @@ def test_missing_file(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"GG", b"GGUF", b"PK\x03\x04", b"GGUF" + struct.pack("<I", 99) + b"\0" * 32])
-def test_file_that_is_no_gguf(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_file_that_is_not_gguf_is_refused(tmp_path: pathlib.Path, content: bytes) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(content)
     with pytest.raises(ModelRefused):
@@ -69,7 +69,7 @@ def test_flipped_header_bytes_end_in_a_refusal_or_a_header(tmp_path: pathlib.Pat
     assert refused > 10
 
 
-def test_counts_that_lie_are_refused(tmp_path: pathlib.Path) -> None:
+def test_false_counts_are_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "x.gguf"
     for n_tensors, n_pairs in [(2**63, 0), (0, 2**63), (5, 0), (0, 5), (1 << 21, 0)]:
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, n_tensors, n_pairs) + b"\xff" * 64)
@@ -90,8 +90,8 @@ def pair(key: bytes, value: bytes) -> bytes:
     return struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
 
 
-def test_names_in_a_strangers_file_cannot_rewrite_a_terminal(tmp_path: pathlib.Path) -> None:
-    """Neither in the exception nor on the terminal: a key, an architecture and a path may hold anything."""
+def test_names_in_an_untrusted_file_cannot_rewrite_a_terminal(tmp_path: pathlib.Path) -> None:
+    """Keys, architectures and paths may hold anything; neither the exception nor the terminal shows control characters."""
     file = tmp_path / "x\x1b[2J.gguf"
     for pairs in ([pair(b"\x1b[2Jk\ny", b"a")] * 2, [pair(b"general.architecture", b"\x1b]0;\x07" + b"q\n" * 1000)]):
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs))
@@ -102,11 +102,11 @@ def test_names_in_a_strangers_file_cannot_rewrite_a_terminal(tmp_path: pathlib.P
         assert done.returncode == 66 and not set("\x1b\x07") & set(done.stderr) and len(done.stderr.splitlines()) == 1
 
 
-def test_texts_that_would_fill_the_memory_are_refused_unread(tmp_path: pathlib.Path) -> None:
+def test_strings_that_would_fill_the_memory_are_refused_unread(tmp_path: pathlib.Path) -> None:
     file, gigabyte = tmp_path / "x.gguf", 1 << 30
     for head in (pair(b"k", b""), pair(b"k", b"x" * 8) + pair(b"l", b"")):
         file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + head[:-8] + struct.pack("<Q", gigabyte))
         with file.open("rb+") as opened:
-            opened.truncate(2 * gigabyte)  # a hole: it takes no room on the disk
-        with pytest.raises(ModelRefused, match=f"a text of {gigabyte} bytes"):
+            opened.truncate(2 * gigabyte)  # a sparse file: the data takes no disk space
+        with pytest.raises(ModelRefused, match=f"a string of {gigabyte} bytes"):
             read_header(file)

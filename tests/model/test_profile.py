@@ -1,11 +1,13 @@
 """What a model file says about itself, and the prompt that follows from it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Kind, Profile, default_profile, from_metadata, gguf_keys
+from edge_agent.core.question import CHOICE, OPEN
+from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile, SegmentKind, default_profile, from_metadata, gguf_keys
 
 
 def test_prompt_is_chatml_with_thinking_off() -> None:
@@ -16,10 +18,10 @@ def test_prompt_is_chatml_with_thinking_off() -> None:
     )
 
 
-def test_text_of_a_person_is_never_a_special_segment() -> None:
+def test_user_text_is_never_a_special_segment() -> None:
     for architecture in ("qwen3", "gemma3"):
         segments = default_profile(architecture).segments("MINE")
-        assert [s.kind for s in segments if "MINE" in s.text] == [Kind.PERSON]
+        assert [s.kind for s in segments if "MINE" in s.text] == [SegmentKind.PERSON]
 
 
 def test_gemma_has_no_system_turn_and_no_think_line() -> None:
@@ -57,19 +59,39 @@ def test_file_without_keys_gets_its_architectures_profile() -> None:
         ("foggen.levels", json.dumps(["0.1", "0.2\n"])),
     ],
 )
-def test_wrong_value_in_a_strangers_file_is_refused(key: str, value: object) -> None:
+def test_wrong_value_in_an_untrusted_file_is_refused(key: str, value: object) -> None:
     metadata = {"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3")), key: value}
     with pytest.raises(ModelRefused):
         from_metadata(metadata)
 
 
-def test_identity_follows_what_the_model_reads() -> None:
-    profile = default_profile("qwen3")
-    assert profile.levels == LEVELS
-    assert profile.sha256 != default_profile("gemma3").sha256
+SHA256 = {
+    ("qwen3", CHOICE): "5c26e97256f402764985203a6db8aa00642eb16410afc0c14fba59f1c81e1c09",
+    ("qwen3", OPEN): "46683390d13f94d8b0370f778be4cbc3f2ce93d078045666570dcf401fd983c8",
+    ("gemma3", CHOICE): "4ead6866503fa7ab88e6c20e8f8f523d757e9779eb0c37e7104ad037fe162b88",
+    ("gemma3", OPEN): "49e7e7ad479f3cf91a824d33d756c665bbe15d246999307ff8c2e65475af81b3",
+}
+
+
+@pytest.mark.parametrize(("architecture", "kind"), SHA256)
+def test_sha256_of_a_profile_is_the_same_in_every_version(architecture: str, kind: str) -> None:
+    """Databases hold readings under these hashes."""
+    profile = default_profile(architecture, kind)
+    assert profile.sha256 == SHA256[architecture, kind]
+    assert replace(profile, tau=0.9, likely_level="0.5", format_mass_min=0.1).sha256 == profile.sha256
+    assert replace(profile, levels=LEVELS[1:]).sha256 != profile.sha256
+
+
+def test_profile_in_an_older_database_is_read() -> None:
+    stored = {
+        "answer_kind": "text", "format_mass_min": 0.5, "levels": ["0.0", "1.0"], "likely_level": None, "prompt": "gemma",
+        "system_message": "Answer.", "tau": 0.25,
+    }  # fmt: skip
+    profile = Profile("gemma", "Answer.", ("0.0", "1.0"), OPEN, 0.25)
+    assert Profile.from_json(json.dumps(stored)) == profile and json.loads(profile.to_json()) == stored
 
 
 def test_model_that_answers_in_its_own_words_is_asked_open_questions() -> None:
-    profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", "text"))})
-    assert profile.question_kind == "open" and "multiple-choice" not in profile.system_message
+    profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", OPEN))})
+    assert profile.question_kind == OPEN and "multiple-choice" not in profile.system_message
     assert profile.sha256 != default_profile("qwen3").sha256

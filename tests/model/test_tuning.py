@@ -23,13 +23,13 @@ def test_search_keeps_what_is_faster_and_nothing_else() -> None:
     assert len(trials) == 4
 
 
-def test_knobs_stay_within_the_machine() -> None:
+def test_options_to_try_stay_within_the_machine() -> None:
     for n_cpus in (1, 2, 4):
         knobs = dict(tune.knobs(n_cpus))
         assert knobs["n_threads"] and all(1 <= n <= n_cpus for n in [*knobs["n_threads"], *knobs["n_threads_batch"]])
 
 
-def test_remembered_for_this_file_and_build_only(tmp_path: pathlib.Path) -> None:
+def test_options_are_saved_for_this_file_and_build_only(tmp_path: pathlib.Path) -> None:
     tuning.save(tmp_path, "a" * 64, "build 1", {"n_threads": 3, "flash_attention": False}, 12.5)
     tuning.save(tmp_path, "b" * 64, "build 1", {"n_threads": 1}, 1.0)
     assert tuning.load(tmp_path, "a" * 64, "build 1") == {"n_threads": 3, "flash_attention": False}
@@ -37,7 +37,7 @@ def test_remembered_for_this_file_and_build_only(tmp_path: pathlib.Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}', '{"x": {"build": "b"}}', "[" * 100_000, '{"x": {"options": "no"}}'])
-def test_damaged_file_is_as_good_as_none(tmp_path: pathlib.Path, text: str) -> None:
+def test_damaged_file_counts_as_missing(tmp_path: pathlib.Path, text: str) -> None:
     (tmp_path / tuning.FILE).write_text(text)
     assert tuning.load(tmp_path, "x", "b") == {}
     tuning.save(tmp_path, "x", "b", {"n_threads": 2}, 1.0)
@@ -52,7 +52,7 @@ def test_file_of_another_machine_is_not_used(tmp_path: pathlib.Path) -> None:
     assert tuning.load(tmp_path, "x", "b") == {}
 
 
-def test_folder_that_cannot_be_written_is_told(tmp_path: pathlib.Path) -> None:
+def test_unwritable_folder_is_reported(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         tuning.save(tmp_path / "file", "x", "b", {}, 1.0)

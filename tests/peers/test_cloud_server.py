@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.model.profile import SYSTEM_MESSAGE
 from tests.support.paths import ROOT
 
@@ -69,7 +69,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("cloud")
     shutil.copytree(ROOT / "models" / "demo" / "base", folder / "base")
     (folder / "base" / "chat_template.jinja").write_text(TEMPLATE % json.dumps(SYSTEM_MESSAGE))
-    return export(folder / "base", [], ["F16"], folder)[0].path
+    return export(Conversion(folder / "base", [], ["F16"]), folder)[0].path
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_unsure_question_reaches_the_server_once_and_is_recalled_when_it_is_gone
     assert (again["route"], again["recalled"], again["answer"]) == ("cloud", True, first["answer"])
 
 
-def test_queue_is_settled_when_the_server_is_there(model: pathlib.Path, tmp_path: pathlib.Path, port: int) -> None:
+def test_queue_is_settled_when_the_server_is_reachable(model: pathlib.Path, tmp_path: pathlib.Path, port: int) -> None:
     url = f"http://127.0.0.1:{port}/v1"
     decision = edge_agent(*ASK, url=url)
     assert decision["provisional"] and decision["reason"] == "offline"

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.errors import ConvertError
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.engine.local_model import LocalModel
@@ -55,7 +55,7 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint, and what of it is converted to."""
+    """A checkpoint and the quantization to convert it to."""
 
     name: str
     folder: pathlib.Path
@@ -122,7 +122,7 @@ def qwen_checkpoint(folder: pathlib.Path, dtype: torch.dtype, tied: bool, duplic
 
 @needs_converter
 @needs_qwen
-def test_qwen3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path) -> None:
+def test_qwen3_equals_llama_cpps_conversion(tmp_path: pathlib.Path) -> None:
     cases = [
         Case("tied", qwen_checkpoint(tmp_path / "a", torch.bfloat16, tied=True), "BF16"),
         Case("untied", qwen_checkpoint(tmp_path / "b", torch.float16, tied=False), "F16"),
@@ -132,19 +132,19 @@ def test_qwen3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path) -> Non
     assert len(list((tmp_path / "d").glob("*.safetensors"))) > 1
     theirs = convert_by_llama_cpp(cases, tmp_path)
     for case in cases:
-        ours = export(case.folder, [], [case.quantization], tmp_path / "ours", case.name)[0].path
+        ours = export(Conversion(case.folder, [], [case.quantization], case.name), tmp_path / "ours")[0].path
         check_parity(ours, theirs[case.name], {"output.weight"} if case.name == "duplicate" else set())
 
 
 @needs_qwen
-def test_qwen3_tokens_are_transformers_tokens(tmp_path: pathlib.Path) -> None:
+def test_qwen3_tokens_equal_those_of_transformers(tmp_path: pathlib.Path) -> None:
     folder = qwen_checkpoint(tmp_path / "a", torch.float16, tied=True)
     check_tokens(folder, tmp_path, ["<|im_start|>user\n", "<think>\n\n</think>", "a<|endoftext|>b", "<tool_call>{}</tool_call>"])
 
 
 def check_tokens(folder: pathlib.Path, out: pathlib.Path, special: list[str]) -> None:
-    """Token ids equal transformers', on texts of every sort, with and without special tokens in them."""
-    path = export(folder, [], ["F16"], out / "ours", "tokens")[0].path
+    """Token ids equal those of transformers, for many kinds of text, with and without special tokens."""
+    path = export(Conversion(folder, [], ["F16"], "tokens"), out / "ours")[0].path
     tokenizer, model = AutoTokenizer.from_pretrained(folder), Llama(path, Options(n_ctx=64, n_batch=64, n_threads=1))
     asked = [f"{item.stem} {' '.join(item.options)}" for item in draw_many(3, 100, "test")]
     try:
@@ -219,7 +219,7 @@ def as_transformers_4(folder: pathlib.Path) -> None:
 
 
 @needs_converter
-def test_gemma3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_equals_llama_cpps_conversion(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     cases = [
         Case("five", gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.bfloat16), "BF16"),
         Case("four", gemma_checkpoint(tmp_path / "b", gemma_tokenizer, torch.float32), "F16"),
@@ -227,10 +227,10 @@ def test_gemma3_is_what_llama_cpps_converter_makes(tmp_path: pathlib.Path, gemma
     as_transformers_4(tmp_path / "b")
     theirs = convert_by_llama_cpp(cases, tmp_path)
     for case in cases:
-        check_parity(export(case.folder, [], [case.quantization], tmp_path / "ours", case.name)[0].path, theirs[case.name])
+        check_parity(export(Conversion(case.folder, [], [case.quantization], case.name), tmp_path / "ours")[0].path, theirs[case.name])
 
 
-def test_gemma3_tokens_are_transformers_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_tokens_equal_those_of_transformers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     special = ["<start_of_turn>user\nhi<end_of_turn>\n", "<b>x</b>", "a<eos>b"]
     check_tokens(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16, 1), tmp_path, special)
 
@@ -242,7 +242,7 @@ def saved_by_transformers(gemma_tokenizer: pathlib.Path, folder: pathlib.Path) -
     return folder
 
 
-def test_gemma3_with_a_tokenizer_json_alone_has_the_same_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_with_only_a_tokenizer_json_has_the_same_tokens(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     special = ["<start_of_turn>user\nhi<end_of_turn>\n", "<b>x</b>", "a<eos>b"]
     saved = saved_by_transformers(gemma_tokenizer, tmp_path / "saved")
     check_tokens(gemma_checkpoint(tmp_path / "a", saved, torch.float16, 1), tmp_path, special)
@@ -255,13 +255,13 @@ def test_tokenizer_that_was_never_sentencepiece_is_refused(tmp_path: pathlib.Pat
     data["model"]["merges"] = list(first.values())[::2]
     (folder / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(ConvertError, match="not made from a SentencePiece model"):
-        export(folder, [], ["F16"], tmp_path / "out")
+        export(Conversion(folder, [], ["F16"]), tmp_path / "out")
 
 
-def test_gemma3_computes_what_transformers_computes(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
+def test_gemma3_computes_the_same_as_transformers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
     """Logits after 40 tokens, more than the sliding window holds."""
     folder = gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float32)
-    path = export(folder, [], ["F32"], tmp_path / "ours")[0].path
+    path = export(Conversion(folder, [], ["F32"]), tmp_path / "ours")[0].path
     tokens = list(range(20, 60))
     with torch.no_grad():
         expected = Gemma3ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(torch.tensor([tokens])).logits[0, -1].numpy()
@@ -273,6 +273,6 @@ def test_gemma3_computes_what_transformers_computes(tmp_path: pathlib.Path, gemm
 
 
 def test_gemma3_is_asked_and_answers(tmp_path: pathlib.Path, gemma_tokenizer: pathlib.Path) -> None:
-    path = export(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16), [], ["Q8_0"], tmp_path / "ours")[0].path
+    path = export(Conversion(gemma_checkpoint(tmp_path / "a", gemma_tokenizer, torch.float16), [], ["Q8_0"]), tmp_path / "ours")[0].path
     with LocalModel(path, options=Options(n_ctx=1024, n_threads=1)) as model:
         assert model.profile.prompt == "gemma"

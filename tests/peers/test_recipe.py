@@ -21,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from convert.export import export
+from convert.export import Conversion, export
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.profile import LEVELS, default_profile
@@ -102,8 +102,8 @@ def test_two_rounds_of_qwen_write_adapters_that_convert_merges(tmp_path: pathlib
         assert measured["round"] == number and measured["questions"] == 7
     adapters = [out / "rounds" / f"R{n:02d}" / "adapter" for n in (1, 2)]
     assert json.loads((adapters[0] / "adapter_config.json").read_text())["r"] == 16
-    chained = export(base, adapters, ["F16"], tmp_path / "chained", "chained")[0]
-    merged = export(out / "merged" / "R02", [], ["F16"], tmp_path / "merged", "merged")[0]
+    chained = export(Conversion(base, adapters, ["F16"], "chained"), tmp_path / "chained")[0]
+    merged = export(Conversion(out / "merged" / "R02", [], ["F16"], "merged"), tmp_path / "merged")[0]
     with LocalModel(chained.path) as one, LocalModel(merged.path) as other:
         for item in draw_many(0, 5, "test"):
             a, b = (model.read(Question(item.stem, item.options)) for model in (one, other))
@@ -126,7 +126,7 @@ def test_two_rounds_of_gemma_write_adapters_that_peft_merges(name: str, tmp_path
         assert torch.allclose(tensor.float(), kept[key].float(), atol=2e-2), key
 
 
-def test_a_chain_goes_on_where_it_was_stopped(tmp_path: pathlib.Path) -> None:
+def test_a_stopped_chain_continues(tmp_path: pathlib.Path) -> None:
     base, out = _tiny_qwen(tmp_path / "base", None), tmp_path / "out"
     changes = [part for change in SMALL for part in ("--set", change)]
     started = ("--config", "qwen3-0.6b", "--base", str(base), "--out", str(out), *changes)
@@ -140,7 +140,7 @@ def test_a_chain_goes_on_where_it_was_stopped(tmp_path: pathlib.Path) -> None:
 
 
 def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
-    """Tokenizer, base, rounds, open-ended round, GGUFs, measurements, picture and card, each a thousandth of its size."""
+    """Tokenizer, base, rounds, open-ended round, GGUFs, measurements, picture and card, each at a thousandth of its size."""
     few = [*SMALL, "pretrain.steps=10", "chain.rounds=2", "open_ended.questions=7", "card.questions_per_domain=3"]
     changes = [part for change in few for part in ("--set", change)]
     done = _recipe("--config", "demo", "--out", str(tmp_path), *changes)
@@ -148,7 +148,7 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
     figures = json.loads((tmp_path / "measured.json").read_text())
     assert [found["round"] for found in figures["rounds"]] == [0, 1, 2] and figures["evaluation"]["right"]["questions"] == 21
     assert {path.name for path in tmp_path.glob("*.gguf")} == {file["path"] for file in figures["files"]} and len(figures["files"]) == 4
-    assert "What the rounds buy" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
+    assert "What each round changes" in (tmp_path / "README.md").read_text() and (tmp_path / "rounds.svg").stat().st_size > 10_000
     few = ["--rounds", "1", "--floor-rounds", "1", "--floor-steps", "3"]
     compared = subprocess.run(
         [sys.executable, "-m", "models.recipe.compare", "--out", str(tmp_path), *few, *changes],
@@ -164,7 +164,12 @@ def test_demo_recipe_runs_whole(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [("chain.round=2", "no setting"), ("lora.r='x'", "must be a int"), ("labels.by='guess'", "must be 'generated'"), ("][", "as in TOML")],
+    [
+        ("chain.round=2", "not a setting"),
+        ("lora.r='x'", "must be a int"),
+        ("labels.by='guess'", "must be 'generated'"),
+        ("][", "as in TOML"),
+    ],
 )
 def test_a_bad_setting_is_named(change: str, said: str, tmp_path: pathlib.Path) -> None:
     done = _recipe("--config", "demo", "--out", str(tmp_path), "--set", change)
@@ -179,7 +184,7 @@ def _demo() -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerBase, rows.Prompts]:
 
 
 def test_scored_answers_are_what_the_model_generates() -> None:
-    """Of 400 texts sampled by transformers, as many of each legal answer as the scores say."""
+    """In 400 texts sampled by transformers, each legal answer is as frequent as its score."""
     model, tok, prompts = _demo()
     item = next(iter(draw_many(5, 1, "test")))
     scores = legal.score(model, tok, [prompts.letter(item)], [0.7])[0, 0]
@@ -227,7 +232,7 @@ def test_exact_labels_are_the_mean_of_sampled_ones() -> None:
     assert set(sampled) <= set(LEVELS)
 
 
-def test_rows_weigh_what_they_teach() -> None:
+def test_rows_have_the_weights_of_the_recipe() -> None:
     _, _, prompts = _demo()
     item = next(iter(draw_many(0, 1, "train")))
     row = rows.letter(prompts, item, "0.75", Weights(level=1.0, letter=4.0, rest=0.15))

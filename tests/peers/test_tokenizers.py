@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edge_agent.engine.passes import letter_trees, level_trees
 from edge_agent.model.answers import AnswerFormat
-from tests.support.passes import check, deciding_nodes, level_places
+from tests.support.passes import check, deciding_nodes, level_branches
 from tests.support.pieces import check_walk, letters, levels
 
 Trained = tuple[Callable[[str], list[int]], int]
@@ -46,11 +46,11 @@ def trained(kind: str, size: int) -> Trained:
 @pytest.mark.parametrize("kind", ["byte-level BPE", "SentencePiece BPE", "SentencePiece Unigram"])
 @given(levels=levels, letters=letters, size=st.sampled_from([40, 75, 120, 201]), seed=st.integers(0, 2**32 - 1))
 def test_walk_over_a_trained_vocabulary(kind: str, levels: tuple[str, ...], letters: str, size: int, seed: int) -> None:
-    """Every place is read once, in trees within their bounds, and the probabilities are those of decoding token by token."""
+    """Every branch is read once, in trees within the limits, and the probabilities are those of decoding token by token."""
     tokenize, vocabulary = trained(kind, size)
     answers = AnswerFormat(levels, letters)
     root = answers.trie(tokenize)
-    check(list(level_trees(root)), (), level_places(root))
+    check(list(level_trees(root)), (), level_branches(root))
     for path, node in deciding_nodes(root):
-        check(list(letter_trees(path, node)), path, {place for place, _ in node.branches(path)})
+        check(list(letter_trees(path, node)), path, {branch for branch, _ in node.branches(path)})
     check_walk(answers, tokenize, vocabulary, seed)

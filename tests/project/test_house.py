@@ -143,3 +143,22 @@ def test_public_names_are_there() -> None:
 def test_importing_the_package_is_light() -> None:
     program = "import sys, edge_agent; print([m for m in ('llama_cpp', 'numpy', 'httpx', 'click', 'sqlite3') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_one_class_name_means_one_thing() -> None:
+    """No class name is defined twice at the top of a file; classes inside another are free."""
+    folders = [ROOT / "edge_agent", ROOT / "convert", ROOT / "models" / "recipe"]
+    defined: dict[str, list[str]] = {}
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in defined.items() if len(files) > 1} == {}
+
+
+def test_gguf_is_a_library_of_convert_alone() -> None:
+    """It comes with the `convert` extra: `convert` and what checks it may import it, and nothing else."""
+    folders = ("edge_agent", "convert", "models", "examples")
+    files = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
+    users = {folder for folder, paths in files.items() for path in paths if "gguf" in {name.split(".")[0] for name in imports(path)}}
+    assert users == {"convert"}

@@ -1,4 +1,4 @@
-"""The question bank: reproducible, split by content, right, and silent about the answer in its options."""
+"""The question bank: reproducible, split by content, correct, and without hints in the options."""
 
 import dataclasses
 import datetime
@@ -74,16 +74,17 @@ def test_a_fact_is_stated_in_plain_text_and_never_asked_when_it_is_held_out() ->
             assert f"fact {relation.name}/{key}" not in asked
 
 
-def test_practised_sums_are_right_and_of_the_train_split() -> None:
-    for text, answer in sums(random.Random(0), 4000):
-        if re.fullmatch(r"[\d +*/-]+=", text) and re.search("[+*/-]", text):
-            assert abs(eval(text.removesuffix("=")) - float(answer)) < 0.0051, text
-            if found := re.fullmatch(r"(\d+) \* (\d+) =", text):
-                assert not held_out(f"multiply/{','.join(sorted(found.groups(), key=int))}")
+def test_practised_sums_are_right_and_in_the_train_split() -> None:
+    practised = sums(random.Random(0), 4000)
+    plain = [(text, answer) for text, answer in practised if re.fullmatch(r"[\d +*/-]+=", text) and re.search("[+*/-]", text)]
+    products = [found for text, _ in practised if (found := re.fullmatch(r"(\d+) \* (\d+) =", text))]
+    assert len(plain) > 1000 and len(products) > 100
+    assert all(abs(eval(text.removesuffix("=")) - float(answer)) < 0.0051 for text, answer in plain)
+    assert not any(held_out(f"multiply/{','.join(sorted(found.groups(), key=int))}") for found in products)
 
 
 def _features(options: tuple[str, ...]) -> list[list[int]]:
-    """What can be seen of each option without the question: text, length, place, rank, distances, digits."""
+    """The features of each option without the question: text, length, position, rank, distances, digits."""
     numbers = [float(found[0]) if (found := re.search(r"\d+(\.\d+)?", option)) else None for option in options]
     out = []
     for i, option in enumerate(options):
@@ -97,8 +98,8 @@ def _features(options: tuple[str, ...]) -> list[list[int]]:
     return out
 
 
-def test_options_alone_do_not_give_the_answer_away() -> None:
-    """A model that was trained on the options alone, 20,000 questions of them, stays within 3 points of chance."""
+def test_options_alone_do_not_reveal_the_answer() -> None:
+    """A model trained only on the options of 20,000 questions stays within 3 points of chance."""
     rng = random.Random(0)
     train, test = ([draw(rng, split, facts=True) for _ in range(n)] for split, n in (("train", 20_000), ("test", 5000)))
     weights, squares = np.zeros(4096), np.full(4096, 1e-3)
@@ -226,8 +227,8 @@ SECOND_WAYS: dict[str, Callable[[Item], object]] = {
 }
 
 
-def test_gold_answers_by_a_second_way() -> None:
-    """The wording itself, read and worked out anew (run, where it is code), gives the gold answer."""
+def test_gold_answers_are_confirmed_by_a_second_computation() -> None:
+    """Computing the answer again from the text of the question (code is run) gives the gold answer."""
     rng, checked = random.Random(1), Counter()
     for _ in range(14_000):
         item = draw(rng, rng.choice(("train", "test")))

@@ -1,4 +1,4 @@
-"""What the bundled model can be relied on for, and that its card is true."""
+"""What users can rely on with the bundled model, and whether its card is true."""
 
 import csv
 import hashlib
@@ -8,6 +8,7 @@ import pytest
 
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
+from models.recipe import card, config
 from models.recipe.bank import held_out
 from models.recipe.bank.frozen import fingerprint
 from tests.support.paths import ROOT, SHARED
@@ -31,7 +32,12 @@ def test_demo_is_as_small_as_promised() -> None:
     assert (DEMO / "FogGen-demo-Q8_0.gguf").stat().st_size <= 12_000_000
 
 
-def test_card_speaks_of_the_files_beside_it() -> None:
+def test_card_is_what_the_recipe_writes_from_the_measurements() -> None:
+    figures, compared = (json.loads((DEMO / name).read_text()) for name in ("measured.json", "compared.json"))
+    assert (DEMO / "README.md").read_text() == card.text(config.load("demo"), figures, compared)
+
+
+def test_card_describes_the_files_next_to_it() -> None:
     figures, card = json.loads((DEMO / "measured.json").read_text()), (DEMO / "README.md").read_text()
     assert {file["path"] for file in figures["files"]} == {path.name for path in DEMO.glob("*.gguf")}
     for file in figures["files"]:
@@ -42,7 +48,7 @@ def test_card_speaks_of_the_files_beside_it() -> None:
     assert f"{evaluation['readouts']['confidence']['auroc']:.3f}" in card
 
 
-def test_demo_was_made_from_the_bank_as_it_is() -> None:
+def test_demo_was_made_from_the_current_bank() -> None:
     assert json.loads((DEMO / "run.json").read_text())["bank_sha256"] == fingerprint()
 
 
@@ -52,7 +58,7 @@ def test_published_worked_example_is_right_and_was_never_trained_on(demo_model: 
 
 
 @pytest.mark.skipif(not (SHARED / "mmlu").exists(), reason="the evaluation sets are not here")
-def test_demo_is_rarely_sure_off_its_domains(demo_model: LocalModel) -> None:
+def test_demo_is_rarely_sure_outside_its_domains(demo_model: LocalModel) -> None:
     questions = []
     for subject in OFF_DOMAIN:
         with (SHARED / "mmlu" / "test" / f"{subject}_test.csv").open(newline="", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from edge_agent.core.question import Question
-from edge_agent.measure.verify import Verified, verify
+from edge_agent.measure.verify import Verified, verify_model
 from edge_agent.model.catalog import ModelFiles
 from tests.support.gguf_bytes import header_bytes
 from tests.support.paths import DEMO
@@ -22,7 +22,7 @@ def answered(data: bytes | bytearray, folder: pathlib.Path) -> Verified:
     path = folder / "x.gguf"
     path.write_bytes(data)
     started = time.monotonic()
-    found = verify(ModelFiles(path), folder, QUESTION)
+    found = verify_model(ModelFiles(path), folder, QUESTION)
     assert time.monotonic() - started < SECONDS
     assert sum(not check.ok for check in found.checks) <= 1 and all(check.ok for check in found.checks[:-1])
     assert all("\n" not in check.detail for check in found.checks)

@@ -1,4 +1,4 @@
-"""The demo checkpoint, and checkpoints that a test writes."""
+"""The demo checkpoint, and checkpoints that tests write."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Changes in the bytes of a GGUF, as damage or malice makes them."""
+"""Changes in the bytes of a GGUF, as damage or an attacker would make them."""
 
 import pathlib
 import struct
@@ -9,7 +9,7 @@ _FORMS = {4: "<I", 5: "<i", 6: "<f"}
 
 
 def with_value(key: str, value: float, source: pathlib.Path = DEMO) -> bytes:
-    """The file's bytes with another number under a metadata key."""
+    """The bytes of the file with another number for a metadata key."""
     data, name = bytearray(source.read_bytes()), key.encode()
     at = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
     (kind,) = struct.unpack_from("<I", data, at)
@@ -18,6 +18,6 @@ def with_value(key: str, value: float, source: pathlib.Path = DEMO) -> bytes:
 
 
 def header_bytes(source: pathlib.Path = DEMO) -> tuple[int, int]:
-    """Where the tokenizer's part begins (before it are the hyper-parameters), and where the last tensor's name is."""
+    """The offsets of the tokenizer's metadata (after the hyper-parameters) and of the name of the last tensor."""
     data = source.read_bytes()
     return data.index(b"tokenizer.ggml."), data.rindex(b".weight")

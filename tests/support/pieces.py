@@ -1,4 +1,4 @@
-"""Levels, letters and tokenizers of every sort, for property tests of whatever works on the trie of legal answers."""
+"""Many kinds of levels, letters and tokenizers, for property tests of code that works with the trie of legal answers."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ letters = st.integers(2, 26).map(lambda n: LETTERS[:n])
 
 
 class PieceTokenizer:
-    """Cuts greedily into the longest known piece: a stand-in for BPE with any vocabulary."""
+    """Splits greedily into the longest known pieces: stands for BPE with any vocabulary."""
 
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = sorted({*pieces, *map(chr, range(128))}, key=len, reverse=True)
@@ -38,7 +38,7 @@ tokenizers = st.lists(
 
 
 def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], vocabulary: int, seed: int) -> None:
-    """The walk, over random logits, gives what decoding token by token with the illegal ones removed does."""
+    """With random logits, the walk equals decoding token by token without the illegal tokens."""
     root = answers.trie(tokenize)
 
     def logits_after(path: tuple[int, ...]) -> np.ndarray:
@@ -53,7 +53,7 @@ def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], voca
         return p
 
     def greedily() -> tuple[tuple[str, str], float]:
-        """The legal answer of decoding greedily, and the legal mass along its way, counted where there was a choice."""
+        """The legal answer of greedy decoding, and the product of the legal mass at each choice on its way."""
         node, path, mass = root, (), 1.0
         while node.label is None:
             p = np.exp(logits_after(path).astype(np.float64))

@@ -5,7 +5,7 @@ import pathlib
 
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import pull
-from edge_agent.fetch.connection import Connection
+from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
@@ -23,7 +23,7 @@ class Pulls:
         self.seen: list[Progress] = []
         self.checked: list[str] = []
         self.pauses: list[float] = []
-        self.downloader = Downloader(Connection(environment), pause=self.pauses.append)
+        self.downloader = Downloader(NetworkSettings(environment), pause=self.pauses.append)
         self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
         self.folder = folder
 

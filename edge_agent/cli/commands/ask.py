@@ -15,15 +15,15 @@ from edge_agent.core.question import Question
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("text", required=False)
-@click.option("--option", "options", multiple=True, help="One option's text; give it once for each option.")
-@click.option("--never-send", is_flag=True, help="This question must not leave the device, whatever the policy says.")
-@click.option("--refresh", is_flag=True, help="Ask anew, even if the answer is remembered.")
+@click.option("--option", "options", multiple=True, help="The text of one option. Repeat it for each option.")
+@click.option("--never-send", is_flag=True, help="Keep this question on the device, whatever the policy says.")
+@click.option("--refresh", is_flag=True, help="Ask again, even if the answer is remembered.")
 @with_settings("tau", "policy", "model", "adapter", "cloud_url", "cloud_model")
 def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], never_send: bool, refresh: bool, as_json: bool) -> None:
     """Ask a question.
 
-    TEXT is the question and then one option a line ('A. ...', 'B. ...'), or '-' to read that from stdin, or the
-    question alone with --option for each option. A model made for it answers questions without options in its own words.
+    TEXT is the question, followed by one option on each line ('A. ...', 'B. ...'). With '-' it is read from stdin. You can
+    also give the question alone and each option with --option. A model for open questions needs no options.
     """
     from dataclasses import replace
 
@@ -39,9 +39,9 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], n
             print_json(decision.to_dict())
         else:
             print_decision(decision)
-        sys.stdout.flush()  # closing the agent may do a little housekeeping
+        sys.stdout.flush()  # before closing, which may take a moment
     if decision.provisional and not decision.persisted:
-        click.get_current_context().exit(74)  # the question was not queued: it would be lost unseen
+        click.get_current_context().exit(74)  # the question is not queued, so it must not look like a success
 
 
 def _given(text: str | None) -> str:
@@ -51,7 +51,7 @@ def _given(text: str | None) -> str:
     if text != "-":
         return text
     if sys.stdin is None:
-        raise BadQuestion("There is no stdin to read the question from; give it as an argument.")
+        raise BadQuestion("There is no stdin to read from; give the question as an argument.")
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:

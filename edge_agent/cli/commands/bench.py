@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("models", nargs=-1)
-@click.option("--adapter", metavar="GGUF", help="An adapter to put on each of MODELS, made by python -m convert --adapter-gguf.")
-@click.option("--against", metavar="REF", help="Measure this file beside them, without the adapter, and compare decisions with it.")
-@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Processes for each file.")
-@click.option("--questions", "file", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(3), help=f"Only so many questions; of PATH, {SAMPLE}.")
-@click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one a processor]")
-@click.option("--tune", is_flag=True, help="Find the fastest settings of each file here, and remember them for `ask`.")
-@click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against decision (.svg or .png; needs matplotlib).")
-@click.option("--csv", "csv_file", type=click.Path(path_type=pathlib.Path), help="Write the table to this file, too.")
+@click.option("--adapter", metavar="GGUF", help="An adapter for each of MODELS, made with python -m convert --adapter-gguf.")
+@click.option("--against", metavar="REF", help="Also measure this file, without the adapter, and compare the answers with it.")
+@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of processes for each file.")
+@click.option("--questions", "file", metavar="PATH", help="Ask these questions (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(3), help=f"Ask only so many questions; from PATH, {SAMPLE}.")
+@click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one for each CPU]")
+@click.option("--tune", is_flag=True, help="Find the fastest options for each file on this device, and save them for `ask`.")
+@click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against latency (.svg or .png; needs matplotlib).")
+@click.option("--csv", "csv_file", type=click.Path(path_type=pathlib.Path), help="Also write the table to this file.")
 @with_settings()
 def bench(
     config: settings.Settings,
@@ -46,21 +46,19 @@ def bench(
 ) -> None:
     """Measure model files on this device.
 
-    MODELS are .gguf files or catalogue names, such as a ladder of quantizations of one model; without any, the configured
-    one, with its adapter if it has one. Each is run in processes of its own, in random order. Close other programs first: what
-    they take is measured, too.
+    MODELS are .gguf files or names from `edge-agent models`, for example several quantizations of one model. The default is
+    the configured model with its adapter. Each file runs in separate processes, in random order. Close other programs first,
+    because their load changes the figures.
 
-    What an adapter costs beside the merged file: bench BASE --adapter A --against MERGED.
+    To compare an adapter with the merged file: bench BASE --adapter A --against MERGED.
     """
     from edge_agent.engine.llama import available_cpus
-    from edge_agent.measure.bench import machine
-    from edge_agent.measure.bench import runs as room
-    from edge_agent.measure.bench import tables as bench_tables
+    from edge_agent.measure.bench import machine, runs, tables
     from edge_agent.measure.rows import check_apart
     from edge_agent.model.catalog import ModelFiles, resolve
 
     if tune and against:
-        raise click.UsageError("--tune compares with no other file; leave --against out.")
+        raise click.UsageError("--tune does not compare files; leave --against out.")
     for out in (csv_file, picture):
         if out and file:
             check_apart(out, file)
@@ -76,40 +74,39 @@ def bench(
         measured.append(reference)
     n_threads = threads or available_cpus()
     about = machine.describe(available_cpus())
-    runs = []
-    for run in room.run(measured, questions, repeats, options={"n_threads": n_threads}):
-        runs.append(run)
+    finished = []
+    for run in runs.run(measured, questions, repeats, options={"n_threads": n_threads}):
+        finished.append(run)
         name = run.model.path.name + (" with the adapter" if run.model.adapter else "")
         click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
-    results = room.results(runs, measured, n_threads, reference)
+    results = runs.results(finished, measured, n_threads, reference)
     if picture:
-        from edge_agent.measure.bench import picture as report
+        from edge_agent.measure.bench.picture import latency_by_size
 
-        report.latency_by_size(results, about, picture)
+        latency_by_size(results, about, picture)
     if csv_file:
-        _write(csv_file, bench_tables.csv(results))
+        _write(csv_file, tables.as_csv(results))
     if as_json:
-        print_json(room.to_dict(results, about, n_threads))
+        print_json(runs.to_dict(results, about, n_threads))
     else:
-        for line in bench_tables.lines(results, about, n_threads):
+        for line in tables.lines(results, about, n_threads):
             echo(plain(line))
 
 
 def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:
-    """Search and remember, file by file."""
+    """Search for the fastest options of each file, and save them."""
     from edge_agent.engine.llama import available_cpus, build
-    from edge_agent.measure.bench import runs as room
-    from edge_agent.measure.bench import tune as search
+    from edge_agent.measure.bench import runs, tune
     from edge_agent.model import catalog, tuning
 
     found = []
     for model in models:
 
         def decide(options: dict[str, Any], model: ModelFiles = model) -> list[float]:
-            return [took for run in room.run([model], questions, 1, options=options) for took in run.sample.decision_ms]
+            return [took for run in runs.run([model], questions, 1, options=options) for took in run.sample.decision_ms]
 
         best = None
-        for trial in search.search(decide, available_cpus()):
+        for trial in tune.search(decide, available_cpus()):
             best = trial if trial.best else best
             chosen = ", ".join(f"{name} {value}" for name, value in trial.options.items())
             click.echo(f"{model.path.name}  {trial.decision_ms:7.1f} ms  {'*' if trial.best else ' '}  {chosen}", err=True)
@@ -121,7 +118,7 @@ def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Q
         print_json(found)
     else:
         for row in found:
-            echo(plain(f"{row['file']}: {row['decision_ms']:.1f} ms, remembered for this file on this device"))
+            echo(plain(f"{row['file']}: {row['decision_ms']:.1f} ms, saved for this file on this device"))
 
 
 def _questions(file: str | None, limit: int | None) -> list[Question]:
@@ -134,4 +131,4 @@ def _write(path: pathlib.Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise StorageError(f"The file '{path}' cannot be written ({error.strerror}); choose another place.") from error
+        raise StorageError(f"Cannot write the file '{path}' ({error.strerror}); choose another path.") from error

@@ -15,33 +15,33 @@ from edge_agent.core.terminal import plain
 @main.command(epilog=EXIT_CODES)
 @click.argument("model", required=False)
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The file to write.")
-@click.option("--calibration", type=click.Path(path_type=pathlib.Path), help="A calibration of this very model file.")
+@click.option("--calibration", type=click.Path(path_type=pathlib.Path), help="A calibration for exactly this model file.")
 @with_settings("tau", "policy", "cloud_url", "cloud_model")
 def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, calibration: pathlib.Path | None, as_json: bool) -> None:
-    """Pack a model into one file for machines without a network.
+    """Pack a model into one file for a device without a network.
 
-    MODEL is a .gguf file or a name of `edge-agent models`; without it, the configured one. The settings that are not the
-    defaults go along, the cloud's key never does. On the machine: edge-agent pull FILE.
+    MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model. Settings that differ from
+    the defaults are included, but never the key of the cloud. On the device, run: edge-agent pull FILE.
     """
-    from edge_agent.fetch import bundle as room
+    from edge_agent.fetch.bundle import CALIBRATION, pack
     from edge_agent.model import catalog
 
     path = catalog.resolve(model or config.model, config.models_folder)
-    beside = path.with_name(f"{path.stem}.{room.CALIBRATION}")
-    packed = room.pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
+    beside = path.with_name(f"{path.stem}.{CALIBRATION}")
+    packed = pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
     told = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
     told |= {"files": list(packed.parts), "settings": packed.settings}
     if as_json:
         print_json(told)
         return
     echo(plain(f"{out}  {told['bytes']:,} bytes  sha256 {told['sha256']}"))
-    with_it = ["the model", *(["its calibration"] if room.CALIBRATION in packed.parts else [])]
-    words = ", ".join(f"{name} {value}" for name, value in packed.settings.items()) or "none but the defaults"
-    click.echo(plain(f"It holds {' and '.join(with_it)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
+    with_it = ["the model", *(["its calibration"] if CALIBRATION in packed.parts else [])]
+    words = ", ".join(f"{name} {value}" for name, value in packed.settings.items()) or "only the defaults"
+    click.echo(plain(f"It contains {' and '.join(with_it)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
 
 
 def _chosen(config: settings.Settings) -> dict[str, object]:
-    """The settings that somebody chose: those that differ from what they are without any."""
+    """The settings that differ from the defaults."""
     default = settings.Settings(config.data_folder, config.cache_folder, config.config_file)
     values = {name: getattr(config, name) for name in ("tau", "policy", "cloud_url", "cloud_model")}
     return {name: value for name, value in values.items() if value != getattr(default, name)}

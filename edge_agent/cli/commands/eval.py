@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 @main.command("eval", epilog=EXIT_CODES)
 @click.argument("file")
 @click.option(
-    "--cloud-accuracy", callback=fraction, metavar="NUMBER", default="0.95", help="Of the simulated cloud, 0 to 1.  [default: 0.95]"
+    "--cloud-accuracy",
+    callback=fraction,
+    metavar="NUMBER",
+    default="0.95",
+    help="The simulated cloud's accuracy.  [default: 0.95]",
 )
-@click.option("--greedy", is_flag=True, help="Also let the model print unconstrained, and count how often it keeps the format (slow).")
-@click.option("--limit", type=click.IntRange(1), help=f"Only so many questions: {SAMPLE}.")
+@click.option("--greedy", is_flag=True, help="Also let the model print without constraint, and count how often it keeps the format (slow).")
+@click.option("--limit", type=click.IntRange(1), help=f"Ask only so many questions: {SAMPLE}.")
 @click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
 @with_settings("tau", "model", "adapter")
 def eval_command(
@@ -36,9 +40,9 @@ def eval_command(
 ) -> None:
     """Measure a model on questions with known answers.
 
-    FILE has one JSON object a line, or is '-' for stdin: "question", "options" (a list), "answer" (a letter) and, if
-    you like, "domain", "difficulty" and "id". Nothing is stored and no cloud is asked: routing is measured against a
-    simulated one.
+    FILE has one JSON object a line; '-' is stdin. An object has "question", "options" (a list), "answer" (a letter) and,
+    optionally, "domain", "difficulty" and "id". Nothing is stored and no cloud is asked: routing is measured with a
+    simulated cloud.
     """
     from edge_agent.engine.local_model import LocalModel
     from edge_agent.measure import evaluate, tables
@@ -50,7 +54,7 @@ def eval_command(
     questions = _labelled_questions(file, limit)
     if repeated := [row.id for row in questions if row.question.repeated]:
         some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
-        click.echo(f"Options of the same text in {some}: each of their letters counts as the same answer.", err=True)
+        click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     adapter = catalog.resolve(config.adapter) if config.adapter else None
@@ -78,12 +82,12 @@ def _labelled_questions(file: str, limit: int | None) -> list[Labelled]:
     if file != "-":
         return datasets.load(pathlib.Path(file), limit)
     if sys.stdin is None:
-        raise BadData("There is no stdin to read questions from; give a file.")
+        raise BadData("There is no stdin to read from; give a file.")
     return datasets.read(sys.stdin.buffer, "stdin", limit)
 
 
 def _with_progress(rows: Iterator[Row], total: int) -> Iterator[Row]:
-    """The same rows, counted on stderr while they come, if that is a terminal."""
+    """The same rows, with a count on stderr if it is a terminal."""
     visible = sys.stderr is not None and sys.stderr.isatty()
     started = shown = time.monotonic()
     try:

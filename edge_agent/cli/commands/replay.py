@@ -1,4 +1,4 @@
-"""`edge-agent replay`: decisions from the store alone."""
+"""`edge-agent replay`: decisions, derived from the store alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SHOWN = 20
 
 @main.command(epilog=EXIT_CODES)
 @click.option("--assert", "prove", is_flag=True, help="Fail (65) unless every decision follows from its stored facts.")
-@click.option("--tau", callback=fraction, metavar="NUMBER", help="What another tau would have cost and answered.")
-@click.option("--policy", type=click.Choice(settings.POLICIES), help="What another policy would have cost and answered.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), default=_SHOWN, show_default=True, help="Show so many, the last ones.")
+@click.option("--tau", callback=fraction, metavar="NUMBER", help="Show what another tau would have cost and answered.")
+@click.option("--policy", type=click.Choice(settings.POLICIES), help="Show what another policy would have cost and answered.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), default=_SHOWN, show_default=True, help="Show only the last so many.")
 @with_settings()
 def replay(config: settings.Settings, prove: bool, tau: float | None, policy: str | None, limit: int, as_json: bool) -> None:
-    """Answer from the store alone what was asked before: no model is run and nobody is asked.
+    """Derive past decisions again, from the store alone. No model runs and no cloud is asked.
 
-    With --tau or --policy, the whole log is decided again by other rules. What no stored answer settles is unknown.
+    With --tau or --policy, decide the whole log again with other rules. An answer that is not stored is unknown.
     """
     from edge_agent.store.store import Store
 
@@ -78,9 +78,9 @@ def _prove(store: Store, limit: int, as_json: bool) -> None:
             click.echo(f"{entry['decision_id']}: {'; '.join(entry['differences'])}")
         click.echo(f"{n_proved} of {n_decisions} decisions follow from their stored facts.")
         if n_unknown:
-            click.echo(f"Of {n_unknown}, the cloud's answer was removed to make room: unknown, and nothing contradicts them.")
+            click.echo(f"{n_unknown} cannot be checked, because the cloud's answer was deleted to free space; nothing contradicts them.")
     if wrong:
-        raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log was damaged or changed.")
+        raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log is damaged or was changed.")
 
 
 def _answer(store: Store, limit: int, as_json: bool) -> None:

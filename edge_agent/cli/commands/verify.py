@@ -1,4 +1,4 @@
-"""`edge-agent verify`: is a model file whole, and does it decide as another one does."""
+"""`edge-agent verify`: checks a model file, and compares it with another one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edge_agent.core import settings
 from edge_agent.core.terminal import ProgressLine, plain
 
 if TYPE_CHECKING:
-    from edge_agent.measure.verify import Comparison, Mean, Share
+    from edge_agent.measure.verify import ChangedShare, Comparison, Mean
     from edge_agent.model.catalog import ModelFiles
 
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("file")
-@click.option("--adapter", metavar="GGUF", help="An adapter to put on FILE, made by python -m convert --adapter-gguf.")
-@click.option("--against", metavar="REF", help="Compare with this file, such as the same model in Q8_0 or BF16.")
-@click.option("--against-adapter", metavar="GGUF", help="An adapter to put on REF.")
-@click.option("--questions", metavar="PATH", help="Ask these (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(1), help=f"Only so many questions; of PATH, {SAMPLE}.")
-@click.option("--max-kl", type=click.FloatRange(0), help="Fail above this mean divergence of the levels, in nats.")
-@click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail above this share of changed routes, 0 to 1.")
+@click.option("--adapter", metavar="GGUF", help="An adapter for FILE, made with python -m convert --adapter-gguf.")
+@click.option("--against", metavar="REF", help="Compare with this file, for example the same model in Q8_0 or BF16.")
+@click.option("--against-adapter", metavar="GGUF", help="An adapter for REF.")
+@click.option("--questions", metavar="PATH", help="Ask these questions (one JSON object a line) instead of the built-in ones.")
+@click.option("--limit", type=click.IntRange(1), help=f"Ask only so many questions; from PATH, {SAMPLE}.")
+@click.option("--max-kl", type=click.FloatRange(0), help="Fail if the mean divergence of the levels is larger, in nats.")
+@click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail if a larger share of routes changed, 0 to 1.")
 @with_settings("tau")
 def verify(
     config: settings.Settings,
@@ -41,15 +41,14 @@ def verify(
 ) -> None:
     """Check a model file, and compare it with another.
 
-    FILE and REF are .gguf files or names of `edge-agent models`. Checked are the file's bounds, what it says of itself, its
-    sha256 against what was recorded, and that it answers in FogGen's format, in a process of its own. With --against: how far
-    levels and answers are apart, and how many questions would take another route at tau. Exit code 65 if a check fails.
+    FILE and REF are .gguf files or names from `edge-agent models`. The checks: the bounds of the file, its profile, its sha256
+    against the record, and whether it answers in FogGen's format (in a separate process). With --against, the levels and
+    answers are compared too, and the questions that take another route at tau are counted. Exit code 65 if a check fails.
 
-    A base with the adapter of a round decides as the merged file does, but for rounding: verify BASE --adapter A --against MERGED.
+    A base with an adapter answers like the merged file, except for rounding: verify BASE --adapter A --against MERGED.
     """
     from edge_agent.measure import datasets
-    from edge_agent.measure.verify import Limits
-    from edge_agent.measure.verify import verify as run
+    from edge_agent.measure.verify import Tolerance, verify_model
     from edge_agent.model.catalog import ModelFiles, resolve
 
     if against_adapter and not against:
@@ -64,7 +63,7 @@ def verify(
         def progress(model: ModelFiles, n: int, total: int) -> None:
             line.show(f"{model.path.name}  {n}/{total} questions")
 
-        found = run(model, config.models_folder, asked, reference, config.tau, Limits(max_kl, max_changed), progress)
+        found = verify_model(model, config.models_folder, asked, reference, config.tau, Tolerance(max_kl, max_changed), progress)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -79,11 +78,11 @@ def verify(
 
 
 def _lines(comparison: Comparison) -> list[str]:
-    """The comparison for people; intervals hold the true value in 95 of 100 cases."""
+    """The comparison as lines of text."""
     size, theirs = comparison.size_bytes, comparison.reference_size_bytes
     rows = [
         ("questions", f"{comparison.n_questions}" + (f" ({comparison.n_skipped} did not fit)" if comparison.n_skipped else "")),
-        ("size", f"{size / 1e6:,.1f} MB, {comparison.bits_per_weight:.2f} bits a weight ({size / theirs:.0%} of the reference's size)"),
+        ("size", f"{size / 1e6:,.1f} MB, {comparison.bits_per_weight:.2f} bits per weight ({size / theirs:.0%} of the reference)"),
         ("KL levels", _mean(comparison.level_kl)),
         ("KL letters", _mean(comparison.letter_kl) if comparison.letter_kl else "- (answers in words)"),
         ("levels", _share(comparison.changed_levels)),
@@ -98,5 +97,5 @@ def _mean(mean: Mean) -> str:
     return f"{mean.mean:.5f} nats (95 % interval {mean.low:.5f} to {mean.high:.5f}; largest {mean.largest:.4f})"
 
 
-def _share(share: Share) -> str:
+def _share(share: ChangedShare) -> str:
     return f"{share.count} changed, {share.share:.1%} (95 % interval {share.low:.1%} to {share.high:.1%})"

@@ -1,7 +1,7 @@
-"""What this machine is and can at best do: processor, governor, throttling, memory bandwidth, arithmetic rate.
+"""What this machine is and the most it can do: processor, governor, throttling, memory bandwidth, arithmetic rate.
 
-Owns the measuring of the limit that stands beside a benchmark. Invariant: what the machine does not tell is None, never
-a guess.
+Owns the measurement of the physical limit that a benchmark is compared with. Invariant: an unknown fact is None, never a
+guess.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Facts about the machine; `governor` of the first processor, `throttled` as a Raspberry Pi's firmware tells it."""
+    """Facts about the machine. `governor` is that of the first CPU; `throttled` comes from the firmware of a Raspberry Pi."""
 
     processor: str
     architecture: str
@@ -35,18 +35,18 @@ class Machine:
 
 
 def describe(n_cpus: int) -> Machine:
-    """This machine."""
+    """The facts about this machine."""
     return Machine(_processor(), platform.machine(), n_cpus, _memory_bytes(), _read(_SYS / "cpu0/cpufreq/scaling_governor"), throttled())
 
 
 def physical_cores() -> int | None:
-    """Cores without counting those that share one; None where the system does not tell."""
+    """The number of physical cores; None if unknown."""
     siblings = {text for path in _SYS.glob("cpu[0-9]*/topology/thread_siblings_list") if (text := _read(path))}
     return len(siblings) or None
 
 
 def throttled() -> str | None:
-    """The firmware's bits for under-voltage and throttling (`0x0` is good); None where there is no `vcgencmd`."""
+    """The firmware's bits for low voltage and throttling (`0x0` is good); None without `vcgencmd`."""
     program = shutil.which("vcgencmd")
     if not program:
         return None
@@ -55,21 +55,21 @@ def throttled() -> str | None:
 
 
 def read_bandwidth(n_threads: int) -> float:
-    """Bytes a second that `n_threads` read from memory together, the best of several tries."""
+    """Bytes a second that `n_threads` threads read from memory together; the best of several tries."""
     parts = [np.ones(_BUFFER_BYTES // 8 // n_threads, np.int64) for _ in range(n_threads)]
     with ThreadPoolExecutor(n_threads) as pool:
         return _best(lambda: list(pool.map(np.max, parts)), sum(part.nbytes for part in parts))
 
 
 def multiply_rate() -> float:
-    """Multiply-and-add operations a second of a matrix product in float32, by numpy's own library."""
+    """Multiply-add operations a second in a float32 matrix product of numpy."""
     n = 768
     a = np.random.default_rng(0).standard_normal((n, n), np.float32)
     return _best(lambda: a @ a, n**3)
 
 
 def _best(work: Callable[[], object], amount: float) -> float:
-    """`amount` over the shortest of the tries that fit a moment."""
+    """`amount` divided by the shortest time of several tries."""
     work()
     shortest, until = float("inf"), time.perf_counter() + _SECONDS
     while (started := time.perf_counter()) < until:

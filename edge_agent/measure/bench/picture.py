@@ -1,6 +1,6 @@
-"""Pictures of what was measured; needs matplotlib (`pip install edge-agent[report]`).
+"""Draws the results of a benchmark. Needs matplotlib (`pip install edge-agent[report]`).
 
-Owns colours and labels. Computes nothing. Invariant: a picture says on which machine it was measured.
+Owns colours and labels. Computes nothing. Invariant: a picture names the machine of the measurement.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from edge_agent.measure.bench.runs import Result
 
 
 def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.Path) -> None:
-    """Each file's size against its median decision with its interval; colour for the share of decisions that differ.
+    """Draw the size of each file against its median decision with its interval; the colour shows how many answers differ.
 
-    Raises `BadData` without matplotlib, `StorageError` if `path` cannot be written.
+    Raises `BadData` without matplotlib, and `StorageError` if `path` cannot be written.
     """
     plt = _matplotlib()
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
@@ -33,18 +33,18 @@ def latency_by_size(results: Sequence[Result], machine: Machine, path: pathlib.P
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     if any(shares):
-        figure.colorbar(points, label="decisions unlike the reference's, %")
+        figure.colorbar(points, label="answers that differ from the reference, %")
     _name_points(figure, axes, list(zip(sizes, times, strict=True)), [result.label for result in results])
     try:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     except (OSError, ValueError) as error:
-        raise StorageError(f"The picture '{path}' cannot be written ({error}); give a name that ends in .svg or .png.") from error
+        raise StorageError(f"Cannot write the picture '{path}' ({error}); give a name that ends in .svg or .png.") from error
     finally:
         plt.close(figure)
 
 
 def _name_points(figure: Any, axes: Any, points: list[tuple[float, float]], names: list[str]) -> None:
-    """Write each name beside its point, on the side where it covers the least of other names and points."""
+    """Write each name next to its point, on the side where it covers the least of other names and points."""
     figure.draw_without_rendering()
     taken: list[tuple[float, ...]] = [(x - 7, y - 7, x + 7, y + 7) for x, y in axes.transData.transform(points)]
     for point, name in zip(points, names, strict=True):
@@ -70,7 +70,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise BadData("Pictures need matplotlib, which is not installed; run: pip install 'edge-agent[report]'.") from error
+        raise BadData("Pictures need matplotlib, which is not installed; run `pip install 'edge-agent[report]'`.") from error
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 

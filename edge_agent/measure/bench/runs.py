@@ -1,7 +1,7 @@
-"""Latency, memory and size of model files on this device: a table from many short runs in random order.
+"""Latency, memory and size of model files on this device, from many short runs in random order.
 
-Owns the plan of the runs and what their samples come to; the timing itself is `bench_child`'s, a process a file and run.
-Invariant: every file is asked the same questions under the same options, and no two are run at the same time.
+Owns the order of the runs and the figures from their samples. `sample.py` does the timing, in one process for each run.
+Invariant: every file gets the same questions and the same options, and no two files run at the same time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 
 CHILD_TIMEOUT_S = 900
-READS = 4  # places of a decision whose logits are read: before the answer, twice for the level, once for the letter
+READS = 4  # logits that a decision reads: at the start of the answer, twice for the level, once for the letter
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One model measured once, in a process of its own; `number` counts all runs of a benchmark from 1."""
+    """One measurement of one model in a separate process. `number` counts all runs of a benchmark, from 1."""
 
     number: int
     total: int
@@ -42,13 +42,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the runs of one file came to. Times in ms; an interval holds the true value in 95 of 100 cases (bootstrap).
+    """The figures of one file from all its runs. Times are in ms, with 95 % bootstrap intervals.
 
-    `floor_ms` is what a decision costs at least on this machine: its multiplications at the fastest rate seen here (of a float32
-    product, or of any of the files in its longest batch), or, where that is more, the file's bytes at the measured bandwidth for
-    each forward pass; an adapter's bytes count, its multiplications do not. `prefill_ratio` compares a decision with an
-    evaluation of the same tokens in as few batches as hold them. `differing` is the share of decisions that are not those of the
-    reference (None for the reference itself). `size_bytes` counts the `adapter`, if there is one.
+    `floor_ms` is the least that a decision can cost on this machine: its multiplications at the highest measured rate (of a
+    float32 product, or of any file in its largest batch) or, if that takes longer, the bytes of the file at the measured
+    bandwidth for each forward pass. The bytes of an adapter count, its multiplications do not. `prefill_ratio` is the time
+    of a decision divided by that of an evaluation of the same tokens in as few batches as possible. `differing` is the share
+    of answers that differ from the reference (None for the reference itself). `size_bytes` includes the `adapter`.
     """
 
     name: str
@@ -77,14 +77,14 @@ class Result:
 
     @property
     def label(self) -> str:
-        """What tells it from the other files of a ladder."""
+        """A short name that is different for each file of a ladder."""
         return f"{self.quantization} + adapter" if self.adapter else self.quantization
 
 
 def run(
     models: Sequence[ModelFiles], questions: Sequence[Question], repeats: int, seed: int = 0, options: dict[str, Any] | None = None
 ) -> Iterator[Run]:
-    """Measure every model `repeats` times, in an order drawn anew for each repeat; yields each run as it ends.
+    """Measure every model `repeats` times, in a new random order for each repeat. Yields each run when it ends.
 
     Raises `ModelError` if a file cannot be run.
     """
@@ -99,7 +99,7 @@ def run(
 
 
 def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
-    """One row a model, in the order of `models`; the largest is the reference for `differing` if none is given."""
+    """One result for each model, in the order of `models`. The default reference for `differing` is the largest one."""
     bandwidth = machine.read_bandwidth(n_threads)
     rate = max(machine.multiply_rate(), *(run.sample.prefill_per_s * (run.sample.n_parameters - run.sample.n_embedding) for run in runs))
     samples = {model: [run.sample for run in runs if run.model == model] for model in models}
@@ -146,7 +146,7 @@ def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | 
 
 
 def _differing(samples: list[Sample], reference: list[Sample]) -> float:
-    """Share of questions whose level or letter is not the reference's."""
+    """The share of questions where the level or the letter differs from the reference."""
     pairs = list(zip(samples[0].decisions, reference[0].decisions, strict=True))
     return round(sum(a != b for a, b in pairs) / len(pairs), 4)
 
@@ -164,7 +164,7 @@ def _middle(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> 
 
 
 def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
-    """Run one process to its end; it is killed when this one is interrupted."""
+    """Run one process to its end. It is killed if this process is interrupted."""
     request = {
         "path": str(model.path),
         "adapter": str(model.adapter) if model.adapter else None,
@@ -177,13 +177,13 @@ def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, 
         try:
             out, error = process.communicate(json.dumps(request).encode(), CHILD_TIMEOUT_S)
         except subprocess.TimeoutExpired as late:
-            raise ModelError(f"'{model}' was not measured within {CHILD_TIMEOUT_S} s; give fewer questions.") from late
+            raise ModelError(f"Measuring '{model}' took longer than {CHILD_TIMEOUT_S} s; give fewer questions.") from late
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
     if process.returncode != 0:
-        last = error.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise ModelRefused(f"'{model}' could not be measured: {last[0]}")
+        last = error.decode(errors="replace").strip().splitlines()[-1:] or ["it printed no reason"]
+        raise ModelRefused(f"Cannot measure '{model}': {last[0]}")
     return Sample(**json.loads(out))
 
 

@@ -1,8 +1,7 @@
-"""Measures one model file in a process of its own: cold start, decisions, speeds, memory.
+"""Measures one model file in a separate process: cold start, decisions, speeds, memory.
 
-Owns the timing. Run as `python -m edge_agent.measure.bench.sample` with a request as JSON on stdin; prints the result as
-JSON. Invariant: nothing was loaded before the clock starts but Python and this module; the measured questions are not
-the ones of the warm-up.
+Owns the timing. Run as `python -m edge_agent.measure.bench.sample` with a JSON request on stdin; prints the result as JSON.
+Invariant: when the clock starts, only Python and this module are loaded; the warm-up questions are not measured.
 """
 
 from __future__ import annotations
@@ -23,10 +22,11 @@ WARM_UP = 2
 
 @dataclass(slots=True)
 class Sample:
-    """What one process measured. Times in ms, `prefill` and `decode` in tokens a second, memory in bytes.
+    """The results of one process. Times are in ms, `prefill` and `decode` in tokens a second, memory in bytes.
 
-    `load` is the opening of the file, `cold` from there to the first answer with nothing cached, `restored` the same when
-    the system message was on disk. `bare` are evaluations of the very tokens that a decision needs, in one batch if it holds them.
+    `load` is the time to open the file. `cold` is the time from the start of the imports to the first answer with nothing
+    cached; `restored` is the same with the system message on disk. `bare` times evaluate just the tokens that a decision
+    needs, in one batch if they fit.
     """
 
     load_ms: float = 0.0
@@ -48,7 +48,7 @@ class Sample:
 def measure(
     path: pathlib.Path, adapter: pathlib.Path | None, questions: list[Question], options: dict[str, Any], cache: pathlib.Path
 ) -> Sample:
-    """All figures of one file, with an adapter on it or none; `cache` is a folder for the system message, empty at first."""
+    """Measure one file, with or without an adapter. `cache` is a folder for the system message, empty in the first run."""
     started = time.perf_counter()
     from edge_agent.engine.llama import Options
     from edge_agent.engine.local_model import LocalModel
@@ -68,7 +68,7 @@ def measure(
             model.read(question)
         for question in questions[WARM_UP:]:
             _decide(model, question, sample)
-        sample.anonymous_bytes, sample.mapped_bytes = memory()  # before batches that no decision has
+        sample.anonymous_bytes, sample.mapped_bytes = memory()  # before the larger batches below
         _speeds(model, questions[0], sample)
         sample.n_parameters, sample.n_embedding = model.n_parameters, model.n_embedding
     return sample
@@ -86,7 +86,7 @@ def _decide(model: Any, question: Question, sample: Sample) -> None:
 
 
 def _speeds(model: Any, question: Question, sample: Sample) -> None:
-    """Tokens a second in one batch, and one after the other."""
+    """Measure tokens a second in one batch and one at a time."""
     text = model.prompt_tokens(question)
     filler = (text * (PREFILL_TOKENS // len(text) + 1))[:PREFILL_TOKENS]
     sample.prefill_per_s = PREFILL_TOKENS * 1000 / min(model.time_evaluation(filler, 0) for _ in range(2))
@@ -95,7 +95,7 @@ def _speeds(model: Any, question: Question, sample: Sample) -> None:
 
 
 def memory() -> tuple[int | None, int | None]:
-    """Anonymous and file-backed resident memory of this process."""
+    """The anonymous and the file-backed resident memory of this process, in bytes; None if unknown."""
     try:
         status = pathlib.Path("/proc/self/status").read_text()
     except OSError:
@@ -106,7 +106,7 @@ def memory() -> tuple[int | None, int | None]:
 
 
 def main() -> None:
-    """Request in, result out."""
+    """Read the request from stdin and print the result."""
     request = json.load(sys.stdin)
     questions = [Question.from_json(question) for question in request["questions"]]
     adapter = pathlib.Path(request["adapter"]) if request["adapter"] else None

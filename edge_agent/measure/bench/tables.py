@@ -1,11 +1,11 @@
-"""What a benchmark found, as lines of text and as CSV.
+"""The results of a benchmark as lines of text and as CSV.
 
-Owns columns and units; computes nothing. Invariant: a figure that was not measured is a dash, or empty in CSV.
+Owns columns and units. Computes nothing. Invariant: a figure that was not measured is a dash in text and empty in CSV.
 """
 
 from __future__ import annotations
 
-import csv as csv_format
+import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -34,19 +34,19 @@ _COLUMNS = (
     ("differ", lambda r: _or_dash(r.differing, "{:.1%}")),
 )
 _LEGEND = """\
-Times in ms. load: opening the file; cold: a new process to its first answer; restored: the same with the system message
-kept on disk; decision: the median of all warm ones; x prefill: a decision against a bare evaluation of the same tokens, in
-one batch if it holds them; floor: its multiplications at the fastest rate seen here, or its bytes at the measured bandwidth,
-whichever is more; differ: decisions that are not those of the file that has a dash here, the largest if no other was named."""
+Times are in ms. load: opening the file; cold: the first answer of a new process; restored: the same with the system message
+on disk; decision: the median of all warm decisions; x prefill: a decision divided by a bare evaluation of the same tokens, in
+one batch if they fit; floor: the multiplications at the highest measured rate or the bytes at the measured bandwidth,
+whichever takes longer; differ: answers that differ from the reference, which has a dash here (by default the largest file)."""
 
 
 def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterator[str]:
-    """The machine, the table, and what its columns mean."""
-    yield f"{machine.processor}, {machine.architecture}, {n_threads} of {machine.n_cpus} processors"
+    """The machine, the table, and the meaning of its columns."""
+    yield f"{machine.processor}, {machine.architecture}, {n_threads} of {machine.n_cpus} CPUs"
     if machine.governor and machine.governor != "performance":
-        yield f"The governor is '{machine.governor}': 'performance' would give steadier figures."
+        yield f"The CPU governor is '{machine.governor}'; with 'performance' the figures vary less."
     if machine.throttled and machine.throttled != "0x0":
-        yield f"The firmware reports throttling or too little power ({machine.throttled}): these figures are too slow."
+        yield f"The firmware reports throttling or low voltage ({machine.throttled}), so these figures are too slow."
     yield ""
     rows = [[name for name, _ in _COLUMNS], *([show(result) for _, show in _COLUMNS] for result in results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
@@ -56,11 +56,11 @@ def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterat
     yield from _LEGEND.splitlines()
 
 
-def csv(results: Sequence[Result]) -> str:
-    """A head and one line a file, numbers as measured."""
+def as_csv(results: Sequence[Result]) -> str:
+    """A header and one line for each file, with unrounded numbers."""
     out = io.StringIO()
     rows = [{key: value for key, value in asdict(result).items() if not isinstance(value, tuple | list)} for result in results]
-    writer = csv_format.DictWriter(out, rows[0])
+    writer = csv.DictWriter(out, rows[0])
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

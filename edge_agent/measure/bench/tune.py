@@ -1,7 +1,7 @@
-"""Looks for the engine's fastest settings on this device: one knob after the other, keeping what is measurably faster.
+"""Searches for the fastest options of the engine on this device: one option after another, keeping what is faster.
 
-Owns the knobs and the order in which they are tried. Invariant: what is kept was measured here, on the file in question,
-and the defaults stay unless something beats them by more than the noise.
+Owns the options and the order in which they are tried. Invariant: what is kept was measured here, with this file, and a
+default stays unless another value is faster by more than the noise.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 from edge_agent.measure.bench import machine
 
-WORTH = 0.03  # a gain below this is noise
+LEAST_GAIN = 0.03  # a smaller gain is noise
 _DEFAULTS = {"flash_attention": True, "n_batch": 256, "mlock": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """Options that were tried, the median decision in ms, and whether they are the best so far."""
+class TuningStep:
+    """One measurement: the options, the median decision in ms, and whether they are the best so far."""
 
     options: dict[str, Any]
     decision_ms: float
@@ -28,7 +28,7 @@ class Trial:
 
 
 def knobs(n_cpus: int) -> list[tuple[str, Sequence[Any]]]:
-    """Each knob with the values that are tried, the most effective first."""
+    """Each option with the values to try, the most effective option first."""
     cores = machine.physical_cores()
     threads = sorted({n for n in (cores, cores - 1, n_cpus, n_cpus // 2) if n and 1 <= n <= n_cpus}) if cores else range(1, n_cpus + 1)
     return [
@@ -43,22 +43,22 @@ def knobs(n_cpus: int) -> list[tuple[str, Sequence[Any]]]:
 
 def search(
     measure: Callable[[dict[str, Any]], list[float]], n_cpus: int, tried: Sequence[tuple[str, Sequence[Any]]] | None = None
-) -> Iterator[Trial]:
-    """Yield each trial as it was measured; the last one marked best has the options to keep.
+) -> Iterator[TuningStep]:
+    """Yield each step when it is measured. The last one marked best has the options to keep.
 
-    `measure` gives decision times in ms under options.
+    `measure` returns decision times in ms for some options.
     """
     options: dict[str, Any] = {"n_threads": n_cpus, "n_threads_batch": n_cpus, **_DEFAULTS}
     best = float(np.median(measure(options)))
-    yield Trial(options, best, True)
+    yield TuningStep(options, best, True)
     for name, values in knobs(n_cpus) if tried is None else tried:
         for value in values:
             candidate = options | {name: value}
             if candidate == options:
                 continue
             took = float(np.median(measure(candidate)))
-            if took < best * (1 - WORTH):
+            if took < best * (1 - LEAST_GAIN):
                 options, best = candidate, took
-                yield Trial(candidate, took, True)
+                yield TuningStep(candidate, took, True)
             else:
-                yield Trial(candidate, took, False)
+                yield TuningStep(candidate, took, False)

@@ -14,11 +14,11 @@ def _print(item: Item) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models.recipe.bank", description=__doc__)
-    parser.add_argument("--domain", choices=DOMAINS, help="one domain; all seven in turn without it")
-    parser.add_argument("--n", type=int, default=1000, help="questions a domain (default 1000)")
+    parser.add_argument("--domain", choices=DOMAINS, help="one domain (default: all seven)")
+    parser.add_argument("--n", type=int, default=1000, help="questions for each domain (default 1000)")
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--facts", action="store_true", help="the few hundred facts instead, each three times")
+    parser.add_argument("--facts", action="store_true", help="write the few hundred facts instead, each three times")
     arguments = parser.parse_args()
     if arguments.facts:
         for item in draw_facts(arguments.seed, 3, arguments.split):

@@ -1,7 +1,7 @@
 """Drawing questions: which rule, which operands, which split, which order of the options.
 
-Invariant: a content belongs to `train` or to `test` by itself alone (`split.py`), whatever the domain, the wording, the
-options or the seed.
+Invariant: a content always belongs to the same split (`split.py`), whatever the domain, the wording, the options or the
+seed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from models.recipe.bank.skill import Skill
 from models.recipe.bank.split import held_out
 
 DOMAINS = ("finance", "science", "coding", "law", "math", "kazakh", "medical")
-"""FogGen's, in the order of its rotation."""
+"""The domains of FogGen, in the order of its rotation."""
 
 RULES = finance.RULES + science.RULES + coding.RULES + law.RULES + mathematics.RULES + kazakh.RULES + medical.RULES
 OPTION_COUNTS = (2, 3, 4, 4, 4, 4, 5)
@@ -52,9 +52,10 @@ def draw(
     widen: float = 1.0,
     facts: bool = False,
 ) -> Item:
-    """One question of `split` ("train" or "test"): any domain, difficulty and option count, as likely as any other.
+    """One question of `split` ("train" or "test"). By default all domains, difficulties and option counts are equally likely.
 
-    With `facts`, questions that ask for one of the few hundred facts are drawn, too. With `skill`, any rule that asks for it, in whichever domain and difficulty. `widen` above 1 sets wrong numbers further from the gold, so that half-learned arithmetic already pays.
+    With `facts`, the few hundred facts may be asked too. With `skill`, only rules for that skill are used, in any domain and
+    difficulty. A `widen` above 1 moves wrong numbers away from the right one, so that half-learned arithmetic already helps.
     """
     if skill:
         rule = rng.choice([rule for rule in RULES if rule.skill is skill])
@@ -79,7 +80,7 @@ def item(rng: Random, domain: str, difficulty: int, rule: str, content: str, ste
 
 
 def draw_many(seed: int | str, n: int, split: str, domain: str | None = None) -> Iterator[Item]:
-    """`n` questions of different contents, the same for the same seed."""
+    """`n` questions with different contents, the same for the same seed."""
     rng = Random(f"{seed}/{split}/{domain}")
     seen: set[str] = set()
     while len(seen) < n:
@@ -90,7 +91,7 @@ def draw_many(seed: int | str, n: int, split: str, domain: str | None = None) ->
 
 
 def draw_facts(seed: int | str, times: int, split: str = "test") -> Iterator[Item]:
-    """Every fact of the split, asked `times` times among other options: a finite vocabulary, so it is measured apart."""
+    """Every fact of the split, asked `times` times with different options. There are few, so they are measured separately."""
     rng = Random(f"{seed}/{split}/facts")
     for rule in RULES:
         for operands in rule.every:

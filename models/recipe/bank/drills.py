@@ -1,6 +1,6 @@
-"""Sums practised bare: `12 + 5 = 17`, many in a line of text, with operands of the train split only.
+"""Bare sums for practice: `12 + 5 = 17`, many in one text, with operands of the train split only.
 
-This is where arithmetic is learned: a sum costs 8 tokens here and 30 in a question.
+They teach arithmetic cheaply: a sum takes 8 tokens here and 30 in a question.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def sums(rng: Random, n: int, skills: tuple[Skill, ...] = DRILLED) -> list[tuple
 
 
 def numerals(rng: Random, n: int) -> list[tuple[str, str]]:
-    """`n` pairs of a number and its Kazakh name, either way."""
+    """`n` pairs of a number and its Kazakh name, in either direction."""
     return [_number(rng) for _ in range(n)]
 
 

@@ -1,7 +1,7 @@
-"""Facts that must be known, not worked out: relations between words, each fact taught as plain text.
+"""Facts that must be known and cannot be worked out: relations between words, each taught as plain text.
 
-Owns the tables. What is held out is the pair of a fact and a relation: it is stated in plain text (`sentences`), and
-never asked in training. These vocabularies are finite, so their held-out questions are counted apart.
+Owns the tables. A held-out pair of a fact and a relation is stated in plain text (`sentences`), but never asked in
+training. There are few facts, so their held-out questions are measured separately.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.recipe.bank.split import held_out
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """From a key to a value: how it is asked, how it is stated."""
+    """Pairs of a key and a value, with the forms in which they are asked and stated."""
 
     name: str
     pairs: dict[str, str]

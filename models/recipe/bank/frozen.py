@@ -1,6 +1,6 @@
-"""The bank's fingerprint: what it draws, hashed, so that no run goes on with another bank than it began with.
+"""The fingerprint of the bank: a hash of what it draws, so that a run cannot continue with another bank.
 
-Invariant: any change to an operand, an answer, a wording, an option or the split that shows in 350 draws a split
+Invariant: any change to an operand, an answer, a wording, an option or the split that shows in 350 draws of each split
 changes the fingerprint.
 """
 

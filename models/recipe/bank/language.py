@@ -20,7 +20,7 @@ def numeral(number: int | str) -> str:
 
 
 def _many(n: int, unit: str) -> tuple[str, ...]:
-    """A hundred is "жүз" alone, two hundred "екі жүз"."""
+    """The words for `n` units: 100 is "жүз" alone, 200 is "екі жүз"."""
     return () if n == 0 else (unit,) if n == 1 else (UNITS[n], unit)
 
 

@@ -1,7 +1,7 @@
-"""The wrong options of a question, drawn so that the options alone say nothing about which is right.
+"""The wrong options of a question, drawn so that the options alone do not show which one is right.
 
-Invariant: the options are exchangeable. A set of numbers is drawn first, by steps from any one to the next, and then
-any one of them is put where the right answer is; so nearness, rank and last digits are the same for right and wrong.
+Invariant: the options are exchangeable. First a set of numbers is drawn, step by step from any of them; then the set is
+shifted so that a random one of them is the right answer. So nearness, rank and last digits are the same for right and wrong.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from random import Random
 
 TENS = 0.35
-"""Share of steps by 10 or 20: the last digit stays, so knowing it is not enough."""
+"""The share of steps by 10 or 20. They keep the last digit, so knowing the last digit is not enough."""
 
 
 def around(rng: Random, gold: int, n: int, spread: int, step: int = 1) -> list[int]:
-    """`n` numbers above or equal to zero that are not `gold`, near it."""
+    """`n` numbers near `gold`, but not equal to it, and not below zero."""
     while True:
         offsets = [0]
         while len(offsets) <= n:
@@ -25,4 +25,4 @@ def around(rng: Random, gold: int, n: int, spread: int, step: int = 1) -> list[i
         values = [gold + offset - anchor for offset in offsets if offset != anchor]
         if min(values, default=0) >= 0:
             return values
-        spread = max(spread - 1, n)  # a small answer has little room below
+        spread = max(spread - 1, n)  # there are few numbers between zero and a small answer

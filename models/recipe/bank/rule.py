@@ -1,7 +1,7 @@
-"""A kind of question: a skill in the dress of a domain, and the ways to word it.
+"""A kind of question: a skill in a domain, with its wordings.
 
-`Rule.make` turns operands into a stem, the right answer and wrong ones. Owns wordings and options, not operands
-or splits. Invariant: names, labels and phrases vary freely and are never what makes a question held out.
+`Rule.make` turns operands into a stem, the right answer and wrong answers. Owns wordings and options, not operands or
+splits. Invariant: names, labels and phrases vary freely and never decide whether a question is held out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ WHO = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Dana", "Hugo", "Ines",
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`make(rng, operands, n, widen)` words a question with up to `n` options; `widen` sets wrong numbers further off.
+    """`make(rng, operands, n, widen)` writes a question with up to `n` options; `widen` moves wrong numbers away.
 
-    `every` has all operands where there are few: of facts, whose answer must have been read somewhere.
+    `every` has all operands if there are few, as for facts, which cannot be worked out.
     """
 
     domain: str

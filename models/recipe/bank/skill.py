@@ -1,8 +1,8 @@
-"""What a question asks one to work out, whatever it is dressed as: a `Skill` draws operands and computes the answer.
+"""The computation behind a question, in any domain: a `Skill` draws operands and computes the answer.
 
-Owns the operands and the split's key. Invariant: two questions have the same `content` if and only if they ask for the
-same computation on the same operands, in whichever domain and wording; so what is held out is held out everywhere.
-Answers are exact integers (hundredths for decimals), so none depends on the rounding of floats.
+Owns the operands and the key of the split. Invariant: two questions have the same `content` if and only if they ask for the
+same computation with the same operands, in any domain and wording, so held-out contents are held out everywhere. Answers
+are exact integers (hundredths for decimals), so they do not depend on float rounding.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Operands = tuple[int | str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A computation. `draw(rng, n)` draws operands (`n` values where the options are taken from the question);
-    wrong numbers lie about `spread` away in multiples of `step`; `key` writes the operands so that equal computations
-    are equal; `drill` is the bare form in which it is practised.
+    """A computation. `draw(rng, n)` draws operands (`n` values if the options come from the question). Wrong numbers are
+    about `spread` away, in multiples of `step`. `key` writes the operands so that equal computations have equal keys. `drill`
+    is its bare form for practice.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Skill:
     drill: str = ""
 
     def content(self, operands: Operands) -> str:
-        """The name and the operands, in one spelling."""
+        """The name and the operands, in a unique spelling."""
         return f"{self.name}/{','.join(map(str, self.key(*operands)))}"
 
 

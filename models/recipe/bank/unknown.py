@@ -1,7 +1,7 @@
-"""Questions that nobody can answer: made-up names and things, with a right option by lot.
+"""Questions without an answer: made-up names and things, with a random "right" option.
 
-A model that only ever saw its seven domains is sure of everything. These teach it what not knowing looks like, in many
-lengths and shapes; self-sampling labels them like all others.
+A model that has seen only its seven domains is sure of everything. These questions show it what it does not know, in many
+lengths and forms; they are labelled by sampling, like all others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ASKS = (
 
 
 def unknown(rng: Random) -> Item:
-    """One such question; its domain is `unknown`."""
+    """One such question. Its domain is `unknown`."""
     stem = rng.choice(_ASKS)
     while "{" in stem:
         at = stem.index("{")
