@@ -23,7 +23,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -66,7 +65,7 @@ def question(number: int) -> Question:
 
 def agent(path: pathlib.Path, cloud: CloudModel | None = None) -> Agent:
     """An agent that is never sure, with a queue that is never full."""
-    limits = replace(DEFAULT_LIMITS, queue=replace(DEFAULT_LIMITS.queue, max_rows=10**7, max_bytes=10**10))
+    limits = DEFAULT_LIMITS._replace(queue=DEFAULT_LIMITS.queue._replace(max_rows=10**7, max_bytes=10**10))
     return Agent(ModelFiles(MODEL), Store(path), cloud=cloud, open_model=lambda *_: Spoken(), limits=limits)
 
 

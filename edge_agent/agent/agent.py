@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from edge_agent.agent import assembly, endings
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
-from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
@@ -37,6 +36,7 @@ from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
     from edge_agent.cloud.client import CloudModel
+    from edge_agent.cloud.drain import Drained, Drainer
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
 
@@ -176,6 +176,8 @@ class Agent:
     def _drainer(self) -> Drainer:
         if self.gate is None:
             raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
+        from edge_agent.cloud.drain import Drainer
+
         return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old)
 
     def _recall(self, inquiry: Inquiry) -> None:

@@ -11,7 +11,7 @@ calendar month sees more than one month's budget.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS
 from edge_agent.core.limits import DAY_S, BudgetLimits
@@ -23,8 +23,7 @@ MONTH_S = 31 * DAY_S
 _FRAME_TOKENS = 64  # the instruction and the roles around a question
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """A call that may be made; `number` is that of its stored row, None if nothing is limited and so nothing was counted."""
 
     number: int | None = None

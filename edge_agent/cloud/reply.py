@@ -7,7 +7,6 @@ an answer is found is a new `PROMPT_VERSION`.
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 from collections.abc import Mapping
@@ -146,6 +145,8 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     if value.isascii() and value.isdigit():
         seconds = float(value[:9])
     else:
+        import email.utils  # imports the socket module, which an answer from memory does not need
+
         try:
             until = email.utils.parsedate_to_datetime(value)
             seconds = (until - email.utils.parsedate_to_datetime(headers.get("Date", email.utils.formatdate(usegmt=True)))).total_seconds()

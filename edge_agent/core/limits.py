@@ -1,19 +1,18 @@
 """What is limited: the queue, the budget, how long things are kept, and the disk.
 
 Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so that each default is written
-once.
+once. They are named tuples, because `edge-agent --help` imports this file and dataclasses take longer to make.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DAY_S = 86_400.0
 _DEAD_KEPT_S = 30 * DAY_S
 
 
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
+class QueueLimits(NamedTuple):
     """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
 
     max_rows: int
@@ -22,8 +21,7 @@ class QueueLimits:
     dead_kept_s: float = _DEAD_KEPT_S
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetLimits:
+class BudgetLimits(NamedTuple):
     """What may be spent in a day and in a month: calls, and money in the currency of the prices (per million tokens).
 
     None means no limit.
@@ -42,8 +40,7 @@ class BudgetLimits:
         return any(limit is not None for limit in (self.calls_per_day, self.calls_per_month, self.money_per_day, self.money_per_month))
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
+class Retention(NamedTuple):
     """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
 
     keep_s: float | None
@@ -51,16 +48,14 @@ class Retention:
     answers_max_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class DiskLimits:
+class DiskLimits(NamedTuple):
     """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
 
     cache_bytes: int
     queue_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Everything that is limited."""
 
     queue: QueueLimits

@@ -8,7 +8,6 @@ never shown.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import pathlib
@@ -28,7 +27,6 @@ HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
 _MAX_KEY_BYTES = 4096
-_log = logging.getLogger("edge_agent")
 
 # Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
 RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
@@ -342,6 +340,10 @@ def _renamed(data: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
             scaled = value * factor if isinstance(value, (int, float)) and not isinstance(value, bool) else value
             data.setdefault(new, scaled)
             if old not in _told:
+                import logging  # seldom needed, and `--help` imports this file
+
                 _told.add(old)
-                _log.warning("edge-agent: the setting %s in '%s' is now called %s, in MiB; rename it.", old, path, new)
+                logging.getLogger("edge_agent").warning(
+                    "edge-agent: the setting %s in '%s' is now called %s, in MiB; rename it.", old, path, new
+                )
     return data

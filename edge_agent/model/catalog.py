@@ -11,13 +11,15 @@ import hashlib
 import pathlib
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
 from edge_agent.core.question import CHOICE
 from edge_agent.core.records import ModelFacts
-from edge_agent.model import gguf, pulled
 from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata
+
+if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
+    from edge_agent.model.pulled import Pulled
 
 UNPINNED = "unpinned"
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -96,7 +98,9 @@ def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
 
 def identify(path: pathlib.Path) -> ModelFacts:
     """The name, sha256, quantization and profile of a GGUF. Reads the whole file once."""
-    header = gguf.read_header(path)
+    from edge_agent.model.gguf import read_header
+
+    header = read_header(path)
     return ModelFacts(
         name=path.stem,
         sha256=sha256_of(path),
@@ -115,11 +119,13 @@ def sha256_of(path: pathlib.Path) -> str:
         raise ModelMissing(f"Cannot read the file '{path}' ({error.strerror}); check the path.") from error
 
 
-def recorded(path: pathlib.Path, folder: pathlib.Path) -> pulled.Pulled | None:
+def recorded(path: pathlib.Path, folder: pathlib.Path) -> Pulled | None:
     """The record of the pull of the model file `path`, or None if it was not pulled into `folder`."""
+    from edge_agent.model.pulled import load
+
     if path.parent.resolve() != folder.resolve():
         return None
-    return next((record for record in pulled.load(folder) if record.file == path.name), None)
+    return next((record for record in load(folder) if record.file == path.name), None)
 
 
 def alias_of(file: str) -> str | None:
@@ -129,7 +135,9 @@ def alias_of(file: str) -> str | None:
 
 
 def _quantization(file: str) -> str:
-    return next((q for q in gguf.QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
+    from edge_agent.model.gguf import QUANTIZATIONS
+
+    return next((q for q in QUANTIZATIONS.values() if file.endswith(f"-{q}.gguf")), "")
 
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
@@ -142,7 +150,9 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
 def _file_of(entry: Entry, folder: pathlib.Path | None) -> pathlib.Path:
     if entry.bundled_file:
         return _bundled(entry.bundled_file)
-    records = [record for record in pulled.load(folder) if record.alias == entry.name] if folder else []
+    from edge_agent.model.pulled import load
+
+    records = [record for record in load(folder) if record.alias == entry.name] if folder else []
     for record in reversed(records):
         assert folder is not None and record.file is not None
         if (folder / record.file).is_file():

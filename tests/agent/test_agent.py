@@ -255,7 +255,7 @@ def test_sure_level_asks_no_cloud(home: pathlib.Path, question: Question, cloud:
 
 
 def test_full_queue_gives_the_local_answer_and_says_why(home: pathlib.Path) -> None:
-    with agent(home, SpokenModel(UNSURE), queue=replace(DEFAULT_LIMITS.queue, max_rows=2)) as one:
+    with agent(home, SpokenModel(UNSURE), queue=DEFAULT_LIMITS.queue._replace(max_rows=2)) as one:
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(3)]
         assert [(d.reason, d.provisional, d.queue_id, d.persisted) for d in decisions] == [
             ("no_cloud", True, 1, True), ("no_cloud", True, 2, True), ("queue_full", False, None, True),

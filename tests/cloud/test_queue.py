@@ -55,7 +55,7 @@ def test_full_queue_refuses_the_newest_and_drops_nothing(part, world: World) -> 
     assert [world.put(outbox, f"Q{n}") for n in range(7)] == [1, 2, 3, 4, 5, None, None]
     assert world.put(outbox, "Q1") == 2  # joining needs no room
     assert [row.state for row in outbox.list()] == ["ready"] * 5
-    big = world.outbox(part, replace(LIMITS, max_rows=100, max_bytes=500))
+    big = world.outbox(part, LIMITS._replace(max_rows=100, max_bytes=500))
     assert world.put(big, "x" * 1000) is None and world.put(big, "y") == 6
 
 

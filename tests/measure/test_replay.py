@@ -30,10 +30,10 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         one.ask(question("sure"))
         one.ask(question("sure"))
-    with agent(home, SpokenModel(UNSURE), queue=replace(DEFAULT_LIMITS.queue, max_rows=3)) as one:
+    with agent(home, SpokenModel(UNSURE), queue=DEFAULT_LIMITS.queue._replace(max_rows=3)) as one:
         for stem in ("upheld", "overturned", "dead", "no room"):
             one.ask(question(stem))
-    with agent(home, SpokenModel(replace(SURE, format_mass=0.1)), nowhere, queue=replace(DEFAULT_LIMITS.queue, max_rows=4)) as one:
+    with agent(home, SpokenModel(replace(SURE, format_mass=0.1)), nowhere, queue=DEFAULT_LIMITS.queue._replace(max_rows=4)) as one:
         one.ask(question("waiting"))
     with agent(home, SpokenModel(SURE), policy="only_local") as one:
         one.ask(question("only local"))

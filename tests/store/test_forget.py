@@ -32,7 +32,7 @@ from tests.support.mutation import catches
 from tests.support.paths import DEMO, ROOT
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel
 
-KEEP = replace(DEFAULT_LIMITS.retention, keep_s=30 * DAY_S)
+KEEP = DEFAULT_LIMITS.retention._replace(keep_s=30 * DAY_S)
 
 
 def question(stem: str) -> Question:
@@ -146,7 +146,7 @@ def test_wall_clock_forgets_nothing(life: Life) -> None:
 def test_nothing_is_forgotten_where_it_is_to_be_kept_for_ever(life: Life) -> None:
     life.ask("kept")
     life.wait(10_000 * DAY_S)
-    assert life.sweep(keep=replace(KEEP, keep_s=None)) == Swept(0, 0, 0, (), True)
+    assert life.sweep(keep=KEEP._replace(keep_s=None)) == Swept(0, 0, 0, (), True)
 
 
 def everything_in(folder: pathlib.Path) -> bytes:
@@ -260,11 +260,11 @@ def test_least_recently_used_answers_make_room(part, home: pathlib.Path) -> None
     with life.store.transaction():
         life.store.clock.keep()
         life.store.use_cloud_answer(1)
-    assert life.sweep(keep=replace(KEEP, answers_max_rows=3)).answers == 1 and kept(life) == ["first", "third", "fourth"]
-    assert life.sweep(keep=replace(KEEP, answers_max_rows=1)).answers == 2 and kept(life) == ["first"]
+    assert life.sweep(keep=KEEP._replace(answers_max_rows=3)).answers == 1 and kept(life) == ["first", "third", "fourth"]
+    assert life.sweep(keep=KEEP._replace(answers_max_rows=1)).answers == 2 and kept(life) == ["first"]
     put_answers(life, "large", reply="B" * 5000)
-    assert life.sweep(keep=replace(KEEP, answers_max_bytes=5200)).answers == 1 and kept(life) == ["large"]
-    assert life.sweep(keep=replace(KEEP, answers_max_bytes=5200)).answers == 0
+    assert life.sweep(keep=KEEP._replace(answers_max_bytes=5200)).answers == 1 and kept(life) == ["large"]
+    assert life.sweep(keep=KEEP._replace(answers_max_bytes=5200)).answers == 0
     life.store.close()
 
 
@@ -278,7 +278,7 @@ def test_decision_whose_answer_was_removed_is_unknown_and_nothing_else_about_it_
     life.ask("settled later", reading=UNSURE)
     list(life.agent(UNSURE, cloud.url).drain())
     life.ask("asked at once", reading=UNSURE, cloud=cloud.url)
-    assert life.sweep(keep=replace(KEEP, keep_s=None, answers_max_rows=0)).answers == 2
+    assert life.sweep(keep=KEEP._replace(keep_s=None, answers_max_rows=0)).answers == 2
     rows = list(life.store.decisions())
     later, at_once = (part(row) for row in rows)
     assert (later.answer, later.unknown, later.differences) == ("A", True, ())
@@ -374,7 +374,7 @@ def test_flipped_bits_in_what_housekeeping_reads_stop_nobody(life: Life) -> None
         db.execute("INSERT INTO marks VALUES ('endings', 'y')")
         db.execute("UPDATE cloud_answers SET size_bytes = 'z' WHERE id = 1")
         db.execute("UPDATE questions SET asked_s = 'w' WHERE rowid = 1")
-    assert life.sweep(keep=replace(KEEP, answers_max_rows=0)) is not None and life.store.last_end() == 0
+    assert life.sweep(keep=KEEP._replace(answers_max_rows=0)) is not None and life.store.last_end() == 0
     life.agent().close()
 
 

@@ -68,6 +68,6 @@ def agent(
     """An agent on the demo model's file; `limits` are fields of `Limits` that are not the defaults."""
     client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
     files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
-    made = kind(files, opened, PolicyName(policy), tau, client, rules, replace(DEFAULT_LIMITS, **limits), model.open)
+    made = kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open)
     made._recorder.__class__ = recorder
     return made
