@@ -1,7 +1,6 @@
-"""What is limited: the queue, the budget, how long things are kept, and the disk.
+"""The limits on the queue, the budget, retention and the disk.
 
-Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so that each default is written
-once.
+Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so each default is written once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ _DEAD_KEPT_S = 30 * DAY_S
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
+    """How many questions may wait, their total bytes, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
 
     max_rows: int
     max_bytes: int
@@ -44,7 +43,7 @@ class BudgetLimits:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
+    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in total."""
 
     keep_s: float | None
     answers_max_rows: int
@@ -53,7 +52,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class DiskLimits:
-    """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
+    """Below `cache_bytes` of free disk nothing is cached; below `queue_bytes` nothing is queued."""
 
     cache_bytes: int
     queue_bytes: int
@@ -61,7 +60,7 @@ class DiskLimits:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Everything that is limited."""
+    """All limits."""
 
     queue: QueueLimits
     budget: BudgetLimits

@@ -127,7 +127,7 @@ def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib
     stop, heard = threading.Event(), []
 
     def listen() -> None:
-        for ending in endings(world.store, 0, stop, look_every_s=0.01):
+        for ending in endings(world.store, 0, stop, poll_every_s=0.01):
             heard.append(ending.decision_id)
             arrived.release()
 
@@ -159,7 +159,7 @@ def test_nothing_is_queried_while_nothing_happens(home: pathlib.Path) -> None:
 
     with Store(home / "edge-agent.db", connection=Listening) as store:
         stop = threading.Event()
-        thread = threading.Thread(target=lambda: list(endings(store, 0, stop, look_every_s=0.001)), daemon=True)
+        thread = threading.Thread(target=lambda: list(endings(store, 0, stop, poll_every_s=0.001)), daemon=True)
         thread.start()
         for _ in range(3000):
             if seen.count("PRAGMA data_version") > 3:

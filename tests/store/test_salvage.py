@@ -277,7 +277,7 @@ def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathli
     path = tmp_path / "edge-agent.db"
     with Store(path) as other:
         path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
-        with pytest.raises(StorageError, match="end the other programs"):
+        with pytest.raises(StorageError, match="close the other programs"):
             Store(path)
         assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
 

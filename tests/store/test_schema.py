@@ -277,14 +277,14 @@ def test_newer_schema_is_refused(tmp_path: pathlib.Path) -> None:
     Store(path).close()
     with connect(path) as db:
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
-    with pytest.raises(StorageError, match=f"has schema {VERSION + 1}, and this edge-agent knows {VERSION}; update edge-agent"):
+    with pytest.raises(StorageError, match=f"has schema {VERSION + 1}, but this edge-agent knows only up to {VERSION}; update edge-agent"):
         Store(path)
 
 
 def test_sqlite_that_is_too_old_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     with connect(path) as db:
-        with pytest.raises(StorageError, match=r"needs SQLite 3\.37 or newer, and this Python has 3\.36\.0; use a newer Python"):
+        with pytest.raises(StorageError, match=r"needs SQLite 3\.37 or newer, but this Python has 3\.36\.0; use a newer Python"):
             migrate(db, path, sqlite_version=(3, 36, 0))
         assert version(db) == 0
         migrate(db, path, sqlite_version=(3, 37, 0))
