@@ -58,11 +58,12 @@ class Agent:
         rules: Rules | None = None,
         limits: Limits = DEFAULT_LIMITS,
         open_model: Callable[[ModelFiles, ModelFacts], LocalModel] | None = None,
+        recorder: type[Recorder] = Recorder,
     ) -> None:
         self.store, self.rules, self.limits = store, rules or Rules(), limits
         self.gate = Gate(store, cloud, limits.budget) if cloud else None
         self.outbox = Outbox(store, limits.queue)
-        self._recorder = Recorder(store, self.outbox, self.gate, self.rules, limits.disk)
+        self._recorder = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
         self._files = files
         self._open_model = open_model or assembly.opener(load())
         self._model: LocalModel | None = None

@@ -323,7 +323,7 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
         raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}); check its permissions.") from error
     if "cloud_key" in data:
         variable = ENVIRONMENT["cloud_key"]
-        wrong.append(BadSetting(f"The config file '{path}' holds a cloud_key; remove it and set {variable} in the environment."))
+        wrong.append(BadSetting(f"The config file '{path}' contains a cloud_key; remove it and set {variable} in the environment."))
     known = _FIELDS.keys() - {"cloud_key"}
     for name in ("model", "adapter"):
         if isinstance(data.get(name), str) and data[name].endswith(".gguf"):

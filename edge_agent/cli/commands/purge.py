@@ -14,7 +14,7 @@ from edge_agent.core import settings
 @click.option("--question", "stem", help="Forget the question with exactly this text (without its options).")
 @with_settings()
 def purge(config: settings.Settings, days: float | None, stem: str | None, as_json: bool) -> None:
-    """Forget questions with their answers and decisions, and free their disk space.
+    """Forget questions with their answers and decisions; free the space.
 
     edge-agent also forgets a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
 
