@@ -1,6 +1,6 @@
 """Atomic writes of whole files, and locks between processes.
 
-Owns temporary files, the rename that gives them their name, fsync, and `flock`. Knows nothing of what the files hold.
+Owns temporary files, the rename that gives them their name, fsync, and `flock`. Knows nothing about their contents.
 Invariant: a name always belongs to a complete file. A crash leaves the old file or the new one, and perhaps a hidden
 temporary beside it.
 """

@@ -1,6 +1,6 @@
 """How a call to the cloud can end.
 
-Owns the kinds and the record of one call. Knows nothing of HTTP or queues. Invariant: every call has exactly one kind,
+Owns the kinds and the record of one call. Knows nothing about HTTP or queues. Invariant: every call has exactly one kind,
 and it has an answer only if that kind is ANSWERED.
 """
 

@@ -306,8 +306,8 @@ def test_doctor_names_all_wrong_settings_and_uses_the_right_ones(home: pathlib.P
     checks = {check["name"]: check for check in json.loads(run("doctor", "--json", EDGE_AGENT_POLICY="never").stdout)}
     for words in ("modle", "tau in", "EDGE_AGENT_POLICY"):
         assert words in checks["settings"]["detail"]
-    said = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
-    assert "BAD  settings" in said and "ok   cloud     https://cloud.example" in said
+    printed = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
+    assert "BAD  settings" in printed and "ok   cloud     https://cloud.example" in printed
 
 
 def test_doctor_checks_the_adapter_and_the_cloud_certificates(home: pathlib.Path) -> None:

@@ -61,21 +61,21 @@ def test_every_table_is_saved_or_named_as_not_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(VERSION, n) for n in range(VERSION)] + [(n, n - 1) for n in old_databases.VERSIONS if n > 2]
+    ("number", "claimed"), [(VERSION, n) for n in range(VERSION)] + [(n, n - 1) for n in old_databases.VERSIONS if n > 2]
 )  # fmt: skip
-def test_schema_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+def test_schema_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, claimed: int) -> None:
     """A flipped bit in it: SQLite then says "already exists" or "duplicate column name", or nothing at all."""
     path = tmp_path / "edge-agent.db"
     place(path, number)
-    change(path, f"PRAGMA user_version = {told}")
+    change(path, f"PRAGMA user_version = {claimed}")
     assert is_replaced(path)
 
 
-@pytest.mark.parametrize(("number", "told"), [(4, 5), (4, VERSION), (5, VERSION)])
-def test_schema_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+@pytest.mark.parametrize(("number", "claimed"), [(4, 5), (4, VERSION), (5, VERSION)])
+def test_schema_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, claimed: int) -> None:
     path = tmp_path / "edge-agent.db"
     place(path, number)
-    change(path, f"PRAGMA user_version = {told}")
+    change(path, f"PRAGMA user_version = {claimed}")
     assert is_replaced(path)
 
 

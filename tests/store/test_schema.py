@@ -253,12 +253,12 @@ class TwoAtOnce(sqlite3.Connection):
 class AsksBefore(TwoAtOnce):
     """Mutant: inside the transaction, trusts what it read before it."""
 
-    first: sqlite3.Cursor | None = None
+    first_read: tuple[int] | None = None
 
     def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
         if sql == "PRAGMA user_version":
-            self.told = getattr(self, "told", None) or super().execute(sql, *more).fetchone()
-            return super().execute(f"SELECT {self.told[0]}")
+            self.first_read = self.first_read or super().execute(sql, *more).fetchone()
+            return super().execute(f"SELECT {self.first_read[0]}")
         return super().execute(sql, *more)
 
 
