@@ -25,13 +25,13 @@ __all__ = [
     "StorageError",
 ]
 
-_PLACES = {"Agent": "agent.agent", "Question": "core.question", "Decision": "core.records", "Reading": "core.records"}
+_MODULES = {"Agent": "agent.agent", "Question": "core.question", "Decision": "core.records", "Reading": "core.records"}
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are loaded on first use, so that `edge-agent --help` needs no llama.cpp."""
+    """Load a public name on first use, so that `edge-agent --help` does not load llama.cpp."""
     if name not in __all__:
         raise AttributeError(f"module 'edge_agent' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"edge_agent.{_PLACES.get(name, 'core.errors')}"), name)
+    return getattr(import_module(f"edge_agent.{_MODULES.get(name, 'core.errors')}"), name)

@@ -1,4 +1,4 @@
-"""What the tests share: the demo model, a home of their own, a cloud that speaks the real protocol on loopback."""
+"""What the tests share: the demo model, a separate home for each test, and a loopback cloud that speaks the real protocol."""
 
 import pathlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ settings.load_profile("edge-agent")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """Every test has an EDGE_AGENT_HOME of its own and no settings from outside."""
+    """Every test has its own EDGE_AGENT_HOME and no settings from outside."""
     for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE", "KEEP_DAYS"):
         monkeypatch.delenv(f"EDGE_AGENT_{name}", raising=False)
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET", "CREDENTIALS_DIRECTORY"):
@@ -57,7 +57,7 @@ def server() -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The folder of the models, not there yet."""
+    """The folder of the models, which does not exist yet."""
     return tmp_path / "models"
 
 

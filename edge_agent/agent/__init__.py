@@ -1,1 +1,1 @@
-"""The way of a question, where the other wings meet."""
+"""A question's way to its answer; here the other wings meet."""

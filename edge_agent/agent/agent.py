@@ -1,8 +1,8 @@
-"""Agent: asks, remembers, defers, drains - the one place where the wings meet.
+"""Agent: asks, remembers, defers and drains; here the other wings meet.
 
-Owns the order of a question's way and nothing else: what to do is `routing`'s, how to do it the other wings'. Invariant: once
-the store is open, an answer is given even when it cannot be stored (`persisted` says so), and what is said to be queued is
-committed before the answer is returned.
+Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: once the store is
+open, an answer is returned even when it cannot be stored (`persisted` says so), and a question is committed to the queue
+before its answer says that it is queued.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from edge_agent.model.profile import Profile
 from edge_agent.store.forget import sweep
 from edge_agent.store.store import Store
 
-if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a cloud is really needed
+if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or a cloud is needed
     from edge_agent.cloud.client import CloudModel
     from edge_agent.cloud.drain import Drained, Drainer
     from edge_agent.engine.draft import Draft
@@ -44,8 +44,8 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded when a model or a clo
 class Agent:
     """Answers questions on this device, and through the cloud where the device is not sure enough.
 
-    Threads may share one: they take turns at the model and at the database. Make one with `Agent.open`; tests pass the parts
-    themselves. Use as a context manager, or `close`.
+    Threads may share an agent: they take turns at the model and the database. Make one with `Agent.open`; tests pass the
+    parts themselves. Use it as a context manager, or call `close`.
     """
 
     def __init__(
@@ -58,11 +58,12 @@ class Agent:
         rules: Rules | None = None,
         limits: Limits = DEFAULT_LIMITS,
         open_model: Callable[[ModelFiles, ModelFacts], LocalModel] | None = None,
+        recorder: type[Recorder] = Recorder,
     ) -> None:
         self.store, self.rules, self.limits = store, rules or Rules(), limits
         self.gate = Gate(store, cloud, limits.budget) if cloud else None
         self.outbox = Outbox(store, limits.queue)
-        self._recorder = Recorder(store, self.outbox, self.gate, self.rules, limits.disk)
+        self._recorder = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
         self._files = files
         self._open_model = open_model or assembly.opener(load())
         self._model: LocalModel | None = None
@@ -73,9 +74,9 @@ class Agent:
 
     @classmethod
     def open(cls, settings: Settings | None = None, one_question: bool = False, **flags: Any) -> Self:
-        """An agent by settings; keywords such as `model="demo"` or `tau=0.75` count as flags do.
+        """An agent from settings; keywords such as `model="demo"` or `tau=0.75` work like flags.
 
-        For `one_question` the model opens as fast as possible; otherwise it opens so that each decision is as fast as possible.
+        With `one_question` the model opens as fast as possible; otherwise each decision is as fast as possible.
         Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
         """
         settings = settings or load(flags)
@@ -87,7 +88,7 @@ class Agent:
         try:
             return cls(
                 files, store, PolicyName(settings.policy), settings.tau, cloud, rules, settings.limits,
-                assembly.opener(settings, stays=not one_question),
+                assembly.opener(settings, keep_open=not one_question),
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -108,15 +109,15 @@ class Agent:
         self.store.close()
 
     def forget_old(self) -> None:
-        """One small step of what the retention settings say, if it is time; call it where nobody waits. `close` and drains do."""
-        with contextlib.suppress(StorageError):  # another process writes, or the disk is full: there is a next time
+        """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do."""
+        with contextlib.suppress(StorageError):  # another process writes, or the disk is full: the next call tries again
             sweep(self.store, self.limits.retention)
 
     def ask(self, question: Question, refresh: bool = False) -> Decision:
         """Decide one question; `refresh` ignores what is remembered.
 
-        Raises `BadQuestion` if it does not fit or two options are the same, `CloudUnavailable` if the policy allows nothing
-        but a cloud that gives no answer. A failing database does not stop the answer.
+        Raises `BadQuestion` if it does not fit or two options are the same, `CloudUnavailable` if only
+        the cloud may answer and it does not. A failing database does not stop the answer.
         """
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
@@ -134,25 +135,25 @@ class Agent:
         if inquiry.settled is None:
             self._recorder.note_outcome(inquiry)
             raise CloudUnavailable(
-                f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try later."
+                f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try again later."
             )
         return self._recorder.record(inquiry)
 
     def draft(self) -> Draft:
-        """A question that is still being written: what is known of it is evaluated while the person goes on.
+        """A question that is still being typed: the model reads what is there while the person types on.
 
-        Close it when the question was asked or given up. Raises `ModelMissing` or `ModelRefused`.
+        Close it when the question is asked or given up. Raises `ModelMissing` or `ModelRefused`.
         """
         from edge_agent.engine.draft import Draft
 
         return Draft(self._engine().draft)
 
     def ending(self, decision_id: str) -> Ending:
-        """How a decision stands now: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
+        """The state of a decision: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
         return self.store.ending(decision_id)
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
-        """How a decision stands once it no longer waits, or when the time is up. Any process may drain and end it."""
+        """The state of a decision once it no longer waits, or when the time is up. Any process may drain and end it."""
         return endings.wait(self.store, decision_id, timeout_s)
 
     def endings(self, after: int | None = None, stop: threading.Event | None = None) -> Iterator[Ending]:
@@ -163,14 +164,14 @@ class Agent:
         return endings.endings(self.store, after, stop)
 
     def drain(self) -> Iterator[QueueRow | Drained]:
-        """Send what waits, once over the queue; yields each row as it was claimed, then a `Drained`.
+        """Send everything that waits, once; yields each row as it was claimed, then a `Drained`.
 
         Stops early when the cloud cannot be reached or accepts no more. Raises `CloudUnavailable` without a cloud.
         """
         return self._drainer().once()
 
     def watch(self) -> Iterator[QueueRow | Drained]:
-        """Send what waits as soon as it can be sent, until the caller stops; yields as `drain` does. Raises `CloudUnavailable`."""
+        """Send everything as soon as it can be sent, until the caller stops; yields like `drain`. Raises `CloudUnavailable`."""
         return self._drainer().watch()
 
     def _drainer(self) -> Drainer:
@@ -181,19 +182,19 @@ class Agent:
         return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old)
 
     def _recall(self, inquiry: Inquiry) -> None:
-        """Fill in what the store knows of the question; nothing, if it cannot be read."""
+        """Fill in what the store knows about the question; nothing if it cannot be read."""
         with contextlib.suppress(StorageError):
             answer = self.store.cloud_answer(self.gate.key(inquiry.question.fingerprint)) if self.gate else None
             if answer and inquiry.fits(answer[1].answer):
                 inquiry.cloud_id, inquiry.cloud = answer
             if self.policy.name is PolicyName.ONLY_CLOUD:
-                return  # the device's own opinion is not wanted
+                return  # the device's own answer is not wanted
             found = self.store.reading(inquiry.reading_key)
             if found and inquiry.fits(found[1].answer):
                 inquiry.reading_id, inquiry.reading = found
 
     def _read(self, inquiry: Inquiry) -> None:
-        """Read the model; if its level asks for the cloud, the cloud is called at once, and the letter is read meanwhile."""
+        """Read the model; if its level asks for the cloud, call the cloud at once and read the letter meanwhile."""
 
         def on_level(level: LevelReading) -> None:
             if routing.plan(level, self.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
@@ -203,7 +204,7 @@ class Agent:
         inquiry.model, inquiry.profile_sha256 = self.model, self.profile.sha256  # opening may have found another file
 
     def _start_call(self, inquiry: Inquiry) -> None:
-        """Call the cloud, without waiting, unless the circuit breaker or the budget forbids it for now."""
+        """Start a call to the cloud, unless the circuit breaker or the budget forbids it for now."""
         assert self.gate is not None
         send = self.rules.redacted(inquiry.question)
         if refusal := self.gate.breaker.refusal(self.gate.cloud.deadline_s):
@@ -229,7 +230,7 @@ class Agent:
             inquiry.cloud_error = outcome.error
 
     def _engine(self) -> LocalModel:
-        """The model, opened on first use: perhaps hours later, so the file is looked at again."""
+        """The model, opened on first use. That may be hours later, so the file is identified again."""
         with self._opening:
             if self._model is None:
                 self.model = assembly.identify(self.store, self._files)

@@ -1,6 +1,6 @@
-"""From settings to the parts of an agent.
+"""Makes the parts of an agent from settings.
 
-Owns which setting goes into which part. Heavy libraries are loaded when a part that needs them is really made. Invariant: a
+Owns which setting goes into which part. Heavy libraries are loaded only when a part that needs them is made. Invariant: a
 wrong setting is refused here, before a database is opened or a model is read.
 """
 
@@ -43,10 +43,10 @@ def rules(settings: Settings) -> Rules:
     return Rules.of(settings.never_send, settings.redact, settings.redact_built_in)
 
 
-def opener(settings: Settings, stays: bool = True) -> Callable[[ModelFiles, ModelFacts], LocalModel]:
-    """Opens a model with what is kept for it: the fastest settings on this device, and its system message.
+def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, ModelFacts], LocalModel]:
+    """Returns a function that opens a model with the fastest options saved for it on this device.
 
-    Unless it `stays` open for more than a question, its weights are used as they are stored in the file.
+    Without `keep_open`, for one question, the weights are used as the file stores them (no repacking).
     """
 
     def open_model(files: ModelFiles, facts: ModelFacts) -> LocalModel:
@@ -57,7 +57,7 @@ def opener(settings: Settings, stays: bool = True) -> Callable[[ModelFiles, Mode
             raise ModelError(f"llama.cpp cannot be loaded ({error}); install llama-cpp-python again.") from error
         tuned = tuning.load(settings.data_folder, facts.sha256, build())
         options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
-        options = options if stays else replace(options, repack=False)
+        options = options if keep_open else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
         return LocalModel(files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter)
 
@@ -71,7 +71,7 @@ def identify(store: Store, files: ModelFiles) -> ModelFacts:
 
 
 def _identified(store: Store, path: pathlib.Path) -> ModelFacts:
-    """A file's facts, remembered by path, size, time and inode, since hashing a file takes a Pi seconds."""
+    """A file's facts, remembered by path, size, time and inode, because a Pi takes seconds to hash a file."""
     try:
         with contextlib.suppress(StorageError, ValueError, TypeError, KeyError, AttributeError):  # no facts, or damaged ones
             facts = store.model_facts(path)

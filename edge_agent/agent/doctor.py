@@ -1,7 +1,7 @@
-"""Checks an installation and says what is wrong in words that help.
+"""Checks an installation and says how to fix what is wrong.
 
-Owns the checks; runs no question. Invariant: examining changes nothing but to create a missing database, and shows
-no secret: of the key it says only whether there is one.
+Owns the checks; asks no question. Invariant: a check changes nothing, except that it creates a missing database, and shows no
+secret: for the key it says only whether there is one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from edge_agent import __version__
 from edge_agent.agent import assembly
 from edge_agent.core.errors import BadSetting, EdgeAgentError, StorageError
 from edge_agent.core.settings import FOREVER, Settings
-from edge_agent.model import catalog
-from edge_agent.model import gguf as gguf_check
+from edge_agent.model import catalog, gguf
 from edge_agent.store.disk import free_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at; `exit_code` 0 means fine."""
+    """The result of one check; `exit_code` 0 means fine."""
 
     name: str
     exit_code: int
@@ -34,23 +33,23 @@ class Check:
 
 
 def examine(settings: Settings, wrong: Sequence[BadSetting] = (), free_bytes: Callable[[pathlib.Path], int] = free_bytes) -> list[Check]:
-    """All checks, in the order in which a problem is best looked for.
+    """All checks, in the best order to look for a problem.
 
     `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free.
     """
-    looks: dict[str, Callable[[Settings], str]] = {
+    checks: dict[str, Callable[[Settings], str]] = {
         "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
         "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": _cloud,
     }  # fmt: skip
-    return [_check(name, look, settings) for name, look in looks.items()]
+    return [_check(name, check, settings) for name, check in checks.items()]
 
 
-def _check(name: str, look: Callable[[Settings], str], settings: Settings) -> Check:
+def _check(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
     try:
-        return Check(name, 0, look(settings))
+        return Check(name, 0, check(settings))
     except EdgeAgentError as error:
         return Check(name, error.exit_code, str(error))
-    except (ImportError, OSError, RuntimeError) as error:  # a library that does not load: what doctor is for
+    except (ImportError, OSError, RuntimeError) as error:  # a library that does not load is a finding, not a bug
         return Check(name, 1, f"{error} (install edge-agent again)")
 
 
@@ -68,7 +67,7 @@ def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
     if problems:
         raise BadSetting(" ".join(problems))
     tau = "the model's" if settings.tau is None else settings.tau
-    found = "" if settings.config_file.exists() else " (not there)"
+    found = "" if settings.config_file.exists() else " (no such file)"
     kept = settings.keep_days if settings.keep_days == FOREVER else f"{float(settings.keep_days):g} days"
     return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
@@ -84,13 +83,13 @@ def _build(_: Settings) -> str:
     text = f"llama.cpp with {', '.join(features) or 'no CPU extensions'}"
     if unused := unused_features(cpuinfo, features):
         text += (
-            f"; a slow build: this processor has {', '.join(unused)} besides. Compile it here: "
+            f"; a slow build: it does not use this processor's {', '.join(unused)}. Compile it here: "
             "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
         )
     return text
 
 
-# What a processor says it has (Linux) -> llama.cpp's name for kernels that use it; only those that make a difference.
+# Feature in /proc/cpuinfo (Linux) -> llama.cpp's name for kernels that use it; only those that change the speed.
 _FEATURES = {
     "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx512f": "AVX512", "avx512_vnni": "AVX512_VNNI", "avx512_bf16": "AVX512_BF16",
     "asimddp": "DOTPROD", "i8mm": "MATMUL_INT8", "asimdhp": "FP16_VA",
@@ -98,7 +97,7 @@ _FEATURES = {
 
 
 def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
-    """Extensions that the text of /proc/cpuinfo names and the build does not use."""
+    """The extensions that /proc/cpuinfo names and the build does not use."""
     words = {word for line in cpuinfo.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
     return [name for flag, name in _FEATURES.items() if flag in words and name not in features]
 
@@ -109,7 +108,7 @@ def _model(settings: Settings) -> str:
     text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
     if settings.adapter:
         adapter = catalog.resolve(settings.adapter)
-        gguf_check.read_adapter(adapter, gguf_check.read_header(path))
+        gguf.read_adapter(adapter, gguf.read_header(path))
         text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {catalog.sha256_of(adapter)[:12]}"
     return text
 

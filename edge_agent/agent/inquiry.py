@@ -1,7 +1,7 @@
-"""One question on its way: what is known of it so far, and the decision that is made of that.
+"""One question in progress: what is known so far, and the decision made from it.
 
-Owns no rule and does no I/O: `agent.py` fills it in, `recording.py` stores it. Invariant: the answer of a decision is the one
-that its route names.
+Owns no rule and does no I/O: `agent.py` fills it in, `recording.py` stores it. Invariant: a decision's answer comes from
+the route that it names.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
 from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
 
-if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
+if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.client import CloudCall
 
 
 @dataclass(slots=True)
 class Inquiry:
-    """What is known so far of one question; ids where the store already has a fact.
+    """What is known so far about one question; an id is set where the store already has the fact.
 
     `policy`, `model` and `profile_sha256` are those in force when it was asked. It is finished when `planned` and `settled` are
     set.
@@ -50,28 +50,28 @@ class Inquiry:
 
     @property
     def reading_key(self) -> ReadingKey:
-        """Under which key its reading is stored."""
+        """The key of its stored reading."""
         return ReadingKey(self.question.fingerprint, self.model.sha256, self.model.adapter_sha256, self.profile_sha256)
 
     @property
     def recalled(self) -> bool:
-        """Whether everything was in the store: no model was run, and no cloud called."""
+        """Whether everything was in the store: no model ran, and no cloud was called."""
         return not self.model_ran and self.cloud_outcome is None
 
     @property
     def answer(self) -> str:
-        """The answer of the route that was settled on."""
+        """The answer of the settled route."""
         assert self.settled is not None
         if self.settled.route == "cloud" and self.cloud:
             return self.cloud.answer
         return self.reading.answer if self.reading else ""
 
     def fits(self, answer: str) -> bool:
-        """Whether a stored answer can belong to this question: a flipped bit may have made it another letter."""
+        """Whether a stored answer can belong to this question: a flipped bit may have changed its letter."""
         return bool(answer) and (not self.question.options or answer in tuple(self.question.letters))
 
     def decision(self, decision_id: str, queue_id: int | None, storage_error: str | None) -> Decision:
-        """The decision as its caller gets it; `storage_error` says why it is not stored, if it is not."""
+        """The decision for the caller; `storage_error` says why it is not stored, if it is not."""
         assert self.planned is not None and self.settled is not None
         question, reading, planned, settled, answer = self.question, self.reading, self.planned, self.settled, self.answer
         return Decision(
@@ -103,7 +103,7 @@ class Inquiry:
         )
 
     def _timings(self) -> Timings:
-        """The reading's own times if the model ran now; in all, what the caller waited."""
+        """The reading's own times if the model ran now; `total_ms` is the caller's wait."""
         total_ms = round((time.perf_counter() - self.started) * 1000, 3)
         if not (self.reading and self.model_ran):
             return Timings(total_ms=total_ms)

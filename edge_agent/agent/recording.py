@@ -1,7 +1,7 @@
 """Stores a finished inquiry: its new facts, its decision and its queue row in one transaction, and returns the decision.
 
-Owns what is stored when, and what is left out when the disk is nearly full. Invariants: what is said to be queued is committed
-before the decision is returned; a database that cannot be written costs the record, never the answer.
+Owns what is stored when, and what is left out when the disk is nearly full. Invariants: a question is committed to the queue
+before its decision says so; a database that cannot be written loses the record, never the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge_agent.store.store import Store
 
 
 class Recorder:
-    """Stores inquiries in `store` and its queue `outbox`; `gate` is told what a call to the cloud cost and showed."""
+    """Stores inquiries in `store` and its queue `outbox`; `gate` learns the cost and outcome of a cloud call."""
 
     def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
         self._store, self._outbox, self._gate, self._rules, self._disk = store, outbox, gate, rules, disk
@@ -39,23 +39,23 @@ class Recorder:
         assert inquiry.settled is not None
         free = self._store.free_bytes()
         if inquiry.settled.queue and free < self._disk.queue_bytes:
-            self._settle_anew(inquiry, disk_low=True)
+            self._settle_again(inquiry, disk_low=True)
         whole = inquiry.settled.queue or free >= self._disk.cache_bytes
         decision_id = str(uuid.uuid4())
         if whole:
             queue_id, error = self._try(lambda: self._store_whole(inquiry, decision_id), inquiry)
         else:
             self._try(lambda: self._store_outcome(inquiry, whole=False), inquiry)
-            queue_id, error = None, f"only {free >> 20} MiB of the disk are free; the rest is kept for questions that wait for the cloud"
+            queue_id, error = None, f"only {free >> 20} MiB of the disk are free, reserved for questions that wait for the cloud"
         return inquiry.decision(decision_id, queue_id, error)
 
     def note_outcome(self, inquiry: Inquiry) -> None:
-        """Tell the circuit breaker how the call to the cloud ended, if there was one, though nothing of it is stored."""
+        """Tell the circuit breaker how the call to the cloud ended, if there was one, even if nothing else is stored."""
         if inquiry.cloud_outcome and self._gate:
             self._gate.note(None, inquiry.cloud_outcome)
 
     def _try(self, store: Callable[[], int | None], inquiry: Inquiry) -> tuple[int | None, str | None]:
-        """Run `store` in a transaction, in a new database if the old one is damaged; its queue row, and why nothing is stored."""
+        """Run `store` in a transaction, in a new database if the old one is damaged; returns its queue row, and why nothing is stored."""
         known = inquiry.reading_id, inquiry.cloud_id, inquiry.settled, inquiry.circumstances
         refused: str | None = None
         for _ in range(2):
@@ -86,7 +86,7 @@ class Recorder:
         if inquiry.settled.queue:
             queue_id = self._outbox.put(inquiry.question, inquiry.cloud_error, self._rules.redacted(inquiry.question))
             if queue_id is None:
-                self._settle_anew(inquiry, queue_full=True)
+                self._settle_again(inquiry, queue_full=True)
         self._store.put_decision(_row(inquiry, decision_id, queue_id))
         return queue_id
 
@@ -96,21 +96,21 @@ class Recorder:
         if inquiry.reading and inquiry.reading_id is None:
             inquiry.reading_id = self._store.put_reading(inquiry.reading_key, inquiry.reading)
         if inquiry.cloud and inquiry.cloud_outcome is None and inquiry.cloud_id is None:
-            self._put_cloud_answer(inquiry)  # known from a database that was damaged since
+            self._put_cloud_answer(inquiry)  # recalled from a database that was damaged since
         elif inquiry.cloud_id is not None and inquiry.settled.route == "cloud":
             self._store.use_cloud_answer(inquiry.cloud_id)
         self._store_outcome(inquiry, whole=True)
 
     def _store_outcome(self, inquiry: Inquiry, whole: bool) -> None:
-        """Keep what a call has cost and shown, and end a row that waited for its answer.
+        """Keep a call's cost and outcome, and end a queue row that waited for its answer.
 
-        Unless `whole`, an answer that nobody waited for is not kept.
+        Without `whole`, an answer that no row waited for is not kept.
         """
         outcome = inquiry.cloud_outcome
         if outcome and self._gate:
             self._gate.note(inquiry.reservation, outcome)
         if outcome and outcome.answer:
-            waiting = self._outbox.answer_waiting(inquiry.question)  # a new answer, not one that was there before the row
+            waiting = self._outbox.answer_waiting(inquiry.question)  # a new answer, not one older than the row
             if whole or waiting is not None:
                 self._put_cloud_answer(inquiry)
             if waiting is not None and inquiry.cloud_id is not None:
@@ -123,8 +123,8 @@ class Recorder:
         inquiry.cloud_id = self._store.put_cloud_answer(self._gate.key(inquiry.question.fingerprint), inquiry.cloud)
 
     @staticmethod
-    def _settle_anew(inquiry: Inquiry, **changed: bool) -> None:
-        """The settlement under changed circumstances: there is no room for the question to wait."""
+    def _settle_again(inquiry: Inquiry, **changed: bool) -> None:
+        """Settle under changed circumstances: there is no room for the question to wait."""
         assert inquiry.planned is not None
         inquiry.circumstances = replace(inquiry.circumstances, **changed)
         inquiry.settled = routing.settle(inquiry.planned, inquiry.cloud_kind, inquiry.circumstances) or inquiry.settled

@@ -1,4 +1,4 @@
-"""`edge-agent`: arguments in, output and exit codes out. The only code that prints, with one command in each file.
+"""`edge-agent`: arguments in, output and exit codes out. The only code that prints; one command a file.
 
 Owns words and layout. Decides nothing. Each command imports the heavy modules it needs, so that `--help` is fast.
 """
@@ -6,14 +6,16 @@ Owns words and layout. Decides nothing. Each command imports the heavy modules i
 from edge_agent.cli.app import main
 from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to the group
     ask,
+    backup,
     bench,
     bundle,
     doctor,
     eval,
-    keeping,
+    export,
     log,
     models,
     pull,
+    purge,
     queue,
     replay,
     verify,

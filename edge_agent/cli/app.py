@@ -1,4 +1,4 @@
-"""The command group, its settings and its exit codes: what all commands share.
+"""The command group, its settings and its exit codes, shared by all commands.
 
 Invariant: data goes to stdout, everything else to stderr. A problem that a person can solve ends in one line and its exit
 code, never in a traceback.
@@ -97,5 +97,5 @@ def main() -> None:
 
     Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
     EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE,
-    EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME puts all files into one folder.
+    EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME keeps all files in one folder.
     """

@@ -1,7 +1,7 @@
-"""Words and layout of decisions, tables and JSON.
+"""The words and layout of decisions, tables and JSON.
 
-Owns everything that is printed to stdout. Decides nothing. Invariant: text from a model, a cloud or another person never
-reaches a terminal with control characters in it.
+Owns everything that is printed to stdout. Decides nothing. Invariant: text from a model, a cloud or another person reaches a
+terminal without control characters.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The vocabulary, the pure rules and the settings; imports nothing of ours."""
+"""The vocabulary, the pure rules and the settings; imports no other wing."""

@@ -1,20 +1,20 @@
 """The exceptions of edge-agent, one tree; imports nothing.
 
     EdgeAgentError
-    ├── BadQuestion         the question cannot be asked as it stands          exit 65
-    ├── BadData             a question file or figures cannot be measured      exit 65
+    ├── BadQuestion         the question cannot be asked as written            exit 65
+    ├── BadData             a question file or results cannot be measured      exit 65
     ├── ModelError          the model file is missing or was refused           exit 66
     │   ├── ModelMissing        no such file or name
     │   ├── ModelRefused        not a GGUF, damaged, or not a model we can run
-    │   └── ModelBusy           too many wait for it, or there was no answer in time
+    │   └── ModelBusy           too many questions wait for it, or it took too long
     ├── ConvertError        a checkpoint or an adapter cannot be converted      exit 65
-    ├── CloudUnavailable    the cloud alone could answer, and did not           exit 69
-    ├── DownloadFailed      a file could not be fetched, or is not what it said exit 69
+    ├── CloudUnavailable    only the cloud may answer, and it did not           exit 69
+    ├── DownloadFailed      a file could not be fetched, or is the wrong file   exit 69
     ├── StorageError        the database cannot be used                         exit 74
-    └── BadSetting          a setting from the environment or config file       exit 78
+    └── BadSetting          a setting has a value that cannot be used           exit 78
 
 Every message is one sentence that names the wrong value and what to do about it. Foreign exceptions are
-translated once, where they enter (`raise ... from`); code further in never sees them.
+translated once, at the boundary (`raise ... from`); the code inside never sees them.
 """
 
 
@@ -31,7 +31,7 @@ class BadQuestion(EdgeAgentError):
 
 
 class BadData(EdgeAgentError):
-    """A file of questions, or arrays of results, are not what a measurement needs."""
+    """A file of questions or an array of results cannot be measured."""
 
     exit_code = 65
 
@@ -43,37 +43,37 @@ class ModelError(EdgeAgentError):
 
 
 class ModelMissing(ModelError):
-    """There is no model under this name or path."""
+    """No model has this name or path."""
 
 
 class ModelRefused(ModelError):
-    """The file is there, but it is damaged, no GGUF, or a model that edge-agent does not know how to ask."""
+    """The file exists, but it is damaged, is not a GGUF, or is a model that edge-agent cannot prompt."""
 
 
 class ModelBusy(ModelError):
-    """Too many questions wait for the model, or it gave no answer in the time that the caller had."""
+    """Too many questions wait for the model, or it did not answer within the caller's time limit."""
 
 
 class ConvertError(EdgeAgentError):
-    """The checkpoint or the adapter is not what it should be."""
+    """The checkpoint or the adapter cannot be converted."""
 
     exit_code = 65
 
 
 class CloudUnavailable(EdgeAgentError):
-    """The policy allows only the cloud, or the queue is to be drained, and there is no answer from a cloud."""
+    """Only the cloud may answer, or the queue is being drained, and no cloud answers."""
 
     exit_code = 69
 
 
 class DownloadFailed(EdgeAgentError):
-    """The network gave out, or what came is not the file that was expected."""
+    """The network failed, or the file that arrived is not the expected one."""
 
     exit_code = 69
 
 
 class StorageError(EdgeAgentError):
-    """The database cannot be opened, is not ours, or refused a write that was promised."""
+    """The database cannot be opened, is not ours, or refused a write that must not be lost."""
 
     exit_code = 74
 

@@ -1,6 +1,6 @@
-"""Whole files and locks: how a file gets its name, and how one process keeps others out.
+"""Atomic writes of whole files, and locks between processes.
 
-Owns temporary files, the rename that gives them their name, fsync, and `flock`. Knows nothing of what the files hold.
+Owns temporary files, the rename that gives them their name, fsync, and `flock`. Knows nothing about their contents.
 Invariant: a name always belongs to a complete file. A crash leaves the old file or the new one, and perhaps a hidden
 temporary beside it.
 """
@@ -21,7 +21,7 @@ from edge_agent.core.errors import StorageError
 
 
 def put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
-    """Give a finished file its name, replacing what has it now; both must be on one file system. Raises OSError.
+    """Rename a finished file to `target`, replacing any older one; both must be on one file system. Raises OSError.
 
     The bytes are on the disk before the rename, so a power cut leaves the old file or the new one.
     """
@@ -32,7 +32,7 @@ def put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Bring the names in a folder to the disk. A file system that cannot do this is no error."""
+    """Flush the names in a folder to the disk. A file system that cannot do this is not an error."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -45,7 +45,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 def replacing(target: pathlib.Path, mode: str = "wb", private: bool = True, durable: bool = True) -> Iterator[IO[Any]]:
     """A new file that takes the place of `target` when the block ends without an exception.
 
-    `mode` is "wb" or "w" (UTF-8). A `private` file is readable by its owner alone.
+    `mode` is "wb" or "w" (UTF-8). A `private` file is readable only by its owner.
     Unless `durable`, a power cut may lose the new file, but never leaves half of one. Raises OSError.
     """
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -74,11 +74,11 @@ def temporary_folder(beside: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def not_written(target: pathlib.Path, error: OSError) -> StorageError:
     """The exception for a file that cannot be written."""
-    return StorageError(f"'{target}' cannot be written ({error.strerror or error}); check the disk space and who owns the folder.")
+    return StorageError(f"'{target}' cannot be written ({error.strerror or error}); check the free disk space and the folder's owner.")
 
 
 def try_lock(file: int | IO[Any]) -> bool:
-    """Take the exclusive lock of an open file without waiting; whether it was free. The system releases it when the file is closed.
+    """Take the exclusive lock of an open file without waiting; returns whether it was free. Closing the file releases it.
 
     Raises OSError where the file system has no locks.
     """
@@ -95,5 +95,5 @@ def lock(file: int | IO[Any]) -> None:
 
 
 def share_lock(file: int | IO[Any]) -> None:
-    """Take the shared lock of an open file, waiting while someone holds it exclusively; turns an exclusive lock into a shared one."""
+    """Take the shared lock of an open file, waiting while another holds it exclusively; an exclusive lock becomes shared."""
     fcntl.flock(file, fcntl.LOCK_SH)

@@ -1,7 +1,7 @@
-"""What is limited: the queue, the budget, how long things are kept, and the disk.
+"""The limits on the queue, the budget, retention and the disk.
 
-Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so that each default is written
-once. They are named tuples, because `edge-agent --help` imports this file and dataclasses take longer to make.
+Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so each default is written once.
+They are named tuples: `edge-agent --help` imports this file, and dataclasses take longer to create.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _DEAD_KEPT_S = 30 * DAY_S
 
 
 class QueueLimits(NamedTuple):
-    """How many questions may wait, their bytes in all, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
+    """How many questions may wait, their total bytes, and for how long; dead letters are kept `dead_kept_s` longer. Device time."""
 
     max_rows: int
     max_bytes: int
@@ -41,7 +41,7 @@ class BudgetLimits(NamedTuple):
 
 
 class Retention(NamedTuple):
-    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in all."""
+    """How long a question is kept after it was last asked (None: forever), and how many cloud answers, of how many bytes in total."""
 
     keep_s: float | None
     answers_max_rows: int
@@ -49,14 +49,14 @@ class Retention(NamedTuple):
 
 
 class DiskLimits(NamedTuple):
-    """Free bytes on the disk below which nothing is cached any more, and below which nothing is queued."""
+    """Below `cache_bytes` of free disk nothing is cached; below `queue_bytes` nothing is queued."""
 
     cache_bytes: int
     queue_bytes: int
 
 
 class Limits(NamedTuple):
-    """Everything that is limited."""
+    """All limits."""
 
     queue: QueueLimits
     budget: BudgetLimits

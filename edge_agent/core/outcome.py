@@ -1,7 +1,7 @@
 """How a call to the cloud can end.
 
-Owns the kinds and the record of one call. Knows nothing of HTTP or queues. Invariant: every call has exactly one kind, and
-an answer exactly when the kind is ANSWERED.
+Owns the kinds and the record of one call. Knows nothing about HTTP or queues. Invariant: every call has exactly one kind,
+and it has an answer only if that kind is ANSWERED.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class CloudKind(StrEnum):
 
     ANSWERED = "answered"
     OFFLINE = "offline"  # no connection was made: nothing was sent
-    TLS = "tls"  # a connection, but not to whom it should be: a portal, or a wrong clock
-    TIMEOUT = "timeout"  # sent, perhaps answered and billed; nothing came in time
-    PORTAL = "portal"  # a page or a redirect instead of a reply: somebody else answers in the cloud's place
+    TLS = "tls"  # connected, but not to the cloud: a portal, or a wrong clock
+    TIMEOUT = "timeout"  # sent, perhaps answered and billed; no reply came in time
+    PORTAL = "portal"  # a page or a redirect instead of a reply: something else answers for the cloud
     REFUSED = "refused"  # the key was not accepted (401, 403)
     LIMITED = "limited"  # too many calls for now (429)
-    NO_CREDIT = "no_credit"  # nothing left to spend there (402, 429)
-    FAILED = "failed"  # the cloud's own trouble, which passes (5xx, 408, 409, 425)
+    NO_CREDIT = "no_credit"  # the account has no credit left (402, 429)
+    FAILED = "failed"  # a temporary fault of the cloud (5xx, 408, 409, 425)
     REJECTED = "rejected"  # this request will never be accepted (other 4xx)
     UNUSABLE = "unusable"  # a reply without an answer in it
     PAUSED = "paused"  # not called: it failed too often, or asked for a pause
@@ -31,9 +31,9 @@ class CloudKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloudOutcome:
-    """How one call ended: `answer` with ANSWERED, else `error`, a sentence for people without any secret.
+    """How one call ended: `answer` if ANSWERED, otherwise `error`, a sentence for people that holds no secret.
 
-    `retry_after_s` is how long the cloud wants to be left alone, if it said so.
+    `retry_after_s` is how long the cloud asked us to wait, if it did.
     """
 
     kind: CloudKind

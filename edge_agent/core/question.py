@@ -1,7 +1,7 @@
 """What is asked: a stem and its options (or none), read from text or JSON, with a fingerprint.
 
-Owns the reading and checking of a person's question; knows nothing of prompts, tokens or answers. Invariant: a
-`Question` that exists can be asked - it has a stem, 2 to 26 one-line options (none if it is open), and no text that
+Owns the reading and checking of a person's question; knows nothing about prompts, tokens or answers. Invariant: every
+`Question` can be asked: it has a stem, 2 to 26 one-line options (none if it is open), and no text that
 UTF-8 cannot hold.
 """
 
@@ -29,7 +29,7 @@ class Question:
     """A multiple-choice question: `stem` and 2 to 26 `options`, lettered A, B, C, ... by position.
 
     With `kind` "open" it has no options and is answered in a few words. With `never_send` it must not leave the device.
-    Texts are kept as given but for outer white space and line ends (`\\n`). Raises `BadQuestion`.
+    Texts are kept as given, except for outer white space and line ends (`\\n`). Raises `BadQuestion`.
     """
 
     stem: str
@@ -46,7 +46,7 @@ class Question:
             raise BadQuestion("The question has options, and this model answers in its own words; ask without them.")
         if self.kind != OPEN and not 2 <= len(options) <= len(LETTERS):
             counted = {0: "no options", 1: "one option"}.get(len(options), f"{len(options)} options")
-            raise BadQuestion(f"The question has {counted}, and 2 to 26 are needed; {_EXAMPLE}.")
+            raise BadQuestion(f"The question has {counted}, but it needs 2 to 26; {_EXAMPLE}.")
         for letter, option in zip(LETTERS, options, strict=False):
             if not option:
                 raise BadQuestion(f"Option {letter} is empty; give every option a text.")
@@ -57,7 +57,7 @@ class Question:
 
     @classmethod
     def of(cls, stem: str, options: Iterable[str]) -> Question:
-        """The question with these options, or an open one if there are none; as it was stored."""
+        """The stored question with these options; an open question if there are none."""
         options = tuple(options)
         return cls(stem, options, CHOICE if options else OPEN)
 
@@ -65,8 +65,8 @@ class Question:
     def parse(cls, text: str, kind: str = CHOICE) -> Question:
         """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`, `(A) text`, `A: text`).
 
-        The options are the last run of lines A, B, C, ... that reaches the end of the text; whatever stands
-        before is the stem, so a stem may hold lines that look like options. The text of an open question is all stem.
+        The options are the last run of lines A, B, C, ... that reaches the end of the text; everything
+        before it is the stem, so a stem may hold lines that look like options. The text of an open question is all stem.
         """
         if kind == OPEN:
             return cls(text, (), OPEN)
@@ -94,12 +94,12 @@ class Question:
         options = data.get("options", [])
         if isinstance(options, dict):
             if list(options) != list(LETTERS[: len(options)]):
-                raise BadQuestion("The options of a JSON question are keyed A, B, C, ... in this order.")
+                raise BadQuestion("The options of a JSON question must have the keys A, B, C, ... in this order.")
             options = list(options.values())
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-            raise BadQuestion("The options of a JSON question are a list of texts.")
+            raise BadQuestion("The options of a JSON question must be a list of texts.")
         if not isinstance(never_send := data.get("never_send", False), bool):
-            raise BadQuestion("The never_send of a JSON question is true or false.")
+            raise BadQuestion("The never_send of a JSON question must be true or false.")
         return cls(data["question"], tuple(options), never_send=never_send)
 
     @property
@@ -109,28 +109,28 @@ class Question:
 
     @property
     def repeated(self) -> str:
-        """The letters of options that are the same text as another one: "AC", or none."""
+        """The letters of options whose text occurs more than once: "AC", or ""."""
         return "".join(letter for letter in self.letters if len(self.same_as(letter)) > 1)
 
     def same_as(self, letter: str) -> str:
-        """The letters of all options with the text of this letter's option, itself among them; case counts (genes are Bb or bb)."""
+        """The letters of all options with the text of this letter's option, including itself; case matters (genes are Bb or bb)."""
         texts = [unicodedata.normalize("NFC", option) for option in self.options]
         return "".join(other for other, text in zip(LETTERS, texts, strict=False) if text == texts[LETTERS.index(letter)])
 
     def check_options_differ(self) -> None:
-        """Raises `BadQuestion` if two options are the same text, so that the answer would not say which is meant."""
+        """Raise `BadQuestion` if two options have the same text, because the answer could not tell them apart."""
         if self.repeated:
             same = " and ".join(self.same_as(self.repeated[0]))
-            raise BadQuestion(f"Options {same} are the same text, so the answer could not tell them apart; make every option another.")
+            raise BadQuestion(f"Options {same} are the same text, so the answer could not tell them apart; make every option different.")
 
     @property
     def user_message(self) -> str:
-        """The text FogGen models are asked: the stem, then one option a line as `A. text`, if there are any."""
+        """The user message of FogGen models: the stem, then one option a line as `A. text`, if there are any."""
         return "\n".join([self.stem, *_lettered(self.options)])
 
     @property
     def fingerprint(self) -> str:
-        """sha256 (hex) of stem and options: equal for equal questions only, never for similar ones."""
+        """sha256 (hex) of stem and options: the same only for the same question, not for a similar one."""
         canonical = json.dumps(["question-1", self.stem, self.options], ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -158,9 +158,9 @@ _ARTICLES = ("a", "an", "the")
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two answers say the same: letters exactly; words without regard to case, punctuation and articles.
+    """Whether two answers are the same: letters compare exactly; words ignore case, punctuation and articles.
 
-    As SQuAD's evaluation does it (Rajpurkar et al. 2016).
+    SQuAD's evaluation does the same (Rajpurkar et al. 2016).
     """
     if one == other or len(one) == len(other) == 1:
         return one == other

@@ -1,7 +1,7 @@
-"""The frozen records that travel between the rooms: what was read, what was decided, on which model.
+"""The frozen records that pass between the wings: what was read, what was decided, and on which model.
 
-Owns shapes and their JSON; no record does I/O or decides anything. Invariant: a record once made never changes, and
-`Reading.from_json(reading.to_json()) == reading`, so that a stored fact is the fact.
+Owns shapes and their JSON; no record does I/O or decides anything. Invariant: a record never changes, and
+`Reading.from_json(reading.to_json()) == reading`, so storage loses nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CloudKey(NamedTuple):
 class Timings:
     """Where the time of one reading went; zeros when it came from the store.
 
-    `waited_ms` was spent behind other questions and is no part of the other two; `total_ms` is what the caller waited.
+    `waited_ms` is the wait for other questions, not part of prefill or decode; `total_ms` is the caller's whole wait.
     """
 
     prefill_ms: float = 0.0
@@ -47,11 +47,11 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelReading:
-    """How sure the model is, known before it has said its answer.
+    """How sure the model is, known before its answer.
 
     `level` is the greedy choice, token by token; `level_probs` are renormalised over the legal levels, in the order of
     `levels`. `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at
-    each branch taken: how likely the model would have kept to the format by itself, seen at these places.
+    each branch taken: how likely the model is to keep the format on its own, measured at these tokens.
     """
 
     levels: tuple[str, ...]
@@ -72,10 +72,10 @@ class LevelReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading(LevelReading):
-    """All that the model said about one question.
+    """Everything the model said about one question.
 
-    `answer_probs` are given `level`, in the order of `letters`; `letter` is the greedy choice. `format_mass` counts the
-    branches of the letter, too.
+    `answer_probs` are conditional on `level`, in the order of `letters`; `letter` is the greedy choice. `format_mass` also
+    covers the branches of the letter.
     """
 
     letters: str
@@ -104,7 +104,7 @@ class Reading(LevelReading):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenReading(LevelReading):
-    """All that the model said about a question without options: `text`, and whether it `ended` by itself within its limit."""
+    """Everything the model said about a question without options: `text`, and whether it `ended` within its limit."""
 
     text: str
     ended: bool
@@ -122,8 +122,8 @@ class OpenReading(LevelReading):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known of one model file without opening it again; `profile` is `Profile.to_json()`, `adapter_sha256` is that
-    of the GGUF adapter on it, "" without one.
+    """What is known about one model file without opening it again; `profile` is `Profile.to_json()`, `adapter_sha256`
+    belongs to the GGUF adapter on it, "" without one.
     """
 
     name: str
@@ -136,7 +136,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """A usable answer of the cloud: the letter found in its reply (of an open question, the text), and what it cost."""
+    """A usable answer of the cloud: the letter found in its reply (for an open question, the text), and what it cost."""
 
     answer: str
     reply: str
@@ -148,9 +148,9 @@ class CloudAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a decision stands: `ending` is upheld, overturned or abandoned, None while it waits or if it was final from the start.
+    """The state of a decision: `ending` is upheld, overturned or abandoned, None while it waits or if it was final at once.
 
-    Both answers and both times (Unix) stay in the record. `number` is its place among all ends, in the order in which they came.
+    Both answers and both times (Unix) stay in the record. `number` counts all endings in the order they happened.
     """
 
     decision_id: str
@@ -164,18 +164,18 @@ class Ending:
 
     @property
     def waits(self) -> bool:
-        """Whether the cloud is still to be heard."""
+        """Whether the decision still waits for the cloud."""
         return self.provisional and self.ending is None
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One answered question: the answer, how sure, which way it went and why.
+    """One answered question: the answer, its confidence, its route and why.
 
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
     `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
-    it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when the
-    policy asked the cloud alone.
+    it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when
+    only the cloud was asked.
     """
 
     decision_id: str

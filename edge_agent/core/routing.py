@@ -1,12 +1,12 @@
 """Which way a question goes, and why: pure functions over facts.
 
 Owns policies, reasons and causes. No I/O, no clock, no model. Invariant: the same reading, policy and circumstances
-give the same plan, and the same plan and outcome the same settlement - so a stored decision can be checked, and
-another threshold tried on yesterday's log.
+make the same plan, and the same plan and outcome make the same settlement. So a stored decision can be checked, and
+another threshold can be tried on yesterday's log.
 
-    plan(None, ...)    -> READ or ASK_CLOUD        what must be known first
+    plan(None, ...)    -> READ or ASK_CLOUD        what is needed first
     plan(reading, ...) -> DONE or ASK_CLOUD        keep the answer, or ask the cloud
-    settle(plan, kind) -> Settlement or None       what came of asking
+    settle(plan, kind) -> Settlement or None       how the question ended
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import StrEnum
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import LevelReading
 
-RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; what version 1 decided, it decides the same
+RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; it repeats every decision of version 1
 
 
 class PolicyName(StrEnum):
@@ -66,7 +66,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules in force: a name, the threshold `tau` (0 to 1) and what counts as a confidence at all."""
+    """The rules in force: a name, the threshold `tau` (0 to 1), and the format mass below which there is no confidence."""
 
     name: PolicyName = PolicyName.PREFER_LOCAL
     tau: float = 0.5
@@ -76,11 +76,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the world is like at the moment of the decision.
+    """The facts around a decision at the moment it is made.
 
-    `never_send` forbids this question to leave the device, `over_budget` says that nothing may be spent now, `queue_full`
-    that no more questions can wait, `disk_low` that the rest of the disk is kept for those that wait already. With `disk_low`
-    nothing is stored: no replay ever meets it.
+    `never_send`: this question must not leave the device. `over_budget`: nothing may be spent now. `queue_full`: no more
+    questions can wait. `disk_low`: the rest of the disk is reserved for questions that already wait; nothing is stored, so
+    replay never sees it.
     """
 
     cloud_configured: bool
@@ -102,7 +102,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How the question went in the end; `queue` says that the cloud is still to be asked."""
+    """How the question ended; `queue` means that the cloud must still be asked."""
 
     route: str
     reason: Reason
@@ -116,10 +116,10 @@ def score(reading: LevelReading, readout: str) -> float:
 
 
 def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstances) -> Plan:
-    """What to do, given what is known so far.
+    """What to do next, given what is known so far.
 
-    A level alone is enough to know that the cloud is wanted; what the letter adds can only lower the format mass. A question
-    that must not be sent is answered here, whatever the policy says.
+    The level is enough to know that the cloud is wanted: the letter can only lower the format mass. A question that must
+    not be sent is answered on the device, whatever the policy says.
     """
     if policy.name is PolicyName.ONLY_CLOUD and not circumstances.never_send:
         return Plan(Step.ASK_CLOUD, cause=Cause.ONLY_CLOUD)
@@ -150,10 +150,10 @@ def _cause(reading: LevelReading, value: float, policy: Policy) -> Cause | None:
 
 
 def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstances | None = None) -> Settlement | None:
-    """What came of the plan: `outcome` is how the cloud call ended, None where none was made.
+    """How a planned question ends; `outcome` is how the cloud call ended, None if there was no call.
 
-    None when the policy allows nothing but the cloud and the cloud gave no answer. An answer of the device that nobody will
-    ask the cloud about, since the question must not be sent or there is no room for it, is not provisional.
+    Returns None if only the cloud may answer and it did not. A device's answer is final, not provisional, if the cloud will
+    never be asked: the question must not be sent, or there is no room for it.
     """
     now = circumstances or Circumstances(cloud_configured=True)
     if planned.step is Step.DONE and (planned.cause is None or planned.reason is Reason.NEVER_SEND):

@@ -1,6 +1,6 @@
-"""Which settings there are, and where each comes from: flag, then environment, then `config.toml`, then the default.
+"""All settings, and where each comes from: flag, then environment, then `config.toml`, then the default.
 
-Owns the name, check, unit, default and meaning of every setting, and the folders. Knows nothing of what uses them.
+Owns the name, check, unit, default and meaning of every setting, and the folders. Knows nothing about their use.
 Invariant: the cloud key comes from the environment, a file that only its owner can read, or a systemd credential, and is
 never shown.
 """
@@ -30,7 +30,7 @@ _MAX_KEY_BYTES = 4096
 
 # Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
 RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
-_told: set[str] = set()  # old names that this process has warned about
+_warned: set[str] = set()  # old names that this process has warned about
 
 
 def _text(value: Any, source: str) -> str:
@@ -105,7 +105,7 @@ def _key(value: Any, source: str) -> str:
 
 
 class Declared(NamedTuple):
-    """What the documentation says of a setting; `unit` and `environment` are "" where there is none."""
+    """What the documentation says about a setting; `unit` and `environment` are "" where there is none."""
 
     name: str
     meaning: str
@@ -131,7 +131,7 @@ class Settings:
     tau: float | None = _setting(
         None,
         _tau,
-        "An answer is kept when the confidence is at least this; without it, the model's own threshold holds.",
+        "An answer is kept when the confidence is at least this; without it, the model's own threshold applies.",
         "0 to 1",
         "EDGE_AGENT_TAU",
     )
@@ -198,7 +198,7 @@ class Settings:
 
     @property
     def models_folder(self) -> pathlib.Path:
-        """Where pulled models are."""
+        """The folder of pulled models."""
         return self.data_folder / "models"
 
     @property
@@ -224,14 +224,14 @@ DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits
 
 
 def checked(name: str, value: Any, source: str) -> Any:
-    """The value of a setting in its right type, or `BadSetting` naming `source`."""
+    """The value of a setting in its right type. Raises `BadSetting` that names `source`."""
     return _FIELDS[name].metadata["check"](value, source)
 
 
 def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from `flags` (None values do not count), the environment and `config.toml`.
 
-    Raises `BadSetting` naming the value, where it came from, and what would be right.
+    Raises `BadSetting` that names the value, its source, and what is allowed.
     """
     settings, wrong = examine(flags, environment)
     if wrong:
@@ -240,7 +240,7 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
 
 def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[BadSetting]]:
-    """As `load`, but returns everything that is wrong instead of raising: a wrong setting then has its default."""
+    """Like `load`, but returns every problem instead of raising; a wrong setting gets its default."""
     environment, flags = os.environ if environment is None else environment, flags or {}
     wrong: list[BadSetting] = []
     values: dict[str, Any] = {}
@@ -275,7 +275,7 @@ def _noted(wrong: list[BadSetting]) -> Iterator[None]:
 
 
 def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | None:
-    """The key from the file that was named, or else from systemd's credential; None if there is neither."""
+    """The key from the named file, otherwise from systemd's credential; None if there is neither."""
     if named is not None:
         path = pathlib.Path(named).expanduser()
     elif folder := environment.get(CREDENTIALS):
@@ -287,7 +287,7 @@ def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | N
     try:
         with path.open("rb") as file:
             if named is not None and os.fstat(file.fileno()).st_mode & 0o077:
-                raise BadSetting(f"Others can read the key file '{path}'; make it readable by its owner alone (chmod 600).")
+                raise BadSetting(f"Others can read the key file '{path}'; make it readable only by its owner (chmod 600).")
             text = file.read(_MAX_KEY_BYTES).decode("ascii").strip()
     except OSError as error:
         raise BadSetting(f"The key file '{path}' cannot be read ({error.strerror}); check cloud_key_file.") from error
@@ -303,7 +303,7 @@ def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path
         try:
             folder = pathlib.Path(home).expanduser()
         except RuntimeError as error:
-            raise BadSetting(f"{HOME} is {home!r}, and there is no such home folder; give a folder.") from error
+            raise BadSetting(f"{HOME} is {home!r}, but that home folder does not exist; give another folder.") from error
         return folder, folder / "cache", folder / "config.toml"
     dirs = platformdirs.PlatformDirs("edge-agent", appauthor=False)
     return dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path / "config.toml"
@@ -318,14 +318,14 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSetting(f"The config file '{path}' is not valid TOML ({error}); correct it or remove it.") from error
     except OSError as error:
-        raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}).") from error
+        raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}); check its permissions.") from error
     if "cloud_key" in data:
         variable = ENVIRONMENT["cloud_key"]
-        wrong.append(BadSetting(f"The config file '{path}' holds a cloud_key; keep it in the environment as {variable}."))
+        wrong.append(BadSetting(f"The config file '{path}' contains a cloud_key; remove it and set {variable} in the environment."))
     known = _FIELDS.keys() - {"cloud_key"}
     for name in ("model", "adapter"):
         if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
-            data[name] = str(path.parent / data[name])  # a relative path counts from the file that names it
+            data[name] = str(path.parent / data[name])  # a relative path starts at the file that names it
     data = _renamed(data, path)
     if unknown := sorted(data.keys() - _FIELDS.keys()):
         wrong.append(BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}."))
@@ -333,16 +333,16 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
 
 
 def _renamed(data: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
-    """The settings under their new names and in their new units; each old name is warned about once."""
+    """The settings under their new names and in their new units; warns about each old name once."""
     for old, (new, factor) in RENAMED.items():
         if old in data:
             value = data.pop(old)
             scaled = value * factor if isinstance(value, (int, float)) and not isinstance(value, bool) else value
             data.setdefault(new, scaled)
-            if old not in _told:
+            if old not in _warned:
                 import logging  # seldom needed, and `--help` imports this file
 
-                _told.add(old)
+                _warned.add(old)
                 logging.getLogger("edge_agent").warning(
                     "edge-agent: the setting %s in '%s' is now called %s, in MiB; rename it.", old, path, new
                 )

@@ -1,7 +1,7 @@
-"""What is safe to print, and a line of progress on stderr.
+"""Text that is safe to print, and a progress line on stderr.
 
-Owns nothing of the command line: `convert` prints, too. Invariant: no text of a model, a cloud or a stranger reaches a
-terminal with control characters in it.
+`convert` prints with it too. Invariant: text from a model, a cloud or a stranger reaches a terminal without control
+characters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transfer is; `trouble` says why a request is made again."""
+    """How far a transfer is; `trouble` says why a request is retried."""
 
     name: str
     n_bytes: int
@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 class ProgressLine:
-    """One line that is rewritten on a terminal; elsewhere a new line now and then.
+    """One line that is rewritten on a terminal; elsewhere, a new line every 15 seconds.
 
     Use as a context manager. Call `show` as often as you like; `note` prints a line that stays.
     """

@@ -1,1 +1,1 @@
-"""The one SQLite file: opened, kept whole, read, written, forgotten."""
+"""The one SQLite file: opens, checks, reads, writes and forgets."""

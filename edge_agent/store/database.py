@@ -1,6 +1,6 @@
 """The one SQLite file: opens it, brings it up to date, keeps it sound, and runs transactions on it.
 
-Owns the connection, its settings, and what happens to a damaged file. Knows nothing of what the tables hold. Invariants:
+Owns the connection, its settings, and what happens to a damaged file. Knows nothing about the tables. Invariants:
 a file that is not ours is never written to; a write happens inside `transaction()`, from BEGIN IMMEDIATE to COMMIT, so a
 crash leaves all of it or nothing.
 
@@ -25,20 +25,20 @@ from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, res
 from edge_agent.store.schema import APPLICATION_ID, INCREMENTAL, copy_to, migrate, version
 
 _log = logging.getLogger("edge_agent")
-_PATIENCE_MS = 5000  # how long a write waits for that of another process
+_BUSY_TIMEOUT_MS = 5000  # how long a write waits for another process's write
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class Database:
     """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used.
 
-    `connection` replaces SQLite's own in tests that fail or end the process at a statement.
+    `connection` replaces SQLite's own in tests that fail, or kill the process, at a statement.
     """
 
     def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] | None = None) -> None:
         self.path, self._connection, self._marker = path, connection or Connection, Marker(path)
         self._writer: int | None = None  # the thread that is inside a transaction
-        self._lock = threading.RLock()  # threads of one process share the connection, and so take turns
+        self._lock = threading.RLock()  # the threads of a process share the connection and take turns
         self._damaged = False
         self._db = self._open()
 
@@ -54,7 +54,7 @@ class Database:
         self._marker.release()
 
     def renew(self) -> bool:
-        """Open the file again if SQLite found it damaged; it is then set aside unless others use it. Returns whether it did.
+        """Reopen the file if SQLite found it damaged; returns whether it did. The file is set aside, unless others use it.
 
         Raises `StorageError`.
         """
@@ -77,16 +77,16 @@ class Database:
             yield db
 
     @contextlib.contextmanager
-    def forgetting(self, patient: bool = True) -> Iterator[sqlite3.Connection]:
+    def forgetting(self, wait: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction that deletes questions with everything that refers to them.
 
-        Foreign keys are not checked inside it: each deleted question would cost a scan of every decision. Unless
-        `patient`, it fails at once while another process writes. Raises `StorageError`.
+        Foreign keys are not checked inside it: each deleted question would cost a scan of every decision. Without
+        `wait`, it fails at once while another process writes. Raises `StorageError`.
         """
         with self._lock:
             try:
                 self._db.execute("PRAGMA foreign_keys = OFF")
-                with self._patience(patient), self._transaction() as db:
+                with self._busy_timeout(wait), self._transaction() as db:
                     yield db
             except sqlite3.Error as error:
                 raise self._refused(error) from error
@@ -95,9 +95,9 @@ class Database:
                     self._db.execute("PRAGMA foreign_keys = ON")
 
     @contextlib.contextmanager
-    def _patience(self, patient: bool) -> Iterator[None]:
-        """Unless `patient`, do not wait for other processes inside the block."""
-        if patient:
+    def _busy_timeout(self, wait: bool) -> Iterator[None]:
+        """Without `wait`, do not wait for other processes inside the block."""
+        if wait:
             yield
             return
         self._db.execute("PRAGMA busy_timeout = 0")
@@ -105,7 +105,7 @@ class Database:
             yield
         finally:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -161,14 +161,14 @@ class Database:
         with self.transaction() as db:
             db.execute(f"PRAGMA user_version = {version(self._db)}")
 
-    def pack(self, patient: bool = True) -> None:
-        """Rewrite the file: no byte of what was deleted is left in it, and all free space goes back to the disk.
+    def pack(self, wait: bool = True) -> None:
+        """Rewrite the file: no deleted byte stays in it, and all free space returns to the disk.
 
-        Raises `StorageError`, also when others keep it locked; unless `patient`, at once.
+        Raises `StorageError`, also when another process keeps it locked; without `wait`, at once.
         """
         try:
-            with self._lock, self._patience(patient):
-                self._db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # the VACUUM changes the file of an older version to this, too
+            with self._lock, self._busy_timeout(wait):
+                self._db.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # VACUUM also applies this to the file of an older version
                 self._db.execute("VACUUM")
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # without WAL this does nothing
         except sqlite3.Error as error:
@@ -181,19 +181,19 @@ class Database:
         return int(self.rows("PRAGMA freelist_count")[0]["freelist_count"])
 
     def shrink(self, n_pages: int) -> None:
-        """Give at most `n_pages` back to the disk without waiting for anyone, and in WAL mode the space of the log.
+        """Return at most `n_pages` to the disk, and in WAL mode the space of the log, without waiting for other processes.
 
         One transaction of SQLite's own: a crash leaves the file as it was before. Raises `StorageError`.
         """
         vacuum = f"PRAGMA incremental_vacuum({n_pages});" if self.free_pages() else ""
         try:
-            with self._lock, self._patience(False):
+            with self._lock, self._busy_timeout(False):
                 self._db.executescript(f"{vacuum} PRAGMA wal_checkpoint(TRUNCATE)")  # execute() would stop after the first page
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
     def copy_to(self, path: pathlib.Path) -> None:
-        """Copy the file as of one moment; the copy is complete or not there. Raises `StorageError`, OSError."""
+        """Copy the file as of one moment; the copy is complete or absent. Raises `StorageError`, OSError."""
         try:
             with self._lock:
                 copy_to(self._db, path)
@@ -201,25 +201,25 @@ class Database:
             raise self._refused(error) from error
 
     def _refused(self, error: sqlite3.Error) -> StorageError:
-        """Our exception for SQLite's error; after one that puts the file in doubt, the next to open it checks all of it."""
+        """Our exception for SQLite's error; if it puts the file in doubt, the next process to open it checks all of it."""
         if is_damage(error) or is_wrong_schema(error):
             self._damaged = True
-            self._marker.say_damaged()
+            self._marker.mark_damaged()
         if is_damage(error):
             return StorageError(
-                f"The database '{self.path}' is damaged ({error}); try again: it is then set aside, and a new one starts with the rows "
-                "that can be saved."
+                f"The database '{self.path}' is damaged ({error}); try again, and edge-agent sets it aside and starts a new one "
+                "with the rows that it can save."
             )
         if is_wrong_schema(error):
             return StorageError(
-                f"The database '{self.path}' does not have the tables of this edge-agent ({error}); try again: it is then checked."
+                f"The database '{self.path}' does not have the tables of this edge-agent ({error}); try again to check the file."
             )
         if result_code(error) in _BUSY:
             return StorageError(f"The database '{self.path}' is in use by another program; try again.")
-        return StorageError(f"The database '{self.path}' cannot be used: {error}; check the disk's space and who owns the file.")
+        return StorageError(f"The database '{self.path}' cannot be used: {error}; check the free disk space and the file's owner.")
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file: create it if it is not there; set it aside and start a new one if it is damaged and nobody else has it."""
+        """Open the file: create it if it is missing; set it aside and start a new one if it is damaged and no other process has it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             suspect = refuse_foreign(self.path, self._marker)
@@ -232,7 +232,7 @@ class Database:
                 self._marker.forget()
                 raise
         except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its space.") from error
+            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its free space.") from error
         return db
 
     def _open_sound(self, suspect: bool) -> sqlite3.Connection:
@@ -242,7 +242,7 @@ class Database:
         db.close()
         if not self._marker.alone:
             raise StorageError(
-                f"The database '{self.path}' is damaged ({wrong}); end the other programs that use it, then start this one again."
+                f"The database '{self.path}' is damaged ({wrong}); close the other programs that use it, then start this one again."
             )
         aside = set_aside(self.path)
         self._create()
@@ -258,9 +258,9 @@ class Database:
 
     def _check(self, suspect: bool) -> str | None:
         """How to check the file: all of it if its last user did not close it, its indexes too if SQLite found it damaged."""
-        if self._marker.said_damaged:
+        if self._marker.marked_damaged:
             return "integrity_check"
-        return "quick_check" if self._marker.alone and (suspect or self._marker.ended_badly) else None
+        return "quick_check" if self._marker.alone and (suspect or self._marker.not_closed) else None
 
     def _connect(self, suspect: bool, check: str | None) -> tuple[sqlite3.Connection, str | None]:
         """A connection with all settings and the schema up to date, and what is wrong with the file, or None."""
@@ -268,7 +268,7 @@ class Database:
         try:
             db.row_factory = sqlite3.Row
             db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text must not stop an answer
-            db.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+            db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
             db.execute("PRAGMA trusted_schema = OFF")
             db.execute("PRAGMA cell_size_check = ON")
             db.execute("PRAGMA mmap_size = 0")
@@ -277,9 +277,9 @@ class Database:
             wrong = what_is_wrong(db, check)
             if wrong is None and suspect and self._marker.alone:
                 wrong = "it is empty" if not version(db) else None
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # all of the file is sound except this
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # everything else in the file is sound
             if wrong is None:
-                migrate(db, self.path)  # before WAL, so that after a crash our mark is in the file itself, not in a log beside it
+                migrate(db, self.path)  # before WAL, so that a crash leaves our mark in the file itself, not in a log beside it
                 db.execute("PRAGMA foreign_keys = ON")
                 db.execute(f"PRAGMA journal_mode = {journal_mode(sqlite3.sqlite_version_info)}")
                 db.execute("PRAGMA journal_size_limit = 4194304")
@@ -302,7 +302,7 @@ def journal_mode(version: tuple[int, ...]) -> str:
     """WAL, or TRUNCATE for a version of SQLite whose WAL can damage the file.
 
     3.7.0 to 3.51.2 can corrupt a WAL database that two connections write or checkpoint at once; 3.44.6 and 3.50.7 have the
-    correction too (https://www.sqlite.org/wal.html).
+    fix too (https://www.sqlite.org/wal.html).
     """
-    corrected = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-    return "WAL" if corrected else "TRUNCATE"
+    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
+    return "WAL" if fixed else "TRUNCATE"

@@ -1,12 +1,12 @@
-"""Device time: seconds that go forward only, through restarts and whatever the wall clock does.
+"""Device time: seconds that only go forward, across restarts and whatever the wall clock does.
 
-Owns the one row of `clock` and how a gap between two starts is judged. Ages, waits and budgets are counted in device time;
-the wall clock is for people to read. Invariant: device time never runs ahead of real time as far as this device can know,
-so that nothing expires early, and goes on while the device runs, so that nothing waits forever.
+Owns the one row of `clock`, and how a gap between two starts is judged. Ages, waits and budgets are counted in device time;
+the wall clock is for people to read. Invariants: as far as this device can know, device time never runs ahead of real time,
+so nothing expires early; it advances while the device runs, so nothing waits forever.
 
-A Raspberry Pi has no clock of its own: it boots in the past and is set right minutes later, by any amount. Within one
+A Raspberry Pi has no clock of its own: it boots in the past, and minutes later its clock jumps by any amount. Within one
 boot the kernel's uptime is the truth. Between two boots at least the new uptime has passed; the wall clock's difference
-counts only if the kernel called it synchronised at both ends.
+counts only if the kernel called it synchronised both times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from edge_agent.store.database import Database
 
-_KEEP_EVERY_S = 60.0
+_SAVE_EVERY_S = 60.0
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
 _TIMEX_BYTES = 512  # struct timex is smaller everywhere
@@ -27,7 +27,7 @@ _TIMEX_BYTES = 512  # struct timex is smaller everywhere
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the device's clocks say at once: `uptime_s` since `boot` (empty if unknown), `wall` (Unix time), and whether to trust it."""
+    """The device's clocks at one moment: `uptime_s` since `boot` (empty if unknown), `wall` (Unix time), and whether to trust it."""
 
     boot: str
     uptime_s: float
@@ -37,17 +37,17 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Device time `device_s` at a moment that is past."""
+    """Device time `device_s` at a past moment."""
 
     moment: Moment
     device_s: float
 
 
 def device_s(anchor: Anchor, now: Moment) -> float:
-    """Device time at `now`, later than the anchor by no more than has certainly passed."""
+    """Device time at `now`: the anchor, plus only the time that has certainly passed."""
     then = anchor.moment
     passed = now.uptime_s - then.uptime_s
-    if then.boot != now.boot or passed < 0:  # another boot; without a boot id only a smaller uptime tells
+    if then.boot != now.boot or passed < 0:  # another boot; without a boot id, only a smaller uptime shows it
         passed = now.uptime_s
         if then.trusted and now.trusted:
             passed = max(passed, now.wall - then.wall)
@@ -66,7 +66,7 @@ class Clock:
         self._database, self._moment = database, moment
         self._uptime = uptime or (_uptime if moment is read_moment else lambda: moment().uptime_s)
         self._anchor: Anchor | None = None
-        self._kept_at: float | None = None  # uptime
+        self._saved_uptime_s: float | None = None
 
     def now_s(self) -> float:
         """Device time, in seconds. Reads only."""
@@ -75,11 +75,11 @@ class Clock:
         return self._anchor.device_s + max(0.0, self._uptime() - self._anchor.moment.uptime_s)
 
     def keep(self) -> None:
-        """Write down where device time stands, at most once a minute; inside the caller's transaction.
+        """Save the current device time, at most once a minute, inside the caller's transaction.
 
-        A crash, or a transaction that is rolled back, leaves the older anchor, from which the same time follows again.
+        A crash or a rollback leaves the older anchor, from which the same time follows again.
         """
-        if self._kept_at is not None and 0 <= self._uptime() - self._kept_at < _KEEP_EVERY_S:
+        if self._saved_uptime_s is not None and 0 <= self._uptime() - self._saved_uptime_s < _SAVE_EVERY_S:
             return
         now = self._moment()
         self._anchor = self._read(now)
@@ -87,10 +87,10 @@ class Clock:
             "INSERT OR REPLACE INTO clock (id, boot, uptime_s, device_s, wall, trusted) VALUES (1, ?, ?, ?, ?, ?)",
             (now.boot, now.uptime_s, self._anchor.device_s, now.wall, now.trusted),
         )
-        self._kept_at = now.uptime_s
+        self._saved_uptime_s = now.uptime_s
 
     def _read(self, now: Moment) -> Anchor:
-        """Where device time stands at `now`, from what was written down last."""
+        """Device time at `now`, computed from the last saved anchor."""
         found = self._database.rows("SELECT boot, uptime_s, wall, trusted, device_s FROM clock")
         if not found:
             return Anchor(now, 0.0)

@@ -1,11 +1,11 @@
-"""How much room is left on the disk.
+"""The free space on the disk.
 
-Owns the question; the thresholds are settings (`DiskLimits`). Invariant: asking is one call to the kernel. Where it cannot be
-answered, there is room: the database itself reports when the disk is full.
+Owns the measurement; the thresholds are settings (`DiskLimits`). Invariant: it costs one call to the kernel. If that call
+fails, the disk counts as free: the database itself reports a full disk.
 
     free space    above both thresholds    everything is stored
-                  below `cache`            what waits for the cloud is stored; other answers are given but not remembered
-                  below `queue`            nothing new is queued either: the rest is for draining what waits already
+                  below `cache`            what waits for the cloud is stored; other answers are returned but not remembered
+                  below `queue`            nothing new is queued either: the rest is for draining what already waits
 """
 
 from __future__ import annotations

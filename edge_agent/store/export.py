@@ -1,6 +1,6 @@
-"""What a person takes away of everything that is remembered: a copy of the file, or its decisions as lines.
+"""Backup and export: a copy of the database file, or its decisions as rows.
 
-Owns backup and export. Changes nothing. Invariant: a backup is a database of its own, as of one moment.
+Changes nothing. Invariant: a backup is a complete database, as of one moment.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from edge_agent.store.store import Store
 
 
 def backup(store: Store, path: pathlib.Path) -> None:
-    """A copy of the database as of one moment, usable as a database of its own. Raises `StorageError`."""
+    """Copy the database as of one moment; the copy is a complete database. Raises `StorageError`."""
     if path.exists():
-        raise StorageError(f"'{path}' exists already; choose another name for the backup.")
+        raise StorageError(f"'{path}' already exists; choose another name for the backup.")
     try:
         store.database.copy_to(path)
     except OSError as error:
-        raise StorageError(f"The backup '{path}' cannot be written ({error.strerror}); check the folder and its space.") from error
+        raise StorageError(f"The backup '{path}' cannot be written ({error.strerror}); check the folder and its free space.") from error
 
 
 def export(store: Store) -> Iterator[dict[str, Any]]:
-    """Every decision with its question, facts and end, oldest first; few of them are ever in memory."""
+    """Every decision with its question, facts and ending, oldest first; only a few are in memory at a time."""
     for row in store.decisions():
         yield {
             "decision_id": row["decision_id"],

@@ -1,16 +1,16 @@
-"""What is forgotten: by itself, a little at a time, and at once when a person says so.
+"""Forgetting: a little at a time on its own, and at once when a person asks for it.
 
-Owns when and how much. Invariants: what waits for the cloud is never forgotten by age; a step of the sweep is one short
-transaction and a few pages given back to the disk, never a look through a large file, and waits for nobody; ages are device
-time (`device_time.py`), so that no jump of the wall clock forgets anything; what was purged is in no file of ours any more.
+Owns when and how much. Invariants: a question that waits for the cloud is never forgotten by age; a step of the sweep is one
+short transaction, returns only a few pages to the disk, never scans a large file, and never waits for another process; ages
+are device time (`device_time.py`), so a jump of the wall clock forgets nothing; what was purged is in none of our files.
 
-An answer that is removed to make room leaves its row behind, without the answer: the decisions that rest on it still name it,
-and replay knows that it is gone.
+An answer that is removed to make room keeps its row, without the answer: decisions still refer to it, and replay knows that
+it is gone.
 
-What is deleted is overwritten in place (PRAGMA secure_delete). But when SQLite moves rows between pages, it leaves their old
-bytes in the unused part of a page, and only writing the file anew removes those. The sweep does that for a small file, where
-it is quick, once everything old is forgotten. A larger file keeps such scraps until a person runs `edge-agent purge`. An SD
-card may keep old blocks of its own; only an encrypted disk helps against that.
+Deleted bytes are overwritten in place (PRAGMA secure_delete). But when SQLite moves rows between pages, their old bytes stay
+in the unused part of a page, and only rewriting the file removes them. The sweep rewrites a small file, where it is quick,
+once everything old is forgotten. A larger file keeps such scraps until a person runs `edge-agent purge`. An SD card may keep
+old blocks of its own; only an encrypted disk helps against that.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from edge_agent.store.store import Store
 EVERY_S = 3600.0
 AT_ONCE = 200  # decisions, questions and answers per step
 PAGES_AT_ONCE = 256
-PACK_BYTES = 8 << 20  # a file of at most this size is written anew
-COPIES = (".before-schema-*", ".damaged-*")  # what is kept beside a database, with what visitors typed in it
+PACK_BYTES = 8 << 20  # a file of at most this size is rewritten
+COPIES = (".before-schema-*", ".damaged-*")  # copies beside a database; they hold what visitors typed
 _SWEPT, _SCRAPS = "swept", "scraps"
 _COPY = "copy "
 _WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND o.state IN ('ready', 'sending'))"
@@ -35,7 +35,7 @@ _WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one step has forgotten, and whether nothing is left to forget for now."""
+    """What one step forgot; `finished` means that nothing is left to forget for now."""
 
     questions: int
     decisions: int
@@ -46,7 +46,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was forgotten: questions with everything that rests on them, and the names of copies that were removed."""
+    """What was forgotten: questions with everything that refers to them, and the names of removed copies."""
 
     questions: int
     decisions: int
@@ -54,16 +54,16 @@ class Purged:
 
 
 def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes: int = PACK_BYTES) -> Swept | None:
-    """One step of forgetting, if the last complete sweep was an hour ago; None if it was not.
+    """One step of forgetting, if the last complete sweep was at least an hour ago; otherwise None.
 
-    One transaction that takes at most `at_once` rows of each kind: a crash leaves the steps before it. Call it where nobody
-    waits. Raises `StorageError`, also at once when another process writes: the next call goes on.
+    One transaction of at most `at_once` rows of each kind: a crash leaves the earlier steps done. Call it when no person
+    waits. Raises `StorageError`, at once while another process writes; the next call continues.
     """
     database, now_s = store.database, store.clock.now_s()
     marks = {row["name"]: row["value"] for row in database.rows("SELECT name, CAST(value AS REAL) AS value FROM marks")}
     if 0 <= now_s - marks.get(_SWEPT, -EVERY_S) < EVERY_S:
         return None
-    with database.forgetting(patient=False):
+    with database.forgetting(wait=False):
         store.clock.keep()
         now_s = store.clock.now_s()
         n_questions, n_decisions = _forget_old(store, now_s - retention.keep_s, at_once) if retention.keep_s else (0, 0)
@@ -78,8 +78,8 @@ def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes
     for name in copies:
         _remove_copy(store.path.with_name(name))
     if finished and scraps and store.path.stat().st_size <= pack_bytes:
-        database.pack(patient=False)
-        with database.forgetting(patient=False):
+        database.pack(wait=False)
+        with database.forgetting(wait=False):
             database.write("DELETE FROM marks WHERE name = ?", (_SCRAPS,))
     else:
         database.shrink(PAGES_AT_ONCE)
@@ -87,10 +87,10 @@ def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes
 
 
 def purge(store: Store, older_than_s: float | None = None, stem: str | None = None) -> Purged:
-    """Forget questions and everything that rests on them: those last asked longer ago (device time), or those with this text.
+    """Forget questions and everything that refers to them: those last asked longer ago (device time), or those with this text.
 
-    By age, what still waits for the cloud is kept; by text, it is forgotten, too. One transaction, then the file is packed and
-    copies of it are removed. A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
+    By age, a question that waits for the cloud is kept; by text, it is forgotten too. One transaction, then the file is
+    packed and its copies are removed. A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
     Raises `BadQuestion` if there is no such question or it is being sent, `StorageError`.
     """
     database = store.database
@@ -100,9 +100,9 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
                 row["fingerprint"] for row in database.rows("SELECT fingerprint FROM questions WHERE stem = ?", (stem.strip(),))
             ]
             if not fingerprints:
-                raise BadQuestion("There is no question with exactly this text; `edge-agent export` shows what is remembered.")
+                raise BadQuestion("No stored question has exactly this text; `edge-agent export` prints all of them.")
             if any(_is_sending(store, fingerprint) for fingerprint in fingerprints):
-                raise BadQuestion("The question is being sent to the cloud; purge it when that is done.")
+                raise BadQuestion("The question is being sent to the cloud; try again when that is done.")
         else:
             assert older_than_s is not None
             store.clock.keep()
@@ -117,7 +117,7 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
 
 
 def copies_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The copies of a database that are kept beside it: from a change of the schema, or damaged ones."""
+    """The copies of a database beside it: from before a migration, or damaged ones."""
     for pattern in COPIES:
         yield from path.parent.glob(path.name + pattern)
 
@@ -127,7 +127,7 @@ def _is_sending(store: Store, fingerprint: str) -> bool:
 
 
 def _forget(store: Store, fingerprint: str) -> int:
-    """Inside a `forgetting()` transaction: delete a question with everything that rests on it; returns the number of decisions."""
+    """Inside a `forgetting()` transaction: delete a question and everything that refers to it; returns the number of decisions."""
     n_decisions = store.database.write("DELETE FROM decisions WHERE fingerprint = ?", (fingerprint,)).rowcount
     for table in ("outbox", "readings", "cloud_answers", "questions"):
         store.database.write(f"DELETE FROM {table} WHERE fingerprint = ?", (fingerprint,))
@@ -143,7 +143,7 @@ def _remove_copy(copy: pathlib.Path) -> None:
 
 
 def _forget_old(store: Store, before_s: float, at_once: int) -> tuple[int, int]:
-    """The questions last asked before, the oldest first; of one with very many decisions, as many decisions as a step may take."""
+    """Forget the questions last asked before `before_s`, oldest first; one with very many decisions takes several steps."""
     database = store.database
     old = database.rows(
         f"SELECT fingerprint FROM questions q WHERE asked_s < ? AND NOT {_WAITS} ORDER BY asked_s LIMIT ?", (before_s, at_once)
@@ -162,7 +162,7 @@ def _forget_old(store: Store, before_s: float, at_once: int) -> tuple[int, int]:
 
 
 def _make_room(store: Store, retention: Retention, at_once: int) -> int:
-    """Remove the least recently used answers while there are too many or they are too large."""
+    """Remove the least recently used answers while they are too many or too large in total."""
     database = store.database
     kept = database.rows("SELECT count(*) AS n, coalesce(sum(size_bytes), 0) AS bytes FROM cloud_answers WHERE size_bytes > 0")[0]
     rows, size_bytes, removed = kept["n"], kept["bytes"], 0
@@ -177,7 +177,7 @@ def _make_room(store: Store, retention: Retention, at_once: int) -> int:
 
 
 def _old_copies(store: Store, marks: dict[str, float], now_s: float, keep_s: float) -> Iterator[str]:
-    """The names of copies that were first seen so long ago. Only looking can tell which device time a file is from."""
+    """The names of copies first seen more than `keep_s` ago. A file's own date is wall time, so it does not count."""
     there = {copy.name for copy in copies_beside(store.path)}
     for name in there:
         if _COPY + name not in marks:

@@ -1,11 +1,11 @@
-"""Whether a database is ours, and whether its last user closed it.
+"""Whether a database is ours, and whether the last process closed it.
 
 Owns the marker beside the database, `edge-agent.db.open`. Every process that has the database open holds a lock on it, and the
-operating system releases that when the process ends. Knows nothing of what the database holds. Invariants: a stranger's file
-is told from a damaged one of ours without changing a byte of either; only a process that is alone moves a database away.
+operating system releases the lock when the process ends. Knows nothing about the tables. Invariants: a foreign file and a
+damaged one of ours are told apart without changing a byte of either; only a process that is alone moves a database away.
 
-The marker says whether the file was closed, and which file (device and inode) it was. So even a file without its header is known
-to be ours.
+The marker says whether the file was closed, and which file (device and inode) it was. So we recognise our
+file even without its header.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Marker:
         self._handle: int | None = None
         self._shared = False
         self.alone = False
-        self.ended_badly = self.said_damaged = False
+        self.not_closed = self.marked_damaged = False
 
-    def knows(self) -> bool:
-        """Whether the marker says that the file at the database's path is ours."""
+    def is_ours(self) -> bool:
+        """Whether the marker names the file at the database's path."""
         with contextlib.suppress(OSError, ValueError):
             _, *identity = self._path.read_text().split()
             return identity == _identity(self._database)
         return False
 
     def take(self) -> None:
-        """Hold the marker from now on. `alone` says whether no one else does; `ended_badly` and `said_damaged` then tell of the last user.
+        """Hold the marker. `alone` says whether no other process does; only then `not_closed` and `marked_damaged` are known.
 
         Waits while a process that is alone checks the file.
         """
@@ -59,37 +59,37 @@ class Marker:
         self.alone = try_lock(self._handle)
         if not self.alone:
             share_lock(self._handle)
-        said = os.pread(self._handle, 200, 0).split()
+        words = os.pread(self._handle, 200, 0).split()
         journal = any(_size(self._database.with_name(self._database.name + end)) for end in BESIDE[:2])
-        self.said_damaged = self.alone and said[:1] == [b"damaged"]
-        self.ended_badly = self.said_damaged or (self.alone and (journal or said[:1] == [b"open"]))
+        self.marked_damaged = self.alone and words[:1] == [b"damaged"]
+        self.not_closed = self.marked_damaged or (self.alone and (journal or words[:1] == [b"open"]))
 
     def share(self) -> None:
-        """Write down that the database is open, and let others open it too."""
+        """Record that the database is open, and let others open it too."""
         assert self._handle is not None
         if self.alone:
-            self._say("open")
+            self._write("open")
             share_lock(self._handle)
         self._shared = True
         with _open_here_lock:
             _open_here[str(self._database)] = _open_here.get(str(self._database), 0) + 1
 
-    def say_damaged(self) -> None:
-        """Write down that the next process that is alone must check the whole file."""
+    def mark_damaged(self) -> None:
+        """Record that the next process that is alone must check the whole file."""
         if self._handle is not None:
-            self._say("damaged")
+            self._write("damaged")
 
     def release(self, in_order: bool = True) -> None:
-        """Release the marker; the last process to do so writes down that the file was closed."""
+        """Release the marker; the last process records that the file was closed."""
         if self._handle is None:
             return
         with contextlib.suppress(OSError):
             if try_lock(self._handle) and in_order and os.pread(self._handle, 200, 0).split()[:1] != [b"damaged"]:
-                self._say("closed")
+                self._write("closed")
         self.forget()
 
     def forget(self) -> None:
-        """Release the marker and write nothing."""
+        """Release the marker and record nothing."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -98,19 +98,19 @@ class Marker:
                 with _open_here_lock:
                     _open_here[str(self._database)] -= 1
 
-    def _say(self, what: str) -> None:
+    def _write(self, what: str) -> None:
         assert self._handle is not None
-        with contextlib.suppress(OSError):  # a full disk: the next start checks the file once more than needed
+        with contextlib.suppress(OSError):  # a full disk: the next start checks the file without need
             text = f"{what} {' '.join(_identity(self._database))}\n".encode()
             os.pwrite(self._handle, text, 0)
             os.ftruncate(self._handle, len(text))
 
 
 def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
-    """Raise `StorageError` if there is a file that is not ours, without changing a byte of it; True if ours looks damaged."""
+    """Raise `StorageError` if the file is not ours, without changing a byte of it; returns True if ours looks damaged."""
     if not path.exists():
         return False
-    known = marker.knows()
+    known = marker.is_ours()
     if path.stat().st_size == 0:
         return known
     for _ in range(3):
@@ -120,7 +120,7 @@ def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
                     return False
         if not known and not _is_open_here(path):
             break
-        time.sleep(0.02)  # another process may be inside a COMMIT: reading like this takes no locks
+        time.sleep(0.02)  # another process may be inside a COMMIT: an immutable read takes no locks
     if known or _is_open_here(path) or _resembles_ours(path):
         return True
     raise StorageError(f"The file '{path}' is not a database of edge-agent and was not changed; move it or choose another EDGE_AGENT_HOME.")
@@ -132,7 +132,7 @@ def set_aside(path: pathlib.Path) -> pathlib.Path:
     number = 0
     while (aside := path.with_name(f"{path.name}.damaged-{stamp}{f'-{number}' if number else ''}")).exists():
         number += 1
-    for end in (*BESIDE, ""):  # the database last: after a crash before that it is still found
+    for end in (*BESIDE, ""):  # the database last: a crash before that leaves it at its path
         part = path.with_name(path.name + end)
         if end and not _size(part):
             part.unlink(missing_ok=True)  # the journal of a finished transaction is empty
@@ -147,7 +147,7 @@ def _is_open_here(path: pathlib.Path) -> bool:
 
 
 def _resembles_ours(path: pathlib.Path) -> bool:
-    """Whether what is left of a damaged file shows that it is ours: our mark, or the text of our tables."""
+    """Whether a damaged file still shows that it is ours: by our mark, or by the text of our tables."""
     with path.open("rb") as file:  # not open here, so closing it drops no lock
         data = file.read(_LOOK_BYTES)
     named = sum(a == b for a, b in zip(data, _MAGIC, strict=False)) >= len(_MAGIC) - 2

@@ -2,7 +2,7 @@
 
 Owns the check, what SQLite's error codes mean for the file, and the copying of rows. A damaged file is read through a private
 copy and is never changed. Invariant: a row is saved only if it passes its check: a question by its fingerprint, a fact by being
-readable, every row by the constraints of the schema.
+readable, and every row by the constraints of the schema.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_agent.core.records import CloudAnswer, Reading
 from edge_agent.store.marker import BESIDE
 from edge_agent.store.schema import VERSION, columns, first_missing, run_migrations, schema_of, version
 
-# A table comes after those that it refers to. What is known of model files and of clouds' health is not saved: it is found out again.
+# A table comes after those that it refers to. Facts about model files and clouds' health are not saved: they are found again.
 SAVED = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
 NOT_SAVED = ("model_files", "clouds")
 _HEADER = (b"SQLite format 3\0\x10\x00", b"\x00\x40\x20\x20")  # magic, 4096-byte pages; after the journal mode, fixed fractions
@@ -29,10 +29,10 @@ _NOT_NEWER = 100  # a schema number this far above ours is damage, not a newer e
 
 
 class Connection(sqlite3.Connection):
-    """SQLite's own, except where a flipped bit makes a name that SQLite quotes in an error unreadable for Python."""
+    """sqlite3's connection; an error that Python cannot decode, because it quotes a damaged name, counts as damage."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        """The same as SQLite's own; such an error becomes SQLITE_CORRUPT."""
+        """Run a statement; such an error becomes SQLITE_CORRUPT."""
         try:
             return super().execute(sql, parameters)
         except UnicodeDecodeError as error:
@@ -42,7 +42,7 @@ class Connection(sqlite3.Connection):
 
 
 def result_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code of an error, without its extension; 0 for an error of Python's own."""
+    """SQLite's primary result code of an error, without its extension; 0 for an error that Python raised."""
     return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
 
 
@@ -54,8 +54,8 @@ def is_damage(error: sqlite3.Error) -> bool:
 def is_wrong_schema(error: sqlite3.Error) -> bool:
     """Whether a statement of ours does not fit the file: a table or column is missing, exists already, or holds malformed JSON.
 
-    SQLite has one code for all of these, SQLITE_ERROR, and the same code for a statement that is wrong in itself. Ours are all
-    run by the tests, and `migrate` refuses an SQLite that is too old for them. So what does not fit is the file.
+    SQLite has one code, SQLITE_ERROR, for all of these and for a statement that is itself wrong. The tests run all of our
+    statements, and `migrate` refuses an SQLite that is too old for them. So the file is at fault.
     """
     return result_code(error) == sqlite3.SQLITE_ERROR
 
@@ -64,7 +64,7 @@ def what_is_wrong(db: sqlite3.Connection, check: str | None) -> str | None:
     """What is wrong with an open database, or None.
 
     `check` also reads the whole file: "quick_check", or "integrity_check", which compares the indexes too and takes longer.
-    Raises `sqlite3.Error` when this cannot be found out: no space, no permission, a lock that another process holds.
+    Raises `sqlite3.Error` if it cannot check: no space, no permission, or a lock that another process holds.
     """
     try:
         if check and (found := db.execute(f"PRAGMA {check}(1)").fetchone()[0]) != "ok":
@@ -104,7 +104,7 @@ def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
 
 
 def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connection:
-    """A copy of the damaged file with a sound header, opened; what SQLite keeps beside the file is copied too."""
+    """A copy of the damaged file with a sound header, opened; the files that SQLite keeps beside it are copied too."""
     for end in ("", *BESIDE):
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))
@@ -115,7 +115,7 @@ def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connecti
     old = sqlite3.connect(copy, factory=Connection)
     old.text_factory = lambda data: data.decode(errors="replace")
     # If the text of one index or view is damaged, SQLite refuses the whole file. With this setting only the first statement fails,
-    # and those after it see everything else.
+    # and the later ones see everything else.
     old.execute("PRAGMA writable_schema = ON")
     with contextlib.suppress(sqlite3.DatabaseError):
         old.execute("SELECT count(*) FROM sqlite_master")
@@ -123,9 +123,9 @@ def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connecti
 
 
 def _up_to_date(old: sqlite3.Connection, path: pathlib.Path) -> sqlite3.Connection:
-    """The rows of a damaged file of an older version, in a file at `path` with the schema of this one; `old` itself if it is not older.
+    """The rows of a damaged older file, migrated to the current schema in a new file at `path`; `old` itself if it is not older.
 
-    Rows of an older version cannot be copied directly: columns that they lack may not be empty, and JSON has changed its keys.
+    Older rows cannot be copied directly: new columns may not be empty, and JSON keys have changed.
     """
     number = _number_by_columns(old)
     if number == VERSION:
@@ -140,7 +140,7 @@ def _up_to_date(old: sqlite3.Connection, path: pathlib.Path) -> sqlite3.Connecti
             if table in schema_of(number).columns:
                 _save_table(old, newer, table, number, _is_json_answer if table == "cloud_answers" else None)
         newer.execute("COMMIT")
-        newer.execute("PRAGMA foreign_keys = OFF")  # a table that others refer to is rebuilt
+        newer.execute("PRAGMA foreign_keys = OFF")  # a migration rebuilds a table that others refer to
         run_migrations(newer, number, VERSION)
     except BaseException:
         newer.close()
@@ -162,7 +162,7 @@ def _save_table(
 ) -> int:
     """Copy the readable rows of a table between files of the same schema; returns how many were new and passed.
 
-    Columns are matched by their place, because a flipped bit may be in a name; by name if some are missing.
+    Columns are matched by position, because a flipped bit may be in a name; by name if some are missing.
     """
     saved = 0
     try:
@@ -186,7 +186,7 @@ def _save_table(
 
 
 def _readable_rows(old: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
-    """The rows before a damaged place and those after it: read from both ends, as far as possible. Some come twice."""
+    """The rows before and after a damaged place, read from both ends as far as possible. Some come twice."""
     for order in ("ASC", "DESC"):
         try:
             yield from old.execute(f"{sql} ORDER BY rowid {order}")
@@ -211,7 +211,7 @@ def _is_answer(row: dict[str, Any]) -> bool:
 
 
 def _is_json_answer(row: dict[str, Any]) -> bool:
-    """Of any version: the migrations read it."""
+    """A cloud answer of any version; the migrations read it."""
     return row["answer"] == "" or isinstance(json.loads(row["answer"]), dict)
 
 

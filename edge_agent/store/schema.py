@@ -1,9 +1,9 @@
 """The schema of the one SQLite file, as named migrations of `sqlite_utils.Migrations`.
 
-Owns the tables, the readable views, and how an older file becomes a newer one. Knows nothing of what the rows mean. Invariants:
+Owns the tables, the readable views, and how an older file is brought up to date. Knows nothing about the rows. Invariants:
 a migration is appended, never changed; each is one transaction, so a crash leaves a whole number of them.
 
-`PRAGMA user_version` says how many migrations a file has; sqlite-utils' own table `_sqlite_migrations` names them, so that
+`PRAGMA user_version` says how many migrations a file has; sqlite-utils' own table `_sqlite_migrations` names them, so
 `sqlite-utils` and a person can read what was applied. Both change in the same transaction. A file that is up to date is
 recognised by `user_version` alone, and a new file gets all migrations at once: neither imports sqlite-utils, which takes as
 long as a whole recalled answer. Only an older file needs it, once.
@@ -33,8 +33,8 @@ OLDEST_SQLITE = (3, 37)
 INCREMENTAL = 2  # PRAGMA auto_vacuum
 
 # Name and SQL of each migration, oldest first. Statements are separated by ";" and contain none.
-# A migration that rebuilds or renames a table must drop the views first and create them again. JSON is read with json_each alone
-# in a view: SQLite 3.38 to 3.40 refuse the other JSON functions there under trusted_schema = OFF.
+# A migration that rebuilds or renames a table must drop the views first and create them again. A view reads JSON with
+# json_each only: under trusted_schema = OFF, SQLite 3.38 to 3.40 refuse the other JSON functions in a view.
 MIGRATIONS = {
     "questions_and_decisions": """
     CREATE TABLE model_files (
@@ -173,16 +173,16 @@ MIGRATIONS = {
 }
 VERSION = len(MIGRATIONS)
 
-# `digest(schema_of(VERSION).texts)`. Comparing an opened file with it takes 0.1 ms; making the schema to compare takes 3 ms.
+# `digest(schema_of(VERSION).texts)`. Comparing an opened file with it takes 0.1 ms; building the schema to compare takes 3 ms.
 # Its test prints the new value when a migration is added.
 DIGEST = "a051f07eb89b8f2df70b48cc2c14ce7f72dc06a9fb8a0c63a7ebb59c592dcdcb"
 
 # sqlite-utils' own table, as its `Migrations.ensure_migrations_table` creates it (a test compares them).
-_MARKS_TABLE = (
+_APPLIED_TABLE = (
     'CREATE TABLE "_sqlite_migrations" (\n   "id" INTEGER PRIMARY KEY,\n   "migration_set" TEXT,\n   "name" TEXT,\n   "applied_at" TEXT\n)',
     'CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"\n    ON "_sqlite_migrations" ("migration_set", "name")',
 )
-_MARK = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
+_INSERT_APPLIED = "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES (?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def digest(found: frozenset[tuple[str, str]]) -> str:
 
 
 def first_missing(db: sqlite3.Connection, number: int) -> str | None:
-    """The name of something that a sound file with `number` migrations has, and that this one lacks or has with another text.
+    """The name of something that a sound file with `number` migrations has and this one lacks, or has with another text.
 
     What a person added, such as an index or a view of their own, does not matter.
     """
@@ -246,19 +246,19 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path, sqlite_version: tuple[in
     """Bring the open database at `path` up to date; before each migration a copy is kept beside it (`.before-schema-N`).
 
     The connection must be outside a transaction. Each migration is one IMMEDIATE transaction, and so is the creation of a new
-    file: a crash leaves a whole number of migrations. Foreign keys are checked at the end of each and not during it, because
-    a table that others point to cannot be rebuilt otherwise. Raises `StorageError` for a schema newer than ours and for an SQLite
-    that is too old, `sqlite3.Error` for what SQLite refuses; SQLITE_ERROR or SQLITE_CORRUPT then means that the file is not what
-    its number says.
+    file: a crash leaves a whole number of migrations. Foreign keys are checked at the end of each, not during it, because
+    otherwise a table that others refer to could not be rebuilt. Raises `StorageError` for a schema newer than ours and for an SQLite
+    that is too old, `sqlite3.Error` for what SQLite refuses; SQLITE_ERROR or SQLITE_CORRUPT then means that the file does not
+    match its schema number.
     """
     found = version(db)
     if found > VERSION:
-        raise StorageError(f"The database '{path}' has schema {found}, and this edge-agent knows {VERSION}; update edge-agent.")
+        raise StorageError(f"The database '{path}' has schema {found}, but this edge-agent knows only up to {VERSION}; update edge-agent.")
     if found == VERSION:
         return
     if sqlite_version < OLDEST_SQLITE:
         needed, there = (".".join(map(str, numbers)) for numbers in (OLDEST_SQLITE, sqlite_version))
-        raise StorageError(f"The database '{path}' needs SQLite {needed} or newer, and this Python has {there}; use a newer Python.")
+        raise StorageError(f"The database '{path}' needs SQLite {needed} or newer, but this Python has {there}; use a newer Python.")
     db.execute("PRAGMA foreign_keys = OFF")
     if not found:
         with _transaction(db, path, new=True):
@@ -276,7 +276,7 @@ def _transaction(db: sqlite3.Connection, path: pathlib.Path, new: bool = False) 
     """One IMMEDIATE transaction that ends with every foreign key checked.
 
     In a `new` file incremental vacuum must be chosen before the first page exists. Outside a transaction this would commit an
-    empty database without our mark, which nobody could tell from a stranger's. So it is the first statement of ours, and takes
+    empty database without our mark, which could not be told from a foreign one. So it is our first statement, and it takes
     the write lock as IMMEDIATE does.
     """
     db.execute("BEGIN" if new else "BEGIN IMMEDIATE")
@@ -296,20 +296,20 @@ def _transaction(db: sqlite3.Connection, path: pathlib.Path, new: bool = False) 
 def _create(db: sqlite3.Connection) -> None:
     """All migrations of a new file, inside the caller's transaction."""
     run_migrations(db, 0, VERSION)
-    for sql in _MARKS_TABLE:
+    for sql in _APPLIED_TABLE:
         db.execute(sql)
     now = str(datetime.datetime.now(datetime.UTC))
     for name in MIGRATIONS:
-        db.execute(_MARK, (MIGRATION_SET, name, now))
+        db.execute(_INSERT_APPLIED, (MIGRATION_SET, name, now))
     _number(db, VERSION)
 
 
 def _apply(db: sqlite3.Connection, number: int) -> None:
     """The next migration of a file that has `number` of them, inside the caller's transaction.
 
-    `Migrations.apply` alone asks what is pending before its own deferred BEGIN, so two processes can apply the same migration.
-    Inside our transaction its BEGIN becomes a savepoint, and `stop_before` limits it to one migration. A file from before
-    migrations had names first gets the names of those that it has, with the present time.
+    On its own, `Migrations.apply` checks what is pending before its deferred BEGIN, so two processes can apply one migration.
+    Inside our transaction its BEGIN becomes a savepoint, and `stop_before` limits it to one migration. A file older than
+    named migrations first gets the names of those that it has, with the current time.
     """
     from sqlite_utils import Database, Migrations
 
@@ -320,13 +320,13 @@ def _apply(db: sqlite3.Connection, number: int) -> None:
     named.ensure_migrations_table(wrapped)
     applied = [migration.name for migration in named.applied(wrapped)]
     if not set(applied) <= set(names[:number]):
-        error = sqlite3.DatabaseError(f"its number says {number} migrations, its list has {len(applied)}")
+        error = sqlite3.DatabaseError(f"its schema number is {number}, but it lists {len(applied)} migrations")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
     now = str(datetime.datetime.now(datetime.UTC))
     for name in names[:number]:
         if name not in applied:
-            db.execute(_MARK, (MIGRATION_SET, name, now))
+            db.execute(_INSERT_APPLIED, (MIGRATION_SET, name, now))
     named.apply(wrapped, stop_before=names[number + 1 :])
     _number(db, number + 1)
 
@@ -351,7 +351,7 @@ def _number(db: sqlite3.Connection, number: int) -> None:
 
 
 def copy_to(db: sqlite3.Connection, path: pathlib.Path) -> None:
-    """Copy the open database as of one moment, readable by its owner alone. The copy is complete or not there. Raises OSError."""
+    """Copy the open database as of one moment, readable only by its owner. The copy is complete or absent. Raises OSError."""
     with temporary_folder(beside=path) as folder:
         part = folder / path.name
         part.touch(mode=0o600)

@@ -1,7 +1,7 @@
 """Facts and decisions in the SQLite file: the statements that read and write them.
 
-Owns all SQL but the queue's (`cloud/queue.py`) and the one of its own neighbours (schema, salvage, device time, forgetting). Knows
-nothing of models or HTTP, or of how the file is opened and kept whole (`database.py`). Invariant: a fact once written is
+Owns all SQL except the queue's (`cloud/queue.py`) and that of its neighbours (schema, salvage, device time, forgetting). Knows
+nothing about models or HTTP, or how the file is opened and kept sound (`database.py`). Invariant: a fact once written is
 never changed, only forgotten.
 """
 
@@ -25,7 +25,7 @@ from edge_agent.store.device_time import Clock, Moment, read_moment
 from edge_agent.store.disk import free_bytes
 
 T = TypeVar("T")
-_TOUCH_S = 60.0  # a question asked again sooner keeps its time: one write less
+_TOUCH_S = 60.0  # a question asked again within this time keeps its time, which saves a write
 
 
 class Store:
@@ -70,7 +70,7 @@ class Store:
         return self._free_bytes(self.path.parent)
 
     def model_facts(self, path: pathlib.Path) -> ModelFacts | None:
-        """What was recorded of this very file (same path, size, time and inode), without reading it again."""
+        """What was recorded about exactly this file (same path, size, time and inode), without reading it again."""
         status = path.stat()
         row = self._one(
             "SELECT facts FROM model_files WHERE path = ? AND size_bytes = ? AND mtime_ns = ? AND inode = ?",
@@ -107,7 +107,7 @@ class Store:
         return question
 
     def log(self, limit: int) -> list[dict[str, Any]]:
-        """The last decisions with their questions, newest first, in the order in which they were stored."""
+        """The last decisions with their questions, newest first by number, whatever the wall clock says."""
         return self.database.rows(
             "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) ORDER BY d.rowid DESC LIMIT ?", (limit,)
         )
@@ -117,7 +117,7 @@ class Store:
         return int(self.database.rows("SELECT count(*) AS n FROM decisions")[0]["n"])
 
     def ending(self, decision_id: str) -> Ending:
-        """How a decision stands. Raises `BadQuestion` if no decision has this id."""
+        """The state of a decision. Raises `BadQuestion` if no decision has this id."""
         row = self._one(f"SELECT {_ENDING} FROM decisions WHERE decision_id = ?", (decision_id,))
         if row is None:
             raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows the ids.")
@@ -135,7 +135,7 @@ class Store:
     def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are in memory at a time.
 
-        `reading` and `cloud_answer` are the ones that it rests on; `any_cloud_answer` is the newest for its question (all JSON or
+        `reading` and `cloud_answer` are the ones that it is based on; `any_cloud_answer` is the newest for its question (all JSON or
         None; a `cloud_answer` that was removed to make room is "").
         """
         last = 0
@@ -150,7 +150,7 @@ class Store:
             last = rows[-1]["number"]
 
     def cloud_health(self, endpoint: str) -> str | None:
-        """What the circuit breaker keeps of a cloud (JSON)."""
+        """The circuit breaker's stored state of a cloud (JSON)."""
         row = self._one("SELECT health FROM clouds WHERE endpoint = ?", (endpoint,))
         return row["health"] if row else None
 
@@ -161,17 +161,17 @@ class Store:
         )[0]
         return row["n"], row["micros"]
 
-    # The writers below run inside the caller's `transaction()`, so that facts and the decision that rests on them are stored
+    # The writers below run inside the caller's `transaction()`, so facts and the decision based on them are stored
     # together or not at all.
 
     def put_model_facts(self, path: pathlib.Path, facts: ModelFacts) -> None:
-        """Remember what is known of a file, as it is now."""
+        """Remember what is known about a file in its current state."""
         status = path.stat()
         row = (_file_key(path), status.st_size, status.st_mtime_ns, status.st_ino, json.dumps(asdict(facts)))
         self.database.write("INSERT OR REPLACE INTO model_files VALUES (?, ?, ?, ?, ?)", row)
 
     def put_question(self, question: Question) -> None:
-        """Keep a question, and when it was asked last (device time, to a minute): that is how it ages."""
+        """Keep a question, and when it was asked last (device time, to a minute): its age counts from then."""
         self.database.write(
             "INSERT INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (fingerprint) DO UPDATE SET asked_s = excluded.asked_s WHERE abs(asked_s - excluded.asked_s) >= ?",
@@ -179,7 +179,7 @@ class Store:
         )
 
     def put_reading(self, key: ReadingKey, reading: Reading | OpenReading) -> int:
-        """Add a reading and return its id; older ones stay, since decisions rest on them."""
+        """Add a reading and return its id; older ones stay, because decisions refer to them."""
         return self._insert(
             "INSERT INTO readings (created_at, fingerprint, model_sha256, adapter_sha256, profile_sha256, reading) "
             "VALUES (?, ?, ?, ?, ?, ?)",
@@ -187,7 +187,7 @@ class Store:
         )
 
     def put_cloud_answer(self, key: CloudKey, answer: CloudAnswer) -> int:
-        """Add a cloud answer and return its id; older ones stay, since decisions rest on them."""
+        """Add a cloud answer and return its id; older ones stay, because decisions refer to them."""
         text = json.dumps(asdict(answer))
         return self._insert(
             "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer, size_bytes, used_s) "
@@ -218,7 +218,7 @@ class Store:
             )
 
     def abandon_provisional(self, queue_id: int) -> None:
-        """End every provisional decision that waits for this queue row, which will not be answered: the device's answer stands."""
+        """Abandon every provisional decision that waits for this queue row: no cloud answer comes, so the device's answer stays."""
         for row in self._waiting(queue_id):
             self.database.write(
                 "UPDATE decisions SET ending = 'abandoned', ended_at = ?, end_number = ? WHERE decision_id = ?",
@@ -233,7 +233,7 @@ class Store:
         )
 
     def put_cloud_health(self, endpoint: str, health: str) -> None:
-        """Keep what the circuit breaker knows of a cloud (JSON)."""
+        """Keep the circuit breaker's state of a cloud (JSON)."""
         self.database.write("INSERT OR REPLACE INTO clouds (endpoint, health) VALUES (?, ?)", (endpoint, health))
 
     def put_spending(self, endpoint: str, at_s: float, micros: int) -> int:
@@ -241,11 +241,11 @@ class Store:
         return self._insert("INSERT INTO spending (endpoint, at_s, micros) VALUES (?, ?, ?)", (endpoint, at_s, micros))
 
     def correct_spending(self, number: int, micros: int) -> None:
-        """Say what a counted call really cost."""
+        """Record the real cost of a counted call."""
         self.database.write("UPDATE spending SET micros = ? WHERE id = ?", (micros, number))
 
     def drop_spending(self, number: int) -> None:
-        """Take back a counted call."""
+        """Remove a counted call."""
         self.database.write("DELETE FROM spending WHERE id = ?", (number,))
 
     def drop_spending_before(self, endpoint: str, at_s: float) -> None:
@@ -260,7 +260,7 @@ class Store:
         return self.database.rows(sql, (queue_id,))
 
     def _next_end(self) -> int:
-        """The number of the next ending: never one that was used before, even if that ending was purged or taken back."""
+        """The number of the next ending: never one that was used before, even if that ending was purged or reopened."""
         sql = f"INSERT OR REPLACE INTO marks (name, value) SELECT 'endings', {_LAST_END} + 1 RETURNING value"
         return int(self.database.write(sql).fetchall()[0]["value"])
 

@@ -1,4 +1,4 @@
-"""The whole way of a question, with a model that says what the test wants and a real server, file and queue."""
+"""An agent from question to answer, with a model that returns what the test wants and a real server, file and queue."""
 
 import os
 import pathlib
@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from edge_agent.agent.agent import Agent
@@ -18,7 +17,7 @@ from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.paths import DEMO
-from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent, offline
+from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
 
 def test_sure_answer_is_kept_and_recalled_without_the_model(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
@@ -46,7 +45,7 @@ def test_unsure_question_reaches_the_cloud_once(home: pathlib.Path, question: Qu
     assert len(cloud.requests) == 1
 
 
-def test_refresh_asks_anew(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+def test_refresh_asks_again(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         one.ask(question)
         cloud.reply = lambda body: "C"
@@ -55,7 +54,7 @@ def test_refresh_asks_anew(home: pathlib.Path, question: Question, cloud: Loopba
         assert one.ask(question).answer == "C"
 
 
-def test_refreshed_reading_is_the_one_recalled(home: pathlib.Path, question: Question) -> None:
+def test_refreshed_reading_is_recalled_later(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         one.ask(question)
     with agent(home, SpokenModel(UNSURE)) as two:
@@ -65,7 +64,7 @@ def test_refreshed_reading_is_the_one_recalled(home: pathlib.Path, question: Que
 
 
 def test_cloud_answer_settles_the_question_that_waits_for_it(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
-    """Asked offline, then online: nothing is left to drain, and the first decision has its end."""
+    """Asked offline, then online: nothing is left to drain, and the first decision has ended."""
     with agent(home, SpokenModel(UNSURE)) as offline:
         assert offline.ask(question).provisional
     with agent(home, SpokenModel(UNSURE), cloud.url) as online:
@@ -76,14 +75,14 @@ def test_cloud_answer_settles_the_question_that_waits_for_it(home: pathlib.Path,
     assert len(cloud.requests) == 1
 
 
-def test_only_cloud_does_not_show_what_the_device_once_thought(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+def test_only_cloud_does_not_show_a_stored_reading(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         one.ask(question)
     with agent(home, SpokenModel(SURE), cloud.url, policy="only_cloud") as two:
         assert two.ask(question).confidence is None
 
 
-def test_answer_comes_and_is_kept_in_a_new_file_when_tables_are_gone(home: pathlib.Path, question: Question) -> None:
+def test_with_missing_tables_the_answer_is_stored_in_a_new_file(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(SURE)) as one:
         with one.store.transaction() as db:
             db.execute("DROP TABLE decisions")
@@ -92,7 +91,7 @@ def test_answer_comes_and_is_kept_in_a_new_file_when_tables_are_gone(home: pathl
     assert decision.answer == "A" and decision.persisted and list(home.glob("edge-agent.db.damaged-*"))
 
 
-def test_another_tau_replans_from_stored_facts(home: pathlib.Path, question: Question) -> None:
+def test_another_tau_plans_again_from_stored_facts(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(UNSURE)) as strict:
         assert strict.ask(question).provisional
     never = SpokenModel(SURE)
@@ -121,7 +120,7 @@ def test_offline_question_is_queued_once_and_settled_when_the_cloud_is_back(
     assert len(cloud.requests) == 1
 
 
-def test_queue_goes_on_behind_a_question_that_the_cloud_cannot_answer(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_queue_continues_after_a_question_that_the_cloud_cannot_answer(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE)) as one:
         for stem in ("first", "second", "third"):
             one.ask(Question(stem, ("x", "y", "z")))
@@ -172,17 +171,17 @@ def test_prefer_cloud_keeps_both_answers(home: pathlib.Path, question: Question,
     assert (decision.answer, decision.route, decision.cause, decision.confidence) == ("B", "cloud", "prefer_cloud", 1.0)
 
 
-def test_answer_comes_even_when_it_cannot_be_stored(home: pathlib.Path, question: Question) -> None:
+def test_answer_is_returned_even_if_it_cannot_be_stored(home: pathlib.Path, question: Question) -> None:
     with agent(home, SpokenModel(UNSURE)) as one:
         with one.store.transaction() as db:
             db.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
         decision = one.ask(question)
         assert decision.answer == "A" and not decision.persisted
-        assert decision.queue_id is None and one.outbox.list() == []  # nothing is said to be queued that is not
+        assert decision.queue_id is None and one.outbox.list() == []  # and it does not claim to be queued
 
 
 def test_threads_share_an_agent(home: pathlib.Path) -> None:
-    """Every answer is stored and every unsure question queued, whoever asks at the same time."""
+    """Every answer is stored and every unsure question queued while many threads ask."""
     with agent(home, SpokenModel(UNSURE)) as shared, ThreadPoolExecutor(8) as pool:
         decisions = list(pool.map(shared.ask, (Question(f"{n}?", ("x", "y", "z")) for n in range(40))))
         assert all(decision.persisted for decision in decisions)
@@ -192,19 +191,19 @@ def test_threads_share_an_agent(home: pathlib.Path) -> None:
 def test_refreshed_question_is_not_settled_by_an_older_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         one.ask(question)
-        one.gate.cloud._transport = httpx.MockTransport(offline)
+        cloud.status = 500
         assert one.ask(question, refresh=True).provisional
-        one.gate.cloud._transport = None
+        cloud.status = 200
         cloud.reply = lambda body: "C"
-        assert one.ask(question).recalled  # the old answer is good enough to show, and settles nothing
+        assert one.ask(question).recalled  # the old answer is shown, but settles nothing
         assert [row.state for row in one.outbox.list()] == ["ready"]
         assert list(one.drain())[-1].answered == 1
         assert one.ask(question).answer == "C"
-    assert len(cloud.requests) == 2
+    assert len(cloud.requests) == 3
 
 
-def test_reading_is_stored_under_the_file_that_gave_it(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
-    """A model file that is replaced while the agent is open counts from its first reading on."""
+def test_reading_is_stored_under_the_file_that_was_read(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
+    """A model file that is replaced before the first reading is identified again."""
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
     with Agent(ModelFiles(path), Store(home / "edge-agent.db"), open_model=SpokenModel(SURE).open) as one:
@@ -214,7 +213,7 @@ def test_reading_is_stored_under_the_file_that_gave_it(home: pathlib.Path, tmp_p
         assert one.store.database.rows("SELECT model_sha256 FROM readings") == [{"model_sha256": one.model.sha256}]
 
 
-def test_model_file_that_vanished_is_missing(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
+def test_deleted_model_file_is_reported_missing(home: pathlib.Path, tmp_path: pathlib.Path, question: Question) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
     with Agent(ModelFiles(path), Store(home / "edge-agent.db")) as one:
@@ -224,7 +223,7 @@ def test_model_file_that_vanished_is_missing(home: pathlib.Path, tmp_path: pathl
 
 
 def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """Same path, size, time and inode: what was recorded holds, even if the file could no longer be read."""
+    """Same path, size, time and inode: the stored facts hold, even for a file that could not be read again."""
     path = tmp_path / "m.gguf"
     path.write_bytes(DEMO.read_bytes())
     Agent(ModelFiles(path), Store(home / "edge-agent.db")).close()
@@ -238,30 +237,30 @@ def test_model_file_is_hashed_once(home: pathlib.Path, tmp_path: pathlib.Path) -
         Agent(ModelFiles(path), store)
 
 
-def test_cloud_is_asked_while_the_letter_is_still_being_read(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+def test_cloud_is_called_while_the_letter_is_still_being_read(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     arrived = threading.Event()
     cloud.reply = lambda body: arrived.set() or "B"
     model = SpokenModel(UNSURE, before_letter=lambda: arrived.wait(5) or pytest.fail("the cloud was not asked before the letter"))
     with agent(home, model, cloud.url) as one:
         decision = one.ask(question)
     assert (decision.route, decision.answer, len(cloud.requests)) == ("cloud", "B", 1)
-    assert decision.answer_probs is not None  # the letter was read all the same
+    assert decision.answer_probs is not None  # the letter was read too
 
 
-def test_sure_level_asks_no_cloud(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
-    """The letter's own format mass may still send the question there, behind the letter."""
+def test_sure_level_does_not_call_the_cloud(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+    """The letter's own format mass may still send the question there later."""
     with agent(home, SpokenModel(SURE), cloud.url) as one:
         assert one.ask(question).route == "local" and not cloud.requests
 
 
-def test_full_queue_gives_the_local_answer_and_says_why(home: pathlib.Path) -> None:
+def test_full_queue_returns_the_local_answer_and_says_why(home: pathlib.Path) -> None:
     with agent(home, SpokenModel(UNSURE), queue=DEFAULT_LIMITS.queue._replace(max_rows=2)) as one:
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(3)]
         assert [(d.reason, d.provisional, d.queue_id, d.persisted) for d in decisions] == [
             ("no_cloud", True, 1, True), ("no_cloud", True, 2, True), ("queue_full", False, None, True),
         ]  # fmt: skip
         assert decisions[2].answer == "A" and decisions[2].cause == "unsure"
-        assert one.ask(Question("Q0", ("x", "y", "z"))).queue_id == 1  # joining needs no room
+        assert one.ask(Question("Q0", ("x", "y", "z"))).queue_id == 1  # joining a row needs no room
 
 
 def test_ask_never_drains(home: pathlib.Path, cloud: LoopbackCloud) -> None:
@@ -272,22 +271,15 @@ def test_ask_never_drains(home: pathlib.Path, cloud: LoopbackCloud) -> None:
         assert [row.state for row in two.outbox.list()] == ["ready"] and len(cloud.requests) == 1
 
 
-def test_cloud_that_never_answers_is_left_alone_after_five_failures(home: pathlib.Path) -> None:
+def test_cloud_that_never_answers_is_not_called_after_five_failures(home: pathlib.Path) -> None:
     with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as one:
-        calls = 0
-
-        def offline(request: httpx.Request) -> httpx.Response:
-            nonlocal calls
-            calls += 1
-            raise httpx.ConnectError("no network")
-
-        one.gate.cloud._transport = httpx.MockTransport(offline)
         decisions = [one.ask(Question(f"Q{n}", ("x", "y", "z"))) for n in range(8)]
-    assert calls == 5 and {d.reason for d in decisions} == {"offline"}
-    assert "left alone" in decisions[-1].cloud_error and all(d.queue_id for d in decisions)
+    errors = [d.cloud_error for d in decisions]
+    assert [error == errors[0] for error in errors] == [True] * 5 + [False] * 3  # afterwards the breaker's words
+    assert {d.reason for d in decisions} == {"offline"} and all(d.queue_id for d in decisions)
 
 
-def test_caller_can_poll_or_wait_for_the_end_of_a_provisional_answer(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+def test_caller_can_poll_or_wait_for_an_ending(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE)) as offline, agent(home, SpokenModel(UNSURE), cloud.url) as online:
         decision = offline.ask(question)
         first = offline.wait(decision.decision_id, timeout_s=0.05)
@@ -304,7 +296,7 @@ def test_caller_can_poll_or_wait_for_the_end_of_a_provisional_answer(home: pathl
             online.ending("nothing")
 
 
-def test_stored_answer_with_a_flipped_bit_is_read_anew(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
+def test_stored_answer_with_a_flipped_bit_is_asked_again(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:
     model = SpokenModel(UNSURE)
     with agent(home, model, cloud.url) as one:
         one.ask(question)

@@ -1,4 +1,4 @@
-"""Hearing how provisional answers end."""
+"""Endings of provisional answers, as they are reported."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def world(home: pathlib.Path) -> Iterator[World]:
 
 
 def answer(world: World, letter: str = "A") -> None:
-    """Let the oldest row be answered."""
+    """Answer the oldest row."""
     queue_world.answer(world.outbox(), world.outbox().claim(), letter)
 
 
@@ -46,13 +46,13 @@ def bury(world: World) -> None:
     fail(world.outbox(), world.outbox().claim(), CloudKind.REJECTED, "HTTP 400")
 
 
-def there(store: Store, after: int = 0) -> list[tuple[int | None, str, str | None]]:
-    """The ends that are there, without waiting for more."""
+def ends(store: Store, after: int = 0) -> list[tuple[int | None, str, str | None]]:
+    """The endings so far, without waiting for more."""
     return [(ending.number, ending.decision_id, ending.ending) for ending in store.endings(after)]
 
 
 class ByTime(Store):
-    """Mutant: an end is found by the wall clock's time of the decision, not by its place among the ends."""
+    """Mutant: endings come in the order of their decisions, not in the order in which they ended."""
 
     def endings(self, after: int, limit: int = 500) -> list[Ending]:
         rows = self.database.rows("SELECT decision_id FROM decisions WHERE ending IS NOT NULL ORDER BY rowid")
@@ -60,7 +60,7 @@ class ByTime(Store):
 
 
 class Reuses(Store):
-    """Mutant: the next number is one more than the highest that is there."""
+    """Mutant: the next number is one more than the highest still stored. The rule that it replaces is private."""
 
     def _next_end(self) -> int:
         return int(self.database.rows("SELECT coalesce(max(end_number), 0) + 1 AS n FROM decisions")[0]["n"])
@@ -70,7 +70,7 @@ class Reuses(Store):
 
 
 @catches(Store, ByTime, Reuses)
-def test_every_end_comes_once_in_the_order_in_which_it_came(part, home: pathlib.Path) -> None:
+def test_every_ending_comes_once_in_order(part, home: pathlib.Path) -> None:
     world = World(home / "edge-agent.db")
     world.store.__class__ = part
     outbox = world.outbox()
@@ -79,69 +79,69 @@ def test_every_end_comes_once_in_the_order_in_which_it_came(part, home: pathlib.
     bury(world)
     answer(world, "B")
     answer(world)
-    assert there(world.store) == [(1, "one0", "abandoned"), (2, "two1", "overturned"), (3, "three2", "upheld"), (4, "three3", "upheld")]
-    assert [number for number, *_ in there(world.store, after=2)] == [3, 4]
+    assert ends(world.store) == [(1, "one0", "abandoned"), (2, "two1", "overturned"), (3, "three2", "upheld"), (4, "three3", "upheld")]
+    assert [number for number, *_ in ends(world.store, after=2)] == [3, 4]
     outbox.retry(1)
-    assert [number for number, *_ in there(world.store)] == [2, 3, 4]
+    assert [number for number, *_ in ends(world.store)] == [2, 3, 4]
     purge(world.store, stem="three")
     bury(world)
-    assert there(world.store, after=4) == [(5, "one0", "abandoned")] and world.store.last_end() == 5
+    assert ends(world.store, after=4) == [(5, "one0", "abandoned")] and world.store.last_end() == 5
     world.store.close()
 
 
-def test_number_of_another_file_begins_with_the_first_end(world: World) -> None:
+def test_number_of_another_file_starts_with_the_first_ending(world: World) -> None:
     world.put(world.outbox(), "one")
     answer(world)
-    assert next(endings(world.store, after=77)).number == 1 and there(world.store, after=1) == []
+    assert next(endings(world.store, after=77)).number == 1 and ends(world.store, after=1) == []
 
 
-def test_listener_begins_now_unless_it_is_told_from_where(world: World) -> None:
+def test_without_a_number_only_new_endings_come(world: World) -> None:
     for stem in ("before", "after"):
         world.put(world.outbox(), stem)
     answer(world)
-    heard = endings(world.store)  # now, not when the first end is asked for
+    received = endings(world.store)  # from now, not from the first `next`
     answer(world)
-    assert next(heard).decision_id == "after1"
+    assert next(received).decision_id == "after1"
 
 
-class Deaf(Database):
-    """Mutant: looks at what other connections write alone."""
+class OnlyOthers(Database):
+    """Mutant: sees only what other connections write."""
 
     def change_mark(self) -> tuple[int, int]:
         return super().change_mark()[0], 0
 
 
-class SelfCentred(Database):
-    """Mutant: looks at what this connection writes alone."""
+class OnlyOurs(Database):
+    """Mutant: sees only what this connection writes."""
 
     def change_mark(self) -> tuple[int, int]:
         return 0, super().change_mark()[1]
 
 
-@catches(Database, Deaf, SelfCentred)
-def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib.Path) -> None:
+@catches(Database, OnlyOthers, OnlyOurs)
+def test_endings_from_this_connection_and_from_others_come(part, home: pathlib.Path) -> None:
     world = World(home / "edge-agent.db")
     world.store.database.__class__ = part
     for stem in ("here", "elsewhere"):
         world.put(world.outbox(), stem)
-    stop, heard = threading.Event(), []
+    stop, received = threading.Event(), []
 
-    def listen() -> None:
-        for ending in endings(world.store, 0, stop, look_every_s=0.01):
-            heard.append(ending.decision_id)
+    def receive() -> None:
+        for ending in endings(world.store, 0, stop, poll_every_s=0.01):
+            received.append(ending.decision_id)
             arrived.release()
 
     arrived = threading.Semaphore(0)
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     try:
-        threading.Event().wait(0.2)  # it has looked, and waits
+        threading.Event().wait(0.2)  # it has polled once, and waits
         answer(world)
-        assert arrived.acquire(timeout=2 if part is not Store else 30)
+        assert arrived.acquire(timeout=2 if part is not Database else 30)
         with Store(world.store.path) as other:
             row = Outbox(other).claim()
             fail(Outbox(other), row, CloudKind.REJECTED, "HTTP 400")
-        assert arrived.acquire(timeout=2 if part is not Store else 30) and heard == ["here0", "elsewhere1"]
+        assert arrived.acquire(timeout=2 if part is not Database else 30) and received == ["here0", "elsewhere1"]
     finally:
         stop.set()
         thread.join(30)
@@ -149,17 +149,17 @@ def test_ends_are_heard_from_this_connection_and_from_others(part, home: pathlib
     assert not thread.is_alive()
 
 
-def test_nothing_is_queried_while_nothing_happens(home: pathlib.Path) -> None:
+def test_idle_poll_runs_no_query(home: pathlib.Path) -> None:
     seen: list[str] = []
 
-    class Listening(sqlite3.Connection):
+    class Recording(sqlite3.Connection):
         def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
             seen.append(sql)
             return super().execute(sql, *more)
 
-    with Store(home / "edge-agent.db", connection=Listening) as store:
+    with Store(home / "edge-agent.db", connection=Recording) as store:
         stop = threading.Event()
-        thread = threading.Thread(target=lambda: list(endings(store, 0, stop, look_every_s=0.001)), daemon=True)
+        thread = threading.Thread(target=lambda: list(endings(store, 0, stop, poll_every_s=0.001)), daemon=True)
         thread.start()
         for _ in range(3000):
             if seen.count("PRAGMA data_version") > 3:
@@ -167,29 +167,29 @@ def test_nothing_is_queried_while_nothing_happens(home: pathlib.Path) -> None:
             threading.Event().wait(0.01)
         stop.set()
         thread.join(30)
-    looks = [sql for sql in seen if "end_number >" in sql]
-    assert len(looks) == 1 and seen.count("PRAGMA data_version") > 3
+    queries = [sql for sql in seen if "end_number >" in sql]
+    assert len(queries) == 1 and seen.count("PRAGMA data_version") > 3
 
 
-def test_agent_hears_what_another_one_drains_and_a_callers_position_lasts(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_agent_reports_what_another_agent_drains_and_continues_after_a_number(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     with agent(home, SpokenModel(UNSURE)) as offline, agent(home, SpokenModel(UNSURE), cloud.url) as online:
         asked = [offline.ask(Question(f"Q{n}", ("x", "y", "z"))).decision_id for n in range(4)]
-        heard = offline.endings()
+        received = offline.endings()
         assert list(online.drain())[-1].answered == 4
-        first = list(islice(heard, 2))
+        first = list(islice(received, 2))
         assert [ending.decision_id for ending in first] == asked[:2] and {ending.final_answer for ending in first} == {"B"}
     with agent(home, SpokenModel(UNSURE)) as later:
         assert [ending.decision_id for ending in islice(later.endings(after=first[-1].number), 2)] == asked[2:]
 
 
-def test_file_of_an_older_version_has_its_ends_numbered(tmp_path: pathlib.Path) -> None:
+def test_endings_of_an_older_version_are_numbered(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
     with Store(path) as store:
-        assert [(number, ending) for number, _, ending in there(store)] == [(1, "upheld"), (2, "overturned")]
+        assert [(number, ending) for number, _, ending in ends(store)] == [(1, "upheld"), (2, "overturned")]
 
 
-def test_ends_are_followed_on_the_command_line_until_interrupted(cloud: LoopbackCloud) -> None:
+def test_command_line_follows_endings_until_interrupted(cloud: LoopbackCloud) -> None:
     first = ask("--policy", "prefer_cloud")
     run("queue", "drain", "--cloud-url", cloud.url)
     command = [sys.executable, "-m", "edge_agent", "log", "--follow", "--after", "0", "--json"]

@@ -1,4 +1,4 @@
-"""`edge-agent` as people run it: a process of its own."""
+"""`edge-agent` as people run it: in a separate process."""
 
 import json
 import pathlib
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.support.command_line import ASK, CONTRACT, ask, run
 from tests.support.paths import DEMO
 
 
-def test_ask_prints_the_object_of_the_contract_and_remembers_it() -> None:
+def test_ask_prints_the_contract_object_and_recalls_the_answer() -> None:
     first = ask()
     assert set(first) == CONTRACT
     assert set(first["timings"]) == {
@@ -71,23 +72,32 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         ([*ASK, "--model", "x" * 300 + ".gguf"], 66, "x" * 100),
         ([*ASK, "--cloud-url", "htp:/cloud"], 78, "htp:/cloud"),
         ([*ASK, "--policy", "only_cloud"], 69, "only_cloud"),
-        ([*ASK, "--tau", "7"], 2, "0 to 1"),
-        ([*ASK, "--tau", "nan"], 2, "0 to 1"),
-        ([*ASK, "--policy", "never"], 2, "policy"),
-        (["ask"], 2, "question"),
         (["queue", "drain"], 69, "EDGE_AGENT_CLOUD_URL"),
         (["queue", "drain", "--watch"], 69, "EDGE_AGENT_CLOUD_URL"),
         (["log", "nothing"], 65, "no decision 'nothing'"),
-        (["log", "--wait", "3"], 2, "DECISION_ID"),
-        (["replay", "--tau", "7"], 2, "0 to 1"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], code: int, words: str) -> None:
     done = run(*arguments)
     assert done.returncode == code and words in done.stderr
+    assert done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*ASK, "--tau", "7"], "0 to 1"),
+        ([*ASK, "--tau", "nan"], "0 to 1"),
+        ([*ASK, "--policy", "never"], "policy"),
+        (["ask"], "question"),
+        (["log", "--wait", "3"], "DECISION_ID"),
+        (["replay", "--tau", "7"], "0 to 1"),
+    ],
+)
+def test_wrong_usage_is_2_and_shows_the_usage(arguments: list[str], words: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.startswith("Usage:")
     assert done.stdout == "" and "Traceback" not in done.stderr
-    if code != 2:  # a usage error shows the usage as well
-        assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_wrong_setting_is_78() -> None:
@@ -102,16 +112,21 @@ def test_truncated_model_is_66(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 66 and "truncated" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["text", "sqlite"])
-def test_database_of_somebody_else_is_74_and_untouched(home: pathlib.Path, kind: str) -> None:
+def write_text(path: pathlib.Path) -> None:
+    path.write_text("shopping list")
+
+
+def write_table(path: pathlib.Path) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.close()
+
+
+@pytest.mark.parametrize("write", [write_text, write_table])
+def test_foreign_database_is_74_and_is_not_changed(home: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
     home.mkdir()
     path = home / "edge-agent.db"
-    if kind == "text":
-        path.write_text("shopping list")
-    else:
-        other = sqlite3.connect(path)
-        other.execute("CREATE TABLE theirs (x)")
-        other.close()
+    write(path)
     before = path.read_bytes()
     for command in (ASK, ("queue", "list"), ("log",)):
         done = run(*command)
@@ -130,7 +145,7 @@ def test_unreachable_cloud_is_a_provisional_success() -> None:
     assert run("queue", "drain", "--cloud-url", "http://127.0.0.1:9").returncode == 69
 
 
-def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
+def test_queue_is_drained_when_the_cloud_is_reachable(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
     assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None}
@@ -138,7 +153,7 @@ def test_queue_is_drained_when_the_cloud_is_there(cloud: LoopbackCloud) -> None:
     assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
 
 
-def test_dead_letter_can_be_read_retried_and_dropped(cloud: LoopbackCloud) -> None:
+def test_dead_letter_can_be_listed_retried_and_dropped(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
     cloud.status = 400
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
@@ -155,7 +170,7 @@ def test_dead_letter_can_be_read_retried_and_dropped(cloud: LoopbackCloud) -> No
         assert done.returncode == code and words in done.stderr
 
 
-def test_watching_drains_what_comes_and_ends_with_130(cloud: LoopbackCloud) -> None:
+def test_watch_drains_new_questions_and_ends_with_130(cloud: LoopbackCloud) -> None:
     command = [sys.executable, "-m", "edge_agent", "queue", "drain", "--watch", "--json", "--cloud-url", cloud.url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ask("--policy", "prefer_cloud")
@@ -166,7 +181,7 @@ def test_watching_drains_what_comes_and_ends_with_130(cloud: LoopbackCloud) -> N
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
 
 
-def test_end_of_a_provisional_answer_is_waited_for_and_the_log_is_proved(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_log_waits_for_an_ending_and_replay_proves_the_log(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     decision = ask("--policy", "prefer_cloud")
     done = run("log", decision["decision_id"], "--wait", "0.1")
     assert done.returncode == 69 and "waiting" in done.stdout
@@ -209,7 +224,7 @@ def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud)
     assert json.loads(run("queue", "drain", "--json", "--cloud-url", cloud.url).stdout)["answered"] == 1
 
 
-def test_reader_that_leaves_is_no_bug() -> None:
+def test_closed_pipe_or_full_disk_is_not_a_bug() -> None:
     ask()
     for redirect, code in ((" | true", 141), (" > /dev/full", 74)):
         command = f"set -o pipefail; {sys.executable} -m edge_agent log --json{redirect}"
@@ -217,13 +232,13 @@ def test_reader_that_leaves_is_no_bug() -> None:
         assert done.returncode == code and "Traceback" not in done.stderr
 
 
-def test_control_characters_of_a_person_do_not_reach_the_terminal() -> None:
+def test_control_characters_in_a_question_do_not_reach_the_terminal() -> None:
     done = run("ask", "evil \x1b]0;pwned\x07\x1b[2J \u202e here?", "--option", "a\x1b[2J", "--option", "b\x1b[2J")
     shown = done.stdout + run("log").stdout + run("queue", "list").stdout
     assert done.returncode == 0 and not set("\x1b\x07\u202e") & set(shown)
 
 
-def test_provisional_answer_that_could_not_be_queued_is_no_success(home: pathlib.Path) -> None:
+def test_provisional_answer_that_could_not_be_queued_is_an_error(home: pathlib.Path) -> None:
     ask()
     database = sqlite3.connect(home / "edge-agent.db")
     database.execute("CREATE TRIGGER full BEFORE INSERT ON decisions BEGIN SELECT RAISE(ABORT, 'disk full'); END")
@@ -233,12 +248,12 @@ def test_provisional_answer_that_could_not_be_queued_is_no_success(home: pathlib
     assert done.returncode == 74 and json.loads(done.stdout)["persisted"] is False
 
 
-def test_question_comes_from_stdin() -> None:
+def test_question_is_read_from_stdin() -> None:
     done = run("ask", "-", "--json", stdin="What is 2 + 2?\nA. 4\nB. 5\n")
     assert done.returncode == 0 and set(json.loads(done.stdout)["answer_probs"]) == {"A", "B"}
 
 
-def test_key_is_nowhere(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_key_is_never_printed_or_stored(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     secret = "sk-canary-4711"
     environment = {"EDGE_AGENT_CLOUD_KEY": secret, "EDGE_AGENT_CLOUD_URL": cloud.url}
     for status in (200, 401):
@@ -250,7 +265,7 @@ def test_key_is_nowhere(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     assert all(secret.encode() not in file.read_bytes() for file in home.rglob("*") if file.is_file())
 
 
-def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> None:
+def test_doctor_passes_on_this_installation_and_names_a_missing_model() -> None:
     checks = json.loads(run("doctor", "--json").stdout)
     assert [check["name"] for check in checks] == ["version", "settings", "build", "model", "database", "disk", "cloud"]
     assert all(check["exit_code"] == 0 for check in checks)
@@ -266,12 +281,12 @@ def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> N
         ({}, "tau = ", "not valid TOML"),
         ({}, "a = " + "[" * 100_000, "not valid TOML"),
         ({}, 'modle = "x"', "unknown setting 'modle'"),
-        ({}, 'cloud_key = "sk-canary"', "holds a cloud_key"),
-        ({}, 'never_send = ["("]', "no regular expression"),
+        ({}, 'cloud_key = "sk-canary"', "contains a cloud_key"),
+        ({}, 'never_send = ["("]', "regular expression"),
         ({}, 'cloud_key_file = "/nowhere"', "/nowhere"),
     ],
 )
-def test_doctor_reports_a_wrong_setting_as_one_check_and_makes_the_others(
+def test_doctor_reports_a_wrong_setting_as_one_failed_check(
     home: pathlib.Path, tmp_path: pathlib.Path, variable: dict[str, str], config: str | None, words: str
 ) -> None:
     home.mkdir()
@@ -285,17 +300,17 @@ def test_doctor_reports_a_wrong_setting_as_one_check_and_makes_the_others(
     assert words in detail and "sk-canary" not in done.stdout
 
 
-def test_doctor_names_all_wrong_settings_and_keeps_the_right_ones(home: pathlib.Path) -> None:
+def test_doctor_names_all_wrong_settings_and_uses_the_right_ones(home: pathlib.Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text('tau = 7\npolicy = "only_local"\nmodle = "x"\n')
     checks = {check["name"]: check for check in json.loads(run("doctor", "--json", EDGE_AGENT_POLICY="never").stdout)}
     for words in ("modle", "tau in", "EDGE_AGENT_POLICY"):
         assert words in checks["settings"]["detail"]
-    said = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
-    assert "BAD  settings" in said and "ok   cloud     https://cloud.example" in said
+    printed = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
+    assert "BAD  settings" in printed and "ok   cloud     https://cloud.example" in printed
 
 
-def test_doctor_looks_at_the_adapter_and_at_the_clouds_certificates(home: pathlib.Path) -> None:
+def test_doctor_checks_the_adapter_and_the_cloud_certificates(home: pathlib.Path) -> None:
     done = run("doctor", "--adapter", str(DEMO))
     assert done.returncode == 66 and "is not an adapter" in done.stdout
     home.mkdir(exist_ok=True)
@@ -304,7 +319,7 @@ def test_doctor_looks_at_the_adapter_and_at_the_clouds_certificates(home: pathli
     assert done.returncode == 78 and "BAD  cloud" in done.stdout and "/nowhere.pem" in done.stdout
 
 
-def test_answer_for_people_says_how_sure_where_from_and_how_long() -> None:
+def test_printed_answer_says_how_sure_where_from_and_how_long() -> None:
     done = run(*ASK, "--tau", "0")
     assert done.returncode == 0 and done.stderr == ""
     for word in ("sure", "from", "time", "model", "FogGen-demo"):

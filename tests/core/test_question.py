@@ -14,7 +14,7 @@ from tests.support.paths import SHARED
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=40).map(str.strip).filter(bool)
 
 
-def test_text_with_options_is_read() -> None:
+def test_text_with_options_is_parsed() -> None:
     question = Question.parse("What is 2 + 2?\nA. 3\nB) 4\n\nC.  5 \n")
     assert question == Question("What is 2 + 2?", ("3", "4", "5"))
     assert question.user_message == "What is 2 + 2?\nA. 3\nB. 4\nC. 5"
@@ -26,7 +26,7 @@ def test_stem_may_hold_lines_that_look_like_options() -> None:
     assert question.options == ("first", "second")
 
 
-def test_other_ways_to_letter_options_are_read() -> None:
+def test_other_letter_styles_are_parsed() -> None:
     assert Question.parse("\ufeffQ?\r\n(A) x\r\nB: y\r\n") == Question("Q?", ("x", "y"))
 
 
@@ -48,7 +48,7 @@ def test_last_run_of_options_counts() -> None:
         ("What?\nA. \ud800\nB. two", "UTF-8"),
     ],
 )
-def test_question_that_cannot_be_asked_says_why(bad: str, words: str) -> None:
+def test_bad_question_is_refused_with_the_cause(bad: str, words: str) -> None:
     with pytest.raises(BadQuestion, match=words):
         Question.parse(bad)
 
@@ -60,23 +60,22 @@ def test_wrong_options_are_refused(options: tuple[str, ...]) -> None:
 
 
 @given(text, st.lists(text, min_size=2, max_size=26))
-def test_user_message_is_read_back(stem: str, options: list[str]) -> None:
-    """What FogGen models are asked can be pasted back into `ask`."""
+def test_user_message_parses_to_the_same_question(stem: str, options: list[str]) -> None:
+    """A FogGen user message can be pasted into `ask`."""
     question = Question(stem, tuple(options))
     assert Question.parse(question.user_message) == question
 
 
 @given(st.text(string.printable + "ABC.\n", max_size=200))
-def test_any_text_is_a_question_or_a_clear_refusal(anything: str) -> None:
+def test_any_text_is_a_question_or_is_refused_in_one_line(anything: str) -> None:
     try:
-        question = Question.parse(anything)
+        n_options, message = len(Question.parse(anything).options), ""
     except BadQuestion as error:
-        assert "\n" not in str(error)
-    else:
-        assert 2 <= len(question.options) <= len(LETTERS)
+        n_options, message = 2, str(error)
+    assert 2 <= n_options <= len(LETTERS) and "\n" not in message
 
 
-def test_fingerprint_tells_questions_apart() -> None:
+def test_fingerprint_differs_for_different_questions() -> None:
     base = Question("Q", ("a", "b"))
     others = [Question("Q ", ("a", "b")), Question("Q", ("b", "a")), Question("q", ("a", "b")), Question("Q", ("a", "b", "c"))]
     assert [base.fingerprint == other.fingerprint for other in others] == [True, False, False, False]
@@ -90,7 +89,7 @@ def test_wrong_json_is_refused(data: object) -> None:
         Question.from_json(data)
 
 
-def test_json_is_read() -> None:
+def test_json_is_parsed() -> None:
     assert Question.from_json({"question": "Q", "options": {"A": "x", "B": "y"}}) == Question("Q", ("x", "y"))
 
 
@@ -102,8 +101,8 @@ def test_open_question_has_no_options_and_keeps_all_its_text() -> None:
         Question("What?", ("a", "b"), "open")
 
 
-def test_options_of_the_same_text_are_found_and_refused_where_somebody_asks() -> None:
-    question = Question("Which?", ("Caf\u00e9", "tea", " Cafe\u0301 ", "Tea"))  # composed and decomposed are one text, capitals another
+def test_options_with_the_same_text_are_found_and_refused() -> None:
+    question = Question("Which?", ("Caf\u00e9", "tea", " Cafe\u0301 ", "Tea"))  # composed and decomposed are equal, capitals are not
     assert question.repeated == "AC" and question.same_as("C") == "AC" and question.same_as("B") == "B"
     with pytest.raises(BadQuestion, match="Options A and C are the same text"):
         question.check_options_differ()
@@ -112,8 +111,8 @@ def test_options_of_the_same_text_are_found_and_refused_where_somebody_asks() ->
     Question("Which?", (), OPEN).check_options_differ()
 
 
-@pytest.mark.skipif(not (SHARED / "mmlu").exists(), reason="the evaluation sets are not here")
-def test_real_data_has_options_of_the_same_text_and_ones_that_differ_by_case_alone() -> None:
+@pytest.mark.skipif(not (SHARED / "mmlu").exists(), reason="the evaluation sets are missing")
+def test_real_data_has_repeated_options_and_options_that_differ_only_by_case() -> None:
     questions = []
     for path in sorted((SHARED / "mmlu" / "test").glob("*.csv")):
         with path.open(newline="", encoding="utf-8") as file:

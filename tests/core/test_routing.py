@@ -1,4 +1,4 @@
-"""Which way a question goes."""
+"""The route of a question."""
 
 import pytest
 from hypothesis import given
@@ -40,7 +40,7 @@ def reading(level: str = "0.75", mass: float = 0.99) -> Reading:
         ("1.0", 0.99, "only_cloud", True, "cloud", "only_cloud", "only_cloud", False),
     ],
 )
-def test_way_of_a_question(
+def test_route_of_a_question(
     level: str, mass: float, policy: str, cloud: bool, route: str, reason: str, cause: str | None, provisional: bool
 ) -> None:
     planned = plan(reading(level, mass), Policy(PolicyName(policy)), WITH_CLOUD if cloud else WITHOUT_CLOUD)
@@ -58,18 +58,18 @@ def test_failing_cloud_leaves_a_provisional_answer_in_the_queue(kind: CloudKind,
 
 
 @pytest.mark.parametrize("kind", [None, *(k for k in CloudKind if k is not CloudKind.ANSWERED)])
-def test_only_cloud_settles_for_nothing_else(kind: CloudKind | None) -> None:
-    """A reading that is there all the same changes nothing."""
+def test_only_cloud_has_no_answer_without_the_cloud(kind: CloudKind | None) -> None:
+    """Even if there is a reading."""
     assert settle(plan(reading("1.0"), Policy(PolicyName.ONLY_CLOUD), WITHOUT_CLOUD), kind) is None
 
 
 @given(st.sampled_from(PolicyName), st.booleans())
-def test_without_a_reading_the_model_is_asked_unless_the_policy_forbids_it(policy: PolicyName, cloud: bool) -> None:
+def test_without_a_reading_the_model_runs_unless_the_policy_is_only_cloud(policy: PolicyName, cloud: bool) -> None:
     step = plan(None, Policy(policy), Circumstances(cloud)).step
     assert step is (Step.ASK_CLOUD if policy is PolicyName.ONLY_CLOUD else Step.READ)
 
 
 @given(st.sampled_from(["0.0", "0.25", "0.5", "0.75", "1.0"]), st.floats(0, 1), st.floats(0, 1))
-def test_higher_tau_never_keeps_more(level: str, a: float, b: float) -> None:
+def test_higher_tau_never_keeps_more_answers(level: str, a: float, b: float) -> None:
     kept = [plan(reading(level), Policy(tau=tau), WITH_CLOUD).step is Step.DONE for tau in sorted((a, b))]
     assert kept[0] or not kept[1]

@@ -1,4 +1,4 @@
-"""The SQLite file itself; what it holds is tested in test_store.py."""
+"""The SQLite file itself; test_store.py tests what it holds."""
 
 import pathlib
 import sqlite3
@@ -12,17 +12,17 @@ from tests.support.mutation import catches
 
 
 def newest_only(version: tuple[int, ...]) -> str:
-    """Mutant: forgets the corrected releases of older branches."""
+    """Mutant: forgets the fixed releases of older branches."""
     return "WAL" if version >= (3, 51, 3) else "TRUNCATE"
 
 
 def any_branch(version: tuple[int, ...]) -> str:
-    """Mutant: takes every release behind the first corrected one for corrected."""
+    """Mutant: treats every release after the first fixed one as fixed."""
     return "WAL" if version >= (3, 44, 6) else "TRUNCATE"
 
 
 @catches(journal_mode, newest_only, any_branch)
-def test_wal_is_used_only_where_it_is_corrected(part) -> None:
+def test_wal_is_used_only_where_sqlite_is_fixed(part) -> None:
     right = {
         "WAL": [(3, 44, 6), (3, 44, 9), (3, 50, 7), (3, 50, 9), (3, 51, 3), (3, 51, 10), (3, 52, 0), (4, 0, 0)],
         "TRUNCATE": [(3, 6, 23), (3, 7, 0), (3, 40, 1), (3, 44, 5), (3, 45, 0), (3, 46, 1), (3, 50, 6), (3, 51, 0), (3, 51, 2)],
@@ -31,27 +31,26 @@ def test_wal_is_used_only_where_it_is_corrected(part) -> None:
         assert [part(version) for version in versions] == [mode] * len(versions)
 
 
-def test_file_has_the_journal_that_this_sqlite_deserves(tmp_path: pathlib.Path) -> None:
+def test_journal_mode_fits_this_sqlite(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
         found = store.database.rows("PRAGMA journal_mode")[0]["journal_mode"]
         assert found == journal_mode(sqlite3.sqlite_version_info).lower()
         assert store.database.rows("PRAGMA synchronous") == [{"synchronous": 2}]  # FULL, in either mode
 
 
-def test_lock_of_another_program_is_named_as_such(tmp_path: pathlib.Path) -> None:
+def test_lock_of_another_program_is_reported_as_such(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
-        store.database._db.execute("PRAGMA busy_timeout = 0")
         other = sqlite3.connect(store.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         try:
-            with pytest.raises(StorageError, match="is in use by another program; try again"), store.transaction():
+            with pytest.raises(StorageError, match="is in use by another program; try again"), store.database.forgetting(wait=False):
                 pass
         finally:
             other.close()
         store.database.check_writable()
 
 
-def test_table_that_is_gone_while_the_file_is_open_makes_the_next_start_check_it(tmp_path: pathlib.Path) -> None:
+def test_missing_table_makes_the_next_start_check_the_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     with Store(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
@@ -63,6 +62,6 @@ def test_table_that_is_gone_while_the_file_is_open_makes_the_next_start_check_it
     assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
 
 
-def test_new_file_gives_its_free_pages_back(tmp_path: pathlib.Path) -> None:
+def test_new_file_can_return_its_free_pages(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
         assert store.database.rows("PRAGMA auto_vacuum") == [{"auto_vacuum": 2}]

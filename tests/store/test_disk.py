@@ -1,21 +1,22 @@
-"""A nearly full disk: answers come, what waits is kept, and the rest of the room is left for it."""
+"""A nearly full disk: questions are answered, the queue is kept, and the remaining space is reserved for it."""
 
 import json
 import pathlib
 import sys
 from typing import Any
 
-import pytest
-
 from edge_agent.agent import doctor
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
+from edge_agent.cloud.gate import Gate
+from edge_agent.cloud.privacy import Rules
+from edge_agent.cloud.queue import Outbox
 from edge_agent.core import settings
 from edge_agent.core.limits import BudgetLimits, DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
-from edge_agent.core.routing import Circumstances, Settlement
+from edge_agent.core.routing import Cause, Circumstances, Plan, Reason, Settlement, Step, settle
 from edge_agent.store.disk import free_bytes
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
@@ -47,15 +48,14 @@ def agent_of(recorder: type[Recorder], home: pathlib.Path, disk: Disk, *argument
 
 
 class Greedy(Recorder):
-    """Mutant: stores as long as the disk takes it."""
+    """Mutant: stores everything while the disk has any space."""
 
-    def record(self, inquiry: Inquiry) -> Decision:
-        self._disk = DiskLimits(0, 0)
-        return super().record(inquiry)
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
+        super().__init__(store, outbox, gate, rules, DiskLimits(0, 0))
 
 
 @catches(Recorder, Greedy)
-def test_answers_are_given_but_not_remembered_below_the_first_threshold(part, home: pathlib.Path) -> None:
+def test_below_the_first_threshold_answers_are_returned_but_not_remembered(part, home: pathlib.Path) -> None:
     disk, model = Disk(64), SpokenModel(SURE)
     with agent_of(part, home, disk, model) as one:
         assert one.ask(question("kept")).persisted
@@ -71,15 +71,14 @@ def test_answers_are_given_but_not_remembered_below_the_first_threshold(part, ho
 
 
 class QueuesAll(Recorder):
-    """Mutant: queues as long as the disk takes it."""
+    """Mutant: queues while the disk has any space."""
 
-    def record(self, inquiry: Inquiry) -> Decision:
-        self._disk = DiskLimits(64 * MIB, 0)
-        return super().record(inquiry)
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
+        super().__init__(store, outbox, gate, rules, DiskLimits(disk.cache_bytes, 0))
 
 
 @catches(Recorder, QueuesAll)
-def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_below(part, home: pathlib.Path) -> None:
+def test_below_the_second_threshold_nothing_is_queued_and_the_answer_says_so(part, home: pathlib.Path) -> None:
     disk = Disk(40)
     with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
         queued = one.ask(question("queued"))
@@ -92,14 +91,20 @@ def test_question_is_queued_down_to_the_second_threshold_and_refused_visibly_bel
 
 
 class LeavesThemWaiting(Recorder):
-    """Mutant: below the threshold nothing at all is written."""
+    """Mutant: below the first threshold nothing at all is written."""
 
-    def _store_outcome(self, inquiry: Inquiry, whole: bool) -> None:
-        pass
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
+        super().__init__(store, outbox, gate, rules, disk)
+        self.store, self.cache_bytes = store, disk.cache_bytes
+
+    def record(self, inquiry: Inquiry) -> Decision:
+        if self.store.free_bytes() < self.cache_bytes:
+            return inquiry.decision("not stored", None, "the disk is nearly full")
+        return super().record(inquiry)
 
 
 @catches(Recorder, LeavesThemWaiting)
-def test_what_waits_is_answered_and_paid_for_on_a_full_disk(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_full_disk_still_settles_and_charges_what_waits(part, home: pathlib.Path, cloud: LoopbackCloud) -> None:
     disk = Disk(100)
     with agent_of(part, home, disk, SpokenModel(UNSURE)) as one:
         for stem in ("drained", "asked again", "forbidden"):
@@ -113,14 +118,14 @@ def test_what_waits_is_answered_and_paid_for_on_a_full_disk(part, home: pathlib.
         *_, done = two.drain()
         assert done.answered == 1
         assert [row["ending"] for row in two.store.log(9)] == ["abandoned", "overturned", "overturned"]
-        two.ask(question("nobody waits for this"))
+        two.ask(question("not queued"))
         assert (
             len(two.store.database.rows("SELECT 1 FROM cloud_answers")) == 2 and len(two.store.database.rows("SELECT 1 FROM spending")) == 3
         )
         assert two.store.database.rows("PRAGMA foreign_key_check") == []
 
 
-def test_free_space_is_asked_once_for_each_decision(home: pathlib.Path) -> None:
+def test_free_space_is_measured_once_per_decision(home: pathlib.Path) -> None:
     disk = Disk(100)
     with agent_of(Recorder, home, disk, SpokenModel(UNSURE)) as one:
         for n in range(5):
@@ -128,14 +133,14 @@ def test_free_space_is_asked_once_for_each_decision(home: pathlib.Path) -> None:
     assert disk.asked == 5
 
 
-def test_space_is_that_of_the_nearest_folder_there_is(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_that_of_the_nearest_existing_folder(tmp_path: pathlib.Path) -> None:
     free = free_bytes(tmp_path)
     assert 0 < free < sys.maxsize and abs(free_bytes(tmp_path / "not" / "yet") - free) < 1 << 30
     (tmp_path / "file").write_text("")
-    assert free_bytes(tmp_path / "file" / "below") == sys.maxsize  # it cannot be known: nothing is held back
+    assert free_bytes(tmp_path / "file" / "below") == sys.maxsize  # unknown counts as free
 
 
-def test_doctor_and_the_answer_say_so_in_words() -> None:
+def test_doctor_explains_low_disk_space() -> None:
     config = settings.load()
     for mib, code, words in ((64, 0, "64 MiB free"), (63, 74, "only what waits"), (31, 74, "nothing new")):
         (check,) = [check for check in doctor.examine(config, free_bytes=lambda _, mib=mib: mib * MIB) if check.name == "disk"]
@@ -154,9 +159,7 @@ def test_thresholds_are_settings(home: pathlib.Path) -> None:
     assert run("doctor").returncode == 78
 
 
-def test_disk_low_outranks_what_else_keeps_a_question_from_the_queue() -> None:
-    from edge_agent.core.routing import Cause, Plan, Reason, Step, settle
-
+def test_disk_low_comes_before_other_reasons_not_to_queue() -> None:
     planned = Plan(Step.ASK_CLOUD, cause=Cause.UNSURE)
     for more in ({}, {"queue_full": True}, {"over_budget": True}):
         assert settle(planned, None, Circumstances(True, disk_low=True, **more)) == Settlement("local", Reason.DISK_LOW)

@@ -23,7 +23,7 @@ def question(stem: str) -> Question:
 
 @pytest.fixture
 def store(home: pathlib.Path) -> Store:
-    """A canary among fifty other questions, one of which waits."""
+    """A canary among 51 other questions, one of which waits."""
     with agent(home, SpokenModel(SURE)) as one:
         for n in range(25):
             one.ask(question(f"Q{n}"))
@@ -42,7 +42,7 @@ def everything_in(folder: pathlib.Path) -> bytes:
 
 
 def only_deletes(store: Store, older_than_s: float | None = None, stem: str | None = None) -> Purged:
-    """Mutant: DELETE alone, on a connection that does not overwrite what it frees."""
+    """Mutant: only DELETE, on a connection that does not overwrite freed bytes."""
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA secure_delete = OFF")
         n = db.execute("DELETE FROM decisions WHERE fingerprint IN (SELECT fingerprint FROM questions WHERE stem = ?)", (stem,)).rowcount
@@ -53,7 +53,7 @@ def only_deletes(store: Store, older_than_s: float | None = None, stem: str | No
 
 
 @catches(purge, only_deletes)
-def test_purged_question_is_in_no_file_any_more(part, home: pathlib.Path, store: Store) -> None:
+def test_purged_question_is_in_no_file(part, home: pathlib.Path, store: Store) -> None:
     (home / "edge-agent.db.damaged-20260101-000000").write_text(CANARY)
     assert CANARY.encode() in everything_in(home)
     assert part(store, stem=CANARY).questions == 1
@@ -63,7 +63,7 @@ def test_purged_question_is_in_no_file_any_more(part, home: pathlib.Path, store:
         assert len(list(again.decisions())) == 51 and again.database.rows("PRAGMA foreign_key_check") == []
 
 
-def test_purge_by_age_keeps_what_is_young_and_what_waits(store: Store) -> None:
+def test_purge_by_age_keeps_young_and_waiting_questions(store: Store) -> None:
     assert purge(store, older_than_s=3600).questions == 0
     with store.transaction() as db:
         db.execute("UPDATE questions SET asked_s = asked_s - 7200 WHERE rowid <= 10 OR stem = 'waiting'")
@@ -73,7 +73,7 @@ def test_purge_by_age_keeps_what_is_young_and_what_waits(store: Store) -> None:
 
 
 def test_purge_counts_device_time_whatever_the_wall_clock_says(home: pathlib.Path) -> None:
-    """A Raspberry Pi without a clock boots in 1970, and is set right later."""
+    """A Raspberry Pi without a clock boots in 1970; its clock is corrected later."""
     moment = Moment("boot", 100.0, 0.0, False)
     with Store(home / "edge-agent.db", moment=lambda: moment) as store:
         for stem, uptime_s, wall in (("in 1970", 100.0, 0.0), ("in 2038", 4000.0, 2.1e9), ("now", 7700.0, 1.8e9)):
@@ -81,7 +81,7 @@ def test_purge_counts_device_time_whatever_the_wall_clock_says(home: pathlib.Pat
             with store.transaction():
                 store.clock.keep()
                 store.put_question(question(stem))
-        assert purge(store, older_than_s=5000).questions == 1  # the first one alone was asked so long ago
+        assert purge(store, older_than_s=5000).questions == 1  # only the first was asked that long ago
         assert [row["stem"] for row in store.database.rows("SELECT stem FROM questions")] == ["in 2038", "now"]
         assert purge(store, older_than_s=3600).questions == 1 and purge(store, older_than_s=0).questions == 1
 
@@ -90,17 +90,17 @@ def test_purge_frees_the_space(store: Store) -> None:
     with store.transaction():
         for n in range(100):
             store.put_question(question(f"{n} " + "x" * 4000))
-    before = len(everything_in(store.path.parent))  # the log of a WAL file counts
+    before = len(everything_in(store.path.parent))  # including the log of a WAL file
     purge(store, older_than_s=0)
     assert len(everything_in(store.path.parent)) < before - 300_000
 
 
-def test_unknown_question_is_not_purged(store: Store) -> None:
+def test_purge_of_an_unknown_question_is_refused(store: Store) -> None:
     with pytest.raises(BadQuestion, match="exactly this text"):
         purge(store, stem="nothing")
 
 
-def test_backup_is_a_database_of_its_own_and_overwrites_nothing(store: Store, tmp_path: pathlib.Path) -> None:
+def test_backup_is_a_complete_database_and_overwrites_nothing(store: Store, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "copy.db"
     backup(store, path)
     assert path.stat().st_mode & 0o777 == 0o600

@@ -1,12 +1,13 @@
-"""What is forgotten by itself, when, and how little at a time."""
+"""What the sweep forgets, when, and how little at a time."""
 
+import functools
 import itertools
 import json
 import os
 import pathlib
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from edge_agent.model.catalog import ModelFiles
 from edge_agent.store import forget
 from edge_agent.store.device_time import Moment
 from edge_agent.store.forget import EVERY_S, Swept, sweep
+from edge_agent.store.salvage import Connection
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run
@@ -42,7 +44,7 @@ def question(stem: str) -> Question:
 class Life:
     """Agents on one file, and the clocks of their device."""
 
-    def __init__(self, home: pathlib.Path, store: type[Store] = Store) -> None:
+    def __init__(self, home: pathlib.Path, store: Callable[..., Store] = Store) -> None:
         self.home = home
         self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
         self.store = store(home / "edge-agent.db", moment=lambda: self.moment)
@@ -51,7 +53,7 @@ class Life:
         self.moment = replace(self.moment, uptime_s=self.moment.uptime_s + seconds, wall=self.moment.wall + seconds)
 
     def agent(self, reading: Any = SURE, cloud: str | None = None) -> Agent:
-        """An agent on the file; it is not closed, so that it forgets nothing."""
+        """An agent on the file; it is never closed, so it forgets nothing."""
         client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
         return Agent(ModelFiles(DEMO), self.store, tau=0.5, cloud=client, open_model=SpokenModel(reading).open)
 
@@ -87,15 +89,15 @@ class FirstAsked(Store):
 
 
 class Ageless(Store):
-    """Mutant: nobody writes down when a question was asked."""
+    """Mutant: does not record when a question was asked."""
 
     def put_question(self, asked: Question) -> None:
-        super().put_question(asked)
-        self.database.write("UPDATE questions SET asked_s = 1e12")
+        row = (asked.fingerprint, asked.stem, json.dumps(asked.options))
+        self.database.write("INSERT OR IGNORE INTO questions (fingerprint, stem, options, asked_s) VALUES (?, ?, ?, 1e12)", row)
 
 
 @catches(Store, FirstAsked, Ageless)
-def test_question_is_forgotten_so_long_after_it_was_last_asked(part, home: pathlib.Path) -> None:
+def test_age_of_a_question_counts_from_when_it_was_last_asked(part, home: pathlib.Path) -> None:
     life = Life(home, part)
     life.ask("old", "asked again")
     life.wait(20 * DAY_S)
@@ -115,15 +117,15 @@ def test_question_is_forgotten_so_long_after_it_was_last_asked(part, home: pathl
 
 
 def drops_what_waits(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
-    """Mutant: old is old, whoever waits."""
+    """Mutant: forgets by age even what waits for the cloud."""
     with store.database.forgetting():
-        for row in store.database.rows("SELECT fingerprint FROM questions"):
-            forget._forget(store, row["fingerprint"])
+        for table in ("decisions", "outbox", "readings", "questions"):
+            store.database.write(f"DELETE FROM {table}")
     return None
 
 
 @catches(sweep, drops_what_waits)
-def test_what_waits_for_the_cloud_is_kept_however_old(part, life: Life) -> None:
+def test_question_that_waits_for_the_cloud_is_kept_at_any_age(part, life: Life) -> None:
     life.ask("waiting", reading=UNSURE)
     life.ask("old")
     life.wait(300 * DAY_S)
@@ -131,8 +133,8 @@ def test_what_waits_for_the_cloud_is_kept_however_old(part, life: Life) -> None:
     assert life.stems() == ["waiting"] and [row["provisional"] for row in life.store.decisions()] == [1]
 
 
-def test_wall_clock_forgets_nothing(life: Life) -> None:
-    """The mutant, a clock that believes the wall, is caught in tests/store/test_device_time.py."""
+def test_jump_of_the_wall_clock_forgets_nothing(life: Life) -> None:
+    """tests/store/test_device_time.py catches the mutant that trusts the wall clock."""
     life.ask("kept")
     for years in (50, -50):
         life.moment = replace(life.moment, wall=life.moment.wall + years * 365 * DAY_S)
@@ -143,7 +145,7 @@ def test_wall_clock_forgets_nothing(life: Life) -> None:
     assert life.sweep().questions == 0 and life.stems() == ["kept"]
 
 
-def test_nothing_is_forgotten_where_it_is_to_be_kept_for_ever(life: Life) -> None:
+def test_nothing_is_forgotten_if_questions_are_kept_forever(life: Life) -> None:
     life.ask("kept")
     life.wait(10_000 * DAY_S)
     assert life.sweep(keep=KEEP._replace(keep_s=None)) == Swept(0, 0, 0, (), True)
@@ -154,13 +156,13 @@ def everything_in(folder: pathlib.Path) -> bytes:
 
 
 def leaves_scraps(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
-    """Mutant: trusts SQLite's secure_delete alone."""
+    """Mutant: relies only on SQLite's secure_delete."""
     return sweep(store, retention, at_once, pack_bytes=0)
 
 
 @catches(sweep, leaves_scraps)
-def test_what_was_forgotten_is_in_no_file_any_more_and_its_space_is_free(part, life: Life) -> None:
-    """Texts of all sizes, so that pages split, overflow and move; and a step at a time, between which the file is used."""
+def test_forgotten_text_is_in_no_file_and_its_space_is_free(part, life: Life) -> None:
+    """Texts of all sizes make pages split, overflow and move; the file is used between the steps."""
     chance = random.Random(3)
     for n in range(150):
         life.ask(f"canary{n:03} " + "x" * int(2 ** (chance.random() * 14)))
@@ -186,23 +188,26 @@ def pages(store: Store) -> int:
     return store.database.rows("PRAGMA page_count")[0]["page_count"]
 
 
-def keeps_the_space(store: Store, retention: Retention, pack_bytes: int = 0) -> Swept | None:
-    """Mutant: gives no page back."""
-    store.database.shrink = lambda n_pages: None  # type: ignore[method-assign]  # what makes it a mutant
-    return sweep(store, retention, pack_bytes=pack_bytes)
+class KeepsTheSpace(Connection):
+    """Mutant: returns no page to the disk."""
+
+    def executescript(self, sql: str, /) -> sqlite3.Cursor:
+        return super().executescript(sql.replace("incremental_vacuum", "no_vacuum"))
 
 
-@catches(sweep, keeps_the_space)
-def test_large_file_shrinks_a_little_at_a_time(part, life: Life) -> None:
+@catches(Connection, KeepsTheSpace)
+def test_large_file_shrinks_a_little_at_a_time(part, home: pathlib.Path) -> None:
+    life = Life(home, functools.partial(Store, connection=part))
     for n in range(4):
         life.ask(f"{n} " + "x" * 600_000)
     life.wait(40 * DAY_S)
     sizes = [pages(life.store)]
     for _ in range(4):
-        life.sweep(part, pack_bytes=0)
+        life.sweep(pack_bytes=0)
         sizes.append(pages(life.store))
     assert all(0 <= a - b <= forget.PAGES_AT_ONCE for a, b in itertools.pairwise(sizes))
     assert sizes[0] - sizes[-1] > 500
+    life.store.close()
 
 
 def all_at_once(store: Store, retention: Retention, at_once: int = 200) -> Swept | None:
@@ -211,7 +216,7 @@ def all_at_once(store: Store, retention: Retention, at_once: int = 200) -> Swept
 
 
 @catches(sweep, all_at_once)
-def test_step_is_small_and_sweeps_are_an_hour_apart(part, life: Life) -> None:
+def test_steps_are_small_and_sweeps_are_an_hour_apart(part, life: Life) -> None:
     life.ask("often", *["often"] * 24, *(f"Q{n}" for n in range(10)))
     life.wait(40 * DAY_S)
     steps = []
@@ -244,14 +249,14 @@ def kept(life: Life) -> list[str]:
 
 
 class OldestFirst(Store):
-    """Mutant: does not care which answers are used."""
+    """Mutant: does not record which answers are used."""
 
     def use_cloud_answer(self, answer_id: int) -> None:
         pass
 
 
 @catches(Store, OldestFirst)
-def test_least_recently_used_answers_make_room(part, home: pathlib.Path) -> None:
+def test_least_recently_used_answers_are_removed_first(part, home: pathlib.Path) -> None:
     life = Life(home, part)
     put_answers(life, "first", "second")
     life.wait(DAY_S)
@@ -274,7 +279,7 @@ def forgetful(row: dict[str, Any]) -> Any:
 
 
 @catches(replay, forgetful)
-def test_decision_whose_answer_was_removed_is_unknown_and_nothing_else_about_it_is(part, life: Life, cloud: LoopbackCloud) -> None:
+def test_decision_with_a_removed_answer_is_unknown_only_in_that_answer(part, life: Life, cloud: LoopbackCloud) -> None:
     life.ask("settled later", reading=UNSURE)
     list(life.agent(UNSURE, cloud.url).drain())
     life.ask("asked at once", reading=UNSURE, cloud=cloud.url)
@@ -293,24 +298,24 @@ def test_decision_whose_answer_was_removed_is_unknown_and_nothing_else_about_it_
     assert life.agent(UNSURE, cloud.url).ask(question("asked at once")).answer == "B" and len(cloud.requests) == asked + 1
 
 
-def test_nobody_waits_for_housekeeping(life: Life) -> None:
-    """While another process writes, a step is given up at once; and closing an agent never fails for it."""
-    said: list[str] = []
+def test_sweep_never_waits_for_another_process(life: Life) -> None:
+    """While another process writes, a step fails at once, and closing an agent still succeeds."""
+    ran: list[str] = []
 
-    class Listening(sqlite3.Connection):
+    class Recording(sqlite3.Connection):
         def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
-            said.append(sql)
+            ran.append(sql)
             return super().execute(sql, *more)
 
     life.store.close()
-    life.store = Store(life.store.path, connection=Listening, moment=lambda: life.moment)
+    life.store = Store(life.store.path, connection=Recording, moment=lambda: life.moment)
     life.ask("old")
     life.wait(40 * DAY_S)
     with sqlite3.connect(life.store.path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageError, match="another program"):
             life.sweep()
-        assert [sql for sql in said if sql == "BEGIN IMMEDIATE" or "busy_timeout = " in sql][-3:] == [
+        assert [sql for sql in ran if sql == "BEGIN IMMEDIATE" or "busy_timeout = " in sql][-3:] == [
             "PRAGMA busy_timeout = 0", "BEGIN IMMEDIATE", "PRAGMA busy_timeout = 5000",
         ]  # fmt: skip
         life.agent().forget_old()
@@ -322,7 +327,7 @@ def test_nobody_waits_for_housekeeping(life: Life) -> None:
     ]
 
 
-def test_file_of_an_older_version_ages_from_its_first_day_here(home: pathlib.Path) -> None:
+def test_questions_of_an_older_version_age_from_the_migration(home: pathlib.Path) -> None:
     home.mkdir()
     (home / "edge-agent.db").write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
     life = Life(home)
@@ -336,10 +341,10 @@ def test_file_of_an_older_version_ages_from_its_first_day_here(home: pathlib.Pat
     life.store.close()
 
 
-def test_copies_beside_the_database_go_when_what_is_in_them_would(life: Life) -> None:
+def test_copies_beside_the_database_are_removed_when_they_are_old(life: Life) -> None:
     copy = life.home / "edge-agent.db.damaged-20260101-000000"
     copy.write_text("what visitors typed")
-    os.utime(copy, (0, 0))  # what a file says of its age is the wall clock's word
+    os.utime(copy, (0, 0))  # a file's own date is wall time, so it does not count
     assert life.sweep().copies == ()
     life.wait(29 * DAY_S)
     assert life.sweep().copies == () and copy.exists()
@@ -366,7 +371,7 @@ def test_salvaged_questions_are_not_forgotten_too_early(life: Life) -> None:
     again.store.close()
 
 
-def test_flipped_bits_in_what_housekeeping_reads_stop_nobody(life: Life) -> None:
+def test_flipped_bits_do_not_stop_a_sweep(life: Life) -> None:
     put_answers(life, "first", "second")
     life.sweep()
     with life.store.transaction() as db:
@@ -378,7 +383,7 @@ def test_flipped_bits_in_what_housekeeping_reads_stop_nobody(life: Life) -> None
     life.agent().close()
 
 
-def test_command_forgets_when_it_ends(home: pathlib.Path) -> None:
+def test_command_sweeps_when_it_ends(home: pathlib.Path) -> None:
     assert ask("--policy", "only_local", EDGE_AGENT_KEEP_DAYS="0.000000001")["answer"]
     assert json.loads(run("log", "--json").stdout) == []
     assert "kept 90 days" in run("doctor").stdout and run("doctor", EDGE_AGENT_KEEP_DAYS="x").returncode == 78

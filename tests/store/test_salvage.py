@@ -34,8 +34,8 @@ def change(path: pathlib.Path, *statements: str) -> None:
             db.execute(sql)
 
 
-def lay(path: pathlib.Path, number: int) -> None:
-    """A sound database of a schema version."""
+def place(path: pathlib.Path, number: int) -> None:
+    """Put a sound database of a schema version at `path`."""
     shutil.copy(ROOT / "tests" / "data" / f"schema-{min(number, VERSION - 1)}.db", path)
     if number == VERSION:
         Store(path).close()
@@ -61,47 +61,47 @@ def test_every_table_is_saved_or_named_as_not_saved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(VERSION, n) for n in range(VERSION)] + [(n, n - 1) for n in old_databases.VERSIONS if n > 2]
+    ("number", "claimed"), [(VERSION, n) for n in range(VERSION)] + [(n, n - 1) for n in old_databases.VERSIONS if n > 2]
 )  # fmt: skip
-def test_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+def test_schema_number_that_is_too_low_is_damage(tmp_path: pathlib.Path, number: int, claimed: int) -> None:
     """A flipped bit in it: SQLite then says "already exists" or "duplicate column name", or nothing at all."""
     path = tmp_path / "edge-agent.db"
-    lay(path, number)
-    change(path, f"PRAGMA user_version = {told}")
+    place(path, number)
+    change(path, f"PRAGMA user_version = {claimed}")
     assert is_replaced(path)
 
 
-@pytest.mark.parametrize(("number", "told"), [(4, 5), (4, VERSION), (5, VERSION)])
-def test_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, told: int) -> None:
+@pytest.mark.parametrize(("number", "claimed"), [(4, 5), (4, VERSION), (5, VERSION)])
+def test_schema_number_that_is_too_high_is_damage(tmp_path: pathlib.Path, number: int, claimed: int) -> None:
     path = tmp_path / "edge-agent.db"
-    lay(path, number)
-    change(path, f"PRAGMA user_version = {told}")
+    place(path, number)
+    change(path, f"PRAGMA user_version = {claimed}")
     assert is_replaced(path)
 
 
 def rows(path: pathlib.Path) -> dict[str, list[dict[str, object]]]:
-    """All that is saved of a file, without the times from which forgetting counts."""
+    """All saved rows of a file, without the times that forgetting uses."""
     with Store(path) as store:
         found = {table: store.database.rows(f"SELECT * FROM {table} ORDER BY 1") for table in salvage.SAVED}
     return {table: [{k: v for k, v in row.items() if k not in ("asked_s", "used_s")} for row in rows] for table, rows in found.items()}
 
 
 @pytest.mark.parametrize("number", [*old_databases.VERSIONS, VERSION])
-def test_damaged_file_of_an_older_version_keeps_what_is_sound(tmp_path: pathlib.Path, number: int) -> None:
-    """Its queue above all: a question that was called queued is not lost by a damaged page elsewhere."""
+def test_damaged_file_of_an_older_version_keeps_its_sound_rows(tmp_path: pathlib.Path, number: int) -> None:
+    """Above all its queue: a damaged page elsewhere does not lose a queued question."""
     path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
     sound.parent.mkdir()
-    for laid in (path, sound):
-        lay(laid, number)
+    for copy in (path, sound):
+        place(copy, number)
     damage(path, "model_files")
     (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
     assert rows(path) == rows(sound) and rows(sound)["outbox"]
     assert list(tmp_path.glob("edge-agent.db.damaged-*")) and not list(sound.parent.glob("*.damaged-*"))
 
 
-def test_damaged_page_of_an_older_version_costs_its_rows_and_those_that_refer_to_them(tmp_path: pathlib.Path) -> None:
+def test_damaged_page_of_an_older_version_loses_its_rows_and_those_that_refer_to_them(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
-    lay(path, 3)
+    place(path, 3)
     damage(path, "cloud_answers")
     (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
     found = rows(path)
@@ -112,9 +112,9 @@ def test_damaged_page_of_an_older_version_costs_its_rows_and_those_that_refer_to
 @pytest.mark.parametrize(
     "statement", ["DROP TABLE clouds", "DROP INDEX outbox_waiting", "DROP VIEW queue_readable", "ALTER TABLE outbox RENAME put_s TO pUt_s"]
 )
-def test_schema_that_lacks_something_of_ours_is_damage(tmp_path: pathlib.Path, statement: str) -> None:
+def test_incomplete_schema_is_damage(tmp_path: pathlib.Path, statement: str) -> None:
     path = tmp_path / "edge-agent.db"
-    lay(path, VERSION)
+    place(path, VERSION)
     change(path, statement)
     assert is_replaced(path)
 
@@ -123,8 +123,8 @@ def test_schema_that_lacks_something_of_ours_is_damage(tmp_path: pathlib.Path, s
 def test_rows_under_a_damaged_column_name_are_saved(tmp_path: pathlib.Path, table: str, was: str, now: str) -> None:
     path, sound = tmp_path / "edge-agent.db", tmp_path / "sound" / "edge-agent.db"
     sound.parent.mkdir()
-    for laid in (path, sound):
-        lay(laid, VERSION)
+    for copy in (path, sound):
+        place(copy, VERSION)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA writable_schema = ON")
         assert db.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = ?", (was, now, table)).rowcount == 1
@@ -134,15 +134,15 @@ def test_rows_under_a_damaged_column_name_are_saved(tmp_path: pathlib.Path, tabl
 
 def test_rows_without_their_key_are_not_saved(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
-    lay(path, VERSION)
+    place(path, VERSION)
     change(path, "CREATE TABLE x AS SELECT value FROM marks", "DROP TABLE marks", "ALTER TABLE x RENAME TO marks")
     assert rows(path)["marks"] == []
 
 
-def test_what_a_person_adds_is_no_damage(tmp_path: pathlib.Path) -> None:
+def test_what_a_person_adds_is_not_damage(tmp_path: pathlib.Path) -> None:
     """Not even when the whole file is checked after a power cut."""
     path = tmp_path / "edge-agent.db"
-    lay(path, VERSION)
+    place(path, VERSION)
     change(path, "CREATE VIEW mine AS SELECT question FROM decisions_readable", "CREATE INDEX by_reason ON decisions (reason)",
            "CREATE TABLE notes (text)", "INSERT INTO notes VALUES ('kept')")  # fmt: skip
     child = os.fork()
@@ -160,15 +160,15 @@ def test_what_a_person_adds_is_no_damage(tmp_path: pathlib.Path) -> None:
 
 def test_json_that_a_migration_cannot_read_is_damage(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
-    lay(path, 1)
+    place(path, 1)
     change(path, "UPDATE cloud_answers SET answer = replace(answer, '{', '<') WHERE id = 2")
     assert is_replaced(path)
 
 
-def test_error_that_is_not_about_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> None:
+def test_error_outside_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> None:
     """No space, no permission, a lock: the file stays where it is."""
     path = tmp_path / "edge-agent.db"
-    lay(path, 5)
+    place(path, 5)
     whole = path.read_bytes()
     for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT):
 
@@ -187,8 +187,8 @@ def test_error_that_is_not_about_the_file_sets_nothing_aside(tmp_path: pathlib.P
         assert path.read_bytes() == whole and not list(tmp_path.glob("*damaged*"))
 
 
-def test_codes_of_sqlite_errors_are_told_apart(tmp_path: pathlib.Path) -> None:
-    """With the errors that SQLite really raises."""
+def test_sqlite_errors_are_classified(tmp_path: pathlib.Path) -> None:
+    """Using errors that SQLite really raises."""
 
     def error(*statements: str) -> sqlite3.Error:
         with contextlib.closing(salvage.Connection(tmp_path / "x.db", isolation_level=None, timeout=0)) as db:
@@ -215,14 +215,14 @@ def test_codes_of_sqlite_errors_are_told_apart(tmp_path: pathlib.Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert kind(error("SELECT * FROM t")) == (False, False)
-    assert kind(sqlite3.ProgrammingError("Cannot operate on a closed database.")) == (False, False)  # Python's own: no code
+    assert kind(sqlite3.ProgrammingError("Cannot operate on a closed database.")) == (False, False)  # raised by Python, without a code
     damage(tmp_path / "x.db", "t")
     assert kind(error("SELECT * FROM t")) == (True, False)
     (tmp_path / "x.db").write_bytes(b"not a database" * 100)
     assert kind(error("SELECT * FROM t")) == (True, False)
 
 
-def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_file_is_set_aside_unchanged_and_its_sound_rows_are_saved(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "edge-agent.db"
     with Store(path) as store, store.transaction():
         store.put_question(QUESTION)
@@ -246,44 +246,44 @@ def test_damaged_file_is_set_aside_whole_and_what_can_be_saved_is_saved(tmp_path
     )
 
 
-def test_file_is_looked_at_after_an_unclean_end_only(tmp_path: pathlib.Path) -> None:
+def test_file_is_checked_only_after_an_unclean_end(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     Store(path).close()
     marker = tmp_path / "edge-agent.db.open"
     assert marker.read_text().startswith("closed") and marker.stat().st_mode & 0o777 == 0o600
     seen: list[str] = []
 
-    class Listening(sqlite3.Connection):
+    class Recording(sqlite3.Connection):
         def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
             seen.append(sql)
             return super().execute(sql, *more)
 
-    Store(path, connection=Listening).close()
+    Store(path, connection=Recording).close()
     assert not any("quick_check" in sql for sql in seen)
     child = os.fork()
     if child == 0:
         Store(path)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    with Store(path, connection=Listening):
+    with Store(path, connection=Recording):
         assert any("quick_check" in sql for sql in seen)
         seen.clear()
-        Store(path, connection=Listening).close()
-        assert not any("quick_check" in sql for sql in seen)  # somebody else has it open: no unclean end
+        Store(path, connection=Recording).close()
+        assert not any("quick_check" in sql for sql in seen)  # another process has it open, so there was no unclean end
         assert marker.read_text().startswith("open")
 
 
-def test_damaged_file_that_others_have_open_is_left_where_it_is(tmp_path: pathlib.Path) -> None:
+def test_damaged_file_that_others_have_open_is_not_moved(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     with Store(path) as other:
         path.write_bytes(b"x" * 100 + path.read_bytes()[100:])
-        with pytest.raises(StorageError, match="end the other programs"):
+        with pytest.raises(StorageError, match="close the other programs"):
             Store(path)
         assert [p.name for p in tmp_path.glob("*damaged*")] == [] and other.path.exists()
 
 
 @pytest.mark.parametrize("cut", [0, 10, 50, 80, 4096, 5000])
-def test_file_that_was_ours_is_known_by_its_marker_even_when_its_header_is_gone(tmp_path: pathlib.Path, cut: int) -> None:
+def test_marker_recognises_our_file_without_its_header(tmp_path: pathlib.Path, cut: int) -> None:
     path = tmp_path / "edge-agent.db"
     Store(path).close()
     os.truncate(path, cut)

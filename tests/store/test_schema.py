@@ -26,14 +26,14 @@ from tests.support.paths import ROOT
 
 RACES = int(os.environ.get("EDGE_AGENT_TEST_RACES", "3"))
 PROCESSES = 8
-# What each migration adds to tables that were there before it, and the tables that it adds.
+# The columns that each migration adds to older tables, and the tables that it adds.
 ADDED_COLUMNS = {
     3: {"outbox": {"put_s", "due_s", "suspicions", "answers_before", "payload", "size_bytes"}},
     4: {"questions": {"asked_s"}, "cloud_answers": {"used_s", "size_bytes"}},
     5: {"decisions": {"end_number"}},
 }
 ADDED_TABLES = {3: {"clock", "clouds", "spending"}, 4: {"marks"}}
-# Every table's rows can be told apart by this.
+# The key column of each table, if it is not `id`.
 KEYS = {"model_files": "path", "questions": "fingerprint", "decisions": "decision_id", "clouds": "endpoint", "marks": "name"}
 Tables = dict[str, dict[object, dict[str, object]]]
 
@@ -57,7 +57,7 @@ def tables(path: pathlib.Path) -> Tables:
 
 
 def marks(db: sqlite3.Connection) -> list[str]:
-    """The names in sqlite-utils' table; none without the table."""
+    """The names in sqlite-utils' table; none if there is no table."""
     if not db.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone():
         return []
     return [row[0] for row in db.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id", (MIGRATION_SET,))]
@@ -65,7 +65,7 @@ def marks(db: sqlite3.Connection) -> list[str]:
 
 @pytest.fixture(params=[*old_databases.VERSIONS, "made-2"])
 def old(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> pathlib.Path:
-    """A database of an earlier version; of the second both its own and one with rows in every table."""
+    """A database of an earlier version; version 2 both as it wrote it and with rows in every table."""
     path = tmp_path / "edge-agent.db"
     if request.param == "made-2":
         old_databases.write(path, 2)
@@ -75,19 +75,22 @@ def old(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("number", old_databases.VERSIONS)
-def test_fixture_is_what_its_version_wrote(number: int) -> None:
+def test_fixture_has_the_schema_of_its_version(number: int) -> None:
     with connect(fixture(number)) as db:
         assert version(db) == number and texts(db) == schema_of(number).texts and marks(db) == []
-    if number in old_databases.MADE:
-        expected = old_databases.rows(number)
-        for table, rows in tables(fixture(number)).items():
-            assert len(rows) == len(expected[table]) > 0
-            for row in expected[table]:
-                assert rows[row[KEYS.get(table, "id")]].items() >= row.items()
+
+
+@pytest.mark.parametrize("number", old_databases.MADE)
+def test_fixture_has_the_rows_of_its_version(number: int) -> None:
+    expected = old_databases.rows(number)
+    for table, rows in tables(fixture(number)).items():
+        assert len(rows) == len(expected[table]) > 0
+        for row in expected[table]:
+            assert rows[row[KEYS.get(table, "id")]].items() >= row.items()
 
 
 def renamed(row: dict[str, object]) -> dict[str, object]:
-    """A cloud answer of the first version as the second keeps it: the letter is called answer, and stands last."""
+    """A cloud answer of version 1 as version 2 keeps it: the letter is called answer and comes last."""
     kept = json.loads(str(row["answer"]))
     return row | {
         "answer": json.dumps({**{k: v for k, v in kept.items() if k != "letter"}, "answer": kept["letter"]}, separators=(",", ":"))
@@ -114,7 +117,7 @@ def test_old_database_keeps_every_row(old: pathlib.Path, tmp_path: pathlib.Path)
         assert texts(db) == texts(new) and marks(db) == marks(new) == list(MIGRATIONS) and version(db) == version(new) == VERSION
 
 
-def test_copy_of_each_step_is_kept_before_it(old: pathlib.Path) -> None:
+def test_copy_is_kept_before_each_migration(old: pathlib.Path) -> None:
     with connect(old) as db:
         number = version(db)
     before = tables(old)
@@ -128,22 +131,24 @@ def test_copy_of_each_step_is_kept_before_it(old: pathlib.Path) -> None:
     assert tables(copies[f"edge-agent.db.before-schema-{number + 1}"]) == before
 
 
-def test_old_database_means_the_same(tmp_path: pathlib.Path) -> None:
-    """The answer of a cloud, a question and the queue are read through the store as the old version wrote them."""
-    for number in old_databases.VERSIONS:
-        path = tmp_path / f"{number}.db"
-        shutil.copy(fixture(number), path)
-        question = old_databases.QUESTIONS["sent and upheld"] if number != 2 else None
-        with Store(path) as store:
-            if question:
-                found = store.cloud_answer(CloudKey(question.fingerprint, "big", old_databases.ENDPOINT, 1))
-                assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
-            ends = [ending.ending for ending in store.endings(0)]
-            assert ends[:2] == ["upheld", "overturned"] and len(ends) == (5 if number >= 3 else 2)
-            assert store.last_end() == (9 if number == 5 else len(ends))
+@pytest.mark.parametrize("number", old_databases.MADE)
+def test_old_question_and_its_cloud_answer_are_read_as_they_were_written(tmp_path: pathlib.Path, number: int) -> None:
+    shutil.copy(fixture(number), tmp_path / "edge-agent.db")
+    question = old_databases.QUESTIONS["sent and upheld"]
+    with Store(tmp_path / "edge-agent.db") as store:
+        found = store.cloud_answer(CloudKey(question.fingerprint, "big", old_databases.ENDPOINT, 1))
+        assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
 
 
-def test_new_file_names_its_migrations_as_sqlite_utils_does(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(("number", "n_endings", "last"), [(1, 2, 2), (2, 2, 2), (3, 5, 5), (4, 5, 5), (5, 5, 9)])
+def test_old_endings_are_read_as_they_were_written(tmp_path: pathlib.Path, number: int, n_endings: int, last: int) -> None:
+    shutil.copy(fixture(number), tmp_path / "edge-agent.db")
+    with Store(tmp_path / "edge-agent.db") as store:
+        endings = [ending.ending for ending in store.endings(0)]
+        assert endings[:2] == ["upheld", "overturned"] and (len(endings), store.last_end()) == (n_endings, last)
+
+
+def test_new_file_lists_its_migrations_like_sqlite_utils(tmp_path: pathlib.Path) -> None:
     Store(tmp_path / "edge-agent.db").close()
     db, theirs = sqlite_utils.Database(tmp_path / "edge-agent.db"), sqlite_utils.Database(memory=True)
     ours = sqlite_utils.Migrations(MIGRATION_SET)
@@ -157,7 +162,7 @@ def test_new_file_names_its_migrations_as_sqlite_utils_does(tmp_path: pathlib.Pa
     theirs.close()
 
 
-def test_digest_is_that_of_the_schema(tmp_path: pathlib.Path) -> None:
+def test_digest_matches_the_schema(tmp_path: pathlib.Path) -> None:
     assert digest(schema_of(VERSION).texts) == DIGEST
     Store(tmp_path / "edge-agent.db").close()
     with connect(tmp_path / "edge-agent.db") as db:
@@ -201,7 +206,7 @@ def by_store(path: pathlib.Path) -> None:
 
 
 def together(path: pathlib.Path, operation: Callable[[pathlib.Path], None]) -> int:
-    """How many of some processes fail that do this at the same moment."""
+    """Run the operation in several processes at once; returns how many fail."""
     start, children = time.monotonic() + 0.05, []
     for _ in range(PROCESSES):
         child = os.fork()
@@ -218,7 +223,7 @@ def together(path: pathlib.Path, operation: Callable[[pathlib.Path], None]) -> i
 
 @pytest.mark.parametrize("operation", [by_migrate, by_store])
 @pytest.mark.parametrize("number", [0, *old_databases.VERSIONS])
-def test_many_processes_open_one_file_at_once(tmp_path: pathlib.Path, number: int, operation: Callable[[pathlib.Path], None]) -> None:
+def test_many_processes_can_open_one_file_at_once(tmp_path: pathlib.Path, number: int, operation: Callable[[pathlib.Path], None]) -> None:
     for race in range(RACES):
         path = tmp_path / f"{race}" / "edge-agent.db"
         path.parent.mkdir()
@@ -246,19 +251,19 @@ class TwoAtOnce(sqlite3.Connection):
 
 
 class AsksBefore(TwoAtOnce):
-    """Mutant: believes inside the transaction what it was told before it."""
+    """Mutant: inside the transaction, trusts what it read before it."""
 
-    first: sqlite3.Cursor | None = None
+    first_read: tuple[int] | None = None
 
     def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
         if sql == "PRAGMA user_version":
-            self.told = getattr(self, "told", None) or super().execute(sql, *more).fetchone()
-            return super().execute(f"SELECT {self.told[0]}")
+            self.first_read = self.first_read or super().execute(sql, *more).fetchone()
+            return super().execute(f"SELECT {self.first_read[0]}")
         return super().execute(sql, *more)
 
 
 @catches(TwoAtOnce, AsksBefore, fails_with=sqlite3.Error)
-def test_what_is_pending_is_asked_again_inside_the_transaction(part, tmp_path: pathlib.Path) -> None:
+def test_pending_migrations_are_checked_again_inside_the_transaction(part, tmp_path: pathlib.Path) -> None:
     for number in (0, 1, 5):
         path = tmp_path / f"{number}.db"
         if number:
@@ -277,21 +282,21 @@ def test_newer_schema_is_refused(tmp_path: pathlib.Path) -> None:
     Store(path).close()
     with connect(path) as db:
         db.execute(f"PRAGMA user_version = {VERSION + 1}")
-    with pytest.raises(StorageError, match=f"has schema {VERSION + 1}, and this edge-agent knows {VERSION}; update edge-agent"):
+    with pytest.raises(StorageError, match=f"has schema {VERSION + 1}, but this edge-agent knows only up to {VERSION}; update edge-agent"):
         Store(path)
 
 
 def test_sqlite_that_is_too_old_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     with connect(path) as db:
-        with pytest.raises(StorageError, match=r"needs SQLite 3\.37 or newer, and this Python has 3\.36\.0; use a newer Python"):
+        with pytest.raises(StorageError, match=r"needs SQLite 3\.37 or newer, but this Python has 3\.36\.0; use a newer Python"):
             migrate(db, path, sqlite_version=(3, 36, 0))
         assert version(db) == 0
         migrate(db, path, sqlite_version=(3, 37, 0))
-        migrate(db, path, sqlite_version=(3, 36, 0))  # nothing is to be done
+        migrate(db, path, sqlite_version=(3, 36, 0))  # nothing to do
 
 
-def test_row_that_refers_to_nothing_stops_the_migration(tmp_path: pathlib.Path) -> None:
+def test_dangling_reference_stops_the_migration(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     shutil.copy(fixture(4), path)
     with connect(path) as db:
@@ -304,7 +309,7 @@ def test_row_that_refers_to_nothing_stops_the_migration(tmp_path: pathlib.Path) 
 
 @pytest.mark.parametrize("start", old_databases.VERSIONS)
 def test_failed_statement_leaves_the_file_as_it_was(tmp_path: pathlib.Path, start: int) -> None:
-    """An error at any statement is rolled back, with the name and the number."""
+    """An error at any statement is rolled back, with the migration's name and number."""
     for at in itertools.count():
         path = tmp_path / "edge-agent.db"
         shutil.copy(fixture(start), path)

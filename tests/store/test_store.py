@@ -1,4 +1,4 @@
-"""The one SQLite file."""
+"""Facts and decisions in the one SQLite file."""
 
 import os
 import pathlib
@@ -32,7 +32,7 @@ def store(tmp_path: pathlib.Path) -> Store:
     opened.close()
 
 
-def test_facts_come_back_exactly(store: Store) -> None:
+def test_facts_are_read_back_exactly(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
         reading_id = store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
@@ -42,7 +42,7 @@ def test_facts_come_back_exactly(store: Store) -> None:
     assert store.question(QUESTION.fingerprint) == QUESTION
 
 
-def test_fact_of_another_model_profile_cloud_or_prompt_is_not_this_one(store: Store) -> None:
+def test_fact_is_found_only_under_its_whole_key(store: Store) -> None:
     with store.transaction():
         store.put_question(QUESTION)
         store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
@@ -67,13 +67,13 @@ def test_write_outside_a_transaction_is_a_bug(store: Store) -> None:
         store.put_question(QUESTION)
 
 
-def test_files_are_the_owners_alone(store: Store) -> None:
+def test_files_are_readable_only_by_the_owner(store: Store) -> None:
     assert store.path.stat().st_mode & 0o777 == 0o600
     assert store.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("content", [b"not a database", b"SQLite format 3\0" + b"\0" * 200, b"\0" * 4096])
-def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) -> None:
+def test_foreign_file_is_not_changed(tmp_path: pathlib.Path, content: bytes) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_bytes(content)
     with pytest.raises(StorageError, match="not a database of edge-agent and was not changed"):
@@ -81,7 +81,7 @@ def test_foreign_file_is_left_untouched(tmp_path: pathlib.Path, content: bytes) 
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
-def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> None:
+def test_database_of_another_program_is_not_changed(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE theirs (x)")
@@ -92,7 +92,7 @@ def test_another_programs_database_is_left_untouched(tmp_path: pathlib.Path) -> 
     assert path.read_bytes() == before
 
 
-def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
+def test_opening_the_file_twice_keeps_the_locks_of_this_process(store: Store) -> None:
     """POSIX drops a process's locks on a file when it closes any descriptor of it; a second Store must not do that."""
     program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); db.execute('BEGIN IMMEDIATE')"
     with store.transaction():
@@ -103,7 +103,7 @@ def test_opening_the_file_again_keeps_this_process_locks(store: Store) -> None:
 
 
 def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
-    """A decision that rests on an older fact keeps it."""
+    """A decision keeps the older fact that it refers to."""
     with store.transaction():
         store.put_question(QUESTION)
         first = store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
@@ -112,13 +112,13 @@ def test_newer_facts_are_recalled_and_older_ones_stay(store: Store) -> None:
     assert store.database.rows("SELECT id FROM readings ORDER BY id") == [{"id": first}, {"id": second}]
 
 
-def test_lock_file_of_somebody_else_is_a_storage_error(store: Store) -> None:
+def test_foreign_lock_file_is_a_storage_error(store: Store) -> None:
     store.path.with_name(store.path.name + ".drain-lock").mkdir()
     with pytest.raises(StorageError, match="lock file"), Outbox(store).drainer():
         pass
 
 
-def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everything(tmp_path: pathlib.Path) -> None:
+def test_process_killed_inside_a_transaction_leaves_only_committed_writes(tmp_path: pathlib.Path) -> None:
     """SIGKILL between BEGIN and COMMIT loses the whole write; after COMMIT nothing."""
     path = tmp_path / "edge-agent.db"
     program = textwrap.dedent("""
@@ -143,7 +143,7 @@ def test_process_killed_inside_a_transaction_leaves_nothing_and_behind_it_everyt
     store.close()
 
 
-def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
+def test_facts_of_an_open_question_are_read_back_exactly(store: Store) -> None:
     question = Question("Why?", (), "open")
     reading = OpenReading(
         levels=("0.0", "1.0"), level_probs=(0.1, 0.9), level="1.0", format_mass=0.5, text="Себебі…", ended=True, timings=Timings()
@@ -155,8 +155,8 @@ def test_facts_of_an_open_question_come_back_exactly(store: Store) -> None:
     assert store.question(question.fingerprint) == question
 
 
-def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
-    """SQLite has no checksums: what can be read is not always what was written."""
+def test_facts_with_a_flipped_bit_are_ignored(store: Store) -> None:
+    """SQLite has no checksums: a readable text may differ from what was written."""
     with store.transaction() as db:
         store.put_question(QUESTION)
         store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)
@@ -174,7 +174,7 @@ def test_facts_with_a_flipped_bit_are_not_there(store: Store) -> None:
     ("was", "is_now"),
     [('"letter": "B"', '"letter": "Q"'), ('"level": "1.0"', '"level": "1.p"'), ('"0.0", "1.0"', '"0.0", "q.0"'), ("0.9", "9.9")],
 )
-def test_reading_that_contradicts_itself_is_not_there(store: Store, was: str, is_now: str) -> None:
+def test_reading_that_contradicts_itself_is_ignored(store: Store, was: str, is_now: str) -> None:
     with store.transaction() as db:
         store.put_question(QUESTION)
         store.put_reading(ReadingKey(QUESTION.fingerprint, "m", "", "p"), READING)

@@ -1,4 +1,4 @@
-"""The readable views, as a person's tools see them. Their columns are a contract: they are added to, never renamed or removed."""
+"""The readable views, as a person's tools see them. Their columns are a contract: added to, never renamed or removed."""
 
 import csv
 import io
@@ -104,7 +104,7 @@ def test_person_reads_cloud_answers_and_spending(path: pathlib.Path) -> None:
 
 
 def test_sqlite_utils_changes_nothing(path: pathlib.Path) -> None:
-    """Reading with it leaves the file as it is, and it lists the migrations."""
+    """It reads the file, and lists the migrations."""
     before = path.read_bytes()
     assert "readable_views" in sqlite_utils("rows", str(path), "_sqlite_migrations")
     for view in COLUMNS:
@@ -113,7 +113,7 @@ def test_sqlite_utils_changes_nothing(path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("trusted", ["ON", "OFF"])
-def test_views_need_no_trust(path: pathlib.Path, trusted: str) -> None:
+def test_views_work_with_and_without_trusted_schema(path: pathlib.Path, trusted: str) -> None:
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA trusted_schema = {trusted}")
     try:
@@ -128,8 +128,8 @@ def test_views_of_a_new_file_are_empty(tmp_path: pathlib.Path) -> None:
         assert [store.database.rows(f"SELECT * FROM {view}") for view in COLUMNS] == [[], [], [], []]
 
 
-def test_one_decision_is_found_without_reading_all(path: pathlib.Path) -> None:
-    """A condition on the view reaches the tables' indexes."""
+def test_one_decision_is_found_by_an_index(path: pathlib.Path) -> None:
+    """A condition on a view uses the tables' indexes."""
     with Store(path) as store:
         for sql in ("SELECT * FROM decisions_readable WHERE decision_id = 'x'", "SELECT * FROM queue_readable WHERE number = 3"):
             plan = [row["detail"] for row in store.database.rows(f"EXPLAIN QUERY PLAN {sql}")]

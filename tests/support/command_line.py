@@ -1,4 +1,4 @@
-"""`edge-agent` as people run it: a process of its own."""
+"""`edge-agent` as people run it: in a separate process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Tests that name the mutants they catch: the same check runs with the real part, and must fail with each broken variant."""
+"""Tests that name the mutants they catch: a check runs with the real part, and must fail with each broken variant."""
 
 import functools
 from collections.abc import Callable

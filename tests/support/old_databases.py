@@ -1,7 +1,7 @@
-"""Databases as each earlier schema version wrote them, with rows in every table and in every state that the version had.
+"""Databases as each earlier schema version wrote them, with rows in every table and in every state of that version.
 
-`python -m tests.support.old_databases` writes `tests/data/schema-N.db` again. Version 2 is not among them: that file was written by
-the second version itself. Every id, time and text is fixed, so the same rows come out each time.
+`python -m tests.support.old_databases` writes `tests/data/schema-N.db` again, except for version 2: that version itself
+wrote its file. Every id, time and text is fixed, so the rows are the same each time.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ QUESTIONS = {
         "dropped by a person": ("x", "y"),
     }.items()
 }
-# The queue: question, state, attempts, last error, what became of the decision that waits for it.
+# The queue: question, state, attempts, last error, and the ending of the decision that waits for it.
 QUEUE = [
     ("sent and upheld", "done", 1, None, "upheld"),
     ("sent and overturned", "done", 2, None, "overturned"),
@@ -67,7 +67,7 @@ def write(path: pathlib.Path, version: int) -> None:
 
 
 def rows(version: int) -> dict[str, list[Row]]:
-    """The rows of each table of a version, a table after those that it refers to."""
+    """The rows of each table of a version; a table follows those that it refers to."""
     queue = [entry for entry in QUEUE if version >= 3 or entry[1] in ("ready", "sending", "done")]
     stems = [*list(QUESTIONS)[:3], *(entry[0] for entry in queue)]
     found = {

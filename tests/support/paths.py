@@ -5,4 +5,4 @@ import pathlib
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo" / "FogGen-demo-Q8_0.gguf"
-SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shared" / "data"))  # real evaluation sets, if they are here
+SHARED = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_DATA", ROOT.parent / "shared" / "data"))  # real evaluation sets, if present

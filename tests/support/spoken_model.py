@@ -1,11 +1,9 @@
-"""A model that says what the test wants, and an agent around it."""
+"""A model that returns what the test wants, and an agent around it."""
 
 import pathlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import httpx
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.recording import Recorder
@@ -29,12 +27,8 @@ SURE = Reading(
 UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
 
 
-def offline(request: httpx.Request) -> httpx.Response:
-    raise httpx.ConnectError("no network")
-
-
 class SpokenModel:
-    """A model that gives one reading and counts how often it was opened and run; `before_letter` runs behind the level."""
+    """A model that returns one reading and counts how often it was opened and run; `before_letter` runs after the level."""
 
     def __init__(self, reading: Reading, before_letter: Callable[[], object] = lambda: None) -> None:
         self.reading, self.before_letter, self.opened, self.ran = reading, before_letter, 0, 0
@@ -65,9 +59,7 @@ def agent(
     recorder: type[Recorder] = Recorder,
     **limits: Any,
 ) -> Agent:
-    """An agent on the demo model's file; `limits` are fields of `Limits` that are not the defaults."""
+    """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults."""
     client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
     files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
-    made = kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open)
-    made._recorder.__class__ = recorder
-    return made
+    return kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open, recorder)

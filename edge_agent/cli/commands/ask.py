@@ -1,4 +1,4 @@
-"""`edge-agent ask`."""
+"""`edge-agent ask`: asks one question."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from edge_agent.core.question import Question
 def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], never_send: bool, refresh: bool, as_json: bool) -> None:
     """Ask a question.
 
-    TEXT is the question, followed by one option on each line ('A. ...', 'B. ...'). With '-' it is read from stdin. You can
-    also give the question alone and each option with --option. A model for open questions needs no options.
+    TEXT is the question, followed by one option on each line ('A. ...', 'B. ...'). With '-' it is read from stdin. Or
+    give only the question, and each option with --option. A model for open questions needs no options.
     """
     from dataclasses import replace
 
@@ -41,7 +41,7 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], n
             print_decision(decision)
         sys.stdout.flush()  # before closing, which may take a moment
     if decision.provisional and not decision.persisted:
-        click.get_current_context().exit(74)  # the question is not queued, so it must not look like a success
+        click.get_current_context().exit(74)  # the question is not queued, so this is not a success
 
 
 def _given(text: str | None) -> str:

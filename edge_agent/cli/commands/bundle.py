@@ -21,7 +21,7 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, cali
     """Pack a model into one file for a device without a network.
 
     MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model. Settings that differ from
-    the defaults are included, but never the key of the cloud. On the device, run: edge-agent pull FILE.
+    the defaults are included, but never the cloud key. On the device, run: edge-agent pull FILE.
     """
     from edge_agent.fetch.bundle import CALIBRATION, pack
     from edge_agent.model import catalog
@@ -29,15 +29,15 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, cali
     path = catalog.resolve(model or config.model, config.models_folder)
     beside = path.with_name(f"{path.stem}.{CALIBRATION}")
     packed = pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
-    told = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
-    told |= {"files": list(packed.parts), "settings": packed.settings}
+    about = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
+    about |= {"files": list(packed.parts), "settings": packed.settings}
     if as_json:
-        print_json(told)
+        print_json(about)
         return
-    echo(plain(f"{out}  {told['bytes']:,} bytes  sha256 {told['sha256']}"))
-    with_it = ["the model", *(["its calibration"] if CALIBRATION in packed.parts else [])]
+    echo(plain(f"{out}  {about['bytes']:,} bytes  sha256 {about['sha256']}"))
+    contents = ["the model", *(["its calibration"] if CALIBRATION in packed.parts else [])]
     words = ", ".join(f"{name} {value}" for name, value in packed.settings.items()) or "only the defaults"
-    click.echo(plain(f"It contains {' and '.join(with_it)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
+    click.echo(plain(f"It contains {' and '.join(contents)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
 
 
 def _chosen(config: settings.Settings) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`edge-agent doctor`."""
+"""`edge-agent doctor`: checks this installation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from edge_agent.core.terminal import plain
 def doctor(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
     """Check the settings, build, model, database, disk and cloud.
 
-    A wrong setting is one failed check; the others are made as if it were not there.
+    A wrong setting is one failed check; the other checks use its default.
     """
     from dataclasses import asdict
 
-    from edge_agent.agent import doctor as room
+    from edge_agent.agent.doctor import examine
 
-    checks = room.examine(*config)
+    checks = examine(*config)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

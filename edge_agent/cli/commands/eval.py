@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     default="0.95",
     help="The simulated cloud's accuracy.  [default: 0.95]",
 )
-@click.option("--greedy", is_flag=True, help="Also let the model print without constraint, and count how often it keeps the format (slow).")
-@click.option("--limit", type=click.IntRange(1), help=f"Ask only so many questions: {SAMPLE}.")
+@click.option("--greedy", is_flag=True, help="Also let the model print freely, and count how often it keeps the format (slow).")
+@click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions: {SAMPLE}.")
 @click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
 @with_settings("tau", "model", "adapter")
 def eval_command(

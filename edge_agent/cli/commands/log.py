@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(0), help="With DECISION_ID: wait up to this many seconds for a provisional answer to end."
 )
-@click.option("--follow", is_flag=True, help="Print the end of each provisional answer as it comes, one per line, until interrupted.")
+@click.option("--follow", is_flag=True, help="Print the ending of each provisional answer as it comes, one a line, until interrupted.")
 @click.option(
     "--after",
     type=click.IntRange(0),
     metavar="NUMBER",
-    help="With --follow: print the ends after this number; 0 starts with the first.  [default: only new ends]",
+    help="With --follow: print the endings after this number; 0 starts with the first.  [default: only new endings]",
 )
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many to show.")
 @with_settings()
 def log(
     config: settings.Settings, decision_id: str | None, wait_s: float | None, follow: bool, after: int | None, limit: int, as_json: bool
 ) -> None:
-    """Show the last decisions, newest first.
+    """Show the last decisions, newest first by number, not by the clock.
 
     With DECISION_ID, show the state of that one: a provisional answer ends upheld, overturned or abandoned. If it still waits
-    when --wait is over, the exit code is 69. With --follow, every such end is printed as it comes, whichever process drains the
-    queue. Pass the number at the start of the last line to --after, and a program that was stopped misses none.
+    when --wait is over, the exit code is 69. With --follow, print every ending as it comes, whichever process drains the queue.
+    To miss none after a stop, pass the number at the start of the last line to --after.
     """
     if decision_id is None and wait_s is not None:
         raise click.UsageError("--wait needs a DECISION_ID.")
@@ -81,7 +81,7 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | None, as_json: bool) -> None:
-    """One decision, after it ended or the wait is over."""
+    """The state of one decision, once it ended or the wait is over."""
     from edge_agent.agent.endings import wait
     from edge_agent.store.store import Store
 
@@ -97,7 +97,7 @@ def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | No
 
 
 def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
-    """Each end as it comes."""
+    """Each ending as it comes."""
     from edge_agent.agent.endings import endings
     from edge_agent.store.store import Store
 

@@ -27,7 +27,7 @@ def models(config: settings.Settings, as_json: bool) -> None:
 
 
 def _rows(config: settings.Settings) -> list[dict[str, Any]]:
-    """The entries of the catalogue with their files, then all other files in the models folder."""
+    """The catalogue's entries with their files, then all other files in the models folder."""
     from dataclasses import asdict
 
     from edge_agent.model import catalog, pulled

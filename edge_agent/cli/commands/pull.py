@@ -1,4 +1,4 @@
-"""`edge-agent pull`: a published model comes to this device."""
+"""`edge-agent pull`: gets a model onto this device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from edge_agent.core.terminal import ProgressLine, plain
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("what")
-@click.option("--file", metavar="NAME", help="Which file, where there are several: its name, or a quantization such as Q4_K_M.")
-@click.option("--upgrade", is_flag=True, help="Look for something newer than what was pulled first, and accept it.")
+@click.option("--file", metavar="NAME", help="The file to take, if there are several: its name, or a quantization such as Q4_K_M.")
+@click.option("--upgrade", is_flag=True, help="Look for a newer version than the one pulled first, and accept it.")
 @with_settings()
 def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, as_json: bool) -> None:
-    """Bring a model to this device.
+    """Get a model onto this device.
 
-    WHAT is a name of `edge-agent models`, owner/name on the Hugging Face Hub, an address, or a .gguf file or a bundle here
-    (`edge-agent bundle` makes one; its settings come along unless there are some, but no cloud from the network). The file is
-    checked, opened once in a process of its own, and recorded: the next pull must see the same. What is broken off goes on where
-    it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    WHAT is a name from `edge-agent models`, owner/name on the Hugging Face Hub, a URL, or a .gguf file or bundle on this device
+    (`edge-agent bundle` makes one). A bundle's settings are used if there is no config.toml yet, but never a cloud that came over
+    the network. The file is checked, opened once in a separate process, and recorded: the next pull must get the same file. An
+    interrupted download resumes where it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from dataclasses import asdict
 
@@ -43,12 +43,14 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
         return
     echo(plain(f"{installed.path}  {installed.bytes:,} bytes  sha256 {installed.sha256}"))
     if not installed.is_new:
-        click.echo("It was here already.", err=True)
+        click.echo("It was already here.", err=True)
     if installed.settings or installed.settings_written:
         words = ", ".join([f"model {installed.path.stem}", *(f"{name} {value}" for name, value in installed.settings.items())])
-        there = f"are now in {config.config_file}" if installed.settings_written else f"were left out, since there is {config.config_file}"
+        there = f"are now in {config.config_file}" if installed.settings_written else f"were not used, because {config.config_file} exists"
         click.echo(plain(f"Its settings ({words}) {there}."), err=True)
     if installed.left_out:
         words = ", ".join(f"{name} {value}" for name, value in installed.left_out.items())
-        click.echo(plain(f"It also names a cloud ({words}); a download sets none up, so set it yourself if you trust it."), err=True)
+        click.echo(
+            plain(f"It also names a cloud ({words}); a download never sets up a cloud, so set it yourself if you trust it."), err=True
+        )
     click.echo(plain(f"Ask it: edge-agent ask ... --model {installed.alias or installed.path.stem}"), err=True)

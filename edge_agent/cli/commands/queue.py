@@ -22,7 +22,7 @@ STATES = ("ready", "sending", "done", "dead", "expired", "cancelled")
 
 @main.group()
 def queue() -> None:
-    """Questions that wait for the cloud."""
+    """Show and send the questions that wait for the cloud."""
 
 
 @queue.command("list", epilog=EXIT_CODES)
@@ -42,7 +42,7 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool
         now_s = store.clock.now_s()
         rows = [_shown(row, store, now_s) for row in outbox.list(*states)]
     columns = ("queue_id", "state", "attempts", "age", "next try", "question", "last_error")
-    print_rows(rows, as_json, columns, _for_people, "No row is in this state." if states else "Nothing was ever queued.")
+    print_rows(rows, as_json, columns, _for_people, "No row is in this state." if states else "No question was ever queued.")
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
@@ -51,13 +51,13 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @queue.command("drain", epilog=EXIT_CODES)
-@click.option("--watch", is_flag=True, help="Go on until interrupted: send each question as soon as that makes sense.")
+@click.option("--watch", is_flag=True, help="Run until interrupted: send each question as soon as it can be sent.")
 @with_settings("model", "cloud_url", "cloud_model")
 def queue_drain(config: settings.Settings, watch: bool, as_json: bool) -> None:
-    """Send what waits to the cloud, once over the queue.
+    """Send the waiting questions to the cloud, each once.
 
-    By hand, everything that is ready is tried now. With --watch, for a device that runs by itself, every question waits for
-    its turn after a failure, and a cloud that cannot be reached is looked for ever more seldom, up to every 5 minutes.
+    Everything that is ready is tried now. With --watch, for a device that runs on its own, a failed question waits for its next
+    try, and an unreachable cloud is tried less and less often, down to once every 5 minutes.
     """
     from edge_agent.agent.agent import Agent
     from edge_agent.cloud.drain import Drained
@@ -79,10 +79,10 @@ def queue_drain(config: settings.Settings, watch: bool, as_json: bool) -> None:
 
 @queue.command("retry", epilog=EXIT_CODES)
 @click.argument("queue_ids", type=int, nargs=-1)
-@click.option("--dead", is_flag=True, help="All dead and expired ones.")
+@click.option("--dead", is_flag=True, help="All dead and expired rows.")
 @with_settings()
 def queue_retry(config: settings.Settings, queue_ids: tuple[int, ...], dead: bool, as_json: bool) -> None:
-    """Let rows be sent again, with all their attempts and a new time to live.
+    """Make rows ready to send again, with all their attempts and a new time to live.
 
     QUEUE_IDS are the numbers that `queue list` shows.
     """
@@ -91,10 +91,10 @@ def queue_retry(config: settings.Settings, queue_ids: tuple[int, ...], dead: boo
 
 @queue.command("drop", epilog=EXIT_CODES)
 @click.argument("queue_ids", type=int, nargs=-1)
-@click.option("--dead", is_flag=True, help="All dead and expired ones.")
+@click.option("--dead", is_flag=True, help="All dead and expired rows.")
 @with_settings()
 def queue_drop(config: settings.Settings, queue_ids: tuple[int, ...], dead: bool, as_json: bool) -> None:
-    """Give rows up: they are not sent, and the device's own answers stand.
+    """Drop rows: they are never sent, and the device's own answers stay.
 
     QUEUE_IDS are the numbers that `queue list` shows.
     """

@@ -1,4 +1,4 @@
-"""`edge-agent replay`: decisions, derived from the store alone."""
+"""`edge-agent replay`: derives past decisions again from stored facts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHOWN = 20
 @click.option("--assert", "prove", is_flag=True, help="Fail (65) unless every decision follows from its stored facts.")
 @click.option("--tau", callback=fraction, metavar="NUMBER", help="Show what another tau would have cost and answered.")
 @click.option("--policy", type=click.Choice(settings.POLICIES), help="Show what another policy would have cost and answered.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), default=_SHOWN, show_default=True, help="Show only the last so many.")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), metavar="N", default=_SHOWN, show_default=True, help="Show the last N.")
 @with_settings()
 def replay(config: settings.Settings, prove: bool, tau: float | None, policy: str | None, limit: int, as_json: bool) -> None:
-    """Derive past decisions again, from the store alone. No model runs and no cloud is asked.
+    """Derive past decisions again from stored facts. No model runs and no cloud is asked.
 
     With --tau or --policy, decide the whole log again with other rules. An answer that is not stored is unknown.
     """

@@ -1,0 +1,30 @@
+"""`edge-agent backup`: a copy of the database."""
+
+from __future__ import annotations
+
+import pathlib
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import print_json
+from edge_agent.core import settings
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("path", type=click.Path(path_type=pathlib.Path))
+@with_settings()
+def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None:
+    """Copy the database to PATH, as of one moment, even while others use it.
+
+    The copy is a complete database: to go back, put it in the place of the original. Only its owner can read it.
+    """
+    from edge_agent.store.export import backup as copy_database
+    from edge_agent.store.store import Store
+
+    with Store(config.database) as store:
+        copy_database(store, path)
+    if as_json:
+        print_json({"path": str(path), "bytes": path.stat().st_size})
+    else:
+        click.echo(f"Copied to {path}.")

@@ -1,0 +1,38 @@
+"""`edge-agent purge`: forgets questions now."""
+
+from __future__ import annotations
+
+import click
+
+from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import print_json
+from edge_agent.core import settings
+
+
+@main.command(epilog=EXIT_CODES)
+@click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Forget questions last asked longer ago than this.")
+@click.option("--question", "stem", help="Forget the question with exactly this text (without its options).")
+@with_settings()
+def purge(config: settings.Settings, days: float | None, stem: str | None, as_json: bool) -> None:
+    """Forget questions with their answers and decisions; free the space.
+
+    edge-agent also forgets a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
+
+    By age, questions that still wait for the cloud are kept. Copies of the database that edge-agent made beside it (before a
+    migration, or of damaged files) are removed too; backups are not.
+    """
+    from dataclasses import asdict
+
+    from edge_agent.store.forget import purge as forget
+    from edge_agent.store.store import Store
+
+    if (days is None) == (stem is None):
+        raise click.UsageError("Give either --older-than or --question.")
+    with Store(config.database) as store:
+        purged = forget(store, None if days is None else days * 86_400, stem)
+    if as_json:
+        print_json(asdict(purged))
+    else:
+        click.echo(f"Forgot {purged.questions} questions and {purged.decisions} decisions.")
+        for name in purged.copies:
+            click.echo(f"Removed {name}.")
