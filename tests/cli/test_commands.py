@@ -267,7 +267,7 @@ def test_doctor_is_content_with_this_installation_and_names_what_is_wrong() -> N
         ({}, "a = " + "[" * 100_000, "not valid TOML"),
         ({}, 'modle = "x"', "unknown setting 'modle'"),
         ({}, 'cloud_key = "sk-canary"', "holds a cloud_key"),
-        ({}, 'never_send = ["("]', "no regular expression"),
+        ({}, 'never_send = ["("]', "not a valid regular expression"),
         ({}, 'cloud_key_file = "/nowhere"', "/nowhere"),
     ],
 )

@@ -14,7 +14,18 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
-from tests.support.queue_world import LIMITS, ClaimsTwice, DropsOldest, ExpiresAlone, FreeAttempts, Grows, PaysTwice, World, answer, fail
+from tests.support.queue_world import (
+    LIMITS,
+    ClaimsTwice,
+    DropsOldest,
+    ForgetsDecisions,
+    FreeAttempts,
+    Grows,
+    PaysTwice,
+    World,
+    answer,
+    fail,
+)
 
 MEMORY = "/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None  # thousands of transactions, none of which has to last
 EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "30"))
@@ -198,7 +209,7 @@ def test_outbox_does_what_the_plain_model_does() -> None:
     run_state_machine_as_test(machine(Outbox), settings=settings(max_examples=EXAMPLES, stateful_step_count=30))
 
 
-@pytest.mark.parametrize("mutant", [PaysTwice, Grows, DropsOldest, ExpiresAlone, FreeAttempts, ClaimsTwice])
+@pytest.mark.parametrize("mutant", [PaysTwice, Grows, DropsOldest, ForgetsDecisions, FreeAttempts, ClaimsTwice])
 def test_plain_model_catches_the_mutant(mutant: type[Outbox]) -> None:
     with pytest.raises((AssertionError, KeyError)):
         run_state_machine_as_test(
