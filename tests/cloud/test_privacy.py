@@ -29,10 +29,12 @@ def card(digits: str) -> str:
 
 def iin(digits: str) -> str | None:
     """A Kazakh identification number: eleven digits and their check digit; None if the number is never given out."""
-    check = sum(weight * int(d) for weight, d in enumerate(digits, 1)) % 11
-    if check == 10:
-        check = sum((weight - 1) % 11 * int(d) + int(d) for weight, d in enumerate(digits, 3)) % 11
-    return None if check == 10 else f"{digits}{check}"
+    first, second = (
+        sum(weight * int(d) for weight, d in zip(weights, digits, strict=True)) % 11
+        for weights in ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
+    )
+    check = first if first < 10 else second
+    return f"{digits}{check}" if check < 10 else None
 
 
 class Careless(Rules):
