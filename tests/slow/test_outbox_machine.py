@@ -168,8 +168,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule()
     def crash_and_start_again(self) -> None:
         """The process ends and forgets the row it had claimed; the next drainer takes the lock."""
-        self.world.store.close()
-        self.world.store = type(self.world.store)(self.world.store.path)
+        self.world.restart()
         self.outbox = self.world.outbox(self.outbox_type)
         self.sending = None
         with self.outbox.drainer():

@@ -35,6 +35,11 @@ class World:
         self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
         self.store = Store(path, moment=lambda: self.moment)
 
+    def restart(self) -> None:
+        """Open the file again, as a new process does."""
+        self.store.close()
+        self.store = Store(self.store.path, moment=lambda: self.moment)
+
     def outbox(self, kind: type[Outbox] = Outbox, limits: QueueLimits = LIMITS, chance: float = 1.0) -> Outbox:
         return kind(self.store, limits, lambda: chance)
 
