@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install a fleet: make a bundle once and pull it on every device, without a network.
-# Here one folder stands for each device; on real devices, copy the bundle and run the last two commands there.
+# Here each device is a folder; on real devices, copy the bundle and run the last two commands there.
 # Usage: examples/fleet.sh MODEL.gguf FOLDER
 set -eu
 model=$1 folder=$2

@@ -139,7 +139,7 @@ class Downloader:
     ) -> Result:
         """The result of a request that is repeated after a drop, until `TRIES` in a row brought no new byte.
 
-        `trouble` is told why, before each pause; `n_bytes` counts what came. Raises `DownloadFailed`, and what `request` raises
+        `trouble` gets the reason before each pause; `n_bytes` counts what came. Raises `DownloadFailed`, and what `request` raises
         besides errors of the network and `ServerBusy`.
         """
         failures, before = 0, n_bytes()

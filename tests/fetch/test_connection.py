@@ -65,14 +65,14 @@ def test_entries_of_no_proxy(entry: str, direct: list[str], proxied: list[str]) 
 
 
 WRONG = [
-    ({"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY names a proxy of the kind 'socks5'"),
-    ({"HTTPS_PROXY": "http://user:secret@[::1"}, "HTTPS_PROXY names a proxy"),
-    ({"HTTP_PROXY": "http://"}, "HTTP_PROXY names a proxy"),
-    ({"http_proxy": "http://h:99999"}, "HTTP_PROXY names a proxy"),
+    ({"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY is a proxy of the kind 'socks5'"),
+    ({"HTTPS_PROXY": "http://user:secret@[::1"}, "HTTPS_PROXY is a proxy"),
+    ({"HTTP_PROXY": "http://"}, "HTTP_PROXY is a proxy"),
+    ({"http_proxy": "http://h:99999"}, "HTTP_PROXY is a proxy"),
     ({"NO_PROXY": "localhost,[fe80::]/10"}, "NO_PROXY has '\\[fe80::\\]/10'"),
     ({"NO_PROXY": "[::1"}, "NO_PROXY has '\\[::1', which is not a host"),
     ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE is '/nowhere/ca.pem'"),
-    ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE '.*' holds no certificates"),
+    ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE '.*' has no readable certificates"),
     ({"SSL_CERT_DIR": "/nowhere"}, "SSL_CERT_DIR is '/nowhere'"),
 ]
 

@@ -25,7 +25,7 @@ def test_whole_run_fetches_converts_measures_and_reports(server: LoopbackHub, tm
     assert second["n_questions"] == second["verified"]["comparison"]["n_questions"] == 4
     assert [row["published"] for row in second["rows"]] == [91.3, 91.9, 1.0]
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "Not everything was reproduced" in page and "Worked example: confidence" in page and "issai/foggen" in page
+    assert "Not all figures were reproduced" in page and "Worked example: confidence" in page and "issai/foggen" in page
 
 
 def test_converter_fetches_from_the_hub_once_and_then_needs_no_network(

@@ -125,7 +125,7 @@ class LargeFileHost(LoopbackServer):
 
 
 class LoopbackHub(LoopbackServer):
-    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file.
+    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what the list says about a file.
 
     `xet` maps the sha256 of a file to its Xet hash, and `storage` is where Xet keeps it: an address on loopback, or none.
     """
