@@ -1,5 +1,6 @@
 """The outbox compared with a simple model: any sequence of operations, crashes and waits leaves both in the same state."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
@@ -149,11 +150,11 @@ class OutboxMachine(RuleBasedStateMachine):
         queue_id = data.draw(st.sampled_from(sorted(self.rows)))
         row = self.rows[queue_id]
         twin = verb == "retry" and any(other is not row and other.stem == row.stem for other in self.waiting())
-        if row.state in ("done", "sending") or twin:
-            with pytest.raises(BadQuestion):
-                getattr(self.outbox, verb)(queue_id)
+        refused = row.state in ("done", "sending") or twin
+        with pytest.raises(BadQuestion) if refused else contextlib.nullcontext():
+            getattr(self.outbox, verb)(queue_id)
+        if refused:
             return
-        getattr(self.outbox, verb)(queue_id)
         if verb == "drop":
             row.end("cancelled")
         else:
