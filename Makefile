@@ -1,8 +1,8 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
-# make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500    kills, faults and power cuts, as many as you like
+# make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500    kills, faults and power cuts; choose the numbers
 # make help    all targets
-# The environment is .venv; versions are those of requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
+# The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
 PYTHON ?= python3
 KILLS ?= 25
@@ -10,7 +10,7 @@ EXAMPLES ?= 30
 STATES ?= 200
 FLIPS ?= 60
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
-# The part of llama-cpp-python for pictures is never used; without it the build is a quarter shorter.
+# We never use the image support of llama-cpp-python; without it the build takes a quarter less time.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
@@ -19,15 +19,15 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
-	@echo 'make test-slow   kills, faults, damaged files, whole runs; minutes (KILLS, EXAMPLES, STATES, FLIPS: any numbers)'
-	@echo 'make test-peers  parity with transformers, peft and llama.cpp (installs torch)'
+	@echo 'make test-slow   kills, faults, damaged files, whole runs; takes minutes (choose KILLS, EXAMPLES, STATES, FLIPS)'
+	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
-	@echo 'make demo-model  make a demo model from nothing, into build/demo (two hours on 2 cores; installs torch)'
+	@echo 'make demo-model  train a demo model from scratch, into build/demo (two hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
-	@echo 'make wheelhouse  all wheels for machines like this one, into dist/wheelhouse: a fleet compiles once'
-	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with what is published (needs network)'
-	@echo 'make lock        choose the newest versions and write requirements/*.txt'
-	@echo 'make clean       remove the environment and what was built'
+	@echo 'make wheelhouse  build all wheels for machines like this one, into dist/wheelhouse, so that a fleet compiles once'
+	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with the published figures (needs a network)'
+	@echo 'make lock        choose the newest versions and write them to requirements/*.txt'
+	@echo 'make clean       remove the environment and all build results'
 
 demo: .venv/runtime
 	@sh examples/demo.sh
@@ -70,11 +70,11 @@ clean:
 
 .venv/runtime: requirements/build.txt requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("edge-agent needs Python 3.11 or later; choose one with make PYTHON=...") if sys.version_info < (3, 11) else None'
-	@echo 'Creating .venv (once; some 5 minutes on 2 cores)'
+	@echo 'Creating .venv (only once; about 5 minutes on 2 cores)'
 	@echo '  1/3 build tools'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(PIP) install --require-hashes -r requirements/build.txt
-	@echo '  2/3 llama.cpp, compiled for this processor, and what the runtime needs'
+	@echo '  2/3 llama.cpp, compiled for this processor, and the other libraries'
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-build-isolation -r requirements/runtime.txt
 	@echo '  3/3 edge-agent'
 	@$(PIP) install --no-deps --no-build-isolation --editable .
@@ -90,7 +90,7 @@ clean:
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements/peers.txt
 	@touch $@
 
-# llama.cpp's converter, which is no package: out of the pinned source of llama-cpp-python.
+# llama.cpp's converter is not a package: take it from the pinned source of llama-cpp-python.
 .venv/llama.cpp: requirements/runtime.txt
 	@rm -rf $@ .venv/sdist
 	@mkdir -p .venv/sdist $@

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The main job in three questions, on the bundled demo model, without a network and without a cloud.
-# Everything it stores goes to a folder of its own (.demo), so your own decisions are not touched.
+# What edge-agent does, in three questions on the bundled demo model, without a network or a cloud.
+# It stores everything in its own folder (.demo), so your own decisions do not change.
 set -eu
 cd "$(dirname "$0")/.."
 PATH="$PWD/.venv/bin:$PATH"
@@ -24,7 +24,7 @@ ask 'Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?' 'Mr Eder' 
 say '2. One that it is not sure about: it would go to a cloud model. None is set up, so the answer is provisional and the question waits in a queue.'
 ask 'A claim of 1994 is barred after 15 years. In which year?' 2007 2009 2011
 
-say '3. The first one again: remembered, the model is not even loaded.'
+say '3. The first one again: it is remembered, so the model is not even loaded.'
 ask 'Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?' 'Mr Eder' 'Ms Dahl' 'Ms Gray'
 
 say 'What was decided so far:'
@@ -32,4 +32,4 @@ printf '\n  $ edge-agent log\n\n'
 edge-agent log
 printf '\n  $ edge-agent queue list\n\n'
 edge-agent queue list
-say 'The answers come from a 4 M-parameter demo model that this repository trained itself: it shows the way of a question, not what a FogGen model knows.'
+say 'The answers come from a 4 M-parameter demo model that this repository trained itself. It shows how a question is handled, not what a FogGen model knows.'

@@ -1,6 +1,6 @@
-"""Evaluate a question while a person types it, so that Enter leaves little to do.
+"""Evaluate a question while a person types it, so that little work is left after Enter.
 
-A person is imitated here: one letter every 20 ms. Compare what is left to do with and without the draft.
+This program types like a person, one letter every 20 ms. It compares the work left with and without the draft.
 
 python examples/draft.py
 """
@@ -15,19 +15,19 @@ TEXT = "Whose pulse is the fastest: 44 Mr Eder, 37 Ms Dahl, 49 Ms Gray?\nA. Mr E
 def main() -> None:
     """Time the same question twice."""
     with Agent.open() as agent:
-        agent.ask(Question("What is 1 + 1?", ("2", "3")), refresh=True)  # the model is open from here on
+        agent.ask(Question("What is 1 + 1?", ("2", "3")), refresh=True)  # opens the model
         print(f"asked at once: {after_enter(agent)}")
         with agent.draft() as draft:
             for end in range(1, len(TEXT) + 1):
-                draft.update(TEXT[:end])  # again with every change; only the newest text counts
+                draft.update(TEXT[:end])  # call it for every change; only the newest text counts
                 time.sleep(0.02)
-            draft.update(TEXT, complete=True)  # everything is there, but Enter
+            draft.update(TEXT, complete=True)  # all is typed except Enter
             draft.wait(5)
             print(f"asked after typing: {after_enter(agent)}")
 
 
 def after_enter(agent: Agent) -> str:
-    """What the answer still took; `refresh`, so that it is not remembered."""
+    """The work that was left; `refresh` evaluates the question even if it is remembered."""
     timings = agent.ask(Question.parse(TEXT), refresh=True).timings
     left = timings.n_prompt_tokens - timings.n_cached_tokens
     return f"{left} of {timings.n_prompt_tokens} tokens were left, {timings.total_ms:.0f} ms"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Equip a fleet: make a bundle once, pull it on every device, without a network.
-# Here one folder stands for each device; on real devices, copy the bundle and run the last two commands there.
+# Install a fleet: make a bundle once and pull it on every device, without a network.
+# Here each device is a folder; on real devices, copy the bundle and run the last two commands there.
 # Usage: examples/fleet.sh MODEL.gguf FOLDER
 set -eu
 model=$1 folder=$2
 mkdir -p "$folder"
 
-# Once, in the workshop: the model and the settings that all devices share. A key is never packed.
+# Once, on your computer: the model and the settings that all devices share. A bundle never contains a key.
 edge-agent bundle "$model" --out "$folder/fleet.bundle" --tau 0.75 --policy prefer_local
 
 # On each device.

@@ -1,8 +1,8 @@
 """A kiosk: one question after the other, with or without a network, until Ctrl-C.
 
-The deck is a file of questions, as `edge-agent eval` takes it; ROUNDS ends the loop after so many questions. Without a
-network, visitors get provisional answers. A second thread sends what waits twice a minute. At the start, after every
-question and at the end, the kiosk says which provisional answers were settled since it last looked.
+The deck is a file of questions, in the format of `edge-agent eval`; ROUNDS is the number of questions to show. Without a
+network, visitors get provisional answers. Twice a minute, a second thread sends the questions that wait. Before every
+question and at the end, the kiosk shows which provisional answers were settled since it last looked.
 
 python examples/kiosk.py deck.jsonl [ROUNDS]
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def answered(agent: Agent, question: Question) -> str:
-    """The answer as a visitor sees it; one bad question is no reason to stop."""
+    """The answer as a visitor sees it; one bad question does not stop the kiosk."""
     try:
         decision = agent.ask(question)
     except EdgeAgentError as error:
@@ -50,10 +50,10 @@ def answered(agent: Agent, question: Question) -> str:
 
 
 def drain(stop: threading.Event) -> None:
-    """Send what waits, now and then; a pass ends by itself where the cloud cannot be reached."""
+    """Send the waiting questions from time to time; a pass stops by itself if the cloud cannot be reached."""
     with contextlib.suppress(CloudUnavailable), Agent.open() as agent:  # without a cloud there is nothing to do
         while True:
-            with contextlib.suppress(StorageError):  # another process drains, or the disk is full: later, then
+            with contextlib.suppress(StorageError):  # another process drains, or the disk is full: try again later
                 for _ in agent.drain():
                     pass
             if stop.wait(DRAIN_EVERY_S):
@@ -61,7 +61,7 @@ def drain(stop: threading.Event) -> None:
 
 
 def show_settled(agent: Agent) -> None:
-    """Print each provisional answer that was settled since the last time. A file remembers how far we got, also for the next run."""
+    """Print each provisional answer that was settled since the last time. A file remembers the last one, for the next run as well."""
     seen = agent.store.path.with_name("kiosk-seen.txt")
     for ending in agent.store.endings(int(seen.read_text()) if seen.exists() else 0):
         final = f", the cloud says {ending.final_answer}" if ending.final_answer else ""

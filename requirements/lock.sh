@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes requirements/*.txt anew with the given uv: all platforms, hashes, no addresses. Run it by `make lock`.
+# Rewrites requirements/*.txt with the given uv: for all platforms, with hashes, without addresses. Run it with `make lock`.
 set -eu
 uv=$1
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds the wheels of the runtime and of edge-agent into a folder, for machines with this processor and this Python.
-# Usage: wheelhouse.sh PYTHON FOLDER, PYTHON being one with requirements/build.txt installed. Run it by `make wheelhouse`.
+# Builds the wheels of edge-agent and all its libraries into a folder, for machines with this processor and this Python.
+# Usage: wheelhouse.sh PYTHON FOLDER. PYTHON must have requirements/build.txt installed. Run it with `make wheelhouse`.
 set -eu
 python=$1 folder=$2
 cd "$(dirname "$0")/.."
@@ -15,9 +15,9 @@ import pathlib, platform, sys
 from edge_agent.engine.llama import cpu_features
 
 pathlib.Path(sys.argv[1], "INSTALL.txt").write_text(f"""\
-edge-agent and all it needs, compiled for {platform.system()} {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}.
+edge-agent and all its libraries, compiled for {platform.system()} {platform.machine()} with Python {sys.version_info[0]}.{sys.version_info[1]}.
 llama.cpp was built with {', '.join(cpu_features())}:
-a processor without one of these extensions ends with "illegal instruction".
+on a processor without one of these extensions it stops with "illegal instruction".
 On each machine, without a network:
 
     python{sys.version_info[0]}.{sys.version_info[1]} -m venv .venv
@@ -25,4 +25,4 @@ On each machine, without a network:
     .venv/bin/edge-agent doctor
 """)
 END
-echo "$(ls "$folder" | grep -c whl) wheels in $folder; INSTALL.txt says what they need and how to install them."
+echo "$(ls "$folder" | grep -c whl) wheels in $folder; INSTALL.txt says what machine they need and how to install them."

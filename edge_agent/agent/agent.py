@@ -210,7 +210,7 @@ class Agent:
         if refusal := self.gate.breaker.refusal(self.gate.cloud.deadline_s):
             inquiry.cloud_kind, inquiry.cloud_error = refusal
         elif (reservation := self.gate.reserve(send)) is None:
-            inquiry.over_budget, inquiry.cloud_error = True, "nothing may be spent on the cloud for now"
+            inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
         else:
             inquiry.reservation, inquiry.cloud_call = reservation, self.gate.cloud.start(send)
 

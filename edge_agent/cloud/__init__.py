@@ -1,1 +1,1 @@
-"""What leaves the device, and what waits to leave it."""
+"""What leaves the device, and what waits to be sent."""

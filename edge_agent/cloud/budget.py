@@ -1,11 +1,11 @@
-"""How much may be spent on a cloud, and what was.
+"""How much may be spent on a cloud, and how much was spent.
 
 Owns the rule: one stored row per call, reserved before the call is made. Knows nothing of HTTP. Invariants: a call is counted
-before it is sent, at the most that it can cost, so that a crash never spends what was not counted; a call that was not sent
-is taken back, one that was sent is corrected to what it cost.
+before it is sent, at the highest cost it can have, so a crash never spends uncounted money; the row of a call that was not sent
+is removed, the row of a call that was sent is corrected to its real cost.
 
-Days and months are the last 24 hours and 31 days of device time: no jump of the wall clock opens a new budget, and no
-calendar month sees more than one month's budget.
+A day is the last 24 hours and a month the last 31 days of device time: a jump of the wall clock opens no new budget, and
+no calendar month gets more than one month's budget.
 """
 
 from __future__ import annotations
@@ -20,45 +20,51 @@ from edge_agent.core.question import Question
 from edge_agent.store.store import Store
 
 MONTH_S = 31 * DAY_S
-_FRAME_TOKENS = 64  # the instruction and the roles around a question
+_FRAME_TOKENS = 64  # the instruction and the roles that are sent with a question
 
 
 class Reservation(NamedTuple):
-    """A call that may be made; `number` is that of its stored row, None if nothing is limited and so nothing was counted."""
+    """Permission to make a call; `number` is its stored row, None if there is no limit and so nothing was counted."""
 
     number: int | None = None
 
 
 class Budget:
-    """The budget of one endpoint, the one that bills. Everything happens inside the caller's transaction."""
+    """The budget of one endpoint. All methods run inside the caller's transaction."""
 
     def __init__(self, store: Store, endpoint: str, limits: BudgetLimits) -> None:
         self._store, self._endpoint, self.limits = store, endpoint, limits
 
     def reserve(self, question: Question) -> Reservation | None:
-        """Count a call before it is made; None if it would exceed the budget."""
-        limits = self.limits
-        if not limits.is_set:
+        """Count a call before it is made; returns None if it would exceed the budget."""
+        if not self.limits.is_set:
             return Reservation()
         now_s = self._store.clock.now_s()
-        n_bytes = len(question.user_message.encode())  # no tokenizer makes more tokens than bytes
+        n_bytes = len(question.user_message.encode())  # a text never has more tokens than bytes
         micros = self._micros(n_bytes + _FRAME_TOKENS, MAX_COMPLETION_TOKENS)
+        if not self.allows(now_s, micros):
+            return None
+        self._store.drop_spending_before(self._endpoint, now_s - MONTH_S)
+        return Reservation(self._store.put_spending(self._endpoint, now_s, micros))
+
+    def allows(self, now_s: float, micros: int) -> bool:
+        """Whether one more call that costs `micros` (millionths of the currency) stays within all limits."""
+        limits = self.limits
         for since_s, calls, money in (
             (DAY_S, limits.calls_per_day, limits.money_per_day),
             (MONTH_S, limits.calls_per_month, limits.money_per_month),
         ):
             n_calls, spent = self._store.spent(self._endpoint, now_s - since_s)
             if calls is not None and n_calls >= calls:
-                return None
+                return False
             if money is not None and spent + micros > money * 1e6:
-                return None
-        self._store.drop_spending_before(self._endpoint, now_s - MONTH_S)
-        return Reservation(self._store.put_spending(self._endpoint, now_s, micros))
+                return False
+        return True
 
     def close(self, reservation: Reservation, outcome: CloudOutcome | None) -> None:
-        """Say how a reserved call ended (None: it was never made).
+        """Record how a reserved call ended (None: it was never made).
 
-        What was sent stays counted at the most that it can cost, unless the answer names its tokens.
+        A call that was sent stays counted at its highest possible cost, unless the reply says how many tokens it used.
         """
         if reservation.number is None:
             return

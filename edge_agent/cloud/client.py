@@ -1,8 +1,8 @@
-"""Asks a stronger model over any OpenAI-compatible `/v1/chat/completions`; sorts every outcome into a kind.
+"""Asks a stronger model over an OpenAI-compatible `/v1/chat/completions`, and gives every outcome a kind.
 
-Owns the HTTP call, its deadline and the kinds. Knows nothing of databases or policies. Invariants: a call has an outcome by
-its deadline and never raises for what the network or the cloud did; nothing is sent after the deadline; the key is sent to
-the one configured host, without redirects, and is never logged.
+Owns the HTTP call and its deadline. Knows nothing of databases or policies. Invariants: a call has an outcome by its deadline,
+and no fault of the network or the cloud raises an exception; nothing is sent after the deadline; the key is sent only to the
+configured host, redirects are not followed, and the key is never logged.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from edge_agent.core.settings import CLOUD_DEADLINE_S, checked
 
 AT_ONCE = 2
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
-_EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: a device that believes an earlier date has not been told the time
+_EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: an earlier date means that the device's clock was never set
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes full URLs
-logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it writes the reply's headers, in which a cloud may say anything
+logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs full URLs
+logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it logs reply headers, which may repeat the key
 
 
 class CloudModel:
     """A model behind an OpenAI-compatible endpoint.
 
-    `url` is the base (`https://host/v1`) or the whole address of `chat/completions`. `ca_file` holds the certificates of a
-    private authority; `proxy` is the address of an HTTP proxy. A wrong value raises `BadSetting`. At most two calls are
-    under way at once. `transport` replaces httpx's own in tests.
+    `url` is the base (`https://host/v1`) or the full address of `chat/completions`. `ca_file` has the certificates of a
+    private authority; `proxy` is the address of an HTTP proxy. A wrong value raises `BadSetting`. At most two calls run
+    at the same time. `transport` replaces httpx's own in tests.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class CloudModel:
         self.key = checked("cloud_key", key, "The cloud key") if key else None
         self._transport, self._proxy, self._ca_file = transport, _proxy(proxy), ca_file
         if ca_file and not pathlib.Path(ca_file).is_file():
-            raise BadSetting(f"The certificate file '{ca_file}' is not there; correct cloud_ca_file.")
+            raise BadSetting(f"The certificate file '{ca_file}' does not exist; correct cloud_ca_file.")
         self._tls: ssl.SSLContext | None = None
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
-        """Ask once and wait for the outcome, at most until the deadline. `job_key` goes along to be found in the cloud's logs."""
+        """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
         return self.start(question, deadline_s, job_key).result()
 
     def start(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
-        """Begin to ask, without waiting; the deadline runs from now."""
+        """Start to ask, without waiting; the deadline counts from now."""
         return CloudCall(
             lambda call: self._call(question, call, job_key), self.deadline_s if deadline_s is None else deadline_s, self._slots
         )
@@ -90,56 +90,60 @@ class CloudModel:
                     data = _read_capped(response)
             latency_ms = round((time.perf_counter() - started) * 1000, 3)
             return read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)
-        except Exception as error:  # nothing may be lost because a library failed in a new way
+        except Exception as error:  # an unexpected error of a library must not lose the question
             return _failure(error, self.key)
 
     def _context(self) -> ssl.SSLContext:
-        """The TLS context, made once: reading the authorities' certificates takes longer than a call."""
+        """The TLS context, made once: to read the authorities' certificates takes longer than a call."""
         if self._tls is None:
             self._tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
         return self._tls
 
 
 class _TooLateError(Exception):
-    """The caller has left; nothing may be sent any more."""
+    """The caller no longer waits; nothing may be sent now."""
 
 
 class CloudCall:
-    """A call under way, in a thread that is left behind when it is late.
+    """A running call, in a thread that is abandoned at the deadline.
 
-    httpx bounds each read, not the sum, and name resolution not at all: hence the thread. One that is left behind
-    before it has sent anything will not send it later.
+    The thread is needed because httpx limits the time of each read but not of the whole call, and does not limit name
+    resolution at all. A call that is abandoned before it has sent the question does not send it later.
     """
 
     def __init__(self, call: Callable[[CloudCall], CloudOutcome], deadline_s: float, slots: threading.BoundedSemaphore) -> None:
-        self._deadline_s, self._ends, self._slots = deadline_s, time.monotonic() + deadline_s, slots
+        self._deadline_s, self.ends_s, self._slots = deadline_s, time.monotonic() + deadline_s, slots  # `ends_s` by time.monotonic
         self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
         self._lock = threading.Lock()
-        self._sent = self._left = False
+        self._sent = self._abandoned = False
         threading.Thread(target=self._work, args=(call,), daemon=True, name="cloud-call").start()
 
     def result(self) -> CloudOutcome:
-        """The outcome, as soon as there is one or the deadline has come; to be taken once."""
+        """Wait for the outcome, until the deadline at the latest. Call it once."""
         try:
-            return self._done.get(timeout=max(0.0, self._ends - time.monotonic()))
+            return self._done.get(timeout=max(0.0, self.ends_s - time.monotonic()))
         except Empty:
-            with self._lock:
-                self._left = True
-            if self._sent:
-                return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud gave no answer within {self._deadline_s:g} s")
+            if self.abandon():
+                return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud sent no answer within {self._deadline_s:g} s")
             return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud within {self._deadline_s:g} s")
 
+    def abandon(self) -> bool:
+        """Stop waiting: what was not sent yet will not be sent. Returns whether the question was already sent."""
+        with self._lock:
+            self._abandoned = True
+            return self._sent
+
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """What httpcore says of its progress; stops a call that would be sent after its caller has left."""
+        """Follows httpcore's progress, and stops an abandoned call before it is sent."""
         if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
             with self._lock:
-                if self._left:
+                if self._abandoned:
                     raise _TooLateError
                 self._sent = True
 
     def _work(self, call: Callable[[CloudCall], CloudOutcome]) -> None:
-        if not self._slots.acquire(timeout=max(0.0, self._ends - time.monotonic())):
-            return  # the caller has left
+        if not self._slots.acquire(timeout=max(0.0, self.ends_s - time.monotonic())):
+            return  # the caller no longer waits
         try:
             self._done.put(call(self))
         finally:
@@ -147,9 +151,9 @@ class CloudCall:
 
 
 def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
-    """The kind of a call that brought no reply."""
+    """The outcome of a call that got no reply."""
     if tls := _tls_error(error):
-        return CloudOutcome(CloudKind.TLS, error=_tls_words(tls))
+        return CloudOutcome(CloudKind.TLS, error=tls_message(tls))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({without_key(key, _plain(error))})")
     if isinstance(error, httpx.TimeoutException):
@@ -167,21 +171,21 @@ def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
     return None
 
 
-def _tls_words(error: ssl.SSLError, wall: float | None = None) -> str:
-    """Why no safe connection came about, as far as this end can know: a wrong clock, or somebody else answering."""
+def tls_message(error: ssl.SSLError, wall: float | None = None) -> str:
+    """Why there is no secure connection, as far as this device can know; `wall` is its clock, in Unix time (default: now)."""
     wall = time.time() if wall is None else wall
     code = getattr(error, "verify_code", None)
     reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
     today = time.strftime("%Y-%m-%d", time.gmtime(wall))
     if code == _CERTIFICATE_NOT_YET_VALID or (code == _CERTIFICATE_EXPIRED and wall < _EARLIEST_PLAUSIBLE) or wall < _EARLIEST_PLAUSIBLE:
-        return f"no safe connection to the cloud: this device believes it is {today}; set its clock ({reason})"
+        return f"no secure connection to the cloud: the clock of this device says {today}; set the clock ({reason})"
     if code == _CERTIFICATE_EXPIRED:
-        return f"no safe connection to the cloud: its certificate has expired, unless this device is wrong that it is {today} ({reason})"
-    return f"no safe connection to the cloud ({reason}); a captive portal, perhaps, or a certificate authority that is not known here"
+        return f"no secure connection to the cloud: its certificate has expired, or this device's date ({today}) is wrong ({reason})"
+    return f"no secure connection to the cloud ({reason}); the cause may be a captive portal or an unknown certificate authority"
 
 
 def _read_capped(response: httpx.Response) -> bytes | None:
-    """The body, unpacked; None once it is over the cap, or packed otherwise than asked for. No more than the cap is ever held."""
+    """The decompressed body; None if it is larger than the limit, or in an encoding we did not ask for. Never holds more than the limit."""
     packed = response.headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("identity", "", "gzip"):
         return None
@@ -202,16 +206,16 @@ def _plain(error: Exception) -> str:
 
 
 def _endpoint(url: str) -> str:
-    wanted = "give one like https://api.example.com/v1"
+    wanted = "write it like https://api.example.com/v1"
     try:
-        urlsplit(url)  # knows more malformations than httpx does
+        urlsplit(url)  # finds mistakes that httpx does not
         parsed = httpx.URL(url.strip())
     except (httpx.InvalidURL, ValueError) as error:
         raise BadSetting(f"The cloud URL {_shown(url)!r} is malformed; {wanted}.") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadSetting(f"The cloud URL {_shown(url)!r} is no http or https address; {wanted}.")
+        raise BadSetting(f"The cloud URL {_shown(url)!r} is not an http or https address; {wanted}.")
     if parsed.userinfo or parsed.query or parsed.fragment:
-        raise BadSetting(f"The cloud URL at {parsed.host} carries a password, a query or a fragment; {wanted}.")
+        raise BadSetting(f"The cloud URL at {parsed.host} contains a password, a query or a fragment; {wanted}.")
     path = parsed.path.rstrip("/")
     return str(parsed.copy_with(path=path if path.endswith("/chat/completions") else path + "/chat/completions"))
 
@@ -221,11 +225,11 @@ def _proxy(url: str | None) -> str | None:
         return None
     parsed = urlsplit(url.strip())
     if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise BadSetting(f"The proxy {_shown(url)!r} is no http address; give one like http://proxy.example.com:3128.")
+        raise BadSetting(f"The proxy {_shown(url)!r} is not an http address; write it like http://proxy.example.com:3128.")
     return url.strip()
 
 
 def _shown(url: str) -> str:
-    """A URL for a message, without what may be a password or a key."""
+    """A URL for a message, without the parts that may be a password or a key."""
     scheme, found, rest = url.rpartition("://")
     return f"{scheme}{found}{rest.rpartition('@')[2].partition('?')[0]}"

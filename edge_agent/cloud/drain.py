@@ -1,8 +1,8 @@
-"""Sends what waits in the queue to the cloud, as long as that makes sense.
+"""Sends the questions in the queue to the cloud, as long as that makes sense.
 
-Owns the order of a pass over the queue, and when to stop and come back. What an outcome means for a question is `retry`'s,
-for the whole cloud `breaker`'s. Invariant: an answer, the end of its row, the endings of the decisions that waited for it,
-and what the call has cost are stored in one transaction.
+Owns the order of a pass over the queue, when it stops, and when the next one starts. `retry` decides what an outcome means for
+a question, `breaker` what it means for the whole cloud. Invariant: an answer, the end of its row, the endings of the decisions
+that waited for it, and the cost of the call are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 
-DEADLINE_S = 120.0  # nobody stands and waits for it
+DEADLINE_S = 120.0  # no person waits for these calls
 LOOK_EVERY_S = 2.0
-PROBE_S = (5.0, 300.0)  # without a connection: the first wait, the longest
-OVER_BUDGET = "nothing may be spent on the cloud for now (budget_... in config.toml)"
+PROBE_S = (5.0, 300.0)  # first and longest wait after a pass that stopped
+OVER_BUDGET = "the budget for the cloud is used up for now (budget_... in config.toml)"
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one pass over the queue did; `stopped` says why it ended early, if it did."""
+    """The result of one pass over the queue; `stopped` is the reason if it ended early."""
 
     answered: int
     failed: int
@@ -40,20 +40,20 @@ class Drained:
 
 @dataclass(slots=True)
 class _Pass:
-    """One pass so far; `in_a_row` counts calls without a valid reply, `strange` are rows that got a portal's page since the last answer."""
+    """One pass so far; `in_a_row` counts calls without a valid reply, `portal_rows` got a portal's page since the last answer."""
 
     answered: int = 0
     failed: int = 0
     in_a_row: int = 0
-    strange: list[int] = field(default_factory=list)
+    portal_rows: list[int] = field(default_factory=list)
     stopped: str | None = None
 
 
 class Drainer:
-    """Drains one queue into one cloud; `once` for a person who wants it now, `watch` for a device that runs by itself.
+    """Sends one queue to one cloud: `once` for a person who wants it now, `watch` for a device that runs by itself.
 
-    `deadline_s` bounds one call; `upkeep` is called after each pass of a watch, where nobody waits. `sleep` and `chance` (0 to 1,
-    the random part of a wait) are replaced in tests.
+    `deadline_s` limits one call. `upkeep` is called after each pass of `watch`, when no person waits. Tests replace `sleep` and
+    `chance` (0 to 1, the random part of a wait).
     """
 
     def __init__(
@@ -70,18 +70,19 @@ class Drainer:
         self._deadline_s, self._upkeep, self._sleep, self._chance = deadline_s, upkeep, sleep, chance
 
     def once(self) -> Iterator[QueueRow | Drained]:
-        """One pass over everything that waits, due or not, even if the breaker is open: a person knows more than it does.
+        """One pass over all waiting rows, due or not, even if the breaker is open: a person may know that the cloud is back.
 
-        Five failures in a row end it. Only a cloud that asked for patience (429) is not called. Yields each row as it was
-        claimed, then a `Drained`. Raises `StorageError` if another process drains.
+        Stops after five failures in a row. Only a cloud that asked to wait (429) is not called. Yields each row as it was
+        claimed, then a `Drained`. Raises `StorageError` if another process drains the queue.
         """
         with self._outbox.drainer():
             yield from self._pass(by_hand=True)
 
     def watch(self) -> Iterator[QueueRow | Drained]:
-        """Pass over what is due, again and again, until the caller stops; yields as `once` does, and a `Drained` when something happened.
+        """Repeat passes over the due rows until the caller stops; yields like `once`, but a `Drained` only if something happened.
 
-        A cloud that cannot be reached is probed after 5 s, then less and less often, up to every 5 minutes.
+        If the cloud cannot be reached, tries again after 5 s, then less and less often, down to every 5 minutes.
+        Raises `StorageError` if another process drains the queue.
         """
         failures = 0
         with self._outbox.drainer():
@@ -120,41 +121,41 @@ class Drainer:
         yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
 
     def _claim(self, after: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
-        """The next row with its call counted; without a reservation the budget is used up, and the row is still ready."""
+        """The next row, with its call reserved. Without a reservation the budget is used up, and the row is still ready."""
         reserved: list[Reservation | None] = []
 
         def allowed(row: QueueRow) -> bool:
             try:
                 reserved.append(self._gate.budget.reserve(self._to_send(row)[1]))
             except (StorageError, ValueError, BadQuestion):
-                reserved.append(Reservation())  # damaged: nothing will be sent
+                reserved.append(Reservation())  # damaged: it will not be sent
             return reserved[-1] is not None
 
         row = self._outbox.claim(after=after, due_only=not by_hand, allowed=allowed)
         return (row, reserved[-1]) if row else None
 
     def _to_send(self, row: QueueRow) -> tuple[Question, Question]:
-        """The question as it was asked, and as it will be sent. Raises `StorageError`, `ValueError` or `BadQuestion` if it is damaged."""
+        """The question as asked, and as it will be sent. Raises `StorageError`, `ValueError` or `BadQuestion` if it is damaged."""
         asked = self._outbox.store.question(row.fingerprint)
         return asked, row.question or self._rules.redacted(asked)
 
     def _refusal(self, by_hand: bool) -> CloudOutcome | None:
-        """Why the cloud is not called now, if it is not."""
+        """Why the cloud must not be called now; None if it may be."""
         if by_hand and self._gate.breaker.health.kind != CloudKind.LIMITED:
             return None
         refusal = self._gate.breaker.refusal(self._deadline_s)
         return CloudOutcome(refusal[0], error=refusal[1]) if refusal else None
 
     def _send(self, row: QueueRow, reservation: Reservation) -> CloudOutcome:
-        """Send one claimed row and store what came of it."""
+        """Send one claimed row and store the outcome."""
         try:
             asked, send = self._to_send(row)
-        except (StorageError, ValueError, BadQuestion) as error:  # purged or damaged: there is nothing left to ask
+        except (StorageError, ValueError, BadQuestion) as error:  # purged or damaged: nothing is left to send
             return self._cancel(row, reservation, str(error))
         if self._rules.forbids(asked):  # the rules may be newer than the row
             return self._cancel(row, reservation, "never_send")
         key = self._gate.key(row.fingerprint)
-        if stored := self._outbox.store.cloud_answer(key, after=row.answers_before):  # somebody else has asked meanwhile
+        if stored := self._outbox.store.cloud_answer(key, after=row.answers_before):  # another process has asked since
             outcome = CloudOutcome(CloudKind.ANSWERED, stored[1])
             self._finish(row, outcome, reservation, was_made=False, stored_id=stored[0])
             return outcome
@@ -173,18 +174,23 @@ class Drainer:
         self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
 
     def _count(self, row: QueueRow, outcome: CloudOutcome, done: _Pass) -> None:
-        """What the outcome of a row means for the rest of the pass."""
+        """Count an outcome, and stop the pass if it makes no sense to continue."""
         done.in_a_row = 0 if outcome.kind in VALID else done.in_a_row + 1
         if outcome.kind is CloudKind.ANSWERED:
             done.answered += 1
-            done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.strange)
-            done.strange = []
+            done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.portal_rows)
+            done.portal_rows = []
             return
         done.failed += 1
         if outcome.kind is CloudKind.PORTAL:
             if done.answered:
                 self._outbox.suspect(row.queue_id)
-            done.strange.append(row.queue_id)
-            done.stopped = outcome.error if len(done.strange) > 1 else None
-        elif outcome.kind in WHOLE_CLOUD or done.in_a_row >= IN_A_ROW:
+            done.portal_rows.append(row.queue_id)
+        if self._ends_pass(outcome.kind, done):
             done.stopped = outcome.error
+
+    def _ends_pass(self, kind: CloudKind, done: _Pass) -> bool:
+        """Whether a failure of this kind stops the pass."""
+        if kind is CloudKind.PORTAL:
+            return len(done.portal_rows) > 1
+        return kind in WHOLE_CLOUD or done.in_a_row >= IN_A_ROW

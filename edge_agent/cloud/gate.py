@@ -1,7 +1,7 @@
-"""One cloud with what stands before it: the circuit breaker and the budget.
+"""One cloud, with the circuit breaker and the budget that guard it.
 
-Owns the order: breaker, then budget, then the call; and afterwards what the call has shown and cost. Knows nothing of queues
-or decisions. Invariant: every call that is made was allowed by the breaker and counted by the budget.
+Owns how a call is reserved before it is made, and how its outcome and its cost are recorded afterwards. Knows nothing of queues or
+decisions. Invariant: every call that was made is counted in the budget, and its outcome is known to the breaker.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from edge_agent.core.records import CloudKey
 from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
-if TYPE_CHECKING:  # httpx is loaded when a cloud is really called
+if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.client import CloudModel
 
 
 class Gate:
-    """The way to one cloud. `breaker` and `budget` keep their state in the store."""
+    """Access to one cloud. `breaker` and `budget` keep their state in the store."""
 
     def __init__(self, store: Store, cloud: CloudModel, limits: BudgetLimits = DEFAULT_LIMITS.budget) -> None:
         self._store, self.cloud = store, cloud
@@ -33,11 +33,11 @@ class Gate:
         self.budget = Budget(store, cloud.endpoint, limits)
 
     def key(self, fingerprint: str) -> CloudKey:
-        """Under which key this cloud's answer to a question is stored."""
+        """The key under which this cloud's answer to a question is stored."""
         return CloudKey(fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
 
     def reserve(self, send: Question) -> Reservation | None:
-        """Count a call in a transaction of its own; None if there is no money for it, or it cannot be counted."""
+        """Count a call in a transaction of its own; returns None if it would exceed the budget, or cannot be stored."""
         if not self.budget.limits.is_set:
             return Reservation()
         with contextlib.suppress(StorageError), self._store.transaction():
@@ -45,7 +45,7 @@ class Gate:
         return None
 
     def note(self, reservation: Reservation | None, outcome: CloudOutcome | None) -> None:
-        """Inside the caller's transaction: keep what a call has cost and shown; `outcome` None means that it was not made."""
+        """Record the cost and the outcome of a call, in the caller's transaction; None means that it was not made."""
         if reservation is not None:
             self.budget.close(reservation, outcome)
         if outcome is not None:

@@ -1,16 +1,16 @@
 """The durable queue of questions that wait for the cloud, in the store's file.
 
-Owns the states of a row, its SQL, and who may drain. Knows nothing of HTTP.
+Owns the states of a row, its SQL, and which process may drain the queue. Knows nothing of HTTP.
 
     put ─► ready ─► sending ─┬─► done        answered
-             ▲               ├─► ready       to be tried again, at `due_s`
-             │               └─► dead        refused for good, or tried too often; kept to be read, retried or dropped
-             ├── ready ─► expired            waited longer than its time to live
+             ▲               ├─► ready       will be tried again, at `due_s`
+             │               └─► dead        refused permanently, or tried too often; kept to be read, retried or dropped
+             ├── ready ─► expired            waited longer than the time to live
              └── ready, dead, expired ─► cancelled     dropped by a person
 
 Invariants: a question waits at most once (a unique index ensures it); no decision waits for a row in an end state; only the
-process that holds the lock file drains, so whoever takes the lock may return the rows that a dead drainer left half-sent.
-Ages and waits are device time (`store/device_time.py`), which no wall clock can move.
+process that holds the lock file drains, so a new holder of the lock may return the half-sent rows of a dead drainer to ready.
+Ages and waits are device time (`store/device_time.py`), which a change of the wall clock does not affect.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from edge_agent.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One queued question as it was when it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
+    """One row of the queue at the time it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
 
-    `payload` is what will be sent (JSON), `answers_before` the newest stored cloud answer when the question was queued.
+    `payload` (JSON) is what will be sent. `answers_before` is the id of the newest cloud answer when the question was queued.
     """
 
     queue_id: int
@@ -57,7 +57,7 @@ class QueueRow:
 
     @property
     def question(self) -> Question | None:
-        """The question as it was queued for sending; None for rows of older versions, which kept it elsewhere.
+        """The question as it will be sent; None for rows of older versions, which stored it elsewhere.
 
         Raises `ValueError` or `BadQuestion` if it is damaged.
         """
@@ -65,9 +65,9 @@ class QueueRow:
 
 
 class Outbox:
-    """The queue in `store`. `put`, `answer_waiting` and `cancel_waiting` run inside the caller's transaction; the others make their own.
+    """The queue in `store`. `put`, `answer_waiting` and `cancel_waiting` run inside the caller's transaction; the others start their own.
 
-    `chance` returns the random part of a backoff, 0 to 1; it is replaced in tests.
+    `chance` returns the random part of a backoff, 0 to 1; tests replace it.
     """
 
     def __init__(self, store: Store, limits: QueueLimits = DEFAULT_LIMITS.queue, chance: Callable[[], float] = random.random) -> None:
@@ -75,11 +75,11 @@ class Outbox:
         self._database, self._clock = store.database, store.clock
 
     def put(self, question: Question, error: str | None = None, send: Question | None = None) -> int | None:
-        """Queue a question, or join the row that already waits for it; returns the row's id, None when the queue is full.
+        """Queue a question, or join the row that already waits for it. Returns the row's id; None if the queue is full.
 
-        `error` is why the cloud has not answered so far; `send` is the question as it will be sent, if that is not as it was
-        asked. Inside the caller's `transaction()`: after its COMMIT the question survives a crash; before it, nothing was
-        promised.
+        `error` is why the cloud has not answered so far; `send` is the question as it will be sent, if it differs from the
+        question as asked. Runs inside the caller's `transaction()`: after COMMIT the question survives a crash, before it there
+        is no promise.
         """
         self._clock.keep()
         self._expire()
@@ -111,13 +111,13 @@ class Outbox:
         return int(self._database.rows(sql, states)[0]["n"])
 
     def claim(self, after: int = 0, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True) -> QueueRow | None:
-        """Take the oldest ready row with an id above `after` and mark it sending; None when there is none.
+        """Mark the oldest ready row with an id above `after` as sending, and return it; None if there is none.
 
-        `allowed` is asked inside the same transaction whether the row may be sent; if not, it stays ready and is returned so.
+        `allowed` says, inside the same transaction, whether the row may be sent; if not, the row is returned still ready.
 
-        With `due_only`, a row whose backoff is not over is left alone; one that would wait longer than any backoff is due.
-        Rows that waited too long expire first, and are never sent. One transaction; a crash afterwards leaves the row
-        sending until the next drainer takes the lock.
+        With `due_only`, a row whose backoff is not over is skipped; a row that would wait longer than the longest backoff is due.
+        Rows that waited too long expire first and are never sent. One transaction; after a crash the row stays sending until the
+        next drainer takes the lock.
         """
         with self.store.transaction() as db:
             self._clock.keep()
@@ -137,9 +137,9 @@ class Outbox:
             return QueueRow(**{**dict(found), "state": "sending"})
 
     def answer_waiting(self, question: Question) -> int | None:
-        """Mark the ready row of a question done, because it was answered another way; returns its id, if there was one.
+        """Mark the ready row of a question done, because it was answered another way. Returns its id; None if there was no such row.
 
-        Inside the caller's `transaction()`. A row that is being sent is left to the drainer that holds it.
+        Runs inside the caller's `transaction()`. Does not touch a row that is being sent: its drainer will end it.
         """
         found = self._database.write(
             "UPDATE outbox SET state = 'done', last_error = NULL, updated_at = ? WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
@@ -148,9 +148,9 @@ class Outbox:
         return int(found["id"]) if found else None
 
     def cancel_waiting(self, question: Question) -> None:
-        """Cancel the ready row of a question that must not be sent any more, erase what was to be sent, and abandon its decisions.
+        """Cancel the ready row of a question that must no longer be sent, erase its payload, and abandon its decisions.
 
-        Inside the caller's `transaction()`.
+        Runs inside the caller's `transaction()`.
         """
         for row in self._database.write(
             "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = 'never_send', updated_at = ? "
@@ -162,11 +162,11 @@ class Outbox:
     def finish(
         self, row: QueueRow, outcome: CloudOutcome, key: CloudKey, stored_id: int | None = None, also: Callable[[], None] = lambda: None
     ) -> str:
-        """End one sending of a claimed row, and return the row's new state.
+        """Record the outcome of sending a claimed row, and return the row's new state.
 
         With an answer the row is done, and every decision that waits for it is upheld or overturned; `stored_id` is the answer's
-        id if it is stored already. Otherwise the row goes back to ready or is dead, as `retry.treat` says; an early try that a
-        person asked for costs no attempt unless it is final. One transaction, `also` included: a crash leaves the row sending.
+        id if it is already stored. Without one the row becomes ready or dead, as `retry.treat` says; an early try by hand costs
+        no attempt unless the failure is final. One transaction, which includes `also`: a crash leaves the row sending.
         """
         with self.store.transaction():
             if outcome.answer:
@@ -180,13 +180,13 @@ class Outbox:
         return state
 
     def cancel_sending(self, row: QueueRow, error: str, also: Callable[[], None] = lambda: None) -> None:
-        """End a claimed row that must not be sent after all. One transaction, `also` included."""
+        """Cancel a claimed row that must not be sent after all. One transaction, which includes `also`."""
         with self.store.transaction():
             self._cancel(row.queue_id, error, was="sending")
             also()
 
     def suspect(self, queue_id: int) -> bool:
-        """Count that a question got a strange page while others got answers; True if that was once too often, and it is dead.
+        """Count that a question got a portal's page while others got answers. Returns True if the row is now dead for that reason.
 
         One transaction.
         """
@@ -201,19 +201,19 @@ class Outbox:
         return found is not None
 
     def retry(self, queue_id: int) -> QueueRow:
-        """Let a row be tried again at once, with all its attempts and a new time to live. One transaction.
+        """Make a row ready again, due now, with all its attempts and a new time to live. One transaction.
 
-        Raises `BadQuestion` if there is no such row, it was answered, is being sent, or another row waits for its answer.
+        Raises `BadQuestion` if there is no such row, it was answered, it is being sent, or another row waits for the same answer.
         """
         with self.store.transaction():
             row = self._row(queue_id)
             if row.state in ("done", "sending"):
                 raise BadQuestion(f"Queue row {queue_id} {_DONE_OR_SENDING[row.state]}; there is nothing to retry.")
-            twin = self._database.rows(
+            same = self._database.rows(
                 "SELECT id FROM outbox WHERE dedupe_key = ? AND state IN ('ready', 'sending') AND id <> ?", (row.dedupe_key, queue_id)
             )
-            if twin:
-                raise BadQuestion(f"The question of queue row {queue_id} already waits as row {twin[0]['id']}; there is nothing to retry.")
+            if same:
+                raise BadQuestion(f"The question of queue row {queue_id} already waits as row {same[0]['id']}; there is nothing to retry.")
             self._clock.keep()
             now_s = self._clock.now_s()
             self._database.write(
@@ -224,9 +224,9 @@ class Outbox:
             return self._row(queue_id)
 
     def drop(self, queue_id: int) -> QueueRow:
-        """Give up a row: it is cancelled, what was to be sent is erased, and its decisions are abandoned. One transaction.
+        """Cancel a row, erase its payload and abandon its decisions. One transaction.
 
-        Raises `BadQuestion` if there is no such row, it was answered, or is being sent.
+        Raises `BadQuestion` if there is no such row, it was answered, or it is being sent.
         """
         with self.store.transaction():
             row = self._row(queue_id)
@@ -236,7 +236,7 @@ class Outbox:
             return self._row(queue_id)
 
     def next_due_in_s(self) -> float | None:
-        """Seconds until some ready row is due, 0 if one is; None if none is ready."""
+        """Seconds until the first ready row is due; 0 if one is due now, None if no row is ready."""
         found = self._database.rows("SELECT min(due_s) AS due_s FROM outbox WHERE state = 'ready'")[0]["due_s"]
         return None if found is None else min(LONGEST_WAIT_S, max(0.0, found - self._clock.now_s()))
 
@@ -244,7 +244,7 @@ class Outbox:
     def drainer(self) -> Iterator[None]:
         """Be the only drainer of this file, or raise `StorageError`; half-sent rows of a dead drainer become ready.
 
-        The lock is a file of its own that the operating system releases when the process ends: no leases, no clocks.
+        The lock is on a separate file, and the operating system releases it when the process ends: no leases, no clocks.
         """
         path = self.store.path.with_name(self.store.path.name + ".drain-lock")
         try:
@@ -253,7 +253,7 @@ class Outbox:
             raise StorageError(f"The lock file '{path}' cannot be opened ({error.strerror}); check who owns it.") from error
         try:
             if not try_lock(handle):
-                raise StorageError("Another process is draining the queue; wait until it is done.")
+                raise StorageError("Another process is draining the queue; wait until it has finished.")
             with self.store.transaction() as db:
                 db.execute("UPDATE outbox SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
                 self._drop_old_dead()
@@ -264,7 +264,7 @@ class Outbox:
     # Everything below runs inside a transaction.
 
     def _fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
-        """Give a claimed row back or bury it; returns its new state."""
+        """Make a claimed row ready or dead; returns its new state."""
         treatment = treat(kind, row.attempts, self._chance())
         now_s = self._clock.now_s()
         if row.due_s > now_s and kind not in (CloudKind.REJECTED, CloudKind.UNUSABLE):
@@ -285,7 +285,7 @@ class Outbox:
         )
 
     def _cancel(self, queue_id: int, error: str | None, was: str) -> None:
-        """Cancel a row and erase what was to be sent."""
+        """Cancel a row, erase its payload and abandon its decisions."""
         self._database.write(
             "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = ?, updated_at = ? WHERE id = ? AND state = ?",
             (error, time.time(), queue_id, was),
@@ -293,7 +293,7 @@ class Outbox:
         self.store.abandon_provisional(queue_id)
 
     def _expire(self) -> None:
-        """End the rows that waited longer than their time to live."""
+        """End the rows that waited longer than the time to live."""
         expired = self._database.write(
             "UPDATE outbox SET state = 'expired', updated_at = ? WHERE state = 'ready' AND put_s < ? RETURNING id",
             (time.time(), self._clock.now_s() - self.limits.ttl_s),
@@ -302,7 +302,7 @@ class Outbox:
             self.store.abandon_provisional(row["id"])
 
     def _drop_old_dead(self) -> None:
-        """Cancel dead letters that nobody wanted for a long time (their age counts from when they were put)."""
+        """Cancel dead rows that were kept too long (their age counts from when they were put)."""
         self._database.write(
             "UPDATE outbox SET state = 'cancelled', payload = NULL, updated_at = ? WHERE state = 'dead' AND put_s < ?",
             (time.time(), self._clock.now_s() - self.limits.ttl_s - self.limits.dead_kept_s),

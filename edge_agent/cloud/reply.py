@@ -1,8 +1,8 @@
-"""What the cloud is asked, and what its reply means: pure functions, one version.
+"""What the cloud is asked, and what its reply means: pure functions, with one version number.
 
-Owns the prompt, the answer found in a reply, and the kind of every reply (status, headers, bytes). Does no I/O. Invariant: a
-reply is data - a letter of the question is found in it or not, whatever else it says; any change to the prompt or to how
-an answer is found is a new `PROMPT_VERSION`.
+Owns the prompt, how an answer is found in a reply, and the kind of every reply (status, headers, bytes). Does no I/O. Invariants:
+a reply is only data, in which we find a letter of the question or not, whatever else it says; every change to the prompt or
+to how an answer is found needs a new `PROMPT_VERSION`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import CloudAnswer
 
 PROMPT_VERSION = 1
-MAX_COMPLETION_TOKENS = 256  # what a request allows a reply, and what a budget reserves for it
+MAX_COMPLETION_TOKENS = 256  # the limit that a request sets, and that a budget reserves
 _RETRY_AFTER_S = (1.0, 3600.0)
 _CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
 _RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
-_SHORTEST_SECRET = 8  # a shorter key is nothing that could not be guessed, and may be a word of an answer
+_SHORTEST_SECRET = 8  # a shorter key is easy to guess anyway, and may be a word of an answer
 MAX_REPLY_BYTES = 1 << 20
 
 
 def prompt(question: Question) -> str:
-    """What the cloud is asked, version 1: the question, its options, and to answer with one letter; an open question alone."""
+    """The text that is sent, version 1: the question, its options and the request for one letter; for an open question only its text."""
     if question.kind == OPEN:
         return question.stem
     return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
@@ -44,7 +44,7 @@ _LEAD_IN = re.compile(r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W
 
 
 def find_answer(reply: str, question: Question) -> str | None:
-    """The letter in a reply; of an open question, what it says without its thinking. None if there is none."""
+    """The letter in a reply; for an open question, the reply without its thinking. None if there is no answer."""
     if question.kind != OPEN:
         return find_letter(reply, question)
     text = reply.strip()
@@ -54,11 +54,11 @@ def find_answer(reply: str, question: Question) -> str | None:
 
 
 def find_letter(reply: str, question: Question) -> str | None:
-    """The letter in a reply, version 1, or None if there is none or no single one.
+    """The letter in a reply, version 1; None if there is none, or more than one.
 
-    In this order: the reply is a letter; it begins with a letter and a mark ("B. 24"); it names one letter after
-    "answer" or "option" ("the answer is **B**", several mentions must agree); it is the text of exactly one option.
-    Thinking in front (`<think>`) does not count. A reply of over 20,000 characters is no answer.
+    The rules, in order: the reply is a letter; it starts with a letter and a mark ("B. 24"); it names one letter after
+    "answer" or "option" ("the answer is **B**"; several mentions must agree); it is the text of exactly one option.
+    Thinking at the start (`<think>`) is ignored. A reply of over 20,000 characters is not an answer.
     """
     text = reply.strip()
     if len(text) > _MAX_REPLY_CHARS:
@@ -79,21 +79,21 @@ def read_reply(
 ) -> CloudOutcome:
     """What a reply means: its kind, and its answer if it has one.
 
-    `headers` is looked up without regard to case; `data` is the unpacked body, None if it was too large or packed in a way
-    that was not asked for. If the reply repeats the key, it is kept without it.
+    `headers` must ignore letter case. `data` is the decompressed body; None if it was too large, or in an encoding that we did
+    not ask for. If the reply repeats the key, the key is removed from the stored text.
     """
     if status != 200:
         return _read_status(status, headers, data)
     if data is None:
         return CloudOutcome(
-            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or packed in a way not asked for"
+            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or in an encoding that was not requested"
         )
-    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is no chat completion (a captive portal, perhaps)")
+    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is not a chat completion; it may come from a captive portal")
     try:
         payload = json.loads(data)
     except (ValueError, RecursionError):
         broken = data.lstrip()[:1] == b"{"
-        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is broken off") if broken else portal
+        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is incomplete") if broken else portal
     choices = payload.get("choices") if isinstance(payload, dict) else None
     if not isinstance(choices, list):
         return portal
@@ -101,34 +101,36 @@ def read_reply(
     message = choice.get("message")
     reply = message.get("content") if isinstance(message, dict) else None
     if choice.get("finish_reason") in ("length", "content_filter"):
-        why = "was cut off at its length limit" if choice["finish_reason"] == "length" else "was withheld by the cloud's content filter"
+        why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
     reply = without_key(key, reply) if isinstance(reply, str) else None
     found = find_answer(reply, question) if reply is not None else None
     if reply is None or not found:
-        wanted = "says nothing" if question.kind == OPEN or not reply else "names no single option"
-        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {wanted}")
+        why = "is empty" if question.kind == OPEN or not reply else "does not name exactly one option"
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
     usage = payload.get("usage")
     answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     return CloudOutcome(CloudKind.ANSWERED, answer)
 
 
 def _read_status(status: int, headers: Mapping[str, str], data: bytes | None) -> CloudOutcome:
-    """The kind of a reply that is no answer, by its HTTP status and the error code in it."""
+    """The outcome of a reply without an answer, from its HTTP status and the error code in it."""
     if status in (401, 403):
         return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
     code = _error_code(data)
     out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
     if status == 402 or (status == 429 and out_of_credit):
-        return CloudOutcome(CloudKind.NO_CREDIT, error=f"there is no credit left with the cloud (HTTP {status})")
+        return CloudOutcome(CloudKind.NO_CREDIT, error=f"no credit is left at the cloud (HTTP {status})")
     if status == 429:
         wait_s = _retry_after_s(headers)
-        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud takes no more calls for now (HTTP {status})", wait_s)
+        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud accepts no more calls for now (HTTP {status})", wait_s)
     if status in (408, 409, 425) or (status >= 500 and status != 511):
         return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered HTTP {status}")
     if status < 400 or status in (407, 511):
-        return CloudOutcome(CloudKind.PORTAL, error=f"somebody else answers in the cloud's place (HTTP {status}): a portal or a proxy")
-    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejects this question (HTTP {status})")
+        return CloudOutcome(
+            CloudKind.PORTAL, error=f"the reply does not come from the cloud (HTTP {status}), but from a captive portal or a proxy"
+        )
+    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question (HTTP {status})")
 
 
 def _error_code(data: bytes | None) -> str:
@@ -140,7 +142,7 @@ def _error_code(data: bytes | None) -> str:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long to wait, from seconds or a date (counted from the reply's own date: this device's may be wrong), within 1 s to 1 h."""
+    """How long to wait, 1 s to 1 h, from seconds or a date (relative to the reply's own date, as this device's may be wrong)."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
         seconds = float(value[:9])
@@ -161,5 +163,5 @@ def _count(usage: Any, key: str) -> int | None:
 
 
 def without_key(key: str | None, text: str) -> str:
-    """A stranger's text without the key, which it may have learned from us."""
+    """A text from outside, with our key removed: the other side may repeat it."""
     return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text

@@ -1,15 +1,15 @@
-"""What each outcome of a cloud call means for a question that waits: a pure table.
+"""What each outcome of a cloud call means for a waiting question: a pure table.
 
-Owns backoff, the number of attempts and what ends a question. No I/O, no clock, no randomness of its own. Invariant: what
-says something of the whole cloud costs a question no attempt, and what would be the same next time is not tried again.
+Owns backoff, the number of attempts and what ends a question. No I/O, no clock, no randomness of its own. Invariants: an
+outcome that concerns the whole cloud costs a question no attempt, and a failure that would only repeat itself is not retried.
 
     outcome                              attempt   then
     no connection, TLS, key, credit,     no        ready; the pass over the queue stops
       rate limit
-    a portal's page instead of a reply   no        ready; a second one in a row stops the pass; dead when five times
-                                                   other questions were answered and this one was not
+    a portal's page instead of a reply   no        ready; a second one in a row stops the pass; dead if that happened
+                                                   five times while other questions were answered
     timeout after sending, 5xx, 408 ...  yes       ready after a random wait that doubles; dead after 8
-    refused for good, unusable reply     yes       dead
+    rejected, unusable reply             yes       dead
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FINAL = frozenset({CloudKind.REJECTED, CloudKind.UNUSABLE})
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What to do with a question after a failure: its next state, what it cost, and how long it waits."""
+    """What to do with a question after a failure: its next state, whether it cost an attempt, and how long it waits."""
 
     state: str
     costs_attempt: bool
@@ -38,9 +38,9 @@ class Treatment:
 
 
 def treat(kind: CloudKind, attempts: int, chance: float) -> Treatment:
-    """The treatment of a question whose call ended as `kind`, after `attempts` before this one.
+    """What to do with a question whose call ended as `kind`, after `attempts` earlier ones.
 
-    `chance` (0 to 1) is drawn by the caller: full jitter, so that many devices do not come back at once.
+    The caller draws `chance` (0 to 1): full jitter, so that many devices do not come back at the same moment.
     """
     if kind in _FINAL:
         return Treatment("dead", costs_attempt=True, wait_s=0.0)

@@ -104,7 +104,7 @@ def check_free(name: str) -> None:
 
 
 def is_bundle(path: pathlib.Path) -> bool:
-    """Whether a file starts as a bundle does, whatever its name."""
+    """Whether a file starts like a bundle, whatever its name."""
     try:
         with path.open("rb") as file:
             head = file.read(_BLOCK)
@@ -148,7 +148,7 @@ def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
     for part, (part_bytes, sha256) in listed.items():
         file.seek(at)
         if _header(path, file, size, part) != part_bytes:
-            raise _refused(path, f"holds a {part} of another size than its manifest says")
+            raise _refused(path, f"has a {part} with a different size than its manifest says")
         parts[part] = Part(at + _BLOCK, part_bytes, sha256)
         at = _after(at + _BLOCK, part_bytes)
     file.seek(at)
@@ -216,12 +216,12 @@ def _write(out: IO[bytes], name: str, data: bytes) -> None:
 
 
 def _begin(out: IO[bytes], name: str, n_bytes: int) -> None:
-    member = tarfile.TarInfo(name)  # owner 0, time 0: the same content makes the same bytes
+    member = tarfile.TarInfo(name)  # owner 0, time 0: the same content gives the same bytes
     member.size, member.mode = n_bytes, 0o644
     try:
         out.write(member.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
     except ValueError as error:
-        raise ModelRefused(f"The model has {n_bytes:,} bytes, and a bundle can hold 8 GiB; copy the .gguf itself.") from error
+        raise ModelRefused(f"The model has {n_bytes:,} bytes, but a bundle can hold only 8 GiB; copy the .gguf file itself.") from error
 
 
 def _end(out: IO[bytes], n_bytes: int) -> None:
@@ -234,7 +234,7 @@ def _after(at: int, n_bytes: int) -> int:
 
 
 def _copy(source: IO[bytes], out: IO[bytes], n_bytes: int) -> str:
-    """Copy `n_bytes`, or what there is; returns the sha256 of the copy."""
+    """Copy `n_bytes`, or less if the source ends; returns the sha256 of the copy."""
     digest, left = hashlib.sha256(), n_bytes
     while left and (chunk := source.read(min(left, _CHUNK_BYTES))):
         digest.update(chunk)

@@ -1,4 +1,4 @@
-"""The folder of a checkpoint or an adapter, for the converter: a folder here, or what the Hub has, fetched once.
+"""The folder of a checkpoint or an adapter, for the converter: a local folder, or files that are fetched once from the Hub.
 
 Owns which files a conversion reads, and where they are kept. Knows nothing of what they hold. Invariants: every file was
 checked before it got its name; the first fetch of a source records its commit and hashes, and later ones use the same commit.
@@ -30,7 +30,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 def checkpoint_folder(
     source: str, report: Report = lambda progress: None, folder: pathlib.Path | None = None, the_hub: Hub | None = None
 ) -> pathlib.Path:
-    """The folder of a checkpoint or an adapter: `source` itself if there is such a folder, else what the Hub has of it.
+    """The folder of a checkpoint or an adapter: `source` itself if it is a folder, otherwise its files from the Hub.
 
     `source` may be a folder, `owner/name`, `owner/name@revision` or a catalogue name; `folder` (by default in the cache)
     keeps what is fetched. Raises `ModelMissing`, `ModelRefused`, `ModelError`, `DownloadFailed` or `StorageError`.
@@ -47,7 +47,7 @@ def checkpoint_folder(
 
 
 def local_path(text: str) -> pathlib.Path | None:
-    """The path that a text names, or None if it cannot be one here (an unknown home folder, or too long)."""
+    """The path that a text names; None if it cannot be a path here (unknown home folder, or too long)."""
     try:
         path = pathlib.Path(text).expanduser()
         path.exists()
@@ -62,7 +62,7 @@ def _from_hub(source: str, folder: pathlib.Path, the_hub: Hub, pin: str | None, 
     The commit is the revision's, else `pin`, else the recorded one, else the newest. A complete folder costs no request.
     """
     if not (parsed := hub.parse(source)):
-        raise ModelMissing(f"'{source:.200}' is neither a folder here nor a repository on the Hub (owner/name); check the name.")
+        raise ModelMissing(f"'{source:.200}' is neither a folder on this device nor a repository on the Hub (owner/name); check the name.")
     name, wanted = parsed
     key = f"{pins.HUB}{source}"
     known = pins.find(folder, key)
@@ -96,7 +96,7 @@ def _already_fetched(path: pathlib.Path, expected: Expected) -> str | None:
 
 
 def _is_read(path: str) -> bool:
-    """Whether a conversion reads this file of a checkpoint: the weights, and the texts beside them."""
+    """Whether a conversion reads this file of a checkpoint: the weights, and the text files next to them."""
     if "/" in path:
         return False
     return _WEIGHTS.fullmatch(path) is not None or path.endswith((".json", ".jinja", ".model")) or path in ("merges.txt", "vocab.txt")

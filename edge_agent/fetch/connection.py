@@ -26,7 +26,7 @@ MAX_REDIRECTS = 5
 _TIMEOUT = httpx2.Timeout(30.0, connect=10.0)
 
 for _name in ("httpx2", "httpcore2"):
-    logging.getLogger(_name).setLevel(logging.WARNING)  # below, they write full URLs, which may be signed
+    logging.getLogger(_name).setLevel(logging.WARNING)  # at lower levels they log full URLs, which may be signed
 
 
 class NetworkSettings:
@@ -43,7 +43,7 @@ class NetworkSettings:
         self._certificates = self._value("SSL_CERT_FILE"), self._value("SSL_CERT_DIR")
         for name, path in zip(("SSL_CERT_FILE", "SSL_CERT_DIR"), self._certificates, strict=True):
             if path and not pathlib.Path(path).exists():
-                raise BadSetting(f"{name} is '{path}', and there is no such file; correct it, or unset {name}.")
+                raise BadSetting(f"{name} is '{path}', but this file does not exist; correct it, or unset {name}.")
 
     @property
     def advice(self) -> str:
@@ -52,7 +52,7 @@ class NetworkSettings:
 
     @property
     def is_plain(self) -> bool:
-        """Whether no proxy and no certificates are set, not even to nothing."""
+        """Whether no proxy and no certificates are set, not even to an empty value."""
         return not any(self._proxies.values()) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & self._environment.keys()
 
     def client(self, max_bytes: int | None = None) -> httpx2.Client:
@@ -69,7 +69,7 @@ class NetworkSettings:
         return httpx2.Client(
             transport=transport,
             mounts=mounts,
-            trust_env=False,  # what counts of the environment was read above, and checked
+            trust_env=False,  # we read and checked the environment ourselves, above
             timeout=_TIMEOUT,
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
@@ -87,7 +87,7 @@ class NetworkSettings:
         try:
             return ssl.create_default_context(cafile=file or None, capath=folder or None)
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise BadSetting(f"SSL_CERT_FILE '{file or folder}' holds no certificates that can be read; give a PEM file.") from error
+            raise BadSetting(f"SSL_CERT_FILE '{file or folder}' has no readable certificates; use a PEM file.") from error
 
     def _proxy(self, scheme: str) -> str | None:
         """The proxy for addresses of this scheme, checked."""
@@ -103,7 +103,7 @@ class NetworkSettings:
                 if not is_usable:
                     kind = f" of the kind '{url.partition('://')[0]:.20}'" if "://" in value else ""
                     raise BadSetting(
-                        f"{name} names a proxy{kind} that cannot be used; give one like http://proxy.example.com:3128, or unset {name}."
+                        f"{name} is a proxy{kind} that cannot be used; write one like http://proxy.example.com:3128, or unset {name}."
                     )
                 return url
         return None
@@ -113,14 +113,14 @@ class NetworkSettings:
 
 
 def _pattern(entry: str) -> str | None:
-    """A host of NO_PROXY as httpx2 writes a set of addresses; None for all of them. Raises `BadSetting`."""
+    """A host of NO_PROXY in httpx2's notation; None for all hosts. Raises `BadSetting`."""
     if entry == "*":
         return None
     try:
         bare = entry[1:-1] if entry.startswith("[") and entry.endswith("]") else entry
         network = ipaddress.ip_network(bare, strict=False)
     except ValueError:
-        pattern = f"all://*{entry.removeprefix('*').lstrip('.')}"  # the host and all below it
+        pattern = f"all://*{entry.removeprefix('*').lstrip('.')}"  # the host and its subdomains
     else:
         host = f"[{network.network_address}]" if network.version == 6 else f"{network.network_address}"
         pattern = f"all://{host}" + (f"/{network.prefixlen}" if "/" in bare else "")
@@ -134,7 +134,7 @@ def _pattern(entry: str) -> str | None:
 
 
 def _sign(request: httpx2.Request) -> None:
-    """Say who asks, and nothing else: huggingface-hub would add the versions of Python and of its own."""
+    """Send only our name: huggingface-hub would add its own version and the version of Python."""
     request.headers["User-Agent"] = USER_AGENT
 
 
@@ -152,7 +152,7 @@ def _check_redirect(response: httpx2.Response) -> None:
 
 
 class _Bounded(httpx2.BaseTransport):
-    """Reads no more than `max_bytes` of a response. Compression is not asked for, and refused, since it hides the size."""
+    """Reads at most `max_bytes` of a response. Does not ask for compression and refuses it, because it hides the size."""
 
     def __init__(self, inner: httpx2.BaseTransport, max_bytes: int) -> None:
         self._inner, self._max_bytes = inner, max_bytes

@@ -4,7 +4,7 @@ Owns requests for files and the unfinished file; knows nothing of the Hub or of 
 name only when its size and hash are right and the caller's own check passed; the token goes to the host that it is meant
 for and no other; no address is logged.
 
-An unfinished file lies in a hidden folder beside its target (`.KEY.part`), and a lock keeps other processes out of it.
+An unfinished file is in a hidden folder next to its target (`.KEY.part`), and a lock keeps other processes out of it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from edge_agent.fetch.connection import MAX_REDIRECTS, NetworkSettings
 
 MAX_BYTES = 64 << 30
 TRIES = 5  # in a row without one new byte
-SPARE_BYTES = 64 << 20  # of disk that a download leaves free
-BLOCK_BYTES = 16 << 20  # what is asked of another source at a time: a kill loses one block at most
+SPARE_BYTES = 64 << 20  # disk space that a download leaves free
+BLOCK_BYTES = 16 << 20  # size of one request to another source: a kill loses at most one block
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of a server that may answer later
 
 Blocks = Callable[[int, int], bytes]
@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 
 
 class Refused(Exception):
-    """The server said no. `response` has its status, the headers in which the Hub says why, and no body."""
+    """The server refused. `response` has its status and the headers in which the Hub gives the reason, but no body."""
 
     def __init__(self, response: httpx2.Response) -> None:
         kept = [(name, value) for name, value in response.headers.items() if name in ("x-error-code", "x-error-message")]
@@ -49,11 +49,11 @@ class Refused(Exception):
 
 
 class BlocksFailed(Exception):
-    """Another source than plain HTTP did not give its bytes; the message says why in a few words."""
+    """A source other than plain HTTP failed; the message says why in a few words."""
 
 
 class ServerBusy(Exception):
-    """The server may answer later; `seconds` is how long it asks to wait, if it says so in seconds and not in too many."""
+    """The server may answer later; `seconds` is how long it asks to wait, if it says so in seconds and the number is not too large."""
 
     def __init__(self, response: httpx2.Response) -> None:
         text = response.headers.get("retry-after", "")
@@ -63,7 +63,7 @@ class ServerBusy(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is known of a file beforehand; `git_sha1` is git's name for it (the hash of "blob LENGTH\\0" and the bytes)."""
+    """What is known about a file before the download; `git_sha1` is git's name for it (the hash of "blob LENGTH\\0" and the bytes)."""
 
     bytes: int | None = None
     sha256: str | None = None
@@ -88,7 +88,7 @@ class Downloader:
 
     @property
     def _client(self) -> httpx2.Client:
-        if self._open_client is None:  # made late: reading the certificates takes longer than finding a file that is here
+        if self._open_client is None:  # made late: to read the certificates takes longer than to find a file that is already here
             self._open_client = self.connection.client()
         return self._open_client
 
@@ -137,9 +137,9 @@ class Downloader:
         trouble: Callable[[str], None] = lambda words: None,
         n_bytes: Callable[[], int] = lambda: 0,
     ) -> Result:
-        """The result of a request that is made again after a drop, until `TRIES` in a row brought nothing new.
+        """The result of a request that is repeated after a drop, until `TRIES` in a row brought no new byte.
 
-        `trouble` is told why, before each pause; `n_bytes` counts what came. Raises `DownloadFailed`, and what `request` raises
+        `trouble` gets the reason before each pause; `n_bytes` counts what came. Raises `DownloadFailed`, and what `request` raises
         besides errors of the network and `ServerBusy`.
         """
         failures, before = 0, n_bytes()
@@ -160,7 +160,7 @@ class Downloader:
                 self._pause(error.seconds if isinstance(error, ServerBusy) and error.seconds else min(30.0, 0.5 * 2**failures))
 
     def _fill_from_blocks(self, blocks: Blocks, part: pathlib.Path, size_bytes: int, report: Callable[[Progress], None]) -> None:
-        """Append what `blocks` gives, until the file is complete or the source fails."""
+        """Append what `blocks` returns, until the file is complete or the source fails."""
         done = _size(part)
         with part.open("ab") as file:
             while done < size_bytes:
@@ -191,7 +191,7 @@ class Downloader:
     def _append(
         self, url: str, part: pathlib.Path, done: int, expected: Expected, token: str | None, report: Callable[[Progress], None]
     ) -> None:
-        """Make one request for what follows the first `done` bytes."""
+        """Make one request for the bytes after the first `done`."""
         known = expected.sha256 or expected.git_sha1
         seen = part.with_name("validator")  # tells whether a file without a known hash is still the same
         validator = None if known else _text(seen)
@@ -202,16 +202,18 @@ class Downloader:
             opened = self._open(url, headers, token)
             with opened as response, part.open("ab") as file:
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise DownloadFailed(f"{_host(url)} sends the file compressed, which was not asked for; fetch it in another way.")
+                    raise DownloadFailed(
+                        f"{_host(url)} sends the file compressed, although we did not ask for it; download it in another way."
+                    )
                 if response.status_code == 206 and _range_start(response) != done:
-                    raise httpx2.RemoteProtocolError("another range than asked for")
+                    raise httpx2.RemoteProtocolError("the server sent a different range")
                 if response.status_code != 206:
                     file.truncate(done := 0)
                     file.seek(0)
                 total = _total(response, done)
                 if expected.bytes and total not in (None, expected.bytes):
                     hint = " (a Git LFS pointer, perhaps)" if (total or 0) < 1024 else ""
-                    raise _Changed(f"{_host(url)} announces '{part.name}' with {total} bytes{hint}, and {expected.bytes} were expected")
+                    raise _Changed(f"{_host(url)} announces '{part.name}' with {total} bytes{hint}, but {expected.bytes} were expected")
                 if not known:
                     seen.write_text(_validator(response) or "")
                 _check_room(part, expected.bytes or total, done)
@@ -227,15 +229,15 @@ class Downloader:
         except Refused as error:
             if error.status != 416:
                 raise
-            part.unlink(missing_ok=True)  # longer than the file is now, so begin again
-            raise httpx2.RemoteProtocolError("the rest that was asked for is not there") from error
+            part.unlink(missing_ok=True)  # longer than the file is now, so start again
+            raise httpx2.RemoteProtocolError("the server does not have the rest of the file") from error
         except _Changed as error:
             part.unlink(missing_ok=True)
-            raise DownloadFailed(f"{error}; nothing was kept; try again, or from another place.") from error
+            raise DownloadFailed(f"{error}; nothing was kept; try again, or use another source.") from error
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str], token: str | None) -> Iterator[httpx2.Response]:
-        """The response to a GET after its redirects; the client drops the token where one leads to another host."""
+        """The response to a GET after its redirects; the client drops the token if a redirect leads to another host."""
         if token:
             headers = headers | {"Authorization": f"Bearer {token}"}
         with self._client.stream("GET", url, headers=headers) as response:
@@ -261,7 +263,7 @@ def verified(path: pathlib.Path, expected: Expected, origin: str) -> str:
                 sha1.update(chunk)
     found, wanted = (sha1.hexdigest(), expected.git_sha1) if expected.git_sha1 else (sha256.hexdigest(), expected.sha256)
     if expected.bytes not in (None, size):
-        raise DownloadFailed(f"'{path.name}' from {origin} has {size} bytes, and {expected.bytes} were expected; nothing was kept.")
+        raise DownloadFailed(f"'{path.name}' from {origin} has {size} bytes, but {expected.bytes} were expected; nothing was kept.")
     if wanted and found != wanted:
         raise DownloadFailed(
             f"'{path.name}' from {origin} is not the file that was expected (hash {found[:16]}…, not {wanted[:16]}…); nothing was kept; "
@@ -272,7 +274,7 @@ def verified(path: pathlib.Path, expected: Expected, origin: str) -> str:
 
 @contextlib.contextmanager
 def _unfinished(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pathlib.Path]:
-    """The folder of the unfinished file, locked for this process. Another address or hash has a folder of its own."""
+    """The folder of the unfinished file, locked for this process. A different address or hash has a different folder."""
     key = hashlib.sha256(json.dumps([url, expected.sha256 or expected.git_sha1]).encode()).hexdigest()[:16]
     folder = target.parent / f".{key}.part"
     folder.mkdir(parents=True, exist_ok=True)
@@ -291,7 +293,7 @@ def _unfinished(target: pathlib.Path, url: str, expected: Expected) -> Iterator[
 
 @contextlib.contextmanager
 def _cleaned_when_full(folder: pathlib.Path) -> Iterator[None]:
-    """Remove the unfinished file if the disk is full: that stops more programs than this one."""
+    """Remove the unfinished file if the disk is full: a full disk also stops other programs."""
     try:
         yield
     except OSError as error:
@@ -308,7 +310,7 @@ def _check_room(part: pathlib.Path, total: int | None, done: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - done + SPARE_BYTES > free:
         raise StorageError(
-            f"'{part.name}' needs {(total - done) / 1e6:,.0f} MB more and the disk has {free / 1e6:,.0f} MB free; free some space first."
+            f"'{part.name}' needs {(total - done) / 1e6:,.0f} MB more, but the disk has {free / 1e6:,.0f} MB free; free some space first."
         )
 
 
@@ -319,7 +321,7 @@ def _range_start(response: httpx2.Response) -> int | None:
 
 
 def _total(response: httpx2.Response, done: int) -> int | None:
-    """How long the whole file is, as the response says."""
+    """The size of the whole file, as the response says."""
     length = _number(response.headers.get("content-length", ""))
     return None if length is None else done + length
 
@@ -329,7 +331,7 @@ def _number(text: str) -> int | None:
 
 
 def _validator(response: httpx2.Response) -> str | None:
-    """What may stand in If-Range: a strong ETag, or the time of the last change."""
+    """The value for If-Range: a strong ETag, or the time of the last change."""
     etag = str(response.headers.get("etag", ""))
     found = etag if etag.startswith('"') else response.headers.get("last-modified")
     return found if found and found.isascii() else None

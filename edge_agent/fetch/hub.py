@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what a repository holds at which commit, and each of its files, checked.
+"""The Hugging Face Hub: what a repository has at which commit, and each of its files, checked.
 
 huggingface-hub speaks to the Hub: listing, revisions, tokens, gated repositories, Xet. Owns what it does not do: its answers are
 checked, its refusals become sentences that say what to do, and each file's hash is checked before the file
@@ -62,12 +62,12 @@ class Repo:
 
     @property
     def source(self) -> str:
-        """Its name in the list of what was pulled."""
+        """Its name in the record of pulls."""
         return f"{pins.HUB}{self.name}"
 
 
 class Hub:
-    """The Hub of `environment` (by default the process's own). Tests give the `downloader`. Close it when done.
+    """The Hub of `environment` (by default the process's own). Tests pass a `downloader`. Close it when done.
 
     huggingface-hub has one HTTP client a process, so with several Hubs the one that was used first last decides the proxies.
     """
@@ -95,9 +95,9 @@ class Hub:
         return self._token is not None
 
     def repo(self, name: str, revision: str = MAIN, kind: str = "models") -> Repo:
-        """What a repository holds. Raises `ModelMissing`, `ModelError` for a refusal, or `DownloadFailed`."""
+        """What a repository has. Raises `ModelMissing`, `ModelError` for a refusal, or `DownloadFailed`."""
         if self.is_offline:
-            raise ModelMissing(f"HF_HUB_OFFLINE is set, and '{name}' is not on this device; unset it, or pull a file or a bundle.")
+            raise ModelMissing(f"HF_HUB_OFFLINE is set, but '{name}' is not on this device; unset it, or pull a file or a bundle.")
         with self._translated(name, revision, kind):
             api = self._library.HfApi(self.endpoint, token=self._token or False)
             asked = {"revision": revision, "repo_type": kind.removesuffix("s"), "files_metadata": True, "timeout": _TIMEOUT_S}
@@ -121,11 +121,11 @@ class Hub:
 
     @functools.cached_property
     def _library(self) -> ModuleType:
-        """huggingface-hub with our HTTP client, without telemetry, and silent: it would log whole addresses, and what a server says."""
+        """huggingface-hub with our HTTP client, without telemetry and without logs, which would show full addresses and replies."""
         import huggingface_hub
         from huggingface_hub import constants
 
-        constants.HF_HUB_DISABLE_TELEMETRY = True  # else it asks the Hub which coding agent may run us
+        constants.HF_HUB_DISABLE_TELEMETRY = True  # otherwise it asks the Hub which coding agent may run us
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         huggingface_hub.set_client_factory(lambda: self.downloader.connection.client(MAX_LIST_BYTES))
         return huggingface_hub
@@ -142,7 +142,7 @@ class Hub:
         return settings.checked("cloud_key", saved, "The token that `hf auth login` saved") if saved else None
 
     def _ask(self, name: str, request: Callable[[], Any]) -> Any:
-        """The answer to a request of the library's about a repository, made again when the network or the Hub is busy."""
+        """The answer to a request of the library about a repository; repeats the request if the network fails or the Hub is busy."""
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         def once() -> Any:
@@ -164,7 +164,7 @@ class Hub:
     def _xet_blocks(self, name: str, url: str, expected: Expected) -> Blocks | None:
         """How to read a file from Xet, if the Hub keeps it there.
 
-        Only on a plain connection: hf_xet reads proxies and certificates by rules of its own.
+        Only on a plain connection: hf_xet has its own rules for proxies and certificates.
         """
         if expected.sha256 is None or not expected.bytes or self._is_true("HF_HUB_DISABLE_XET"):
             return None
@@ -172,7 +172,7 @@ class Hub:
             return None
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         asked = {"token": False, "headers": headers, "endpoint": self.endpoint, "timeout": _TIMEOUT_S}
-        with contextlib.suppress(BlocksFailed, self._library.errors.HfHubHTTPError):  # a refusal is told when the bytes are asked for
+        with contextlib.suppress(BlocksFailed, self._library.errors.HfHubHTTPError):  # a refusal is reported when the bytes are requested
             found = self._ask(name, lambda: self._library.get_hf_file_metadata(url, **asked))
             if found.xet_file_data is not None:
                 return xet.XetBlocks(found.xet_file_data, expected.bytes, self.endpoint, headers)
@@ -240,7 +240,7 @@ def is_safe(path: str) -> bool:
 
 
 def _repo(name: str, kind: str, info: Any) -> Repo:
-    """The repository from what the library read, whose fields hold whatever the server sent."""
+    """The repository, from what the library read; its fields have whatever the server sent."""
     if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
         raise _not_understood(name)
     if info.siblings is None or len(info.siblings) > MAX_FILES:
@@ -264,7 +264,9 @@ def _expected(row: Any) -> Expected:
 
 
 def _not_understood(name: str) -> DownloadFailed:
-    return DownloadFailed(f"The Hub's answer about '{name}' makes no sense (from a captive portal or a proxy, perhaps); check the network.")
+    return DownloadFailed(
+        f"The Hub's answer about '{name}' makes no sense (it may come from a captive portal or a proxy); check the network."
+    )
 
 
 def _endpoint(text: str) -> str:
@@ -277,5 +279,5 @@ def _endpoint(text: str) -> str:
         is_plain = False
     if not is_plain or "@" in url or "?" in url or "#" in url:
         shown = "" if "@" in url else f" is '{url:.100}', and that"
-        raise BadSetting(f"HF_ENDPOINT{shown} is not a plain http or https address; give one like {ENDPOINT}.")
+        raise BadSetting(f"HF_ENDPOINT{shown} is not a plain http or https address; write it like {ENDPOINT}.")
     return url

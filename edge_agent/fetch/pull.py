@@ -1,6 +1,6 @@
 """Brings a published model to this device: from the Hub, an address or a file, checked before it gets its name.
 
-Owns what `pull` means: what a name stands for, which file is chosen, what is recorded of it. Invariants: every model in the
+Owns what `pull` means: what a name refers to, which file is chosen, what is recorded about it. Invariants: every model in the
 models folder was opened here once, in a child process; what was pulled before must be the same again, unless an upgrade is
 asked for; a file that is here already costs no request; existing settings are never overwritten, and a download never sets
 where questions are sent.
@@ -118,7 +118,7 @@ class Puller:
         if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
             return self._from_hub(parsed[0], parsed[1], file, None)
         raise ModelMissing(
-            f"There is nothing to pull as '{what:.200}'; give a name of `edge-agent models`, owner/name on the Hub, an address or a file."
+            f"There is nothing to pull as '{what:.200}'; use a name from `edge-agent models`, owner/name on the Hub, an address or a file."
         )
 
     def _from_hub(self, name: str, revision: str | None, file: str | None, entry: Entry | None) -> Installed:
@@ -162,7 +162,7 @@ class Puller:
     def _fetched(
         self, record: Pulled, name: str, known: Pulled | None, pinned_sha256: str | None, fetch: Callable[[pathlib.Path, Any], str]
     ) -> Installed:
-        """Fetch a model, or a bundle and what is in it; `record` says from where, `known` what the first pull saw there."""
+        """Fetch a model, or a bundle and what is in it; `record` is its source, `known` what the first pull saw there."""
         pinned_sha256 = pinned_sha256 or (known.sha256 if known and not self.upgrade else None)
         if not name.endswith(bundle.SUFFIX):
             target = self._target(name, record.source, record.alias)
@@ -192,7 +192,7 @@ class Puller:
         return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
-        """Put the parts of a bundle in place: the model, its calibration, then the settings. It can be repeated."""
+        """Write the parts of a bundle: the model, its calibration, then the settings. Safe to repeat."""
         model = opened.parts[bundle.MODEL]
         target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias)
         installed = self._same_file(record.source, target, model.sha256)

@@ -25,17 +25,17 @@ from edge_agent.fetch.connection import USER_AGENT
 from edge_agent.fetch.download import BlocksFailed
 
 _ADDRESS = re.compile(r"\w+://\S+")  # it may be signed
-BLOCK_S = 120.0  # a line that takes longer for a block is better served by plain HTTP, which keeps every byte
+BLOCK_S = 120.0  # on a slower line plain HTTP is better, because it keeps every byte
 
 
 def is_installed() -> bool:
-    """Whether hf_xet is here: it has no build for 32-bit systems."""
+    """Whether hf_xet is installed: it has no build for 32-bit systems."""
     return importlib.util.find_spec("hf_xet") is not None
 
 
 def _hf_xet() -> Any:
-    """The library, kept from writing logs, and anything else, under the person's home folder."""
-    os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # it reads this as it is imported
+    """The library, set up so that it writes no logs or other files under the home folder."""
+    os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # read when it is imported
     os.environ.setdefault("HF_XET_CACHE", str(settings.load().cache_folder / "xet"))
     import hf_xet  # type: ignore[import-untyped]
 
@@ -63,7 +63,7 @@ class XetBlocks:
     def __call__(self, start: int, end: int) -> bytes:
         """The bytes from `start` up to `end`. Raises `BlocksFailed`."""
         done: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
-        # in a thread: hf_xet waits without looking at signals, and Ctrl-C must end a download at once
+        # in a thread: hf_xet ignores signals while it waits, and Ctrl-C must end a download at once
         threading.Thread(target=self._read, args=(start, end, done), daemon=True, name="xet").start()
         try:
             found = done.get(timeout=self._block_s)
@@ -85,7 +85,7 @@ class XetBlocks:
             with self._group() as group:
                 stream = group.download_stream(self._hf_xet.XetFileInfo(self._hash, self._size_bytes), start=start, end=end)
                 done.put(b"".join(stream))
-        except BaseException as error:  # whatever it is, it is told to the thread that waits
+        except BaseException as error:  # every error goes to the waiting thread
             done.put(error)
 
     def _group(self) -> Any:

@@ -277,6 +277,7 @@ def test_cloud_that_never_answers_is_not_called_after_five_failures(home: pathli
     errors = [d.cloud_error for d in decisions]
     assert [error == errors[0] for error in errors] == [True] * 5 + [False] * 3  # afterwards the breaker's words
     assert {d.reason for d in decisions} == {"offline"} and all(d.queue_id for d in decisions)
+    assert "will not be called for" in decisions[-1].cloud_error
 
 
 def test_caller_can_poll_or_wait_for_an_ending(home: pathlib.Path, question: Question, cloud: LoopbackCloud) -> None:

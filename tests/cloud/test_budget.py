@@ -1,4 +1,4 @@
-"""What may be spent, and what was: counted before it is sent."""
+"""What may be spent and what was spent: every call is counted before it is sent."""
 
 import pathlib
 from dataclasses import replace
@@ -37,14 +37,14 @@ def reserve(world: World, of: Budget, question: Question = QUESTION) -> Reservat
 
 
 class Unlimited(Budget):
-    """Mutant: counts, and refuses nothing."""
+    """Mutant: counts, but refuses nothing."""
 
-    def reserve(self, question: Question) -> Reservation | None:
-        return super().reserve(question) or Reservation()
+    def allows(self, now_s: float, micros: int) -> bool:
+        return True
 
 
 @catches(Budget, Unlimited)
-def test_calls_of_a_day_and_a_month_are_limited(part, world: World) -> None:
+def test_calls_per_day_and_month_are_limited(part, world: World) -> None:
     of = budget(world, part, calls_per_day=2, calls_per_month=3)
     assert [reserve(world, of) is None for _ in range(3)] == [False, False, True]
     world.wait(86_401)
@@ -55,7 +55,7 @@ def test_calls_of_a_day_and_a_month_are_limited(part, world: World) -> None:
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0, 50 * 365 * 86_400.0])
 def test_jump_of_the_wall_clock_opens_no_new_budget(world: World, jump_s: float) -> None:
-    """The mutant is a clock that believes the wall (tests/store/test_device_time.py)."""
+    """The mutant, a clock that trusts the wall clock, is in tests/store/test_device_time.py."""
     of = budget(world, calls_per_day=1)
     assert reserve(world, of) is not None
     world.moment = replace(world.moment, wall=world.moment.wall + jump_s)
@@ -63,9 +63,9 @@ def test_jump_of_the_wall_clock_opens_no_new_budget(world: World, jump_s: float)
 
 
 @catches(Budget, Unlimited)
-def test_money_is_reserved_at_the_most_and_corrected_to_what_it_cost(part, world: World) -> None:
+def test_highest_cost_is_reserved_and_corrected_to_the_real_cost(part, world: World) -> None:
     of = budget(world, part, money_per_day=0.001, prompt_price=1.0, completion_price=2.0)  # 1000 millionths
-    reserved = reserve(world, of)  # about 64 + 9 tokens of prompt, 256 of completion at the most: 585
+    reserved = reserve(world, of)  # about 64 + 9 prompt tokens and at most 256 completion tokens: 585
     assert reserved and reserve(world, of) is None
     with world.store.transaction():
         of.close(reserved, CloudOutcome(CloudKind.ANSWERED, CloudAnswer("A", "A", "big", 1.0, 70, 2)))
@@ -73,7 +73,7 @@ def test_money_is_reserved_at_the_most_and_corrected_to_what_it_cost(part, world
     assert reserve(world, of)
 
 
-def test_what_was_not_sent_is_given_back_and_what_has_no_count_is_not(world: World) -> None:
+def test_call_that_was_not_sent_is_uncounted_and_one_without_token_counts_is_not(world: World) -> None:
     of = budget(world, calls_per_day=1)
     for outcome in (None, CloudOutcome(CloudKind.OFFLINE)):
         reserved = reserve(world, of)
@@ -85,7 +85,7 @@ def test_what_was_not_sent_is_given_back_and_what_has_no_count_is_not(world: Wor
     assert reserve(world, of) is None
 
 
-def test_other_endpoint_has_a_budget_of_its_own(world: World) -> None:
+def test_each_endpoint_has_its_own_budget(world: World) -> None:
     assert reserve(world, budget(world, calls_per_day=1))
     other = Budget(world.store, "https://other", BudgetLimits(calls_per_day=1))
     assert reserve(world, other)
@@ -95,20 +95,20 @@ def test_without_a_limit_nothing_is_written(world: World) -> None:
     assert reserve(world, budget(world)) == Reservation(None) and world.store.database.rows("SELECT 1 FROM spending") == []
 
 
-def test_question_over_budget_is_answered_here_and_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_question_over_budget_is_answered_locally_and_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     limits = BudgetLimits(calls_per_day=1)
     with agent(home, SpokenModel(UNSURE), cloud.url, budget=limits) as one:
         first, second = (one.ask(Question(stem, ("x", "y", "z"))) for stem in ("first", "second"))
         assert (first.route, second.reason, second.provisional) == ("cloud", "over_budget", True)
         *_, drained = one.drain()
-        assert isinstance(drained, Drained) and "nothing may be spent" in drained.stopped and drained.waiting == 1
+        assert isinstance(drained, Drained) and "budget for the cloud is used up" in drained.stopped and drained.waiting == 1
         assert len(cloud.requests) == 1 and one.outbox.list()[0].attempts == 0
         assert [replay(row).differences for row in one.store.decisions()] == [(), ()]
     with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=2)) as two:
         assert list(two.drain())[-1].answered == 1
 
 
-def test_missing_connection_spends_nothing(home: pathlib.Path) -> None:
+def test_call_without_a_connection_spends_nothing(home: pathlib.Path) -> None:
     with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1", budget=BudgetLimits(calls_per_day=1)) as one:
         for n in range(3):
             assert one.ask(Question(f"Q{n}", ("x", "y", "z"))).reason == "offline"
@@ -123,7 +123,7 @@ def test_call_that_cannot_be_counted_is_not_made(home: pathlib.Path, cloud: Loop
         assert one.ask(Question("Q", ("x", "y", "z"))).reason == "over_budget" and cloud.requests == []
 
 
-def test_crash_after_the_reservation_leaves_it_counted(world: World) -> None:
-    """As a call whose process is killed: it may have been paid."""
+def test_call_stays_counted_after_a_crash(world: World) -> None:
+    """The process is killed before the call is closed: the call may have been billed."""
     reserve(world, budget(world, calls_per_day=1))
     assert reserve(world, budget(world, calls_per_day=1)) is None

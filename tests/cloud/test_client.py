@@ -1,4 +1,4 @@
-"""The client for OpenAI-compatible endpoints: against a real server on loopback, and with transports that fail on command."""
+"""The client for OpenAI-compatible endpoints, with a real server on loopback and with transports that fail on command."""
 
 import gzip
 import json
@@ -6,18 +6,16 @@ import pathlib
 import ssl
 import threading
 import time
-from dataclasses import replace
 
 import httpx
 import pytest
 
-from edge_agent.cloud.client import CloudModel, _tls_words
-from edge_agent.cloud.reply import find_answer, find_letter, prompt
+from edge_agent.cloud.client import CloudModel, tls_message
+from edge_agent.cloud.reply import prompt
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from tests.support.cloud_server import LoopbackCloud
-from tests.support.mutation import catches
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 
@@ -54,7 +52,7 @@ def test_answer_comes_back_with_its_cost(cloud: LoopbackCloud) -> None:
         (511, "portal"),
     ],
 )
-def test_status_is_sorted(cloud: LoopbackCloud, status: int, kind: str) -> None:
+def test_each_http_status_has_its_kind(cloud: LoopbackCloud, status: int, kind: str) -> None:
     cloud.status = status
     cloud.headers = {"Location": cloud.url}
     outcome = CloudModel(cloud.url, "big", "sk-secret").ask(QUESTION)
@@ -82,7 +80,7 @@ def reply(**choice: object) -> bytes:
         (reply(message={"content": "B"}, finish_reason="stop"), "answered"),
     ],
 )  # fmt: skip
-def test_reply_is_sorted(cloud: LoopbackCloud, raw: bytes, kind: str) -> None:
+def test_each_reply_has_its_kind(cloud: LoopbackCloud, raw: bytes, kind: str) -> None:
     cloud.raw = raw
     assert CloudModel(cloud.url, "big").ask(QUESTION).kind == kind
 
@@ -95,7 +93,7 @@ def test_reply_is_sorted(cloud: LoopbackCloud, raw: bytes, kind: str) -> None:
         (429, "rate_limit_exceeded", "limited"), (429, None, "limited"), (429, 7, "limited"), (402, None, "no_credit"),
     ],
 )  # fmt: skip
-def test_no_credit_is_told_from_too_many_calls(cloud: LoopbackCloud, status: int, code: object, kind: str) -> None:
+def test_no_credit_and_too_many_calls_are_different_kinds(cloud: LoopbackCloud, status: int, code: object, kind: str) -> None:
     cloud.status, cloud.raw = status, json.dumps({"error": {"code": code}}).encode()
     assert CloudModel(cloud.url, "big").ask(QUESTION).kind == kind
 
@@ -110,24 +108,24 @@ def test_no_credit_is_told_from_too_many_calls(cloud: LoopbackCloud, status: int
     ],
 )  # fmt: skip
 def test_retry_after_is_read_as_seconds_or_date(headers: dict[str, str], seconds: float | None) -> None:
-    """A date counts from the reply's own date, since the device's clock may be wrong."""
+    """A date is relative to the reply's own date, since the device's clock may be wrong."""
     answer = httpx.MockTransport(lambda request: httpx.Response(429, headers=headers, stream=httpx.ByteStream(b"")))
     model = CloudModel("https://cloud.test/v1", "big", transport=answer)
     assert model.ask(QUESTION).retry_after_s == seconds
 
 
-def test_compressed_reply_is_capped_after_unpacking(cloud: LoopbackCloud) -> None:
+def test_size_limit_counts_the_decompressed_reply(cloud: LoopbackCloud) -> None:
     cloud.headers = {"Content-Encoding": "gzip"}
     cloud.raw = gzip.compress(reply(message={"content": "B"}))
     assert CloudModel(cloud.url, "big").ask(QUESTION).kind is CloudKind.ANSWERED
     cloud.raw = gzip.compress(b" " * (1 << 30 >> 3))  # 128 MB in 130 kB
     outcome = CloudModel(cloud.url, "big").ask(QUESTION)
     assert outcome.kind is CloudKind.UNUSABLE and "1048576" in outcome.error
-    cloud.raw = b"no gzip"
+    cloud.raw = b"not gzip"
     assert CloudModel(cloud.url, "big").ask(QUESTION).kind is CloudKind.UNUSABLE
 
 
-def test_nobody_listening_is_offline() -> None:
+def test_refused_connection_is_offline() -> None:
     assert CloudModel("http://127.0.0.1:9", "big").ask(QUESTION).kind is CloudKind.OFFLINE
 
 
@@ -145,15 +143,15 @@ def failing(error: Exception) -> CloudModel:
         (httpx.ConnectTimeout("slow"), "offline"),
         (httpx.ReadTimeout("slow"), "timeout"),
         (httpx.RemoteProtocolError("gone"), "timeout"),
-        (RuntimeError("a library's own trouble"), "failed"),
+        (RuntimeError("an error inside a library"), "failed"),
     ],
 )
-def test_failure_is_sorted_and_never_raised(error: Exception, kind: str) -> None:
+def test_each_error_has_its_kind_and_is_never_raised(error: Exception, kind: str) -> None:
     assert failing(error).ask(QUESTION).kind == kind
 
 
 def test_deadline_holds_when_name_resolution_hangs() -> None:
-    """A call that hangs below httpx is left behind; nothing was sent, so it counts as offline."""
+    """A call that hangs below httpx is abandoned; nothing was sent, so it counts as offline."""
 
     def hang(request: httpx.Request) -> httpx.Response:
         time.sleep(5)
@@ -170,20 +168,20 @@ def test_deadline_after_sending_is_a_timeout(cloud: LoopbackCloud) -> None:
     cloud.reply = lambda body: arrived.set() or leave.wait(10) or "B"
     call = CloudModel(cloud.url, "big").start(QUESTION)
     assert arrived.wait(14)
-    call._ends = time.monotonic()  # the deadline, however long this machine took to get here
+    call.ends_s = time.monotonic()  # the deadline is now, however slow this machine is
     outcome = call.result()
     leave.set()
     assert outcome.kind is CloudKind.TIMEOUT
 
 
-def test_call_that_is_left_behind_sends_nothing_later(cloud: LoopbackCloud) -> None:
-    """The caller has queued the question by then: it would be asked, and paid for, twice."""
+def test_abandoned_call_sends_nothing_later(cloud: LoopbackCloud) -> None:
+    """The caller has queued the question by then: it would be asked, and billed, twice."""
     call = CloudModel(cloud.url, "big", deadline_s=5).start(QUESTION)
-    call._left = True  # as at the deadline, while the name is still being looked up
+    assert not call.abandon()  # as at the deadline, while the name is still being resolved
     assert call.result().kind is CloudKind.FAILED and cloud.requests == []
 
 
-def test_at_most_two_calls_are_under_way(cloud: LoopbackCloud) -> None:
+def test_at_most_two_calls_run_at_once(cloud: LoopbackCloud) -> None:
     now, most, lock = 0, 0, threading.Lock()
 
     def reply(body: dict) -> str:
@@ -201,7 +199,7 @@ def test_at_most_two_calls_are_under_way(cloud: LoopbackCloud) -> None:
     assert {outcome.kind for outcome in outcomes} == {CloudKind.ANSWERED} and most == 2
 
 
-def test_job_key_goes_along(cloud: LoopbackCloud) -> None:
+def test_job_key_is_sent_as_a_header(cloud: LoopbackCloud) -> None:
     CloudModel(cloud.url, "big").ask(QUESTION, job_key="job-1")
     assert cloud.requests[0]["headers"]["X-Client-Request-Id"] == "job-1"
 
@@ -209,25 +207,23 @@ def test_job_key_goes_along(cloud: LoopbackCloud) -> None:
 @pytest.mark.parametrize(
     ("verify_code", "wall", "words"),
     [
-        (9, 0.0, "believes it is 1970-01-01; set its clock"),
-        (10, 1e9, "set its clock"),
-        (18, 1e9, "set its clock"),
-        (10, 1.8e9, "has expired, unless this device is wrong that it is 2027-01-15"),
-        (62, 1.8e9, "a captive portal, perhaps"),
-        (None, 1.8e9, "a captive portal, perhaps"),
+        (9, 0.0, "says 1970-01-01; set the clock"),
+        (10, 1e9, "set the clock"),
+        (18, 1e9, "set the clock"),
+        (10, 1.8e9, "has expired, or this device's date (2027-01-15) is wrong"),
+        (62, 1.8e9, "may be a captive portal"),
+        (None, 1.8e9, "may be a captive portal"),
     ],
 )
 def test_failed_tls_names_a_wrong_clock_or_a_portal(verify_code: int | None, wall: float, words: str) -> None:
-    error = ssl.SSLError(1, "certificate verify failed")
-    if verify_code is not None:
-        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-        error.verify_code = verify_code
-    assert words in _tls_words(error, wall)
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code = verify_code
+    assert words in tls_message(error, wall)
 
 
-def test_server_that_speaks_no_tls_is_told_from_one_that_is_not_there(cloud: LoopbackCloud) -> None:
+def test_server_without_tls_is_not_reported_as_offline(cloud: LoopbackCloud) -> None:
     outcome = CloudModel(cloud.url.replace("http://", "https://"), "big").ask(QUESTION)
-    assert outcome.kind is CloudKind.TLS and "no safe connection" in outcome.error
+    assert outcome.kind is CloudKind.TLS and "no secure connection" in outcome.error
 
 
 def test_proxy_and_certificate_file_are_checked(tmp_path: pathlib.Path) -> None:
@@ -239,7 +235,7 @@ def test_proxy_and_certificate_file_are_checked(tmp_path: pathlib.Path) -> None:
 
 
 def test_proxy_is_used(cloud: LoopbackCloud) -> None:
-    """The loopback server stands in for the proxy: it sees the whole address that it is to fetch."""
+    """The loopback server acts as the proxy: it receives the full address that it should fetch."""
     outcome = CloudModel("http://cloud.test/v1", "big", proxy=cloud.url.removesuffix("/v1")).ask(QUESTION)
     assert outcome.kind is CloudKind.ANSWERED and cloud.requests[0]["path"] == "http://cloud.test/v1/chat/completions"
 
@@ -260,29 +256,16 @@ def test_password_in_a_malformed_url_is_not_shown(url: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-class Repeats(CloudModel):
-    """Mutant: does not look for its key in what comes back."""
-
-    def _call(self, *arguments: object) -> object:
-        outcome = super()._call(*arguments)
-        return replace(
-            outcome, answer=outcome.answer and replace(outcome.answer, reply=json.loads(self.raw)["choices"][0]["message"]["content"])
-        )
-
-
-@catches(CloudModel, Repeats)
-def test_reply_that_repeats_the_key_is_kept_without_it(part, cloud: LoopbackCloud) -> None:
-    """A short key is left: it would be a word of the answer."""
+def test_key_is_removed_from_a_reply_that_repeats_it(cloud: LoopbackCloud) -> None:
+    """A short key stays: it may be a word of the answer."""
     cloud.raw = reply(message={"content": "B. Your key is sk-secret-4711, and sk is its beginning."})
-    asked = part(cloud.url, "big", "sk-secret-4711")
-    asked.raw = cloud.raw
-    outcome = asked.ask(QUESTION)
+    outcome = CloudModel(cloud.url, "big", "sk-secret-4711").ask(QUESTION)
     assert outcome.answer and outcome.answer.answer == "B"
     assert outcome.answer.reply == "B. Your key is [key], and sk is its beginning."
     assert "sk is" in CloudModel(cloud.url, "big", "sk").ask(QUESTION).answer.reply
 
 
-def test_error_of_a_library_that_names_the_key_is_kept_without_it() -> None:
+def test_key_is_removed_from_the_error_of_a_library() -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ProxyError(f"407 {request.headers['Authorization']}")
 
@@ -290,18 +273,10 @@ def test_error_of_a_library_that_names_the_key_is_kept_without_it() -> None:
     assert outcome.kind is CloudKind.OFFLINE and "407 Bearer [key]" in (outcome.error or "") and "4711" not in str(outcome)
 
 
-def test_key_that_no_header_can_carry_is_refused_without_showing_it() -> None:
+def test_key_that_does_not_fit_in_a_header_is_refused_without_showing_it() -> None:
     with pytest.raises(BadSetting) as caught:
         CloudModel("https://x/v1", "big", "sk-secret\r\nHost: y")
     assert "sk-secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("reply", [" " * 1_000_000 + "x", "answer" * 100_000, "<think>" * 100_000, "answer" + " " * 19_000, "(" * 19_000])
-def test_hostile_reply_is_read_in_no_time(reply: str) -> None:
-    """A quadratic search would hold the interpreter for minutes, deadline or not."""
-    started = time.perf_counter()
-    assert find_letter(reply, QUESTION) is None
-    assert time.perf_counter() - started < 1
 
 
 def test_base_and_full_address_mean_the_same() -> None:
@@ -309,45 +284,9 @@ def test_base_and_full_address_mean_the_same() -> None:
     assert {CloudModel(url, "big").endpoint for url in addresses} == {"https://x/v1/chat/completions"}
 
 
-@pytest.mark.parametrize(
-    ("reply", "letter"),
-    [
-        ("B", "B"),
-        (" b.\n", "B"),
-        ("**C**", "C"),
-        ("D. Atyrau", "D"),
-        ("(A) because it is the capital", "A"),
-        ("The answer is B.", "B"),
-        ("The correct answer is **C**", "C"),
-        ("Final answer: A", "A"),
-        ("<think>maybe A or B</think>\n\nB", "B"),
-        ("Almaty", "B"),
-        ("almaty.", "B"),
-        ("The answer is: B", "B"),
-        ("The correct answer is: **B**", "B"),
-        ("The answer would be B.", "B"),
-        ("The correct option is B.", "B"),
-        ("Option B", "B"),
-        ("B, Almaty", "B"),
-        ("B - Almaty", "B"),
-        ("So the result is \\boxed{B}.", "B"),
-        ("The answer is Almaty.", "B"),
-        ("The answer is A. No, the answer is B.", None),
-        ("E", None),
-        ("A or B", None),
-        ("I would answer a question like this with care", None),
-        ("answer: a city", None),
-        ("", None),
-    ],
-)
-def test_letter_in_a_reply(reply: str, letter: str | None) -> None:
-    assert find_letter(reply, QUESTION) == letter
-
-
-def test_open_question_is_asked_alone_and_answered_in_words(cloud: LoopbackCloud) -> None:
+def test_open_question_is_sent_as_it_is_and_answered_in_words(cloud: LoopbackCloud) -> None:
     cloud.reply = lambda body: "<think>hm</think> Astana.\n"
     question = Question("Which city is the capital?", (), "open")
     outcome = CloudModel(cloud.url, "big").ask(question)
     assert outcome.answer and outcome.answer.answer == "Astana."
     assert cloud.requests[0]["body"]["messages"][0]["content"] == "Which city is the capital?"
-    assert find_answer("  ", question) is None and find_answer("x" * 30_000, question) is None

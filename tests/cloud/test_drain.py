@@ -1,21 +1,20 @@
-"""A pass over the queue: what is sent, when it stops, when it comes back."""
+"""A pass over the queue: what is sent, when it stops, and when the next one starts."""
 
+import contextlib
 import json
 import pathlib
+import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import httpx
 import pytest
 
-from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
-from edge_agent.cloud.queue import QueueRow
-from edge_agent.core.outcome import CloudKind, CloudOutcome
+from edge_agent.cloud.queue import Outbox
+from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.records import CloudAnswer
-from edge_agent.store.store import Store
 from tests.support.mutation import catches
 from tests.support.queue_world import World
 
@@ -39,7 +38,7 @@ def offline(stem: str) -> httpx.Response:
 
 
 class Kiosk(World):
-    """A world with a cloud whose replies the test writes, by the question's stem."""
+    """A world with a cloud whose reply the test chooses by the question's stem."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__(path)
@@ -78,15 +77,15 @@ def kiosk(tmp_path: pathlib.Path) -> Iterator[Kiosk]:
     made.store.close()
 
 
-class GoesOn(Drainer):
-    """Mutant: sends the next question although the cloud cannot be reached."""
+class Continues(Drainer):
+    """Mutant: no failure stops a pass."""
 
-    def _send(self, row: QueueRow, reservation: Reservation) -> CloudOutcome:
-        return replace(super()._send(row, reservation), kind=CloudKind.FAILED)
+    def _ends_pass(self, *_: object) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("reply", [offline, lambda stem: status(401), lambda stem: status(402)])
-@catches(Drainer, GoesOn)
+@catches(Drainer, Continues)
 def test_outcome_that_concerns_the_whole_cloud_stops_the_pass_and_costs_nothing(part, kiosk: Kiosk, reply: Reply) -> None:
     for stem in ("one", "two", "three"):
         kiosk.put(kiosk.box, stem)
@@ -96,7 +95,7 @@ def test_outcome_that_concerns_the_whole_cloud_stops_the_pass_and_costs_nothing(
     assert [(row.state, row.attempts) for row in kiosk.box.list()] == [("ready", 0)] * 3
 
 
-def test_key_that_was_refused_is_tried_again_by_hand_and_by_itself_once_it_has_changed(kiosk: Kiosk) -> None:
+def test_refused_key_is_tried_again_by_hand_or_once_it_has_changed(kiosk: Kiosk) -> None:
     kiosk.put(kiosk.box, "one")
     kiosk.reply = lambda stem: status(401)
     kiosk.drain()
@@ -108,7 +107,7 @@ def test_key_that_was_refused_is_tried_again_by_hand_and_by_itself_once_it_has_c
 
 
 class Impatient(Drainer):
-    """Mutant: does not care for Retry-After."""
+    """Mutant: ignores Retry-After."""
 
     def _refusal(self, by_hand: bool) -> CloudOutcome | None:
         return None
@@ -121,31 +120,31 @@ def test_retry_after_holds_for_the_whole_queue_even_by_hand(part, kiosk: Kiosk) 
     kiosk.reply = lambda stem: status(429, **{"Retry-After": "60"})
     kiosk.drain(part)
     kiosk.reply = lambda stem: answer()
-    assert "left alone for 60 s" in (kiosk.drain(part).stopped or "") and len(kiosk.sent) == 1
+    assert "will not be called for 60 s" in (kiosk.drain(part).stopped or "") and len(kiosk.sent) == 1
     kiosk.wait(61)
     assert kiosk.drain(part).answered == 2
 
 
-class BelievesPortals(Drainer):
-    """Mutant: a portal's page never makes a question suspicious."""
+class NeverSuspects(Outbox):
+    """Mutant: a question that gets a portal's page is never suspicious."""
 
-    def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
-        self._outbox.suspect = lambda queue_id: False
-        return super()._pass(by_hand)
+    def suspect(self, queue_id: int) -> bool:
+        return False
 
 
-@catches(Drainer, BelievesPortals)
-def test_question_that_alone_gets_a_strange_page_is_dead_the_fifth_time(part, kiosk: Kiosk) -> None:
+@catches(Outbox, NeverSuspects)
+def test_only_question_that_gets_a_portals_page_is_dead_the_fifth_time(part, kiosk: Kiosk) -> None:
+    kiosk.box = kiosk.outbox(part)
     kiosk.put(kiosk.box, "strange")
     kiosk.reply = lambda stem: page() if stem == "strange" else answer()
     for n in range(5):
         assert kiosk.states()[0] == "ready"
         kiosk.put(kiosk.box, f"other {n}")
-        kiosk.drain(part)
+        kiosk.drain()
     assert kiosk.states() == ["dead"] + ["done"] * 5 and kiosk.box.list()[0].attempts == 0
 
 
-def test_portal_stops_the_pass_at_the_second_page_and_kills_nothing(kiosk: Kiosk) -> None:
+def test_portal_stops_the_pass_at_the_second_page_and_no_question_is_dead(kiosk: Kiosk) -> None:
     for n in range(4):
         kiosk.put(kiosk.box, f"Q{n}")
     kiosk.reply = lambda stem: page()
@@ -170,14 +169,14 @@ def watch(kiosk: Kiosk, until: Callable[[], bool], kind: type[Drainer] = Drainer
 
 
 class Hammers(Drainer):
-    """Mutant: probes every two seconds."""
+    """Mutant: tries every two seconds."""
 
     def _pause_s(self, drained: Drained, failures: int) -> float:
         return 2.0
 
 
 @catches(Drainer, Hammers)
-def test_watching_looks_for_a_lost_connection_ever_more_seldom(part, kiosk: Kiosk) -> None:
+def test_watch_tries_a_lost_connection_less_and_less_often(part, kiosk: Kiosk) -> None:
     kiosk.put(kiosk.box, "Q")
     kiosk.reply = offline
     watch(kiosk, lambda: len(kiosk.slept) >= 9, part)
@@ -185,7 +184,7 @@ def test_watching_looks_for_a_lost_connection_ever_more_seldom(part, kiosk: Kios
     assert kiosk.states() == ["ready"]
 
 
-def test_watching_sends_what_is_put_meanwhile_and_obeys_backoff(kiosk: Kiosk) -> None:
+def test_watch_sends_what_is_queued_later_and_respects_backoff(kiosk: Kiosk) -> None:
     kiosk.reply = lambda stem: status(500) if len(kiosk.sent) < 4 else answer()
 
     def until() -> bool:
@@ -198,7 +197,7 @@ def test_watching_sends_what_is_put_meanwhile_and_obeys_backoff(kiosk: Kiosk) ->
     assert sum(kiosk.slept[2:]) >= 2 + 4 + 8
 
 
-def test_answer_that_was_found_another_way_is_not_paid_again(kiosk: Kiosk) -> None:
+def test_answer_that_is_already_stored_is_not_paid_for_again(kiosk: Kiosk) -> None:
     kiosk.put(kiosk.box, "Q")
     row = kiosk.box.list()[0]
     with kiosk.store.transaction():
@@ -206,17 +205,16 @@ def test_answer_that_was_found_another_way_is_not_paid_again(kiosk: Kiosk) -> No
     assert kiosk.drain().answered == 1 and kiosk.sent == [] and kiosk.endings() == ["upheld"]
 
 
-def test_purged_question_is_cancelled_and_the_queue_goes_on(kiosk: Kiosk) -> None:
+def test_purged_question_is_cancelled_and_the_pass_continues(kiosk: Kiosk) -> None:
     kiosk.put(kiosk.box, "gone")
     kiosk.put(kiosk.box, "there")
-    with Store(kiosk.store.path) as other:
-        other.database._db.execute("PRAGMA foreign_keys = OFF")
-        other.database._db.execute("DELETE FROM questions WHERE stem = 'gone'")
+    with contextlib.closing(sqlite3.connect(kiosk.store.path)) as other, other:  # foreign keys are off in a plain connection
+        other.execute("DELETE FROM questions WHERE stem = 'gone'")
     assert kiosk.drain().answered == 1
     assert kiosk.states() == ["cancelled", "done"] and kiosk.endings() == ["abandoned", "overturned"]
 
 
-def test_person_does_not_wait_for_a_whole_queue_of_failures(kiosk: Kiosk) -> None:
+def test_pass_by_hand_stops_after_five_failures_in_a_row(kiosk: Kiosk) -> None:
     for n in range(9):
         kiosk.put(kiosk.box, f"Q{n}")
     kiosk.reply = lambda stem: status(500)

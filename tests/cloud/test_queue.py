@@ -1,5 +1,6 @@
-"""The queue: states, joining, backoff, time to live, size cap, dead letters."""
+"""The queue: states, joining, backoff, time to live, size limit, dead rows."""
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ from edge_agent.core.question import Question
 from edge_agent.store.device_time import Moment
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
+from tests.support.paths import ROOT
 from tests.support.queue_world import (
     LIMITS,
     ClaimsTwice,
     DropsOldest,
-    ExpiresAlone,
+    ForgetsDecisions,
     FreeAttempts,
     Grows,
     IgnoresBackoff,
@@ -39,18 +41,18 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
 
 
 @catches(Outbox, PaysTwice)
-def test_second_asker_joins_the_row_that_waits(part, world: World) -> None:
+def test_second_question_joins_the_waiting_row(part, world: World) -> None:
     outbox = world.outbox(part)
     first = world.put(outbox, "Q")
     assert world.put(outbox, "Q") == first
     row = outbox.claim()
     assert world.put(outbox, "Q") == first  # also while it is being sent
     answer(outbox, row)
-    assert world.put(outbox, "Q") != first  # answered: a new asker is a new row
+    assert world.put(outbox, "Q") != first  # answered: asked again, it is a new row
 
 
 @catches(Outbox, Grows, DropsOldest)
-def test_full_queue_refuses_the_newest_and_drops_nothing(part, world: World) -> None:
+def test_full_queue_refuses_new_questions_and_drops_nothing(part, world: World) -> None:
     outbox = world.outbox(part)
     assert [world.put(outbox, f"Q{n}") for n in range(7)] == [1, 2, 3, 4, 5, None, None]
     assert world.put(outbox, "Q1") == 2  # joining needs no room
@@ -59,7 +61,7 @@ def test_full_queue_refuses_the_newest_and_drops_nothing(part, world: World) -> 
     assert world.put(big, "x" * 1000) is None and world.put(big, "y") == 6
 
 
-@catches(Outbox, NeverExpires, ExpiresAlone)
+@catches(Outbox, NeverExpires, ForgetsDecisions)
 def test_row_expires_after_its_time_to_live_and_is_never_sent(part, world: World) -> None:
     outbox = world.outbox(part)
     world.put(outbox, "old")
@@ -85,7 +87,7 @@ def test_failed_row_waits_for_its_backoff_unless_a_person_asks(part, world: Worl
     assert outbox.claim(due_only=True).attempts == 3
 
 
-def test_try_before_its_time_costs_no_attempt_unless_it_is_final(world: World) -> None:
+def test_early_try_costs_no_attempt_unless_the_failure_is_final(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
     fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
@@ -96,7 +98,7 @@ def test_try_before_its_time_costs_no_attempt_unless_it_is_final(world: World) -
 
 
 @catches(Outbox, FreeAttempts)
-def test_row_is_dead_after_its_attempts_and_its_decision_abandoned(part, world: World) -> None:
+def test_row_is_dead_and_its_decision_abandoned_after_all_attempts(part, world: World) -> None:
     outbox = world.outbox(part)
     world.put(outbox, "Q")
     for _ in range(8):
@@ -109,13 +111,13 @@ def test_row_is_dead_after_its_attempts_and_its_decision_abandoned(part, world: 
 
 
 @catches(Outbox, ClaimsTwice)
-def test_claimed_row_is_nobody_elses(part, world: World) -> None:
+def test_claimed_row_cannot_be_claimed_again(part, world: World) -> None:
     outbox = world.outbox(part)
     world.put(outbox, "Q")
     assert outbox.claim() is not None and outbox.claim() is None
 
 
-def test_dead_letter_is_read_retried_and_dropped(world: World) -> None:
+def test_dead_row_can_be_read_retried_and_dropped(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
     fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400")
@@ -139,7 +141,7 @@ def test_retried_row_gets_a_new_time_to_live(world: World) -> None:
     assert outbox.claim() is not None
 
 
-def test_row_that_is_answered_sent_or_waits_elsewhere_is_neither_retried_nor_dropped(world: World) -> None:
+def test_row_that_is_answered_being_sent_or_waits_as_another_row_is_not_changed(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
     row = outbox.claim()
@@ -157,7 +159,7 @@ def test_row_that_is_answered_sent_or_waits_elsewhere_is_neither_retried_nor_dro
             change(2)
 
 
-def test_dead_letters_are_dropped_in_the_end(world: World) -> None:
+def test_dead_rows_are_cancelled_after_their_time(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
     fail(outbox, outbox.claim(), CloudKind.REJECTED, "HTTP 400")
@@ -178,18 +180,16 @@ def test_question_is_sent_as_it_was_queued_for_sending(world: World) -> None:
 
 
 class Careless(Outbox):
-    """Mutant: whoever comes takes the half-sent rows, lock or not."""
+    """Mutant: takes the half-sent rows without a lock."""
 
     def drainer(self):
-        import contextlib
-
         with self.store.transaction() as db:
             db.execute("UPDATE outbox SET state = 'ready' WHERE state = 'sending'")
         return contextlib.nullcontext()
 
 
 @catches(Outbox, Careless, fails_with=pytest.fail.Exception)
-def test_second_drainer_is_turned_away_while_the_first_lives(part, world: World) -> None:
+def test_second_drainer_is_refused_while_the_first_one_runs(part, world: World) -> None:
     outbox = world.outbox(part)
     world.put(outbox, "Q")
     with outbox.drainer():
@@ -202,7 +202,7 @@ def test_second_drainer_is_turned_away_while_the_first_lives(part, world: World)
 
 @pytest.mark.parametrize("jump_s", [-86_400.0, -50 * 365 * 86_400.0, 86_400.0])
 def test_jump_of_the_wall_clock_expires_nothing_and_delays_nothing(world: World, jump_s: float) -> None:
-    """The mutant is a clock that believes the wall (tests/store/test_device_time.py)."""
+    """The mutant, a clock that trusts the wall clock, is in tests/store/test_device_time.py."""
     outbox = world.outbox()
     world.put(outbox, "Q")
     fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
@@ -210,7 +210,7 @@ def test_jump_of_the_wall_clock_expires_nothing_and_delays_nothing(world: World,
     assert outbox.claim(due_only=True) is not None
 
 
-def test_unsynchronised_boot_in_the_past_expires_nothing_and_sends_what_waits(world: World) -> None:
+def test_start_with_a_clock_in_the_past_expires_nothing_and_sends_waiting_rows(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
     fail(outbox, outbox.claim(), CloudKind.FAILED, "HTTP 500")
@@ -219,10 +219,10 @@ def test_unsynchronised_boot_in_the_past_expires_nothing_and_sends_what_waits(wo
     assert again.claim(due_only=True) is not None and again.list()[0].state == "sending"
 
 
-def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_whole_time_to_live(tmp_path: pathlib.Path) -> None:
-    """tests/data/schema-2.db was written by the version before this one."""
+def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_full_time_to_live(tmp_path: pathlib.Path) -> None:
+    """tests/data/schema-2.db was written with schema version 2."""
     path = tmp_path / "edge-agent.db"
-    path.write_bytes((pathlib.Path(__file__).parents[1] / "data" / "schema-2.db").read_bytes())
+    path.write_bytes((ROOT / "tests" / "data" / "schema-2.db").read_bytes())
     world = World(path)
     outbox = world.outbox()
     rows = outbox.list()

@@ -1,12 +1,10 @@
-"""What each outcome means for a question that waits."""
-
-from dataclasses import replace
+"""What each outcome of a call means for a waiting question."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.cloud.retry import MAX_ATTEMPTS, Treatment, backoff_s, treat
+from edge_agent.cloud.retry import MAX_ATTEMPTS, WHOLE_CLOUD, Treatment, backoff_s, treat
 from edge_agent.core.outcome import CloudKind
 from tests.support.mutation import catches
 
@@ -15,20 +13,20 @@ FINAL = (CloudKind.REJECTED, CloudKind.UNUSABLE)
 
 
 def every_failure_costs(kind: CloudKind, attempts: int, chance: float) -> Treatment:
-    """Mutant: being offline burns attempts."""
-    return replace(treat(kind, attempts, chance), costs_attempt=True)
+    """Mutant: an outcome that concerns the whole cloud is the question's fault."""
+    return treat(CloudKind.FAILED if kind in WHOLE_CLOUD else kind, attempts, chance)
 
 
 def never_gives_up(kind: CloudKind, attempts: int, chance: float) -> Treatment:
-    """Mutant: nothing is ever dead."""
-    return replace(treat(kind, attempts, chance), state="ready")
+    """Mutant: does not look at the attempts."""
+    return treat(kind, 0, chance)
 
 
 @pytest.mark.parametrize("kind", [k for k in CloudKind if k is not CloudKind.ANSWERED])
 @catches(treat, every_failure_costs, never_gives_up)
 def test_every_failure_is_treated(part, kind: CloudKind) -> None:
-    """Mutants differ in other rows than this one, so the table is checked whole."""
-    for each in (kind, CloudKind.OFFLINE, CloudKind.REJECTED):
+    """Each time with a kind of every class, so that each mutant fails."""
+    for each in (kind, CloudKind.OFFLINE, CloudKind.FAILED):
         first, last = part(each, 0, 1.0), part(each, MAX_ATTEMPTS - 1, 1.0)
         assert first.costs_attempt == (each in COSTLY + FINAL)
         assert first.state == ("dead" if each in FINAL else "ready")
@@ -47,11 +45,11 @@ def unbounded(failures: int, chance: float) -> float:
 
 
 @catches(backoff_s, constant, unbounded)
-def test_backoff_is_fully_jittered_doubles_and_is_bounded(part) -> None:
+def test_backoff_doubles_up_to_a_limit_with_full_jitter(part) -> None:
     assert [part(n, 1.0) for n in (0, 1, 2, 8, 9, 40)] == [2, 4, 8, 512, 900, 900]
     assert part(5, 0.0) == 0.0 and part(5, 0.5) == part(5, 1.0) / 2
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1))
-def test_backoff_lies_between_nothing_and_a_quarter_of_an_hour(failures: int, chance: float) -> None:
+def test_backoff_is_between_zero_and_a_quarter_of_an_hour(failures: int, chance: float) -> None:
     assert 0 <= backoff_s(failures, chance) <= 900

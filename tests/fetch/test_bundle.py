@@ -1,4 +1,4 @@
-"""A bundle: packed, carried, unpacked on a machine without a network; and hostile ones."""
+"""A bundle: packed here, unpacked on a machine without a network; and hostile bundles."""
 
 import io
 import json
@@ -63,7 +63,7 @@ def test_bundle_is_a_tar_of_three_files_and_the_same_content_makes_the_same_byte
     assert (tmp_path / "again.bundle").read_bytes() == packed.read_bytes()
 
 
-def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+def test_unpacked_model_calibration_and_settings_are_used(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
     installed = unpack(packed, home)
     assert installed.path == home / "models" / f"{NAME}.gguf" and installed.path.read_bytes() == model.read_bytes()
     assert installed.alias == "foggen" and installed.is_new and installed.settings_written
@@ -74,17 +74,19 @@ def test_unpacked_everything_is_in_its_place_and_in_force(packed: pathlib.Path, 
     assert sorted(p.name for p in home.iterdir()) == ["config.toml", "models"]
     again = unpack(packed, home)
     assert not again.is_new and not again.settings_written and again.settings == SETTINGS
-    assert unpack("foggen", home).path == installed.path  # offline: the bundle was what this name means
+    assert unpack("foggen", home).path == installed.path  # offline: the name now means the model from the bundle
 
 
-def test_existing_settings_stay(packed: pathlib.Path, home: pathlib.Path) -> None:
+def test_existing_settings_do_not_change(packed: pathlib.Path, home: pathlib.Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text("tau = 0.25\n")
     assert not unpack(packed, home).settings_written
     assert (home / "config.toml").read_text() == "tau = 0.25\n"
 
 
-def test_another_file_of_the_name_is_replaced_only_by_an_upgrade(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+def test_different_file_with_this_name_is_replaced_only_by_an_upgrade(
+    packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path
+) -> None:
     unpack(packed, home)
     model.write_bytes(DEMO.read_bytes() + bytes(32))
     bundle.pack(packed, model, {})
@@ -139,7 +141,7 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
 
 
 def test_download_never_says_where_questions_are_sent(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
-    """A stranger's bundle would else have every unsure question, and the key."""
+    """Otherwise a stranger's bundle would receive every unsure question, and the key."""
     server.publish("stranger/b", {"kiosk.bundle": packed.read_bytes()})
     installed = unpack("stranger/b", home, hub=Hub({"HF_ENDPOINT": server.url}))
     cloud = {name: SETTINGS[name] for name in ("cloud_url", "cloud_model")}
@@ -190,7 +192,7 @@ def test_model_is_never_overwritten_and_only_a_model_is_packed(
         bundle.pack(tmp_path / "x.bundle", tmp_path / "no.gguf", {})
 
 
-def test_model_called_like_another_one_is_not_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
+def test_model_with_the_name_of_another_one_is_not_packed(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
     """The settings of the bundle name the model, and that name would mean the other one on the device."""
     for name in ("foggen", "demo"):
         with pytest.raises(ModelRefused, match="always means that model"):
@@ -244,7 +246,7 @@ HOSTILE = {
     "huge manifest": tar(("manifest.json", b" " * 70_000 + manifest(), FILE), MODEL_FILE),
     "nested manifest": tar(("manifest.json", b"[" * 60_000, FILE), MODEL_FILE),
     "no end": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=b""),
-    "more behind": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=bytes(1024) + b"x"),
+    "more at the end": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=bytes(1024) + b"x"),
     "empty": b"",
     "gzip": b"\x1f\x8b\x08" + bytes(600),
 }
@@ -261,7 +263,7 @@ def test_hostile_bundle_is_refused_and_nothing_is_written(data: bytes, tmp_path:
     assert left == []
 
 
-def test_truncated_anywhere_and_flipped_anywhere_is_refused_or_the_same_model(
+def test_bundle_truncated_or_changed_anywhere_is_refused_or_has_the_same_model(
     packed: pathlib.Path, tmp_path: pathlib.Path, home: pathlib.Path
 ) -> None:
     whole, rng, path = packed.read_bytes(), random.Random(0), tmp_path / "x.bundle"

@@ -1,4 +1,4 @@
-"""How requests leave: through a real proxy on loopback, with own certificates, with nothing but our name in them."""
+"""How requests leave: through a real proxy on loopback, with our own certificates, and with only our name in them."""
 
 import pathlib
 import shutil
@@ -40,7 +40,7 @@ def test_everything_goes_through_the_proxy(server: LoopbackHub, proxy: ForwardPr
 
 
 @pytest.mark.parametrize(("no_proxy", "is_direct"), [("127.0.0.1", True), ("localhost, 127.0.0.0/8", True), ("*", True), ("hf.co", False)])
-def test_no_proxy_names_what_is_asked_directly(
+def test_hosts_in_no_proxy_are_asked_directly(
     server: LoopbackHub, proxy: ForwardProxy, folder: pathlib.Path, no_proxy: str, is_direct: bool
 ) -> None:
     server.publish("a/b", {NAME: MODEL})
@@ -65,14 +65,14 @@ def test_entries_of_no_proxy(entry: str, direct: list[str], proxied: list[str]) 
 
 
 WRONG = [
-    ({"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY names a proxy of the kind 'socks5'"),
-    ({"HTTPS_PROXY": "http://user:secret@[::1"}, "HTTPS_PROXY names a proxy"),
-    ({"HTTP_PROXY": "http://"}, "HTTP_PROXY names a proxy"),
-    ({"http_proxy": "http://h:99999"}, "HTTP_PROXY names a proxy"),
+    ({"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY is a proxy of the kind 'socks5'"),
+    ({"HTTPS_PROXY": "http://user:secret@[::1"}, "HTTPS_PROXY is a proxy"),
+    ({"HTTP_PROXY": "http://"}, "HTTP_PROXY is a proxy"),
+    ({"http_proxy": "http://h:99999"}, "HTTP_PROXY is a proxy"),
     ({"NO_PROXY": "localhost,[fe80::]/10"}, "NO_PROXY has '\\[fe80::\\]/10'"),
     ({"NO_PROXY": "[::1"}, "NO_PROXY has '\\[::1', which is not a host"),
     ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE is '/nowhere/ca.pem'"),
-    ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE '.*' holds no certificates"),
+    ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE '.*' has no readable certificates"),
     ({"SSL_CERT_DIR": "/nowhere"}, "SSL_CERT_DIR is '/nowhere'"),
 ]
 
@@ -90,8 +90,8 @@ def test_wrong_values_end_the_command_in_a_sentence(server: LoopbackHub, environ
     assert done.returncode == 78 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
 
 
-def test_proxy_for_both_schemes_makes_all_proxy_unimportant() -> None:
-    """Desktops set a SOCKS proxy for everything beside those for the two schemes."""
+def test_all_proxy_is_ignored_if_both_schemes_have_a_proxy() -> None:
+    """Desktops set ALL_PROXY to a SOCKS proxy in addition to the proxies of the two schemes."""
     NetworkSettings({"HTTP_PROXY": "p:3128", "HTTPS_PROXY": "http://p:3128", "ALL_PROXY": "socks5://p:1080"}).client().close()
 
 
@@ -144,7 +144,7 @@ def test_list_that_does_not_end_is_cut_off(server: LoopbackHub) -> None:
 
 
 def test_compressed_list_is_refused() -> None:
-    """A few kilobytes may be gigabytes when they are unpacked."""
+    """A few kilobytes may become gigabytes when they are decompressed."""
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers={"Content-Encoding": "gzip"}))
     with NetworkSettings({}, transport).client(1000) as client, pytest.raises(DownloadFailed, match="compressed"):
         client.get("https://a.example/")

@@ -61,7 +61,7 @@ def test_killed_pull_leaves_nothing_under_the_name_and_is_resumed(server: Loopba
     done = run("pull", "a/b", HF_ENDPOINT=server.url)  # not a model: complete, and refused by the check
     assert done.returncode == 66 and "GGUF version" in done.stderr and left_over(home / "models") == []
     start = int(server.large.requests[-1].headers["Range"].removeprefix("bytes=").rstrip("-"))
-    assert start >= 600_000 and server.large.sent - 614_404 == len(MODEL) - start  # at most a buffer's worth comes twice
+    assert start >= 600_000 and server.large.sent - 614_404 == len(MODEL) - start  # at most one buffer is sent twice
 
 
 def test_server_that_ignores_ranges_costs_time_only(server: LoopbackHub, pulls: Pulls) -> None:
@@ -81,7 +81,7 @@ def test_unreachable_host_is_reported_after_some_tries(pulls: Pulls, folder: pat
     assert left_over(folder) == []
 
 
-def test_two_at_once_do_not_write_into_one_file(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
+def test_two_pulls_at_once_do_not_write_to_the_same_file(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
     server.large.drops = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed):
         pulls()
@@ -93,8 +93,8 @@ def test_two_at_once_do_not_write_into_one_file(server: LoopbackHub, pulls: Pull
     assert pulls().path.read_bytes() == MODEL
 
 
-def test_lock_of_a_process_that_has_just_finished_does_not_count(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between our opening and our locking of the file, the other process ended and removed the folder."""
+def test_lock_of_a_process_that_has_just_finished_is_not_used(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process ends and removes the folder after we open the file and before we lock it."""
     lock = fcntl.flock
 
     def late(file: object, how: int) -> None:
@@ -136,7 +136,7 @@ def test_file_longer_than_listed_is_cut_off(server: LoopbackHub, pulls: Pulls, f
     assert left_over(folder) == []
 
 
-def test_part_that_went_bad_on_the_disk_is_found_out(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
+def test_part_that_was_damaged_on_the_disk_is_detected(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
     server.large.drops = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed):
         pulls()
@@ -163,7 +163,7 @@ def test_disk_that_fills_up_is_reported_and_cleaned(server: LoopbackHub, home: p
     command = f"ulimit -f 400; exec {sys.executable} -m edge_agent pull a/b"  # no file may grow beyond 400 KiB
     environment = {**os.environ, "HF_ENDPOINT": server.url}
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 74 and "check the disk space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 74 and "check the free disk space" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert left_over(home / "models") == []
 
 

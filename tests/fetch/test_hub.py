@@ -61,9 +61,9 @@ def test_token_of_a_login_is_used_unless_it_is_forbidden(server: LoopbackHub, ho
     (tmp_path / "token").write_text("hf_canary\n")
     environment = {"HF_ENDPOINT": server.url, "HF_TOKEN_PATH": str(tmp_path / "token"), "HF_STORED_TOKENS_PATH": str(tmp_path / "all")}
     done = run("pull", "a/b", **environment)
-    assert done.returncode == 66 and "GGUF version" in done.stderr  # it came, and is not a model
+    assert done.returncode == 66 and "GGUF version" in done.stderr  # it was fetched, but is not a model
     assert {request.headers["Authorization"] for request in server.requests} == {"Bearer hf_canary"}
-    assert len(server.requests) == 2  # the list and the file: the library asks nothing of its own
+    assert len(server.requests) == 2  # the list and the file: the library makes no other requests
     done = run("pull", "a/b", HF_HUB_DISABLE_IMPLICIT_TOKEN="1", **environment)
     assert done.returncode == 66 and "accept its licence" in done.stderr
     assert "Authorization" not in server.requests[-1].headers
@@ -84,7 +84,7 @@ def test_name_that_the_hub_cannot_have_is_reported_without_a_request(server: Loo
     assert server.requests == []
 
 
-# --- what the Hub says is a stranger's
+# --- replies of the Hub are not trusted
 
 
 @pytest.mark.parametrize("body", [b"[]", b'"no"', b"{", b"\xff", b"<html>"])
@@ -105,7 +105,7 @@ def test_list_of_too_many_files_is_refused(server: LoopbackHub) -> None:
 
 
 def test_repository_that_was_renamed_is_found(server: LoopbackHub) -> None:
-    """The Hub redirects from the old name; the token goes along on the same host."""
+    """The Hub redirects from the old name; the token is sent again to the same host."""
     seen = []
 
     def answer(request: httpx2.Request) -> httpx2.Response:

@@ -1,4 +1,4 @@
-"""What `pull` does against a Hub on loopback that speaks the real one's routes: what is taken, recorded and refused."""
+"""What `pull` accepts, records and refuses, with a Hub on loopback that has the routes of the real one."""
 
 import hashlib
 import json
@@ -74,7 +74,7 @@ def test_first_pull_pins_the_commit_and_an_upgrade_moves_it(server: LoopbackHub,
 
 
 def test_commit_that_was_rewritten_is_refused(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
-    """Other bytes under a pinned commit, with a hash to match: only the record of the first pull can tell."""
+    """Different bytes at a pinned commit, with a matching hash: only the record of the first pull shows the change."""
     pulls()
     (folder / NAME).unlink()
     other = MODEL[:-1] + b"x"
@@ -116,7 +116,7 @@ def test_only_safetensors_ends_with_the_commands_that_make_the_file(server: Loop
     convert, bundle = done.stdout.splitlines()
     assert convert.startswith("python -m convert issai/foggen-r15-oe ") and "--answer-kind text" in convert
     assert bundle == "edge-agent bundle FogGen-0.6B-R15-OE-Q4_K_M.gguf --out FogGen-0.6B-R15-OE-Q4_K_M.bundle"
-    group = click.Context(main, **main.context_settings)  # without it click would remember another --help for the command
+    group = click.Context(main, **main.context_settings)  # without it click would store a different --help for the command
     convert_command.make_context("convert", shlex.split(convert)[3:])
     bundle_command.make_context("bundle", shlex.split(bundle)[2:], parent=group)
     told = json.loads(run("pull", "foggen-r15-oe", "--json", HF_ENDPOINT=server.url).stdout)
@@ -198,7 +198,7 @@ def test_impossible_path_is_reported(pulls: Pulls, what: str) -> None:
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/mem").exists(), reason="only Linux has a file that is there and cannot be read")
 def test_file_that_cannot_be_read_is_reported(pulls: Pulls, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "x.gguf").symlink_to("/proc/self/mem")  # there, and every read of it fails
+    (tmp_path / "x.gguf").symlink_to("/proc/self/mem")  # it exists, but every read fails
     with pytest.raises(ModelMissing, match=r"Cannot read .*x\.gguf"):
         pulls(str(tmp_path / "x.gguf"))
 
@@ -210,8 +210,10 @@ def test_copy_that_is_another_file_does_not_get_the_name(folder: pathlib.Path, t
     assert left_over(folder) == []
 
 
-def test_file_called_like_another_model_is_refused(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """`--model foggen` and `--model demo` would mean the other one."""
+def test_file_with_the_name_of_another_model_is_refused(
+    server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """`--model foggen` and `--model demo` would mean the other model."""
     for name in ("foggen.gguf", "demo.gguf"):
         (tmp_path / name).write_bytes(MODEL)
         with pytest.raises(ModelRefused, match="always means that model"):

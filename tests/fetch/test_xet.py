@@ -78,7 +78,7 @@ def test_plain_http_continues_where_xet_stopped(server: LoopbackHub, folder: pat
 
 
 def started(server: LoopbackHub, store: XetStore) -> subprocess.Popen:
-    """A command that waits for the storage, which has gone silent."""
+    """A command that waits for a storage that sends nothing."""
     command = [sys.executable, "-m", "edge_agent", "pull", "a/b"]
     environment = {**os.environ, "HF_ENDPOINT": server.url}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -124,7 +124,7 @@ def test_wrong_bytes_from_xet_are_refused(server: LoopbackHub, store: XetStore, 
 
 
 @pytest.mark.parametrize("variable", [{"HF_HUB_DISABLE_XET": "1"}, {"HTTPS_PROXY": "http://127.0.0.1:9"}])
-def test_xet_is_not_used_when_told_so_or_behind_a_proxy(
+def test_xet_is_not_used_if_it_is_disabled_or_behind_a_proxy(
     server: LoopbackHub, store: XetStore, folder: pathlib.Path, variable: dict[str, str]
 ) -> None:
     server.publish("a/b", {NAME: MODEL})

@@ -1,4 +1,4 @@
-"""What the documents say is what the program does: every command in them is run, or says why it is not."""
+"""The documentation says what the program does: every command in it is run, or the page says why not."""
 
 import ast
 import os
@@ -36,7 +36,7 @@ def name_of(page: pathlib.Path) -> str:
 
 
 def command_line_page() -> str:
-    """docs/cli.md, from the code: run the tests with EDGE_AGENT_WRITE_DOCS=1 to write it."""
+    """The text of docs/cli.md, made from the code; run the tests with EDGE_AGENT_WRITE_DOCS=1 to write the file."""
     parts = ["# The command line\n\nEvery command's `--help`, as the program prints it.\n"]
 
     def add(command: click.Command, path: str, parent: click.Context | None) -> None:
@@ -52,7 +52,7 @@ def command_line_page() -> str:
 
 
 def written(page: pathlib.Path, text: str) -> bool:
-    """Whether the page has this text; with EDGE_AGENT_WRITE_DOCS=1 it is written first."""
+    """Whether the page has this text; with EDGE_AGENT_WRITE_DOCS=1 the text is written first."""
     if WRITE:
         page.write_text(text)
     return page.read_text() == text
@@ -62,7 +62,7 @@ def written(page: pathlib.Path, text: str) -> bool:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_commands_and_programs_of_a_page_do_what_it_says(page: pathlib.Path, tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_commands_and_programs_on_a_page_do_what_it_says(page: pathlib.Path, tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
     assert pages.run(page.read_text(), tmp_path / "reader", cloud.url) == []
 
 
@@ -74,7 +74,7 @@ def test_wrong_page_is_caught(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_every_block_says_its_language_and_none_hides_by_indentation(page: pathlib.Path) -> None:
+def test_every_block_names_its_language_and_none_is_indented_code(page: pathlib.Path) -> None:
     found = pages.blocks(page.read_text())
     assert {block.language for block in found} <= LANGUAGES
     assert all(block.lines[0].startswith("$ ") for block in found if block.language == "console")
@@ -82,7 +82,7 @@ def test_every_block_says_its_language_and_none_hides_by_indentation(page: pathl
 
 
 def unknown_words(call: list[str]) -> list[str]:
-    """The words of a call of `edge-agent` that should be a command or an option, and are none."""
+    """The words of an `edge-agent` call that should be a command or an option, but do not exist."""
     command: click.Command = cli.main
     wrong = []
     for word in call:
@@ -101,7 +101,7 @@ def test_unknown_command_and_option_are_caught() -> None:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_commands_that_are_only_named_exist(page: pathlib.Path) -> None:
+def test_commands_named_in_a_page_exist(page: pathlib.Path) -> None:
     text = page.read_text()
     named = re.findall(r"`(edge-agent [^`]+)`", pages.prose(text).replace("\n", " "))
     named += [command for block in pages.blocks(text) if block.language == "console" for command, _ in block.commands]
@@ -116,14 +116,17 @@ def test_commands_that_are_only_named_exist(page: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("page", READ, ids=name_of)
-def test_links_lead_somewhere(page: pathlib.Path) -> None:
-    for link in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()):
+def test_every_link_has_a_target(page: pathlib.Path) -> None:
+    def is_there(link: str) -> bool:
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
-        assert target.exists(), link
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}, link
+        return target.exists() and (not anchor or anchor in anchors(target))
+
+    def anchors(target: pathlib.Path) -> set[str]:
+        titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    assert [link for link in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()) if not is_there(link)] == []
 
 
 @pytest.mark.parametrize("page", READ, ids=name_of)
@@ -136,7 +139,7 @@ def test_files_named_in_the_pages_exist(page: pathlib.Path) -> None:
 # What the pages list
 
 
-def test_readme_is_short_and_the_pages_lead_to_every_page() -> None:
+def test_readme_is_short_and_every_page_is_linked() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.encode()) < README_BYTES
     linked = {pathlib.PurePath(link).name for page in RUN for link in re.findall(r"\]\(([^)#]+\.md)", page.read_text())}
@@ -166,17 +169,14 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_settings_in_toml_are_settings(page: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    for block in pages.blocks(page.read_text()):
-        if block.language == "toml":
-            text = "\n".join(block.lines)
-            (tmp_path / "config.toml").write_text(text)
-            key = tmp_path / "key"
-            key.write_text("secret")
-            key.chmod(0o600)
-            (tmp_path / "config.toml").write_text(text.replace("/etc/edge-agent/key", str(key)))
-            assert tomllib.loads(text)
-            assert settings.load(environment={settings.HOME: str(tmp_path)}).config_file == tmp_path / "config.toml"
+def test_settings_in_toml_blocks_are_valid(page: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret")
+    key.chmod(0o600)
+    for text in ("\n".join(block.lines) for block in pages.blocks(page.read_text()) if block.language == "toml"):
+        (tmp_path / "config.toml").write_text(text.replace("/etc/edge-agent/key", str(key)))
+        assert tomllib.loads(text)
+        assert settings.load(environment={settings.HOME: str(tmp_path)}).config_file == tmp_path / "config.toml"
 
 
 @pytest.mark.parametrize("page", [*READ, ROOT / "docs" / "cli.md"], ids=name_of)

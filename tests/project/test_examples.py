@@ -1,4 +1,4 @@
-"""Every example runs as its reader would run it."""
+"""Every example runs as a reader would run it."""
 
 import os
 import pathlib
@@ -29,12 +29,12 @@ def test_ask() -> None:
     assert "provisional" in run("ask.py", "A claim of 1995 is barred after 15 years. In which year?", "2008", "2010", "2012")
 
 
-def test_draft_leaves_less_to_do() -> None:
+def test_draft_leaves_less_work_after_enter() -> None:
     at_once, typed = (int(line.split(": ")[1].split(" of ")[0]) for line in run("draft.py").splitlines())
     assert typed < at_once / 2
 
 
-def test_kiosk_survives_without_a_network_and_shows_what_was_settled_later(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
+def test_kiosk_works_without_a_network_and_shows_settled_answers_later(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
     deck = tmp_path / "deck.jsonl"
     deck.write_text(SURE + UNSURE + '{"question": "Too long? ' + "x " * 4000 + '", "options": ["a", "b"]}\n')
     offline = run("kiosk.py", str(deck), "4", EDGE_AGENT_CLOUD_URL="http://127.0.0.1:9/v1")

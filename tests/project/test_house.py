@@ -1,4 +1,4 @@
-"""The house: imports point one way, nothing heavy is loaded early, nothing grows out of hand."""
+"""The structure of the code: imports go one way, nothing heavy is loaded early, and files stay small."""
 
 import ast
 import pathlib
@@ -32,7 +32,7 @@ ONLY_IMPORTER = {
     "hf_xet": {"fetch.xet"},
     "sqlite_utils": {"store.schema"},
     "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.database", "store.store", "agent.doctor"},
-}  # store.store: the type of a connection; doctor: the version
+}  # store.store needs the type of a connection, agent.doctor the version of SQLite
 
 FILES = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("*.py")}
 
@@ -52,7 +52,7 @@ def imports(path: pathlib.Path) -> set[str]:
 
 
 def arrows(files: dict[str, pathlib.Path]) -> set[tuple[str, str]]:
-    """Every import of one of our files by another: ("cloud.drain", "store.store")."""
+    """Every import between our files, as (importer, imported): ("cloud.drain", "store.store")."""
     found = set()
     for name, path in files.items():
         for imported in imports(path):
@@ -71,7 +71,7 @@ def forbidden(files: dict[str, pathlib.Path]) -> list[str]:
 
 
 def circles(files: dict[str, pathlib.Path]) -> list[str]:
-    """The files that import each other, directly or around a corner."""
+    """The files that import each other, directly or through other files."""
     all_arrows = arrows(files)
     below = {name: {b for a, b in all_arrows if a == name} for name in files}
     while free := [name for name, targets in below.items() if not targets & below.keys()]:
@@ -88,13 +88,13 @@ def test_no_circle() -> None:
 
 
 @pytest.mark.parametrize("wing", ["core", "model", "store", "engine", "cloud", "fetch", "measure"])
-def test_planted_upward_import_is_caught(wing: str, tmp_path: pathlib.Path) -> None:
+def test_upward_import_is_caught(wing: str, tmp_path: pathlib.Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text("def later() -> None:\n    from edge_agent.agent.agent import Agent\n")
     assert forbidden({**FILES, f"{wing}.planted": planted}) == [f"{wing}.planted imports agent.agent"]
 
 
-def test_planted_circle_is_caught(tmp_path: pathlib.Path) -> None:
+def test_circle_is_caught(tmp_path: pathlib.Path) -> None:
     planted = tmp_path / "planted.py"
     planted.write_text("from edge_agent.model.catalog import Entry\n")
     changed = tmp_path / "catalog.py"
@@ -102,28 +102,28 @@ def test_planted_circle_is_caught(tmp_path: pathlib.Path) -> None:
     assert {"model.planted", "model.catalog"} <= set(circles({**FILES, "model.planted": planted, "model.catalog": changed}))
 
 
-def test_every_file_stands_in_a_wing() -> None:
+def test_every_file_is_in_a_wing() -> None:
     assert {wing_of(name) for name in FILES} <= {*MAY_IMPORT, "__init__", "__main__"}
 
 
 @pytest.mark.parametrize("library", sorted(ONLY_IMPORTER))
-def test_foreign_library_enters_through_one_door(library: str) -> None:
+def test_only_the_named_files_import_a_library(library: str) -> None:
     users = {file for file, path in FILES.items() if any(name.split(".")[0] == library for name in imports(path))}
     assert users == ONLY_IMPORTER[library]
 
 
-def test_click_stays_in_the_command_line() -> None:
+def test_only_the_command_line_imports_click() -> None:
     assert {wing_of(file) for file, path in FILES.items() if any(name.split(".")[0] == "click" for name in imports(path))} == {"cli"}
 
 
-def test_runtime_knows_neither_the_workshop_nor_the_recipe() -> None:
+def test_runtime_imports_neither_the_converter_nor_the_recipe() -> None:
     for path in (ROOT / "edge_agent").rglob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & {"convert", "models", "torch", "transformers", "pickle"}
     for path in (ROOT / "convert").glob("*.py"):
         assert not {name.split(".")[0] for name in imports(path)} & {"models", "torch", "transformers", "pickle"}
 
 
-def test_files_stay_small_say_what_they_are_and_print_nothing() -> None:
+def test_files_are_small_have_a_header_and_do_not_print() -> None:
     for path in [*(ROOT / "edge_agent").rglob("*.py"), *(ROOT / "convert").glob("*.py")]:
         source = path.read_text()
         assert len(source.splitlines()) <= 400, path
@@ -132,7 +132,7 @@ def test_files_stay_small_say_what_they_are_and_print_nothing() -> None:
         assert "print" not in called and ast.get_docstring(tree), path
 
 
-def test_public_names_are_there() -> None:
+def test_public_names_exist() -> None:
     for name in edge_agent.__all__:
         assert getattr(edge_agent, name).__name__ == name
     assert edge_agent.__all__ == sorted(edge_agent.__all__)
@@ -146,7 +146,7 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_one_class_name_means_one_thing() -> None:
-    """No class name is defined twice at the top of a file; classes inside another are free."""
+    """No class name is defined twice at the top level of files; nested classes are not checked."""
     folders = [ROOT / "edge_agent", ROOT / "convert", ROOT / "models" / "recipe"]
     defined: dict[str, list[str]] = {}
     for path in (path for folder in folders for path in folder.rglob("*.py")):
@@ -156,8 +156,8 @@ def test_one_class_name_means_one_thing() -> None:
     assert {name: files for name, files in defined.items() if len(files) > 1} == {}
 
 
-def test_gguf_is_a_library_of_convert_alone() -> None:
-    """It comes with the `convert` extra: `convert` and what checks it may import it, and nothing else."""
+def test_only_convert_imports_gguf() -> None:
+    """The library comes with the `convert` extra; only `convert` and its tests may import it."""
     folders = ("edge_agent", "convert", "models", "examples")
     files = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
     users = {folder for folder, paths in files.items() for path in paths if "gguf" in {name.split(".")[0] for name in imports(path)}}

@@ -1,4 +1,4 @@
-"""The wheel as people install it: what it holds, and that it answers outside the checkout."""
+"""The wheel that people install: what it contains, and that it answers outside the checkout."""
 
 import json
 import os
@@ -19,14 +19,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return next(out.glob("*.whl"))
 
 
-def test_wheel_holds_one_package_with_the_demo_model_and_the_catalogue(wheel: pathlib.Path) -> None:
+def test_wheel_has_one_package_with_the_demo_model_and_the_catalogue(wheel: pathlib.Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"edge_agent"}
     assert {"edge_agent/bundled/FogGen-demo-Q8_0.gguf", "edge_agent/bundled/catalog.toml", "edge_agent/py.typed"} <= set(names)
     assert wheel.stat().st_size < 12_000_000
 
 
-def test_wheel_alone_answers_outside_the_checkout(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_wheel_answers_outside_the_checkout(wheel: pathlib.Path, tmp_path: pathlib.Path) -> None:
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     program = (

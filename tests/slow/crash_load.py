@@ -1,16 +1,16 @@
-"""Processes that put and drain on one database are killed at random moments, and nothing acknowledged is lost.
+"""Kills processes that put and drain in one database at random moments, and counts what is lost: nothing acknowledged may be.
 
     python -m tests.slow.crash_load --kills 3000 [--seed 1] [--folder /dev/shm/x]
 
-Three processes ask as `edge-agent ask` does (the reading is given, no model is run) and write down what they were told was
-queued, after they were told. Two want to drain into a cloud on loopback, which writes down what it is asked. One of the five is
-killed (SIGKILL), again and again, and started anew; after each kill the file is checked. In the end what is left is
-drained, and counted:
+Three processes ask like `edge-agent ask` (with a fixed reading; no model runs) and record each question after it was
+acknowledged as queued. Two processes try to drain into a cloud on loopback, which records its calls. Again and again, one of the
+five is killed (SIGKILL) and restarted; after each kill the file is checked. At the end the remaining questions are
+drained, and these are counted:
 
-    lost         acknowledged, and without an end           must be 0
-    duplicated   more than one end for one question         must be 0
+    lost         acknowledged questions without an end      must be 0
+    duplicated   questions with more than one end           must be 0
     extra        cloud calls beyond one for each question   at most one for each kill
-    locked       "database is locked" reached a caller      must be 0
+    locked       errors (database is locked) in a caller    must be 0
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PUTTERS, DRAINERS = 3, 2
 
 
 class AcknowledgesEarly(Agent):
-    """Mutant: says queued before it is."""
+    """Mutant: acknowledges a question before it is queued."""
 
     acknowledge: Callable[[str], None] = print
 
@@ -57,7 +57,7 @@ class AcknowledgesEarly(Agent):
 
 @dataclass
 class Report:
-    """What was counted; `acceptable` says whether the promise was kept."""
+    """What was counted; `acceptable` is true if the promises were kept."""
 
     kills: int
     acknowledged: int
@@ -73,7 +73,7 @@ class Report:
 
 
 def serve(folder: pathlib.Path) -> None:
-    """The cloud: answers B, and writes down each question that it is asked."""
+    """The cloud: answers B, and records each question."""
     calls = os.open(folder / "calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     class Handler(BaseHTTPRequestHandler):
@@ -90,7 +90,7 @@ def serve(folder: pathlib.Path) -> None:
             pass
 
         def handle(self) -> None:
-            with suppress(ConnectionError, json.JSONDecodeError):  # its caller was killed
+            with suppress(ConnectionError, json.JSONDecodeError):  # the caller was killed
                 super().handle()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -105,7 +105,7 @@ def agent(folder: pathlib.Path, kind: type[Agent] = Agent, cloud: bool = False) 
 
 
 def putting(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
-    """Ask new questions, forever; write down those that were acknowledged."""
+    """Ask new questions forever, and record the acknowledged ones."""
     said = os.open(folder / f"acknowledged-{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     if kind is AcknowledgesEarly:
         AcknowledgesEarly.acknowledge = lambda _, stem: os.write(said, f"{stem}\n".encode())
@@ -119,12 +119,12 @@ def putting(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
 
 
 def _letters(number: int) -> str:
-    """The number in the letters a to j: so many digits would be taken for those of a card, and be redacted."""
+    """The number in the letters a to j: so many digits could look like a card number and be redacted."""
     return str(number).translate(str.maketrans("0123456789", "abcdefghij"))
 
 
 def draining(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
-    """Drain as soon as nobody else does, forever."""
+    """Drain forever, whenever no other process drains."""
     with agent(folder, cloud=True) as one:
         while True:
             try:
@@ -137,7 +137,7 @@ def draining(folder: pathlib.Path, name: str, kind: type[Agent]) -> None:
 
 
 def start(job: Callable[..., None], folder: pathlib.Path, *more: object) -> int:
-    """A process that does the job until it is killed; what it raises is written down."""
+    """Start a process that does the job until it is killed; it records its errors."""
     child = os.fork()
     if child:
         return child
@@ -162,7 +162,7 @@ def is_damaged(path: pathlib.Path) -> bool:
 
 
 def run(folder: pathlib.Path, kills: int, seed: int, kind: type[Agent] = Agent, progress: bool = False) -> Report:
-    """Kill `kills` times, drain the rest, count."""
+    """Kill `kills` times, drain what is left, and count."""
     chance = random.Random(seed)
     cloud = start(serve, folder)
     while not (folder / "port").exists():

@@ -1,5 +1,5 @@
-/* Records every write, truncation and sync of files in one folder, in order: loaded with LD_PRELOAD, built by
-   tests/slow/test_power_cut.py. RECORD_FOLDER names the folder, RECORD_LOG the file that the record goes to.
+/* Records, in order, every write, truncation and sync of the files in one folder. tests/slow/test_power_cut.py builds it and
+   loads it with LD_PRELOAD. RECORD_FOLDER is the folder, RECORD_LOG the file that gets the records.
 
    A record: operation (w, t, s), length of the file's name (1 byte), the name, offset or size (8 bytes), length of the data
    (8 bytes), the data; in the machine's byte order. */

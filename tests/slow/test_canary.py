@@ -1,7 +1,7 @@
-"""A canary key and a canary question that must not be sent, through real processes and everything that can go wrong in them.
+"""A canary key and a canary question must not leak from real processes, whatever goes wrong in them.
 
-Looked through for them: stdout, stderr, every file of the device's folder (database, journal, marker, locks, caches, what was set
-aside), backups and exports, what the cloud received, and the command lines and environments of the processes' children.
+The tests search for them in stdout, stderr, every file of the device's folder (database, journal, marker, locks, caches, damaged
+copies), backups and exports, what the cloud received, and the command lines and environments of child processes.
 """
 
 import base64
@@ -32,7 +32,7 @@ PLAIN = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--policy
 
 
 class EchoingCloud:
-    """A server that says the key wherever HTTP lets it; how is `mode`. All that it receives is `received`."""
+    """A server that repeats the key wherever HTTP allows it, as `mode` says; `received` is all that it received."""
 
     def __init__(self) -> None:
         self.mode, self.received, self.calls = "refused", b"", 0
@@ -55,7 +55,7 @@ class EchoingCloud:
             while b"\r\n\r\n" not in data or len(data.partition(b"\r\n\r\n")[2]) < _length(data):
                 part = connection.recv(65536)
                 data += part
-                if not part or data.startswith(b"\x16"):  # a TLS handshake: there is no TLS here
+                if not part or data.startswith(b"\x16"):  # a TLS handshake, but this server has no TLS
                     break
             self.received += data
             self.calls += 1
@@ -82,17 +82,17 @@ REPLIES = {
         f"401 {KEY}", json.dumps({"error": {"message": f"Incorrect API key: {KEY}", "code": KEY}}), f"WWW-Authenticate: {KEY}"
     ),
     "no credit": reply("402 Payment", json.dumps({"error": {"message": KEY, "code": KEY}})),
-    "slow down": reply("429 Wait", KEY, f"Retry-After: {KEY}"),
+    "rate limit": reply("429 Wait", KEY, f"Retry-After: {KEY}"),
     "failed": reply("500 Oops", f"Traceback: key={KEY}"),
     "rejected": reply("400 Bad", json.dumps({"error": {"message": KEY}})),
     "redirect": reply("302 Found", KEY, f"Location: http://127.0.0.1:9/?key={KEY}"),
     "page": reply("200 OK", f"<html>{KEY}"),
     "malformed": reply("200 OK", '{"choices": [{"message": {"content": "' + KEY),
-    "no HTTP": f"{KEY}\r\n{KEY}: {KEY}\r\n\r\n".encode(),
+    "not HTTP": f"{KEY}\r\n{KEY}: {KEY}\r\n\r\n".encode(),
     "packed": reply("200 OK", KEY, f"Content-Encoding: {KEY}"),
     "cut off": reply("200 OK", chat("B"))[:-20],
-    "says it": reply("200 OK", chat(f"B. Your key is {KEY}")),
-    "says it alone": reply("200 OK", chat(KEY)),
+    "repeats it": reply("200 OK", chat(f"B. Your key is {KEY}")),
+    "repeats only it": reply("200 OK", chat(KEY)),
 }
 
 
@@ -105,7 +105,7 @@ def cloud() -> Iterator[EchoingCloud]:
 
 
 class Device:
-    """A home of its own, and processes in it that know the key."""
+    """A device with its own home folder, whose processes know the key."""
 
     def __init__(self, home: pathlib.Path, url: str, way: str = "environment") -> None:
         self.home, self.said = home, b""
@@ -138,52 +138,52 @@ class Device:
         return self.said + b"".join(file.read_bytes() + os.fsencode(file) for file in self.home.rglob("*") if file.is_file())
 
     def leaks(self) -> list[bytes]:
-        """In which spelling the key is where it must not be."""
+        """The encodings in which the key is found where it must not be."""
         found = self.everything()
         return [spelling for spelling in SPELLINGS if spelling in found]
 
     def look(self) -> None:
-        """Read and copy all that this device remembers, and find no key in it."""
+        """Read, export and back up all that this device stores, and check that no key is in it."""
         for command in (["log", "--json"], ["queue", "list", "--json"], ["queue", "list"], ["doctor"], ["replay", "--json"], ["export"]):
             assert self.run(*command) in (0, 74), self.said[-2000:]
         self.run("backup", str(self.home / f"backup-{time.monotonic_ns()}"))
         assert not self.leaks()
 
 
-def test_key_is_nowhere_whatever_the_cloud_says(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """A question for each reply, asked and then drained by hand, which no open breaker stops."""
+def test_key_does_not_leak_whatever_the_cloud_replies(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """One question for each reply, asked and then drained by hand, which works even if the breaker is open."""
     device = Device(tmp_path / "home", cloud.url)
-    for mode in sorted(REPLIES, key=lambda mode: mode == "slow down"):  # behind that one, nothing more is sent
+    for mode in sorted(REPLIES, key=lambda mode: mode == "rate limit"):  # last, because nothing is sent after it
         cloud.mode, calls = mode, cloud.calls
         assert device.run("ask", f"{mode}: what is 12 + 7?", *PLAIN[2:]) == 0 and device.run("queue", "drain") in (0, 69)
         assert cloud.calls > calls and not device.leaks(), mode
-    assert cloud.received.count(f"Bearer {KEY}".encode()) == cloud.calls  # it was really used
+    assert cloud.received.count(f"Bearer {KEY}".encode()) == cloud.calls  # the key was really used
     device.look()
 
 
 @pytest.mark.parametrize("way", ["file", "credential"])
-def test_key_from_a_file_is_nowhere_either(way: str, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+def test_key_from_a_file_does_not_leak(way: str, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
     device = Device(tmp_path / "home", cloud.url, way)
-    for mode in ("refused", "says it"):
+    for mode in ("refused", "repeats it"):
         cloud.mode = mode
         assert device.run(*PLAIN, "--refresh") == 0 and device.run("queue", "drain", "--json") in (0, 69)
     assert f"Bearer {KEY}".encode() in cloud.received
     device.look()
 
 
-def test_key_is_nowhere_when_tls_fails(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """A server that speaks no TLS, and a proxy that answers in its place."""
+def test_key_does_not_leak_when_tls_fails(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """A server without TLS, and then a proxy that answers instead of it."""
     device = Device(tmp_path / "home", cloud.url.replace("http:", "https:"))
     assert device.run(*PLAIN) == 0 and device.run("queue", "drain") == 69
     (tmp_path / "home" / "config.toml").write_text(f'cloud_proxy = "{cloud.url.removesuffix("/v1")}"\n')
     assert device.run("queue", "drain") == 69
-    assert KEY.encode() not in cloud.received  # nobody who has not proved who he is gets it
+    assert KEY.encode() not in cloud.received  # a server that has not proved its identity does not get the key
     device.look()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGABRT])
-def test_key_is_nowhere_when_a_signal_ends_a_call(number: int, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """In the middle of a call, with Python's own traceback of every thread (faulthandler) where the signal gives one."""
+def test_key_does_not_leak_when_a_signal_ends_a_call(number: int, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """In the middle of a call; faulthandler prints a traceback of every thread if the signal allows it."""
     cloud.mode = "silent"
     device = Device(tmp_path / "home", "http://127.0.0.1:9/v1")
     assert device.run(*PLAIN) == 0
@@ -199,7 +199,7 @@ def test_key_is_nowhere_when_a_signal_ends_a_call(number: int, tmp_path: pathlib
     device.look()
 
 
-def test_key_is_nowhere_when_the_store_is_damaged(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+def test_key_does_not_leak_when_the_store_is_damaged(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
     device = Device(tmp_path / "home", cloud.url)
     assert device.run(*PLAIN) == 0
     damage(tmp_path / "home" / "edge-agent.db", "decisions")
@@ -226,7 +226,7 @@ from edge_agent.store.store import Store
 
 class Broken(httpx.BaseTransport):
     def handle_request(self, request):
-        raise RuntimeError(f"a bug, with all that it knows: {dict(request.headers)}")
+        raise RuntimeError(f"a bug that shows everything: {dict(request.headers)}")
 
 settings = load()
 cloud = CloudModel("https://cloud.test/v1", "big", settings.cloud_key, transport=Broken())
@@ -237,8 +237,8 @@ with Agent(ModelFiles(pathlib.Path(sys.argv[1])), Store(settings.database), Poli
 """
 
 
-def test_key_is_in_no_log_of_any_library_and_in_no_message_of_a_bug(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """With every logger told to say all that it knows."""
+def test_key_does_not_leak_into_logs_of_libraries_or_the_message_of_a_bug(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """With every logger at its lowest level."""
     device = Device(tmp_path / "home", cloud.url)
 
     def run(program: str, *arguments: str) -> None:
@@ -246,7 +246,7 @@ def test_key_is_in_no_log_of_any_library_and_in_no_message_of_a_bug(tmp_path: pa
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=device.environment, cwd=ROOT)
         assert device.end(process) == 0, device.said
 
-    for mode in ("refused", "says it"):
+    for mode in ("refused", "repeats it"):
         cloud.mode = mode
         run(LOUD, *PLAIN, "--refresh")
     assert cloud.calls > 0
@@ -254,18 +254,18 @@ def test_key_is_in_no_log_of_any_library_and_in_no_message_of_a_bug(tmp_path: pa
     device.look()
 
 
-def test_childrens_command_lines_and_environments_are_without_the_key(tmp_path: pathlib.Path) -> None:
-    """Of every process that a command starts, as the kernel shows it to others of the same user."""
+def test_key_does_not_leak_into_the_command_line_or_environment_of_a_child(tmp_path: pathlib.Path) -> None:
+    """Of every process that a command starts, as /proc shows it to the same user."""
     for command in (["verify", str(DEMO)], ["bench", str(DEMO), "--repeats", "1", "--limit", "3", "--threads", "1"]):
         for way in ("environment", "credential"):
             device = Device(tmp_path / f"{command[0]}-{way}", "http://127.0.0.1:9/v1", way)
             process = device.start(*command)
             seen: dict[int, bytes] = {}
             while process.poll() is None:
-                with contextlib.suppress(OSError):  # one of them has just ended
+                with contextlib.suppress(OSError):  # a child has just ended
                     for child in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                         parts = [pathlib.Path(f"/proc/{child}/{name}").read_bytes() for name in ("cmdline", "environ")]
-                        if b"edge_agent." in parts[0] and b"PYTHONPATH" in parts[1]:  # behind exec
+                        if b"edge_agent." in parts[0] and b"PYTHONPATH" in parts[1]:  # after exec
                             seen[int(child)] = b"".join(parts)
                 time.sleep(0.005)
             assert device.end(process) == 0, device.said
@@ -282,14 +282,14 @@ def careful(device: Device) -> None:
 
 
 def careless(device: Device) -> None:
-    """Mutant: nobody wrote the pattern down."""
+    """Mutant: no pattern is set."""
     rules_of(device, careless=True)
 
 
 @catches(careful, careless)
-def test_question_that_must_not_be_sent_is_never_sent_or_queued_or_said(part, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """Asked with a cloud and without one, by flag and by pattern, drained, retried, purged - it stays where it was typed."""
-    cloud.mode = "says it"
+def test_forbidden_question_is_never_sent_queued_or_printed(part, tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """Forbidden by the flag or by a pattern, asked under each policy, drained, exported and purged: it stays on the device."""
+    cloud.mode = "repeats it"
     device = Device(tmp_path / "home", cloud.url)
     device.home.mkdir()
     part(device)
@@ -298,17 +298,17 @@ def test_question_that_must_not_be_sent_is_never_sent_or_queued_or_said(part, tm
     assert device.run("ask", f"{QUESTION} flagged", *OPTIONS, "--policy", "prefer_cloud", "--never-send") == 0
     assert device.run("queue", "drain") == 0 and device.run("queue", "list") == 0
     assert b"anary" not in cloud.received and b"Secret Street" not in device.said
-    assert device.run(*PLAIN) == 0 and b"12 + 7" in cloud.received  # it could have sent it
+    assert device.run(*PLAIN) == 0 and b"12 + 7" in cloud.received  # an allowed question is sent
     device.said = b""
-    assert device.run("export") == 0 and b"Secret Street" in device.said  # remembered here, as it was asked here
+    assert device.run("export") == 0 and b"Secret Street" in device.said  # the device itself remembers it
     assert device.run("purge", "--question", QUESTION) == 0 and device.run("purge", "--question", f"{QUESTION} flagged") == 0
     device.said = b""
     assert b"Secret Street" not in device.everything()
 
 
-def test_forbidden_question_leaves_the_queue_without_a_trace_in_it(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
-    """Queued before anybody forbade it; then the pattern is written down, and the queue drained."""
-    cloud.mode = "says it"
+def test_question_that_is_forbidden_later_is_erased_from_the_queue(tmp_path: pathlib.Path, cloud: EchoingCloud) -> None:
+    """It is queued first, then a pattern forbids it, and then the queue is drained."""
+    cloud.mode = "repeats it"
     device = Device(tmp_path / "home", "http://127.0.0.1:9/v1")
     assert device.run("ask", QUESTION, *OPTIONS, "--policy", "prefer_cloud") == 0
     careful(device)

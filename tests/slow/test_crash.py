@@ -1,7 +1,7 @@
-"""SIGKILL at every statement of put, claim, settle, fail and migrate: the file is as before the operation, or as after it.
+"""SIGKILL at every statement of put, claim, settle, fail and migrate: the file is as before the operation or as after it.
 
-A statement boundary is every place where this code can be between two calls of SQLite. What happens inside a call is
-SQLite's own promise; kills at random moments test it (tests/slow/test_crash_load.py).
+Our code can be killed between any two calls of SQLite, so each statement is a place to test. What happens inside a call is
+SQLite's own promise; tests/slow/test_crash_load.py tests it with kills at random moments.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ Operation = Callable[[Store], object]
 
 
 class Killed(sqlite3.Connection):
-    """A connection whose process ends before its `at`th statement, or behind it."""
+    """A connection whose process is killed before its statement number `at`, or after it."""
 
-    at, behind, count = 10**9, False, 0
+    at, after, count = 10**9, False, 0
 
     def execute(self, *arguments: object) -> sqlite3.Cursor:
         number, Killed.count = Killed.count, Killed.count + 1
-        if number == Killed.at and not Killed.behind:
+        if number == Killed.at and not Killed.after:
             os.kill(os.getpid(), signal.SIGKILL)
         cursor = super().execute(*arguments)
         if number == Killed.at:
@@ -62,7 +62,7 @@ def put(store: Store, question: Question = QUESTION) -> None:
 
 
 def put_in_two_steps(store: Store, question: Question = QUESTION) -> None:
-    """Mutant: the row and the decision that waits for it in transactions of their own."""
+    """Mutant: stores the row and the decision that waits for it in two transactions."""
     with store.transaction():
         store.put_question(question)
         queue_id = Outbox(store).put(question)
@@ -75,7 +75,7 @@ def claim(store: Store) -> QueueRow:
 
 
 class FinishesInTwoSteps(Outbox):
-    """Mutant: the row is done before its decisions have their end."""
+    """Mutant: marks the row done in one transaction and ends its decisions in the next."""
 
     def finish(self, row: QueueRow, outcome: CloudOutcome, key: CloudKey, *_: object) -> str:
         with self.store.transaction():
@@ -95,12 +95,12 @@ def settle_in_two_steps(store: Store) -> None:
     settle(store, FinishesInTwoSteps)
 
 
-def bury(store: Store) -> None:
+def reject(store: Store) -> None:
     fail(Outbox(store), Outbox(store).list()[0], CloudKind.REJECTED, "HTTP 400")
 
 
 def state(path: pathlib.Path) -> tuple:
-    """All that matters of the file, once it has been opened as after a crash."""
+    """What matters in the file, after it was opened as after a crash."""
     with Store(path) as store:
         assert (
             store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
@@ -115,14 +115,14 @@ def state(path: pathlib.Path) -> tuple:
     return rows, endings, answers
 
 
-def killed_at(path: pathlib.Path, operation: Operation, at: int, behind: bool) -> bool:
-    """Run the operation in a process that is killed at a statement; False when it came to its end before."""
+def killed_at(path: pathlib.Path, operation: Operation, at: int, after: bool) -> bool:
+    """Run the operation in a process that is killed at a statement. Returns False if the operation ended first."""
     child = os.fork()
     if child == 0:
         try:
             with Store(path, connection=Killed) as store:
                 store.clock.now_s()
-                Killed.at, Killed.behind, Killed.count = at, behind, 0
+                Killed.at, Killed.after, Killed.count = at, after, 0
                 operation(store)
         finally:
             os._exit(0)
@@ -131,7 +131,7 @@ def killed_at(path: pathlib.Path, operation: Operation, at: int, behind: bool) -
 
 
 def states_after_kills(tmp_path: pathlib.Path, prepare: list[Operation], operation: Operation) -> tuple[tuple, tuple, set[tuple]]:
-    """The states before and after the operation, and those that kills at each statement left."""
+    """The states before and after the operation, and the states that kills at each statement leave."""
     path = tmp_path / "edge-agent.db"
     for step in prepare:
         with Store(path) as store:
@@ -140,11 +140,11 @@ def states_after_kills(tmp_path: pathlib.Path, prepare: list[Operation], operati
         Store(path).close()
     whole = path.read_bytes()
     before, found = state(path), set()
-    for behind in (False, True):
+    for after in (False, True):
         at = 0
         while True:
             path.write_bytes(whole)
-            killed = killed_at(path, operation, at, behind)
+            killed = killed_at(path, operation, at, after)
             found.add(repr(state(path)))
             if not killed:
                 break
@@ -160,19 +160,19 @@ def test_kill_while_putting_leaves_all_or_nothing(part, tmp_path: pathlib.Path) 
 
 
 def test_kill_while_claiming_leaves_the_row_ready_or_sending(tmp_path: pathlib.Path) -> None:
-    """Its mutant, which claims without a mark, is caught in tests/cloud/test_queue.py."""
+    """The mutant, which does not mark the claimed row, is in tests/cloud/test_queue.py."""
     before, after, found = states_after_kills(tmp_path, [put], claim)
     assert before != after and found == {before, after}
 
 
 @catches(settle, settle_in_two_steps)
-def test_kill_while_settling_leaves_the_row_sending_or_everything_ended(part, tmp_path: pathlib.Path) -> None:
+def test_kill_while_settling_leaves_the_row_sending_or_all_done(part, tmp_path: pathlib.Path) -> None:
     before, after, found = states_after_kills(tmp_path, [put, claim], part)
     assert before != after and found == {before, after}
 
 
-def test_kill_while_burying_leaves_the_row_sending_or_everything_ended(tmp_path: pathlib.Path) -> None:
-    before, after, found = states_after_kills(tmp_path, [put, claim], bury)
+def test_kill_while_failing_leaves_the_row_sending_or_all_dead(tmp_path: pathlib.Path) -> None:
+    before, after, found = states_after_kills(tmp_path, [put, claim], reject)
     assert before != after and found == {before, after}
 
 
@@ -185,11 +185,11 @@ class Unguarded(sqlite3.Connection):
 
 
 class KilledUnguarded(Killed, Unguarded):
-    """The mutant, killed."""
+    """The mutant, in a process that is killed."""
 
 
 def everything(path: pathlib.Path) -> tuple:
-    """Schema and rows of a file as it is, unopened by ours."""
+    """Version, schema, migrations and rows of a file, read without our code opening it."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         number = version(db)
         named = "SELECT name FROM _sqlite_migrations ORDER BY id" if number == VERSION else "SELECT NULL LIMIT 0"
@@ -197,11 +197,11 @@ def everything(path: pathlib.Path) -> tuple:
         return number, texts(db), [name for (name,) in db.execute(named)], rows
 
 
-def start_killed_at(path: pathlib.Path, part: type[Killed], at: int, behind: bool) -> bool:
-    """Open the file in a process that is killed at a statement; False when it came to its end before."""
+def start_killed_at(path: pathlib.Path, part: type[Killed], at: int, after: bool) -> bool:
+    """Open the file in a process that is killed at a statement. Returns False if the start ended first."""
     child = os.fork()
     if child == 0:
-        Killed.at, Killed.behind, Killed.count = at, behind, 0
+        Killed.at, Killed.after, Killed.count = at, after, 0
         try:
             Store(path, connection=part).close()
         finally:
@@ -210,32 +210,32 @@ def start_killed_at(path: pathlib.Path, part: type[Killed], at: int, behind: boo
 
 
 def check_kills_while_opening(part: type[Killed], path: pathlib.Path, old: bytes | None) -> int:
-    """Kill the first start with a file at each statement: a whole number of migrations is left, and the next start has every row.
+    """Kill the first start with a file at each statement: only complete migrations are left, and the next start has every row.
 
-    Returns how many statements that are.
+    Returns the number of statements.
     """
     folder = path.parent
 
-    def lay() -> None:
+    def write_old_file() -> None:
         for file in folder.iterdir():
             file.unlink()
         if old is not None:
             path.write_bytes(old)
 
-    lay()
+    write_old_file()
     first = version_of(path) if old else 0
     Store(path).close()
     expected, at = everything(path), 0
-    for behind in (False, True):
+    for after in (False, True):
         for at in itertools.count():
-            lay()
-            killed = start_killed_at(path, part, at, behind)
+            write_old_file()
+            killed = start_killed_at(path, part, at, after)
             with contextlib.closing(sqlite3.connect(path)) as db:  # rolls a hot journal back
                 number = version(db)
                 assert first <= number <= VERSION and (first or number in (0, VERSION)), number
                 assert texts(db) == schema_of(number).texts
-                if number > first:
-                    assert [name for (name,) in db.execute("SELECT name FROM _sqlite_migrations ORDER BY id")] == list(MIGRATIONS)[:number]
+                recorded = db.execute("SELECT name FROM _sqlite_migrations ORDER BY id").fetchall() if number > first else []
+                assert [name for (name,) in recorded] == (list(MIGRATIONS)[:number] if number > first else [])
             Store(path).close()
             assert everything(path) == expected and not list(folder.glob("*.damaged-*"))
             if not killed:
@@ -250,7 +250,7 @@ def version_of(path: pathlib.Path) -> int:
 
 @pytest.mark.parametrize("number", old_databases.VERSIONS)
 @catches(Killed, KilledUnguarded, fails_with=Exception)
-def test_kill_while_migrating_leaves_a_whole_number_of_migrations(part, tmp_path: pathlib.Path, number: int) -> None:
+def test_kill_while_migrating_leaves_only_complete_migrations(part, tmp_path: pathlib.Path, number: int) -> None:
     old = (ROOT / "tests" / "data" / f"schema-{number}.db").read_bytes()
     (tmp_path / "kept").mkdir()
     assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", old) > 30 * (VERSION - number)
@@ -262,8 +262,8 @@ def test_kill_while_creating_leaves_a_new_database_or_none(part, tmp_path: pathl
     assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", None) > 40
 
 
-def test_killed_drainers_row_is_ready_again(tmp_path: pathlib.Path) -> None:
-    """The lock goes with the process; the next drainer finds the row and sends it. The mutant without a lock: tests/cloud/test_queue.py."""
+def test_row_of_a_killed_drainer_is_ready_again(tmp_path: pathlib.Path) -> None:
+    """The lock ends with the process, so the next drainer gets the row. The mutant without a lock is in tests/cloud/test_queue.py."""
     path = tmp_path / "edge-agent.db"
     with Store(path) as store:
         put(store)
@@ -279,7 +279,7 @@ def test_killed_drainers_row_is_ready_again(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_polite_signal_loses_nothing_either(tmp_path: pathlib.Path, signal_number: int) -> None:
+def test_other_signals_lose_nothing(tmp_path: pathlib.Path, signal_number: int) -> None:
     path = tmp_path / "edge-agent.db"
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Random kills under load; `EDGE_AGENT_TEST_KILLS=3000 make test-slow` makes it long."""
+"""Random kills under load; `make test-slow KILLS=3000` does more of them."""
 
 import os
 import pathlib
@@ -14,8 +14,8 @@ KILLS = int(os.environ.get("EDGE_AGENT_TEST_KILLS", "25"))
 
 
 @catches(Agent, AcknowledgesEarly)
-def test_nothing_acknowledged_is_lost_by_random_kills(part, tmp_path: pathlib.Path) -> None:
-    """In a process of its own, since it forks."""
+def test_random_kills_lose_nothing_acknowledged(part, tmp_path: pathlib.Path) -> None:
+    """In a separate process, because the load forks."""
     program = (
         "import pathlib, sys\nfrom edge_agent.agent.agent import Agent\nfrom tests.slow.crash_load import AcknowledgesEarly, run\n"
         f"report = run(pathlib.Path(sys.argv[1]), {KILLS if part is Agent else 40}, 1, {part.__name__})\n"

@@ -1,6 +1,6 @@
-"""Every way in which a network and a cloud can fail, on loopback: the exact state, attempts and reason each time.
+"""All the ways in which a network and a cloud can fail, on loopback: the exact state, attempts and error each time.
 
-The server speaks raw sockets, so that it can stop anywhere.
+The server uses raw sockets, so that it can stop anywhere.
 """
 
 import pathlib
@@ -33,7 +33,7 @@ def reply(status: int = 200, body: bytes = BODY, headers: bytes = b"") -> bytes:
 
 
 class FaultyServer:
-    """Reads each request whole, then does to the connection what `act` says."""
+    """Reads each complete request, then calls `act` with the connection."""
 
     def __init__(self) -> None:
         self.act: Callable[[socket.socket], None] = lambda connection: connection.sendall(reply())
@@ -83,7 +83,7 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
 
 
 def drain(world: World, url: str, deadline_s: float = 20.0, kind: type[Drainer] = Drainer) -> tuple[QueueRow, Drained]:
-    """Queue one new question and drain once; the row as it is then."""
+    """Queue one new question and drain once; returns its row afterwards, and the result of the pass."""
     outbox = world.outbox()
     queue_id = world.put(outbox, f"Q{len(outbox.list())}")
     cloud = CloudModel(url, "big", "sk-key")
@@ -96,11 +96,11 @@ def abort(connection: socket.socket) -> None:
 
 
 TABLE = [
-    # what the server does                                     state, attempts, stopped, words of the reason
-    (reply(301, b"", b"Location: http://portal.test/\r\n"), "ready", 0, False, "in the cloud's place"),
+    # what the server sends                                    state, attempts, stopped, words of the error
+    (reply(301, b"", b"Location: http://portal.test/\r\n"), "ready", 0, False, "does not come from the cloud"),
     (reply(200, b"<html>Welcome to the hotel</html>"), "ready", 0, False, "captive portal"),
     (reply(200, b'{"status": "success"}'), "ready", 0, False, "captive portal"),
-    (reply(511, b"<html>"), "ready", 0, False, "in the cloud's place"),
+    (reply(511, b"<html>"), "ready", 0, False, "does not come from the cloud"),
     (reply(401, b"{}"), "ready", 0, True, "refused the key"),
     (reply(403, b"{}"), "ready", 0, True, "refused the key"),
     (reply(402, b"{}"), "ready", 0, True, "no credit"),
@@ -108,20 +108,20 @@ TABLE = [
     (reply(429, b"{}", b"Retry-After: 30\r\n"), "ready", 0, True, "no more calls for now"),
     *((reply(status, b"{}"), "ready", 1, False, f"HTTP {status}") for status in (408, 409, 425, 500, 502, 503, 504, 529)),
     *((reply(status, b"{}"), "dead", 1, False, f"HTTP {status}") for status in (400, 404, 405, 413, 422)),
-    (reply(200, b'{"choices": [{"message": {"content": ""}}]}'), "dead", 1, False, "says nothing"),
-    (reply(200, b'{"choices": [{"message": {"content": "who knows"}}]}'), "dead", 1, False, "names no single option"),
-    (reply(200, b'{"choices": [{"finish_reason": "length", "message": {"content": "B"}}]}'), "dead", 1, False, "cut off"),
+    (reply(200, b'{"choices": [{"message": {"content": ""}}]}'), "dead", 1, False, "is empty"),
+    (reply(200, b'{"choices": [{"message": {"content": "who knows"}}]}'), "dead", 1, False, "does not name exactly one option"),
+    (reply(200, b'{"choices": [{"finish_reason": "length", "message": {"content": "B"}}]}'), "dead", 1, False, "length limit"),
     (reply(200, b'{"choices": [{"finish_reason": "content_filter", "message": {"content": "B"}}]}'), "dead", 1, False, "content filter"),
     (reply(200, b" " * 1_048_577), "dead", 1, False, "over 1048576 bytes"),
-    (b"HTTP/1.1 200 OK\r\n\r\n" + BODY[:150], "ready", 1, False, "broken off"),
-    (b"no HTTP at all\r\n\r\n", "ready", 1, False, "connection broke"),
+    (b"HTTP/1.1 200 OK\r\n\r\n" + BODY[:150], "ready", 1, False, "incomplete"),
+    (b"not HTTP at all\r\n\r\n", "ready", 1, False, "connection broke"),
     (b"", "ready", 1, False, "connection broke"),
     (reply(), "done", 1, False, ""),
 ]
 
 
-class CachesAnything(Drainer):
-    """Mutant: whatever comes back settles the question."""
+class TrustsPortals(Drainer):
+    """Mutant: a portal's page counts as an answer."""
 
     def _finish(self, row: QueueRow, outcome: CloudOutcome, *more: object, **named: object) -> None:
         if outcome.kind is CloudKind.PORTAL:
@@ -129,9 +129,9 @@ class CachesAnything(Drainer):
         super()._finish(row, outcome, *more, **named)
 
 
-@catches(Drainer, CachesAnything)
-def test_every_outcome_leaves_its_exact_state(part, world: World, server: FaultyServer) -> None:
-    """Other mutants of the table are in tests/cloud/test_retry.py and test_drain.py."""
+@catches(Drainer, TrustsPortals)
+def test_each_reply_leaves_an_exact_state(part, world: World, server: FaultyServer) -> None:
+    """More mutants of these rules are in tests/cloud/test_retry.py and test_drain.py."""
     for data, state, attempts, stopped, words in TABLE:
         server.act = lambda connection, data=data: connection.sendall(data)
         before = server.requests
@@ -145,8 +145,8 @@ def test_every_outcome_leaves_its_exact_state(part, world: World, server: Faulty
     assert len(world.store.database.rows("SELECT 1 FROM cloud_answers")) == 1
 
 
-def test_reply_that_is_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(world: World, server: FaultyServer) -> None:
-    """By an orderly end and by a reset, in turns. The mutant `FreeAttempts` is caught in tests/test_outbox.py."""
+def test_reply_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(world: World, server: FaultyServer) -> None:
+    """By a normal end of the connection and by a reset, in turn. tests/cloud/test_queue.py has the mutant `FreeAttempts`."""
     whole = reply()
     assert len(whole) > 512
     for length in range(512):
@@ -166,15 +166,15 @@ def test_reply_that_is_cut_anywhere_in_its_first_512_bytes_costs_one_attempt(wor
     assert world.store.database.rows("SELECT 1 FROM cloud_answers") == [] and server.requests == 512
 
 
-def test_nobody_there_costs_nothing(world: World) -> None:
+def test_refused_connection_costs_no_attempt(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     row, done = drain(world, f"http://127.0.0.1:{port}/v1")
     assert (row.state, row.attempts) == ("ready", 0) and "no connection" in done.stopped and "no connection" in row.last_error
 
 
-def test_dropped_packets_cost_nothing_and_no_more_than_the_deadline(world: World) -> None:
-    """A listener whose backlog is full answers no SYN, as a firewall that drops."""
+def test_dropped_packets_cost_no_attempt_and_end_at_the_deadline(world: World) -> None:
+    """A listener with a full backlog does not answer a SYN, like a firewall that drops packets."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -195,8 +195,8 @@ def test_silence_after_sending_costs_an_attempt(world: World, server: FaultyServ
     assert (row.state, row.attempts) == ("ready", 1) and "no answer within 6 s" in row.last_error
 
 
-def test_trickling_reply_is_bounded_by_the_deadline(world: World, server: FaultyServer) -> None:
-    """Each byte comes well within the read timeout; only a total deadline ends it."""
+def test_very_slow_reply_ends_at_the_deadline(world: World, server: FaultyServer) -> None:
+    """Each byte arrives well within the read timeout; only a deadline for the whole call ends it."""
 
     def trickle(connection: socket.socket) -> None:
         for byte in reply():

@@ -1,16 +1,17 @@
-"""A full disk: the answer still comes and says that it was not stored; when there is space again, everything goes on.
+"""A full disk: the agent still answers, and says that the answer is not stored; with free space again, it stores as before."""
 
-The mutant keeps what it was told although the transaction was taken back (`Lying`).
-"""
-
+import contextlib
 import os
 import pathlib
 import resource
+from collections.abc import Callable
 
 import pytest
 
 from edge_agent.agent.agent import Agent
+from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
+from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.store.store import Store
@@ -23,24 +24,27 @@ def ask(one: Agent, number: int) -> object:
 
 
 class Lying(Recorder):
-    """Mutant: takes a refused write for a good one."""
+    """Mutant: a write that fails counts as stored."""
 
-    def _try(self, *arguments: object) -> tuple[int | None, str | None]:
-        return super()._try(*arguments)[0], None
+    def _try(self, store: Callable[[], int | None], inquiry: Inquiry) -> tuple[int | None, str | None]:
+        queue_id = None
+        with contextlib.suppress(StorageError), self._store.transaction():
+            queue_id = store()
+        return queue_id, None
 
 
 @catches(Recorder, Lying)
-def test_full_database_answers_and_recovers(part, home: pathlib.Path) -> None:
-    """SQLite's own limit (max_page_count) ends in SQLITE_FULL, as a full disk does."""
+def test_agent_with_a_full_database_answers_and_recovers(part, home: pathlib.Path) -> None:
+    """SQLite's own limit (max_page_count) raises SQLITE_FULL, like a full disk."""
     with agent(home, SpokenModel(UNSURE), recorder=part) as one:
         assert ask(one, 0).persisted
         pages = one.store.database.rows("PRAGMA page_count")[0]["page_count"]
-        one.store.database._db.execute(f"PRAGMA max_page_count = {pages + 3}")
+        one.store.database.rows(f"PRAGMA max_page_count = {pages + 3}")
         decisions = [ask(one, number) for number in range(1, 8)]
         assert {decision.answer for decision in decisions} == {"A"}
         refused = [decision for decision in decisions if not decision.persisted]
         assert refused and all(decision.queue_id is None for decision in refused)
-        one.store.database._db.execute("PRAGMA max_page_count = 1000000")
+        one.store.database.rows("PRAGMA max_page_count = 1000000")
         again = ask(one, 8)
         assert again.persisted and again.queue_id
         stored = {row["decision_id"] for row in one.store.decisions()}
@@ -61,8 +65,8 @@ def in_a_child(work) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_file_that_may_not_grow_answers_and_recovers(home: pathlib.Path) -> None:
-    """RLIMIT_FSIZE: the write itself fails, in the middle of a transaction."""
+def test_agent_whose_file_may_not_grow_answers_and_recovers(home: pathlib.Path) -> None:
+    """RLIMIT_FSIZE: a write fails in the middle of a transaction."""
 
     def work() -> None:
         with agent(home, SpokenModel(UNSURE)) as one:
@@ -79,12 +83,12 @@ def test_file_that_may_not_grow_answers_and_recovers(home: pathlib.Path) -> None
         assert store.database.rows("PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a small tmpfs needs root")
-def test_disk_that_is_really_full_answers_and_recovers(tmp_path: pathlib.Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
+def test_agent_on_a_full_disk_answers_and_recovers(tmp_path: pathlib.Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if os.system(f"mount -t tmpfs -o size=512k tmpfs {small} 2>/dev/null"):
-        pytest.skip("no tmpfs can be mounted here")
+        pytest.skip("tmpfs cannot be mounted here")
     try:
         with agent(small / "home", SpokenModel(UNSURE), disk=DiskLimits(0, 0)) as one:
             first = ask(one, 0)

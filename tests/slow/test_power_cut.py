@@ -1,9 +1,9 @@
-"""Power cuts: every write and sync of a busy queue is recorded, and the power fails on paper, at any place.
+"""Power cuts: records every write and sync of a busy queue, and computes what a power cut at any place may leave.
 
-The mechanism is an LD_PRELOAD library (recorder.c, built here) below SQLite. A state after a cut holds, of each file, what was
-synced, and of the later writes any subset, some of them torn at a sector of 512 bytes: what a disk that honours fsync may
-leave. Taken for granted: that a created file's name is on the disk, since SQLite syncs the folder with the first journal.
-This is arithmetic, not hardware: no storage that lies about fsync is tested by it.
+An LD_PRELOAD library (recorder.c, built here) records the calls of SQLite. After a cut, each file has everything that was
+synced and any subset of the later writes, some of them torn at a sector of 512 bytes: what a disk that honours fsync may
+leave. Assumption: the name of a new file is on the disk, because SQLite syncs the folder with the first journal.
+The cuts are simulated: this says nothing about hardware that ignores fsync.
 """
 
 import os
@@ -33,7 +33,7 @@ from edge_agent.core.records import CloudKey
 from edge_agent.store.store import Store
 folder = pathlib.Path(sys.argv[1])
 store = Store(folder / "edge-agent.db")
-store.database._db.execute(f"PRAGMA synchronous = {sys.argv[2]}")
+store.database.rows(f"PRAGMA synchronous = {sys.argv[2]}")
 outbox = Outbox(store)
 said = os.open(folder / "acknowledged", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 for number in range(12):
@@ -70,7 +70,7 @@ def recorder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def record(recorder: pathlib.Path, folder: pathlib.Path, synchronous: str) -> list[Operation]:
-    """What a queue at work writes and syncs."""
+    """What a busy queue writes and syncs."""
     home, log = folder / "home", folder / "log"
     home.mkdir(parents=True)
     environment = {**os.environ, "LD_PRELOAD": str(recorder), "RECORD_FOLDER": str(home), "RECORD_LOG": str(log), "PYTHONPATH": str(ROOT)}
@@ -87,7 +87,7 @@ def record(recorder: pathlib.Path, folder: pathlib.Path, synchronous: str) -> li
 
 
 def apply(content: bytearray, operation: Operation, keep: int | None = None) -> None:
-    """Do a write (only its first `keep` bytes) or a truncation to a file's content."""
+    """Apply a write (only its first `keep` bytes) or a truncation to the content of a file."""
     data = operation.data[:keep]
     if operation.kind == "t":
         del content[operation.where :]
@@ -98,7 +98,7 @@ def apply(content: bytearray, operation: Operation, keep: int | None = None) -> 
 
 
 def states(operations: list[Operation], count: int, seed: int) -> Iterator[tuple[dict[str, bytes], set[int]]]:
-    """Files as cuts at random places may leave them, and the rows that were acknowledged by then."""
+    """The files that cuts at random places may leave, and the rows that were acknowledged before each cut."""
     chance = random.Random(seed)
     for _ in range(count):
         cut = chance.randrange(1, len(operations) + 1)
@@ -114,18 +114,18 @@ def states(operations: list[Operation], count: int, seed: int) -> Iterator[tuple
                     apply(content, each)
             else:
                 pending.setdefault(operation.name, []).append(operation)
-        lucky = chance.choice([0.0, 0.2, 0.5, 0.8, 1.0])  # how much of what was not synced made it all the same
+        survives = chance.choice([0.0, 0.2, 0.5, 0.8, 1.0])  # the share of unsynced writes that reach the disk
         for name, late in pending.items():
             content = synced.setdefault(name, bytearray())
             for each in late:
-                if chance.random() < lucky:
+                if chance.random() < survives:
                     torn = chance.random() < 0.3 and each.kind == "w"
                     apply(content, each, SECTOR * chance.randrange(len(each.data) // SECTOR + 1) if torn else None)
         yield {name: bytes(content) for name, content in synced.items()}, acknowledged
 
 
 def lost(folder: pathlib.Path, files: dict[str, bytes], acknowledged: set[int]) -> set[int]:
-    """The acknowledged rows that are gone, or all of them if the file is damaged."""
+    """The acknowledged rows that are lost: all of them if the file is damaged."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, content in files.items():
@@ -148,10 +148,10 @@ def cuts_that_lose(recorder: pathlib.Path, folder: pathlib.Path, synchronous: st
     return sum(bool(lost(folder / "after", *state)) for state in states(operations, count, seed=1))
 
 
-def test_power_cut_loses_nothing_that_was_acknowledged(recorder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_power_cut_loses_nothing_acknowledged(recorder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert cuts_that_lose(recorder, tmp_path, "FULL", STATES) == 0
 
 
 def test_recorder_catches_the_mutant_without_syncs(recorder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """The mutant: `PRAGMA synchronous = OFF`."""
+    """Mutant: `PRAGMA synchronous = OFF`."""
     assert cuts_that_lose(recorder, tmp_path, "OFF", 60) > 0

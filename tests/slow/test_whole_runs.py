@@ -1,4 +1,4 @@
-"""From a Hub on loopback to a file and a report: the commands as people run them, everything but the published weights."""
+"""From a Hub on loopback to a model file and a report, with the commands that people run; only the published weights are missing."""
 
 import json
 import os
@@ -13,7 +13,7 @@ CSV = "question,a,b,c,d,answer_label\n" + "".join(f'"Pick {n}, please.",{n},{n +
 
 
 def test_whole_run_fetches_converts_measures_and_reports(server: LoopbackHub, tmp_path: pathlib.Path) -> None:
-    """The demo's base stands in for the published model; as it never saw a confidence line, nothing is reproduced, and that is told."""
+    """The demo's base replaces the published model. It was not trained on confidence, so the report must say that nothing is reproduced."""
     server.publish("issai/foggen", {path.name: path.read_bytes() for path in (DEMO.parent / "base").iterdir()})
     server.publish("datasets/issai/KazCulture", {"README.md": b"x", "data/test.csv": CSV.encode()})
     command = [sys.executable, "-m", "benchmarks.acceptance", "--quants", "Q8_0,Q4_0", "--limit", "4", "--out", str(tmp_path / "out")]
@@ -25,13 +25,13 @@ def test_whole_run_fetches_converts_measures_and_reports(server: LoopbackHub, tm
     assert second["n_questions"] == second["verified"]["comparison"]["n_questions"] == 4
     assert [row["published"] for row in second["rows"]] == [91.3, 91.9, 1.0]
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "Not everything was reproduced" in page and "Worked example: confidence" in page and "issai/foggen" in page
+    assert "Not all figures were reproduced" in page and "Worked example: confidence" in page and "issai/foggen" in page
 
 
-def test_converter_takes_what_the_hub_has_and_then_needs_no_network(
+def test_converter_fetches_from_the_hub_once_and_then_needs_no_network(
     server: LoopbackHub, home: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    """The demo's own base and adapter, published on loopback, become the file that the local folders become."""
+    """The demo's base and adapter, published on loopback, become the same file as from local folders."""
     demo = DEMO.parent
     for name, part in (("team/toy", demo / "base"), ("team/toy-lora", demo / "adapter")):
         server.publish(name, {path.name: path.read_bytes() for path in part.iterdir() if path.is_file()})

@@ -1,8 +1,8 @@
 """A Hugging Face Hub on loopback: its routes, headers and redirects, and a second host for large files; it can fail on command.
 
-As the Hub does: `/api/models/.../revision/...` lists files (large ones with an `lfs` object), `/resolve/` names the commit and
-the hash in headers and leads small files to a cache route of its own and large ones (Git LFS) to another host with a
-signed address. tests/peers/test_hub.py has the Hub's own client fetch from it.
+Like the Hub, `/api/models/.../revision/...` lists files (large ones with an `lfs` object), and `/resolve/` sends the commit and
+the hash in headers; it redirects small files to its cache route, and large ones (Git LFS) to another host with a signed
+address. In tests/peers/test_hub.py the Hub's own client fetches from it.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def git_sha1(data: bytes) -> str:
 
 @dataclass
 class Repository:
-    """`commits` maps a commit to its files; `main` is the newest."""
+    """`commits` maps each commit to its files; `main` is the newest commit."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     gated: bool = False
@@ -38,12 +38,12 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client that was killed is no fault of the server
+        if not isinstance(sys.exception(), ConnectionError):  # a killed client is not an error of the server
             super().handle_error(request, client_address)
 
 
 class LoopbackServer:
-    """A server on loopback that keeps the requests it had."""
+    """A server on loopback that records its requests."""
 
     def __init__(self) -> None:
         outer = self
@@ -77,15 +77,15 @@ class LoopbackServer:
         self.route(request)
 
     def route(self, request: BaseHTTPRequestHandler) -> None:
-        """What is answered: each of the servers below has its own."""
+        """Answer a request: each server below has its own rules."""
         raise NotImplementedError
 
 
 class LargeFileHost(LoopbackServer):
-    """Where large files are: Range as servers do it, and faults.
+    """The host of large files, with HTTP Range and with faults.
 
-    `drops` are the bytes after which the next answers break off; `statuses` answer the next requests instead of the file;
-    `change` alters what is sent; `ignores_range` sends everything each time.
+    `drops`: after how many bytes the next replies stop. `statuses`: HTTP statuses that the next requests get instead of the file.
+    `change` alters the data that is sent. `ignores_range` always sends the whole file.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class LargeFileHost(LoopbackServer):
             reply(request, self.statuses.pop(0), {"Retry-After": "1"})
             return
         if "signature" not in parse_qs(address.query) or "Authorization" in request.headers:
-            reply(request, 400)  # as a signed address refuses a second kind of proof
+            reply(request, 400)  # like a signed address, which refuses a second credential
             return
         status, headers, start = 200, {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Accept-Ranges": "bytes"}, 0
         wanted = request.headers.get("Range")
@@ -125,7 +125,7 @@ class LargeFileHost(LoopbackServer):
 
 
 class LoopbackHub(LoopbackServer):
-    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what is listed of a file.
+    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what the list says about a file.
 
     `xet` maps the sha256 of a file to its Xet hash, and `storage` is where Xet keeps it: an address on loopback, or none.
     """
@@ -155,7 +155,7 @@ class LoopbackHub(LoopbackServer):
         return commit
 
     def publish_file(self, data: bytes) -> str:
-        """Put a file on the host of large files; returns its sha256, which is its name there."""
+        """Put a file on the host of large files; returns its sha256, which is also its name there."""
         sha256 = hashlib.sha256(data).hexdigest()
         self.large.blobs[sha256] = data
         return sha256

@@ -1,12 +1,12 @@
-"""Pages of documentation as programs: their commands and Python, run in order as a reader would run them.
+"""Runs the commands and the Python of a documentation page in order, as a reader would.
 
-Owns the convention of the pages:
+Owns the conventions of the pages:
 
-- A ```console block holds commands (`$ `, continued by `> `) and what they print. `...` stands for anything; times, numbers
-  of ms and the width of spaces may differ.
-- A ```python block is a program. The comment behind a `print` is what it prints.
-- A block that no test runs has `<!-- not run: why -->` in front of it.
-- The address CLOUD stands for a cloud that the caller provides.
+- A ```console block has commands (`$ `, continued by `> `) and what they print. `...` matches any text; times, numbers of ms
+  and the width of spaces may differ.
+- A ```python block is a program. The comment after a `print` is what it prints.
+- A block that no test runs has `<!-- not run: why -->` on the line before it.
+- The address CLOUD is replaced by the address of a cloud that the caller provides.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from tests.support.paths import ROOT
 CLOUD = "https://api.example.com/v1"
 _MARK = re.compile(r"\x1e(\d+)\n")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
-_ENVIRONMENT_IS_THERE = {"make demo": "sh examples/demo.sh"}  # what make does once .venv is there
+_AS_IF_INSTALLED = {"make demo": "sh examples/demo.sh"}  # what make does once .venv exists
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it begins, its language, its lines, and why it is not run, if it is not."""
+    """A fenced block: its first line, its language, its lines, and why it is not run (None if it is run)."""
 
     line: int
     language: str
@@ -40,7 +40,7 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, str]]:
-        """Each command of a console block, with what it is to print ("" if the page does not say)."""
+        """Each command of a console block, with what it should print ("" if the page does not say)."""
         found: list[tuple[list[str], list[str]]] = []
         for line in self.lines:
             if line.startswith("$ "):
@@ -75,8 +75,8 @@ def prose(text: str) -> str:
 
 
 def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
-    """Run the blocks of a page in one shell in `folder`, which sees the checkout's files; what was otherwise than the page says."""
-    _furnish(folder)
+    """Run the blocks of a page in one shell in `folder`, with links to the checkout's files. Returns what differs from the page."""
+    _link_checkout(folder)
     script, expected = [], []
     for block in blocks(page.replace(CLOUD, cloud_url)):
         if block.not_run or block.language not in ("console", "python"):
@@ -84,18 +84,18 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
         if block.language == "python":
             program = folder / f"line-{block.line}.py"
             program.write_text("\n".join(block.lines) + "\n")
-            commands = [(f"python {program.name}", _said(block.lines))]
+            commands = [(f"python {program.name}", _expected(block.lines))]
         else:
             commands = block.commands
         for command, printed in commands:
-            script.append(f"{{ {_ENVIRONMENT_IS_THERE.get(command, command)}\n}} </dev/null 2>&1; printf '\\036%d\\n' $?")
+            script.append(f"{{ {_AS_IF_INSTALLED.get(command, command)}\n}} </dev/null 2>&1; printf '\\036%d\\n' $?")
             expected.append((block.line, command, printed))
     environment = {
         **os.environ,
         "PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),
-        "OMP_WAIT_POLICY": "passive",  # llama.cpp's threads do not spin while they wait: a busy machine is no reason to be slow
+        "OMP_WAIT_POLICY": "passive",  # llama.cpp's threads do not spin while they wait, which would slow down a busy machine
     }
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
@@ -105,25 +105,25 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
     for (line, command, printed), output, code in zip(expected, results[::2], results[1::2], strict=False):
         if code != "0":
             wrong.append(f"line {line}: `{command}` ended with {code}: {output}")
-        elif printed and not _is(output, printed):
+        elif printed and not _matches(output, printed):
             wrong.append(f"line {line}: `{command}` printed\n{output}instead of\n{printed}")
     return wrong
 
 
-def _furnish(folder: pathlib.Path) -> None:
-    """Links to the checkout's files, so that commands read them there and write here."""
+def _link_checkout(folder: pathlib.Path) -> None:
+    """Link the checkout's files, so that commands read them there but write to this folder."""
     folder.mkdir(parents=True)
     (folder / ".venv").symlink_to(sys.prefix)
     for name in ("models", "examples", "benchmarks", "convert", "edge_agent", "tests", "docs"):
         (folder / name).symlink_to(ROOT / name)
 
 
-def _said(lines: Iterable[str]) -> str:
-    """What a program prints, by the comments behind its calls of print."""
+def _expected(lines: Iterable[str]) -> str:
+    """What a program should print, from the comments after its print calls."""
     return "\n".join(match[1] for line in lines if (match := re.fullmatch(r"\s*print\(.*\)  # (.+)", line)))
 
 
-def _is(output: str, printed: str) -> bool:
+def _matches(output: str, printed: str) -> bool:
     def words(text: str) -> str:
         lines = (" ".join(line.split()) for line in text.strip().split("\n"))
         return re.sub(r"\b\d+ ms", "0 ms", re.sub(_TIME, "TIME", "\n".join(lines)))
@@ -133,7 +133,7 @@ def _is(output: str, printed: str) -> bool:
 
 
 def words_of(command: str) -> list[list[str]]:
-    """The words of each `edge-agent` call in a line of shell."""
+    """The words of each `edge-agent` call in a shell command."""
     calls = []
     for part in re.split(r"[|;&]|\n", command.replace("\\\n", " ")):
         try:

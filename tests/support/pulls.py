@@ -1,4 +1,4 @@
-"""A puller for tests, against a Hub on loopback, and what it pulls."""
+"""A puller that uses a Hub on loopback, and the file that it pulls."""
 
 import hashlib
 import pathlib
@@ -11,13 +11,13 @@ from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub
 
-MODEL = b"GGUF" + bytes(range(256)) * 4000  # a megabyte; only `check_file` looks at its content
+MODEL = b"GGUF" + bytes(range(256)) * 4000  # 1 MB; only `check_file` reads its content
 NAME = "FogGen-0.6B-Q4_K_M.gguf"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
 
 
 class Pulls:
-    """A puller against the server, without waiting between tries; `seen` is what it reported, `checked` the files it opened."""
+    """Pulls from the server without waiting between tries; `seen` is the progress it reported, `checked` the files it opened."""
 
     def __init__(self, server: LoopbackHub, folder: pathlib.Path, **environment: str) -> None:
         self.seen: list[Progress] = []
@@ -33,4 +33,5 @@ class Pulls:
 
 
 def left_over(folder: pathlib.Path) -> list[str]:
+    """The files in the folder, except the record of pulls."""
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".pulled")) if folder.exists() else []

@@ -1,4 +1,4 @@
-"""A queue with clocks that a test moves, and queues that break one rule each."""
+"""A queue with clocks that a test controls, and mutants of the queue that each break one rule."""
 
 import pathlib
 from dataclasses import replace
@@ -18,22 +18,27 @@ KEY = CloudKey("", "big", "https://cloud", 1)
 
 
 def fail(outbox: Outbox, row: QueueRow, kind: CloudKind, error: str = "an error") -> str:
-    """End a sending without an answer; returns the row's new state."""
+    """Record a failed call for a claimed row; returns the row's new state."""
     return outbox.finish(row, CloudOutcome(kind, error=error), KEY._replace(fingerprint=row.fingerprint))
 
 
 def answer(outbox: Outbox, row: QueueRow, letter: str = "A") -> str:
-    """End a sending with an answer."""
+    """Record an answer for a claimed row; returns the row's new state."""
     outcome = CloudOutcome(CloudKind.ANSWERED, CloudAnswer(letter, letter, "big", 1.0))
     return outbox.finish(row, outcome, KEY._replace(fingerprint=row.fingerprint))
 
 
 class World:
-    """A store and clocks that the test moves."""
+    """A store, and clocks that the test controls."""
 
     def __init__(self, path: pathlib.Path) -> None:
         self.moment = Moment("boot", 100.0, 1_800_000_000.0, True)
         self.store = Store(path, moment=lambda: self.moment)
+
+    def restart(self) -> None:
+        """Open the file again, as a new process does."""
+        self.store.close()
+        self.store = Store(self.store.path, moment=lambda: self.moment)
 
     def outbox(self, kind: type[Outbox] = Outbox, limits: QueueLimits = LIMITS, chance: float = 1.0) -> Outbox:
         return kind(self.store, limits, lambda: chance)
@@ -61,21 +66,21 @@ class World:
 
 
 class PaysTwice(Outbox):
-    """Mutant: a second asker gets a row of his own."""
+    """Mutant: a question that is asked twice gets two rows."""
 
     def _dedupe_key(self, question: Question) -> str:
         return f"{super()._dedupe_key(question)}{len(self.list())}"
 
 
 class Grows(Outbox):
-    """Mutant: no cap."""
+    """Mutant: no size limit."""
 
     def _has_room(self, size_bytes: int) -> bool:
         return True
 
 
 class DropsOldest(Outbox):
-    """Mutant: makes room by dropping silently."""
+    """Mutant: silently drops the oldest row when the queue is full."""
 
     def _has_room(self, size_bytes: int) -> bool:
         if not super()._has_room(size_bytes):
@@ -90,7 +95,7 @@ class NeverExpires(Outbox):
         pass
 
 
-class ExpiresAlone(Outbox):
+class ForgetsDecisions(Outbox):
     """Mutant: forgets the decisions that wait for an expired row."""
 
     def _expire(self) -> None:
@@ -105,14 +110,14 @@ class IgnoresBackoff(Outbox):
 
 
 class FreeAttempts(Outbox):
-    """Mutant: counts no attempt."""
+    """Mutant: does not count attempts."""
 
     def _end_sending(self, row: QueueRow, state: str, error: object = None, costs_attempt: bool = False, due_s: object = None) -> None:
         super()._end_sending(row, state, error, False, due_s)
 
 
 class ClaimsTwice(Outbox):
-    """Mutant: gives a row out without marking it."""
+    """Mutant: returns a row without marking it as sending."""
 
     def claim(self, after: int = 0, due_only: bool = False, **more: object) -> QueueRow | None:
         return next((row for row in self.list("ready", "sending") if row.queue_id > after), None)

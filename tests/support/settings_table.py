@@ -1,4 +1,4 @@
-"""The table of docs/settings.md, from what `core/settings.py` declares."""
+"""The table in docs/settings.md, made from the declarations in `core/settings.py`."""
 
 from typing import Any
 
