@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self
 from edge_agent.agent import assembly, endings
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
-from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core import routing
@@ -37,6 +36,7 @@ from edge_agent.store.store import Store
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or a cloud is needed
     from edge_agent.cloud.client import CloudModel
     from edge_agent.cloud.drain import Drained, Drainer
+    from edge_agent.cloud.gate import Gate
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
 
@@ -61,7 +61,7 @@ class Agent:
         recorder: type[Recorder] = Recorder,
     ) -> None:
         self.store, self.rules, self.limits = store, rules or Rules(), limits
-        self.gate = Gate(store, cloud, limits.budget) if cloud else None
+        self.gate = _gate(store, cloud, limits) if cloud else None
         self.outbox = Outbox(store, limits.queue)
         self._recorder = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
         self._files = files
@@ -237,3 +237,10 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._files, self.model)
             return self._model
+
+
+def _gate(store: Store, cloud: CloudModel, limits: Limits) -> Gate:
+    """The way to a cloud; without one, nothing of it is imported."""
+    from edge_agent.cloud.gate import Gate
+
+    return Gate(store, cloud, limits.budget)

@@ -10,13 +10,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_agent.cloud.budget import Reservation
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
 from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
+    from edge_agent.cloud.budget import Reservation
     from edge_agent.cloud.client import CloudCall
 
 

@@ -12,10 +12,9 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.agent.inquiry import Inquiry
-from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core import routing
@@ -23,6 +22,9 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import DiskLimits
 from edge_agent.core.records import Decision
 from edge_agent.store.store import Store
+
+if TYPE_CHECKING:
+    from edge_agent.cloud.gate import Gate
 
 
 class Recorder:

@@ -58,12 +58,12 @@ def is_iin(text: str) -> bool:
 
 
 # Each: what replaces it, a pattern that finds candidates, and the check that confirms one.
-_BUILT_IN: tuple[tuple[str, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("[iban]", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b"), is_iban),
-    ("[email]", re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), bool),
-    ("[phone]", re.compile(r"(?<!\w)\+\d(?:[ ().-]{0,2}\d){8,14}(?!\d)"), bool),
-    ("[id number]", re.compile(r"(?<!\d)\d{12}(?!\d)"), is_iin),
-    ("[card]", re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)"), is_card),
+_BUILT_IN: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
+    ("[iban]", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", is_iban),
+    ("[email]", r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", bool),
+    ("[phone]", r"(?<!\w)\+\d(?:[ ().-]{0,2}\d){8,14}(?!\d)", bool),
+    ("[id number]", r"(?<!\d)\d{12}(?!\d)", is_iin),
+    ("[card]", r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", is_card),
 )
 
 
@@ -123,7 +123,7 @@ class Rules:
             return _REDACTED
         if self.built_in:
             for name, pattern, is_one in _BUILT_IN:
-                text = pattern.sub(partial(_named, name, is_one), text)
+                text = re.sub(pattern, partial(_named, name, is_one), text)
         return text
 
 

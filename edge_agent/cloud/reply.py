@@ -34,13 +34,14 @@ def prompt(question: Question) -> str:
 
 _MAX_REPLY_CHARS = 20_000
 _NOT_A_WORD = r"(?![\w'])(?!\s+(?!because|since|as\b)[a-z])"  # "answer: A city" names no option
-_LONE = re.compile(r"\W*([A-Za-z])\W*")
-_LED = re.compile(r"\W{0,8}([A-Z])(?:[.):,]|\s+-)(?:\s|\W).*", re.DOTALL)
-_NAMED = re.compile(
+# Patterns are compiled on first use (`re` keeps them): an answer from memory needs none.
+_LONE = r"\W*([A-Za-z])\W*"
+_LED = r"(?s)\W{0,8}([A-Z])(?:[.):,]|\s+-)(?:\s|\W).*"
+_NAMED = (
     r"(?i:\b(?:answer|option|choice))\W{0,8}(?:(?i:is|would be|should be)\W{0,8})?(?:(?i:option|letter)\W{0,4})?"
     rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
 )
-_LEAD_IN = re.compile(r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})")
+_LEAD_IN = r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})"
 
 
 def find_answer(reply: str, question: Question) -> str | None:
@@ -65,10 +66,10 @@ def find_letter(reply: str, question: Question) -> str | None:
         return None
     if text.startswith("<think>"):
         text = text.partition("</think>")[2].strip()
-    match = _LONE.fullmatch(text) or _LED.fullmatch(text)
-    found = {match[1].upper()} if match else {(one or other) for one, other in _NAMED.findall(text)}
+    match = re.fullmatch(_LONE, text) or re.fullmatch(_LED, text)
+    found = {match[1].upper()} if match else {(one or other) for one, other in re.findall(_NAMED, text)}
     if not found:
-        folded = _LEAD_IN.sub("", text, count=1).strip(" .*").casefold()
+        folded = re.sub(_LEAD_IN, "", text, count=1).strip(" .*").casefold()
         options = zip(question.letters, question.options, strict=True)
         found = {letter for letter, option in options if option.strip(" .").casefold() == folded}
     return next(iter(found)) if len(found) == 1 and found <= set(question.letters) else None

@@ -19,8 +19,8 @@ from edge_agent.core.errors import BadQuestion
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CHOICE, OPEN = "choice", "open"
 
-_OPTION_LINE = re.compile(r"\s*\(?([A-Z])[.):]\s+(\S.*?)\s*")
-_CYRILLIC_OPTION_LINE = re.compile(r"\s*\(?[\u0410-\u042f][.):]\s+\S.*")
+_OPTION_LINE = r"\s*\(?([A-Z])[.):]\s+(\S.*?)\s*"
+_CYRILLIC_OPTION_LINE = r"\s*\(?[\u0410-\u042f][.):]\s+\S.*"
 _EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
 
 
@@ -71,7 +71,7 @@ class Question:
         if kind == OPEN:
             return cls(text, (), OPEN)
         lines = [line for line in _clean(text).split("\n") if line.strip()]
-        matches = [_OPTION_LINE.fullmatch(line) for line in lines]
+        matches = [re.fullmatch(_OPTION_LINE, line) for line in lines]
         first = len(lines)
         while first > 0 and matches[first - 1]:
             first -= 1
@@ -81,7 +81,7 @@ class Question:
         letters = "".join(m[1] for m in run)
         if letters != LETTERS[: len(letters)]:
             raise BadQuestion(f"The options are lettered {', '.join(letters)}; letter them A, B, C, ... without gaps.")
-        if not run and lines and _CYRILLIC_OPTION_LINE.fullmatch(lines[-1]):
+        if not run and lines and re.fullmatch(_CYRILLIC_OPTION_LINE, lines[-1]):
             raise BadQuestion("The options are lettered in Cyrillic, which only looks like A, B, C; letter them in Latin.")
         stem = text if not run else _before(text, lines[start])
         return cls(stem, tuple(m[2] for m in run))

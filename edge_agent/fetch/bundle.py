@@ -21,8 +21,8 @@ from typing import IO, Any
 from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
 from edge_agent.core.settings import checked
-from edge_agent.model import gguf as gguf_check
 from edge_agent.model.catalog import entries, sha256_of
+from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import from_metadata
 
 SUFFIX = ".bundle"
@@ -64,7 +64,7 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     A calibration is a JSON object whose `model_sha256` is the model's. The file gets its name only when it is complete. Raises
     `ModelMissing`, `ModelRefused` or `StorageError`.
     """
-    from_metadata(gguf_check.read_header(model).metadata)
+    from_metadata(read_header(model).metadata)
     if not NAME.fullmatch(model.stem):
         raise ModelRefused(f"'{model.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
     check_free(model.stem)

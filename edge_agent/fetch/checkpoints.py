@@ -17,8 +17,7 @@ from edge_agent.core.terminal import Progress
 from edge_agent.fetch import hub
 from edge_agent.fetch.download import Expected, verified
 from edge_agent.fetch.hub import Hub
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from edge_agent.model.pulled import Pulled
 
 Report = Callable[[Progress], None]
@@ -64,8 +63,8 @@ def _from_hub(source: str, folder: pathlib.Path, the_hub: Hub, pin: str | None, 
     if not (parsed := hub.parse(source)):
         raise ModelMissing(f"'{source:.200}' is neither a folder on this device nor a repository on the Hub (owner/name); check the name.")
     name, wanted = parsed
-    key = f"{pins.HUB}{source}"
-    known = pins.find(folder, key)
+    key = f"{pulled.HUB}{source}"
+    known = pulled.find(folder, key)
     commit = next((record.revision for record in known.values()), None)
     owner, _, last = name.partition("/")  # a conversion is named after its folder
     if commit and all(_is_complete(folder / owner / commit / last / path, record) for path, record in known.items()):
@@ -79,7 +78,7 @@ def _from_hub(source: str, folder: pathlib.Path, the_hub: Hub, pin: str | None, 
         target = here / file.path
         sha256 = _already_fetched(target, file.expected) or the_hub.fetch(repo, file, target, report=report)
         records.append(Pulled(key, file.path, sha256, target.stat().st_size, repo.revision))
-    pins.put(folder, records)
+    pulled.put(folder, records)
     return here
 
 

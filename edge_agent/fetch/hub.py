@@ -27,7 +27,7 @@ from edge_agent.core.terminal import Progress
 from edge_agent.fetch import xet
 from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import BUSY, Blocks, BlocksFailed, Downloader, Expected, Refused, ServerBusy
-from edge_agent.model import pulled as pins
+from edge_agent.model import pulled
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -63,7 +63,7 @@ class Repo:
     @property
     def source(self) -> str:
         """Its name in the record of pulls."""
-        return f"{pins.HUB}{self.name}"
+        return f"{pulled.HUB}{self.name}"
 
 
 class Hub:

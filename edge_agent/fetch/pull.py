@@ -26,10 +26,9 @@ from edge_agent.fetch.bundle import Bundle
 from edge_agent.fetch.checkpoints import local_path
 from edge_agent.fetch.download import Refused
 from edge_agent.fetch.hub import Hub, Repo
-from edge_agent.model import catalog
-from edge_agent.model import gguf as gguf_check
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from edge_agent.model.catalog import Entry, ModelFiles
+from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import from_metadata
 from edge_agent.model.pulled import Pulled
 
@@ -75,7 +74,7 @@ class MustBeMade(ModelMissing):
 
 def check(path: pathlib.Path) -> None:
     """Refuse a file that is not a model which runs here: check its header and metadata, and ask it one question in a child process."""
-    from_metadata(gguf_check.read_header(path).metadata)
+    from_metadata(read_header(path).metadata)
     trial.run(ModelFiles(path), [_FIRST_QUESTION])
 
 
@@ -105,7 +104,7 @@ class Puller:
             path = catalog.resolve(what)
             return Installed(path, catalog.sha256_of(path), path.stat().st_size, "bundled", None, what, is_new=False)
         if entry and entry.repo:
-            made = [record for record in pins.load(self.folder) if record.alias == what and file is None and not self.upgrade]
+            made = [record for record in pulled.load(self.folder) if record.alias == what and file is None and not self.upgrade]
             for record in reversed(made):  # perhaps from a bundle or a file
                 if is_here := self._is_here(record):
                     return is_here
@@ -122,8 +121,8 @@ class Puller:
         )
 
     def _from_hub(self, name: str, revision: str | None, file: str | None, entry: Entry | None) -> Installed:
-        source = f"{pins.HUB}{name}" + (f"@{revision}" if revision and not entry else "")
-        known = pins.find(self.folder, source)
+        source = f"{pulled.HUB}{name}" + (f"@{revision}" if revision and not entry else "")
+        known = pulled.find(self.folder, source)
         models = [record for record in known.values() if record.file and (file is None or _means(record.path, file))]
         if not self.upgrade:
             for record in reversed(models):
@@ -145,7 +144,7 @@ class Puller:
             source, name = _without_secrets(url), unquote(urlsplit(url).path).rpartition("/")[2]
         except ValueError as error:
             raise ModelMissing("This is not a valid address; check how its host is written.") from error
-        known = pins.find(self.folder, source)
+        known = pulled.find(self.folder, source)
         if not self.upgrade:
             for record in known.values():
                 if record.file and (is_here := self._is_here(record)):
@@ -173,7 +172,7 @@ class Puller:
         sha256 = fetch(carrier, lambda path, found: self._check_bundle(path, found, pinned_sha256))
         try:
             installed = self._unpack(bundle.read(carrier), replace(record, path=f"{record.path}{INSIDE}{bundle.MODEL}"))
-            pins.put(self.folder, [dated(replace(record, sha256=sha256, bytes=carrier.stat().st_size, alias=None))])
+            pulled.put(self.folder, [dated(replace(record, sha256=sha256, bytes=carrier.stat().st_size, alias=None))])
         finally:
             carrier.unlink(missing_ok=True)
         return installed
@@ -247,7 +246,7 @@ class Puller:
 
     def _same_file(self, source: str, target: pathlib.Path, sha256: str) -> Installed | None:
         """The file that is here already, if it is the same; a different one is replaced only by an upgrade."""
-        record = next((one for one in pins.find(self.folder, source).values() if one.file == target.name), None)
+        record = next((one for one in pulled.find(self.folder, source).values() if one.file == target.name), None)
         if record and record.sha256 == sha256:
             return self._is_here(record)
         if record and target.exists() and not self.upgrade:
@@ -270,13 +269,13 @@ class Puller:
             bundle.check_free(stem)
         target = self.folder / name
         if target.exists() and not self.upgrade:
-            origin = next((record.source for record in pins.load(self.folder) if record.file == name), "another source")
+            origin = next((record.source for record in pulled.load(self.folder) if record.file == name), "another source")
             if origin != source:
                 raise ModelRefused(f"'{name}' in {self.folder} came from {origin}; give --upgrade to replace it.")
         return target
 
     def _record(self, record: Pulled) -> Installed:
-        pins.put(self.folder, [dated(record)])
+        pulled.put(self.folder, [dated(record)])
         assert record.file is not None
         path = self.folder / record.file
         return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=True)

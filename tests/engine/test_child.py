@@ -8,7 +8,7 @@ import pytest
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import Question
 from edge_agent.engine import child, trial
-from edge_agent.measure.bench import runs as bench
+from edge_agent.measure.bench import runs
 from edge_agent.model.catalog import ModelFiles
 from tests.support.paths import DEMO
 
@@ -21,7 +21,7 @@ def test_child_imports_nothing_from_the_current_folder(tmp_path: pathlib.Path, m
         (tmp_path / f"{name}.py").write_text("open('canary', 'w').close()")
     monkeypatch.chdir(tmp_path)
     assert trial.run(ModelFiles(DEMO), QUESTIONS[:1]).readings
-    assert list(bench.run([ModelFiles(DEMO)], QUESTIONS, 1))
+    assert list(runs.run([ModelFiles(DEMO)], QUESTIONS, 1))
     assert not (tmp_path / "canary").exists()
 
 
@@ -33,7 +33,7 @@ def test_child_that_measures_sees_no_secret_either(tmp_path: pathlib.Path, monke
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(ModelRefused):
-        list(bench.run([ModelFiles(DEMO)], QUESTIONS, 1))
+        list(runs.run([ModelFiles(DEMO)], QUESTIONS, 1))
     assert "canary" not in (tmp_path / "seen").read_text() and "PATH=" in (tmp_path / "seen").read_text()
 
 

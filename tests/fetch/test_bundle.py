@@ -15,8 +15,7 @@ from edge_agent.fetch import bundle
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import Installed, Puller
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from tests.support.command_line import ask, run
 from tests.support.hub_server import LoopbackHub
 from tests.support.paths import DEMO
@@ -111,8 +110,8 @@ def test_command_packs_what_is_set_but_no_key_and_another_machine_answers(tmp_pa
     assert done.returncode == 0 and told["settings"] == {"tau": 0.9, "policy": "only_local"} and told["sha256"] == catalog.sha256_of(out)
     assert b"sk-canary" not in out.read_bytes()
     machine = {"EDGE_AGENT_HOME": str(tmp_path / "machine"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    pulled = run("pull", str(out), **machine)
-    assert pulled.returncode == 0 and "tau 0.9, policy only_local" in pulled.stderr, pulled.stderr
+    done = run("pull", str(out), **machine)
+    assert done.returncode == 0 and "tau 0.9, policy only_local" in done.stderr, done.stderr
     decision = ask(**machine)
     assert (decision["model"]["name"], decision["tau"], decision["reason"]) == (NAME, 0.9, "only_local")
 
@@ -130,7 +129,7 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
     assert sorted(p.name for p in (home / "models").iterdir() if not p.name.startswith(".")) == [
         f"{NAME}.calibration.json",
         f"{NAME}.gguf",
-        pins.FILE,
+        pulled.FILE,
     ]
     n = len(server.requests)
     assert not unpack("a/b", home, hub=hub(HF_HUB_OFFLINE="1")).is_new and len(server.requests) == n

@@ -17,7 +17,7 @@ import pytest
 from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader, Refused
-from edge_agent.model import pulled as pins
+from edge_agent.model import pulled
 from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.pulls import MODEL, NAME, Pulls, left_over
@@ -41,7 +41,7 @@ def test_pull_that_gave_up_continues_in_another_process(server: LoopbackHub, pul
     server.large.drops = [500_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed, match="continues from there"):
         pulls()
-    assert not (folder / NAME).exists() and pins.load(folder) == []
+    assert not (folder / NAME).exists() and pulled.load(folder) == []
     assert pulls().path.read_bytes() == MODEL and server.large.sent == len(MODEL)
 
 

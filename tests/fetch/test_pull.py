@@ -15,8 +15,7 @@ from edge_agent.core.errors import BadSetting, DownloadFailed, ModelMissing, Mod
 from edge_agent.fetch import pull
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.pull import MustBeMade, Puller
-from edge_agent.model import catalog
-from edge_agent.model import pulled as pins
+from edge_agent.model import catalog, pulled
 from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
 from tests.support.paths import DEMO
@@ -27,9 +26,9 @@ def test_model_is_fetched_checked_and_recorded(server: LoopbackHub, pulls: Pulls
     installed = pulls()
     assert installed.path.read_bytes() == MODEL and installed.sha256 == SHA256 and installed.is_new
     assert installed.revision == server.repositories["a/b"].main and pulls.checked == [NAME]
-    (record,) = pins.load(folder)
+    (record,) = pulled.load(folder)
     assert (record.source, record.path, record.sha256, record.file) == ("hub:a/b", NAME, SHA256, NAME) and record.pulled_at
-    assert left_over(folder) == [NAME, pins.FILE]
+    assert left_over(folder) == [NAME, pulled.FILE]
     assert pulls.seen[-1].n_bytes == pulls.seen[-1].total_bytes == len(MODEL)
 
 
@@ -82,7 +81,7 @@ def test_commit_that_was_rewritten_is_refused(server: LoopbackHub, pulls: Pulls,
     server.large.blobs[hashlib.sha256(other).hexdigest()] = other
     with pytest.raises(DownloadFailed, match="pulled first"):
         pulls()
-    assert left_over(folder) == [pins.FILE]
+    assert left_over(folder) == [pulled.FILE]
 
 
 def test_offline_after_a_pull_it_is_there_and_nothing_is_asked(server: LoopbackHub, pulls: Pulls, folder: pathlib.Path) -> None:
@@ -151,8 +150,8 @@ def test_address_is_pulled_resumed_and_recorded_without_its_query(server: Loopba
     server.large.drops = [300_000]
     assert pulls(address(server)).path.read_bytes() == MODEL
     assert server.large.requests[-1].headers["If-Range"] and server.large.sent == len(MODEL)
-    (record,) = pins.load(folder)
-    assert record.source == f"{server.large.url}/files/{NAME}" and "secret" not in (folder / pins.FILE).read_text()
+    (record,) = pulled.load(folder)
+    assert record.source == f"{server.large.url}/files/{NAME}" and "secret" not in (folder / pulled.FILE).read_text()
     assert record.alias is None  # a stranger's file does not take a catalogue name
     assert not pulls(address(server)).is_new
 

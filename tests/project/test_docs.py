@@ -10,7 +10,7 @@ import click
 import pytest
 
 from edge_agent import cli
-from edge_agent.cli import app as group
+from edge_agent.cli.app import EXIT_CODES
 from edge_agent.core import settings
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.outcome import CloudKind
@@ -201,7 +201,7 @@ def test_exit_codes_in_the_help_and_the_page_are_those_of_the_exceptions() -> No
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))
 
     asking = (ROOT / "docs" / "asking.md").read_text().partition("## Exit codes")[2]
-    in_help = set(map(int, re.findall(r"\b\d+\b", group.EXIT_CODES)))
+    in_help = set(map(int, re.findall(r"\b\d+\b", EXIT_CODES)))
     assert codes(EdgeAgentError) <= in_help
     assert set(map(int, re.findall(r"^\| (\d+) \|", asking, re.MULTILINE))) == in_help
 
