@@ -52,8 +52,16 @@ class Recorder:
         return inquiry.decision(decision_id, queue_id, error)
 
     def note_outcome(self, inquiry: Inquiry) -> None:
-        """Tell the circuit breaker how the call to the cloud ended, if there was one, even if nothing else is stored."""
-        if inquiry.cloud_outcome and self._gate:
+        """Note what the call to the cloud cost and showed, if there was one, when nothing else is stored.
+
+        One transaction; if it fails, the circuit breaker remembers the outcome in memory.
+        """
+        if not (inquiry.cloud_outcome and self._gate):
+            return
+        try:
+            with self._store.transaction():
+                self._gate.note(inquiry.reservation, inquiry.cloud_outcome)
+        except StorageError:
             self._gate.note(None, inquiry.cloud_outcome)
 
     def _try(self, store: Callable[[], int | None], inquiry: Inquiry) -> tuple[int | None, str | None]:

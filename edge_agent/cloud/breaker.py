@@ -138,7 +138,7 @@ class Breaker:
                 self._keep(health.after(kind, error, self._store.clock.now_s(), self.key, retry_after_s))
             else:
                 with self._store.transaction():
-                    self._keep(self.health.after(kind, error, self._store.clock.now_s(), self.key, retry_after_s))
+                    self.note(kind, error, retry_after_s)
         except StorageError:
             self._unstored = health.after(kind, error, self._store.clock.now_s(), self.key, retry_after_s)
 
@@ -152,6 +152,7 @@ class Breaker:
         return left_s
 
     def _keep(self, health: Health) -> None:
+        self._store.clock.keep()  # the times in it must not lie in the future after a restart
         self._store.put_cloud_health(self._endpoint, json.dumps(asdict(health)))
         self._unstored = None
 

@@ -39,6 +39,7 @@ class Budget:
         """Count a call before it is made; returns None if it would exceed the budget."""
         if not self.limits.is_set:
             return Reservation()
+        self._store.clock.keep()  # what is counted must not lie in the future after a restart
         now_s = self._store.clock.now_s()
         n_bytes = len(question.user_message.encode())  # a text never has more tokens than bytes
         micros = self._micros(n_bytes + _FRAME_TOKENS, MAX_COMPLETION_TOKENS)

@@ -126,9 +126,11 @@ class Drainer:
 
         def allowed(row: QueueRow) -> bool:
             try:
-                reserved.append(self._gate.budget.reserve(self._to_send(row)[1]))
+                _, send = self._to_send(row)
             except (StorageError, ValueError, BadQuestion):
                 reserved.append(Reservation())  # damaged: it will not be sent
+                return True
+            reserved.append(self._gate.budget.reserve(send))
             return reserved[-1] is not None
 
         row = self._outbox.claim(after=after, due_only=not by_hand, allowed=allowed)
@@ -171,7 +173,12 @@ class Drainer:
         self, row: QueueRow, outcome: CloudOutcome, reservation: Reservation, was_made: bool = True, stored_id: int | None = None
     ) -> None:
         made = outcome if was_made else None
-        self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
+        try:
+            self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
+        except StorageError:
+            if made:  # the row stays as it was; the breaker remembers at least what it has seen
+                self._gate.breaker.note(made.kind, made.error, made.retry_after_s)
+            raise
 
     def _count(self, row: QueueRow, outcome: CloudOutcome, done: _Pass) -> None:
         """Count an outcome, and stop the pass if it makes no sense to continue."""

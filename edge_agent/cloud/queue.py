@@ -61,7 +61,13 @@ class QueueRow:
 
         Raises `ValueError` or `BadQuestion` if it is damaged.
         """
-        return None if self.payload is None else Question.of(*json.loads(self.payload))
+        if self.payload is None:
+            return None
+        try:
+            stem, options = json.loads(self.payload)
+            return Question.of(stem, options)
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"what was to be sent is damaged ({error})") from error
 
 
 class Outbox:

@@ -252,6 +252,7 @@ def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, st
         folders = _folders({})
     with _noted(wrong):
         found = _read_config(folders[2], wrong)
+    flags = _renamed(dict(flags), "given by name")
     if unknown := sorted(set(flags) - _FIELDS.keys()):
         wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_FIELDS))}."))
     given = [(name, value, f"{name} in {folders[2]}") for name, value in found.items()]
@@ -326,13 +327,13 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
     for name in ("model", "adapter"):
         if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
             data[name] = str(path.parent / data[name])  # a relative path starts at the file that names it
-    data = _renamed(data, path)
+    data = _renamed(data, f"in '{path}'")
     if unknown := sorted(data.keys() - _FIELDS.keys()):
         wrong.append(BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}."))
     return {name: value for name, value in data.items() if name in known}
 
 
-def _renamed(data: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+def _renamed(data: dict[str, Any], where: str) -> dict[str, Any]:
     """The settings under their new names and in their new units; warns about each old name once."""
     for old, (new, factor) in RENAMED.items():
         if old in data:
@@ -344,6 +345,6 @@ def _renamed(data: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
 
                 _warned.add(old)
                 logging.getLogger("edge_agent").warning(
-                    "edge-agent: the setting %s in '%s' is now called %s, in MiB; rename it.", old, path, new
+                    "edge-agent: the setting %s %s is now called %s, in MiB; rename it.", old, where, new
                 )
     return data

@@ -70,9 +70,10 @@ class Clock:
 
     def now_s(self) -> float:
         """Device time, in seconds. Reads only."""
-        if self._anchor is None:
-            self._anchor = self._read(self._moment())
-        return self._anchor.device_s + max(0.0, self._uptime() - self._anchor.moment.uptime_s)
+        anchor = self._anchor  # another thread may replace it meanwhile
+        if anchor is None:
+            anchor = self._anchor = self._read(self._moment())
+        return anchor.device_s + max(0.0, self._uptime() - anchor.moment.uptime_s)
 
     def keep(self) -> None:
         """Save the current device time, at most once a minute, inside the caller's transaction.

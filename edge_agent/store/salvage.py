@@ -186,13 +186,15 @@ def _save_table(
 
 
 def _readable_rows(old: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
-    """The rows before and after a damaged place, read from both ends as far as possible. Some come twice."""
-    for order in ("ASC", "DESC"):
-        try:
-            yield from old.execute(f"{sql} ORDER BY rowid {order}")
-            return
-        except sqlite3.DatabaseError:
-            continue
+    """The rows before and after a damaged place, in their order, read from both ends as far as possible. Some come twice."""
+    try:
+        yield from old.execute(f"{sql} ORDER BY rowid ASC")
+        return
+    except sqlite3.DatabaseError:
+        after: list[tuple[Any, ...]] = []
+    with contextlib.suppress(sqlite3.DatabaseError):
+        after.extend(old.execute(f"{sql} ORDER BY rowid DESC"))
+    yield from reversed(after)
 
 
 def _is_question(row: dict[str, Any]) -> bool:

@@ -13,6 +13,8 @@ from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import Outbox
+from edge_agent.core.errors import StorageError
+from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.records import CloudAnswer
 from tests.support.mutation import catches
@@ -220,3 +222,33 @@ def test_pass_by_hand_stops_after_five_failures_in_a_row(kiosk: Kiosk) -> None:
     kiosk.reply = lambda stem: status(500)
     done = kiosk.drain()
     assert len(kiosk.sent) == 5 and done.failed == 5 and "HTTP 500" in (done.stopped or "")
+
+
+def test_nothing_is_sent_when_the_budget_cannot_be_read(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=9))
+    kiosk.put(kiosk.box, "Q")
+    with kiosk.store.transaction() as db:
+        db.execute("DROP TABLE spending")
+    with pytest.raises(StorageError):
+        kiosk.drain()
+    assert kiosk.sent == []
+
+
+@pytest.mark.parametrize("payload", ['["x"]', "[]", "5", "null", '["x", null]', '["x", ["a", "b"], 1]', "{", '["x", [1]]', '[["x"], []]'])
+def test_row_with_damaged_content_is_cancelled_and_the_next_one_is_sent(kiosk: Kiosk, payload: str) -> None:
+    kiosk.put(kiosk.box, "damaged")
+    kiosk.put(kiosk.box, "sound")
+    with kiosk.store.transaction() as db:
+        db.execute("UPDATE outbox SET payload = ? WHERE id = 1", (payload,))
+    assert kiosk.drain().answered == 1 and kiosk.sent == ["sound"]
+    assert kiosk.states() == ["cancelled", "done"] and kiosk.endings() == ["abandoned", "overturned"]
+
+
+def test_breaker_remembers_a_failure_that_could_not_be_stored(kiosk: Kiosk) -> None:
+    kiosk.put(kiosk.box, "Q")
+    kiosk.reply = lambda stem: status(401)
+    with kiosk.store.transaction() as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON clouds BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    with pytest.raises(StorageError):
+        kiosk.drain()
+    assert kiosk.gate.breaker.refusal(1) is not None and kiosk.states() == ["sending"]

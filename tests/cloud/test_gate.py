@@ -9,6 +9,7 @@ from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.reply import PROMPT_VERSION
+from edge_agent.core.errors import CloudUnavailable
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
@@ -115,3 +116,28 @@ def test_note_without_a_reservation_still_tells_the_breaker(world: World) -> Non
 def test_answers_are_stored_by_question_model_endpoint_and_prompt_version(world: World) -> None:
     of = gate(world, PRICED)
     assert of.key("f") == CloudKey("f", "big", "https://cloud.test/v1/chat/completions", PROMPT_VERSION)
+
+
+def test_what_is_counted_never_lies_in_the_future_after_a_restart(tmp_path: pathlib.Path) -> None:
+    """A reservation and the breaker's state rest on device time, so they store it, too."""
+    world = World(tmp_path / "edge-agent.db")
+    world.wait(10 * 86_400.0)
+    of = gate(world, BudgetLimits(calls_per_day=1))
+    reserved = of.reserve(QUESTION)
+    for _ in range(5):
+        note(of, world, None, FAILED)
+    world.restart()
+    after = gate(world, BudgetLimits(calls_per_day=1))
+    now_s = world.store.clock.now_s()
+    assert reserved is not None and after.reserve(QUESTION) is None
+    assert world.store.database.rows("SELECT 1 FROM spending WHERE at_s > ?", (now_s,)) == []
+    assert 0 < after.breaker.wait_s() <= 30
+    world.store.close()
+
+
+def test_call_without_a_connection_costs_nothing_under_only_cloud(home: pathlib.Path) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1", policy="only_cloud", budget=BudgetLimits(calls_per_day=2)) as one:
+        for n in range(4):
+            with pytest.raises(CloudUnavailable, match="no connection"):
+                one.ask(Question(f"Q{n}", ("x", "y", "z")))
+        assert one.store.database.rows("SELECT 1 FROM spending") == []

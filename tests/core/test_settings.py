@@ -134,6 +134,7 @@ def test_old_setting_name_works_and_is_warned_about_once(home: pathlib.Path) -> 
     assert load().limits.queue.max_bytes == 2_000_000
     done = run("queue", "list")
     assert done.returncode == 0 and done.stderr.count("queue_max_mib") == 1 == len(done.stderr.splitlines())
+    assert load({"queue_max_mb": 1.0}).limits.queue.max_bytes == 1_000_000
     config(home, "queue_max_mb = 2\nqueue_max_mib = 3\n")
     assert load().limits.queue.max_bytes == 3 << 20
 

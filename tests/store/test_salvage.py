@@ -290,3 +290,25 @@ def test_marker_recognises_our_file_without_its_header(tmp_path: pathlib.Path, c
     with Store(path) as store:
         store.database.check_writable()
     assert len(list(tmp_path.glob("edge-agent.db.damaged-*"))) == 1
+
+
+def test_salvaged_decisions_keep_their_order(tmp_path: pathlib.Path) -> None:
+    """Those after a damaged page are read from the end, and still come after those before it."""
+    path = tmp_path / "edge-agent.db"
+    with Store(path) as store, store.transaction():
+        store.put_question(QUESTION)
+        for number in range(200):
+            store.put_decision(
+                {"decision_id": f"D{number}", "created_at": 1.0, "fingerprint": QUESTION.fingerprint, "rule_version": 2, "policy": "{}",
+                 "circumstances": "{}", "answer": "A", "route": "local", "reason": "confident", "deferred": 0, "recalled": 0,
+                 "provisional": 0}
+            )  # fmt: skip
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        pages = [row[0] for row in db.execute("SELECT pageno FROM dbstat WHERE name = 'decisions' AND pagetype = 'leaf' ORDER BY path")]
+    with path.open("r+b") as file:
+        file.seek((pages[len(pages) // 2] - 1) * 4096)
+        file.write(b"\xee" * 4096)
+    (tmp_path / "edge-agent.db.open").write_text("damaged")
+    with Store(path) as store:
+        numbers = [int(row["decision_id"][1:]) for row in store.log(200)]
+    assert len(numbers) > 100 and numbers == sorted(numbers, reverse=True) and numbers[0] == 199 and numbers[-1] == 0
