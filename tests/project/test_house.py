@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -162,3 +163,18 @@ def test_only_convert_imports_gguf() -> None:
     files = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
     users = {folder for folder, paths in files.items() for path in paths if "gguf" in {name.split(".")[0] for name in imports(path)}}
     assert users == {"convert"}
+
+
+def test_sql_is_written_in_the_store_and_the_queue_only() -> None:
+    sql = re.compile(r"^\s*(SELECT|INSERT|UPDATE|DELETE|PRAGMA|BEGIN|CREATE|DROP|ALTER|VACUUM)\b.+", re.DOTALL)
+    users = set()
+    for name, path in FILES.items():
+        texts = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        if any(isinstance(text, str) and sql.match(text) for text in texts):
+            users.add(name)
+    assert {name for name in users if wing_of(name) != "store"} == {"cloud.queue"}
+
+
+def test_convert_does_not_import_the_command_line() -> None:
+    for path in (ROOT / "convert").glob("*.py"):
+        assert not any(name.startswith(("edge_agent.cli", "edge_agent.agent")) for name in imports(path)), path
