@@ -36,7 +36,7 @@ def test_recall_does_not_load_llama() -> None:
     program = (
         "import sys\nfrom edge_agent.cli import main\n"
         "try: main(sys.argv[1:], prog_name='edge-agent')\n"
-        "except SystemExit: print([m for m in ('llama_cpp', 'numpy', 'httpx', 'edge_agent.fetch.hub', 'edge_agent.fetch.bundle')"
+        "except SystemExit: print([m for m in ('llama_cpp', 'numpy', 'httpx', 'httpx2', 'sqlite_utils', 'huggingface_hub')"
         " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program, *ASK], capture_output=True, text=True, check=False)
@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "import sys\nfrom edge_agent.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as e: assert not e.code\n"
-        "print([m for m in ('llama_cpp', 'httpx', 'numpy', 'gguf', 'huggingface_hub', 'sqlite3') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('llama_cpp', 'httpx', 'httpx2', 'numpy', 'gguf', 'sqlite_utils', 'huggingface_hub', 'sqlite3') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
