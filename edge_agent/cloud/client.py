@@ -3,22 +3,23 @@
 Owns the HTTP call and its deadline. Knows nothing of databases or policies. Invariants: a call has an outcome by its deadline,
 and no fault of the network or the cloud raises an exception; nothing is sent after the deadline; the key is sent only to the
 configured host, redirects are not followed, and the key is never logged.
+
+httpx and TLS are imported by the first call: an answer from memory needs neither, and importing them takes as long as such an
+answer.
 """
 
 from __future__ import annotations
 
 import logging
 import pathlib
-import ssl
+import re
 import threading
 import time
 import zlib
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS, MAX_REPLY_BYTES, prompt, read_reply, without_key
 from edge_agent.core.errors import BadSetting
@@ -26,8 +27,13 @@ from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.settings import CLOUD_DEADLINE_S, checked
 
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
 AT_ONCE = 2
-_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 60.0, 5.0
 _EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: an earlier date means that the device's clock was never set
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
 
@@ -83,9 +89,7 @@ class CloudModel:
             headers["Authorization"] = f"Bearer {self.key}"
         started = time.perf_counter()
         try:
-            with httpx.Client(
-                transport=self._transport, timeout=_TIMEOUT, follow_redirects=False, verify=self._context(), proxy=self._proxy
-            ) as client:
+            with self._client() as client:
                 with client.stream("POST", self.endpoint, json=body, headers=headers, extensions={"trace": call.trace}) as response:
                     data = _read_capped(response)
             latency_ms = round((time.perf_counter() - started) * 1000, 3)
@@ -93,8 +97,19 @@ class CloudModel:
         except Exception as error:  # an unexpected error of a library must not lose the question
             return _failure(error, self.key)
 
+    def _client(self) -> httpx.Client:
+        """A client for one call."""
+        import httpx
+
+        timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
+        return httpx.Client(transport=self._transport, timeout=timeout, follow_redirects=False, verify=self._context(), proxy=self._proxy)
+
     def _context(self) -> ssl.SSLContext:
         """The TLS context, made once: to read the authorities' certificates takes longer than a call."""
+        import ssl
+
+        import httpx
+
         if self._tls is None:
             self._tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
         return self._tls
@@ -152,6 +167,10 @@ class CloudCall:
 
 def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
     """The outcome of a call that got no reply."""
+    if isinstance(error, ImportError):
+        return CloudOutcome(CloudKind.FAILED, error=f"the call failed ({without_key(key, _plain(error))}); install edge-agent again")
+    import httpx
+
     if tls := _tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=tls_message(tls))
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
@@ -164,6 +183,8 @@ def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    import ssl
+
     while error is not None:
         if isinstance(error, ssl.SSLError):
             return error
@@ -207,6 +228,11 @@ def _plain(error: Exception) -> str:
 
 def _endpoint(url: str) -> str:
     wanted = "write it like https://api.example.com/v1"
+    if is_normal(url):
+        path = url.rstrip("/")
+        return path if path.endswith("/chat/completions") else path + "/chat/completions"
+    import httpx
+
     try:
         urlsplit(url)  # finds mistakes that httpx does not
         parsed = httpx.URL(url.strip())
@@ -218,6 +244,21 @@ def _endpoint(url: str) -> str:
         raise BadSetting(f"The cloud URL at {parsed.host} contains a password, a query or a fragment; {wanted}.")
     path = parsed.path.rstrip("/")
     return str(parsed.copy_with(path=path if path.endswith("/chat/completions") else path + "/chat/completions"))
+
+
+def is_normal(url: str) -> bool:
+    """Whether httpx would leave an address as it is written, so that httpx is not needed to check it.
+
+    False for a few more. Answers are stored under the address, so its spelling must never change.
+    """
+    label, start = "[a-z0-9][a-z0-9-]*", "[A-Za-z0-9_~/-]"
+    match = re.fullmatch(rf"https?://({label}(?:\.{label})*)(?::([1-9][0-9]{{0,4}}))?(/{start}[A-Za-z0-9_~./-]*|/)?", url)
+    if not match:
+        return False
+    host, port, path = match.groups()
+    is_name = re.search(r"[a-z]", host) is not None and "xn--" not in host
+    has_port = port is None or (port not in ("80", "443") and int(port) <= 65_535)
+    return (is_name or host == "127.0.0.1") and has_port and not re.search(r"/\.|//", path or "")
 
 
 def _proxy(url: str | None) -> str | None:

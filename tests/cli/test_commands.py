@@ -31,7 +31,10 @@ def test_ask_prints_the_contract_object_and_recalls_the_answer() -> None:
     assert {key: again[key] for key in same} == {key: first[key] for key in same}
 
 
-def test_recall_does_not_load_llama() -> None:
+@pytest.mark.parametrize("url", ["", "http://127.0.0.1:9/v1"])
+def test_recall_loads_no_heavy_library(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a cloud or without one."""
+    monkeypatch.setenv("EDGE_AGENT_CLOUD_URL", url)
     ask()
     program = (
         "import sys\nfrom edge_agent.cli import main\n"
@@ -49,7 +52,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "import sys\nfrom edge_agent.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as e: assert not e.code\n"
-        "print([m for m in ('llama_cpp', 'httpx', 'httpx2', 'numpy', 'gguf', 'sqlite_utils', 'huggingface_hub', 'sqlite3') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('llama_cpp', 'httpx', 'httpx2', 'numpy', 'gguf', 'sqlite_utils', 'huggingface_hub', 'sqlite3')"
+        " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"

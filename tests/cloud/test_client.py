@@ -9,8 +9,10 @@ import time
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edge_agent.cloud.client import CloudModel, tls_message
+from edge_agent.cloud.client import CloudModel, is_normal, tls_message
 from edge_agent.cloud.reply import prompt
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
@@ -290,3 +292,31 @@ def test_open_question_is_sent_as_it_is_and_answered_in_words(cloud: LoopbackClo
     outcome = CloudModel(cloud.url, "big").ask(question)
     assert outcome.answer and outcome.answer.answer == "Astana."
     assert cloud.requests[0]["body"]["messages"][0]["content"] == "Which city is the capital?"
+
+
+_HOSTS = st.sampled_from(
+    ["127.0.0.1", "localhost", "api.example.com", "API.Example.com", "192.168.1.7", "999.1.1.1", "1.2.3", "a-b.c", "-a.b",
+     "xn--bcher-kva.de", "bücher.de", "[::1]", "a_b.c", "a..b", ""]
+)  # fmt: skip
+_PORTS = st.sampled_from(["", ":8000", ":80", ":443", ":0", ":08", ":99999", ":11434", ":x"])
+_PARTS = ["/", "v1", ".", "..", "a.b", "A%20", "~x", "ü", "chat/completions", "?q", "#f", " ", "//"]
+_PATHS = st.lists(st.sampled_from(_PARTS), max_size=5).map("".join)
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(["http://", "https://", "HTTP://", "ftp://", "http://user:pw@"]), _HOSTS, _PORTS, _PATHS)
+def test_address_that_needs_no_httpx_is_spelled_as_httpx_spells_it(scheme: str, host: str, port: str, path: str) -> None:
+    """Answers are stored under the endpoint, so both ways must agree to the letter."""
+    url = scheme + host + port + path
+    if is_normal(url):
+        parsed = httpx.URL(url)
+        base = parsed.path.rstrip("/")
+        expected = str(parsed.copy_with(path=base if base.endswith("/chat/completions") else base + "/chat/completions"))
+        assert CloudModel(url, "big").endpoint == expected
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.example.com/v1", "http://127.0.0.1:8000/v1", "http://localhost:11434/v1/", "http://box.local"]
+)
+def test_usual_address_needs_no_httpx(url: str) -> None:
+    assert is_normal(url)
