@@ -37,7 +37,7 @@ def _hf_xet() -> Any:
     """The library, set up so that it writes no logs or other files under the home folder."""
     os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # read when it is imported
     os.environ.setdefault("HF_XET_CACHE", str(settings.load().cache_folder / "xet"))
-    import hf_xet  # type: ignore[import-untyped]
+    import hf_xet
 
     return hf_xet
 
