@@ -22,7 +22,7 @@ help:
 	@echo 'make test-slow   kills, faults, damaged files, whole runs; takes minutes (choose KILLS, EXAMPLES, STATES, FLIPS)'
 	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
-	@echo 'make demo-model  train a demo model from scratch, into build/demo (two hours on 2 cores; installs torch)'
+	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make wheelhouse  build all wheels for machines like this one, into dist/wheelhouse, so that a fleet compiles once'
 	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with the published figures (needs a network)'

@@ -5,7 +5,7 @@ the breaker is open no caller waits for the network, and it never stays open lon
 
     closed ─► open      after 5 failures in a row, or 10 of the last 20; at once for a wrong key, no credit or a rate limit
     open ─► half-open   after 30 s, doubling to 15 minutes (without a connection: 5 s to 5 minutes; key and credit: an hour;
-                        rate limit: as long as the cloud asked); at once if the key has changed
+                        rate limit: as long as the cloud asked); at once if a refused key has changed
     half-open ─► closed by one valid reply; one real question is sent at a time as the probe
 """
 

@@ -15,9 +15,9 @@ from edge_agent.core import settings
 @click.argument("path", type=click.Path(path_type=pathlib.Path))
 @with_settings()
 def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None:
-    """Copy the database to PATH, as of one moment, even while others use it.
+    """Copy the database to PATH, even while other processes use it.
 
-    The copy is a complete database: to go back, put it in the place of the original. Only its owner can read it.
+    The copy is a complete database as of one moment; to go back, put it in the place of the original. Only its owner can read it.
     """
     from edge_agent.store.export import backup as copy_database
     from edge_agent.store.store import Store

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="REF", help="Also measure this file, without the adapter, and compare the answers with it.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of processes for each file.")
 @click.option("--questions", "file", metavar="PATH", help="Ask these questions (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(3), help=f"Ask only this many questions; from PATH, {SAMPLE}.")
+@click.option("--limit", type=click.IntRange(3), help=f"Ask only this many questions; from a file of --questions, {SAMPLE}.")
 @click.option("--threads", type=click.IntRange(1), help="Threads to use.  [default: one for each CPU]")
 @click.option("--tune", is_flag=True, help="Find the fastest options for each file on this device, and save them for `ask`.")
 @click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against latency (.svg or .png; needs matplotlib).")

@@ -20,8 +20,8 @@ from edge_agent.core.terminal import plain
 def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, calibration: pathlib.Path | None, as_json: bool) -> None:
     """Pack a model into one file for a device without a network.
 
-    MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model. Settings that differ from
-    the defaults are included, but never the cloud key. On the device, run: edge-agent pull FILE.
+    MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model. The settings below
+    that differ from the defaults are included, but no other settings and never the cloud key. On the device, run: edge-agent pull FILE.
     """
     from edge_agent.fetch.bundle import CALIBRATION, pack
     from edge_agent.model import catalog

@@ -18,7 +18,7 @@ from edge_agent.core.terminal import plain
 def doctor(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
     """Check the settings, build, model, database, disk and cloud.
 
-    A wrong setting is one failed check; the other checks use its default.
+    A wrong setting is one failed check; the other checks use its default. The cloud is not called.
     """
     from dataclasses import asdict
 

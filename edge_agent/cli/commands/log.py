@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 def log(
     config: settings.Settings, decision_id: str | None, wait_s: float | None, follow: bool, after: int | None, limit: int, as_json: bool
 ) -> None:
-    """Show the last decisions, newest first by number, not by the clock.
+    """Show the last decisions, the newest first.
 
-    With DECISION_ID, show the state of that one: a provisional answer ends upheld, overturned or abandoned. If it still waits
-    when --wait is over, the exit code is 69. With --follow, print every ending as it comes, whichever process drains the queue.
-    To miss none after a stop, pass the number at the start of the last line to --after.
+    The order is that in which they were stored, even if the clock was wrong. With DECISION_ID, show the state of that one: a provisional
+    answer ends upheld, overturned or abandoned. If it still waits when --wait is over, the exit code is 69.
+
+    With --follow, print every ending as it comes, whichever process drains the queue. To miss none after a stop, pass the
+    number at the start of the last line to --after.
     """
     if decision_id is None and wait_s is not None:
         raise click.UsageError("--wait needs a DECISION_ID.")

@@ -1,4 +1,4 @@
-"""`edge-agent purge`: forgets questions now."""
+"""`edge-agent purge`: deletes questions now."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from edge_agent.core import settings
 
 
 @main.command(epilog=EXIT_CODES)
-@click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Forget questions last asked longer ago than this.")
-@click.option("--question", "stem", help="Forget the question with exactly this text (without its options).")
+@click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Delete questions last asked longer ago than this.")
+@click.option("--question", "stem", help="Delete the question with exactly this text (without its options).")
 @with_settings()
 def purge(config: settings.Settings, days: float | None, stem: str | None, as_json: bool) -> None:
-    """Forget questions with their answers and decisions; free the space.
+    """Delete questions with their answers and decisions, and free the space.
 
-    edge-agent also forgets a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
+    edge-agent also deletes a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
 
-    By age, questions that still wait for the cloud are kept. Copies of the database that edge-agent made beside it (before a
+    --older-than keeps questions that still wait for the cloud; --question does not. Copies of the database that edge-agent made beside it (before a
     migration, or of damaged files) are removed too; backups are not.
     """
     from dataclasses import asdict
@@ -33,6 +33,6 @@ def purge(config: settings.Settings, days: float | None, stem: str | None, as_js
     if as_json:
         print_json(asdict(purged))
     else:
-        click.echo(f"Forgot {purged.questions} questions and {purged.decisions} decisions.")
+        click.echo(f"Deleted {purged.questions} questions and {purged.decisions} decisions.")
         for name in purged.copies:
             click.echo(f"Removed {name}.")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.option("--against", metavar="REF", help="Compare with this file, for example the same model in Q8_0 or BF16.")
 @click.option("--against-adapter", metavar="GGUF", help="An adapter for REF.")
 @click.option("--questions", metavar="PATH", help="Ask these questions (one JSON object a line) instead of the built-in ones.")
-@click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions; from PATH, {SAMPLE}.")
-@click.option("--max-kl", type=click.FloatRange(0), help="Fail if the mean divergence of the levels is larger, in nats.")
+@click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions; from a file of --questions, {SAMPLE}.")
+@click.option("--max-kl", type=click.FloatRange(0), help="Fail if the mean KL divergence of the levels is larger, in nats.")
 @click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail if a larger share of routes changed, 0 to 1.")
 @with_settings("tau")
 def verify(
