@@ -18,8 +18,8 @@ def purge(config: settings.Settings, days: float | None, stem: str | None, as_js
 
     edge-agent also deletes a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
 
-    --older-than keeps questions that still wait for the cloud; --question does not. Copies of the database that edge-agent made beside it (before a
-    migration, or of damaged files) are removed too; backups are not.
+    --older-than keeps questions that still wait for the cloud; --question does not. Copies of the database that
+    edge-agent made beside it (before a migration, or of damaged files) are removed too; backups are not.
     """
     from dataclasses import asdict
 
