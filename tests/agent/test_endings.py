@@ -138,6 +138,7 @@ def test_endings_from_this_connection_and_from_others_come(part, home: pathlib.P
         threading.Event().wait(0.2)  # it has polled once, and waits
         answer(world)
         assert arrived.acquire(timeout=2 if part is not Database else 30)
+        threading.Event().wait(0.2)  # it has looked for more endings, and polls again
         with Store(world.store.path) as other:
             row = Outbox(other).claim()
             fail(Outbox(other), row, CloudKind.REJECTED, "HTTP 400")
