@@ -21,6 +21,8 @@ MAX_COMPLETION_TOKENS = 256  # the limit that a request sets, and that a budget 
 _RETRY_AFTER_S = (1.0, 3600.0)
 _CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
 _RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
+_CONTENT_WORDS = ("moderation", "content_filter", "content_policy", "flagged", "safety")
+_MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_SECRET = 8  # a shorter key is easy to guess anyway, and may be a word of an answer
 MAX_REPLY_BYTES = 1 << 20
 
@@ -104,7 +106,7 @@ def read_reply(
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    reply = without_key(key, reply) if isinstance(reply, str) else None
+    reply = without_key(key, _storable(reply)) if isinstance(reply, str) else None
     found = find_answer(reply, question) if reply is not None else None
     if reply is None or not found:
         why = "is empty" if question.kind == OPEN or not reply else "does not name exactly one option"
@@ -116,9 +118,12 @@ def read_reply(
 
 def _read_status(status: int, headers: Mapping[str, str], data: bytes | None) -> CloudOutcome:
     """The outcome of a reply without an answer, from its HTTP status and the error code in it."""
+    error = _error(data)
+    if status == 403 and _is_about_content(error):
+        return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question (HTTP {status})")
     if status in (401, 403):
         return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
-    code = _error_code(data)
+    code = str(error.get("code", ""))
     out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
     if status == 402 or (status == 429 and out_of_credit):
         return CloudOutcome(CloudKind.NO_CREDIT, error=f"no credit is left at the cloud (HTTP {status})")
@@ -134,12 +139,25 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None) ->
     return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question (HTTP {status})")
 
 
-def _error_code(data: bytes | None) -> str:
+def _error(data: bytes | None) -> dict[str, Any]:
+    """The error object of a reply; empty if it has none."""
     try:
-        code = json.loads(data or b"")["error"]["code"]
+        error = json.loads(data or b"")["error"]
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        return ""
-    return code if isinstance(code, str) else ""
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _is_about_content(error: Mapping[str, Any]) -> bool:
+    """Whether a refusal is about what this question says, and not about the key.
+
+    OpenRouter's moderation names its `reasons` or the `flagged_input` in `metadata`; others have a code such as `content_filter`.
+    """
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata):
+        return True
+    names = [name.lower() for name in (error.get("code"), error.get("type")) if isinstance(name, str)]
+    return any(word in name for word in _CONTENT_WORDS for name in names)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -159,8 +177,14 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def _count(usage: Any, key: str) -> int | None:
+    """A number of tokens; None if the cloud does not name one, or one that cannot be."""
     value = usage.get(key) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
+
+
+def _storable(text: str) -> str:
+    """A text that UTF-8 and so SQLite can hold: JSON may contain half of a surrogate pair, such as "\\ud83d"."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def without_key(key: str | None, text: str) -> str:

@@ -252,3 +252,25 @@ def test_breaker_remembers_a_failure_that_could_not_be_stored(kiosk: Kiosk) -> N
     with pytest.raises(StorageError):
         kiosk.drain()
     assert kiosk.gate.breaker.refusal(1) is not None and kiosk.states() == ["sending"]
+
+
+def json_reply(status_code: int, payload: object) -> httpx.Response:
+    return httpx.Response(status_code, stream=httpx.ByteStream(json.dumps(payload).encode()))
+
+
+STRANGE = [
+    (200, {"choices": [{"message": {"content": "B \ud83d"}}]}),
+    (200, {"choices": [{"message": {"content": "B"}}], "usage": {"prompt_tokens": 10**30, "completion_tokens": 2**70}}),
+    (403, {"error": {"code": 403, "message": "your input was flagged", "metadata": {"reasons": ["violence"]}}}),
+]
+
+
+@pytest.mark.parametrize(("code", "payload"), STRANGE)
+def test_strange_reply_ends_its_row_and_the_next_one_is_reached(kiosk: Kiosk, code: int, payload: object) -> None:
+    limits = BudgetLimits(money_per_day=100.0, prompt_price=1.0, completion_price=1.0)
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, limits)
+    for stem in ("strange", "sound"):
+        kiosk.put(kiosk.box, stem)
+    kiosk.reply = lambda stem: json_reply(code, payload) if stem == "strange" else answer()
+    kiosk.drain()
+    assert kiosk.sent == ["strange", "sound"] and set(kiosk.states()) <= {"done", "dead"} and None not in kiosk.endings()

@@ -1,10 +1,13 @@
 """What the cloud is asked, and how an answer is found in its reply."""
 
+import json
 import time
+from typing import Any
 
 import pytest
 
-from edge_agent.cloud.reply import find_answer, find_letter, prompt
+from edge_agent.cloud.reply import find_answer, find_letter, prompt, read_reply
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
@@ -83,3 +86,45 @@ def test_hostile_reply_is_read_quickly(reply: str) -> None:
     started = time.perf_counter()
     assert find_letter(reply, QUESTION) is None
     assert time.perf_counter() - started < 1
+
+
+def read(payload: Any, status: int = 200, question: Question = OPEN_QUESTION) -> CloudOutcome:
+    return read_reply(status, {}, json.dumps(payload).encode(), question, "big", 1.0)
+
+
+def reply(content: str, **usage: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": content}}], "usage": usage}
+
+
+def test_half_of_a_surrogate_pair_does_not_reach_the_store() -> None:
+    outcome = read(reply("Paris \ud83d"))
+    assert outcome.answer and outcome.answer.answer == outcome.answer.reply == "Paris ?"
+    whole = read(reply("Paris \U0001f600"))
+    assert whole.answer and whole.answer.answer == "Paris \U0001f600"
+
+
+@pytest.mark.parametrize("count", [10**30, 2**70, 2**32, -1, True, 1.5, "7", None, [], float("nan")])
+def test_number_of_tokens_that_cannot_be_is_unknown(count: Any) -> None:
+    outcome = read(reply("Paris", prompt_tokens=count, completion_tokens=7))
+    assert outcome.answer and outcome.answer.n_prompt_tokens is None and outcome.answer.n_completion_tokens == 7
+
+
+MODERATED = {"code": 403, "message": "openai/gpt requires moderation and your input was flagged", "metadata": {"reasons": ["violence"]}}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MODERATED, CloudKind.REJECTED),
+        ({"code": 403, "metadata": {"flagged_input": "..."}}, CloudKind.REJECTED),
+        ({"code": "content_filter", "message": "blocked"}, CloudKind.REJECTED),
+        ({"type": "moderation_error"}, CloudKind.REJECTED),
+        ({"code": 403, "message": "Key limit exceeded"}, CloudKind.REFUSED),
+        ({"code": "invalid_api_key", "metadata": {"raw": "x"}}, CloudKind.REFUSED),
+        ({"code": ["content_filter"], "type": None, "metadata": []}, CloudKind.REFUSED),
+        ("moderation", CloudKind.REFUSED),
+        (None, CloudKind.REFUSED),
+    ],
+)
+def test_refusal_of_one_question_is_told_from_a_refused_key(error: Any, kind: CloudKind) -> None:
+    assert read({"error": error}, status=403).kind is kind
