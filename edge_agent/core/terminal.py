@@ -9,14 +9,13 @@ from __future__ import annotations
 import sys
 import time
 import unicodedata
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 15.0
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a transfer is; `trouble` says why a request is retried."""
 
     name: str

@@ -10,7 +10,6 @@ from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import print_decision, print_json
 from edge_agent.core import settings
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.question import Question
 
 
 @main.command(epilog=EXIT_CODES)
@@ -28,6 +27,7 @@ def ask(config: settings.Settings, text: str | None, options: tuple[str, ...], n
     from dataclasses import replace
 
     from edge_agent.agent.agent import Agent
+    from edge_agent.core.question import Question
 
     text = _given(text)
     with Agent.open(config, one_question=True) as agent:
