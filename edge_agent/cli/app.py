@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,20 @@ def fraction(_: click.Context, parameter: click.Parameter, value: str | None) ->
         return None if value is None else float(settings.checked("tau", value, parameter.name or ""))
     except BadSetting as error:
         raise click.BadParameter(str(error)) from error
+
+
+class Amount(click.FloatRange):
+    """A number of at least 0; click's own range lets "nan" through."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """The number, or a usage error."""
+        number = float(super().convert(value, parameter, context))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number of 0 or more.", parameter, context)
+        return number
 
 
 class _Group(click.Group):

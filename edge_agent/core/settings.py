@@ -66,6 +66,13 @@ def _positive(value: Any, source: str) -> float:
     return number
 
 
+def _seconds(value: Any, source: str) -> float:
+    number = math.nan if isinstance(value, str) else _number(value)
+    if not 0 < number <= DAY_S:
+        raise BadSetting(f"{source} is {value!r}; give a number of seconds above 0 and up to {DAY_S:.0f}.")
+    return number
+
+
 def _days(value: Any, source: str) -> float | str:
     if value == FOREVER:
         return FOREVER
@@ -155,7 +162,7 @@ class Settings:
     cloud_ca_file: str | None = _setting(None, _path, "Certificates of a private certificate authority, in PEM format.")
     cloud_proxy: str | None = _setting(None, _text, "Address of an HTTP proxy for calls to the cloud.")
     cloud_deadline_s: float = _setting(
-        CLOUD_DEADLINE_S, _positive, "How long a person waits for the cloud, name resolution included.", "seconds"
+        CLOUD_DEADLINE_S, _seconds, "How long a person waits for the cloud, name resolution included.", "seconds"
     )
     queue_max_rows: int = _setting(
         10_000, _count, "How many questions may wait; a full queue refuses new ones (reason `queue_full`).", "questions"

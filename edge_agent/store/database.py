@@ -294,8 +294,12 @@ class Database:
         return db, wrong
 
     def _create(self) -> None:
+        """Create the file if it is missing; nobody but its owner may read it."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        with contextlib.suppress(OSError):  # some file systems have no modes
+            if self.path.stat().st_mode & 0o077:  # a copy from elsewhere: what visitors typed is its owner's alone
+                self.path.chmod(0o600)
 
 
 def journal_mode(version: tuple[int, ...]) -> str:

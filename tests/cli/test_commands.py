@@ -329,3 +329,10 @@ def test_printed_answer_says_how_sure_where_from_and_how_long() -> None:
     for word in ("sure", "from", "time", "model", "FogGen-demo"):
         assert word in done.stdout
     assert "\x1b[" not in done.stdout
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "x"])
+@pytest.mark.parametrize("arguments", [["log", "some-id", "--wait"], ["purge", "--older-than"], ["verify", "x.gguf", "--max-kl"]])
+def test_number_that_is_not_one_is_a_usage_error(arguments: list[str], number: str) -> None:
+    done = run(*arguments, number)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr

@@ -105,6 +105,8 @@ def test_key_comes_from_a_private_file_or_from_systemd(home: pathlib.Path, tmp_p
         "queue_ttl_days = 0",
         'queue_max_mib = "big"',
         "cloud_deadline_s = true",
+        "cloud_deadline_s = 1e10",
+        "cloud_deadline_s = nan",
         "keep_days = 0",
         'keep_days = "always"',
         "keep_days = true",

@@ -65,3 +65,20 @@ def test_missing_table_makes_the_next_start_check_the_file(tmp_path: pathlib.Pat
 def test_new_file_can_return_its_free_pages(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
         assert store.database.rows("PRAGMA auto_vacuum") == [{"auto_vacuum": 2}]
+
+
+def test_copy_from_elsewhere_becomes_its_owners_alone(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    Store(path).close()
+    path.chmod(0o644)
+    Store(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_mode_of_a_strangers_file_stays(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    path.write_text("somebody's notes, and no database")
+    path.chmod(0o644)
+    with pytest.raises(StorageError):
+        Store(path)
+    assert path.stat().st_mode & 0o777 == 0o644

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
 from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows
 from edge_agent.core import settings
 from edge_agent.core.terminal import plain
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("decision_id", required=False)
-@click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), help="With DECISION_ID: wait up to this many seconds for a provisional answer to end."
-)
+@click.option("--wait", "wait_s", type=Amount(), help="With DECISION_ID: wait up to this many seconds for a provisional answer to end.")
 @click.option("--follow", is_flag=True, help="Print the ending of each provisional answer as it comes, one a line, until interrupted.")
 @click.option(
     "--after",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
 from edge_agent.cli.show import print_json
 from edge_agent.core import settings
 
 
 @main.command(epilog=EXIT_CODES)
-@click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Delete questions last asked longer ago than this.")
+@click.option("--older-than", "days", type=Amount(), metavar="DAYS", help="Delete questions last asked longer ago than this.")
 @click.option("--question", "stem", help="Delete the question with exactly this text (without its options).")
 @with_settings()
 def purge(config: settings.Settings, days: float | None, stem: str | None, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, fraction, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
 from edge_agent.core.terminal import ProgressLine, plain
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--against-adapter", metavar="GGUF", help="An adapter for REF.")
 @click.option("--questions", metavar="PATH", help="Ask these questions (one JSON object a line) instead of the built-in ones.")
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions; from a file of --questions, {SAMPLE}.")
-@click.option("--max-kl", type=click.FloatRange(0), help="Fail if the mean KL divergence of the levels is larger, in nats.")
+@click.option("--max-kl", type=Amount(), help="Fail if the mean KL divergence of the levels is larger, in nats.")
 @click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail if a larger share of routes changed, 0 to 1.")
 @with_settings("tau")
 def verify(
