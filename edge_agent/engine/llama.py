@@ -74,7 +74,7 @@ class Options:
 def repacking_pays(quantization: str, architecture: str) -> bool:
     """Whether repacked weights are faster on a CPU with this `platform.machine()`.
 
-    On x86-64 they are not for K-quants, as measured in `benchmarks/README.md`. Elsewhere they are assumed to be faster;
+    On x86-64 they are not for K-quants, as measured in `docs/speed.md`. Elsewhere they are assumed to be faster;
     `edge-agent bench --tune` measures it.
     """
     return architecture.lower() not in ("x86_64", "amd64") or quantization in ("Q4_0", "IQ4_NL")
