@@ -28,9 +28,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained
 from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading, ReadingKey, Timings
 from edge_agent.core.settings import DEFAULT_LIMITS

@@ -34,9 +34,9 @@ from edge_agent.store.forget import sweep
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or a cloud is needed
-    from edge_agent.cloud.client import CloudModel
     from edge_agent.cloud.drain import Drained, Drainer
     from edge_agent.cloud.gate import Gate
+    from edge_agent.cloud.wire.client import CloudModel
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
 

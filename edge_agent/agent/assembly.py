@@ -22,7 +22,7 @@ from edge_agent.model.profile import Profile
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:
-    from edge_agent.cloud.client import CloudModel
+    from edge_agent.cloud.wire.client import CloudModel
     from edge_agent.engine.local_model import LocalModel
 
 
@@ -30,7 +30,7 @@ def cloud(settings: Settings) -> CloudModel | None:
     """The cloud, if one is set up. Raises `BadSetting`."""
     if not settings.cloud_url:
         return None
-    from edge_agent.cloud.client import CloudModel
+    from edge_agent.cloud.wire.client import CloudModel
 
     return CloudModel(
         settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,

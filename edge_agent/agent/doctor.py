@@ -17,8 +17,9 @@ from functools import partial
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
+from edge_agent.core.checks import FOREVER
 from edge_agent.core.errors import BadSetting, EdgeAgentError, StorageError
-from edge_agent.core.settings import FOREVER, Settings
+from edge_agent.core.settings import Settings
 from edge_agent.model import catalog, gguf
 from edge_agent.store.disk import free_bytes
 

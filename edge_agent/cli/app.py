@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from edge_agent import __version__
-from edge_agent.core import settings
+from edge_agent.core import checks, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 
@@ -82,7 +82,7 @@ _SETTINGS = {
     "tau": click.option(
         "--tau", callback=fraction, metavar="NUMBER", help="Keep an answer with at least this confidence, 0 to 1.  [default: the model's]"
     ),
-    "policy": click.option("--policy", type=click.Choice(settings.POLICIES), help="Who may answer.  [default: prefer_local]"),
+    "policy": click.option("--policy", type=click.Choice(checks.POLICIES), help="Who may answer.  [default: prefer_local]"),
     "cloud_url": click.option("--cloud-url", help="The base URL of an OpenAI-compatible API. Without it there is no cloud."),
     "cloud_model": click.option("--cloud-model", help="The name of the cloud model."),
 }

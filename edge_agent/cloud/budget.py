@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS
+from edge_agent.cloud.wire.request import MAX_COMPLETION_TOKENS
 from edge_agent.core.limits import DAY_S, BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.question import Question

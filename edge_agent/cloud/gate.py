@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cloud.breaker import Breaker
 from edge_agent.cloud.budget import Budget, Reservation
-from edge_agent.cloud.reply import PROMPT_VERSION
+from edge_agent.cloud.wire.request import PROMPT_VERSION
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
@@ -21,7 +21,7 @@ from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
-    from edge_agent.cloud.client import CloudModel
+    from edge_agent.cloud.wire.client import CloudModel
 
 
 class Gate:

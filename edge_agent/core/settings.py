@@ -8,7 +8,6 @@ never shown.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pathlib
 import tomllib
@@ -18,11 +17,11 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
+from edge_agent.core import checks
+from edge_agent.core.checks import FOREVER, POLICIES
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
 
-POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
-FOREVER = "forever"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
@@ -31,84 +30,6 @@ _MAX_KEY_BYTES = 4096
 # Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
 RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
 _warned: set[str] = set()  # old names that this process has warned about
-
-
-def _text(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
-        raise BadSetting(f"{source} is {value!r}; give a text in UTF-8.")
-    return value
-
-
-def _path(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise BadSetting(f"{source} is {value!r}; give a path or a name.")
-    return value
-
-
-def _number(value: Any) -> float:
-    """The value as a number; NaN if it is not one."""
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def _tau(value: Any, source: str) -> float:
-    if not 0 <= (number := _number(value)) <= 1:
-        raise BadSetting(f"{source} is {value!r}; give a number from 0 to 1.")
-    return number
-
-
-def _positive(value: Any, source: str) -> float:
-    number = math.nan if isinstance(value, str) else _number(value)
-    if not 0 < number < math.inf:
-        raise BadSetting(f"{source} is {value!r}; give a number above 0.")
-    return number
-
-
-def _seconds(value: Any, source: str) -> float:
-    number = math.nan if isinstance(value, str) else _number(value)
-    if not 0 < number <= DAY_S:
-        raise BadSetting(f"{source} is {value!r}; give a number of seconds above 0 and up to {DAY_S:.0f}.")
-    return number
-
-
-def _days(value: Any, source: str) -> float | str:
-    if value == FOREVER:
-        return FOREVER
-    if not 0 < (number := _number(value)) < math.inf:
-        raise BadSetting(f'{source} is {value!r}; give a number of days above 0, or "{FOREVER}".')
-    return number
-
-
-def _count(value: Any, source: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadSetting(f"{source} is {value!r}; give a whole number, 0 or more.")
-    return value
-
-
-def _texts(value: Any, source: str) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):
-        raise BadSetting(f"{source} is {value!r}; give a list of texts.")
-    return tuple(value)
-
-
-def _yes_or_no(value: Any, source: str) -> bool:
-    if not isinstance(value, bool):
-        raise BadSetting(f"{source} is {value!r}; give true or false.")
-    return value
-
-
-def _policy(value: Any, source: str) -> str:
-    if value not in POLICIES:
-        raise BadSetting(f"{source} is {value!r}; give one of {', '.join(POLICIES)}.")
-    return str(value)
-
-
-def _key(value: Any, source: str) -> str:
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-        raise BadSetting(f"{source} has a character that an HTTP header cannot carry; check how it was copied.")
-    return value.strip()
 
 
 class Declared(NamedTuple):
@@ -134,68 +55,72 @@ class Settings:
     data_folder: pathlib.Path
     cache_folder: pathlib.Path
     config_file: pathlib.Path
-    model: str = _setting("demo", _path, "A `.gguf` file, or a name that `edge-agent models` lists.", environment="EDGE_AGENT_MODEL")
+    model: str = _setting("demo", checks.path, "A `.gguf` file, or a name that `edge-agent models` lists.", environment="EDGE_AGENT_MODEL")
     tau: float | None = _setting(
         None,
-        _tau,
+        checks.fraction,
         "An answer is kept when the confidence is at least this; without it, the model's own threshold applies.",
         "0 to 1",
         "EDGE_AGENT_TAU",
     )
     policy: str = _setting(
         POLICIES[0],
-        _policy,
+        checks.policy,
         "Who may answer: `prefer_local`, `only_local`, `prefer_cloud` or `only_cloud`.",
         environment="EDGE_AGENT_POLICY",
     )
-    adapter: str | None = _setting(None, _path, "A GGUF adapter to load on top of the model.", environment="EDGE_AGENT_ADAPTER")
+    adapter: str | None = _setting(None, checks.path, "A GGUF adapter to load on top of the model.", environment="EDGE_AGENT_ADAPTER")
     cloud_url: str | None = _setting(
-        None, _text, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
+        None, checks.text, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
     )
-    cloud_model: str = _setting("default", _text, "The name of the model to ask there.", environment="EDGE_AGENT_CLOUD_MODEL")
+    cloud_model: str = _setting("default", checks.text, "The name of the model to ask there.", environment="EDGE_AGENT_CLOUD_MODEL")
     cloud_key: str | None = _setting(
-        None, _key, "The API key; it must not be in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False
+        None, checks.header_value, "The API key; it must not be in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False
     )
     cloud_key_file: str | None = _setting(
-        None, _path, "A file with the API key that only its owner can read (`chmod 600`).", environment="EDGE_AGENT_CLOUD_KEY_FILE"
+        None, checks.path, "A file with the API key that only its owner can read (`chmod 600`).", environment="EDGE_AGENT_CLOUD_KEY_FILE"
     )
-    cloud_ca_file: str | None = _setting(None, _path, "Certificates of a private certificate authority, in PEM format.")
-    cloud_proxy: str | None = _setting(None, _text, "Address of an HTTP proxy for calls to the cloud.")
+    cloud_ca_file: str | None = _setting(None, checks.path, "Certificates of a private certificate authority, in PEM format.")
+    cloud_proxy: str | None = _setting(None, checks.text, "Address of an HTTP proxy for calls to the cloud.")
     cloud_deadline_s: float = _setting(
-        CLOUD_DEADLINE_S, _seconds, "How long a person waits for the cloud, name resolution included.", "seconds"
+        CLOUD_DEADLINE_S, checks.seconds, "How long a person waits for the cloud, name resolution included.", "seconds"
     )
     queue_max_rows: int = _setting(
-        10_000, _count, "How many questions may wait; a full queue refuses new ones (reason `queue_full`).", "questions"
+        10_000, checks.count, "How many questions may wait; a full queue refuses new ones (reason `queue_full`).", "questions"
     )
-    queue_max_mib: float = _setting(64.0, _positive, "How large all waiting questions together may be.", "MiB")
-    queue_ttl_days: float = _setting(7.0, _positive, "How long a question waits for the cloud before it expires.", "days")
+    queue_max_mib: float = _setting(64.0, checks.positive, "How large all waiting questions together may be.", "MiB")
+    queue_ttl_days: float = _setting(7.0, checks.positive, "How long a question waits for the cloud before it expires.", "days")
     keep_days: float | str = _setting(
         90.0,
-        _days,
+        checks.days,
         'How long a question is kept after it was last asked, with all its answers; or `"forever"`.',
         "days",
         "EDGE_AGENT_KEEP_DAYS",
     )
     answers_max_rows: int = _setting(
-        100_000, _count, "How many answers of the cloud are kept; the least recently used are deleted first.", "answers"
+        100_000, checks.count, "How many answers of the cloud are kept; the least recently used are deleted first.", "answers"
     )
-    answers_max_mib: float = _setting(64.0, _positive, "How large all kept answers of the cloud together may be.", "MiB")
-    cache_min_free_mib: int = _setting(64, _count, "With less free disk space, only questions that wait for the cloud are stored.", "MiB")
-    queue_min_free_mib: int = _setting(32, _count, "With less free disk space, nothing new is queued (reason `disk_low`).", "MiB")
-    budget_calls_per_day: int | None = _setting(None, _count, "The most calls to the cloud in 24 hours.", "calls")
-    budget_calls_per_month: int | None = _setting(None, _count, "The most calls to the cloud in 31 days.", "calls")
-    budget_per_day: float | None = _setting(None, _positive, "The most money to spend in 24 hours.", "currency of the prices")
-    budget_per_month: float | None = _setting(None, _positive, "The most money to spend in 31 days.", "currency of the prices")
-    cloud_prompt_price: float = _setting(0.0, _positive, "What the cloud charges for the tokens of a question.", "per million tokens")
-    cloud_completion_price: float = _setting(0.0, _positive, "What the cloud charges for the tokens of an answer.", "per million tokens")
+    answers_max_mib: float = _setting(64.0, checks.positive, "How large all kept answers of the cloud together may be.", "MiB")
+    cache_min_free_mib: int = _setting(
+        64, checks.count, "With less free disk space, only questions that wait for the cloud are stored.", "MiB"
+    )
+    queue_min_free_mib: int = _setting(32, checks.count, "With less free disk space, nothing new is queued (reason `disk_low`).", "MiB")
+    budget_calls_per_day: int | None = _setting(None, checks.count, "The most calls to the cloud in 24 hours.", "calls")
+    budget_calls_per_month: int | None = _setting(None, checks.count, "The most calls to the cloud in 31 days.", "calls")
+    budget_per_day: float | None = _setting(None, checks.positive, "The most money to spend in 24 hours.", "currency of the prices")
+    budget_per_month: float | None = _setting(None, checks.positive, "The most money to spend in 31 days.", "currency of the prices")
+    cloud_prompt_price: float = _setting(0.0, checks.positive, "What the cloud charges for the tokens of a question.", "per million tokens")
+    cloud_completion_price: float = _setting(
+        0.0, checks.positive, "What the cloud charges for the tokens of an answer.", "per million tokens"
+    )
     never_send: tuple[str, ...] = _setting(
-        (), _texts, "Patterns; a question that contains one never leaves the device.", "list of patterns"
+        (), checks.texts, "Patterns; a question that contains one never leaves the device.", "list of patterns"
     )
     redact: tuple[str, ...] = _setting(
-        (), _texts, "Patterns; what they match is replaced by `[redacted]` before a question is queued or sent.", "list of patterns"
+        (), checks.texts, "Patterns; what they match is replaced by `[redacted]` before a question is queued or sent.", "list of patterns"
     )
     redact_built_in: bool = _setting(
-        True, _yes_or_no, "Also replace e-mail addresses, phone, card and account numbers, and Kazakh identification numbers."
+        True, checks.yes_or_no, "Also replace e-mail addresses, phone, card and account numbers, and Kazakh identification numbers."
     )
 
     @property

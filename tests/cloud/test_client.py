@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.cloud.client import CloudModel, is_normal, tls_message
-from edge_agent.cloud.reply import prompt
+from edge_agent.cloud.wire.client import CloudModel, is_normal, tls_message
+from edge_agent.cloud.wire.request import prompt
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome

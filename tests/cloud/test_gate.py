@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.cloud.budget import Reservation
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.gate import Gate
-from edge_agent.cloud.reply import PROMPT_VERSION
+from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.cloud.wire.request import PROMPT_VERSION
 from edge_agent.core.errors import CloudUnavailable
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome

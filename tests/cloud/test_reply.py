@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from edge_agent.cloud.reply import find_answer, find_letter, prompt, read_reply
+from edge_agent.cloud.wire.reply import read_reply
+from edge_agent.cloud.wire.request import prompt
+from edge_agent.cloud.wire.verdict import find_answer, find_letter
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 

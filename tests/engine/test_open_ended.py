@@ -7,7 +7,7 @@ import pytest
 
 from convert.export import Conversion, export
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import LevelReading, OpenReading

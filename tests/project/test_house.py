@@ -27,7 +27,7 @@ MAY_IMPORT = {
 ONLY_IMPORTER = {
     "fcntl": {"core.files"},
     "llama_cpp": {"engine.llama"},
-    "httpx": {"cloud.client"},
+    "httpx": {"cloud.wire.client"},
     "httpx2": {"fetch.connection", "fetch.download"},
     "huggingface_hub": {"fetch.hub", "fetch.xet"},
     "hf_xet": {"fetch.xet"},

@@ -32,8 +32,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.errors import EdgeAgentError, StorageError
 from edge_agent.core.question import Question
 from edge_agent.model.catalog import ModelFiles

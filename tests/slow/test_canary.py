@@ -217,7 +217,7 @@ import logging, os, pathlib, sys
 logging.basicConfig(level=1)
 import httpx
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.settings import load

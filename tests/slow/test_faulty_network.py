@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import QueueRow
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer
 from tests.support.mutation import catches

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_agent.agent.agent import Agent
-from edge_agent.cloud.client import CloudModel
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import DAY_S, Retention
 from edge_agent.core.question import Question

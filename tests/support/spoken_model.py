@@ -7,8 +7,8 @@ from typing import Any
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.recording import Recorder
-from edge_agent.cloud.client import CloudModel
 from edge_agent.cloud.privacy import Rules
+from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, ModelFacts, Reading, Timings
 from edge_agent.core.routing import PolicyName

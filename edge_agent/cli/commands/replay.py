@@ -9,7 +9,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, fraction, main, with_settings
 from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows, print_table
-from edge_agent.core import settings
+from edge_agent.core import checks, settings
 from edge_agent.core.errors import BadData
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _SHOWN = 20
 @main.command(epilog=EXIT_CODES)
 @click.option("--assert", "prove", is_flag=True, help="Fail (65) unless every decision follows from its stored facts.")
 @click.option("--tau", callback=fraction, metavar="NUMBER", help="Show what another tau would have cost and answered.")
-@click.option("--policy", type=click.Choice(settings.POLICIES), help="Show what another policy would have cost and answered.")
+@click.option("--policy", type=click.Choice(checks.POLICIES), help="Show what another policy would have cost and answered.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1_000_000), metavar="N", default=_SHOWN, show_default=True, help="Show the last N.")
 @with_settings()
 def replay(config: settings.Settings, prove: bool, tau: float | None, policy: str | None, limit: int, as_json: bool) -> None:

@@ -21,7 +21,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edge_agent.cloud.reply import MAX_COMPLETION_TOKENS, MAX_REPLY_BYTES, prompt, read_reply, without_key
+from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply, without_key
+from edge_agent.cloud.wire.request import body
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
@@ -78,19 +79,15 @@ class CloudModel:
         )
 
     def _call(self, question: Question, call: CloudCall, job_key: str | None) -> CloudOutcome:
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt(question)}],
-            "temperature": 0,
-            "max_tokens": MAX_COMPLETION_TOKENS,
-        }
         headers = {"Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         started = time.perf_counter()
         try:
             with self._client() as client:
-                with client.stream("POST", self.endpoint, json=body, headers=headers, extensions={"trace": call.trace}) as response:
+                with client.stream(
+                    "POST", self.endpoint, json=body(question, self.model), headers=headers, extensions={"trace": call.trace}
+                ) as response:
                     data = _read_capped(response)
             latency_ms = round((time.perf_counter() - started) * 1000, 3)
             return read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)

@@ -1,23 +1,20 @@
-"""What the cloud is asked, and what its reply means: pure functions, with one version number.
+"""What a cloud's reply means, from its status, headers and bytes.
 
-Owns the prompt, how an answer is found in a reply, and the kind of every reply (status, headers, bytes). Does no I/O. Invariants:
-a reply is only data, in which we find a letter of the question or not, whatever else it says; every change to the prompt or
-to how an answer is found needs a new `PROMPT_VERSION`.
+Owns the kind of every reply, and the checks of what is in it. Does no I/O; `verdict.py` finds the answer in the text. Invariant:
+whatever the bytes are, a reply has exactly one kind, and its values fit into the store.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from edge_agent.cloud.wire.verdict import find_answer
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import CloudAnswer
 
-PROMPT_VERSION = 1
-MAX_COMPLETION_TOKENS = 256  # the limit that a request sets, and that a budget reserves
 _RETRY_AFTER_S = (1.0, 3600.0)
 _CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
 _RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
@@ -25,56 +22,6 @@ _CONTENT_WORDS = ("moderation", "content_filter", "content_policy", "flagged", "
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_SECRET = 8  # a shorter key is easy to guess anyway, and may be a word of an answer
 MAX_REPLY_BYTES = 1 << 20
-
-
-def prompt(question: Question) -> str:
-    """The text that is sent, version 1: the question, its options and the request for one letter; for an open question only its text."""
-    if question.kind == OPEN:
-        return question.stem
-    return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
-
-
-_MAX_REPLY_CHARS = 20_000
-_NOT_A_WORD = r"(?![\w'])(?!\s+(?!because|since|as\b)[a-z])"  # "answer: A city" names no option
-# Patterns are compiled on first use (`re` keeps them): an answer from memory needs none.
-_LONE = r"\W*([A-Za-z])\W*"
-_LED = r"(?s)\W{0,8}([A-Z])(?:[.):,]|\s+-)(?:\s|\W).*"
-_NAMED = (
-    r"(?i:\b(?:answer|option|choice))\W{0,8}(?:(?i:is|would be|should be)\W{0,8})?(?:(?i:option|letter)\W{0,4})?"
-    rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
-)
-_LEAD_IN = r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})"
-
-
-def find_answer(reply: str, question: Question) -> str | None:
-    """The letter in a reply; for an open question, the reply without its thinking. None if there is no answer."""
-    if question.kind != OPEN:
-        return find_letter(reply, question)
-    text = reply.strip()
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
-    return text if 0 < len(text) <= _MAX_REPLY_CHARS else None
-
-
-def find_letter(reply: str, question: Question) -> str | None:
-    """The letter in a reply, version 1; None if there is none, or more than one.
-
-    The rules, in order: the reply is a letter; it starts with a letter and a mark ("B. 24"); it names one letter after
-    "answer" or "option" ("the answer is **B**"; several mentions must agree); it is the text of exactly one option.
-    Thinking at the start (`<think>`) is ignored. A reply of over 20,000 characters is not an answer.
-    """
-    text = reply.strip()
-    if len(text) > _MAX_REPLY_CHARS:
-        return None
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
-    match = re.fullmatch(_LONE, text) or re.fullmatch(_LED, text)
-    found = {match[1].upper()} if match else {(one or other) for one, other in re.findall(_NAMED, text)}
-    if not found:
-        folded = re.sub(_LEAD_IN, "", text, count=1).strip(" .*").casefold()
-        options = zip(question.letters, question.options, strict=True)
-        found = {letter for letter, option in options if option.strip(" .").casefold() == folded}
-    return next(iter(found)) if len(found) == 1 and found <= set(question.letters) else None
 
 
 def read_reply(
