@@ -10,8 +10,8 @@ EXAMPLES ?= 30
 STATES ?= 200
 FLIPS ?= 60
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
-# We never use the image support of llama-cpp-python; without it the build takes a quarter less time.
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+# How llama.cpp is compiled: requirements/README.md says why.
+export CMAKE_ARGS ?= $(shell cat requirements/llama.cpp-flags.txt)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: help demo test test-peers test-slow lint demo-model wheel wheelhouse acceptance lock clean

@@ -6,6 +6,7 @@ python=$1 folder=$2
 cd "$(dirname "$0")/.."
 rm -rf "$folder"
 mkdir -p "$folder"
+export CMAKE_ARGS="${CMAKE_ARGS:-$(cat requirements/llama.cpp-flags.txt)}"
 PATH="$(dirname "$python"):$PATH" "$python" -m pip --disable-pip-version-check --quiet wheel \
     --require-hashes --no-build-isolation --wheel-dir "$folder" -r requirements/runtime.txt
 "$python" -m hatchling build -t wheel -d "$folder" >/dev/null

@@ -50,6 +50,9 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
     """
 
     def open_model(files: ModelFiles, facts: ModelFacts) -> LocalModel:
+        from edge_agent.engine.spare_cpus import SpareCpus
+
+        spare_cpus = SpareCpus()  # counts from now on: while llama.cpp is imported and the model is opened
         try:
             from edge_agent.engine.llama import Options, build
             from edge_agent.engine.local_model import LocalModel
@@ -59,7 +62,9 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
         options = Options(**{field.name: tuned[field.name] for field in fields(Options) if field.name in tuned})
         options = options if keep_open else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
-        return LocalModel(files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter)
+        return LocalModel(
+            files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter, spare_cpus=spare_cpus
+        )
 
     return open_model
 

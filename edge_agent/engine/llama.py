@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from edge_agent.core.errors import ModelRefused
 from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, TokenTree
+from edge_agent.engine.spare_cpus import SpareCpus, available_cpus
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
@@ -83,13 +84,22 @@ def repacking_pays(quantization: str, architecture: str) -> bool:
 class Llama:
     """An open model, with a GGUF adapter on top if one is given. Raises `ModelRefused` if llama.cpp cannot open it.
 
-    `on_tensor` is llama.cpp's `cb_eval`: it is called around every operation and makes evaluation slow.
+    `on_tensor` is llama.cpp's `cb_eval`: it is called around every operation and makes evaluation slow. `spare_cpus` says how many
+    of the threads may run now.
     """
 
-    def __init__(self, path: pathlib.Path, options: Options, adapter: pathlib.Path | None = None, on_tensor: Any = None) -> None:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        options: Options,
+        adapter: pathlib.Path | None = None,
+        on_tensor: Any = None,
+        spare_cpus: SpareCpus | None = None,
+    ) -> None:
         self.options = options
         self.cached: list[int] = []
         self.n_forward = 0
+        self._spare_cpus = spare_cpus or SpareCpus()
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_mlock, params.use_extra_bufts = options.mmap, options.mlock, bool(options.repack)
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
@@ -98,6 +108,7 @@ class Llama:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         params = _context_params(options)
+        self._n_threads = self._most_threads = (params.n_threads, params.n_threads_batch)
         if on_tensor is not None:
             params.cb_eval = self._on_tensor = on_tensor  # a reference, so that it is not garbage-collected while llama.cpp uses it
         self._context = llama_cpp.llama_init_from_model(self._model, params)
@@ -261,6 +272,7 @@ class Llama:
 
     def _decode(self, n_tokens: int) -> None:
         self._batch.n_tokens = n_tokens
+        self._use_spare_cpus()
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status == 2:
             raise Stopped
@@ -271,6 +283,14 @@ class Llama:
                 f"llama.cpp cannot evaluate the prompt (status {status}: {_last_error()}); check the free memory and the model file."
             )
         self.n_forward += 1
+
+    def _use_spare_cpus(self) -> None:
+        """Run as many threads as there are free CPUs now, and not more than the options say."""
+        n_spare = self._spare_cpus.count()
+        n_threads = (min(n_spare, self._most_threads[0]), min(n_spare, self._most_threads[1]))
+        if n_threads != self._n_threads:
+            llama_cpp.llama_set_n_threads(self._context, *n_threads)
+            self._n_threads = n_threads
 
     def _logits(self, i: int) -> Logits:
         pointer = llama_cpp.llama_get_logits_ith(self._context, i)
@@ -288,11 +308,6 @@ def _context_params(options: Options) -> Any:
     )
     params.n_outputs_max = MAX_READS  # a buffer for the logits of a whole batch would take 300 MB
     return params
-
-
-def available_cpus() -> int:
-    """The number of CPUs that this process may use. A container or `taskset` may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_features() -> list[str]:

@@ -30,6 +30,7 @@ from edge_agent.engine.llama import Llama, Logits, Options, build
 from edge_agent.engine.passes import TokenTree, letter_trees, level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
+from edge_agent.engine.spare_cpus import SpareCpus
 from edge_agent.engine.waiting_line import WaitingLine
 from edge_agent.model import gguf, prompt
 from edge_agent.model.answers import AnswerFormat, Node, Path
@@ -64,12 +65,13 @@ class LocalModel:
         sha256: str = "",
         adapter: pathlib.Path | None = None,
         on_tensor: Any = None,
+        spare_cpus: SpareCpus | None = None,
     ) -> None:
         header = gguf.read_header(path)
         if adapter:
             gguf.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)
-        self._llama = Llama(path, (options or Options()).for_quantization(header.quantization), adapter, on_tensor)
+        self._llama = Llama(path, (options or Options()).for_quantization(header.quantization), adapter, on_tensor, spare_cpus)
         self._tries: dict[str, Node] = {}
         self._drafting: list[int] = []
         try:

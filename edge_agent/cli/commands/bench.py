@@ -52,7 +52,7 @@ def bench(
 
     To compare an adapter with the merged file: bench BASE --adapter A --against MERGED.
     """
-    from edge_agent.engine.llama import available_cpus
+    from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import machine, runs, tables
     from edge_agent.measure.rows import check_apart
     from edge_agent.model.catalog import ModelFiles, resolve
@@ -75,9 +75,11 @@ def bench(
     n_threads = threads or available_cpus()
     about = machine.describe(available_cpus())
     finished = []
-    for run in runs.run(measured, questions, repeats, options={"n_threads": n_threads}):
+    for run in runs.run(measured, questions, repeats, options={"n_threads": n_threads}, busy_repeats=1):
         finished.append(run)
-        name = run.model.path.name + (" with the adapter" if run.model.adapter else "")
+        name = (
+            run.model.path.name + (" with the adapter" if run.model.adapter else "") + (" beside a busy core" if run.is_beside_busy else "")
+        )
         click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
     results = runs.results(finished, measured, n_threads, reference)
     if picture:
@@ -95,7 +97,8 @@ def bench(
 
 def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:
     """Search for the fastest options of each file, and save them."""
-    from edge_agent.engine.llama import available_cpus, build
+    from edge_agent.engine.llama import build
+    from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import runs, tune
     from edge_agent.model import catalog, tuning
 

@@ -11,6 +11,7 @@ import json
 import pathlib
 import random
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,12 +33,16 @@ READS = 4  # logits that a decision reads: at the start of the answer, twice for
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measurement of one model in a separate process. `number` counts all runs of a benchmark, from 1."""
+    """One measurement of one model in a separate process. `number` counts all runs of a benchmark, from 1.
+
+    If `is_beside_busy`, another program kept one core busy meanwhile.
+    """
 
     number: int
     total: int
     model: ModelFiles
     sample: Sample
+    is_beside_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,9 @@ class Result:
     `floor_ms` is the least that a decision can cost on this machine: its multiplications at the highest measured rate (of a
     float32 product, or of any file in its largest batch) or, if that takes longer, the bytes of the file at the measured
     bandwidth for each forward pass. The bytes of an adapter count, its multiplications do not. `prefill_ratio` is the time
-    of a decision divided by that of an evaluation of the same tokens in as few batches as possible. `differing` is the share
-    of answers that differ from the reference (None for the reference itself). `size_bytes` includes the `adapter`.
+    of a decision divided by that of an evaluation of the same tokens in as few batches as possible. `busy_p50_ms` is the median
+    beside a program that keeps one core busy. `differing` is the share of answers that differ from the reference (None for the
+    reference itself). `size_bytes` includes the `adapter`.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Result:
     decision_p50_interval_ms: tuple[float, float]
     decision_p95_ms: float
     decision_p95_interval_ms: tuple[float, float]
+    busy_p50_ms: float | None
     prefill_ratio: float
     prefill_per_s: float
     decode_per_s: float
@@ -82,32 +89,53 @@ class Result:
 
 
 def run(
-    models: Sequence[ModelFiles], questions: Sequence[Question], repeats: int, seed: int = 0, options: dict[str, Any] | None = None
+    models: Sequence[ModelFiles],
+    questions: Sequence[Question],
+    repeats: int,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    busy_repeats: int = 0,
 ) -> Iterator[Run]:
     """Measure every model `repeats` times, in a new random order for each repeat. Yields each run when it ends.
 
-    Raises `ModelError` if a file cannot be run.
+    Then measure every model `busy_repeats` times beside a program that keeps one core busy. Raises `ModelError` if a file cannot
+    be run.
     """
-    rng, total = random.Random(seed), len(models) * repeats
+    rng, total = random.Random(seed), len(models) * (repeats + busy_repeats)
     number = 0
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(repeats):
+        for repeat in range(repeats + busy_repeats):
             for at in rng.sample(range(len(models)), len(models)):
                 number += 1
-                cache = pathlib.Path(folder) / str(at)
-                yield Run(number, total, models[at], _child(models[at], questions, options or {}, cache))
+                cache, busy = pathlib.Path(folder) / str(at), repeat >= repeats
+                with _one_busy_core() if busy else contextlib.nullcontext():
+                    sample = _child(models[at], questions, options or {}, cache)
+                yield Run(number, total, models[at], sample, busy)
+
+
+@contextlib.contextmanager
+def _one_busy_core() -> Iterator[None]:
+    """Keep one core busy, as a browser on a kiosk may."""
+    with subprocess.Popen([sys.executable, "-I", "-c", "while True: pass"]) as program:
+        try:
+            yield
+        finally:
+            program.kill()
 
 
 def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
     """One result for each model, in the order of `models`. The default reference for `differing` is the largest one."""
     bandwidth = machine.read_bandwidth(n_threads)
     rate = max(machine.multiply_rate(), *(run.sample.prefill_per_s * (run.sample.n_parameters - run.sample.n_embedding) for run in runs))
-    samples = {model: [run.sample for run in runs if run.model == model] for model in models}
+    samples = {model: [run.sample for run in runs if run.model == model and not run.is_beside_busy] for model in models}
+    busy = {model: [run.sample for run in runs if run.model == model and run.is_beside_busy] for model in models}
     of = reference or max(models, key=lambda model: model.size_bytes)
-    return [_result(model, samples[model], samples[of] if model != of else None, bandwidth, rate) for model in models]
+    return [_result(model, samples[model], busy[model], samples[of] if model != of else None, bandwidth, rate) for model in models]
 
 
-def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | None, bandwidth: float, rate: float) -> Result:
+def _result(
+    model: ModelFiles, samples: list[Sample], busy: list[Sample], reference: list[Sample] | None, bandwidth: float, rate: float
+) -> Result:
     facts, size = catalog.identify(model.path), model.size_bytes
     times = np.concatenate([s.decision_ms for s in samples])
     bare = np.concatenate([s.bare_ms for s in samples])
@@ -132,6 +160,7 @@ def _result(model: ModelFiles, samples: list[Sample], reference: list[Sample] | 
         decision_p50_interval_ms=p50,
         decision_p95_ms=round(float(np.percentile(times, 95)), 2),
         decision_p95_interval_ms=p95,
+        busy_p50_ms=_middle(np.concatenate([s.decision_ms for s in busy])) if busy else None,
         prefill_ratio=round(float(np.median(times / bare)), 3),
         prefill_per_s=_middle([s.prefill_per_s for s in samples]),
         decode_per_s=_middle([s.decode_per_s for s in samples]),

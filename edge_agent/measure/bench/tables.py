@@ -23,6 +23,7 @@ _COLUMNS = (
     ("decision", lambda r: f"{r.decision_p50_ms:.1f}"),
     ("95 % interval", lambda r: "{:.1f}-{:.1f}".format(*r.decision_p50_interval_ms)),
     ("p95", lambda r: f"{r.decision_p95_ms:.1f}"),
+    ("busy", lambda r: _or_dash(r.busy_p50_ms, "{:.1f}")),
     ("x prefill", lambda r: f"{r.prefill_ratio:.2f}"),
     ("floor", lambda r: f"{r.floor_ms:.1f}"),
     ("prefill/s", lambda r: f"{r.prefill_per_s:.0f}"),
@@ -35,9 +36,10 @@ _COLUMNS = (
 )
 _LEGEND = """\
 Times are in ms. load: opening the file; cold: the first answer of a new process; restored: the same with the system message
-on disk; decision: the median of all warm decisions; x prefill: a decision divided by a bare evaluation of the same tokens, in
-one batch if they fit; floor: the multiplications at the highest measured rate or the bytes at the measured bandwidth,
-whichever takes longer; differ: answers that differ from the reference, which has a dash here (by default the largest file)."""
+on disk; decision: the median of all warm decisions; busy: the same beside a program that keeps one core busy; x prefill: a
+decision divided by a bare evaluation of the same tokens, in one batch if they fit; floor: the multiplications at the highest
+measured rate or the bytes at the measured bandwidth, whichever takes longer; differ: answers that differ from the reference,
+which has a dash here (by default the largest file)."""
 
 
 def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterator[str]:
