@@ -139,7 +139,7 @@ class Drainer:
     def _to_send(self, row: QueueRow) -> tuple[Question, Question]:
         """The question as asked, and as it will be sent. Raises `StorageError`, `ValueError` or `BadQuestion` if it is damaged."""
         asked = self._outbox.store.question(row.fingerprint)
-        return asked, row.question or self._rules.redacted(asked)
+        return asked, self._rules.redacted(row.question or asked)  # again, because the rules may be newer than the row
 
     def _refusal(self, by_hand: bool) -> CloudOutcome | None:
         """Why the cloud must not be called now; None if it may be."""

@@ -1,8 +1,8 @@
 """What must not leave the device: questions that are never sent, and the parts that are redacted in the others.
 
-Owns the rules and the patterns. Pure, except for a warning; knows nothing of clouds or queues. Invariants: every question that is
-queued or sent has been through `Rules.redacted`, and a question that `Rules.forbids` is never queued or sent; no pattern runs
-longer than its time limit, and a text that it could not search in that time counts as forbidden.
+Owns the rules; `identifiers.py` has the built-in forms. Pure, except for a warning; knows nothing of clouds or queues. Invariants:
+every question that is queued or sent has been through `Rules.redacted`, and a question that `Rules.forbids` is never queued or sent;
+no pattern runs longer than its time limit, and a text that it could not search in that time counts as forbidden.
 
 Redaction is best effort. Patterns find what has a fixed form: an address with an @, a number with a check digit. They do not
 find names, streets or illnesses. If you need certainty, forbid the question or set up no cloud.
@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
+from edge_agent.cloud.identifiers import Found, find, view
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.question import Question
 
@@ -27,44 +28,8 @@ if TYPE_CHECKING:  # loaded only if there are patterns
 # Processor time for all patterns on one question. People write the patterns, and a bad one can take years on fifty letters.
 TIME_LIMIT_S = 0.25
 _REDACTED = "[redacted]"
+_NAMES = r"\[(?:redacted|iban|email|phone|id number|card)\]"
 _log = logging.getLogger("edge_agent")
-_LUHN_DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
-_IIN_WEIGHTS = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), (3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2))
-
-
-def is_card(text: str) -> bool:
-    """Whether this is a payment card number, by the Luhn check (ISO/IEC 7812)."""
-    digits = [int(c) for c in text if c.isdigit()]
-    doubled = (_LUHN_DOUBLED[d] if place % 2 else d for place, d in enumerate(reversed(digits)))
-    return len(set(digits)) > 1 and sum(doubled) % 10 == 0
-
-
-def is_iban(text: str) -> bool:
-    """Whether this is a bank account number, by its check digits (ISO 13616: the number modulo 97 is 1)."""
-    packed = text.replace(" ", "")
-    return 15 <= len(packed) <= 34 and int("".join(str(int(c, 36)) for c in packed[4:] + packed[:4])) % 97 == 1
-
-
-def is_iin(text: str) -> bool:
-    """Whether this is a Kazakh individual identification number: a date of birth, a century, and the check digit."""
-    digits = [int(c) for c in text]
-    if not (1 <= int(text[2:4]) <= 12 and 1 <= int(text[4:6]) <= 31 and 1 <= digits[6] <= 6):
-        return False
-    for weights in _IIN_WEIGHTS:
-        check = sum(w * d for w, d in zip(weights, digits, strict=False)) % 11
-        if check < 10:
-            return check == digits[11]
-    return False
-
-
-# Each: what replaces it, a pattern that finds candidates, and the check that confirms one.
-_BUILT_IN: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
-    ("[iban]", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", is_iban),
-    ("[email]", r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}", bool),
-    ("[phone]", r"(?<!\w)\+\d(?:[ ().-]{0,2}\d){8,14}(?!\d)", bool),
-    ("[id number]", r"(?<!\d)\d{12}(?!\d)", is_iin),
-    ("[card]", r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", is_card),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +50,21 @@ class Rules:
         return cls(_compiled("never_send", never_send), _compiled("redact", redact), built_in)
 
     def forbids(self, question: Question) -> bool:
-        """Whether the question must not leave the device: it says so, a pattern matches it, or a pattern takes too long on it."""
+        """Whether the question must not leave the device.
+
+        It says so, a pattern matches it, or a pattern takes too long on it. Or too little is left of it to be answered: nothing of
+        its text, or options that are the same once they are redacted, so that the cloud's letter would mean nothing.
+        """
         if question.never_send:
             return True
         search = _TimedSearch(TIME_LIMIT_S)
         try:
             if any(search.finds(pattern, text) for pattern in self.never_send for text in _texts(question)):
                 return True
-            for text in _texts(question):
-                search.redacted(self.redact, text)
+            stem, *options = [self._redacted_text(text, search) for text in _texts(question)]
         except _TooSlowError as error:
             return self._forbids_slow(str(error))
-        return False
+        return len(set(options)) < len(options) or not any(map(str.isalnum, re.sub(_NAMES, "", stem)))
 
     def redacted(self, question: Question) -> Question:
         """The question as it may leave the device; its options keep their letters.
@@ -104,8 +72,14 @@ class Rules:
         If a pattern takes too long on a text here, although it did not in `forbids`, the whole text is redacted.
         """
         search = _TimedSearch(4 * TIME_LIMIT_S)
-        stem, *options = [self._redacted_text(text, search) for text in _texts(question)]
-        return Question(stem, tuple(options), question.kind)
+        texts = []
+        for text in _texts(question):
+            try:
+                texts.append(self._redacted_text(text, search))
+            except _TooSlowError as error:
+                self._forbids_slow(str(error))
+                texts.append(_REDACTED)
+        return Question(texts[0], tuple(texts[1:]), question.kind)
 
     def _forbids_slow(self, pattern: str) -> bool:
         """Whether a question is forbidden because this pattern takes too long on it: yes. Warns once for each pattern."""
@@ -116,15 +90,9 @@ class Rules:
         return True
 
     def _redacted_text(self, text: str, search: _TimedSearch) -> str:
-        try:
-            text = search.redacted(self.redact, text)
-        except _TooSlowError as error:
-            self._forbids_slow(str(error))
-            return _REDACTED
-        if self.built_in:
-            for name, pattern, is_one in _BUILT_IN:
-                text = re.sub(pattern, partial(_named, name, is_one), text)
-        return text
+        """The text with everything redacted; raises `_TooSlowError`."""
+        text = search.redacted(self.redact, text)
+        return _replaced(text, find(text)) if self.built_in else text
 
 
 class _TooSlowError(Exception):
@@ -138,27 +106,49 @@ class _TimedSearch:
         self._ends = time.process_time() + seconds
 
     def finds(self, pattern: regex.Pattern[str], text: str) -> bool:
-        """Whether the pattern matches somewhere in the text; raises `_TooSlowError`."""
-        try:
-            return pattern.search(text, timeout=self._left_s()) is not None
-        except (TimeoutError, MemoryError) as error:
-            raise _TooSlowError(pattern.pattern) from error
+        """Whether the pattern matches somewhere in the text, as it is written or as it reads; raises `_TooSlowError`."""
+        plain = view(text).text
+        return bool(self._spans(pattern, text)) or (plain != text and bool(self._spans(pattern, plain)))
 
     def redacted(self, patterns: Iterable[regex.Pattern[str]], text: str) -> str:
-        """The text with every match replaced; raises `_TooSlowError`."""
+        """The text with every match replaced, as it is written or as it reads; raises `_TooSlowError`."""
         for pattern in patterns:
-            try:
-                text = pattern.sub(_REDACTED, text, timeout=self._left_s())
-            except (TimeoutError, MemoryError) as error:
-                raise _TooSlowError(pattern.pattern) from error
+            spans = self._spans(pattern, text)
+            plain = view(text)
+            if plain.text != text:
+                spans += [(plain.starts[start], plain.ends[end - 1]) for start, end in self._spans(pattern, plain.text)]
+            text = _replaced(text, [Found(start, end, _REDACTED) for start, end in _apart(spans)])
         return text
+
+    def _spans(self, pattern: regex.Pattern[str], text: str) -> list[tuple[int, int]]:
+        """Where the pattern matches; a match of nothing does not count. Raises `_TooSlowError`."""
+        try:
+            return [match.span() for match in pattern.finditer(text, timeout=self._left_s()) if match.end() > match.start()]
+        except (TimeoutError, MemoryError) as error:
+            raise _TooSlowError(pattern.pattern) from error
 
     def _left_s(self) -> float:
         return max(0.001, self._ends - time.process_time())
 
 
-def _named(name: str, is_one: Callable[[str], bool], found: re.Match[str]) -> str:
-    return name if is_one(found[0]) else found[0]
+def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans in order, with those that overlap made one."""
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if apart and start < apart[-1][1]:
+            apart[-1] = apart[-1][0], max(end, apart[-1][1])
+        else:
+            apart.append((start, end))
+    return apart
+
+
+def _replaced(text: str, found: Iterable[Found]) -> str:
+    """The text with each of these, which do not overlap, replaced by its name."""
+    parts, at = [], 0
+    for start, end, name in found:
+        parts += [text[at:start], name]
+        at = end
+    return "".join([*parts, text[at:]])
 
 
 def _texts(question: Question) -> tuple[str, ...]:
@@ -171,7 +161,7 @@ def _compiled(name: str, patterns: Iterable[str]) -> tuple[regex.Pattern[str], .
         import regex
 
         try:
-            found.append(regex.compile(text, regex.IGNORECASE))
+            found.append(regex.compile(unicodedata.normalize("NFC", text), regex.IGNORECASE))
         except (regex.error, RecursionError, OverflowError) as error:
             raise BadSetting(f"{name} has {text!r:.200}, which is not a valid regular expression ({error}); correct it.") from error
         if found[-1].search("", timeout=TIME_LIMIT_S):

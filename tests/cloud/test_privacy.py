@@ -1,12 +1,16 @@
 """What must not leave the device does not leave it."""
 
+import itertools
 import json
 import pathlib
 import random
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edge_agent.cloud.identifiers import find
 from edge_agent.cloud.privacy import Rules
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.question import Question
@@ -115,12 +119,95 @@ def test_personal_data_is_redacted_before_it_is_queued_or_sent(part, home: pathl
         ("What is 123456789012 - 5?", "What is 123456789012 - 5?"),
         ("In 1994 there were 20 000 000 000 000", "In 1994 there were 20 000 000 000 000"),
         ("user@host", "user@host"),
+        ("4111 1111 1111 1111 12/26", "[card] 12/26"),
+        ("4111111111111111 123", "[card] 123"),
+        ("pay 25 4111 1111 1111 1111 now", "pay 25 [card] now"),
+        ("4111 1111 1111 1111, 5555 5555 5555 4444", "[card], [card]"),
+        ("4111.1111.1111.1111", "[card]"),
+        ("4111 - 1111 - 1111 - 1111", "[card]"),
+        ("4111\u00a01111\u202f1111\u20091111", "[card]"),
+        ("4111\u20131111\u20121111\u22121111", "[card]"),
+        ("4111\u200b1111\u200b1111\u200b1111", "[card]"),
+        ("\uff14\uff11\uff11\uff11 1111 1111 1111", "[card]"),
+        ("\u0664\u0661\u0661\u0661 1111 1111 1111", "[card]"),
+        ("3782 822463 10005 exp 12/26", "[card] exp 12/26"),
+        ("41111111 11111111 7", "[card] 7"),
+        ("DE89 3704 0044 0532 0130 00 IS MINE", "[iban] IS MINE"),
+        ("de89370400440532013000", "[iban]"),
+        ("kz86 125k zt50 0410 0100 is it", "[iban] is it"),
+        ("DE89-3704-0044-0532-0130-00.", "[iban]."),
+        ("DE89\u00a03704\u00a00044\u00a00532\u00a00130\u00a000", "[iban]"),
+        ("DE89 3704 0044 0532 0130 00 DE89 3704 0044 0532 0130 00", "[iban] [iban]"),
+        ("GB82 WEST 1234 5698 7654 32 or NO93 8601 1117 947", "[iban] or [iban]"),
+        ("900101 300 123 is a sum", "900101 300 123 is a sum"),
+        ("o'brien@example.org", "[email]"),
+        ("me\uff20example.org and a\u200bb@example.kz", "[email] and [email]"),
+        ("\uff0b7 701 123 45 67", "[phone]"),
+        ("+7\u00a0701\u00a0123\u201345\u201367", "[phone]"),
+        ("Years 1994 1995 1996 1997 1998", "Years 1994 1995 1996 1997 1998"),
+        ("2 4 8 16 32 64 128 256 512", "2 4 8 16 32 64 128 256 512"),
+        ("DE89 is a code, GB82 another", "DE89 is a code, GB82 another"),
+        ("e\u0301t\u00e9 \u049b\u0430\u0437\u0430\u049b 5 + 5", "e\u0301t\u00e9 \u049b\u0430\u0437\u0430\u049b 5 + 5"),
         ("2 + 3 = 5", "2 + 3 = 5"),
     ],
 )
 def test_personal_data_with_a_fixed_form_is_found_and_sums_are_not(text: str, redacted: str) -> None:
     assert Rules().redacted(question(text)).stem == redacted
     assert Rules(built_in=False).redacted(question(text)).stem == text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("caf\u00e9", "a cafe\u0301 here"), ("cafe\u0301", "a caf\u00e9 here"), ("secret", "se\u200bcret"), ("secret", "\uff53\uff45cret"),
+        ("top secret", "top\u00a0secret"), ("a-b", "a\u2013b"), ("\ud55c", "\u1112\u1161\u11ab"), ("\u0439", "\u0438\u0306"),
+        ("\u00b2", "x\u00b2"),
+    ],
+)  # fmt: skip
+def test_patterns_find_a_word_however_it_is_encoded(pattern: str, text: str) -> None:
+    assert Rules.of([pattern], []).forbids(question(text))
+    assert Rules.of([], [pattern]).redacted(question(f"1{text}2")).stem.count("[redacted]") == 1
+    assert not Rules.of([pattern], []).forbids(question("another text"))
+
+
+def test_only_what_was_found_is_changed_in_a_text() -> None:
+    """A joiner or an accent elsewhere stays as it was typed."""
+    text = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 e\u0301 4111 1111 1111 1111 \ufb01"
+    assert Rules().redacted(question(text)).stem == text.replace("4111 1111 1111 1111", "[card]")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Question("Which is my address?", ("a@example.org", "b@example.org", "c@example.org")),
+        Question("Which project?", ("Project X1", "Project X2", "neither")),
+        Question("4111 1111 1111 1111?", ("yes", "no")),
+    ],
+)
+def test_question_that_redaction_makes_meaningless_stays_here(asked: Question, home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """The cloud's letter would stand for nothing, and would win."""
+    rules = Rules.of([], ["project \\w+"])
+    with agent(home, SpokenModel(UNSURE), cloud.url, policy="prefer_cloud", rules=rules) as one:
+        decision = one.ask(asked)
+        assert (decision.answer, decision.route, decision.reason, decision.queue_id) == ("A", "local", "never_send", None)
+    assert cloud.requests == []
+
+
+def test_newer_rules_redact_what_already_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), rules=Rules(built_in=False)) as one:
+        one.ask(question("About Unicorn and me@example.org"))
+    with agent(home, SpokenModel(UNSURE), cloud.url, rules=Rules.of([], ["unicorn"])) as two:
+        list(two.drain())
+        assert [row.state for row in two.outbox.list()] == ["done"]
+    sent = json.dumps(cloud.requests)
+    assert "[redacted]" in sent and "[email]" in sent and "Unicorn" not in sent and "example.org" not in sent
+
+
+@given(st.text(alphabet="4015 -.\u00a0\u200bDEdekz@+a\u0301\uff14\n", max_size=80))
+def test_redaction_ends_and_keeps_what_it_does_not_find(text: str) -> None:
+    found = find(text)
+    assert all(0 <= one.start < one.end <= len(text) for one in found)
+    assert all(one.end <= after.start for one, after in itertools.pairwise(found))
 
 
 def test_recall_on_a_seeded_corpus() -> None:
@@ -211,6 +298,16 @@ def test_wrong_pattern_is_refused(pattern: str) -> None:
 def test_hostile_text_is_redacted_quickly() -> None:
     """No built-in pattern takes quadratic time on what a visitor may type."""
     started = time.perf_counter()
-    for text in ("a" * 50_000, "a." * 25_000, "+1" * 25_000, "1 " * 25_000, "A1" * 25_000, "@" * 50_000, "a@" * 25_000):
+    for text in (
+        "a" * 50_000,
+        "a." * 25_000,
+        "+1" * 25_000,
+        "1 " * 25_000,
+        "A1" * 25_000,
+        "@" * 50_000,
+        "a@" * 25_000,
+        "4111 " * 10_000,
+        "\uff11" * 50_000,
+    ):
         Rules().redacted(question(text))
     assert time.perf_counter() - started < 60
