@@ -6,14 +6,14 @@ terminal without control characters.
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.core.terminal import plain
+from edge_agent.core.terminal import plain, safe_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,8 @@ def _cell(value: object) -> str:
 
 def print_json(data: object, line: bool = False) -> None:
     """Print JSON, on one `line` if more objects follow."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=None if line else 2))
+    in_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    click.echo(safe_json(data, indent=None if line else 2, only_ascii=not in_utf8))
 
 
 def echo(text: str) -> None:
