@@ -21,7 +21,9 @@ NUMERIC = [one.name for one in settings.DECLARED if isinstance(one.default, (int
 NUMBERS = st.one_of(
     st.floats(),
     st.integers(),
-    st.sampled_from([1e308, -1e308, math.nan, math.inf, -math.inf, -0.0, 5e-324, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**400, -(10**5000)]),
+    st.sampled_from(
+        [1e308, -1e308, math.nan, math.inf, -math.inf, -0.0, 5e-324, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**400, -(10**5000)]
+    ),
     st.booleans(),
     st.text(max_size=5),
 )
