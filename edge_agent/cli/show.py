@@ -129,9 +129,9 @@ def print_json(data: object, line: bool = False) -> None:
     click.echo(safe_json(data, indent=None if line else 2, only_ascii=not in_utf8))
 
 
-def echo(text: str) -> None:
-    """Print one line to stdout, without colour if NO_COLOR is set."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+def echo(text: str, err: bool = False) -> None:
+    """Print one line to stdout, or to stderr; without colour if NO_COLOR is set."""
+    click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def duration(seconds: float) -> str:

@@ -100,7 +100,10 @@ def queue_drain(config: settings.Settings, watch: bool, as_json: bool) -> None:
 
 
 class _Report:
-    """Says what a drain does: each question and what came of it on stderr, the result of a pass on stdout."""
+    """Says what a drain does: each question and what came of it on stderr, the result of a pass on stdout.
+
+    With --json, stderr gets numbers and no text: a service's journal keeps what it gets, and no purge reaches it there.
+    """
 
     def __init__(self, agent: Agent, as_json: bool) -> None:
         self._agent, self._as_json = agent, as_json
@@ -113,10 +116,10 @@ class _Report:
         self._came_back()
         self._sent = row.queue_id
         try:
-            stem = self._agent.store.question(row.fingerprint).stem
+            stem = "sending" if self._as_json else self._agent.store.question(row.fingerprint).stem
         except StorageError:
             stem = "(the question is damaged)"
-        self._say(f"{row.queue_id}: {stem}")
+        self._say(f"{row.queue_id}: {' '.join(stem.split())}")
 
     def passed(self, done: Drained, line: bool) -> None:
         """A pass is over."""
@@ -159,7 +162,7 @@ class _Report:
             if row.state == "done" and decision["ending"] in self._n_ended:
                 self._n_ended[decision["ending"]] += 1
         if row.state == "done":
-            words = outcome(rows[-1]) if rows else "answered"
+            words = outcome(rows[-1]) if rows and not self._as_json else "answered"
         else:
             words = f"{'given up' if row.state == 'dead' else 'no answer yet'}: {row.last_error or 'unknown'}"
         others = f" ({len(rows)} decisions)" if len(rows) > 1 else ""
