@@ -170,13 +170,19 @@ class Agent:
         """
         return self._drainer().once()
 
-    def watch(self) -> Iterator[QueueRow | Drained]:
-        """Send everything as soon as it can be sent, until the caller stops; yields like `drain`. Raises `CloudUnavailable`."""
-        return self._drainer().watch()
+    def watch(self, on_wait: Callable[[float, str | None], None] = lambda wait_s, stopped: None) -> Iterator[QueueRow | Drained]:
+        """Send everything as soon as it can be sent, until the caller stops; yields like `drain`. Raises `CloudUnavailable`.
+
+        Before each wait, `on_wait` gets its seconds, and why the last pass stopped, if it did.
+        """
+        return self._drainer().watch(on_wait)
 
     def _drainer(self) -> Drainer:
         if self.gate is None:
-            raise CloudUnavailable("No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL.")
+            raise CloudUnavailable(
+                "No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL, or ask with `--policy only_local`, "
+                "which queues nothing."
+            )
         from edge_agent.cloud.drain import Drainer
 
         return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old)

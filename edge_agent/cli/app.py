@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from edge_agent import __version__
+from edge_agent.cli.streams import OutputFailed, discard, standard_streams
 from edge_agent.core import checks, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
@@ -53,27 +54,40 @@ class Amount(click.FloatRange):
 
 
 class _Group(click.Group):
-    """Turns our own exceptions into one line on stderr and an exit code."""
+    """Runs a command on safe streams, and turns what ends it into one line on stderr and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def main(self, *arguments: Any, **extra: Any) -> Any:
+        """Run a command and leave with its exit code."""
+        with standard_streams():
+            sys.exit(self._exit_code(arguments, {**extra, "standalone_mode": False}))
+
+    def _exit_code(self, arguments: tuple[Any, ...], extra: dict[str, Any]) -> int:
         try:
-            result = super().invoke(ctx)
+            code = super().main(*arguments, **extra)
             sys.stdout.flush()
-            return result
-        except EdgeAgentError as error:
-            click.echo(f"edge-agent: {plain(str(error))}", err=True)
-            ctx.exit(error.exit_code)
+            return code or 0
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
         except (KeyboardInterrupt, click.Abort):
-            click.echo("edge-agent: interrupted", err=True)
-            ctx.exit(130)
-        except OSError as error:
-            if error.filename is not None:
+            return _said("interrupted", 130)
+        except EdgeAgentError as error:
+            return _said(str(error), error.exit_code)
+        except OutputFailed as error:
+            discard(1)
+            return 141 if error.is_pipe else _said(f"cannot write the output ({error}); check where it goes", 74)
+        except (OSError, ImportError) as error:  # an import reads files, too
+            if os.strerror(errno.EMFILE) in str(error) or os.strerror(errno.ENFILE) in str(error):
+                return _said("too many files are open; allow more with `ulimit -n 1024`, or close other programs", 74)
+            if isinstance(error, ImportError) or error.filename is None:
                 raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # discard what is still buffered
-            if error.errno == errno.EPIPE:
-                ctx.exit(141)  # as a shell reports SIGPIPE
-            click.echo(f"edge-agent: cannot write the output ({error.strerror}); check the disk", err=True)
-            ctx.exit(74)
+            return _said(f"cannot use '{error.filename}' ({error.strerror}); check it and its permissions", 74)
+
+
+def _said(words: str, exit_code: int) -> int:
+    """Say why the command ends; returns its exit code."""
+    click.echo(f"edge-agent: {plain(words)}", err=True)
+    return exit_code
 
 
 _SETTINGS = {

@@ -1,19 +1,20 @@
-"""The words and layout of decisions, tables and JSON.
+"""The words of decisions, tables and JSON.
 
-Owns everything that is printed to stdout. Decides nothing. Invariant: text from a model, a cloud or another person reaches a
-terminal without control characters.
+Owns everything that is printed to stdout; `table.py` owns how a table is laid out. Decides nothing. Invariant: text from a
+model, a cloud or another person reaches a terminal without control characters.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from datetime import datetime
+import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.core.terminal import plain
+from edge_agent.cli.table import lines
+from edge_agent.core.terminal import plain, safe_json, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,9 @@ _FINAL = {
     "disk_low": "the disk is nearly full, and the rest is reserved for the queue",
     "never_send": "this question must not be sent",
 }
+_DRAIN = "`edge-agent queue drain` asks the cloud when it is reachable"
+_NEXT = {"no_cloud": "set EDGE_AGENT_CLOUD_URL to ask a cloud, or `--policy only_local` to queue nothing"}
+ID_SHOWN = 8  # the start of an id: enough to name one decision among thousands
 NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
@@ -43,7 +47,7 @@ def print_decision(decision: Decision) -> None:
         if text:
             echo(f"   {name:<8}{plain(text)}")
     if decision.queue_id is not None:
-        echo(f"   {'queued':<8}as number {decision.queue_id}; `edge-agent queue drain` asks the cloud when it is reachable")
+        echo(f"   {'queued':<8}as number {decision.queue_id}; {_NEXT.get(decision.reason, _DRAIN)}")
     if not decision.persisted:
         echo(
             click.style(plain(f"   {'lost':<8}not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"), fg="red")
@@ -85,41 +89,49 @@ def _model(decision: Decision) -> str:
 def print_rows(
     rows: list[dict[str, Any]],
     as_json: bool,
-    columns: tuple[str, ...],
+    for_programs: Callable[[dict[str, Any]], dict[str, Any]],
     for_people: Callable[[dict[str, Any]], dict[str, Any]],
+    columns: tuple[str, ...],
     if_none: str,
 ) -> None:
-    """Print all rows as JSON, or as a table with the extra columns of `for_people`, or `if_none` if there are no rows."""
+    """Print all rows as JSON, each as `for_programs` says, or as a table with the columns of `for_people`; `if_none` if there are none."""
     if as_json:
-        print_json(rows)
-    elif not rows:
-        click.echo(if_none)
+        print_json([for_programs(row) for row in rows])
+    elif rows:
+        print_table([for_people(row) for row in rows], columns)
     else:
-        print_table([row | for_people(row) for row in rows], columns)
+        echo(if_none)
 
 
 def print_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print rows under a bold header, with long cells cut."""
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
-    for number, line in enumerate([list(columns), *cells]):
-        shown = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        echo(click.style(shown, bold=True) if number == 0 else shown)
+    """Print rows under a bold header. On a terminal, long cells are cut so that no line is wider than it."""
+    header, others = lines(rows, columns, terminal_width())
+    if header:
+        echo(click.style(header, bold=True))
+    for line in others:
+        echo(line)
 
 
-def _cell(value: object) -> str:
-    text = plain(" ".join(str("" if value is None else value).split()))
-    return text if len(text) <= 48 else text[:47] + "…"
+def terminal_width() -> int | None:
+    """How many columns stdout has; None if it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fitted(text: str) -> str:
+    """A line that is not wider than the terminal; whole where there is none."""
+    width = terminal_width()
+    return plain(text) if width is None else shortened(text, width)
 
 
 def print_json(data: object, line: bool = False) -> None:
     """Print JSON, on one `line` if more objects follow."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=None if line else 2))
+    in_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    click.echo(safe_json(data, indent=None if line else 2, only_ascii=not in_utf8))
 
 
-def echo(text: str) -> None:
-    """Print one line to stdout, without colour if NO_COLOR is set."""
-    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+def echo(text: str, err: bool = False) -> None:
+    """Print one line to stdout, or to stderr; without colour if NO_COLOR is set."""
+    click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def duration(seconds: float) -> str:
@@ -130,6 +142,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def iso(seconds: float) -> str:
-    """A Unix time in ISO 8601, in local time."""
-    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+def option_text(row: dict[str, Any], answer: str | None) -> str:
+    """The text of an answer of a decision; `row` has its `options`, none for an open question."""
+    options, place = row["options"], ord(answer) - ord("A") if answer and len(answer) == 1 else -1
+    return str(options[place]) if isinstance(options, list) and 0 <= place < len(options) else answer or ""
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """What became of a provisional decision, in words."""
+    was, final = (_quoted(option_text(row, row[key])) for key in ("answer", "final_answer"))
+    if row["ending"] == "overturned":
+        return f"overturned: was {was}, the cloud says {final}"
+    if row["ending"] == "upheld":
+        return f"upheld: the cloud says {final}, too" if final == was else f"upheld: was {was}, the cloud says {final}"
+    if row["ending"] == "abandoned":
+        return f"abandoned: {was} stays, because no answer of the cloud came"
+    return f"waiting: {was} until the cloud answers" if row["provisional"] else f"final: {was}"
+
+
+def _quoted(text: str) -> str:
+    """A short text as it is; a long one is cut."""
+    return shortened(text, 40) if text else "nothing"

@@ -78,10 +78,11 @@ class Drainer:
         with self._outbox.drainer():
             yield from self._pass(by_hand=True)
 
-    def watch(self) -> Iterator[QueueRow | Drained]:
+    def watch(self, on_wait: Callable[[float, str | None], None] = lambda wait_s, stopped: None) -> Iterator[QueueRow | Drained]:
         """Repeat passes over the due rows until the caller stops; yields like `once`, but a `Drained` only if something happened.
 
-        If the cloud cannot be reached, tries again after 5 s, then less and less often, down to every 5 minutes.
+        If the cloud cannot be reached, tries again after 5 s, then less and less often, down to every 5 minutes. Before each wait,
+        `on_wait` gets its seconds, and why the last pass stopped, if it did.
         Raises `StorageError` if another process drains the queue.
         """
         failures = 0
@@ -95,7 +96,9 @@ class Drainer:
                 assert drained is not None
                 self._upkeep()
                 failures = 0 if drained.answered or not drained.stopped else failures + 1
-                self._sleep(self._pause_s(drained, failures))
+                pause_s = self._pause_s(drained, failures)
+                on_wait(pause_s, drained.stopped)
+                self._sleep(pause_s)
 
     def _pause_s(self, drained: Drained, failures: int) -> float:
         if drained.stopped:

@@ -163,7 +163,11 @@ def _compiled(name: str, patterns: Iterable[str]) -> tuple[regex.Pattern[str], .
         try:
             found.append(regex.compile(unicodedata.normalize("NFC", text), regex.IGNORECASE))
         except (regex.error, RecursionError, OverflowError) as error:
-            raise BadSetting(f"{name} has {text!r:.200}, which is not a valid regular expression ({error}); correct it.") from error
-        if found[-1].search("", timeout=TIME_LIMIT_S):
-            raise BadSetting(f"{name} has {text!r}, which matches every text, even an empty one; correct it.")
+            raise BadSetting(f"{name} has the pattern {text!r:.200}, which is not a regular expression ({error}); correct it.") from error
+        try:
+            matches_all = found[-1].search("", timeout=TIME_LIMIT_S)
+        except (TimeoutError, MemoryError) as error:
+            raise BadSetting(f"{name} has the pattern {text!r:.200}, which never ends, even on an empty text; correct it.") from error
+        if matches_all:
+            raise BadSetting(f"{name} has the pattern {text!r:.200}, which matches every text, even an empty one; correct it.")
     return tuple(found)

@@ -111,6 +111,10 @@ class Outbox:
         where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         return [QueueRow(**row) for row in self._database.rows(f"SELECT {_COLUMNS} FROM outbox {where} ORDER BY id", states)]
 
+    def row(self, queue_id: int) -> QueueRow:
+        """One row. Raises `BadQuestion` if there is none with this number."""
+        return self._row(queue_id)
+
     def count(self, *states: str) -> int:
         """How many rows are in these states."""
         sql = f"SELECT count(*) AS n FROM outbox WHERE state IN ({', '.join('?' * len(states))})"

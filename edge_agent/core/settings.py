@@ -109,10 +109,8 @@ class Settings:
     budget_calls_per_month: int | None = _setting(None, checks.count, "The most calls to the cloud in 31 days.", "calls")
     budget_per_day: float | None = _setting(None, checks.positive, "The most money to spend in 24 hours.", "currency of the prices")
     budget_per_month: float | None = _setting(None, checks.positive, "The most money to spend in 31 days.", "currency of the prices")
-    cloud_prompt_price: float = _setting(0.0, checks.positive, "What the cloud charges for the tokens of a question.", "per million tokens")
-    cloud_completion_price: float = _setting(
-        0.0, checks.positive, "What the cloud charges for the tokens of an answer.", "per million tokens"
-    )
+    cloud_prompt_price: float = _setting(0.0, checks.price, "What the cloud charges for the tokens of a question.", "per million tokens")
+    cloud_completion_price: float = _setting(0.0, checks.price, "What the cloud charges for the tokens of an answer.", "per million tokens")
     never_send: tuple[str, ...] = _setting(
         (), checks.texts, "Patterns; a question that contains one never leaves the device.", "list of patterns"
     )

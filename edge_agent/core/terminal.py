@@ -1,11 +1,12 @@
-"""Text that is safe to print, and a progress line on stderr.
+"""Text that is safe to print and fits its place, and a progress line on stderr.
 
-`convert` prints with it too. Invariant: text from a model, a cloud or a stranger reaches a terminal without control
-characters.
+`convert` prints with it too. Owns what a terminal may be shown and how many columns it takes; knows nothing of tables.
+Invariant: text from a model, a cloud or a stranger reaches a terminal without control characters.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import unicodedata
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 _ON_TERMINAL_S, _ELSEWHERE_S = 0.2, 15.0
 _JOINERS = "\u200c\u200d"  # emoji and some scripts need them
+_EMOJI_STYLE = "\ufe0f"  # makes the character before it an emoji, two columns wide
+_LINE_ENDS = ("Zl", "Zp")  # U+2028 and U+2029: some readers of JSON lines end a line there
 
 
 class Progress(NamedTuple):
@@ -26,7 +29,55 @@ class Progress(NamedTuple):
 
 def plain(text: str) -> str:
     """The text without control and direction characters, which could rewrite an operator's terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" and c not in _JOINERS else c for c in text)
+    return text if text.isprintable() else "".join("\N{REPLACEMENT CHARACTER}" if _is_unsafe(c) else c for c in text)
+
+
+def safe_json(data: object, indent: int | None = None, only_ascii: bool = False) -> str:
+    """JSON with every character that `plain` would replace as `\\uXXXX`: safe to show, and the same value to a program."""
+    text = json.dumps(data, ensure_ascii=only_ascii, indent=indent)
+    if only_ascii or text.isprintable():
+        return text
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and (_is_unsafe(c) or unicodedata.category(c) in _LINE_ENDS) else c for c in text)
+
+
+def _is_unsafe(c: str) -> bool:
+    return unicodedata.category(c)[0] == "C" and c not in _JOINERS
+
+
+def columns_of(text: str) -> int:
+    """How many columns the text takes on a terminal: two for Chinese characters and emoji, none for accents that join a letter.
+
+    Widths are those of Unicode's UAX 11, in which Cyrillic letters take one column. Emoji of several parts count in full, so a
+    line may look shorter than it was counted, but never longer.
+    """
+    return len(text) if text.isascii() else sum(_columns_of(c) for c in text)
+
+
+def _columns_of(c: str) -> int:
+    if c == _EMOJI_STYLE:
+        return 1
+    if unicodedata.combining(c) or unicodedata.category(c) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def shortened(text: str, columns: int) -> str:
+    """The text on one line of at most so many columns (at least 1); what was cut is marked by an ellipsis."""
+    text = plain(" ".join(text.split()))
+    if columns_of(text) <= columns:
+        return text
+    room, end = columns - 1, 0
+    for c in text:
+        room -= _columns_of(c)
+        if room < 0:
+            break
+        end += 1
+    return text[:end].rstrip() + "…"
+
+
+def padded(text: str, columns: int) -> str:
+    """The text with spaces after it, so that it takes at least so many columns."""
+    return text + " " * (columns - columns_of(text))
 
 
 class ProgressLine:
@@ -52,8 +103,8 @@ class ProgressLine:
             return
         self._shown, text = now, plain(text)
         if self._terminal:
-            _write("\r" + text.ljust(self._width))
-            self._width = len(text)
+            _write("\r" + padded(text, self._width))
+            self._width = columns_of(text)
         else:
             _write(text + "\n")
 

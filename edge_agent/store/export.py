@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.core.errors import StorageError
+from edge_agent.core.times import iso
 from edge_agent.store.store import Store
 
 
@@ -26,13 +27,16 @@ def backup(store: Store, path: pathlib.Path) -> None:
 
 
 def export(store: Store) -> Iterator[dict[str, Any]]:
-    """Every decision with its question, facts and ending, oldest first; only a few are in memory at a time."""
+    """Every decision with its question, facts and ending, oldest first; only a few are in memory at a time.
+
+    Times are ISO 8601 in local time, with the offset of the zone.
+    """
     for row in store.decisions():
         yield {
             "decision_id": row["decision_id"],
-            "created_at": row["created_at"],
+            "created_at": iso(row["created_at"]),
             "question": row["stem"],
-            "options": _json(row["options"]),
+            "options": parsed(row["options"]),
             "answer": row["answer"],
             "route": row["route"],
             "reason": row["reason"],
@@ -42,18 +46,19 @@ def export(store: Store) -> Iterator[dict[str, Any]]:
             "recalled": bool(row["recalled"]),
             "provisional": bool(row["provisional"]),
             "ending": row["ending"],
-            "ended_at": row["ended_at"],
+            "ended_at": iso(row["ended_at"]),
             "final_answer": row["final_answer"],
             "rule_version": row["rule_version"],
-            "policy": _json(row["policy"]),
-            "circumstances": _json(row["circumstances"]),
+            "policy": parsed(row["policy"]),
+            "circumstances": parsed(row["circumstances"]),
             "cloud_kind": row["cloud_kind"],
-            "reading": _json(row["reading"]),
-            "cloud_answer": _json(row["cloud_answer"]),
+            "reading": parsed(row["reading"]),
+            "cloud_answer": parsed(row["cloud_answer"]),
         }
 
 
-def _json(text: str | None) -> Any:
+def parsed(text: str | None) -> Any:
+    """A stored JSON text as data; as it is if it is damaged."""
     with contextlib.suppress(ValueError):
         return json.loads(text) if text else None
     return text

@@ -15,6 +15,7 @@ old blocks of its own; only an encrypted disk helps against that.
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from edge_agent.core.limits import Retention
 from edge_agent.store.store import Store
 
 EVERY_S = 3600.0
+PREVIEWED = 5  # questions that a preview names
 AT_ONCE = 200  # decisions, questions and answers per step
 PAGES_AT_ONCE = 256
 PACK_BYTES = 8 << 20  # a file of at most this size is rewritten
@@ -50,6 +52,21 @@ class Purged:
 
     questions: int
     decisions: int
+    copies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What `purge` would forget: how many questions and decisions, how many of the questions wait for the cloud, when their first
+    and last decision was made (Unix times), the texts of the `first` questions, and the names of copies.
+    """
+
+    questions: int
+    decisions: int
+    waiting: int
+    oldest: float | None
+    newest: float | None
+    first: tuple[str, ...]
     copies: tuple[str, ...]
 
 
@@ -86,8 +103,8 @@ def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes
     return Swept(n_questions, n_decisions, n_answers, copies, finished)
 
 
-def purge(store: Store, older_than_s: float | None = None, stem: str | None = None) -> Purged:
-    """Forget questions and everything that refers to them: those last asked longer ago (device time), or those with this text.
+def purge(store: Store, older_than_s: float | None = None, stem: str | None = None, fingerprint: str | None = None) -> Purged:
+    """Forget questions and everything that refers to them: those last asked longer ago (device time), those with this text, or one.
 
     By age, a question that waits for the cloud is kept; by text, it is forgotten too. One transaction, then the file is
     packed and its copies are removed. A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
@@ -95,25 +112,47 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
     """
     database = store.database
     with database.forgetting():
-        if stem is not None:
-            fingerprints = [
-                row["fingerprint"] for row in database.rows("SELECT fingerprint FROM questions WHERE stem = ?", (stem.strip(),))
-            ]
-            if not fingerprints:
-                raise BadQuestion("No stored question has exactly this text; `edge-agent export` prints all of them.")
-            if any(_is_sending(store, fingerprint) for fingerprint in fingerprints):
-                raise BadQuestion("The question is being sent to the cloud; try again when that is done.")
-        else:
-            assert older_than_s is not None
-            store.clock.keep()
-            sql = f"SELECT fingerprint FROM questions q WHERE asked_s <= ? AND NOT {_WAITS}"
-            fingerprints = [row["fingerprint"] for row in database.rows(sql, (store.clock.now_s() - older_than_s,))]
+        store.clock.keep()
+        fingerprints = _chosen(store, older_than_s, stem, fingerprint)
         n_decisions = sum(_forget(store, fingerprint) for fingerprint in fingerprints)
     database.pack()
     copies = list(copies_beside(store.path))
     for copy in copies:
         _remove_copy(copy)
     return Purged(len(fingerprints), n_decisions, tuple(copy.name for copy in copies))
+
+
+def preview(store: Store, older_than_s: float | None = None, stem: str | None = None, fingerprint: str | None = None) -> Preview:
+    """What `purge` would forget now. Reads only. Raises as `purge`."""
+    chosen = json.dumps(_chosen(store, older_than_s, stem, fingerprint))
+    where = "WHERE fingerprint IN (SELECT value FROM json_each(?))"
+    found = store.database.rows(
+        f"SELECT count(*) AS n, min(created_at) AS oldest, max(created_at) AS newest FROM decisions {where}", (chosen,)
+    )[0]
+    n_waiting = store.database.rows(f"SELECT count(*) AS n FROM outbox {where} AND state IN ('ready', 'sending')", (chosen,))[0]["n"]
+    first = store.database.rows(f"SELECT stem FROM questions {where} ORDER BY asked_s, rowid LIMIT ?", (chosen, PREVIEWED))
+    return Preview(
+        len(json.loads(chosen)), found["n"], n_waiting, found["oldest"], found["newest"],
+        tuple(row["stem"] for row in first), tuple(copy.name for copy in copies_beside(store.path)),
+    )  # fmt: skip
+
+
+def _chosen(store: Store, older_than_s: float | None, stem: str | None, fingerprint: str | None) -> list[str]:
+    """The questions that a person asks to forget. Raises `BadQuestion` if there is none of this text, or one is being sent."""
+    rows = store.database.rows
+    if older_than_s is not None:
+        before_s = store.clock.now_s() - older_than_s
+        return [row["fingerprint"] for row in rows(f"SELECT fingerprint FROM questions q WHERE asked_s <= ? AND NOT {_WAITS}", (before_s,))]
+    if stem is not None:
+        fingerprints = [row["fingerprint"] for row in rows("SELECT fingerprint FROM questions WHERE stem = ?", (stem.strip(),))]
+        if not fingerprints:
+            raise BadQuestion("No stored question has exactly this text; `edge-agent export` prints all of them.")
+    else:
+        assert fingerprint is not None
+        fingerprints = [fingerprint]
+    if any(_is_sending(store, one) for one in fingerprints):
+        raise BadQuestion("The question is being sent to the cloud; try again when that is done.")
+    return fingerprints
 
 
 def copies_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -301,7 +301,9 @@ def test_forbidden_question_is_never_sent_queued_or_printed(part, tmp_path: path
     assert device.run(*PLAIN) == 0 and b"12 + 7" in cloud.received  # an allowed question is sent
     device.said = b""
     assert device.run("export") == 0 and b"Secret Street" in device.said  # the device itself remembers it
-    assert device.run("purge", "--question", QUESTION) == 0 and device.run("purge", "--question", f"{QUESTION} flagged") == 0
+    assert (
+        device.run("purge", "--yes", "--question", QUESTION) == 0 and device.run("purge", "--yes", "--question", f"{QUESTION} flagged") == 0
+    )
     device.said = b""
     assert b"Secret Street" not in device.everything()
 

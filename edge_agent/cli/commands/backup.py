@@ -7,8 +7,9 @@ import pathlib
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import print_json
+from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
+from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)
@@ -27,4 +28,4 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
     if as_json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
-        click.echo(f"Copied to {path}.")
+        echo(plain(f"Copied to {path}."))

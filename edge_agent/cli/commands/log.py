@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows
+from edge_agent.cli.show import ID_SHOWN, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
 from edge_agent.core import settings
+from edge_agent.core.errors import BadQuestion
 from edge_agent.core.terminal import plain
+from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
     from edge_agent.core.records import Ending
@@ -33,8 +34,9 @@ def log(
 ) -> None:
     """Show the last decisions, the newest first.
 
-    The order is that in which they were stored, even if the clock was wrong. With DECISION_ID, show the state of that one: a provisional
-    answer ends upheld, overturned or abandoned. If it still waits when --wait is over, the exit code is 69.
+    The order is that in which they were stored, even if the clock was wrong. With DECISION_ID, show that one: a provisional answer
+    ends upheld, overturned or abandoned. DECISION_ID is the start of an id, as the list shows it, or a number of the queue. If the
+    decision still waits when --wait is over, the exit code is 69.
 
     With --follow, print every ending as it comes, whichever process drains the queue. To miss none after a stop, pass the
     number at the start of the last line to --after.
@@ -55,65 +57,99 @@ def log(
 
 def _list(config: settings.Settings, limit: int, as_json: bool) -> None:
     """The last decisions."""
+    from edge_agent.store.export import parsed
     from edge_agent.store.store import Store
 
     with Store(config.database) as store:
-        rows = store.log(limit)
-    for row in rows:
-        row["question"] = row.pop("stem")
-        for key in ("options", "policy", "circumstances"):
-            row[key] = json.loads(row[key])
-        for key in ("created_at", "ended_at"):
-            row[key] = iso(row[key]) if row[key] else None
-        for key in ("deferred", "recalled", "provisional"):
-            row[key] = bool(row[key])
-    columns = ("created_at", "question", "answer", "score", "route", "reason", "cause", "recalled", "ending")
-    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
+        rows = [{**row, "options": parsed(row["options"])} for row in store.log(limit)]
+    print_rows(rows, as_json, _for_programs, _for_people, ("id", "asked", "answer", "sure", "state", "question"), NO_DECISIONS)
+
+
+def _for_programs(row: dict[str, Any]) -> dict[str, Any]:
+    from edge_agent.store.export import parsed
+
+    row = {**row, "question": row["stem"], **_texts(row)}
+    del row["stem"]
+    for key in ("policy", "circumstances"):
+        row[key] = parsed(row[key])
+    for key in ("created_at", "ended_at"):
+        row[key] = iso(row[key])
+    for key in ("deferred", "recalled", "provisional"):
+        row[key] = bool(row[key])
+    return row
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    final = f" → {option_text(row, row['final_answer'])}" if row["ending"] == "overturned" else ""
     return {
-        "answer": row["answer"] + (f" → {row['final_answer']}" if row["ending"] == "overturned" else ""),
-        "score": None if row["cause"] == "no_confidence" else row["score"],
-        "ending": row["ending"] or ("waiting" if row["provisional"] else ""),
-        "recalled": "yes" if row["recalled"] else "",
+        "id": row["decision_id"][:ID_SHOWN],
+        "asked": local(row["created_at"]),
+        "answer": option_text(row, row["answer"]) + final,
+        "sure": "" if row["score"] is None or row["cause"] == "no_confidence" else f"{row['score']:.0%}",
+        "state": row["ending"] or ("waiting" if row["provisional"] else "cloud" if row["route"] == "cloud" else "device"),
+        "question": row["stem"],
     }
 
 
-def _show_ending(config: settings.Settings, decision_id: str, wait_s: float | None, as_json: bool) -> None:
+def _texts(row: dict[str, Any]) -> dict[str, str | None]:
+    """What a letter stands for."""
+    return {f"{key}_text": option_text(row, row[key]) or None for key in ("answer", "final_answer")}
+
+
+def _show_ending(config: settings.Settings, named: str, wait_s: float | None, as_json: bool) -> None:
     """The state of one decision, once it ended or the wait is over."""
     from edge_agent.agent.endings import wait
+    from edge_agent.store.find import decided, find_decision
     from edge_agent.store.store import Store
 
     with Store(config.database) as store:
+        decision_id = find_decision(store, named)
         found = wait(store, decision_id, wait_s or 0.0)
+        row = decided(store, decision_id)
     if as_json:
-        print_json(_fields(found))
+        print_json(_fields(found, row))
     else:
-        final = f", and the cloud says {found.final_answer}" if found.final_answer else ""
-        click.echo(plain(f"{found.answer}{final}: {'waiting' if found.waits else found.ending or 'final'}"))
+        _print_one(row)
     if found.waits and wait_s is not None:
         click.get_current_context().exit(69)
+
+
+def _print_one(row: dict[str, Any]) -> None:
+    """One decision, for a person."""
+    echo(click.style(plain(" ".join(row["stem"].split())), bold=True))
+    ended = f" ({local(row['ended_at'])})" if row["ended_at"] else ""
+    source = "answered by the cloud" if row["route"] == "cloud" else "answered by this device"
+    sure = f", {row['score']:.0%} sure" if row["score"] is not None and row["cause"] != "no_confidence" else ""
+    for name, text in (
+        ("state", outcome(row) + ended),
+        ("asked", f"{local(row['created_at'])}, {source}{sure}; reason: {row['reason']}"),
+        ("queued", f"as number {row['queue_id']}" if row["queue_id"] is not None else ""),
+        ("id", row["decision_id"]),
+    ):
+        if text:
+            echo(f"   {name:<8}{plain(text)}")
 
 
 def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
     """Each ending as it comes."""
     from edge_agent.agent.endings import endings
+    from edge_agent.store.find import decided
     from edge_agent.store.store import Store
 
     with Store(config.database) as store:
         for found in endings(store, after):
+            try:
+                row = decided(store, found.decision_id)
+            except BadQuestion:
+                continue  # purged since
             if as_json:
-                print_json(_fields(found), line=True)
+                print_json(_fields(found, row), line=True)
             else:
-                final = f" → {found.final_answer}" if found.ending == "overturned" else ""
-                click.echo(
-                    plain(f"{found.number}  {iso(found.ended_at or 0.0)}  {found.decision_id}  {found.answer}{final}: {found.ending}")
-                )
+                echo(fitted(f"{found.number}  {local(found.ended_at)}  {outcome(row)}  {row['stem']}"))
 
 
-def _fields(found: Ending) -> dict[str, Any]:
+def _fields(found: Ending, row: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    times = {name: iso(value) if value else None for name, value in (("created_at", found.created_at), ("ended_at", found.ended_at))}
-    return {**asdict(found), **times}
+    times = {"created_at": iso(found.created_at), "ended_at": iso(found.ended_at)}
+    return {**asdict(found), **times, "question": row["stem"], **_texts(row), "queue_id": row["queue_id"]}

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import duration, iso, print_json, print_rows
+from edge_agent.cli.show import duration, echo, fitted, outcome, print_json, print_rows
 from edge_agent.core import settings
 from edge_agent.core.errors import StorageError
 from edge_agent.core.terminal import plain
+from edge_agent.core.times import clock, iso
 
 if TYPE_CHECKING:
+    from edge_agent.agent.agent import Agent
     from edge_agent.cloud.drain import Drained
     from edge_agent.cloud.queue import QueueRow
     from edge_agent.store.store import Store
 
+OPEN, OVER = ("ready", "sending", "dead", "expired"), ("done", "cancelled")
 STATES = ("ready", "sending", "done", "dead", "expired", "cancelled")
 
 
@@ -27,27 +32,45 @@ def queue() -> None:
 
 @queue.command("list", epilog=EXIT_CODES)
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only rows in this state; repeat for more states.")
+@click.option("--all", "show_all", is_flag=True, help="Also rows that are done or cancelled.")
 @with_settings()
-def queue_list(config: settings.Settings, states: tuple[str, ...], as_json: bool) -> None:
+def queue_list(config: settings.Settings, states: tuple[str, ...], show_all: bool, as_json: bool) -> None:
     """List the questions in the queue, oldest first.
 
-    A row is ready, sending, done (answered), dead (given up; see its last error), expired (waited too long) or
-    cancelled (dropped).
+    A row is ready, sending, dead (given up; see its last error) or expired (waited too long). Rows that are done (answered) or
+    cancelled (dropped) are only listed with --all or --state.
     """
     from edge_agent.cloud.queue import Outbox
     from edge_agent.store.store import Store
 
+    if states and show_all:
+        raise click.UsageError("Give either --state or --all.")
     with Store(config.database) as store:
         outbox = Outbox(store)
         now_s = store.clock.now_s()
-        rows = [_shown(row, store, now_s) for row in outbox.list(*states)]
-    columns = ("queue_id", "state", "attempts", "age", "next try", "question", "last_error")
-    print_rows(rows, as_json, columns, _for_people, "No row is in this state." if states else "No question was ever queued.")
+        rows = [_shown(row, store, now_s) for row in outbox.list(*(states or (STATES if show_all else OPEN)))]
+        n_over = outbox.count(*OVER) if not states and not show_all else 0
+    columns = ("number", "state", "tries", "age", "next try", "question", "last error")
+    print_rows(rows, as_json, lambda row: row, _for_people, columns, "No row is in this state." if states else _nothing(n_over))
+    if rows and n_over and not as_json:
+        click.echo(f"\n{n_over} more {'is' if n_over == 1 else 'are'} done or cancelled; --all shows them.", err=True)
+
+
+def _nothing(n_over: int) -> str:
+    return f"Nothing waits. {n_over} done or cancelled; --all shows them." if n_over else "No question was ever queued."
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
     due = "" if row["due_in_s"] is None else f"in {duration(row['due_in_s'])}" if row["due_in_s"] else "now"
-    return {"age": duration(row["age_s"]), "next try": due}
+    return {
+        "number": row["queue_id"],
+        "state": row["state"],
+        "tries": row["attempts"],
+        "age": duration(row["age_s"]),
+        "next try": due,
+        "question": row["question"],
+        "last error": row["last_error"],
+    }
 
 
 @queue.command("drain", epilog=EXIT_CODES)
@@ -64,60 +87,136 @@ def queue_drain(config: settings.Settings, watch: bool, as_json: bool) -> None:
 
     done = None
     with Agent.open(config) as agent:
-        for step in agent.watch() if watch else agent.drain():
-            if not isinstance(step, Drained):
-                click.echo(f"sending question {step.queue_id} ...", err=True)
-                continue
-            done = step
-            if watch:
-                _print_drained(step, as_json, line=True)
+        report = _Report(agent, as_json)
+        for step in agent.watch(report.waits) if watch else agent.drain():
+            if isinstance(step, Drained):
+                done = step
+                report.passed(step, line=watch)
+            else:
+                report.sends(step)
     assert done is not None
-    _print_drained(done, as_json)
     if done.stopped or (done.failed and not done.answered):
         click.get_current_context().exit(69)
 
 
+class _Report:
+    """Says what a drain does: each question and what came of it on stderr, the result of a pass on stdout.
+
+    With --json, stderr gets numbers and no text: a service's journal keeps what it gets, and no purge reaches it there.
+    """
+
+    def __init__(self, agent: Agent, as_json: bool) -> None:
+        self._agent, self._as_json = agent, as_json
+        self._sent: int | None = None
+        self._waits_for = ""
+        self._n_ended = {"upheld": 0, "overturned": 0}
+
+    def sends(self, row: QueueRow) -> None:
+        """A question is sent."""
+        self._came_back()
+        self._sent = row.queue_id
+        try:
+            stem = "sending" if self._as_json else self._agent.store.question(row.fingerprint).stem
+        except StorageError:
+            stem = "(the question is damaged)"
+        self._say(f"{row.queue_id}: {' '.join(stem.split())}")
+
+    def passed(self, done: Drained, line: bool) -> None:
+        """A pass is over."""
+        self._came_back()
+        if self._as_json:
+            print_json({**asdict(done), **self._n_ended}, line)
+        else:
+            ended = ", ".join(f"{n} {name}" for name, n in self._n_ended.items() if n)
+            echo(f"{done.answered} answered{f' ({ended})' if ended else ''}, {done.failed} failed, {done.waiting} still waiting.")
+            if done.stopped:
+                echo(plain(f"Stopped early: {done.stopped}." + ("" if line else " Drain again later.")))
+        self._n_ended = dict.fromkeys(self._n_ended, 0)
+        self._waits_for = ""
+
+    def waits(self, pause_s: float, stopped: str | None) -> None:
+        """With --watch: nothing can be sent for now. Says why and until when, once for each reason."""
+        due_in_s = self._agent.outbox.next_due_in_s()
+        if stopped:
+            why, until_s = f"waiting for the cloud ({stopped})", pause_s
+        elif due_in_s is None:
+            why, until_s = "waiting for new questions", 0.0
+        else:
+            n = self._agent.outbox.count("ready")
+            why, until_s = f"waiting for the next try of {n} question{'s' * (n != 1)}", due_in_s
+        until = f"; next try at {clock(time.time() + until_s)}" if until_s else ""
+        if why + until != self._waits_for:
+            self._say(f"{why}{until}")
+        self._waits_for = why + until
+
+    def _came_back(self) -> None:
+        """Say what came of the question that was sent last, and count how its decisions ended."""
+        if self._sent is None:
+            return
+        from edge_agent.store.find import decisions_of
+
+        row = self._agent.outbox.row(self._sent)
+        rows = decisions_of(self._agent.store, self._sent)
+        self._sent = None
+        for decision in rows:
+            if row.state == "done" and decision["ending"] in self._n_ended:
+                self._n_ended[decision["ending"]] += 1
+        if row.state == "done":
+            words = outcome(rows[-1]) if rows and not self._as_json else "answered"
+        else:
+            words = f"{'given up' if row.state == 'dead' else 'no answer yet'}: {row.last_error or 'unknown'}"
+        others = f" ({len(rows)} decisions)" if len(rows) > 1 else ""
+        self._say(f"   {words}{others}")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        click.echo(plain(text), err=True)
+
+
 @queue.command("retry", epilog=EXIT_CODES)
-@click.argument("queue_ids", type=int, nargs=-1)
+@click.argument("rows", nargs=-1)
 @click.option("--dead", is_flag=True, help="All dead and expired rows.")
 @with_settings()
-def queue_retry(config: settings.Settings, queue_ids: tuple[int, ...], dead: bool, as_json: bool) -> None:
+def queue_retry(config: settings.Settings, rows: tuple[str, ...], dead: bool, as_json: bool) -> None:
     """Make rows ready to send again, with all their attempts and a new time to live.
 
-    QUEUE_IDS are the numbers that `queue list` shows.
+    ROWS are the numbers that `queue list` shows, or the starts of ids that `log` shows.
     """
-    _change(config, "retry", queue_ids, ("dead", "expired") if dead else (), as_json)
+    _change(config, "retry", rows, ("dead", "expired") if dead else (), as_json)
 
 
 @queue.command("drop", epilog=EXIT_CODES)
-@click.argument("queue_ids", type=int, nargs=-1)
+@click.argument("rows", nargs=-1)
 @click.option("--dead", is_flag=True, help="All dead and expired rows.")
 @with_settings()
-def queue_drop(config: settings.Settings, queue_ids: tuple[int, ...], dead: bool, as_json: bool) -> None:
+def queue_drop(config: settings.Settings, rows: tuple[str, ...], dead: bool, as_json: bool) -> None:
     """Drop rows: they are never sent, and the device's own answers stay.
 
-    QUEUE_IDS are the numbers that `queue list` shows.
+    ROWS are the numbers that `queue list` shows, or the starts of ids that `log` shows.
     """
-    _change(config, "drop", queue_ids, ("dead", "expired") if dead else (), as_json)
+    _change(config, "drop", rows, ("dead", "expired") if dead else (), as_json)
 
 
-def _change(config: settings.Settings, verb: str, queue_ids: tuple[int, ...], states: tuple[str, ...], as_json: bool) -> None:
+def _change(config: settings.Settings, verb: str, named: tuple[str, ...], states: tuple[str, ...], as_json: bool) -> None:
     """`retry` or `drop` rows, each in a transaction of its own."""
     from edge_agent.cloud.queue import Outbox
+    from edge_agent.store.find import find_queue_row
     from edge_agent.store.store import Store
 
-    if not queue_ids and not states:
+    if not named and not states:
         raise click.UsageError("Give the numbers of rows (`edge-agent queue list` shows them), or --dead.")
     with Store(config.database) as store:
         outbox = Outbox(store)
-        wanted = [*queue_ids, *(row.queue_id for row in outbox.list(*states) if states)]
+        wanted = [*(find_queue_row(store, one) for one in named), *(row.queue_id for row in outbox.list(*states) if states)]
         change = outbox.retry if verb == "retry" else outbox.drop
         now_s = store.clock.now_s()
         rows = [_shown(change(queue_id), store, now_s) for queue_id in dict.fromkeys(wanted)]
     if as_json:
         print_json(rows)
     else:
-        click.echo(f"{len(rows)} {'ready to be sent again' if verb == 'retry' else 'dropped'}.")
+        echo(f"{len(rows)} {'ready to be sent again' if verb == 'retry' else 'dropped'}.")
+        for row in rows:
+            echo(fitted(f"   {row['queue_id']}: {row['question']}"))
 
 
 def _shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
@@ -138,14 +237,3 @@ def _shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "job_key": row.job_key,
     }
-
-
-def _print_drained(done: Drained, as_json: bool, line: bool = False) -> None:
-    from dataclasses import asdict
-
-    if as_json:
-        print_json(asdict(done), line)
-    else:
-        click.echo(f"{done.answered} answered, {done.failed} failed, {done.waiting} still waiting.")
-        if done.stopped:
-            click.echo(f"Stopped early: {plain(done.stopped)}." + ("" if line else " Drain again later."))

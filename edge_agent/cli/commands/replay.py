@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, fraction, main, with_settings
-from edge_agent.cli.show import NO_DECISIONS, iso, print_json, print_rows, print_table
+from edge_agent.cli.show import ID_SHOWN, NO_DECISIONS, echo, option_text, print_json, print_rows, print_table
 from edge_agent.core import checks, settings
 from edge_agent.core.errors import BadData
+from edge_agent.core.terminal import plain
+from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
     from edge_agent.measure.replay import Replayed
@@ -75,29 +77,25 @@ def _prove(store: Store, limit: int, as_json: bool) -> None:
         print_json({"decisions": n_decisions, "proved": n_proved, "unknown": n_unknown, "wrong": wrong[-limit:]})
     else:
         for entry in wrong[-limit:]:
-            click.echo(f"{entry['decision_id']}: {'; '.join(entry['differences'])}")
-        click.echo(f"{n_proved} of {n_decisions} decisions follow from their stored facts.")
+            echo(plain(f"{entry['decision_id']}: {'; '.join(entry['differences'])}"))
+        echo(f"{n_proved} of {n_decisions} decisions follow from their stored facts.")
         if n_unknown:
-            click.echo(f"{n_unknown} cannot be checked, because the cloud's answer was deleted to free space; nothing contradicts them.")
+            echo(f"{n_unknown} cannot be checked, because the cloud's answer was deleted to free space; nothing contradicts them.")
     if wrong:
         raise BadData(f"{len(wrong)} of {n_decisions} decisions do not follow from their stored facts; the log is damaged or was changed.")
 
 
 def _answer(store: Store, limit: int, as_json: bool) -> None:
     from edge_agent.measure.replay import replay
+    from edge_agent.store.export import parsed
 
-    last = deque(store.decisions(), maxlen=limit)
-    rows = [_shown(row, replay(row)) for row in last]
-    columns = ("created_at", "question", "answer", "in the end", "route", "reason", "cause", "score")
-    print_rows(rows, as_json, columns, _for_people, NO_DECISIONS)
-
-
-def _for_people(row: dict[str, Any]) -> dict[str, Any]:
-    in_the_end = (row["final_answer"] or "") + (" (unknown)" if row["unknown"] and row["final_answer"] else "")
-    return {"answer": "unknown" if row["answer"] is None else row["answer"], "in the end": in_the_end}
+    rows = [{**row, "replayed": replay(row), "options": parsed(row["options"])} for row in deque(store.decisions(), maxlen=limit)]
+    columns = ("id", "asked", "answer", "in the end", "sure", "route", "reason", "question")
+    print_rows(rows, as_json, _for_programs, _for_people, columns, NO_DECISIONS)
 
 
-def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
+def _for_programs(row: dict[str, Any]) -> dict[str, Any]:
+    replayed: Replayed = row["replayed"]
     return {
         "decision_id": row["decision_id"],
         "created_at": iso(row["created_at"]),
@@ -110,9 +108,24 @@ def _shown(row: dict[str, Any], replayed: Replayed) -> dict[str, Any]:
         "provisional": replayed.provisional,
         "ending": row["ending"],
         "final_answer": row["final_answer"],
-        "ended_at": iso(row["ended_at"]) if row["ended_at"] else None,
+        "ended_at": iso(row["ended_at"]),
         "unknown": replayed.unknown,
         "differences": list(replayed.differences),
+    }
+
+
+def _for_people(row: dict[str, Any]) -> dict[str, Any]:
+    replayed: Replayed = row["replayed"]
+    final = option_text(row, row["final_answer"])
+    return {
+        "id": row["decision_id"][:ID_SHOWN],
+        "asked": local(row["created_at"]),
+        "answer": "unknown" if replayed.answer is None else option_text(row, replayed.answer),
+        "in the end": f"{final} (unknown)" if replayed.unknown and final else final,
+        "sure": "" if replayed.score is None else f"{replayed.score:.0%}",
+        "route": replayed.route,
+        "reason": replayed.reason,
+        "question": row["stem"],
     }
 
 

@@ -1,0 +1,102 @@
+"""What `queue` prints: the questions, what became of them, and what a drain waits for."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.asked import CLAIM, KAZAKH, asked
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.command_line import ask, run
+
+
+def test_drain_says_each_question_and_what_changed_and_counts(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM, KAZAKH, CLAIM)
+    cloud.reply = lambda body: "B" if "1996" in json.dumps(body) else "A"
+    done = run("queue", "drain", EDGE_AGENT_CLOUD_URL=cloud.url)
+    assert done.stderr.splitlines() == [
+        f"1: {CLAIM.stem}",
+        "   overturned: was 2009, the cloud says 2011 (2 decisions)",
+        f"2: {KAZAKH.stem}",
+        "   upheld: the cloud says Алматы, too",
+    ]
+    assert done.stdout == "2 answered (1 upheld, 2 overturned), 0 failed, 0 still waiting.\n"
+
+
+def test_drain_says_why_a_question_got_no_answer(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM)
+    cloud.status = 500
+    done = run("queue", "drain", EDGE_AGENT_CLOUD_URL=cloud.url)
+    assert "   no answer yet: " in done.stderr and "HTTP 500" in done.stderr
+
+
+def test_drain_for_a_program_prints_counts_and_no_text(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM)
+    done = run("queue", "drain", "--json", EDGE_AGENT_CLOUD_URL=cloud.url)
+    assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None, "upheld": 0, "overturned": 1}
+    assert done.stderr == "1: sending\n   answered\n"
+
+
+def test_rows_that_are_over_leave_the_list_unless_asked_for(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM, KAZAKH)
+    assert run("queue", "drop", "2").returncode == 0
+    assert run("queue", "drain", EDGE_AGENT_CLOUD_URL=cloud.url).returncode == 0
+    assert run("queue", "list").stdout == "Nothing waits. 2 done or cancelled; --all shows them.\n"
+    assert json.loads(run("queue", "list", "--json").stdout) == []
+    states = [row["state"] for row in json.loads(run("queue", "list", "--all", "--json").stdout)]
+    assert states == ["done", "cancelled"]
+    assert [row["state"] for row in json.loads(run("queue", "list", "--state", "done", "--json").stdout)] == ["done"]
+    asked(home, KAZAKH)
+    done = run("queue", "list")
+    assert done.stdout.splitlines()[1].split()[:3] == ["3", "ready", "0"] and "2 more are done or cancelled" in done.stderr
+
+
+def test_rows_are_named_by_number_or_by_the_start_of_an_id(home: pathlib.Path) -> None:
+    first, second = asked(home, CLAIM, KAZAKH)
+    done = run("queue", "drop", first.decision_id[:8], "2")
+    assert done.stdout.splitlines() == ["2 dropped.", f"   1: {CLAIM.stem}", f"   2: {KAZAKH.stem}"]
+    assert run("queue", "retry", second.decision_id[:8]).returncode == 0
+
+
+@pytest.mark.parametrize("named", ["99999999999999999999", "9" * 400, "-", "x'; --", "nothing", "\udcff", ""])
+def test_name_of_no_row_is_refused_in_one_line(named: str) -> None:
+    for verb in ("retry", "drop"):
+        done = run("queue", verb, "--", named)
+        assert done.returncode == 65 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+
+
+def test_decision_that_was_never_queued_is_no_row() -> None:
+    decision = ask()
+    done = run("queue", "drop", decision["decision_id"])
+    assert done.returncode == 65 and "never queued" in done.stderr
+
+
+def test_watch_says_what_it_waits_for_and_until_when(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM)
+    cloud.status = 500
+    lines = watched(cloud.url, 4)
+    assert lines[2].startswith("waiting for the next try of 1 question; next try at ") and lines[2][-8:-6].isdigit()
+    (home / "edge-agent.db").unlink()
+    asked(home, CLAIM)
+    lines = watched("http://127.0.0.1:9/v1", 3)
+    assert lines[2].startswith("waiting for the cloud (no connection to the cloud") and "; next try at " in lines[2]
+
+
+def watched(url: str, n_lines: int) -> list[str]:
+    """The first lines that `queue drain --watch` prints on stderr."""
+    command = [sys.executable, "-m", "edge_agent", "queue", "drain", "--watch", "--cloud-url", url]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    lines = [process.stderr.readline().rstrip() for _ in range(n_lines)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    return lines
+
+
+def test_without_a_cloud_the_hint_names_the_policy_that_queues_nothing() -> None:
+    done = run("ask", CLAIM.stem, *(word for option in CLAIM.options for word in ("--option", option)), "--tau", "1")
+    assert "queued" in done.stdout and "--policy only_local" in done.stdout
+    assert "--policy only_local" in run("queue", "drain").stderr
