@@ -22,7 +22,7 @@ on a processor without one of these extensions it stops with "illegal instructio
 On each machine, without a network:
 
     python{sys.version_info[0]}.{sys.version_info[1]} -m venv .venv
-    .venv/bin/python -m pip install --no-index --find-links {pathlib.Path(sys.argv[1]).name} edge-agent
+    .venv/bin/python -m pip install --no-index --find-links {pathlib.Path(sys.argv[1]).name} foggen-edge-agent
     .venv/bin/edge-agent doctor
 """)
 END

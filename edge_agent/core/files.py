@@ -8,6 +8,7 @@ temporary beside it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -75,6 +76,11 @@ def temporary_folder(beside: pathlib.Path) -> Iterator[pathlib.Path]:
 def not_written(target: pathlib.Path, error: OSError) -> StorageError:
     """The exception for a file that cannot be written."""
     return StorageError(f"'{target}' cannot be written ({error.strerror or error}); check the free disk space and the folder's owner.")
+
+
+def has_no_locks(error: OSError) -> bool:
+    """Whether a lock failed because this file system has none (some network and FUSE mounts), and not because something is wrong."""
+    return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 def try_lock(file: int | IO[Any]) -> bool:

@@ -1,10 +1,8 @@
 """Fetches bytes over HTTP: resumed after a drop or a kill, and checked before they get a name.
 
-Owns requests for files and the unfinished file; knows nothing of the Hub or of models. Invariants: a file appears under its
-name only when its size and hash are right and the caller's own check passed; the token goes to the host that it is meant
-for and no other; no address is logged.
-
-An unfinished file is in a hidden folder next to its target (`.KEY.part`), and a lock keeps other processes out of it.
+Owns requests for files; knows nothing of the Hub or of models. Invariants: a file appears under its name only when its size and
+hash are right and the caller's own check passed; a file without a known hash is continued only if the server says that it is
+still the same version; the token goes to the host that it is meant for and no other; no address is logged.
 """
 
 from __future__ import annotations
@@ -13,13 +11,12 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import httpx2
 
@@ -27,11 +24,13 @@ from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.core.files import not_written, put_in_place, try_lock
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch.connection import MAX_REDIRECTS, NetworkSettings
+from edge_agent.fetch.unfinished import TryLock, begin, load_version, start_of, unfinished, version_of
 
 MAX_BYTES = 64 << 30
 TRIES = 5  # in a row without one new byte
 SPARE_BYTES = 64 << 20  # disk space that a download leaves free
 BLOCK_BYTES = 16 << 20  # size of one request to another source: a kill loses at most one block
+HEAD_BYTES = 256 << 10  # what the caller may look at before the rest is fetched
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses of a server that may answer later
 
 Blocks = Callable[[int, int], bytes]
@@ -71,11 +70,16 @@ class Expected:
 
 
 class Downloader:
-    """Downloads with one HTTP client. `pause` replaces the waiting between tries in tests. Close it when done."""
+    """Downloads with one HTTP client. Tests replace `pause` (between tries) and `take_lock`. Close it when done."""
 
-    def __init__(self, connection: NetworkSettings | None = None, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        connection: NetworkSettings | None = None,
+        pause: Callable[[float], None] = time.sleep,
+        take_lock: TryLock = try_lock,
+    ) -> None:
         self.connection = connection or NetworkSettings()
-        self._pause = pause
+        self._pause, self._take_lock = pause, take_lock
         self._open_client: httpx2.Client | None = None
 
     def __enter__(self) -> Downloader:
@@ -101,22 +105,25 @@ class Downloader:
         check: Callable[[pathlib.Path, str], None] = lambda path, sha256: None,
         report: Callable[[Progress], None] = lambda progress: None,
         blocks: Blocks | None = None,
+        look: Callable[[bytes], None] = lambda head: None,
     ) -> str:
         """Fetch `url` to `target`, from where an earlier attempt stopped; returns its sha256.
 
         `blocks` is another source of the same bytes, from START up to END. It is asked first, if size and hash are known; when
-        it fails, plain HTTP continues from there. `check` gets the whole file and its sha256 before it gets its name; what it
-        raises refuses the file. Raises `DownloadFailed` when the network fails (what came is kept for the next time) or the
-        bytes are not the expected ones (nothing is kept); `Refused`; `StorageError`.
+        it fails, plain HTTP continues from there. `look` gets the first `HEAD_BYTES` as soon as they are here, unless the file is
+        shorter; `check` gets the whole file and its sha256 before it gets its name: what they raise refuses the file. Raises
+        `DownloadFailed` when the network fails (what came is kept for the next time) or the bytes are not the expected ones (nothing
+        is kept); `Refused`; `StorageError`.
         """
         expected = expected or Expected()
         try:
-            with _unfinished(target, url, expected) as folder:
+            with unfinished(target, _key(url, expected), self._take_lock) as folder:
                 part = folder / target.name
+                came = _Came(part, look, report)
                 with _cleaned_when_full(folder):
                     if blocks and expected.bytes and (expected.sha256 or expected.git_sha1):
-                        self._fill_from_blocks(blocks, part, expected.bytes, report)
-                    self._fill(url, part, expected, token, report)
+                        self._fill_from_blocks(blocks, part, expected.bytes, came)
+                    self._fill(url, part, expected, token, came)
                 try:
                     sha256 = verified(part, expected, _host(url))
                     check(part, sha256)
@@ -159,45 +166,44 @@ class Downloader:
                 trouble(words)
                 self._pause(error.seconds if isinstance(error, ServerBusy) and error.seconds else min(30.0, 0.5 * 2**failures))
 
-    def _fill_from_blocks(self, blocks: Blocks, part: pathlib.Path, size_bytes: int, report: Callable[[Progress], None]) -> None:
+    def _fill_from_blocks(self, blocks: Blocks, part: pathlib.Path, size_bytes: int, came: _Came) -> None:
         """Append what `blocks` returns, until the file is complete or the source fails."""
         done = _size(part)
         with part.open("ab") as file:
             while done < size_bytes:
                 _check_room(part, size_bytes, done)
                 try:
-                    block = blocks(done, min(done + BLOCK_BYTES, size_bytes))
+                    block = blocks(done, min(done + BLOCK_BYTES if done else HEAD_BYTES, size_bytes))
                 except BlocksFailed as error:
-                    report(Progress(part.name, done, size_bytes, f"{error} (now over plain HTTP)"))
+                    came.report(Progress(part.name, done, size_bytes, f"{error} (now over plain HTTP)"))
                     return
                 file.write(block)
                 file.flush()
                 done += len(block)
-                report(Progress(part.name, done, size_bytes))
+                came(done, size_bytes)
 
-    def _fill(self, url: str, part: pathlib.Path, expected: Expected, token: str | None, report: Callable[[Progress], None]) -> None:
+    def _fill(self, url: str, part: pathlib.Path, expected: Expected, token: str | None, came: _Came) -> None:
         """Make requests until the file is as long as it should be."""
 
         def read() -> None:
-            done = _size(part)
-            if expected.bytes is None or done != expected.bytes:
-                self._append(url, part, done, expected, token, report)
+            done, size = _size(part), expected.bytes
+            if size is None and done and (version := load_version(part)):
+                size = version.bytes  # an earlier process may have fetched everything
+            if size is None or done != size:
+                self._append(url, part, done, expected, token, came)
 
         def trouble(words: str) -> None:
-            report(Progress(part.name, _size(part), expected.bytes, words))
+            came.report(Progress(part.name, _size(part), expected.bytes, words))
 
         self.retry(_host(url), read, trouble, lambda: _size(part))
 
-    def _append(
-        self, url: str, part: pathlib.Path, done: int, expected: Expected, token: str | None, report: Callable[[Progress], None]
-    ) -> None:
+    def _append(self, url: str, part: pathlib.Path, done: int, expected: Expected, token: str | None, came: _Came) -> None:
         """Make one request for the bytes after the first `done`."""
         known = expected.sha256 or expected.git_sha1
-        seen = part.with_name("validator")  # tells whether a file without a known hash is still the same
-        validator = None if known else _text(seen)
+        here = None if known or not done else load_version(part)
         headers = {"Accept-Encoding": "identity"}
-        if done and (known or validator):
-            headers |= {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
+        if done and (known or (here and here.condition)):
+            headers |= {"Range": f"bytes={done}-"} | ({"If-Range": here.condition} if here and here.condition else {})
         try:
             opened = self._open(url, headers, token)
             with opened as response, part.open("ab") as file:
@@ -205,17 +211,19 @@ class Downloader:
                     raise DownloadFailed(
                         f"{_host(url)} sends the file compressed, although we did not ask for it; download it in another way."
                     )
-                if response.status_code == 206 and _range_start(response) != done:
+                version = version_of(response.status_code, response.headers)
+                if response.status_code == 206 and ("Range" not in headers or start_of(response.headers) != done):
                     raise httpx2.RemoteProtocolError("the server sent a different range")
+                if response.status_code == 206 and not known and not (here and here.is_continued_by(version)):
+                    part.unlink()
+                    raise httpx2.RemoteProtocolError("the file on the server may have changed, so it is fetched from its start")
                 if response.status_code != 206:
-                    file.truncate(done := 0)
-                    file.seek(0)
-                total = _total(response, done)
+                    done = 0
+                    begin(part, file, version)
+                total = version.bytes or (here.bytes if here else None)
                 if expected.bytes and total not in (None, expected.bytes):
                     hint = " (a Git LFS pointer, perhaps)" if (total or 0) < 1024 else ""
                     raise _Changed(f"{_host(url)} announces '{part.name}' with {total} bytes{hint}, but {expected.bytes} were expected")
-                if not known:
-                    seen.write_text(_validator(response) or "")
                 _check_room(part, expected.bytes or total, done)
                 limit = expected.bytes or total or MAX_BYTES
                 for chunk in response.iter_raw():
@@ -223,7 +231,7 @@ class Downloader:
                     if done > limit:
                         raise _Changed(f"{_host(url)} sends more than the expected {limit} bytes")
                     file.write(chunk)
-                    report(Progress(part.name, done, expected.bytes or total))
+                    came(done, expected.bytes or total, file)
                 if done < (expected.bytes or total or 0):
                     raise httpx2.RemoteProtocolError("the connection ended early")
         except Refused as error:
@@ -240,12 +248,21 @@ class Downloader:
         """The response to a GET after its redirects; the client drops the token if a redirect leads to another host."""
         if token:
             headers = headers | {"Authorization": f"Bearer {token}"}
-        with self._client.stream("GET", url, headers=headers) as response:
-            if response.status_code in BUSY:
-                raise ServerBusy(response)
-            if response.status_code not in (200, 206):
-                raise Refused(response)
-            yield response
+        request = self._client.build_request("GET", url, headers=headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._client.send(request, stream=True, follow_redirects=False)
+            try:
+                if response.next_request is None:
+                    if response.status_code in BUSY:
+                        raise ServerBusy(response)
+                    if response.status_code not in (200, 206):
+                        raise Refused(response)
+                    yield response
+                    return
+                request = response.next_request  # the body of a redirect is not read: packed, it could fill the memory
+            finally:
+                response.close()
+        raise httpx2.TooManyRedirects("too many redirects", request=request)
 
 
 class _Changed(Exception):
@@ -272,23 +289,33 @@ def verified(path: pathlib.Path, expected: Expected, origin: str) -> str:
     return sha256.hexdigest()
 
 
-@contextlib.contextmanager
-def _unfinished(target: pathlib.Path, url: str, expected: Expected) -> Iterator[pathlib.Path]:
-    """The folder of the unfinished file, locked for this process. A different address or hash has a different folder."""
-    key = hashlib.sha256(json.dumps([url, expected.sha256 or expected.git_sha1]).encode()).hexdigest()[:16]
-    folder = target.parent / f".{key}.part"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        if not try_lock(lock):
-            raise DownloadFailed(f"Another process is fetching '{target.name}' right now; wait for it.")
-        if not os.fstat(lock.fileno()).st_nlink:  # it finished a moment ago, and removed the folder with the lock
-            raise DownloadFailed(f"Another process has just fetched '{target.name}'; run the same command again.")
+def _key(url: str, expected: Expected) -> str:
+    """The name of an unfinished file: a different address or hash is a different file."""
+    return hashlib.sha256(json.dumps([url, expected.sha256 or expected.git_sha1]).encode()).hexdigest()[:16]
+
+
+class _Came:
+    """Called as bytes come: reports the progress, and shows the caller the start of the file once."""
+
+    def __init__(self, part: pathlib.Path, look: Callable[[bytes], None], report: Callable[[Progress], None]) -> None:
+        self._part, self._look, self.report = part, look, report
+        self._looked = False
+
+    def __call__(self, done: int, total: int | None, file: IO[bytes] | None = None) -> None:
+        self.report(Progress(self._part.name, done, total))
+        if self._looked or done < HEAD_BYTES:
+            return
+        if file:
+            file.flush()
+        self._looked = True
+        with self._part.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
         try:
-            yield folder
-        finally:
-            part = folder / target.name
-            if not part.exists() or part.stat().st_size == 0:
-                shutil.rmtree(folder, ignore_errors=True)
+            self._look(head)
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                shutil.rmtree(self._part.parent, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -312,35 +339,6 @@ def _check_room(part: pathlib.Path, total: int | None, done: int) -> None:
         raise StorageError(
             f"'{part.name}' needs {(total - done) / 1e6:,.0f} MB more, but the disk has {free / 1e6:,.0f} MB free; free some space first."
         )
-
-
-def _range_start(response: httpx2.Response) -> int | None:
-    """Where the bytes of a 206 start."""
-    unit, _, rest = response.headers.get("content-range", "").partition(" ")
-    return _number(rest.partition("-")[0]) if unit == "bytes" else None
-
-
-def _total(response: httpx2.Response, done: int) -> int | None:
-    """The size of the whole file, as the response says."""
-    length = _number(response.headers.get("content-length", ""))
-    return None if length is None else done + length
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def _validator(response: httpx2.Response) -> str | None:
-    """The value for If-Range: a strong ETag, or the time of the last change."""
-    etag = str(response.headers.get("etag", ""))
-    found = etag if etag.startswith('"') else response.headers.get("last-modified")
-    return found if found and found.isascii() else None
-
-
-def _text(path: pathlib.Path) -> str | None:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return path.read_text() or None
-    return None
 
 
 def _host(url: str) -> str:

@@ -85,7 +85,8 @@ class LargeFileHost(LoopbackServer):
     """The host of large files, with HTTP Range and with faults.
 
     `drops`: after how many bytes the next replies stop. `statuses`: HTTP statuses that the next requests get instead of the file.
-    `change` alters the data that is sent. `ignores_range` always sends the whole file.
+    `change` alters the data that is sent. `ignores_range` always sends the whole file. `validators` are the headers that tell one
+    version from another; If-Range is ignored.
     """
 
     def __init__(self) -> None:
@@ -96,6 +97,7 @@ class LargeFileHost(LoopbackServer):
         self.statuses: list[int] = []
         self.change = bytes
         self.ignores_range = False
+        self.validators: Callable[[bytes], dict[str, str]] = lambda data: {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
         self.sent = 0
 
     def route(self, request: BaseHTTPRequestHandler) -> None:
@@ -107,7 +109,7 @@ class LargeFileHost(LoopbackServer):
         if "signature" not in parse_qs(address.query) or "Authorization" in request.headers:
             reply(request, 400)  # like a signed address, which refuses a second credential
             return
-        status, headers, start = 200, {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Accept-Ranges": "bytes"}, 0
+        status, headers, start = 200, {**self.validators(data), "Accept-Ranges": "bytes"}, 0
         wanted = request.headers.get("Range")
         if wanted and not self.ignores_range:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))

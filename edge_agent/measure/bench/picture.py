@@ -1,4 +1,4 @@
-"""Draws the results of a benchmark. Needs matplotlib (`pip install edge-agent[report]`).
+"""Draws the results of a benchmark. Needs matplotlib, which the `report` extra installs.
 
 Owns colours and labels. Computes nothing. Invariant: a picture names the machine of the measurement.
 """
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge_agent.core.errors import BadData, StorageError
+from edge_agent.core.installation import install_command
 from edge_agent.measure.bench.machine import Machine
 from edge_agent.measure.bench.runs import Result
 
@@ -70,7 +71,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise BadData("Pictures need matplotlib, which is not installed; run `pip install 'edge-agent[report]'`.") from error
+        raise BadData(f"Pictures need matplotlib, which is not installed; run: {install_command('report')}") from error
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
