@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from edge_agent.core import parsing
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.parsing import EXAMPLE, LETTERS
+from edge_agent.core.parsing import EXAMPLE
 
+LETTERS = parsing.LETTERS
 CHOICE, OPEN = "choice", "open"
 
 _NO_OPTIONS = "and this model chooses one of several; write them after the question, one a line: 'A. text', 'B. text'"
