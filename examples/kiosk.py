@@ -63,7 +63,7 @@ def drain(stop: threading.Event) -> None:
 def show_settled(agent: Agent) -> None:
     """Print each provisional answer that was settled since the last time. A file remembers the last one, for the next run as well."""
     seen = agent.store.path.with_name("kiosk-seen.txt")
-    for ending in agent.store.endings(int(seen.read_text()) if seen.exists() else 0):
+    for ending in agent.endings(int(seen.read_text()) if seen.exists() else 0, timeout_s=0):
         final = f", the cloud says {ending.final_answer}" if ending.final_answer else ""
         print(f"  settled: {ending.answer}{final}: {ending.ending}")
         seen.write_text(str(ending.number))

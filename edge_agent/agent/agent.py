@@ -8,25 +8,27 @@ before its answer says that it is queued.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edge_agent.agent import assembly, endings
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
+from edge_agent.agent.until import Until
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core import routing
-from edge_agent.core.errors import CloudUnavailable, StorageError
+from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, StorageError
 from edge_agent.core.limits import Limits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision, Ending, LevelReading, ModelFacts
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
-from edge_agent.core.settings import DEFAULT_LIMITS, Settings, load
+from edge_agent.core.settings import DEFAULT_LIMITS, Settings, checked, load
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
@@ -39,6 +41,8 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
     from edge_agent.cloud.wire.client import CloudModel
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
+
+T = TypeVar("T")
 
 
 class Agent:
@@ -68,18 +72,20 @@ class Agent:
         self._open_model = open_model or assembly.opener(load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
+        self._closed = threading.Event()
         self.model = assembly.identify(store, files)
         self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
 
     @classmethod
-    def open(cls, settings: Settings | None = None, one_question: bool = False, **flags: Any) -> Self:
-        """An agent from settings; keywords such as `model="demo"` or `tau=0.75` work like flags.
+    def open(cls, settings: Settings | str | os.PathLike[str] | None = None, /, one_question: bool = False, **by_name: Any) -> Self:
+        """An agent on a model, given by its name or path: `Agent.open("demo")`; or with settings by name, which work like flags:
+        `Agent.open("demo", tau=0.75)` or `Agent.open(model="demo")`; or from a whole `Settings`.
 
-        With `one_question` the model opens as fast as possible; otherwise each decision is as fast as possible.
-        Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
+        What is not given comes from the environment and `config.toml`. With `one_question` the model opens as fast as possible;
+        otherwise each decision is as fast as possible. Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
         """
-        settings = settings or load(flags)
+        settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
         files = ModelFiles(
             catalog.resolve(settings.model, settings.models_folder), catalog.resolve(settings.adapter) if settings.adapter else None
@@ -101,7 +107,13 @@ class Agent:
         self.close()
 
     def close(self) -> None:
-        """Free the model and close the database; before that, at most once an hour, forget a little of what is old."""
+        """Free the model and close the database; before that, at most once an hour, forget a little of what is old.
+
+        `watch` and `endings` end then. Closing twice is fine.
+        """
+        if self._closed.is_set():
+            return
+        self._closed.set()
         if self._model:
             self._model.close()
             self._model = None
@@ -113,21 +125,26 @@ class Agent:
         with contextlib.suppress(StorageError):  # another process writes, or the disk is full: the next call tries again
             sweep(self.store, self.limits.retention)
 
-    def ask(self, question: Question, refresh: bool = False) -> Decision:
-        """Decide one question; `refresh` ignores what is remembered.
+    def ask(
+        self, question: Question | str, refresh: bool = False, *, tau: float | None = None, policy: PolicyName | str | None = None
+    ) -> Decision:
+        """Decide one question: a `Question`, or the text of one as the command line takes it.
 
-        Raises `BadQuestion` if it does not fit or two options are the same, `CloudUnavailable` if only
-        the cloud may answer and it does not. A failing database does not stop the answer.
+        `refresh` ignores what is remembered; `tau` and `policy` count for this question instead of the agent's. Raises `BadQuestion`
+        if it does not fit or two options are the same, `BadSetting` for a wrong `tau` or `policy`, `CloudUnavailable` if only the
+        cloud may answer and it does not. A failing database does not stop the answer.
         """
+        self._check_open()
+        question, rules = self._question(question), self._policy(tau, policy)
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
-        inquiry = Inquiry(question, self.policy, self.model, self.profile.sha256, circumstances)
+        inquiry = Inquiry(question, rules, self.model, self.profile.sha256, circumstances)
         if not refresh:
             self._recall(inquiry)
-        planned = routing.plan(inquiry.reading, self.policy, circumstances)
+        planned = routing.plan(inquiry.reading, rules, circumstances)
         if planned.step is Step.READ:
             self._read(inquiry)
-            planned = routing.plan(inquiry.reading, self.policy, circumstances)
+            planned = routing.plan(inquiry.reading, rules, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(inquiry)
         inquiry.planned, inquiry.circumstances = planned, replace(circumstances, over_budget=inquiry.over_budget)
@@ -144,40 +161,53 @@ class Agent:
 
         Close it when the question is asked or given up. Raises `ModelMissing` or `ModelRefused`.
         """
+        self._check_open()
         from edge_agent.engine.draft import Draft
 
         return Draft(self._engine().draft)
 
     def ending(self, decision_id: str) -> Ending:
         """The state of a decision: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
+        self._check_open()
         return self.store.ending(decision_id)
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
         """The state of a decision once it no longer waits, or when the time is up. Any process may drain and end it."""
-        return endings.wait(self.store, decision_id, timeout_s)
+        self._check_open()
+        return endings.wait(self.store, decision_id, Until(None, timeout_s, self._closed))
 
-    def endings(self, after: int | None = None, stop: threading.Event | None = None) -> Iterator[Ending]:
-        """Each provisional decision as it ends, in order and once, whichever process ends it, until `stop` is set.
+    def endings(self, after: int | None = None, stop: threading.Event | None = None, timeout_s: float | None = None) -> Iterator[Ending]:
+        """Each provisional decision as it ends, in order and once, whichever process ends it.
 
-        `after` is the `number` of the last ending that was handled; None starts now, 0 with the first ever.
+        `after` is the `number` of the last ending that was handled; None starts now, 0 with the first ever. Goes on until `stop` is
+        set, `timeout_s` seconds are over, or the agent is closed; those already stored come first, so with `timeout_s=0` these
+        are all.
         """
-        return endings.endings(self.store, after, stop)
+        self._check_open()
+        return self._while_open(endings.endings(self.store, after, Until(stop, timeout_s, self._closed)))
 
     def drain(self) -> Iterator[QueueRow | Drained]:
         """Send everything that waits, once; yields each row as it was claimed, then a `Drained`.
 
         Stops early when the cloud cannot be reached or accepts no more. Raises `CloudUnavailable` without a cloud.
         """
-        return self._drainer().once()
+        return self._while_open(self._drainer(Until(closed=self._closed)).once())
 
-    def watch(self, on_wait: Callable[[float, str | None], None] = lambda wait_s, stopped: None) -> Iterator[QueueRow | Drained]:
-        """Send everything as soon as it can be sent, until the caller stops; yields like `drain`. Raises `CloudUnavailable`.
+    def watch(
+        self,
+        stop: threading.Event | None = None,
+        timeout_s: float | None = None,
+        on_wait: Callable[[float, str | None], None] = lambda wait_s, stopped: None,
+    ) -> Iterator[QueueRow | Drained]:
+        """Send everything as soon as it can be sent; yields like `drain`. Raises `CloudUnavailable` without a cloud.
 
-        Before each wait, `on_wait` gets its seconds, and why the last pass stopped, if it did.
+        Goes on until `stop` is set, `timeout_s` seconds are over, or the agent is closed. A call under way is finished first. Before
+        each wait, `on_wait` gets its seconds, and why the last pass stopped, if it did.
         """
-        return self._drainer().watch(on_wait)
+        return self._while_open(self._drainer(Until(stop, timeout_s, self._closed)).watch(on_wait))
 
-    def _drainer(self) -> Drainer:
+    def _drainer(self, until: Until) -> Drainer:
+        self._check_open()
         if self.gate is None:
             raise CloudUnavailable(
                 "No cloud is set up, so nothing can be sent; give its address as EDGE_AGENT_CLOUD_URL, or ask with `--policy only_local`, "
@@ -185,7 +215,36 @@ class Agent:
             )
         from edge_agent.cloud.drain import Drainer
 
-        return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old)
+        return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old, sleep=until.sleep, stopped=lambda: until.over)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise AgentClosed("The agent is closed; ask before you close it, or open another one with Agent.open().")
+
+    def _while_open(self, found: Iterator[T]) -> Iterator[T]:
+        """The same, until the agent is closed by another thread."""
+        try:
+            yield from found
+        except StorageError:
+            if not self._closed.is_set():
+                raise
+
+    def _question(self, question: Question | str) -> Question:
+        """The question, from whatever a caller may give. Raises `BadQuestion`."""
+        if isinstance(question, str):
+            return Question.parse(question, self.profile.question_kind)
+        if not isinstance(question, Question):
+            raise BadQuestion(f"The question is {question!r:.80}; give a text or a Question (Question.from_json reads an object).")
+        return question
+
+    def _policy(self, tau: float | None, policy: PolicyName | str | None) -> Policy:
+        """The agent's policy, or this question's own. It is stored with the decision. Raises `BadSetting`."""
+        own: dict[str, Any] = {}
+        if tau is not None:
+            own["tau"] = checked("tau", tau, "The tau of this question")
+        if policy is not None:
+            own["name"] = PolicyName(checked("policy", policy, "The policy of this question"))
+        return replace(self.policy, **own)
 
     def _recall(self, inquiry: Inquiry) -> None:
         """Fill in what the store knows about the question; nothing if it cannot be read."""
@@ -193,7 +252,7 @@ class Agent:
             answer = self.store.cloud_answer(self.gate.key(inquiry.question.fingerprint)) if self.gate else None
             if answer and inquiry.fits(answer[1].answer):
                 inquiry.cloud_id, inquiry.cloud = answer
-            if self.policy.name is PolicyName.ONLY_CLOUD:
+            if inquiry.policy.name is PolicyName.ONLY_CLOUD:
                 return  # the device's own answer is not wanted
             found = self.store.reading(inquiry.reading_key)
             if found and inquiry.fits(found[1].answer):
@@ -203,7 +262,7 @@ class Agent:
         """Read the model; if its level asks for the cloud, call the cloud at once and read the letter meanwhile."""
 
         def on_level(level: LevelReading) -> None:
-            if routing.plan(level, self.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
+            if routing.plan(level, inquiry.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
                 self._start_call(inquiry)
 
         inquiry.reading, inquiry.model_ran = self._engine().read(inquiry.question, on_level), True
@@ -243,6 +302,22 @@ class Agent:
                 self.profile = Profile.from_json(self.model.profile)
                 self._model = self._open_model(self._files, self.model)
             return self._model
+
+
+def _settings(given: Settings | str | os.PathLike[str] | None, by_name: dict[str, Any]) -> Settings:
+    """The settings of a new agent. Raises `BadSetting`."""
+    by_name = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in by_name.items()}
+    if isinstance(given, Settings):
+        if by_name:
+            raise BadSetting(f"Agent.open was given whole Settings and {next(iter(by_name))} as well; give one or the other.")
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        if by_name.get("model") is not None:
+            raise BadSetting(f"Agent.open was given two models, {given!r:.80} and {by_name['model']!r:.80}; give one.")
+        return load({**by_name, "model": os.fspath(given)})
+    if given is not None:
+        raise BadSetting(f"Agent.open was given {given!r:.80}; give the name or path of a model, or settings by name, such as tau=0.75.")
+    return load(by_name)
 
 
 def _gate(store: Store, cloud: CloudModel, limits: Limits) -> Gate:

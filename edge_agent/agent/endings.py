@@ -8,9 +8,9 @@ costs SQLite's change counter and no query.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
+from edge_agent.agent.until import Until
 from edge_agent.core.records import Ending
 from edge_agent.store.store import Store
 
@@ -18,42 +18,45 @@ POLL_EVERY_S = 0.2
 
 
 def endings(
-    store: Store, after: int | None = None, stop: threading.Event | None = None, poll_every_s: float = POLL_EVERY_S
+    store: Store, after: int | None = None, stop: threading.Event | Until | None = None, poll_every_s: float = POLL_EVERY_S
 ) -> Iterator[Ending]:
-    """The endings after the number `after`, then each new one as it comes, until `stop` is set; with None, only new ones.
+    """The endings after the number `after`, then each new one as it comes, until `stop`; with None, only new ones.
 
-    A number that this file has not reached comes from another file, for example the one before a restored backup: then all
-    endings come. If a person retries an abandoned queue row, its decision ends a second time, with a new number. Raises `StorageError`.
+    Those that are stored come first, even if the time of `stop` is up. A number that this file has not reached comes from another
+    file, for example the one before a restored backup: then all endings come. If a person retries an abandoned queue row, its
+    decision ends a second time, with a new number. Raises `StorageError`.
     """
     last = store.last_end()
-    return _endings(store, last if after is None else after if after <= last else 0, stop or threading.Event(), poll_every_s)
+    until = stop if isinstance(stop, Until) else Until(stop)
+    return _endings(store, last if after is None else after if after <= last else 0, until, poll_every_s)
 
 
-def _endings(store: Store, after: int, stop: threading.Event, poll_every_s: float) -> Iterator[Ending]:
+def _endings(store: Store, after: int, until: Until, poll_every_s: float) -> Iterator[Ending]:
     seen = None
-    while not stop.is_set():
+    while not until.stopped:
         if (now := store.database.change_mark()) == seen:
-            stop.wait(poll_every_s)
+            if until.over:
+                return
+            until.sleep(poll_every_s)
             continue
         while found := store.endings(after):
             for ending in found:
                 assert ending.number is not None
                 after = ending.number
                 yield ending
-                if stop.is_set():
+                if until.stopped:
                     return
         seen = now
 
 
-def wait(store: Store, decision_id: str, timeout_s: float | None = None, poll_every_s: float = POLL_EVERY_S) -> Ending:
+def wait(store: Store, decision_id: str, timeout_s: float | Until | None = None, poll_every_s: float = POLL_EVERY_S) -> Ending:
     """The state of a decision once it no longer waits, or when the time is up. Raises `BadQuestion` for an unknown id."""
-    ends = None if timeout_s is None else time.monotonic() + timeout_s
+    until = timeout_s if isinstance(timeout_s, Until) else Until(timeout_s=timeout_s)
     mark = store.database.change_mark()
     while (found := store.ending(decision_id)).waits:
         while (now := store.database.change_mark()) == mark:
-            left_s = poll_every_s if ends is None else min(poll_every_s, ends - time.monotonic())
-            if left_s <= 0:
+            if until.over:
                 return found
-            time.sleep(left_s)
+            until.sleep(poll_every_s)
         mark = now
     return found

@@ -52,8 +52,8 @@ class _Pass:
 class Drainer:
     """Sends one queue to one cloud: `once` for a person who wants it now, `watch` for a device that runs by itself.
 
-    `deadline_s` limits one call. `upkeep` is called after each pass of `watch`, when no person waits. Tests replace `sleep` and
-    `chance` (0 to 1, the random part of a wait).
+    `deadline_s` limits one call. Once `stopped()` is true, no row is claimed and `watch` ends. `upkeep` is called after each pass
+    of `watch`, when no person waits. Tests replace `sleep` and `chance` (0 to 1, the random part of a wait).
     """
 
     def __init__(
@@ -65,9 +65,11 @@ class Drainer:
         upkeep: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._outbox, self._gate, self._rules = outbox, gate, rules or Rules()
         self._deadline_s, self._upkeep, self._sleep, self._chance = deadline_s, upkeep, sleep, chance
+        self._stopped = stopped
 
     def once(self) -> Iterator[QueueRow | Drained]:
         """One pass over all waiting rows, due or not, even if the breaker is open: a person may know that the cloud is back.
@@ -87,7 +89,7 @@ class Drainer:
         """
         failures = 0
         with self._outbox.drainer():
-            while True:
+            while not self._stopped():
                 drained = None
                 for step in self._pass(by_hand=False):
                     drained = step if isinstance(step, Drained) else None
@@ -125,6 +127,8 @@ class Drainer:
 
     def _claim(self, after: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
         """The next row, with its call reserved. Without a reservation the budget is used up, and the row is still ready."""
+        if self._stopped():
+            return None
         reserved: list[Reservation | None] = []
 
         def allowed(row: QueueRow) -> bool:

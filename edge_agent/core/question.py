@@ -1,6 +1,6 @@
 """What is asked: a stem and its options (or none), read from text or JSON, with a fingerprint.
 
-Owns the reading and checking of a person's question; knows nothing about prompts, tokens or answers. Invariant: every
+Owns the checking of a person's question (`parsing` finds its options); knows nothing about prompts, tokens or answers. Invariant: every
 `Question` can be asked: it has a stem, 2 to 26 one-line options (none if it is open), and no text that
 UTF-8 cannot hold.
 """
@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import unicodedata
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
+from edge_agent.core import parsing
 from edge_agent.core.errors import BadQuestion
+from edge_agent.core.parsing import EXAMPLE
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = parsing.LETTERS
 CHOICE, OPEN = "choice", "open"
 
-_OPTION_LINE = r"\s*\(?([A-Z])[.):]\s+(\S.*?)\s*"
-_CYRILLIC_OPTION_LINE = r"\s*\(?[\u0410-\u042f][.):]\s+\S.*"
-_EXAMPLE = "write the question, then one option a line: 'A. text', 'B. text'"
+_NO_OPTIONS = "and this model chooses one of several; write them after the question, one a line: 'A. text', 'B. text'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +37,21 @@ class Question:
     never_send: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        stem = _clean(self.stem)
-        options = tuple(_clean(option) for option in self.options)
+        stem = _clean(self.stem, "question")
+        options = _texts(self.options)
+        if self.kind not in (CHOICE, OPEN):
+            raise BadQuestion(f"The kind of the question is {self.kind!r:.80}; give 'choice' or 'open'.")
+        if not isinstance(self.never_send, bool):
+            raise BadQuestion(f"The never_send of the question is {self.never_send!r:.80}; give True or False.")
         if not stem:
-            raise BadQuestion(f"The question is empty; {_EXAMPLE}.")
+            raise BadQuestion(f"The question is empty; {EXAMPLE}.")
         if self.kind == OPEN and options:
             raise BadQuestion("The question has options, and this model answers in its own words; ask without them.")
+        if self.kind != OPEN and not options:
+            raise BadQuestion(f"The question has no options, {_NO_OPTIONS}.")
         if self.kind != OPEN and not 2 <= len(options) <= len(LETTERS):
-            counted = {0: "no options", 1: "one option"}.get(len(options), f"{len(options)} options")
-            raise BadQuestion(f"The question has {counted}, but it needs 2 to 26; {_EXAMPLE}.")
+            counted = "one option" if len(options) == 1 else f"{len(options)} options"
+            raise BadQuestion(f"The question has {counted}, but it needs 2 to 26; {EXAMPLE}.")
         for letter, option in zip(LETTERS, options, strict=False):
             if not option:
                 raise BadQuestion(f"Option {letter} is empty; give every option a text.")
@@ -63,44 +68,49 @@ class Question:
 
     @classmethod
     def parse(cls, text: str, kind: str = CHOICE) -> Question:
-        """Read FogGen's user message: the question, then one option a line as `A. text` (or `A) text`, `(A) text`, `A: text`).
+        """Read a text that a person typed: the question, then its options in one of the forms of `parsing`.
 
-        The options are the last run of lines A, B, C, ... that reaches the end of the text; everything
-        before it is the stem, so a stem may hold lines that look like options. The text of an open question is all stem.
+        FogGen's own form is one option a line: `A. text`. The text of an open question is all stem. Raises `BadQuestion`, also if
+        the text may mean two things.
         """
+        text = _clean(text, "question")
         if kind == OPEN:
             return cls(text, (), OPEN)
-        lines = [line for line in _clean(text).split("\n") if line.strip()]
-        matches = [re.fullmatch(_OPTION_LINE, line) for line in lines]
-        first = len(lines)
-        while first > 0 and matches[first - 1]:
-            first -= 1
-        starts = [i for i in range(first, len(lines)) if (m := matches[i]) and m[1] == "A"]
-        start = starts[-1] if starts else first
-        run = [m for m in matches[start:] if m]
-        letters = "".join(m[1] for m in run)
-        if letters != LETTERS[: len(letters)]:
-            raise BadQuestion(f"The options are lettered {', '.join(letters)}; letter them A, B, C, ... without gaps.")
-        if not run and lines and re.fullmatch(_CYRILLIC_OPTION_LINE, lines[-1]):
-            raise BadQuestion("The options are lettered in Cyrillic, which only looks like A, B, C; letter them in Latin.")
-        stem = text if not run else _before(text, lines[start])
-        return cls(stem, tuple(m[2] for m in run))
+        found = parsing.split(text)
+        return cls(found.stem, tuple(found.options))
 
     @classmethod
-    def from_json(cls, data: object) -> Question:
-        """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`), perhaps with `"never_send": true`."""
+    def typed(cls, text: str, options: Iterable[str] = (), kind: str = CHOICE, never_send: bool = False) -> Question:
+        """The question of a person or a program that gives each of the `options` apart, or all in the `text` (see `parse`).
+
+        An option's own letter is left out: `A. 18` is 18. Raises `BadQuestion` if both the text and `options` have options.
+        """
+        if not options:
+            return replace(cls.parse(text, kind), never_send=never_send)
+        if kind != OPEN and parsing.has_lettered_options(_clean(text, "question")):
+            raise BadQuestion("The text already has lettered options; give all options in the text, or all of them apart.")
+        return cls(text, _unlettered(options), kind, never_send)
+
+    @classmethod
+    def from_json(cls, data: object, kind: str = CHOICE) -> Question:
+        """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`), perhaps with `"never_send": true`.
+
+        Without "options", they are read from the text of the question. An option's own letter is left out.
+        """
         if not isinstance(data, dict) or not isinstance(data.get("question"), str):
             raise BadQuestion('A question in JSON is an object: {"question": "...", "options": ["...", "..."]}.')
-        options = data.get("options", [])
+        options = [] if data.get("options") is None else data["options"]
         if isinstance(options, dict):
-            if list(options) != list(LETTERS[: len(options)]):
+            if list(options) != list(LETTERS[: len(options)]) and len(options) <= len(LETTERS):
                 raise BadQuestion("The options of a JSON question must have the keys A, B, C, ... in this order.")
             options = list(options.values())
         if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
             raise BadQuestion("The options of a JSON question must be a list of texts.")
         if not isinstance(never_send := data.get("never_send", False), bool):
             raise BadQuestion("The never_send of a JSON question must be true or false.")
-        return cls(data["question"], tuple(options), never_send=never_send)
+        if not options:
+            return cls.typed(data["question"], (), kind, never_send)
+        return cls(data["question"], _unlettered(options), kind, never_send)
 
     @property
     def letters(self) -> str:
@@ -139,14 +149,20 @@ def _lettered(options: Iterable[str]) -> list[str]:
     return [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
 
 
-def _before(text: str, line: str) -> str:
-    """The text before the last occurrence of `line` as a whole line."""
-    lines = _clean(text).split("\n")
-    at = max(i for i, candidate in enumerate(lines) if candidate == line)
-    return "\n".join(lines[:at])
+def _unlettered(options: Iterable[str]) -> tuple[str, ...]:
+    return tuple(parsing.unlettered(_texts(options)))
 
 
-def _clean(text: str) -> str:
+def _texts(options: Iterable[str]) -> tuple[str, ...]:
+    """The options, clean. A single text is no list of options, and a set or a dictionary has no order to letter them by."""
+    if isinstance(options, (str, bytes, Mapping, Set)) or not isinstance(options, Iterable):
+        raise BadQuestion(f'The options are {options!r:.80}; give a list of texts: ["18", "19"].')
+    return tuple(_clean(option, f"option {number}") for number, option in enumerate(options, 1))
+
+
+def _clean(text: str, what: str) -> str:
+    if not isinstance(text, str):
+        raise BadQuestion(f"The {what} is {text!r:.80}; give a text.")
     try:
         text.encode()
     except UnicodeEncodeError as error:

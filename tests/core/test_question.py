@@ -11,7 +11,9 @@ from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import LETTERS, OPEN, Question
 from tests.support.paths import SHARED
 
-text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r"), min_size=1, max_size=40).map(str.strip).filter(bool)
+text = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r\ufeff"), min_size=1, max_size=40).map(str.strip).filter(bool)
+)
 
 
 def test_text_with_options_is_parsed() -> None:
