@@ -11,6 +11,7 @@
     ├── CloudUnavailable    only the cloud may answer, and it did not           exit 69
     ├── DownloadFailed      a file could not be fetched, or is the wrong file   exit 69
     ├── StorageError        the database cannot be used                         exit 74
+    │   └── StorageBusy         another process holds its lock: try again later
     └── BadSetting          a setting has a value that cannot be used           exit 78
 
 Every message is one sentence that names the wrong value and what to do about it. Foreign exceptions are
@@ -76,6 +77,10 @@ class StorageError(EdgeAgentError):
     """The database cannot be opened, is not ours, or refused a write that must not be lost."""
 
     exit_code = 74
+
+
+class StorageBusy(StorageError):
+    """Another process holds the database's lock, so the same call may work later."""
 
 
 class BadSetting(EdgeAgentError):
