@@ -11,6 +11,7 @@
     ├── CloudUnavailable    only the cloud may answer, and it did not           exit 69
     ├── DownloadFailed      a file could not be fetched, or is the wrong file   exit 69
     ├── StorageError        the database cannot be used                         exit 74
+    │   └── StorageBusy         another process holds its lock: try again later
     ├── AgentClosed         an agent is used after it was closed                exit 1
     └── BadSetting          a setting has a value that cannot be used           exit 78
 
@@ -77,6 +78,10 @@ class StorageError(EdgeAgentError):
     """The database cannot be opened, is not ours, or refused a write that must not be lost."""
 
     exit_code = 74
+
+
+class StorageBusy(StorageError):
+    """Another process holds the database's lock, so the same call may work later."""
 
 
 class AgentClosed(EdgeAgentError):

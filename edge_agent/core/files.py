@@ -1,8 +1,8 @@
 """Atomic writes of whole files, and locks between processes.
 
-Owns temporary files, the rename that gives them their name, fsync, and `flock`. Knows nothing about their contents.
-Invariant: a name always belongs to a complete file. A crash leaves the old file or the new one, and perhaps a hidden
-temporary beside it.
+Owns temporary files and folders, the rename that gives them their name, fsync, and `flock`. Knows nothing about their contents.
+Invariants: a name always belongs to a complete file; a crash leaves the old file or the new one, and perhaps a hidden temporary
+beside it. A temporary is locked while its writer lives, so whoever writes in the same folder next removes what nobody holds.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ import errno
 import fcntl
 import os
 import pathlib
+import re
 import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from edge_agent.core.errors import StorageError
+
+DOWNLOAD_KEPT_S = 14 * 86_400.0  # an unfinished download can be continued for this long (by the wall clock)
+_DOWNLOAD = re.compile(r"\.[0-9a-f]{16}\.part")  # the folder of an unfinished download; its file `lock` is held by the writer
+_TEMPORARY = re.compile(r"\.edge-agent-[0-9a-f]{16}\.part")
 
 
 def put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
@@ -49,15 +54,20 @@ def replacing(target: pathlib.Path, mode: str = "wb", private: bool = True, dura
     `mode` is "wb" or "w" (UTF-8). A `private` file is readable only by its owner.
     Unless `durable`, a power cut may lose the new file, but never leaves half of one. Raises OSError.
     """
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+
+    def create(path: pathlib.Path) -> int:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+
+    part, handle = _held(target.parent, create)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            part.replace(target)  # while it is still held
         if durable:
-            put_in_place(part, target)
-        else:
-            part.replace(target)
+            sync_folder(target.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -66,11 +76,81 @@ def replacing(target: pathlib.Path, mode: str = "wb", private: bool = True, dura
 @contextlib.contextmanager
 def temporary_folder(beside: pathlib.Path) -> Iterator[pathlib.Path]:
     """A hidden folder next to `beside`, on the same file system, removed at the end of the block. Raises OSError."""
-    folder = pathlib.Path(tempfile.mkdtemp(dir=beside.parent, prefix=f".{beside.name}.", suffix=".part"))
+
+    def create(path: pathlib.Path) -> int | None:
+        path.mkdir(mode=0o700)
+        try:
+            return os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+
+    folder, handle = _held(beside.parent, create)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _held(folder: pathlib.Path, create: Callable[[pathlib.Path], int | None]) -> tuple[pathlib.Path, int]:
+    """A new temporary in `folder`, locked, and its open handle; leftovers there are removed first.
+
+    The name is short whatever the target's name is: a file system allows 255 bytes. `create` returns None if another process
+    swept the temporary at once; the same may happen until it is locked.
+    """
+    sweep_leftovers(folder)
+    while True:
+        path = folder / f".edge-agent-{secrets.token_hex(8)}.part"
+        if (handle := create(path)) is None:
+            continue
+        try:
+            with contextlib.suppress(OSError):  # without locks nothing is swept either
+                lock(handle)
+            if os.fstat(handle).st_ino == path.stat().st_ino:
+                return path, handle
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def sweep_leftovers(folder: pathlib.Path) -> list[str]:
+    """Remove what killed writers left in a folder, and return the names: each temporary that no process holds.
+
+    An unfinished download is kept until nothing was added to it for `DOWNLOAD_KEPT_S`. Never raises: what cannot be removed stays.
+    """
+    swept = []
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            name = path.name
+            if _TEMPORARY.fullmatch(name) or (_DOWNLOAD.fullmatch(name) and _is_old(path)):
+                with contextlib.suppress(OSError):
+                    if _remove_unheld(path, path / "lock" if _DOWNLOAD.fullmatch(name) else path):
+                        swept.append(name)
+    return swept
+
+
+def _remove_unheld(path: pathlib.Path, held: pathlib.Path) -> bool:
+    """Remove a temporary file or folder if no process holds the lock on `held`; returns whether it did. Raises OSError."""
+    handle = os.open(held, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if not try_lock(handle):
+            return False
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    finally:
+        os.close(handle)
+    return True
+
+
+def _is_old(download: pathlib.Path) -> bool:
+    """Whether nothing was added to an unfinished download for long. A clock that was wrong costs at most the download."""
+    newest = max((entry.stat().st_mtime for entry in download.iterdir()), default=0.0)
+    return time.time() - newest > DOWNLOAD_KEPT_S
 
 
 def not_written(target: pathlib.Path, error: OSError) -> StorageError:
@@ -100,6 +180,18 @@ def lock(file: int | IO[Any]) -> None:
     fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def share_lock(file: int | IO[Any]) -> None:
-    """Take the shared lock of an open file, waiting while another holds it exclusively; an exclusive lock becomes shared."""
-    fcntl.flock(file, fcntl.LOCK_SH)
+def share_lock(file: int | IO[Any], timeout_s: float) -> bool:
+    """Take the shared lock of an open file, or turn an exclusive one into it; returns whether it came within the time.
+
+    Raises OSError where the file system has no locks.
+    """
+    ends = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

@@ -1,8 +1,8 @@
-"""The one SQLite file: opens it, brings it up to date, keeps it sound, and runs transactions on it.
+"""The one SQLite file, open: runs transactions on it, and copies, packs and shrinks it.
 
-Owns the connection, its settings, and what happens to a damaged file. Knows nothing about the tables. Invariants:
-a file that is not ours is never written to; a write happens inside `transaction()`, from BEGIN IMMEDIATE to COMMIT, so a
-crash leaves all of it or nothing.
+Owns the connection, who may use it (threads in turn; a forked child never), and when it is opened again. Knows nothing about the
+tables, or how the file is opened and repaired (`opening.py`). Invariant: a write happens inside `transaction()`, from BEGIN
+IMMEDIATE to COMMIT, so a crash leaves all of it or nothing.
 
 Why plain `sqlite3`: there are few statements, each says its transaction, and every import makes a recalled answer slower
 (docs/decisions.md).
@@ -11,36 +11,45 @@ Why plain `sqlite3`: there are few statements, each says its transaction, and ev
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import pathlib
 import sqlite3
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, Self
 
 from edge_agent.core.errors import StorageError
-from edge_agent.store.marker import Marker, refuse_foreign, set_aside
-from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, result_code, save_rows, what_is_wrong
-from edge_agent.store.schema import APPLICATION_ID, INCREMENTAL, copy_to, migrate, version
+from edge_agent.store.marker import Marker
+from edge_agent.store.opening import BUSY_TIMEOUT_MS, Opening
+from edge_agent.store.salvage import is_damage, is_wrong_schema, refused
+from edge_agent.store.schema import INCREMENTAL, copy_to, version
 
-_log = logging.getLogger("edge_agent")
-_BUSY_TIMEOUT_MS = 5000  # how long a write waits for another process's write
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_OPEN_AGAIN_S = 30.0  # a database that could not be opened is tried again after this time
 
 
 class Database:
-    """An open database; close it when done, or use it as a context manager. Raises `StorageError` if it cannot be used.
+    """An open database; close it when done, or use it as a context manager.
 
+    Raises `StorageError` if it cannot be used; without `must_open` every call raises it instead, until `renew` can open the file.
     `connection` replaces SQLite's own in tests that fail, or kill the process, at a statement.
     """
 
-    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] | None = None) -> None:
-        self.path, self._connection, self._marker = path, connection or Connection, Marker(path)
+    def __init__(self, path: pathlib.Path, connection: type[sqlite3.Connection] | None = None, must_open: bool = True) -> None:
+        self.path, self._connection, self._marker = path, connection, Marker(path)
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # the threads of a process share the connection and take turns
         self._damaged = False
-        self._db = self._open()
+        self._connected: sqlite3.Connection | None = None
+        self._why_not = StorageError(f"The database '{path}' is closed; open it again.")
+        self._tried_at: float | None = None  # when the file could not be opened; None if it is not to be tried again
+        try:
+            self._connect_now()
+        except StorageError:
+            if must_open:
+                raise
+        _here.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -48,24 +57,73 @@ class Database:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open in this process."""
+        return self._connected is not None
+
     def close(self) -> None:
         """Close the file; closing twice is fine."""
-        self._db.close()
+        self._tried_at = None
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
+            self._why_not = StorageError(f"The database '{self.path}' is closed; open it again.")
         self._marker.release()
 
     def renew(self) -> bool:
-        """Reopen the file if SQLite found it damaged; returns whether it did. The file is set aside, unless others use it.
+        """Reopen the file if SQLite found it damaged, or if it could not be opened some time ago; returns whether it did.
 
-        Raises `StorageError`.
+        A damaged file is replaced, unless others use it. Raises `StorageError`.
         """
-        if not self._damaged:
-            return False
         with self._lock:
-            self._db.close()
-            self._marker.release()
-            self._damaged = False
-            self._db = self._open()
+            if self._connected is None:
+                if self._tried_at is None or time.monotonic() - self._tried_at < _OPEN_AGAIN_S:
+                    return False
+            elif not self._damaged:
+                return False
+            else:
+                self._connected.close()
+                self._connected = None
+                self._marker.release()
+            self._connect_now()
         return True
+
+    def _connect_now(self) -> None:
+        try:
+            self._connected = Opening(self.path, self._marker, self._connection).open()
+            self._damaged, self._tried_at = False, None
+        except StorageError as error:
+            self._why_not, self._tried_at = error, time.monotonic()
+            raise
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection. Raises `StorageError` if there is none."""
+        if self._connected is None:
+            raise type(self._why_not)(str(self._why_not))
+        return self._connected
+
+    def left_behind(self) -> None:
+        """In a forked child: let go of the file. SQLite's connection is neither used nor closed there."""
+        if self._connected is not None:
+            _parents.append(self._connected)
+            self._connected = None
+            self._why_not = StorageError(
+                f"The database '{self.path}' was opened before this process was forked; open it again in this process."
+            )
+        self._tried_at, self._writer, self._lock = None, None, threading.RLock()
+        self._marker.forget()
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Wait until no thread is inside a transaction, and let none begin. Gives up waiting after a while."""
+        held = self._lock.acquire(timeout=2 * BUSY_TIMEOUT_MS / 1000)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -91,7 +149,7 @@ class Database:
             except sqlite3.Error as error:
                 raise self._refused(error) from error
             finally:
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(sqlite3.Error, StorageError):
                     self._db.execute("PRAGMA foreign_keys = ON")
 
     @contextlib.contextmanager
@@ -105,7 +163,7 @@ class Database:
             yield
         finally:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -205,108 +263,30 @@ class Database:
         if is_damage(error) or is_wrong_schema(error):
             self._damaged = True
             self._marker.mark_damaged()
-        if is_damage(error):
-            return StorageError(
-                f"The database '{self.path}' is damaged ({error}); try again, and edge-agent sets it aside and starts a new one "
-                "with the rows that it can save."
-            )
-        if is_wrong_schema(error):
-            return StorageError(
-                f"The database '{self.path}' does not have the tables of this edge-agent ({error}); try again to check the file."
-            )
-        if result_code(error) in _BUSY:
-            return StorageError(f"The database '{self.path}' is in use by another program; try again.")
-        return StorageError(f"The database '{self.path}' cannot be used: {error}; check the free disk space and the file's owner.")
-
-    def _open(self) -> sqlite3.Connection:
-        """Open the file: create it if it is missing; set it aside and start a new one if it is damaged and no other process has it."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            suspect = refuse_foreign(self.path, self._marker)
-            self._create()
-            self._marker.take()
-            try:
-                db = self._open_sound(suspect)
-                self._marker.share()
-            except BaseException:
-                self._marker.forget()
-                raise
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"The database '{self.path}' cannot be used ({error}); check the folder and its free space.") from error
-        return db
-
-    def _open_sound(self, suspect: bool) -> sqlite3.Connection:
-        db, wrong = self._connect(suspect, self._check(suspect))
-        if wrong is None:
-            return db
-        db.close()
-        if not self._marker.alone:
-            raise StorageError(
-                f"The database '{self.path}' is damaged ({wrong}); close the other programs that use it, then start this one again."
-            )
-        aside = set_aside(self.path)
-        self._create()
-        db, _ = self._connect(suspect=False, check=None)
-        try:
-            saved = save_rows(aside, db)
-        except (sqlite3.Error, OSError) as error:
-            saved, wrong = {}, f"{wrong}; nothing could be saved: {error}"
-        counts = ", ".join(f"{n} {table.replace('_', ' ')}" for table, n in saved.items() if table not in ("clock", "spending", "marks"))
-        _log.error("edge-agent: the database '%s' was damaged (%s). It was moved to '%s'; a new one starts with %s.",
-                   self.path, wrong, aside, counts or "nothing")  # fmt: skip
-        return db
-
-    def _check(self, suspect: bool) -> str | None:
-        """How to check the file: all of it if its last user did not close it, its indexes too if SQLite found it damaged."""
-        if self._marker.marked_damaged:
-            return "integrity_check"
-        return "quick_check" if self._marker.alone and (suspect or self._marker.not_closed) else None
-
-    def _connect(self, suspect: bool, check: str | None) -> tuple[sqlite3.Connection, str | None]:
-        """A connection with all settings and the schema up to date, and what is wrong with the file, or None."""
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=self._connection)
-        try:
-            db.row_factory = sqlite3.Row
-            db.text_factory = lambda data: data.decode(errors="replace")  # a flipped bit in a text must not stop an answer
-            db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-            db.execute("PRAGMA trusted_schema = OFF")
-            db.execute("PRAGMA cell_size_check = ON")
-            db.execute("PRAGMA mmap_size = 0")
-            db.execute("PRAGMA secure_delete = ON")  # overwrites what is deleted
-            db.execute("PRAGMA synchronous = FULL")  # "queued" must survive a power cut
-            wrong = what_is_wrong(db, check)
-            if wrong is None and suspect and self._marker.alone:
-                wrong = "it is empty" if not version(db) else None
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")  # everything else in the file is sound
-            if wrong is None:
-                migrate(db, self.path)  # before WAL, so that a crash leaves our mark in the file itself, not in a log beside it
-                db.execute("PRAGMA foreign_keys = ON")
-                db.execute(f"PRAGMA journal_mode = {journal_mode(sqlite3.sqlite_version_info)}")
-                db.execute("PRAGMA journal_size_limit = 4194304")
-        except sqlite3.Error as error:
-            if not is_damage(error) and not is_wrong_schema(error):
-                db.close()
-                raise
-            return db, str(error)
-        except BaseException:
-            db.close()
-            raise
-        return db, wrong
-
-    def _create(self) -> None:
-        """Create the file if it is missing; nobody but its owner may read it."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with contextlib.suppress(OSError):  # some file systems have no modes
-            if self.path.stat().st_mode & 0o077:  # a copy from elsewhere: what visitors typed is its owner's alone
-                self.path.chmod(0o600)
+        return refused(self.path, error)
 
 
-def journal_mode(version: tuple[int, ...]) -> str:
-    """WAL, or TRUNCATE for a version of SQLite whose WAL can damage the file.
+# A fork copies a connection, but neither the locks that it holds nor SQLite's knowledge of who holds them. So nothing is forked in the
+# middle of a transaction, and the child lets go of what its parent has open.
+_here: weakref.WeakSet[Database] = weakref.WeakSet()
+_parents: list[sqlite3.Connection] = []  # never closed: closing would touch the parent's files
+_forking: dict[int, contextlib.ExitStack] = {}
 
-    3.7.0 to 3.51.2 can corrupt a WAL database that two connections write or checkpoint at once; 3.44.6 and 3.50.7 have the
-    fix too (https://www.sqlite.org/wal.html).
-    """
-    fixed = version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-    return "WAL" if fixed else "TRUNCATE"
+
+def _before_fork() -> None:
+    stack = _forking[threading.get_ident()] = contextlib.ExitStack()
+    for database in list(_here):
+        stack.enter_context(database.standing_still())
+
+
+def _after_fork_in_parent() -> None:
+    _forking.pop(threading.get_ident()).close()
+
+
+def _after_fork_in_child() -> None:
+    _forking.clear()
+    for database in list(_here):
+        database.left_behind()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

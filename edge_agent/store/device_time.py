@@ -69,8 +69,10 @@ class Clock:
         self._saved_uptime_s: float | None = None
 
     def now_s(self) -> float:
-        """Device time, in seconds. Reads only."""
+        """Device time, in seconds; only the uptime if the database could not be opened, and so nothing is stored. Reads only."""
         anchor = self._anchor  # another thread may replace it meanwhile
+        if anchor is None and not self._database.is_open:
+            return self._uptime()
         if anchor is None:
             anchor = self._anchor = self._read(self._moment())
         return anchor.device_s + max(0.0, self._uptime() - anchor.moment.uptime_s)

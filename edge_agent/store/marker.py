@@ -2,7 +2,7 @@
 
 Owns the marker beside the database, `edge-agent.db.open`. Every process that has the database open holds a lock on it, and the
 operating system releases the lock when the process ends. Knows nothing about the tables. Invariants: a foreign file and a
-damaged one of ours are told apart without changing a byte of either; only a process that is alone moves a database away.
+damaged one of ours are told apart without changing a byte of either; only a process that is alone replaces a database.
 
 The marker says whether the file was closed, and which file (device and inode) it was. So we recognise our
 file even without its header.
@@ -17,11 +17,12 @@ import sqlite3
 import threading
 import time
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.files import share_lock, try_lock
+from edge_agent.store.replacement import BESIDE
 from edge_agent.store.schema import APPLICATION_ID
 
-BESIDE = ("-journal", "-wal", "-shm")
+WAIT_S = 5.0  # for another process that checks or repairs the file
 _MAGIC = b"SQLite format 3\0"
 _LOOK_BYTES = 1 << 20
 _TABLES = (b"CREATE TABLE questions (", b"CREATE TABLE readings (", b"CREATE TABLE decisions (")
@@ -47,29 +48,31 @@ class Marker:
         """Whether the marker names the file at the database's path."""
         with contextlib.suppress(OSError, ValueError):
             _, *identity = self._path.read_text().split()
-            return identity == _identity(self._database)
+            return identity == identity_of(self._database)
         return False
 
-    def take(self) -> None:
+    def take(self, wait_s: float = WAIT_S) -> None:
         """Hold the marker. `alone` says whether no other process does; only then `not_closed` and `marked_damaged` are known.
 
-        Waits while a process that is alone checks the file.
+        Waits while a process that is alone checks the file. Raises `StorageBusy` if that takes longer than `wait_s`, OSError.
         """
         self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
         self.alone = try_lock(self._handle)
-        if not self.alone:
-            share_lock(self._handle)
+        if not self.alone and not share_lock(self._handle, wait_s):
+            self.forget()
+            raise self._busy()
         words = os.pread(self._handle, 200, 0).split()
         journal = any(_size(self._database.with_name(self._database.name + end)) for end in BESIDE[:2])
         self.marked_damaged = self.alone and words[:1] == [b"damaged"]
         self.not_closed = self.marked_damaged or (self.alone and (journal or words[:1] == [b"open"]))
 
-    def share(self) -> None:
-        """Record that the database is open, and let others open it too."""
+    def share(self, wait_s: float = WAIT_S) -> None:
+        """Record that the database is open, and let others open it too. Raises `StorageBusy`, OSError."""
         assert self._handle is not None
         if self.alone:
             self._write("open")
-            share_lock(self._handle)
+            if not share_lock(self._handle, wait_s):  # changing a lock frees it for a moment
+                raise self._busy()
         self._shared = True
         with _open_here_lock:
             _open_here[str(self._database)] = _open_here.get(str(self._database), 0) + 1
@@ -98,10 +101,13 @@ class Marker:
                 with _open_here_lock:
                     _open_here[str(self._database)] -= 1
 
+    def _busy(self) -> StorageBusy:
+        return StorageBusy(f"Another process is checking or repairing the database '{self._database}'; try again in a moment.")
+
     def _write(self, what: str) -> None:
         assert self._handle is not None
         with contextlib.suppress(OSError):  # a full disk: the next start checks the file without need
-            text = f"{what} {' '.join(_identity(self._database))}\n".encode()
+            text = f"{what} {' '.join(identity_of(self._database))}\n".encode()
             os.pwrite(self._handle, text, 0)
             os.ftruncate(self._handle, len(text))
 
@@ -126,21 +132,6 @@ def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
     raise StorageError(f"The file '{path}' is not a database of edge-agent and was not changed; move it or choose another EDGE_AGENT_HOME.")
 
 
-def set_aside(path: pathlib.Path) -> pathlib.Path:
-    """Move a damaged database away with the files that SQLite keeps beside it; returns its new path. Only for a process that is alone."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    number = 0
-    while (aside := path.with_name(f"{path.name}.damaged-{stamp}{f'-{number}' if number else ''}")).exists():
-        number += 1
-    for end in (*BESIDE, ""):  # the database last: a crash before that leaves it at its path
-        part = path.with_name(path.name + end)
-        if end and not _size(part):
-            part.unlink(missing_ok=True)  # the journal of a finished transaction is empty
-        else:
-            part.rename(aside.with_name(aside.name + end))
-    return aside
-
-
 def _is_open_here(path: pathlib.Path) -> bool:
     with _open_here_lock:
         return _open_here.get(str(path), 0) > 0
@@ -155,7 +146,8 @@ def _resembles_ours(path: pathlib.Path) -> bool:
     return (named and marked) or ((named or marked) and sum(table in data for table in _TABLES) >= 2)
 
 
-def _identity(path: pathlib.Path) -> list[str]:
+def identity_of(path: pathlib.Path) -> list[str]:
+    """The device and inode of a file, as text. Raises OSError."""
     status = path.stat()
     return [str(status.st_dev), str(status.st_ino)]
 

@@ -1,30 +1,37 @@
 """Checks whether a database is sound, and saves the rows of one that is not.
 
 Owns the check, what SQLite's error codes mean for the file, and the copying of rows. A damaged file is read through a private
-copy and is never changed. Invariant: a row is saved only if it passes its check: a question by its fingerprint, a fact by being
-readable, and every row by the constraints of the schema.
+copy and is never changed. Invariants: a row is saved only if it passes its check: a question by its fingerprint, a fact by being
+readable, and every row by the constraints of the schema; a file whose rows were read is named in `marks`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.files import temporary_folder
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Reading
-from edge_agent.store.marker import BESIDE
+from edge_agent.store.replacement import BESIDE, DAMAGED
 from edge_agent.store.schema import VERSION, columns, first_missing, run_migrations, schema_of, version
 
 # A table comes after those that it refers to. Facts about model files and clouds' health are not saved: they are found again.
 SAVED = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
 NOT_SAVED = ("model_files", "clouds")
+READ = "read "  # how the mark of a file that was set aside starts: what could be read of it is in the database
 _HEADER = (b"SQLite format 3\0\x10\x00", b"\x00\x40\x20\x20")  # magic, 4096-byte pages; after the journal mode, fixed fractions
+_THIS_DEVICE = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
+)  # fmt: skip  # the fault of the disk, its space or its permissions, whatever is in the file
+_COPIED_BYTES, _PAGE_BYTES = 1 << 20, 4096
 _NOT_NEWER = 100  # a schema number this far above ours is damage, not a newer edge-agent
 
 
@@ -60,6 +67,20 @@ def is_wrong_schema(error: sqlite3.Error) -> bool:
     return result_code(error) == sqlite3.SQLITE_ERROR
 
 
+def refused(path: pathlib.Path, error: sqlite3.Error) -> StorageError:
+    """Our exception for SQLite's error about the file at `path`."""
+    if is_damage(error):
+        return StorageError(
+            f"The database '{path}' is damaged ({error}); try again, and edge-agent sets it aside and starts a new one "
+            "with the rows that it can save."
+        )
+    if is_wrong_schema(error):
+        return StorageError(f"The database '{path}' does not have the tables of this edge-agent ({error}); try again to check the file.")
+    if result_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StorageBusy(f"The database '{path}' is in use by another program; try again.")
+    return StorageError(f"The database '{path}' cannot be used ({error}); check the free disk space and the file's owner.")
+
+
 def what_is_wrong(db: sqlite3.Connection, check: str | None) -> str | None:
     """What is wrong with an open database, or None.
 
@@ -81,33 +102,59 @@ def what_is_wrong(db: sqlite3.Connection, check: str | None) -> str | None:
     return None
 
 
-def save_rows(damaged: pathlib.Path, db: sqlite3.Connection) -> dict[str, int]:
-    """Copy the rows of a damaged file that pass their checks into a new database; returns how many of each table.
+def save_rows(damaged: pathlib.Path, db: sqlite3.Connection, aside: pathlib.Path) -> tuple[dict[str, int], str]:
+    """Copy the rows of a damaged file that pass their checks into an empty database.
 
-    One transaction: a crash leaves the new database empty, and the damaged file where it was moved.
+    Returns how many of each table, and why there are none if nothing can be read. `aside` is the damaged file's name afterwards.
+    One transaction: a crash leaves the database empty, and the damaged file as it was. Raises OSError or `sqlite3.Error` if this
+    device fails (no space, no permission): then the next start tries again.
     """
-    saved: dict[str, int] = {}
-    with temporary_folder(beside=damaged) as folder, contextlib.closing(_private_copy(damaged, folder / "copy")) as old:
+    saved, why = dict.fromkeys(SAVED, 0), ""
+    with temporary_folder(beside=damaged) as folder:
         db.execute("BEGIN IMMEDIATE")
         try:
-            with contextlib.closing(_up_to_date(old, folder / "newer")) as newer:
-                for table in SAVED:
-                    saved[table] = _save_table(newer, db, table, VERSION, _CHECKS.get(table))
+            try:
+                _save_tables(damaged, db, folder, saved)
+            except sqlite3.Error as error:
+                _raise_if_device(error)
+                why = str(error)
             now_s = "coalesce((SELECT device_s FROM clock), 0)"  # so that nothing is forgotten too early
             db.execute(f"UPDATE questions SET asked_s = {now_s}")
             db.execute(f"UPDATE cloud_answers SET used_s = {now_s}, size_bytes = length(CAST(answer AS BLOB))")
+            db.execute("INSERT OR REPLACE INTO marks (name, value) VALUES (?, 1)", (READ + aside.name,))
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # a full disk ends it by itself
+                db.execute("ROLLBACK")
             raise
-    return saved
+    return saved, why
+
+
+def unread(database: pathlib.Path, db: sqlite3.Connection) -> list[pathlib.Path]:
+    """The damaged files beside a database without any question that were never read to their end, the newest first."""
+    if db.execute("SELECT 1 FROM questions LIMIT 1").fetchone():
+        return []
+    prefix = f"{database.name}.{DAMAGED}-"
+    names = [file.name for file in database.parent.iterdir() if file.name.startswith(prefix) and not file.name.endswith(BESIDE)]
+    read = {row[0] for row in db.execute("SELECT name FROM marks")}
+    return [database.with_name(name) for name in sorted(names, reverse=True) if READ + name not in read]
+
+
+def _save_tables(damaged: pathlib.Path, db: sqlite3.Connection, folder: pathlib.Path, saved: dict[str, int]) -> None:
+    """Copy what is readable, table by table, and count it in `saved`."""
+    with (
+        contextlib.closing(_private_copy(damaged, folder / "copy")) as old,
+        contextlib.closing(_up_to_date(old, folder / "newer")) as newer,
+    ):
+        for table in SAVED:
+            saved[table] = _save_table(newer, db, table, VERSION, _CHECKS.get(table))
 
 
 def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connection:
     """A copy of the damaged file with a sound header, opened; the files that SQLite keeps beside it are copied too."""
     for end in ("", *BESIDE):
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))
+            _copy_readable(damaged.with_name(damaged.name + end), copy.with_name(copy.name + end))
     with copy.open("r+b") as file:
         mode = file.read(20)[18:]
         file.seek(0)
@@ -117,9 +164,42 @@ def _private_copy(damaged: pathlib.Path, copy: pathlib.Path) -> sqlite3.Connecti
     # If the text of one index or view is damaged, SQLite refuses the whole file. With this setting only the first statement fails,
     # and the later ones see everything else.
     old.execute("PRAGMA writable_schema = ON")
-    with contextlib.suppress(sqlite3.DatabaseError):
+    with _damage_ignored():
         old.execute("SELECT count(*) FROM sqlite_master")
     return old
+
+
+def _copy_readable(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy a file; a page that the disk cannot read becomes zeros, which SQLite finds damaged."""
+    with source.open("rb", buffering=0) as old, target.open("wb") as new:
+        at, size = 0, os.fstat(old.fileno()).st_size
+        while at < size:
+            for n_bytes in (_COPIED_BYTES, _PAGE_BYTES):
+                try:
+                    data = os.pread(old.fileno(), n_bytes, at)
+                    break
+                except OSError as error:
+                    if error.errno != errno.EIO:
+                        raise
+                    data = bytes(min(_PAGE_BYTES, size - at))
+            if not data:
+                return  # it became shorter
+            new.write(data)
+            at += len(data)
+
+
+def _raise_if_device(error: sqlite3.Error) -> None:
+    """Raise the error if it is not the file's fault."""
+    if result_code(error) in _THIS_DEVICE:
+        raise error
+
+
+@contextlib.contextmanager
+def _damage_ignored() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        _raise_if_device(error)
 
 
 def _up_to_date(old: sqlite3.Connection, path: pathlib.Path) -> sqlite3.Connection:
@@ -150,7 +230,7 @@ def _up_to_date(old: sqlite3.Connection, path: pathlib.Path) -> sqlite3.Connecti
 
 def _number_by_columns(old: sqlite3.Connection) -> int:
     """The schema number of a damaged file if the columns of its tables agree, otherwise ours."""
-    with contextlib.suppress(sqlite3.DatabaseError):
+    with _damage_ignored():
         number = version(old)
         if 0 < number < VERSION and all(columns(old, table) == names for table, names in schema_of(number).columns.items()):
             return number
@@ -167,7 +247,8 @@ def _save_table(
     saved = 0
     try:
         there = columns(old, table)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        _raise_if_device(error)
         return 0
     names = schema_of(number).columns[table]
     selected = "*"
@@ -190,9 +271,10 @@ def _readable_rows(old: sqlite3.Connection, sql: str) -> Iterator[tuple[Any, ...
     try:
         yield from old.execute(f"{sql} ORDER BY rowid ASC")
         return
-    except sqlite3.DatabaseError:
-        after: list[tuple[Any, ...]] = []
-    with contextlib.suppress(sqlite3.DatabaseError):
+    except sqlite3.DatabaseError as error:
+        _raise_if_device(error)
+    after: list[tuple[Any, ...]] = []
+    with _damage_ignored():
         after.extend(old.execute(f"{sql} ORDER BY rowid DESC"))
     yield from reversed(after)
 

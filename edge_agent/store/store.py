@@ -31,8 +31,9 @@ _TOUCH_S = 60.0  # a question asked again within this time keeps its time, which
 class Store:
     """Everything that is remembered; close it when done, or use it as a context manager.
 
-    `database` is the file, `clock` its device time. Raises `StorageError` if the file cannot be used. `connection` (SQLite's own),
-    `moment` (the device's clocks) and `free_bytes` (of a folder's disk) are replaced in tests.
+    `database` is the file, `clock` its device time. Raises `StorageError` if the file cannot be used; without `must_open` its calls
+    raise it instead. `connection` (SQLite's own), `moment` (the device's clocks) and `free_bytes` (of a folder's disk) are
+    replaced in tests.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Store:
         connection: type[sqlite3.Connection] | None = None,
         moment: Callable[[], Moment] = read_moment,
         free_bytes: Callable[[pathlib.Path], int] = free_bytes,
+        must_open: bool = True,
     ) -> None:
-        self.database = Database(path, connection)
+        self.database = Database(path, connection, must_open)
         self.clock = Clock(self.database, moment)
         self._free_bytes = free_bytes
 

@@ -88,7 +88,7 @@ def queue_drain(config: settings.Settings, watch: bool, as_json: bool) -> None:
     done = None
     with Agent.open(config) as agent:
         report = _Report(agent, as_json)
-        for step in agent.watch(report.waits) if watch else agent.drain():
+        for step in agent.watch(on_wait=report.waits) if watch else agent.drain():
             if isinstance(step, Drained):
                 done = step
                 report.passed(step, line=watch)
