@@ -29,8 +29,9 @@ class Architecture:
 
     `hyper_parameters` writes the hyper-parameters and refuses values that llama.cpp would ignore. `shapes` are the required
     tensors, without the output head. `tied` is the default for a configuration that does not say whether the head is the
-    embedding. `norm_shift` is added to the weight of every norm. `vocabulary` and `pre` are llama.cpp's names for the
-    tokenizer and its pre-tokenizer. `adds_bos` is the default for whether a text starts with a BOS token.
+    embedding. `norm_shift` is added to the weight of every norm. `vocabulary` is llama.cpp's name for the tokenizer. `adds_bos`
+    is the default for whether a text starts with a BOS token. `ends` are the tokens that end a text and a turn, if a GGUF must
+    name both.
     """
 
     name: str
@@ -40,8 +41,8 @@ class Architecture:
     tied: bool
     norm_shift: float
     vocabulary: str
-    pre: str
     adds_bos: bool
+    ends: tuple[str, str] | None = None
 
 
 def of(config: Config) -> Architecture:
@@ -54,6 +55,15 @@ def of(config: Config) -> Architecture:
         method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
         raise ConvertError(f"The checkpoint is already quantized ({method!r:.40}); give the unquantized one.")
     return _BY_NAME[name]
+
+
+def by_gguf_name(name: str) -> tuple[str, Architecture]:
+    """transformers' name for the architecture that a GGUF calls `name`, and the architecture."""
+    for class_name, architecture in _BY_NAME.items():
+        if architecture.name == name:
+            return class_name, architecture
+    known = ", ".join(architecture.name for architecture in _BY_NAME.values())
+    raise ConvertError(f"The architecture {name!r:.60} is not supported; use a file of one of these: {known}.")
 
 
 def check_complete(architecture: Architecture, config: Config, found: Shapes) -> None:
@@ -190,7 +200,6 @@ _BY_NAME = {
         tied=False,
         norm_shift=0.0,
         vocabulary="gpt2",
-        pre="qwen2",
         adds_bos=False,
     ),
     "Gemma3ForCausalLM": Architecture(
@@ -201,7 +210,7 @@ _BY_NAME = {
         tied=True,
         norm_shift=1.0,  # its norms multiply by 1 + weight
         vocabulary="llama",
-        pre="default",
         adds_bos=True,
+        ends=("<eos>", "<end_of_turn>"),
     ),
 }

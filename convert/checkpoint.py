@@ -26,6 +26,7 @@ _STORED: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER_BYTES = 16_000_000  # enough for a hundred thousand tensors; the limit of safetensors itself would fill the memory of a Pi
 _MAX_NAME_CHARS = 512
 _MAX_JSON_BYTES = 100_000_000
+_SLAB_WEIGHTS = 1 << 21  # 8 MB as float32: small beside a process, and large beside the cost of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ class Tensor:
         if self.dtype == "BF16":
             raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return raw.astype(np.float32, copy=False).reshape(stop - start, *self.shape[1:])
+
+
+def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Split a tensor between rows into parts of a few megabytes: (first row, row after the last)."""
+    step = max(1, _SLAB_WEIGHTS // math.prod(shape[1:]))
+    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:

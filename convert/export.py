@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +25,12 @@ from gguf import GGMLQuantizationType
 
 from convert import architectures, imatrix, lora, vocab
 from convert.architectures import EMBEDDING, HEAD, Architecture
-from convert.checkpoint import Array, Tensor, read_json, read_tensors
+from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
 from convert.output import ALIGNMENT, Output, check_name, header
 from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import CHOICE
 from edge_agent.model.profile import default_profile, gguf_keys
-
-_SLAB_WEIGHTS = 1 << 21  # 8 MB as float32: small beside a process, and large beside the cost of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,7 @@ class Model:
     config: dict[str, Any]
     architecture: Architecture
     tensors: dict[str, lora.Merged]
+    adapters: tuple[lora.Adapter, ...] = ()
 
     @property
     def n_weights(self) -> int:
@@ -108,18 +107,18 @@ def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> M
         del merged[HEAD]
     names = architectures.tensor_names(architecture, config, merged)
     ordered = sorted(merged, key=lambda name: _file_order(names[name]))
-    return Model(source, config, architecture, {names[name]: merged[name] for name in ordered})
+    return Model(source, config, architecture, {names[name]: merged[name] for name in ordered}, tuple(opened))
 
 
-def metadata(model: Model, name: str, question_kind: str) -> dict[str, Any]:
-    """All metadata of a GGUF of `model` except its file type. Raises `ConvertError`."""
+def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """All metadata of a GGUF of `model` except its file type. `say` gets what a person should know. Raises `ConvertError`."""
     architecture = model.architecture
     writer = gguf.GGUFWriter(None, architecture.name)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name.encode("utf-8", "replace").decode())
     writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
     architecture.hyper_parameters(writer, model.config)
-    vocab.write(writer, model.folder, model.tensors["token_embd.weight"].shape[0], architecture, model.config)
+    vocab.write(writer, _vocabulary(model, say))
     for key, value in gguf_keys(default_profile(architecture.name, question_kind)).items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
@@ -127,11 +126,26 @@ def metadata(model: Model, name: str, question_kind: str) -> dict[str, Any]:
     return dict(writer.kv_data[0])
 
 
+def _vocabulary(model: Model, say: Callable[[str], None]) -> vocab.Vocabulary:
+    """The tokenizer of the checkpoint, or that of the last adapter which has one of its own."""
+    n_rows = model.tensors["token_embd.weight"].shape[0]
+    found = vocab.read(model.folder, n_rows, model.architecture, model.config)
+    for adapter in model.adapters:
+        if vocab.has_tokenizer(adapter.folder):
+            later = found.followed_by(vocab.read(adapter.folder, n_rows, model.architecture, model.config))
+            if later.differs_from(found):
+                say(f"the tokenizer is that of the adapter {later}, which differs from that of {found}")
+            found = later
+    for line in found.notes():
+        say(line)
+    return found
+
+
 def export(job: Conversion, out: pathlib.Path, reports: Reports | None = None) -> list[Written]:
     """Write one GGUF for each quantization of `job` into the folder `out`. Raises `ConvertError`."""
     reports = reports or Reports()
     model = open_model(job.source, job.adapters)
-    fields, importance = metadata(model, job.name, job.question_kind), _importance(job.matrix, model)
+    fields, importance = metadata(model, job.name, job.question_kind, reports.step), _importance(job.matrix, model)
     if job.matrix:
         fields |= _provenance(job.matrix, importance)
     choices = choose_types(lambda path: _write_sparse(path, model), job.quantizations, has_importance=bool(importance))
@@ -175,13 +189,7 @@ def _same(one: lora.Merged, other: lora.Merged) -> bool:
         return False
     if one.start is other.start:
         return True
-    return all(np.array_equal(one.start.load(*rows), other.start.load(*rows)) for rows in _slabs(one.shape))
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Split a tensor between rows: (first row, row after the last)."""
-    step = max(1, _SLAB_WEIGHTS // math.prod(shape[1:]))
-    return ((start, min(start + step, shape[0])) for start in range(0, shape[0], step))
+    return all(np.array_equal(one.start.load(*rows), other.start.load(*rows)) for rows in slabs(one.shape))
 
 
 def _header(model: Model, fields: Mapping[str, Any], quantization: str, choice: TypeChoice) -> bytes:
@@ -269,7 +277,7 @@ def _stream(
         for name, tensor in model.tensors.items():
             kinds = {types[name] for _, types in outputs.values()}
             slab = _SlabMaker(tensor.opened(), architectures.shift(model.architecture, name), kinds, importance.get(name))
-            for rows in _slabs(tensor.shape):
+            for rows in slabs(tensor.shape):
                 in_progress.append((name, rows, pool.submit(slab.quantize, *rows)))
                 if len(in_progress) > n_threads + 1:
                     append_first()

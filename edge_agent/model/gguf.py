@@ -11,8 +11,9 @@ import mmap
 import os
 import pathlib
 import struct
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from edge_agent.core.errors import ModelMissing, ModelRefused
 
@@ -41,12 +42,30 @@ QUANTIZATIONS = {
 }  # fmt: skip
 
 
+class TensorPlace(NamedTuple):
+    """Where the data of a tensor lies in the file: its ggml type, its shape with the row length first, and the first byte."""
+
+    kind: int
+    shape: tuple[int, ...]
+    offset: int
+
+
+class ArrayPlace(NamedTuple):
+    """Where the items of an array lie in the file: their type, their number and the first byte."""
+
+    item: int
+    count: int
+    offset: int
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The metadata of a GGUF (scalars and strings; arrays are skipped) and the number of its tensors."""
+    """The metadata of a GGUF (scalars and strings; an array is checked and skipped), and where its tensors and arrays lie."""
 
     metadata: dict[str, Any]
     n_tensors: int
+    tensors: dict[str, TensorPlace] = field(default_factory=dict)
+    arrays: dict[str, ArrayPlace] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -75,6 +94,17 @@ def read_header(path: pathlib.Path) -> Header:
         raise ModelMissing(f"Cannot read the model file '{path}' ({error.strerror}); check its permissions.") from error
 
 
+def read_texts(path: pathlib.Path, header: Header, key: str) -> Iterator[bytes]:
+    """The strings of an array in the metadata of the GGUF at `path`, one at a time. Raises KeyError if there is none."""
+    place = header.arrays[key]
+    if place.item != _STRING:
+        raise KeyError(key)
+    with path.open("rb") as file:
+        file.seek(place.offset)
+        for _ in range(place.count):
+            yield file.read(int.from_bytes(file.read(8), "little"))
+
+
 def read_adapter(path: pathlib.Path, model: Header) -> Header:
     """Read and check the header of a GGUF adapter (a LoRA) for `model`. Raises `ModelMissing` or `ModelRefused`."""
     header = read_header(path)
@@ -90,6 +120,7 @@ class _Reader:
 
     def __init__(self, data: mmap.mmap, size: int, path: pathlib.Path) -> None:
         self.data, self.size, self.path, self.at, self.text_bytes = data, size, path, 4, 0
+        self.arrays: dict[str, ArrayPlace] = {}
 
     def header(self) -> Header:
         version = self.scalar("<I")
@@ -103,19 +134,21 @@ class _Reader:
             key = self.text(_MAX_KEY_BYTES)
             if key in metadata:
                 raise self.refused(f"has the metadata key {key!r:.80} twice")
-            metadata[key] = self.value(self.scalar("<I"))
+            metadata[key] = self.value(key, self.scalar("<I"))
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
             raise self.refused(f"has the alignment {alignment!r:.40}")
-        ends = [self.tensor(alignment) for _ in range(n_tensors)]
+        places = [self.tensor(alignment) for _ in range(n_tensors)]
         start = -(-self.at // alignment) * alignment
-        if ends and start + max(end for end, _ in ends) > self.size:
-            name = max(ends)[1]
+        if places and start + max(end for end, _, _ in places) > self.size:
+            name = max(places)[1]
             raise self.refused(f"is truncated or damaged: the tensor {name!r:.80} ends after the end of the file")
-        return Header({key: value for key, value in metadata.items() if value is not None}, n_tensors)
+        scalars = {key: value for key, value in metadata.items() if value is not None}
+        tensors = {name: place._replace(offset=start + place.offset) for _, name, place in places}
+        return Header(scalars, n_tensors, tensors, self.arrays)
 
-    def tensor(self, alignment: int) -> tuple[int, str]:
-        """The name of one tensor, and where its data ends in the data section."""
+    def tensor(self, alignment: int) -> tuple[int, str, TensorPlace]:
+        """Where the data of one tensor ends in the data section, its name, and its place in that section."""
         name = self.text(_MAX_KEY_BYTES)
         n_dimensions = self.scalar("<I")
         if not 1 <= n_dimensions <= _MAX_DIMENSIONS:
@@ -130,9 +163,9 @@ class _Reader:
             weights *= length
         if min(shape) == 0 or shape[0] % block[0] or offset % alignment:
             raise self.refused(f"has an impossible shape or position for the tensor {name!r:.80}")
-        return offset + weights // block[0] * block[1], name
+        return offset + weights // block[0] * block[1], name, TensorPlace(kind, tuple(shape), offset)
 
-    def value(self, kind: int) -> Any:
+    def value(self, key: str, kind: int) -> Any:
         """One metadata value. An array is checked and skipped; its value is None."""
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
@@ -141,6 +174,7 @@ class _Reader:
         if kind != _ARRAY:
             raise self.refused(f"has a metadata value of the unknown type {kind}")
         item, count = self.scalar("<I"), self.scalar("<Q")
+        self.arrays[key] = ArrayPlace(item, count, self.at)
         if item in _SCALARS:
             self.skip(count * struct.calcsize(_SCALARS[item]))
         elif item == _STRING:

@@ -1,0 +1,244 @@
+"""The way back: a GGUF becomes a transformers checkpoint again, with float32 weights in safetensors.
+
+    python -m convert.dequantize FILE.gguf --tokenizer FOLDER --out FOLDER
+
+For a model of which only a quantized GGUF is at hand: to train an adapter on it, or to quantize it again. What quantization
+took away stays lost. Owns `config.json` from metadata and the streaming of tensors; the tokenizer's files are copied from a
+folder, because a GGUF does not hold all of them. Invariants: no tensor is ever in memory as a whole; a setting of the GGUF that
+`config.json` cannot hold is refused, so converting the result gives the same model; the weights get their name last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType
+
+from convert import architectures, vocab
+from convert.architectures import HEAD, Architecture, Config, Shapes
+from convert.checkpoint import Array, slabs
+from convert.output import Output
+from convert.quantize import n_bytes
+from edge_agent.core.errors import ConvertError, EdgeAgentError
+from edge_agent.core.terminal import plain
+from edge_agent.model.gguf import Header, TensorPlace, read_header, read_texts
+
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+_REDUNDANT = ("rope.dimension_count", "vocab_size")  # keys that some converters write and llama.cpp computes
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was written: its folder, the number of its tensors and weights, and the size of the weights' file."""
+
+    folder: pathlib.Path
+    n_tensors: int
+    n_weights: int
+    bytes: int
+
+
+class _Source(NamedTuple):
+    """A GGUF that was checked against the configuration that was made from it."""
+
+    path: pathlib.Path
+    header: Header
+    architecture: Architecture
+    config: Config
+    names: dict[str, str]  # the checkpoint's name of each tensor -> the GGUF's
+
+    def rows(self, name: str) -> Iterator[Array]:
+        """The weights of a tensor of the checkpoint, in slabs of rows."""
+        place = self.header.tensors[self.names[name]]
+        kind, shape = GGMLQuantizationType(place.kind), place.shape[::-1]
+        matrix = shape if len(shape) > 1 else (1, *shape)
+        data = np.memmap(self.path, np.uint8, "r", place.offset, (matrix[0], n_bytes(matrix[1:], kind)))
+        shift = np.float32(architectures.shift(self.architecture, self.names[name]))
+        for start, stop in slabs(matrix):
+            weights: Array = gguf.dequantize(np.array(data[start:stop]), kind).astype(np.float32, copy=False)
+            yield weights - shift if shift else weights
+
+
+def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -> Restored:
+    """Write the GGUF at `path` to the new folder `out` as a checkpoint, with the tokenizer in the folder `tokenizer`.
+
+    Raises `ConvertError`, and `ModelMissing` or `ModelRefused` for a file that cannot be read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConvertError(f"'{out}' is not an empty folder; give another --out.")
+    source = _open(path)
+    _check_tokenizer(source, tokenizer)
+    head = _head(source)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in _TOKENIZER_FILES:
+            if (tokenizer / name).is_file():
+                shutil.copyfile(tokenizer / name, out / name)
+        (out / "config.json").write_text(json.dumps(source.config, indent=2) + "\n", encoding="utf-8")
+        with Output(out / "model.safetensors", head) as output:
+            for name in source.names:
+                for weights in source.rows(name):
+                    output.write(np.ascontiguousarray(weights, dtype="<f4").data)
+            output.finish()
+    except OSError as error:
+        raise ConvertError(f"Cannot write to '{out}' ({error.strerror or error}); check the folder and its free space.") from error
+    n_weights = sum(math.prod(source.header.tensors[name].shape) for name in source.names.values())
+    return Restored(out, len(source.names), n_weights, output.n_bytes)
+
+
+def _open(path: pathlib.Path) -> _Source:
+    header = read_header(path)
+    if header.metadata.get("general.type", "model") != "model" or header.metadata.get("split.count", 0) > 1:
+        raise ConvertError(f"'{path}' is not a whole model in one file; give the GGUF of a model.")
+    class_name, architecture = architectures.by_gguf_name(header.architecture)
+    config = _config(header, class_name, tied="output.weight" not in header.tensors)
+    _check_settings(header, architecture, config)
+    shapes = architecture.shapes(config)
+    if "output.weight" in header.tensors:
+        shapes[HEAD] = shapes[architectures.EMBEDDING]
+    names = architectures.tensor_names(architecture, config, shapes)
+    _check_tensors(path, header, {names[name]: shape for name, shape in shapes.items()})
+    return _Source(path, header, architecture, config, names)
+
+
+def _config(header: Header, class_name: str, tied: bool) -> Config:
+    """The `config.json` of the GGUF's metadata."""
+
+    def said(key: str, default: Any = None) -> Any:
+        value = header.metadata.get(f"{header.architecture}.{key}", default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ConvertError(f"The GGUF has no number for '{header.architecture}.{key}'; fetch it again.")
+        return float(str(np.float32(value))) if isinstance(value, float) else value  # the shortest decimal of the same float32
+
+    embedding = header.tensors.get("token_embd.weight", TensorPlace(0, (0, 0), 0))
+    heads = said("attention.head_count")
+    config: Config = {
+        "architectures": [class_name],
+        "model_type": {"gemma3": "gemma3_text"}.get(header.architecture, header.architecture),
+        "vocab_size": embedding.shape[-1],
+        "hidden_size": said("embedding_length"),
+        "intermediate_size": said("feed_forward_length"),
+        "num_hidden_layers": said("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": said("attention.head_count_kv", heads),
+        "head_dim": said("attention.key_length", said("embedding_length") // max(heads, 1)),
+        "max_position_embeddings": said("context_length"),
+        "rms_norm_eps": said("attention.layer_norm_rms_epsilon"),
+        "rope_theta": said("rope.freq_base", 10_000.0),
+        "attention_bias": False,
+        "tie_word_embeddings": tied,
+        "dtype": "float32",
+    }
+    for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        if isinstance(i := header.metadata.get(f"tokenizer.ggml.{key}_token_id"), int):
+            config[f"{role}_token_id"] = i
+    if header.architecture == "gemma3":
+        config |= {
+            "hidden_activation": "gelu_pytorch_tanh",
+            "query_pre_attn_scalar": config["head_dim"],
+            "sliding_window": said("attention.sliding_window"),
+            "sliding_window_pattern": 6,
+            "rope_local_base_freq": said("rope.freq_base_swa", 10_000.0),
+            "attn_logit_softcapping": None,
+        }
+        if f"{header.architecture}.final_logit_softcapping" in header.metadata:
+            config["final_logit_softcapping"] = said("final_logit_softcapping")
+    else:
+        config["hidden_act"] = "silu"
+    return config
+
+
+def _check_settings(header: Header, architecture: Architecture, config: Config) -> None:
+    """Refuse a GGUF with a setting that a conversion of `config` would not write again."""
+    writer = gguf.GGUFWriter(None, architecture.name)
+    architecture.hyper_parameters(writer, config)
+    written, own = {key: value.value for key, value in writer.kv_data[0].items()}, f"{architecture.name}."
+    for key, value in header.metadata.items():
+        is_same = isinstance(value, int | float) and np.float32(written.get(key, np.nan)) == np.float32(value)
+        if key.startswith(own) and not is_same and key.removeprefix(own) not in _REDUNDANT:
+            raise ConvertError(f"The GGUF has '{key}' = {value!r:.60}, which a checkpoint of {architecture.name} cannot hold here.")
+    if arrays := [key for key in header.arrays if key.startswith(own)]:
+        raise ConvertError(f"The GGUF has a list for '{arrays[0]}', which a checkpoint of {architecture.name} cannot hold here.")
+
+
+def _check_tensors(path: pathlib.Path, header: Header, shapes: Shapes) -> None:
+    for name, shape in shapes.items():
+        place = header.tensors.get(name)
+        if place is None or place.shape[::-1] != shape:
+            found = "is missing" if place is None else f"is {list(place.shape[::-1])}"
+            raise ConvertError(f"The tensor '{name}' of '{path}' {found}, but its metadata needs {list(shape)}; fetch it again.")
+        try:
+            gguf.dequantize(
+                np.zeros((1, n_bytes(shape[-1:], GGMLQuantizationType(place.kind))), np.uint8), GGMLQuantizationType(place.kind)
+            )
+        except (NotImplementedError, ValueError) as error:
+            raise ConvertError(
+                f"The tensor '{name}' has the type {place.kind}, which cannot be dequantized here; use another file."
+            ) from error
+    if more := sorted(set(header.tensors) - set(shapes)):
+        raise ConvertError(f"The tensor '{more[0]:.100}' of '{path}' has no place in a checkpoint of {header.architecture}.")
+
+
+def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
+    """Refuse a tokenizer with another text for one of the GGUF's tokens. Unused tokens may have any name."""
+    mine = vocab.read(folder, source.config["vocab_size"], source.architecture, source.config).tokens
+    try:
+        texts = list(read_texts(source.path, source.header, "tokenizer.ggml.tokens"))
+    except KeyError as error:
+        raise ConvertError(f"'{source.path}' has no tokens; give a GGUF with its tokenizer.") from error
+    space = vocab.SPACE.encode()
+    for i, (theirs, text) in enumerate(zip(texts, mine.texts, strict=False)):
+        if theirs.replace(space, b" ") != text.replace(space, b" ") and not vocab.is_placeholder(theirs):
+            raise ConvertError(
+                f"The token {i} is {theirs.decode(errors='replace')!r:.40} in '{source.path}', but "
+                f"{text.decode(errors='replace')!r:.40} in the "
+                f"tokenizer of '{folder}'; give the tokenizer of this model."
+            )
+
+
+def _head(source: _Source) -> bytes:
+    """The start of the safetensors file: the length of the JSON, then where each tensor lies."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for name, in_file in source.names.items():
+        shape = source.header.tensors[in_file].shape[::-1]
+        end = at + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    head = json.dumps(entries, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return len(head).to_bytes(8, "little") + head
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=pathlib.Path, dir_okay=False))
+@click.option(
+    "--tokenizer", required=True, type=click.Path(path_type=pathlib.Path, exists=True, file_okay=False),
+    help="A folder with the model's tokenizer.json (or tokenizer.model) and tokenizer_config.json; they are copied.",
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="The folder to make.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(file: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path, as_json: bool) -> None:
+    """Write the model FILE.gguf as a transformers checkpoint with float32 weights: four bytes for each weight."""
+    try:
+        restored = dequantize(file, tokenizer, out)
+    except EdgeAgentError as error:
+        click.echo(f"dequantize: {plain(str(error))}", err=True)
+        sys.exit(error.exit_code)
+    facts = {**restored._asdict(), "folder": str(restored.folder)}
+    said = f"{out}  {restored.n_tensors} tensors, {restored.n_weights:,} weights, {restored.bytes:,} bytes"
+    click.echo(json.dumps(facts) if as_json else said)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m convert.dequantize")

@@ -1,0 +1,125 @@
+"""From a GGUF back to a checkpoint, and forward again: the same model, bit for bit."""
+
+import json
+import pathlib
+import shutil
+
+import gguf
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from convert.checkpoint import read_tensors
+from convert.dequantize import dequantize, main
+from convert.export import Conversion, export
+from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
+from edge_agent.core.question import Question
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.model.gguf import read_header
+from tests.support.checkpoints import ADAPTER, BASE, gemma_checkpoint
+from tests.support.gguf_bytes import with_value
+from tests.support.paths import DEMO, ROOT
+
+KINDS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS"]
+
+
+def weights(path: pathlib.Path) -> dict[str, bytes]:
+    """Every tensor of a GGUF as float32."""
+    return {t.name: gguf.dequantize(t.data, t.tensor_type).astype(np.float32).tobytes() for t in gguf.GGUFReader(path).tensors}
+
+
+def settings(path: pathlib.Path) -> dict[str, object]:
+    """What a GGUF says about its architecture and its tokenizer."""
+    return {k: v for k, v in read_header(path).metadata.items() if k.startswith(("qwen3.", "gemma3.", "tokenizer."))}
+
+
+def check_round_trip(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -> None:
+    dequantize(path, tokenizer, out / path.stem)
+    again = export(Conversion(out / path.stem, [], ["F32"]), out)[0].path
+    assert weights(again) == weights(path)
+    assert settings(again) == settings(path)
+
+
+@pytest.mark.parametrize("quantization", KINDS)
+def test_qwen3_comes_back_bit_for_bit(tmp_path: pathlib.Path, quantization: str) -> None:
+    check_round_trip(export(Conversion(BASE, [ADAPTER], [quantization], "there"), tmp_path)[0].path, BASE, tmp_path)
+
+
+@pytest.mark.parametrize("quantization", ["F32", "BF16", "Q8_0", "Q4_K_M"])
+def test_gemma3_comes_back_bit_for_bit(tmp_path: pathlib.Path, quantization: str) -> None:
+    """Its norms are stored with 1 added, and its head is the embedding."""
+    source = gemma_checkpoint(tmp_path / "source", final_logit_softcapping=30.0, rope_theta=1e6)
+    check_round_trip(export(Conversion(source, [], [quantization], "there"), tmp_path)[0].path, source, tmp_path)
+    restored = {name: tensor.load() for name, tensor in read_tensors(tmp_path / f"there-{quantization}").items()}
+    for name, tensor in read_tensors(source).items():
+        if name.endswith("norm.weight"):
+            np.testing.assert_allclose(restored[name], tensor.load(), atol=1e-6)
+    assert "lm_head.weight" not in restored
+
+
+def test_untied_head_comes_back(tmp_path: pathlib.Path) -> None:
+    source = gemma_checkpoint(tmp_path / "source", tie_word_embeddings=False)
+    tensors = {name: tensor.load() for name, tensor in read_tensors(source).items()}
+    from tests.support.checkpoints import write_safetensors
+
+    write_safetensors(source / "model.safetensors", {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"] * 2})
+    path = export(Conversion(source, [], ["F16"], "there"), tmp_path)[0].path
+    check_round_trip(path, source, tmp_path)
+    assert json.loads((tmp_path / "there-F16" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_restored_demo_model_answers_the_same(tmp_path: pathlib.Path, question: Question, demo_model: LocalModel) -> None:
+    dequantize(DEMO, BASE, tmp_path / "back")
+    with LocalModel(export(Conversion(tmp_path / "back", [], ["Q8_0"]), tmp_path)[0].path) as model:
+        assert model.read(question).answer_probs == demo_model.read(question).answer_probs
+
+
+def test_command_line(tmp_path: pathlib.Path) -> None:
+    command = [str(DEMO), "--tokenizer", str(BASE), "--out", str(tmp_path / "x")]
+    done = CliRunner().invoke(main, [*command, "--json"])
+    assert done.exit_code == 0 and json.loads(done.output)["n_tensors"] == 57
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 65 and "not an empty folder" in again.output
+
+
+def test_tokenizer_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(BASE, other)
+    text = (other / "tokenizer.json").read_text()
+    swapped = json.loads(text)
+    vocab = swapped["model"]["vocab"]
+    first, second = (next(t for t, i in vocab.items() if i == n) for n in (400, 401))
+    vocab[first], vocab[second] = 401, 400
+    (other / "tokenizer.json").write_text(json.dumps(swapped))
+    with pytest.raises(ConvertError, match=r"The token 400 is .*give the tokenizer of this model"):
+        dequantize(DEMO, other, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_file_that_a_checkpoint_cannot_hold_is_refused(tmp_path: pathlib.Path) -> None:
+    adapter = tmp_path / "adapter.gguf"
+    from convert.adapter import export_adapter
+
+    adapter = export_adapter(BASE, [ADAPTER], tmp_path, "demo").path
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_bytes(with_value("qwen3.block_count", 4))
+    for path, error, words in [
+        (adapter, ConvertError, "not a whole model"), (wrong, ConvertError, "no place in a checkpoint"),
+        (ROOT / "README.md", ModelRefused, "not a GGUF"), (tmp_path / "none.gguf", ModelMissing, "no model file"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=words):
+            dequantize(path, BASE, tmp_path / "x")
+    writer = gguf.GGUFWriter(tmp_path / "scaled.gguf", "qwen3")
+    for key, value in read_header(DEMO).metadata.items():
+        if key.startswith("qwen3."):
+            (writer.add_uint32 if isinstance(value, int) else writer.add_float32)(key, value)
+    writer.add_float32("qwen3.rope.scaling.factor", 4.0)
+    for tensor in gguf.GGUFReader(DEMO).tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ConvertError, match=r"'qwen3\.rope\.scaling\.factor' = 4\.0"):
+        dequantize(tmp_path / "scaled.gguf", BASE, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
