@@ -277,7 +277,7 @@ class Agent:
         elif (reservation := self.gate.reserve(send)) is None:
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
         else:
-            inquiry.reservation, inquiry.cloud_call = reservation, self.gate.cloud.start(send)
+            inquiry.reservation, inquiry.cloud_call = reservation, self.gate.start(send, reservation)
 
     def _ask_cloud(self, inquiry: Inquiry) -> None:
         """Fill in the cloud's answer, from the store or the network, or why there is none."""

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from edge_agent.cloud.privacy import Rules
+from edge_agent.core.checks import NONE
 from edge_agent.core.errors import ModelError, ModelMissing, StorageError
 from edge_agent.core.records import ModelFacts
 from edge_agent.core.settings import Settings
@@ -31,10 +32,17 @@ def cloud(settings: Settings) -> CloudModel | None:
     if not settings.cloud_url:
         return None
     from edge_agent.cloud.wire.client import CloudModel
+    from edge_agent.cloud.wire.request import MAX_COMPLETION_TOKENS, RAISED_TOKENS, Shape
 
+    wanted = Shape(
+        settings.cloud_max_tokens or MAX_COMPLETION_TOKENS,
+        temperature=None if settings.cloud_temperature == NONE else float(settings.cloud_temperature),
+        raised_tokens=settings.cloud_max_tokens or RAISED_TOKENS,  # who names a limit means it
+        extra=settings.cloud_extra_body or {},
+    )
     return CloudModel(
         settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
-        ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy,
+        ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy, wanted=wanted, headers=settings.cloud_extra_headers,
     )  # fmt: skip
 
 

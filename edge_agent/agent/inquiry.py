@@ -17,7 +17,7 @@ from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.budget import Reservation
-    from edge_agent.cloud.wire.client import CloudCall
+    from edge_agent.cloud.wire.call import CloudCall
 
 
 @dataclass(slots=True)

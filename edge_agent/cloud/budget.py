@@ -1,8 +1,9 @@
 """How much may be spent on a cloud, and how much was spent.
 
-Owns the rule: one stored row per call, reserved before the call is made. Knows nothing of HTTP. Invariants: a call is counted
-before it is sent, at the highest cost it can have, so a crash never spends uncounted money; the row of a call that was not sent
-is removed, the row of a call that was sent is corrected to its real cost.
+Owns the rule: one stored row per request, reserved before the request is sent; a call that sends its question again has a row for
+each time. Knows nothing of HTTP. Invariants: a request is counted before it is sent, at the highest cost it can have, so a crash
+never spends uncounted money; the row of a request that was not sent is removed, the row of one that was sent is corrected to its
+real cost.
 
 A day is the last 24 hours and a month the last 31 days of device time: a jump of the wall clock opens no new budget, and
 no calendar month gets more than one month's budget.
@@ -11,9 +12,10 @@ no calendar month gets more than one month's budget.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
-from edge_agent.cloud.wire.request import MAX_COMPLETION_TOKENS
+from edge_agent.cloud.wire.request import Shape
 from edge_agent.core.limits import DAY_S, BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.question import Question
@@ -24,29 +26,31 @@ _FRAME_TOKENS = 64  # the instruction and the roles that are sent with a questio
 
 
 class Reservation(NamedTuple):
-    """Permission to make a call; `number` is its stored row, None if there is no limit and so nothing was counted."""
+    """Permission to send a request of this `shape`; `number` is its stored row, None if there is no limit and so nothing was counted."""
 
     number: int | None = None
+    shape: Shape | None = None
 
 
 class Budget:
-    """The budget of one endpoint. All methods run inside the caller's transaction."""
+    """The budget of one endpoint; `shape` returns the form of its requests. All methods run inside the caller's transaction."""
 
-    def __init__(self, store: Store, endpoint: str, limits: BudgetLimits) -> None:
-        self._store, self._endpoint, self.limits = store, endpoint, limits
+    def __init__(self, store: Store, endpoint: str, limits: BudgetLimits, shape: Callable[[], Shape] = Shape) -> None:
+        self._store, self._endpoint, self.limits, self._shape = store, endpoint, limits, shape
 
-    def reserve(self, question: Question) -> Reservation | None:
-        """Count a call before it is made; returns None if it would exceed the budget."""
+    def reserve(self, question: Question, shape: Shape | None = None) -> Reservation | None:
+        """Count a request before it is sent; returns None if it would exceed the budget. The `shape` of it decides what it may cost."""
         if not self.limits.is_set:
-            return Reservation()
+            return Reservation(shape=shape)
+        shape = shape or self._shape()
         self._store.clock.keep()  # what is counted must not lie in the future after a restart
         now_s = self._store.clock.now_s()
         n_bytes = len(question.user_message.encode())  # a text never has more tokens than bytes
-        micros = self._micros(n_bytes + _FRAME_TOKENS, MAX_COMPLETION_TOKENS)
+        micros = self._micros(n_bytes + shape.n_extra_bytes + _FRAME_TOKENS, shape.max_tokens)
         if not self.allows(now_s, micros):
             return None
         self._store.drop_spending_before(self._endpoint, now_s - MONTH_S)
-        return Reservation(self._store.put_spending(self._endpoint, now_s, micros))
+        return Reservation(self._store.put_spending(self._endpoint, now_s, micros), shape)
 
     def allows(self, now_s: float, micros: int) -> bool:
         """Whether one more call that costs `micros` (millionths of the currency) stays within all limits."""

@@ -168,7 +168,7 @@ class Drainer:
             outcome = CloudOutcome(CloudKind.ANSWERED, stored[1])
             self._finish(row, outcome, reservation, was_made=False, stored_id=stored[0])
             return outcome
-        outcome = self._gate.cloud.ask(send, deadline_s=self._deadline_s, job_key=row.job_key)
+        outcome = self._gate.start(send, reservation, self._deadline_s, row.job_key).result()
         self._finish(row, outcome, reservation)
         return outcome
 

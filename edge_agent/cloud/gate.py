@@ -1,7 +1,8 @@
 """One cloud, with the circuit breaker and the budget that guard it.
 
-Owns how a call is reserved before it is made, and how its outcome and its cost are recorded afterwards. Knows nothing of queues or
-decisions. Invariant: every call that was made is counted in the budget, and its outcome is known to the breaker.
+Owns how a call is reserved before it is made, how its outcome and its cost are recorded afterwards, and what is remembered of the
+form of request that the cloud wants. Knows nothing of queues or decisions. Invariants: every request that was sent is counted in the
+budget, and the outcome of every call is known to the breaker.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cloud.breaker import Breaker
 from edge_agent.cloud.budget import Budget, Reservation
-from edge_agent.cloud.wire.request import PROMPT_VERSION
+from edge_agent.cloud.wire.request import PROMPT_VERSION, Shape, recalled, remembered
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
@@ -21,6 +22,7 @@ from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
+    from edge_agent.cloud.wire.call import CloudCall
     from edge_agent.cloud.wire.client import CloudModel
 
 
@@ -30,7 +32,10 @@ class Gate:
     def __init__(self, store: Store, cloud: CloudModel, limits: BudgetLimits = DEFAULT_LIMITS.budget) -> None:
         self._store, self.cloud = store, cloud
         self.breaker = Breaker(store, cloud.endpoint, cloud.key)
-        self.budget = Budget(store, cloud.endpoint, limits)
+        self.budget = Budget(store, cloud.endpoint, limits, self._shape)
+        self._form = f"{cloud.endpoint} {cloud.model}"  # under this name the store keeps what was learned; no endpoint has a space
+        self._is_recalled = False
+        self._last: dict[int, Reservation] = {}  # of a call that sends its question again: first reservation -> last
 
     def key(self, fingerprint: str) -> CloudKey:
         """The key under which this cloud's answer to a question is stored."""
@@ -44,9 +49,33 @@ class Gate:
             return self.budget.reserve(send)
         return None
 
+    def start(self, send: Question, reserved: Reservation, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
+        """Start a reserved call, without waiting. If it must send the question again, each time is reserved first."""
+
+        def again(shape: Shape) -> bool:
+            with contextlib.suppress(StorageError), self._store.transaction():
+                self._store.put_cloud_health(self._form, remembered(self.cloud.wanted, shape))
+            with contextlib.suppress(StorageError), self._store.transaction():
+                following = self.budget.reserve(send, shape)
+                if following is not None and reserved.number is not None:
+                    self._last[reserved.number] = following
+                return following is not None
+            return not self.budget.limits.is_set
+
+        return self.cloud.start(send, deadline_s, job_key, reserved.shape or self._shape(), again)
+
     def note(self, reservation: Reservation | None, outcome: CloudOutcome | None) -> None:
         """Record the cost and the outcome of a call, in the caller's transaction; None means that it was not made."""
         if reservation is not None:
-            self.budget.close(reservation, outcome)
+            last = self._last.pop(reservation.number, reservation) if reservation.number is not None else reservation
+            self.budget.close(last, outcome)  # the ones before it were sent, and stay counted
         if outcome is not None:
             self.breaker.note(outcome.kind, outcome.error, outcome.retry_after_s)
+
+    def _shape(self) -> Shape:
+        """The form of the next request. What the store remembers of it is read at the first call, not for an answer from memory."""
+        if not self._is_recalled:
+            with contextlib.suppress(StorageError):
+                self.cloud.shape = recalled(self.cloud.wanted, self._store.cloud_health(self._form))
+            self._is_recalled = True
+        return self.cloud.shape

@@ -23,7 +23,16 @@ MAX_SUSPICIONS = 5
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 900.0
 
 WHOLE_CLOUD = frozenset(
-    {CloudKind.OFFLINE, CloudKind.TLS, CloudKind.PORTAL, CloudKind.REFUSED, CloudKind.LIMITED, CloudKind.NO_CREDIT, CloudKind.PAUSED}
+    {
+        CloudKind.OFFLINE,
+        CloudKind.DEVICE,
+        CloudKind.TLS,
+        CloudKind.PORTAL,
+        CloudKind.REFUSED,
+        CloudKind.LIMITED,
+        CloudKind.NO_CREDIT,
+        CloudKind.PAUSED,
+    }
 )
 _FINAL = frozenset({CloudKind.REJECTED, CloudKind.UNUSABLE})
 

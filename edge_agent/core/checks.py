@@ -6,15 +6,29 @@ Owns what is allowed. Knows neither the settings nor their use. Pure.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.limits import DAY_S
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
-FOREVER = "forever"
+FOREVER, NONE = "forever", "none"
 MOST = 10**12  # of anything: in bytes, seconds or millionths it still fits a 64-bit integer, which is what SQLite adds with
 _MOST_PRICE = 10**9  # per million tokens: a year of calls at this price fits, too
+_MOST_TOKENS = 1_000_000
+_FRAMING = frozenset(
+    {
+        "accept-encoding", "connection", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-authorization",
+        "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-client-request-id",
+    }
+)  # headers that edge-agent or HTTP itself must set  # fmt: skip
+_OWN_FIELDS = {
+    **dict.fromkeys(("model", "messages", "stream", "n"), "edge-agent sets it"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "use cloud_max_tokens, which a budget counts"),
+    "temperature": "use cloud_temperature",
+}
 
 
 def text(value: Any, source: str) -> str:
@@ -120,3 +134,54 @@ def header_value(value: Any, source: str) -> str:
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise BadSetting(f"{source} has a character that an HTTP header cannot carry; check how it was copied.")
     return value.strip()
+
+
+def tokens(value: Any, source: str) -> int:
+    """A number of tokens, 1 to a million."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_TOKENS:
+        raise BadSetting(f"{source} is {value!r}; give a whole number from 1 to {_MOST_TOKENS}.")
+    return value
+
+
+def temperature(value: Any, source: str) -> float | str:
+    """A number from 0 to 2, or `none`."""
+    if value == NONE:
+        return NONE
+    if not 0 <= (number := _number(value)) <= 2:
+        raise BadSetting(f'{source} is {value!r}; give a number from 0 to 2, or "{NONE}".')
+    return number
+
+
+def body_fields(value: Any, source: str) -> dict[str, Any]:
+    """Fields for the body of a request: a table that JSON can hold, without the fields that are not for it to set."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name for name in value):
+        raise BadSetting(f"{source} is not a table of fields; write it like {{ top_p = 0.9 }}.")
+    for name in value:
+        if why := _OWN_FIELDS.get(name.strip().lower()):
+            raise BadSetting(f"{source} has the field '{name}', which cannot be set there ({why}); remove it.")
+    import json  # seldom needed, and `--help` imports this file
+
+    try:
+        json.dumps(dict(value), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:  # a date, nan, half a surrogate pair
+        raise BadSetting(f"{source} has a value that JSON cannot hold; use texts, numbers, true, false, lists and tables.") from error
+    return dict(value)
+
+
+def headers(value: Any, source: str) -> dict[str, str]:
+    """Headers for a request: a table of names and texts; messages never show a value, because it may be a key."""
+    if not isinstance(value, Mapping):
+        raise BadSetting(f'{source} is not a table of headers; write it like {{ X-Team = "kiosk" }}.')
+    seen: set[str] = set()
+    for name, text in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}", name):
+            raise BadSetting(f"{source} has the name {name!r:.60}, which no HTTP header can have; correct it.")
+        if name.lower() in _FRAMING:
+            raise BadSetting(f"{source} has '{name}', which only edge-agent may set; remove it.")
+        if name.lower() in seen:
+            raise BadSetting(f"{source} has '{name}' twice; keep one.")
+        if not isinstance(text, str) or not text.strip():
+            raise BadSetting(f"{source} has no text for '{name}'; give one in quotation marks.")
+        header_value(text, f"'{name}' in {source}")
+        seen.add(name.lower())
+    return {name: text.strip() for name, text in value.items()}

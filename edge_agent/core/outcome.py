@@ -26,6 +26,7 @@ class CloudKind(StrEnum):
     FAILED = "failed"  # a temporary fault of the cloud (5xx, 408, 409, 425)
     REJECTED = "rejected"  # this request will never be accepted (other 4xx)
     UNUSABLE = "unusable"  # a reply without an answer in it
+    DEVICE = "device"  # this device could not make the call: a wrong setting, no file handles; nothing was sent
     PAUSED = "paused"  # not called: it failed too often, or asked for a pause
 
 
@@ -44,4 +45,4 @@ class CloudOutcome:
     @property
     def was_sent(self) -> bool:
         """Whether the cloud may have seen the question, and bill it."""
-        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS)
+        return self.kind not in (CloudKind.OFFLINE, CloudKind.TLS, CloudKind.DEVICE)

@@ -33,13 +33,17 @@ _warned: set[str] = set()  # old names that this process has warned about
 
 
 class Declared(NamedTuple):
-    """What the documentation says about a setting; `unit` and `environment` are "" where there is none."""
+    """What the documentation says about a setting; `unit` and `environment` are "" where there is none.
+
+    A setting that is not `shown` is a secret.
+    """
 
     name: str
     meaning: str
     unit: str
     default: Any
     environment: str
+    shown: bool = True
 
 
 def _setting(
@@ -81,9 +85,26 @@ class Settings:
         None, checks.path, "A file with the API key that only its owner can read (`chmod 600`).", environment="EDGE_AGENT_CLOUD_KEY_FILE"
     )
     cloud_ca_file: str | None = _setting(None, checks.path, "Certificates of a private certificate authority, in PEM format.")
-    cloud_proxy: str | None = _setting(None, checks.text, "Address of an HTTP proxy for calls to the cloud.")
+    cloud_proxy: str | None = _setting(
+        None, checks.text, "Address of an HTTP proxy for calls to the cloud; HTTP_PROXY does not count for them.", shown=False
+    )
     cloud_deadline_s: float = _setting(
         CLOUD_DEADLINE_S, checks.seconds, "How long a person waits for the cloud, name resolution included.", "seconds"
+    )
+    cloud_max_tokens: int | None = _setting(
+        None,
+        checks.tokens,
+        "The most tokens of a cloud's answer, thinking included; without it 256, and 4096 for a model that needs more.",
+        "tokens",
+    )
+    cloud_temperature: float | str = _setting(
+        0.0, checks.temperature, 'How freely the cloud\'s model chooses its words; `"none"` leaves it to the model.', "0 to 2"
+    )
+    cloud_extra_body: Mapping[str, Any] | None = _setting(
+        None, checks.body_fields, 'More fields for the body of a request, such as `{ reasoning_effort = "low" }`.', "table"
+    )
+    cloud_extra_headers: Mapping[str, str] | None = _setting(
+        None, checks.headers, "More headers for a request; their values are secrets, like the key.", "table", shown=False
     )
     queue_max_rows: int = _setting(
         10_000, checks.count, "How many questions may wait; a full queue refuses new ones (reason `queue_full`).", "questions"
@@ -147,7 +168,7 @@ class Settings:
 
 
 _FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings) if one.metadata}
-DECLARED = [Declared(name, one.metadata["meaning"], one.metadata["unit"], one.default, one.metadata["environment"])
+DECLARED = [Declared(name, one.metadata["meaning"], one.metadata["unit"], one.default, one.metadata["environment"], one.repr)
             for name, one in _FIELDS.items()]  # fmt: skip
 ENVIRONMENT = {one.name: one.environment for one in DECLARED if one.environment}
 DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits

@@ -1,8 +1,9 @@
 """How `fetch` reaches the network: proxies, certificates, redirects, and what a request says about us.
 
 Owns the HTTP clients of this wing, ours and the one that huggingface-hub uses. Knows nothing of the Hub. Honours HTTP_PROXY,
-HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR, and nothing else of the environment. Invariants: a request
-names edge-agent and its version and nothing more about this machine; no redirect leaves https; no address is logged.
+HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR (`core/network.py` checks them), and nothing else of the
+environment. Invariants: a request names edge-agent and its version and nothing more about this machine; no redirect leaves
+https; no address is logged.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import functools
 import ipaddress
 import logging
 import os
-import pathlib
 import ssl
 from collections.abc import Iterator, Mapping
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx2
 
 from edge_agent import __version__
+from edge_agent.core import network
 from edge_agent.core.errors import BadSetting, DownloadFailed
 
 USER_AGENT = f"edge-agent/{__version__}"
@@ -30,20 +31,23 @@ for _name in ("httpx2", "httpcore2"):
 
 
 class NetworkSettings:
-    """The proxies and certificates that `environment` names (the process's own by default); raises `BadSetting` for wrong ones.
+    """The proxies and certificates that `environment` names (the process's own by default).
 
-    `transport` replaces the network in tests.
+    They are checked when they are first needed, so what needs no network never fails because of them; a wrong value raises
+    `BadSetting`. `transport` replaces the network in tests.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, transport: httpx2.BaseTransport | None = None) -> None:
         self._environment = os.environ if environment is None else environment
         self._transport = transport
-        self._proxies = {scheme: self._proxy(scheme) for scheme in ("http", "https")}
-        self._direct = [_pattern(entry) for entry in self._value("NO_PROXY").replace(",", " ").split()]
-        self._certificates = self._value("SSL_CERT_FILE"), self._value("SSL_CERT_DIR")
-        for name, path in zip(("SSL_CERT_FILE", "SSL_CERT_DIR"), self._certificates, strict=True):
-            if path and not pathlib.Path(path).exists():
-                raise BadSetting(f"{name} is '{path}', but this file does not exist; correct it, or unset {name}.")
+
+    @functools.cached_property
+    def _proxies(self) -> dict[str, str | None]:
+        return {scheme: network.environment_proxy(self._environment, scheme) for scheme in ("http", "https")}
+
+    @functools.cached_property
+    def _direct(self) -> list[str | None]:
+        return [_pattern(entry) for entry in network.variable(self._environment, "NO_PROXY").replace(",", " ").split()]
 
     @property
     def advice(self) -> str:
@@ -53,15 +57,16 @@ class NetworkSettings:
     @property
     def is_plain(self) -> bool:
         """Whether no proxy and no certificates are set, not even to an empty value."""
-        return not any(self._proxies.values()) and not {"SSL_CERT_FILE", "SSL_CERT_DIR"} & self._environment.keys()
+        return not any(self._proxies.values()) and not {network.CERT_FILE, network.CERT_DIR} & self._environment.keys()
 
     def client(self, max_bytes: int | None = None) -> httpx2.Client:
         """A new client; a response of over `max_bytes` ends in `DownloadFailed`. Close it when done."""
+        direct, proxies = self._direct, self._proxies  # checked even where they do not matter
         mounts: dict[str, httpx2.BaseTransport | None] = {}
-        if self._transport is None and any(self._proxies.values()):
-            mounts = {f"{scheme}://": self._direct_transport(proxy) for scheme, proxy in self._proxies.items() if proxy}
-            mounts |= {pattern: None for pattern in self._direct if pattern is not None}
-            mounts = {} if None in self._direct else mounts
+        if self._transport is None and any(proxies.values()):
+            mounts = {f"{scheme}://": self._direct_transport(proxy) for scheme, proxy in proxies.items() if proxy}
+            mounts |= {pattern: None for pattern in direct if pattern is not None}
+            mounts = {} if None in direct else mounts
         transport = self._transport or self._direct_transport()
         if max_bytes is not None:
             transport = _Bounded(transport, max_bytes)
@@ -77,39 +82,13 @@ class NetworkSettings:
         )
 
     def _direct_transport(self, proxy: str | None = None) -> httpx2.BaseTransport:
-        return httpx2.HTTPTransport(verify=self._tls, proxy=proxy, trust_env=False)
+        tls = self._tls if proxy and proxy.startswith("https://") else None
+        return httpx2.HTTPTransport(verify=self._tls, proxy=httpx2.Proxy(proxy, ssl_context=tls) if proxy else None, trust_env=False)
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
-        file, folder = self._certificates
-        if not file and not folder:
-            return httpx2.create_ssl_context(trust_env=False)
-        try:
-            return ssl.create_default_context(cafile=file or None, capath=folder or None)
-        except (OSError, ValueError) as error:  # SSLError is an OSError
-            raise BadSetting(f"SSL_CERT_FILE '{file or folder}' has no readable certificates; use a PEM file.") from error
-
-    def _proxy(self, scheme: str) -> str | None:
-        """The proxy for addresses of this scheme, checked."""
-        for name in (f"{scheme.upper()}_PROXY", "ALL_PROXY"):
-            if value := self._value(name):
-                url = value if "://" in value else f"http://{value}"
-                try:
-                    parts = urlsplit(url)
-                    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-                    httpx2.Proxy(url)
-                except (ValueError, httpx2.InvalidURL):
-                    is_usable = False
-                if not is_usable:
-                    kind = f" of the kind '{url.partition('://')[0]:.20}'" if "://" in value else ""
-                    raise BadSetting(
-                        f"{name} is a proxy{kind} that cannot be used; write one like http://proxy.example.com:3128, or unset {name}."
-                    )
-                return url
-        return None
-
-    def _value(self, name: str) -> str:
-        return (self._environment.get(name.lower()) or self._environment.get(name) or "").strip()
+        trusted = network.certificates(self._environment)
+        return network.tls_context(trusted) if trusted.source else httpx2.create_ssl_context(trust_env=False)
 
 
 def _pattern(entry: str) -> str | None:

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.cloud.wire.client import CloudModel, is_normal, tls_message
-from edge_agent.cloud.wire.request import prompt
+from edge_agent.cloud.wire.request import MOST_SENDS, Shape, prompt
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
+from tests.support import refusals
 from tests.support.cloud_server import LoopbackCloud
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
@@ -178,9 +179,19 @@ def test_deadline_after_sending_is_a_timeout(cloud: LoopbackCloud) -> None:
 
 def test_abandoned_call_sends_nothing_later(cloud: LoopbackCloud) -> None:
     """The caller has queued the question by then: it would be asked, and billed, twice."""
-    call = CloudModel(cloud.url, "big", deadline_s=5).start(QUESTION)
+    resolving, resolved = threading.Event(), threading.Event()
+
+    class Resolver(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            resolving.set()
+            resolved.wait(20)
+            return super().handle_request(request)
+
+    call = CloudModel(cloud.url, "big", deadline_s=20, transport=Resolver()).start(QUESTION)
+    assert resolving.wait(14)
     assert not call.abandon()  # as at the deadline, while the name is still being resolved
-    assert call.result().kind is CloudKind.FAILED and cloud.requests == []
+    resolved.set()
+    assert call.result().kind is CloudKind.OFFLINE and cloud.requests == []
 
 
 def test_at_most_two_calls_run_at_once(cloud: LoopbackCloud) -> None:
@@ -229,7 +240,7 @@ def test_server_without_tls_is_not_reported_as_offline(cloud: LoopbackCloud) -> 
 
 
 def test_proxy_and_certificate_file_are_checked(tmp_path: pathlib.Path) -> None:
-    for proxy in ("proxy:3128", "socks5://x", "http://"):
+    for proxy in ("socks://proxy:3128", "socks5://x", "http://", "http://proxy:99999", "http://[::1"):
         with pytest.raises(BadSetting, match="proxy"):
             CloudModel("https://x/v1", "big", proxy=proxy)
     with pytest.raises(BadSetting, match="cloud_ca_file"):
@@ -320,3 +331,103 @@ def test_address_that_needs_no_httpx_is_spelled_as_httpx_spells_it(scheme: str, 
 )
 def test_usual_address_needs_no_httpx(url: str) -> None:
     assert is_normal(url)
+
+
+def completion(content: str | None, finish_reason: str = "stop") -> tuple[int, bytes]:
+    return 200, reply(message={"role": "assistant", "content": content}, finish_reason=finish_reason)
+
+
+def gpt_5(asked: dict) -> tuple[int, bytes]:
+    """A model as they are today: another name for the limit, no temperature, and 700 tokens of thinking before it answers."""
+    if "max_tokens" in asked:
+        return 400, json.dumps(refusals.WANT_OTHER_NAME[0][2]).encode()
+    if "temperature" in asked:
+        return 400, json.dumps(refusals.WANT_NO_TEMPERATURE[0][2]).encode()
+    return completion("B") if asked["max_completion_tokens"] > 700 else completion("", "length")
+
+
+def test_model_that_wants_another_form_is_asked_again_in_the_same_call(cloud: LoopbackCloud) -> None:
+    """It was dead after one try."""
+    cloud.respond = gpt_5
+    model, forms = CloudModel(cloud.url, "gpt-5", deadline_s=30), []
+    outcome = model.start(QUESTION, job_key="job-1", again=lambda shape: forms.append(shape) or True).result()
+    assert outcome.kind is CloudKind.ANSWERED and outcome.answer and outcome.answer.answer == "B"
+    assert len(cloud.requests) == 4 and len(forms) == 3
+    assert {request["headers"]["X-Client-Request-Id"] for request in cloud.requests} == {"job-1"}
+    assert {json.dumps(request["body"]["messages"]) for request in cloud.requests} == {json.dumps(cloud.requests[0]["body"]["messages"])}
+    assert model.ask(QUESTION).kind is CloudKind.ANSWERED and len(cloud.requests) == 5  # what was learned is used at once
+
+
+def test_question_is_not_sent_again_if_that_is_not_allowed(cloud: LoopbackCloud) -> None:
+    """The budget for it is used up: the question waits, and is not rejected."""
+    cloud.respond = gpt_5
+    outcome = CloudModel(cloud.url, "gpt-5", deadline_s=30).start(QUESTION, again=lambda shape: False).result()
+    assert outcome.kind is CloudKind.PAUSED and "budget" in (outcome.error or "") and len(cloud.requests) == 1
+
+
+@pytest.mark.parametrize("error", [refusals.WANT_NO_TEMPERATURE[4], refusals.WANT_OTHER_NAME[0], refusals.WANT_LESS[0]])
+def test_cloud_that_is_never_content_is_asked_only_a_few_times(cloud: LoopbackCloud, error: tuple[str, int, dict]) -> None:
+    cloud.respond = lambda asked: (400, json.dumps(error[2]).replace("max_tokens", next(n for n in asked if n.startswith("max_"))).encode())
+    outcome = CloudModel(cloud.url, "big", deadline_s=30, wanted=Shape(100_000, raised_tokens=100_000)).ask(QUESTION)
+    assert outcome.kind is CloudKind.REJECTED and 2 <= len(cloud.requests) <= MOST_SENDS
+
+
+def test_reply_that_was_cut_but_is_answered_all_the_same_is_not_asked_for_again(cloud: LoopbackCloud) -> None:
+    cloud.respond = lambda asked: completion("B")
+    assert CloudModel(cloud.url, "big").ask(QUESTION).kind is CloudKind.ANSWERED and len(cloud.requests) == 1
+
+
+def test_second_sending_ends_at_the_deadline_of_the_call(cloud: LoopbackCloud) -> None:
+    leave = threading.Event()
+
+    def respond(asked: dict) -> tuple[int, bytes]:
+        if asked["max_tokens"] > 256:
+            leave.wait(20)
+        return completion("", "length")
+
+    cloud.respond = respond
+    model = CloudModel(cloud.url, "big")
+    model.ask(QUESTION, deadline_s=0.01)  # loads what a first call loads
+    started = time.monotonic()
+    outcome = model.ask(QUESTION, deadline_s=1.5)
+    leave.set()
+    assert outcome.kind is CloudKind.TIMEOUT and time.monotonic() - started < 5
+
+
+SECRETS = {"api-key": "azure-secret-0815", "X-Auth": "Token gateway-secret-42", "X-Title": "Kiosk"}
+
+
+def test_extra_headers_and_fields_are_sent(cloud: LoopbackCloud) -> None:
+    shape = Shape(300, temperature=None, extra={"reasoning_effort": "low"})
+    assert CloudModel(cloud.url, "big", "sk-key", wanted=shape, headers=SECRETS).ask(QUESTION).kind is CloudKind.ANSWERED
+    (request,) = cloud.requests
+    assert {name: request["headers"][name] for name in SECRETS} == SECRETS and request["headers"]["Authorization"] == "Bearer sk-key"
+    assert request["headers"]["Accept-Encoding"] == "gzip"
+    assert set(request["body"]) == {"model", "messages", "reasoning_effort", "max_tokens"} and request["body"]["max_tokens"] == 300
+
+
+def test_authorization_of_ones_own_needs_a_cloud_without_a_key(cloud: LoopbackCloud) -> None:
+    """Which of the two is sent would be a guess."""
+    own = {"authorization": "Basic dXNlcjpwYXNzd29yZA=="}
+    with pytest.raises(BadSetting, match="remove one") as caught:
+        CloudModel(cloud.url, "big", "sk-key", headers=own)
+    assert "dXNl" not in str(caught.value)
+    assert CloudModel(cloud.url, "big", headers=own).ask(QUESTION).kind is CloudKind.ANSWERED
+    assert cloud.requests[0]["headers"]["authorization"] == own["authorization"]
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429, 500])
+def test_secrets_are_removed_from_a_reply_that_repeats_them(cloud: LoopbackCloud, status: int) -> None:
+    """As they are, and as JSON may spell them."""
+    told = "B. You sent azure-secret-0815, Token gateway-secret-42, gateway-secret-42, sk-secret-4711 and p4ssw0rd-x, Kiosk."
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in told)
+    payload = {"choices": [{"message": {"content": "TOLD"}}], "error": {"message": "TOLD", "code": "TOLD"}, "message": "TOLD"}
+    proxy = cloud.url.replace("http://", "http://user:p4ssw0rd-x@").removesuffix("/v1")
+    for text in (told, spelled):
+        cloud.status, cloud.raw = status, json.dumps(payload).replace("TOLD", text).encode()
+        outcome = CloudModel("http://cloud.test/v1", "big", "sk-secret-4711", headers=SECRETS, proxy=proxy).ask(QUESTION)
+        shown = str(outcome)
+        assert not any(secret in shown for secret in ("0815", "gateway", "4711", "p4ssw0rd"))
+        assert (outcome.answer is not None) is (status == 200)
+        if outcome.answer:
+            assert outcome.answer.reply == "B. You sent [secret], [secret], [secret], [key] and [secret], Kiosk."

@@ -1,8 +1,9 @@
 """Asks a stronger model over an OpenAI-compatible `/v1/chat/completions`, and gives every outcome a kind.
 
-Owns the HTTP call and its deadline. Knows nothing of databases or policies. Invariants: a call has an outcome by its deadline,
-and no fault of the network or the cloud raises an exception; nothing is sent after the deadline; the key is sent only to the
-configured host, redirects are not followed, and the key is never logged.
+Owns the HTTP call. `call.py` ends it in time, `request.py` knows its form, `reply.py` what came back. Knows nothing of databases or
+policies. Invariants: a call has an outcome by its deadline, and no fault of the network, the cloud or this device raises an
+exception; the key and the extra headers go to the configured host only, redirects are not followed, and neither is ever logged or
+stored, not even when a reply repeats it; of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
 
 httpx and TLS are imported by the first call: an answer from memory needs neither, and importing them takes as long as such an
 answer.
@@ -10,19 +11,22 @@ answer.
 
 from __future__ import annotations
 
+import errno
 import logging
-import pathlib
+import os
 import re
 import threading
 import time
 import zlib
-from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply, without_key
-from edge_agent.cloud.wire.request import body
+from edge_agent.cloud.wire.call import CloudCall
+from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply
+from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, learn
+from edge_agent.cloud.wire.secret import Secrets
+from edge_agent.core import network
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 AT_ONCE = 2
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 60.0, 5.0
 _EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: an earlier date means that the device's clock was never set
+_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EACCES, errno.EPERM)  # the device's, not the network's
 _CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs full URLs
@@ -46,8 +51,9 @@ class CloudModel:
     """A model behind an OpenAI-compatible endpoint.
 
     `url` is the base (`https://host/v1`) or the full address of `chat/completions`. `ca_file` has the certificates of a
-    private authority; `proxy` is the address of an HTTP proxy. A wrong value raises `BadSetting`. At most two calls run
-    at the same time. `transport` replaces httpx's own in tests.
+    private authority (without it SSL_CERT_FILE and SSL_CERT_DIR of `environment` count); `proxy` is the address of an HTTP proxy.
+    `wanted` is the form of a request, and `shape` the form after what replies have taught. `headers` are sent with each request.
+    A wrong value raises `BadSetting`. At most two calls run at the same time. `transport` replaces httpx's own in tests.
     """
 
     def __init__(
@@ -59,12 +65,22 @@ class CloudModel:
         transport: httpx.BaseTransport | None = None,
         ca_file: str | None = None,
         proxy: str | None = None,
+        wanted: Shape | None = None,
+        headers: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.endpoint, self.model, self.deadline_s = _endpoint(url), model, deadline_s
         self.key = checked("cloud_key", key, "The cloud key") if key else None
-        self._transport, self._proxy, self._ca_file = transport, _proxy(proxy), ca_file
-        if ca_file and not pathlib.Path(ca_file).is_file():
-            raise BadSetting(f"The certificate file '{ca_file}' does not exist; correct cloud_ca_file.")
+        self.wanted = self.shape = wanted or Shape()
+        self._headers = _headers(headers, self.key)
+        self._transport, self._ca_file = transport, ca_file
+        self._proxy = network.proxy_address(proxy, "cloud_proxy") if proxy is not None else None
+        self._environment = os.environ if environment is None else environment
+        self._secrets = Secrets(self.key, headers or {}, self._proxy)
+        if ca_file:
+            network.check_certificate_file(ca_file, "cloud_ca_file")
+        elif self._needs_tls:
+            network.certificates(self._environment)
         self._tls: ssl.SSLContext | None = None
         self._slots = threading.BoundedSemaphore(AT_ONCE)
 
@@ -72,111 +88,113 @@ class CloudModel:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
         return self.start(question, deadline_s, job_key).result()
 
-    def start(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
-        """Start to ask, without waiting; the deadline counts from now."""
+    def start(
+        self,
+        question: Question,
+        deadline_s: float | None = None,
+        job_key: str | None = None,
+        shape: Shape | None = None,
+        again: Callable[[Shape], bool] = lambda shape: True,
+    ) -> CloudCall:
+        """Start to ask, without waiting; the deadline counts from now.
+
+        If a reply asks for another form of request than `shape`, the question is sent again in the same call, once `again` has
+        agreed to that form; it is called in another thread.
+        """
+        first = shape or self.shape
         return CloudCall(
-            lambda call: self._call(question, call, job_key), self.deadline_s if deadline_s is None else deadline_s, self._slots
+            lambda call: self._secrets.removed(self._call(call, question, job_key, first, again)),
+            self.deadline_s if deadline_s is None else deadline_s,
+            self._slots,
         )
 
-    def _call(self, question: Question, call: CloudCall, job_key: str | None) -> CloudOutcome:
-        headers = {"Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        started = time.perf_counter()
+    def _call(self, call: CloudCall, question: Question, job_key: str | None, shape: Shape, again: Callable[[Shape], bool]) -> CloudOutcome:
+        headers = {**self._headers, "Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
+        sent: list[Shape] = []
         try:
-            with self._client() as client:
-                with client.stream(
-                    "POST", self.endpoint, json=body(question, self.model), headers=headers, extensions={"trace": call.trace}
-                ) as response:
-                    data = _read_capped(response)
-            latency_ms = round((time.perf_counter() - started) * 1000, 3)
-            return read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)
+            with self._client(call) as client:
+                while True:
+                    outcome, mended = self._send(client, call, question, shape, headers)
+                    sent.append(shape)
+                    if mended is None or mended in sent or len(sent) >= MOST_SENDS or not call.left_s:
+                        return outcome
+                    self.shape = shape = mended
+                    if not again(mended):
+                        return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now")
         except Exception as error:  # an unexpected error of a library must not lose the question
-            return _failure(error, self.key)
+            return _failure(error, call.was_sent or self._transport is not None)
 
-    def _client(self) -> httpx.Client:
+    def _send(
+        self, client: httpx.Client, call: CloudCall, question: Question, shape: Shape, headers: Mapping[str, str]
+    ) -> tuple[CloudOutcome, Shape | None]:
+        """Send a question once; returns the outcome, and the form in which the reply wants it instead, if it does."""
+        started = time.perf_counter()
+        asked, extensions = body(question, self.model, shape), {"trace": call.trace}
+        with client.stream("POST", self.endpoint, json=asked, headers=headers, extensions=extensions) as response:
+            data = _read_capped(response)
+        latency_ms = round((time.perf_counter() - started) * 1000, 3)
+        data = None if data is None else self._secrets.removed_from(data)
+        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms)
+        return outcome, None if outcome.answer else learn(shape, response.status_code, data)
+
+    def _client(self, call: CloudCall) -> httpx.Client:
         """A client for one call."""
         import httpx
 
-        timeout = httpx.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
-        return httpx.Client(transport=self._transport, timeout=timeout, follow_redirects=False, verify=self._context(), proxy=self._proxy)
+        timeout = httpx.Timeout(min(_READ_TIMEOUT_S, call.left_s), connect=min(_CONNECT_TIMEOUT_S, call.left_s))
+        is_secure = self._proxy is not None and self._proxy.startswith("https://")
+        proxy = httpx.Proxy(self._proxy, ssl_context=self._context() if is_secure else None) if self._proxy else None
+        return httpx.Client(
+            transport=self._transport, timeout=timeout, follow_redirects=False, verify=self._context(), proxy=proxy, trust_env=False
+        )
+
+    @property
+    def _needs_tls(self) -> bool:
+        return any(address is not None and address.startswith("https://") for address in (self.endpoint, self._proxy))
 
     def _context(self) -> ssl.SSLContext:
-        """The TLS context, made once: to read the authorities' certificates takes longer than a call."""
+        """The TLS context, made once: to read the authorities' certificates takes longer than a call. Raises `BadSetting`."""
         import ssl
 
-        import httpx
-
-        if self._tls is None:
-            self._tls = ssl.create_default_context(cafile=self._ca_file) if self._ca_file else httpx.create_ssl_context()
-        return self._tls
-
-
-class _TooLateError(Exception):
-    """The caller no longer waits; nothing may be sent now."""
+        if self._tls is None and self._needs_tls:
+            own = network.Certificates(self._ca_file, source="cloud_ca_file") if self._ca_file else None
+            self._tls = network.tls_context(own or network.certificates(self._environment))
+        return self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without TLS, one that trusts nobody
 
 
-class CloudCall:
-    """A running call, in a thread that is abandoned at the deadline.
-
-    The thread is needed because httpx limits the time of each read but not of the whole call, and does not limit name
-    resolution at all. A call that is abandoned before it has sent the question does not send it later.
-    """
-
-    def __init__(self, call: Callable[[CloudCall], CloudOutcome], deadline_s: float, slots: threading.BoundedSemaphore) -> None:
-        self._deadline_s, self.ends_s, self._slots = deadline_s, time.monotonic() + deadline_s, slots  # `ends_s` by time.monotonic
-        self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._sent = self._abandoned = False
-        threading.Thread(target=self._work, args=(call,), daemon=True, name="cloud-call").start()
-
-    def result(self) -> CloudOutcome:
-        """Wait for the outcome, until the deadline at the latest. Call it once."""
-        try:
-            return self._done.get(timeout=max(0.0, self.ends_s - time.monotonic()))
-        except Empty:
-            if self.abandon():
-                return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud sent no answer within {self._deadline_s:g} s")
-            return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud within {self._deadline_s:g} s")
-
-    def abandon(self) -> bool:
-        """Stop waiting: what was not sent yet will not be sent. Returns whether the question was already sent."""
-        with self._lock:
-            self._abandoned = True
-            return self._sent
-
-    def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Follows httpcore's progress, and stops an abandoned call before it is sent."""
-        if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
-            with self._lock:
-                if self._abandoned:
-                    raise _TooLateError
-                self._sent = True
-
-    def _work(self, call: Callable[[CloudCall], CloudOutcome]) -> None:
-        if not self._slots.acquire(timeout=max(0.0, self.ends_s - time.monotonic())):
-            return  # the caller no longer waits
-        try:
-            self._done.put(call(self))
-        finally:
-            self._slots.release()
-
-
-def _failure(error: Exception, key: str | None = None) -> CloudOutcome:
+def _failure(error: Exception, was_sent: bool) -> CloudOutcome:
     """The outcome of a call that got no reply."""
-    if isinstance(error, ImportError):
-        return CloudOutcome(CloudKind.FAILED, error=f"the call failed ({without_key(key, _plain(error))}); install edge-agent again")
+    if not was_sent and (fault := _own_fault(error)):
+        return CloudOutcome(CloudKind.DEVICE, error=f"{fault}; nothing was sent to the cloud")
     import httpx
 
     if tls := _tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=tls_message(tls))
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({without_key(key, _plain(error))})")
+    never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+    if never_sent or (not was_sent and isinstance(error, httpx.HTTPError)):  # also a proxy that breaks off
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_plain(error)})")
     if isinstance(error, httpx.TimeoutException):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the connection broke ({type(error).__name__})")
     return CloudOutcome(CloudKind.FAILED, error=f"the call failed ({type(error).__name__})")
+
+
+def _own_fault(error: BaseException | None) -> str | None:
+    """What is wrong with this device, if that is why there was no call."""
+    import ssl
+
+    if isinstance(error, ImportError):
+        return f"this device cannot make the call ({_plain(error)}); install edge-agent again"
+    if isinstance(error, BadSetting):
+        return str(error).rstrip(".")
+    while error is not None:
+        is_own = isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno in _OWN_FAULTS
+        if is_own or isinstance(error, MemoryError):
+            why = getattr(error, "strerror", None) or "out of memory"
+            return f"this device cannot make the call ({why}); check its limits, its firewall and its permissions"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
@@ -219,7 +237,7 @@ def _read_capped(response: httpx.Response) -> bytes | None:
     return bytes(data)
 
 
-def _plain(error: Exception) -> str:
+def _plain(error: BaseException) -> str:
     return str(error).split("\n")[0][:200] or type(error).__name__
 
 
@@ -258,13 +276,14 @@ def is_normal(url: str) -> bool:
     return (is_name or host == "127.0.0.1") and has_port and not re.search(r"/\.|//", path or "")
 
 
-def _proxy(url: str | None) -> str | None:
-    if url is None:
-        return None
-    parsed = urlsplit(url.strip())
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise BadSetting(f"The proxy {_shown(url)!r} is not an http address; write it like http://proxy.example.com:3128.")
-    return url.strip()
+def _headers(extra: Mapping[str, str] | None, key: str | None) -> dict[str, str]:
+    """The headers of every request, checked."""
+    headers: dict[str, str] = dict(checked("cloud_extra_headers", extra or {}, "cloud_extra_headers"))
+    if not key:
+        return headers
+    if any(name.lower() == "authorization" for name in headers):
+        raise BadSetting("cloud_extra_headers has an Authorization, and there is a cloud key, which is sent under that name; remove one.")
+    return {**headers, "Authorization": f"Bearer {key}"}
 
 
 def _shown(url: str) -> str:
