@@ -10,6 +10,7 @@ answer.
 
 from __future__ import annotations
 
+import json
 import logging
 import pathlib
 import re
@@ -67,6 +68,11 @@ class CloudModel:
             raise BadSetting(f"The certificate file '{ca_file}' does not exist; correct cloud_ca_file.")
         self._tls: ssl.SSLContext | None = None
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+
+    @property
+    def settings(self) -> str:
+        """What decides where and how a call is made, as one text; another text is another cloud. The key is not in it."""
+        return json.dumps([self.endpoint, self.model, self.deadline_s, self._proxy, self._ca_file])
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
