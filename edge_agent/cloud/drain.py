@@ -1,16 +1,22 @@
 """Sends the questions in the queue to the cloud, as long as that makes sense.
 
-Owns the order of a pass over the queue, when it stops, and when the next one starts. `retry` decides what an outcome means for
-a question, `breaker` what it means for the whole cloud. Invariant: an answer, the end of its row, the endings of the decisions
-that waited for it, and the cost of the call are stored in one transaction.
+Owns the order of a pass over the queue, when it stops, and when the next one starts, and whether a failure is the fault of one
+question or of the whole cloud. `retry` decides what an outcome then means for a question, `breaker` what it means for the cloud.
+
+Invariants: an answer, the end of its row, the endings of the decisions that waited for it, and the cost of the call are stored
+in one transaction. No row becomes dead for a failure unless the cloud answered something after it: another question, or a test
+question of our own. Until then the row is in doubt: it stays `sending`, and nothing but the cost of its call is stored. If the
+cloud answers, the row gets its own verdict; if not, it is ready again as if it had never been sent, the cloud is paused, and the
+pass stops. A crash in between leaves it sending, and the next drainer makes it ready.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.cloud.breaker import IN_A_ROW, VALID
 from edge_agent.cloud.budget import Reservation
@@ -40,12 +46,16 @@ class Drained:
 
 @dataclass(slots=True)
 class _Pass:
-    """One pass so far; `in_a_row` counts calls without a valid reply, `portal_rows` got a portal's page since the last answer."""
+    """One pass so far; `in_a_row` counts calls without a valid reply.
+
+    Since the last answer, `portal_rows` got a portal's page, and `in_doubt` failed in a way that may be the whole cloud's fault.
+    """
 
     answered: int = 0
     failed: int = 0
     in_a_row: int = 0
     portal_rows: list[int] = field(default_factory=list)
+    in_doubt: list[tuple[QueueRow, CloudOutcome]] = field(default_factory=list)
     stopped: str | None = None
 
 
@@ -112,18 +122,33 @@ class Drainer:
 
     def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
         done, last = _Pass(), 0
-        while not done.stopped and (claimed := self._claim(last, by_hand)):
-            row, reservation = claimed
-            last = row.queue_id
-            if reservation is None:
-                done.stopped = OVER_BUDGET
-            elif refusal := self._refusal(by_hand):
-                self._finish(row, refusal, reservation, was_made=False)
+        try:
+            self._try_new_settings(done, by_hand)
+            while not done.stopped and (claimed := self._claim(last, by_hand)):
+                row, reservation = claimed
+                last = row.queue_id
+                if reservation is None:
+                    done.stopped = OVER_BUDGET
+                elif refusal := self._refusal(by_hand):
+                    self._finish(row, refusal, reservation, was_made=False)
+                    done.stopped = refusal.error
+                else:
+                    yield row
+                    self._send(row, reservation, done)
+            if (done.in_doubt or done.portal_rows) and not done.stopped:
+                self._test(done)
+        finally:
+            self._release(done)
+        yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
+
+    def _try_new_settings(self, done: _Pass, by_hand: bool) -> None:
+        """Before the first row is sent with other settings than those that worked last, see whether the cloud answers at all."""
+        is_due = self._outbox.count("ready") if by_hand else self._outbox.next_due_in_s() == 0
+        if is_due and self._gate.has_new_settings:
+            if refusal := self._refusal(by_hand):
                 done.stopped = refusal.error
             else:
-                yield row
-                self._count(row, self._send(row, reservation), done)
-        yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
+                self._test(done)
 
     def _claim(self, after: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
         """The next row, with its call reserved. Without a reservation the budget is used up, and the row is still ready."""
@@ -155,36 +180,49 @@ class Drainer:
         refusal = self._gate.breaker.refusal(self._deadline_s)
         return CloudOutcome(refusal[0], error=refusal[1]) if refusal else None
 
-    def _send(self, row: QueueRow, reservation: Reservation) -> CloudOutcome:
-        """Send one claimed row and store the outcome."""
+    def _send(self, row: QueueRow, reservation: Reservation, done: _Pass) -> None:
+        """Send one claimed row, store the outcome, and count it."""
         try:
             asked, send = self._to_send(row)
         except (StorageError, ValueError, BadQuestion) as error:  # purged or damaged: nothing is left to send
-            return self._cancel(row, reservation, str(error))
+            return self._cancel(row, reservation, str(error), done)
         if self._rules.forbids(asked):  # the rules may be newer than the row
-            return self._cancel(row, reservation, "never_send")
-        key = self._gate.key(row.fingerprint)
-        if stored := self._outbox.store.cloud_answer(key, after=row.answers_before):  # another process has asked since
-            outcome = CloudOutcome(CloudKind.ANSWERED, stored[1])
-            self._finish(row, outcome, reservation, was_made=False, stored_id=stored[0])
-            return outcome
+            return self._cancel(row, reservation, "never_send", done)
+        if stored := self._stored(row):  # another process has asked since
+            self._finish(row, stored[1], reservation, was_made=False, stored_id=stored[0])
+            done.answered += 1
+            return None
         outcome = self._gate.start(send, reservation, self._deadline_s, row.job_key).result()
-        self._finish(row, outcome, reservation)
-        return outcome
+        if self._is_doubtful(row, outcome):
+            self._doubt(row, outcome, reservation, done)
+        else:
+            self._finish(row, outcome, reservation)
+            self._count(row, outcome, done)
+        return None
 
-    def _cancel(self, row: QueueRow, reservation: Reservation, error: str) -> CloudOutcome:
+    def _stored(self, row: QueueRow) -> tuple[int, CloudOutcome] | None:
+        """The answer that another process has stored since the row was queued, with its id."""
+        stored = self._outbox.store.cloud_answer(self._gate.key(row.fingerprint), after=row.answers_before)
+        return (stored[0], CloudOutcome(CloudKind.ANSWERED, stored[1])) if stored else None
+
+    def _cancel(self, row: QueueRow, reservation: Reservation, error: str, done: _Pass) -> None:
         self._outbox.cancel_sending(row, error, also=lambda: self._gate.note(reservation, None))
-        return CloudOutcome(CloudKind.UNUSABLE, error=error)
+        done.failed += 1
 
     def _finish(
-        self, row: QueueRow, outcome: CloudOutcome, reservation: Reservation, was_made: bool = True, stored_id: int | None = None
+        self,
+        row: QueueRow,
+        outcome: CloudOutcome,
+        reservation: Reservation | None,
+        was_made: bool = True,
+        stored_id: int | None = None,
     ) -> None:
         made = outcome if was_made else None
         try:
             self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
         except StorageError:
             if made:  # the row stays as it was; the breaker remembers at least what it has seen
-                self._gate.breaker.note(made.kind, made.error, made.retry_after_s)
+                self._gate.note(None, made)
             raise
 
     def _count(self, row: QueueRow, outcome: CloudOutcome, done: _Pass) -> None:
@@ -192,13 +230,10 @@ class Drainer:
         done.in_a_row = 0 if outcome.kind in VALID else done.in_a_row + 1
         if outcome.kind is CloudKind.ANSWERED:
             done.answered += 1
-            done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.portal_rows)
-            done.portal_rows = []
+            self._note_that_cloud_answers(done)
             return
         done.failed += 1
         if outcome.kind is CloudKind.PORTAL:
-            if done.answered:
-                self._outbox.suspect(row.queue_id)
             done.portal_rows.append(row.queue_id)
         if self._ends_pass(outcome.kind, done):
             done.stopped = outcome.error
@@ -208,3 +243,62 @@ class Drainer:
         if kind is CloudKind.PORTAL:
             return len(done.portal_rows) > 1
         return kind in WHOLE_CLOUD or done.in_a_row >= IN_A_ROW
+
+    # A failure that may be the fault of one question or of the whole cloud.
+
+    def _is_doubtful(self, row: QueueRow, outcome: CloudOutcome) -> bool:
+        """Whether one more reply is needed to know whose fault this is."""
+        kinds = (CloudKind.REJECTED, CloudKind.UNUSABLE, CloudKind.MISCONFIGURED)
+        return outcome.kind in kinds or outcome.doubtful or (not outcome.answer and self._outbox.would_end(row, outcome.kind))
+
+    def _doubt(self, row: QueueRow, outcome: CloudOutcome, reservation: Reservation, done: _Pass) -> None:
+        """Store the cost of a call at once, and its verdict when it is known whose fault it is.
+
+        A second doubt in a row, and one that is hardly the question's fault, are reasons to test the cloud now.
+        """
+        try:
+            with self._outbox.store.transaction():
+                self._gate.note(reservation, outcome)
+        except StorageError:
+            self._gate.note(None, outcome)
+            raise
+        done.failed += 1
+        done.in_doubt.append((row, outcome))
+        if len(done.in_doubt) > 1 or outcome.kind in WHOLE_CLOUD:
+            self._test(done)
+
+    def _test(self, done: _Pass) -> None:
+        """Ask the test question: an answer decides the doubts against the questions, and anything else stops the pass."""
+        outcome = self._gate.test(self._deadline_s)
+        if outcome is None:
+            done.stopped = OVER_BUDGET
+        elif outcome.answer:
+            self._note_that_cloud_answers(done)
+        else:
+            done.stopped = outcome.error
+
+    def _note_that_cloud_answers(self, done: _Pass) -> None:
+        """The cloud has just answered something, so what failed before was the fault of those questions."""
+        done.in_a_row = 0
+        while done.in_doubt:
+            row, outcome = done.in_doubt[0]
+            if stored := self._stored(row):
+                self._finish(row, stored[1], None, was_made=False, stored_id=stored[0])
+                done.answered, done.failed = done.answered + 1, done.failed - 1
+            else:
+                own = replace(outcome, kind=CloudKind.REJECTED) if outcome.kind in WHOLE_CLOUD else outcome
+                self._finish(row, own, None, was_made=False)
+            done.in_doubt.pop(0)
+        done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.portal_rows)
+        done.portal_rows = []
+
+    def _release(self, done: _Pass) -> None:
+        """Make the rows in doubt ready again, as if they had never been sent; say why the pass achieved nothing, if it did not.
+
+        If that cannot be stored, they stay sending until the next drainer comes.
+        """
+        for row, outcome in done.in_doubt:
+            error = outcome.error if done.stopped in (None, OVER_BUDGET) else done.stopped
+            with contextlib.suppress(StorageError):
+                self._finish(row, CloudOutcome(CloudKind.PAUSED, error=error), None, was_made=False)
+        done.in_doubt = []

@@ -1,21 +1,23 @@
 """One cloud, with the circuit breaker and the budget that guard it.
 
-Owns how a call is reserved before it is made, how its outcome and its cost are recorded afterwards, and what is remembered of the
-form of request that the cloud wants. Knows nothing of queues or decisions. Invariants: every request that was sent is counted in the
-budget, and the outcome of every call is known to the breaker.
+Owns how a call is reserved before it is made, how its outcome and its cost are recorded afterwards, what is remembered of the form
+of request that the cloud wants, and the test question that shows whether the cloud answers anything at all. Knows nothing of queues
+or decisions. Invariants: every request that was sent is counted in the budget, and the outcome of every call is known to the breaker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_agent.cloud.breaker import Breaker
+from edge_agent.cloud.breaker import Breaker, is_marked, mark
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.wire.request import PROMPT_VERSION, Shape, recalled, remembered
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import BudgetLimits
-from edge_agent.core.outcome import CloudOutcome
+from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
 from edge_agent.core.settings import DEFAULT_LIMITS
@@ -25,13 +27,16 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.wire.call import CloudCall
     from edge_agent.cloud.wire.client import CloudModel
 
+TEST_QUESTION = Question("What is 2 + 2?", ("3", "4"))  # ours: it has nothing of any person in it, and its answer is not kept
+_SETTINGS = "settings"  # what is kept under this name beside the clouds: a mark of the settings that got an answer last
+
 
 class Gate:
     """Access to one cloud. `breaker` and `budget` keep their state in the store."""
 
     def __init__(self, store: Store, cloud: CloudModel, limits: BudgetLimits = DEFAULT_LIMITS.budget) -> None:
         self._store, self.cloud = store, cloud
-        self.breaker = Breaker(store, cloud.endpoint, cloud.key)
+        self.breaker = Breaker(store, cloud.endpoint, cloud.key, cloud.settings)
         self.budget = Budget(store, cloud.endpoint, limits, self._shape)
         self._form = f"{cloud.endpoint} {cloud.model}"  # under this name the store keeps what was learned; no endpoint has a space
         self._is_recalled = False
@@ -64,13 +69,57 @@ class Gate:
 
         return self.cloud.start(send, deadline_s, job_key, reserved.shape or self._shape(), again)
 
-    def note(self, reservation: Reservation | None, outcome: CloudOutcome | None) -> None:
-        """Record the cost and the outcome of a call, in the caller's transaction; None means that it was not made."""
+    def note(self, reservation: Reservation | None, outcome: CloudOutcome | None, proven: bool = False) -> None:
+        """Record the cost and the outcome of a call, in the caller's transaction; None means that it was not made.
+
+        `proven` if the call was our own test question. A doubtful refusal of another question counts as one failure, because it
+        may concern that question alone.
+        """
         if reservation is not None:
             last = self._last.pop(reservation.number, reservation) if reservation.number is not None else reservation
             self.budget.close(last, outcome)  # the ones before it were sent, and stay counted
-        if outcome is not None:
-            self.breaker.note(outcome.kind, outcome.error, outcome.retry_after_s)
+        if outcome is None:
+            return
+        kind = CloudKind.FAILED if outcome.doubtful and not proven else outcome.kind
+        self.breaker.note(kind, outcome.error, outcome.retry_after_s, proven)
+        if outcome.kind is CloudKind.ANSWERED and not is_marked(self._settings, self._known()) and self._store.database.in_transaction:
+            self._store.put_cloud_health(_SETTINGS, json.dumps(mark(self._settings)))
+
+    @property
+    def has_new_settings(self) -> bool:
+        """Whether other settings (address, model, key ...) got an answer last; False if none ever did."""
+        known = self._known()
+        return known is not None and not is_marked(self._settings, known)
+
+    def test(self, deadline_s: float | None = None) -> CloudOutcome | None:
+        """Ask our own test question, to see whether the cloud answers at all; None if the budget allows no call.
+
+        The call is counted, its answer is not stored. A question this simple cannot be to blame: an outcome that would be the
+        fault of another question is `MISCONFIGURED`, and the breaker pauses the cloud. Raises `StorageError`.
+        """
+        if (reservation := self.reserve(TEST_QUESTION)) is None:
+            return None
+        outcome = self.start(TEST_QUESTION, reservation, deadline_s).result()
+        if outcome.kind in (CloudKind.REJECTED, CloudKind.UNUSABLE):
+            outcome = replace(outcome, kind=CloudKind.MISCONFIGURED, error=f"a test question of our own failed, too: {outcome.error}")
+        try:
+            with self._store.transaction():
+                self.note(reservation, outcome, proven=True)
+        except StorageError:
+            self.breaker.note(outcome.kind, outcome.error, outcome.retry_after_s, proven=True)
+            raise
+        return outcome
+
+    @property
+    def _settings(self) -> str:
+        return f"{self.cloud.settings}\n{self.cloud.key}"
+
+    def _known(self) -> str | None:
+        """The mark of the settings that got an answer last; None if there is none, or it cannot be read."""
+        with contextlib.suppress(StorageError, ValueError):
+            found = json.loads(self._store.cloud_health(_SETTINGS) or "null")
+            return found if isinstance(found, str) else None
+        return None
 
     def _shape(self) -> Shape:
         """The form of the next request. What the store remembers of it is read at the first call, not for an answer from memory."""

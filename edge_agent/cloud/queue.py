@@ -4,9 +4,11 @@ Owns the states of a row, its SQL, and which process may drain the queue. Knows 
 
     put ─► ready ─► sending ─┬─► done        answered
              ▲               ├─► ready       will be tried again, at `due_s`
-             │               └─► dead        refused permanently, or tried too often; kept to be read, retried or dropped
+             │               └─► dead        rejected, or tried too often; kept to be read, retried or dropped
              ├── ready ─► expired            waited longer than the time to live
              └── ready, dead, expired ─► cancelled     dropped by a person
+
+A row whose failure may be the fault of the whole cloud stays sending until the drainer knows; no verdict is stored before that.
 
 Invariants: a question waits at most once (a unique index ensures it); no decision waits for a row in an end state; only the
 process that holds the lock file drains, so a new holder of the lock may return the half-sent rows of a dead drainer to ready.
@@ -40,6 +42,7 @@ class QueueRow:
     """One row of the queue at the time it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
 
     `payload` (JSON) is what will be sent. `answers_before` is the id of the newest cloud answer when the question was queued.
+    `suspicions` counts replies without an answer to this question, while the cloud answered others.
     """
 
     queue_id: int
@@ -54,6 +57,7 @@ class QueueRow:
     job_key: str
     payload: str | None
     answers_before: int
+    suspicions: int = 0
 
     @property
     def question(self) -> Question | None:
@@ -176,7 +180,7 @@ class Outbox:
 
         With an answer the row is done, and every decision that waits for it is upheld or overturned; `stored_id` is the answer's
         id if it is already stored. Without one the row becomes ready or dead, as `retry.treat` says; an early try by hand costs
-        no attempt unless the failure is final. One transaction, which includes `also`: a crash leaves the row sending.
+        no attempt unless it was rejected or unusable. One transaction, which includes `also`: a crash leaves the row sending.
         """
         with self.store.transaction():
             if outcome.answer:
@@ -188,6 +192,10 @@ class Outbox:
                 state = self._fail(row, outcome.kind, outcome.error or outcome.kind.value)
             also()
         return state
+
+    def would_end(self, row: QueueRow, kind: CloudKind) -> bool:
+        """Whether a failure of this kind would be the end of a claimed row."""
+        return not self._is_early(row, kind) and treat(kind, row.attempts, 0.0, row.suspicions).state == "dead"
 
     def cancel_sending(self, row: QueueRow, error: str, also: Callable[[], None] = lambda: None) -> None:
         """Cancel a claimed row that must not be sent after all. One transaction, which includes `also`."""
@@ -275,15 +283,21 @@ class Outbox:
 
     def _fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
         """Make a claimed row ready or dead; returns its new state."""
-        treatment = treat(kind, row.attempts, self._chance())
+        treatment = treat(kind, row.attempts, self._chance(), row.suspicions)
         now_s = self._clock.now_s()
-        if row.due_s > now_s and kind not in (CloudKind.REJECTED, CloudKind.UNUSABLE):
+        if self._is_early(row, kind):
             self._end_sending(row, "ready", error)
             return "ready"
         self._end_sending(row, treatment.state, error, treatment.costs_attempt, now_s + treatment.wait_s)
+        if kind is CloudKind.UNUSABLE:
+            self._database.write("UPDATE outbox SET suspicions = suspicions + 1 WHERE id = ?", (row.queue_id,))
         if treatment.state == "dead":
             self.store.abandon_provisional(row.queue_id)
         return treatment.state
+
+    def _is_early(self, row: QueueRow, kind: CloudKind) -> bool:
+        """Whether a row was tried before its time, by hand, and failed in a way that may pass: that costs no attempt."""
+        return row.due_s > self._clock.now_s() and kind not in (CloudKind.REJECTED, CloudKind.UNUSABLE)
 
     def _end_sending(
         self, row: QueueRow, state: str, error: str | None = None, costs_attempt: bool = False, due_s: float | None = None
@@ -342,5 +356,6 @@ def _payload(question: Question) -> str:
 
 _DONE_OR_SENDING = {"done": "was answered", "sending": "is being sent"}
 _COLUMNS = (
-    "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before"
+    "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "
+    "suspicions"
 )

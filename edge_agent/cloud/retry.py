@@ -1,15 +1,18 @@
 """What each outcome of a cloud call means for a waiting question: a pure table.
 
-Owns backoff, the number of attempts and what ends a question. No I/O, no clock, no randomness of its own. Invariants: an
-outcome that concerns the whole cloud costs a question no attempt, and a failure that would only repeat itself is not retried.
+Owns backoff, the number of attempts and what ends a question. No I/O, no clock, no randomness of its own. Invariant: an
+outcome that concerns the whole cloud costs a question no attempt. Whether it does is not always certain from one reply: then
+the drainer asks a test question first (`drain`), and comes here with what that showed.
 
     outcome                              attempt   then
     no connection, TLS, key, credit,     no        ready; the pass over the queue stops
-      rate limit
+      rate limit, wrong settings
     a portal's page instead of a reply   no        ready; a second one in a row stops the pass; dead if that happened
                                                    five times while other questions were answered
     timeout after sending, 5xx, 408 ...  yes       ready after a random wait that doubles; dead after 8
-    rejected, unusable reply             yes       dead
+    unusable reply                       yes       ready, to be tried again after 7 to 15 minutes; dead the third time, because
+                                                   a model that was cut off or rambled once may do better, and each try is billed
+    rejected                             yes       dead
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from edge_agent.core.outcome import CloudKind
 
 MAX_ATTEMPTS = 8
 MAX_SUSPICIONS = 5
+MAX_UNUSABLE = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 900.0
 
 WHOLE_CLOUD = frozenset(
@@ -31,10 +35,10 @@ WHOLE_CLOUD = frozenset(
         CloudKind.REFUSED,
         CloudKind.LIMITED,
         CloudKind.NO_CREDIT,
+        CloudKind.MISCONFIGURED,
         CloudKind.PAUSED,
     }
 )
-_FINAL = frozenset({CloudKind.REJECTED, CloudKind.UNUSABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,18 @@ class Treatment:
     wait_s: float
 
 
-def treat(kind: CloudKind, attempts: int, chance: float) -> Treatment:
+def treat(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) -> Treatment:
     """What to do with a question whose call ended as `kind`, after `attempts` earlier ones.
 
-    The caller draws `chance` (0 to 1): full jitter, so that many devices do not come back at the same moment.
+    `suspicions` counts earlier replies without an answer, while the cloud answered other questions. The caller draws `chance`
+    (0 to 1): full jitter, so that many devices do not come back at the same moment.
     """
-    if kind in _FINAL:
-        return Treatment("dead", costs_attempt=True, wait_s=0.0)
     if kind in WHOLE_CLOUD:
         return Treatment("ready", costs_attempt=False, wait_s=0.0)
-    if attempts + 1 >= MAX_ATTEMPTS:
+    unusable = kind is CloudKind.UNUSABLE
+    if kind is CloudKind.REJECTED or attempts + 1 >= MAX_ATTEMPTS or (unusable and suspicions + 1 >= MAX_UNUSABLE):
         return Treatment("dead", costs_attempt=True, wait_s=0.0)
-    return Treatment("ready", costs_attempt=True, wait_s=backoff_s(attempts, chance))
+    return Treatment("ready", costs_attempt=True, wait_s=LONGEST_WAIT_S * (1 + chance) / 2 if unusable else backoff_s(attempts, chance))
 
 
 def backoff_s(failures: int, chance: float) -> float:

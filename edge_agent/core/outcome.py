@@ -21,10 +21,11 @@ class CloudKind(StrEnum):
     TIMEOUT = "timeout"  # sent, perhaps answered and billed; no reply came in time
     PORTAL = "portal"  # a page or a redirect instead of a reply: something else answers for the cloud
     REFUSED = "refused"  # the key was not accepted (401, 403)
+    MISCONFIGURED = "misconfigured"  # no such address or model there, or a part of every request is not accepted (404, 405, some 400)
     LIMITED = "limited"  # too many calls for now (429)
     NO_CREDIT = "no_credit"  # the account has no credit left (402, 429)
     FAILED = "failed"  # a temporary fault of the cloud (5xx, 408, 409, 425)
-    REJECTED = "rejected"  # this request will never be accepted (other 4xx)
+    REJECTED = "rejected"  # this request will not be accepted (other 4xx)
     UNUSABLE = "unusable"  # a reply without an answer in it
     DEVICE = "device"  # this device could not make the call: a wrong setting, no file handles; nothing was sent
     PAUSED = "paused"  # not called: it failed too often, or asked for a pause
@@ -34,13 +35,15 @@ class CloudKind(StrEnum):
 class CloudOutcome:
     """How one call ended: `answer` if ANSWERED, otherwise `error`, a sentence for people that holds no secret.
 
-    `retry_after_s` is how long the cloud asked us to wait, if it did.
+    `retry_after_s` is how long the cloud asked us to wait, if it did. `doubtful` means that the reply does not say whether it is
+    about this question alone or about every question.
     """
 
     kind: CloudKind
     answer: CloudAnswer | None = None
     error: str | None = None
     retry_after_s: float | None = None
+    doubtful: bool = False
 
     @property
     def was_sent(self) -> bool:

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.cloud.retry import MAX_ATTEMPTS, WHOLE_CLOUD, Treatment, backoff_s, treat
+from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_UNUSABLE, WHOLE_CLOUD, Treatment, backoff_s, treat
 from edge_agent.core.outcome import CloudKind
 from tests.support.mutation import catches
 
-COSTLY = (CloudKind.TIMEOUT, CloudKind.FAILED)
-FINAL = (CloudKind.REJECTED, CloudKind.UNUSABLE)
+COSTLY = (CloudKind.TIMEOUT, CloudKind.FAILED, CloudKind.UNUSABLE)
+FINAL = (CloudKind.REJECTED,)
 
 
 def every_failure_costs(kind: CloudKind, attempts: int, chance: float) -> Treatment:
@@ -32,6 +32,23 @@ def test_every_failure_is_treated(part, kind: CloudKind) -> None:
         assert first.state == ("dead" if each in FINAL else "ready")
         assert last.state == ("dead" if each in COSTLY + FINAL else "ready")
         assert (first.wait_s > 0) == (each in COSTLY)
+
+
+def final_at_once(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) -> Treatment:
+    """Mutant: the first unusable reply is the end."""
+    return treat(kind, attempts, chance, MAX_UNUSABLE)
+
+
+def billed_for_ever(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) -> Treatment:
+    """Mutant: an unusable reply is tried as often as a failure."""
+    return treat(kind, attempts, chance)
+
+
+@catches(treat, final_at_once, billed_for_ever)
+def test_unusable_reply_is_tried_three_times_with_minutes_between(part) -> None:
+    tries = [part(CloudKind.UNUSABLE, n, 0.0, n) for n in range(3)]
+    assert [one.state for one in tries] == ["ready", "ready", "dead"] and all(one.costs_attempt for one in tries)
+    assert [one.wait_s for one in tries] == [450, 450, 0] and part(CloudKind.UNUSABLE, 0, 1.0).wait_s == 900
 
 
 def constant(failures: int, chance: float) -> float:

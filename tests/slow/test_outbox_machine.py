@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from edge_agent.cloud.queue import Outbox
-from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS
+from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS, MAX_UNUSABLE
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
 from tests.support.queue_world import (
@@ -33,7 +33,7 @@ EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "30"))
 STEMS = st.sampled_from("abcdefgh")
 WHOLE_CLOUD = (CloudKind.OFFLINE, CloudKind.LIMITED, CloudKind.PORTAL)
 COSTLY = (CloudKind.FAILED, CloudKind.TIMEOUT)
-FINAL = (CloudKind.REJECTED, CloudKind.UNUSABLE)
+FINAL = (CloudKind.REJECTED,)
 
 
 @dataclass
@@ -116,7 +116,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.rows[row.queue_id].end("done")
 
     @precondition(lambda self: self.sending is not None)
-    @rule(kind=st.sampled_from(WHOLE_CLOUD + COSTLY + FINAL))
+    @rule(kind=st.sampled_from((*WHOLE_CLOUD, *COSTLY, *FINAL, CloudKind.UNUSABLE)))
     def fail(self, kind: CloudKind) -> None:
         row, self.sending = self.sending, None
         fail(self.outbox, row, kind, "error")
@@ -125,6 +125,12 @@ class OutboxMachine(RuleBasedStateMachine):
         if kind in FINAL:
             copy.attempts += 1
             copy.end("dead")
+        elif kind is CloudKind.UNUSABLE:
+            copy.attempts, copy.suspicions = copy.attempts + 1, copy.suspicions + 1
+            copy.due_s = self.now_s + 900.0
+            if copy.attempts >= MAX_ATTEMPTS or copy.suspicions >= MAX_UNUSABLE:
+                copy.due_s = self.now_s
+                copy.end("dead")
         elif copy.due_s <= self.now_s:
             copy.due_s = self.now_s
             if kind in COSTLY:

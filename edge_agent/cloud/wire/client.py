@@ -12,6 +12,7 @@ answer.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -83,6 +84,12 @@ class CloudModel:
             network.certificates(self._environment)
         self._tls: ssl.SSLContext | None = None
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+
+    @property
+    def settings(self) -> str:
+        """What decides where and how a call is made, as one text; another text is another cloud. Secret, though the key is not in it."""
+        headers = sorted(self._headers.items())
+        return json.dumps([self.endpoint, self.model, self.deadline_s, self._proxy, self._ca_file, repr(self.wanted), repr(headers)])
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""

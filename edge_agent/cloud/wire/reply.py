@@ -7,18 +7,26 @@ whatever the bytes are, a reply has exactly one kind, and its values fit into th
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edge_agent.cloud.wire.verdict import find_answer
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import CloudAnswer
+from edge_agent.core.terminal import plain
 
 _RETRY_AFTER_S = (1.0, 3600.0)
 _CREDIT_CODES = ("insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached", "billing_not_active")
 _RATE_CODES = ("rate_limit_exceeded", "requests_limit_exceeded", "tokens_limit_exceeded")
 _CONTENT_WORDS = ("moderation", "content_filter", "content_policy", "flagged", "safety")
+_KEY_WORDS = ("key", "auth", "credential", "token")
+_MODEL_CODES = ("model_not_found", "model_not_available", "model_not_supported", "invalid_model", "unknown_model", "deploymentnotfound")
+_PARAMETER_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+_ADDRESS_STATUSES = (404, 405, 406, 410, 411, 414, 415, 417, 421, 426, 431)
+_PORTAL = "it may come from a captive portal, or cloud_url is wrong"
+_MOST_WORDS, _LONGEST_ECHO = 200, 16  # characters
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_SECRET = 8  # a shorter key is easy to guess anyway, and may be a word of an answer
 MAX_REPLY_BYTES = 1 << 20
@@ -33,12 +41,10 @@ def read_reply(
     not ask for. If the reply repeats the key, the key is removed from the stored text.
     """
     if status != 200:
-        return _read_status(status, headers, data)
+        return _read_status(status, headers, data, question, key)
     if data is None:
-        return CloudOutcome(
-            CloudKind.UNUSABLE, error=f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or in an encoding that was not requested"
-        )
-    portal = CloudOutcome(CloudKind.PORTAL, error="the reply is not a chat completion; it may come from a captive portal")
+        return _read_no_body(headers)
+    portal = CloudOutcome(CloudKind.PORTAL, error=f"the reply is not a chat completion{_title(data, key)}; {_PORTAL}")
     try:
         payload = json.loads(data)
     except (ValueError, RecursionError):
@@ -46,7 +52,7 @@ def read_reply(
         return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is incomplete") if broken else portal
     choices = payload.get("choices") if isinstance(payload, dict) else None
     if not isinstance(choices, list):
-        return portal
+        return _read_error_in_200(data, headers, question, key) if isinstance(payload, dict) and "error" in payload else portal
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
     reply = message.get("content") if isinstance(message, dict) else None
@@ -63,36 +69,133 @@ def read_reply(
     return CloudOutcome(CloudKind.ANSWERED, answer)
 
 
-def _read_status(status: int, headers: Mapping[str, str], data: bytes | None) -> CloudOutcome:
-    """The outcome of a reply without an answer, from its HTTP status and the error code in it."""
+def _read_no_body(headers: Mapping[str, str]) -> CloudOutcome:
+    """The outcome of a reply that was too large or packed in an unknown way: one that does not call itself JSON is no chat completion."""
+    why = f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or in an encoding that was not requested"
+    packed = headers.get("Content-Encoding", "").strip().lower()
+    if packed not in ("", "identity", "gzip") or "json" not in headers.get("Content-Type", "json").lower():
+        return CloudOutcome(CloudKind.PORTAL, error=f"{why}; {_PORTAL}")
+    return CloudOutcome(CloudKind.UNUSABLE, error=why)
+
+
+def _read_error_in_200(data: bytes, headers: Mapping[str, str], question: Question, key: str | None) -> CloudOutcome:
+    """The outcome of an error in a reply whose status is 200, as OpenRouter and some proxies send it."""
+    code = _error(data).get("code")
+    status = int(code) if isinstance(code, (int, str)) and re.fullmatch("[45][0-9][0-9]", str(code)[:4]) else 500
+    return _read_status(status, headers, data, question, key)
+
+
+def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, question: Question, key: str | None) -> CloudOutcome:
+    """The outcome of a reply without an answer, from its HTTP status and the error in it.
+
+    What no question can cause (a wrong address, an unknown model) is `MISCONFIGURED`. A 403 that does not name the key is
+    doubtful: the same status is sent for a forbidden content, and by a firewall that dislikes a word.
+    """
     error = _error(data)
+    names = _names(error)
+    said = f"(HTTP {status}{_quoted(error, data, question, key)})"
     if status == 403 and _is_about_content(error):
-        return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question (HTTP {status})")
+        return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question {said}")
     if status in (401, 403):
-        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key (HTTP {status})")
-    code = str(error.get("code", ""))
-    out_of_credit = code in _CREDIT_CODES or (code.endswith("_limit_exceeded") and code not in _RATE_CODES)
+        doubtful = status == 403 and not any(word in name for name in names for word in _KEY_WORDS)
+        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key {said}", doubtful=doubtful)
+    out_of_credit = any(name in _CREDIT_CODES or (name.endswith("_limit_exceeded") and name not in _RATE_CODES) for name in names[:1])
     if status == 402 or (status == 429 and out_of_credit):
-        return CloudOutcome(CloudKind.NO_CREDIT, error=f"no credit is left at the cloud (HTTP {status})")
-    if status == 429:
-        wait_s = _retry_after_s(headers)
-        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud accepts no more calls for now (HTTP {status})", wait_s)
+        return CloudOutcome(CloudKind.NO_CREDIT, error=f"no credit is left at the cloud {said}")
+    if status == 429 and "too large" not in _message(error).lower():
+        return CloudOutcome(CloudKind.LIMITED, None, f"the cloud accepts no more calls for now {said}", _retry_after_s(headers))
+    if status in (501, 505):
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"there is no chat API at this address {said}; check cloud_url")
     if status in (408, 409, 425) or (status >= 500 and status != 511):
-        return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered HTTP {status}")
-    if status < 400 or status in (407, 511):
+        return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered with an error {said}")
+    if status == 407:
+        return CloudOutcome(CloudKind.PORTAL, error=f"a proxy before the cloud asks for a password {said}; check cloud_proxy")
+    if status < 400 or status == 511:
+        to = _redirect(headers) if 300 <= status < 400 else ""
         return CloudOutcome(
-            CloudKind.PORTAL, error=f"the reply does not come from the cloud (HTTP {status}), but from a captive portal or a proxy"
+            CloudKind.PORTAL, error=f"the reply does not come from the cloud {said}, but from a captive portal or a proxy{to}"
         )
-    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question (HTTP {status})")
+    if any(name in _MODEL_CODES for name in names) or (status in (404, 410) and "model" in _message(error).lower()):
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not offer this model {said}; check cloud_model")
+    if status in _ADDRESS_STATUSES or (status in (400, 422) and not error):
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"there is no chat API at this address {said}; check cloud_url")
+    if any(name in _PARAMETER_CODES for name in names):
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not accept a part of our requests {said}")
+    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question {said}")
 
 
 def _error(data: bytes | None) -> dict[str, Any]:
-    """The error object of a reply; empty if it has none."""
+    """The error object of a reply; empty if it has none.
+
+    OpenAI's `{"error": {...}}` and what others make of it: a text in place of the object (Ollama), a list around it (Google),
+    `detail` (FastAPI), or the object without a name (vLLM, Azure).
+    """
     try:
-        error = json.loads(data or b"")["error"]
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        found = json.loads(data or b"")
+    except (ValueError, RecursionError):
         return {}
-    return error if isinstance(error, dict) else {}
+    found = found[0] if isinstance(found, list) and found else found
+    if not isinstance(found, dict):
+        return {}
+    error = next((found[name] for name in ("error", "detail", "errors") if found.get(name)), found)
+    error = error[0] if isinstance(error, list) and error else error
+    return error if isinstance(error, dict) else {"message": error}
+
+
+def _names(error: Mapping[str, Any]) -> list[str]:
+    """What an error calls itself, its code first, in lower case; a code that is no text counts as none."""
+    return [name.lower() if isinstance(name, str) else "" for name in (error.get("code"), error.get("type"))]
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    """The sentence in an error; "" if there is none. OpenRouter hides the sentence of the cloud behind it in `metadata.raw`."""
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None
+    if isinstance(raw, str):
+        return _message({**_error(raw.encode(errors="replace")), "metadata": None}) or raw
+    text = error.get("message") or error.get("msg") or error.get("error")
+    while isinstance(text, dict):  # LiteLLM has sent an error inside of an error
+        text = text.get("message") or text.get("error")
+    return text if isinstance(text, str) else ""
+
+
+def _quoted(error: Mapping[str, Any], data: bytes | None, question: Question, key: str | None) -> str:
+    """The server's own words, ready to be added to a message; "" if it says nothing, or repeats the question or the key.
+
+    An error outlives a purged question, so it must hold nothing of it.
+    """
+    words = _message(error)
+    if not words:
+        return _title(data, key)
+    asked = "\n".join((question.stem, *question.options))
+    repeats = any(part in asked for part in _parts(words, _LONGEST_ECHO)) or (len(question.stem) > 3 and question.stem in words)
+    return "" if repeats else _shown(words, key)
+
+
+def _title(data: bytes | None, key: str | None) -> str:
+    """The title of a web page, ready to be added to a message; "" if it has none."""
+    found = re.search(rb"(?is)<title[^>]{0,200}>(.{1,400}?)</title>", (data or b"")[:8192])
+    return _shown(found[1].decode("utf-8", errors="replace"), key) if found else ""
+
+
+def _shown(words: str, key: str | None) -> str:
+    """A stranger's words on one line, without control characters, shortened; "" if a part of the key is in them."""
+    words = plain(" ".join(without_key(key, words[: _MOST_WORDS * 4]).split()))
+    if key and any(part in words for part in _parts(key, _SHORTEST_SECRET - 2)):
+        return ""  # many servers repeat the start and the end of a refused key
+    return f', "{words[:_MOST_WORDS]}{"..." if len(words) > _MOST_WORDS else ""}"' if words else ""
+
+
+def _parts(text: str, length: int) -> Iterator[str]:
+    """All parts of a text that have this length."""
+    return (text[n : n + length] for n in range(min(len(text), 4096) - length + 1))
+
+
+def _redirect(headers: Mapping[str, str]) -> str:
+    """Where a redirect leads, without what may be a secret in its path."""
+    scheme, found, rest = headers.get("Location", "").partition("://")
+    host = re.match(r"[A-Za-z0-9.:-]{1,200}", rest)
+    return f" that redirects to {scheme[:5]}://{host[0]}" if found and host else ""
 
 
 def _is_about_content(error: Mapping[str, Any]) -> bool:
