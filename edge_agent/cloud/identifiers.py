@@ -36,7 +36,7 @@ _IIN_GROUPS = r"12|6 6|6 3 3|4 4 4|3 3 3 3|2 2 2 6|6 1 5"
 _FEWEST_DIGITS = 9
 
 
-class Found(NamedTuple):
+class Identifier(NamedTuple):
     """One thing that was found: where it is in the text, and what stands for it."""
 
     start: int
@@ -72,16 +72,16 @@ def view(text: str) -> View:
     return View("".join(plain), starts, ends)
 
 
-def find(text: str) -> list[Found]:
+def find(text: str) -> list[Identifier]:
     """All that is found, from left to right; nothing overlaps."""
     if "@" not in text and "\uff20" not in text and sum(map(str.isdecimal, text)) < _FEWEST_DIGITS:
         return []
     seen = view(text)
     spans = sorted((start, -end, name) for look in _LOOKS for start, end, name in look(seen.text))
-    found: list[Found] = []
+    found: list[Identifier] = []
     for start, minus_end, name in spans:
         if not found or seen.starts[start] >= found[-1].end:
-            found.append(Found(seen.starts[start], seen.ends[-minus_end - 1], name))
+            found.append(Identifier(seen.starts[start], seen.ends[-minus_end - 1], name))
     return found
 
 
@@ -110,15 +110,15 @@ def is_iin(digits: str) -> bool:
     return False
 
 
-def _emails(text: str) -> Iterator[Found]:
-    return (Found(*match.span(), "[email]") for match in re.finditer(_EMAIL, text))
+def _emails(text: str) -> Iterator[Identifier]:
+    return (Identifier(*match.span(), "[email]") for match in re.finditer(_EMAIL, text))
 
 
-def _phones(text: str) -> Iterator[Found]:
-    return (Found(*match.span(), "[phone]") for match in re.finditer(_PHONE, text))
+def _phones(text: str) -> Iterator[Identifier]:
+    return (Identifier(*match.span(), "[phone]") for match in re.finditer(_PHONE, text))
 
 
-def _ibans(text: str) -> Iterator[Found]:
+def _ibans(text: str) -> Iterator[Identifier]:
     """Account numbers. The country says how long one is, so the words after it do not count."""
     at = 0
     while match := re.compile(_IBAN_START).search(text, at):
@@ -126,13 +126,13 @@ def _ibans(text: str) -> Iterator[Found]:
         packed = "".join(text[i] for i in places).upper()
         length = _IBAN_LENGTH.get(packed[:2], 0)
         if 0 < length <= len(places) and is_iban(packed[:length]):
-            yield Found(places[0], places[length - 1] + 1, "[iban]")
+            yield Identifier(places[0], places[length - 1] + 1, "[iban]")
             at = places[length - 1] + 1
         else:
             at = match.start() + 2
 
 
-def _numbers(text: str) -> Iterator[Found]:
+def _numbers(text: str) -> Iterator[Identifier]:
     """Card and identification numbers: the groups of a run of digits that are written as such numbers are, or the whole run."""
     for run in re.finditer(_DIGIT_RUN, text):
         groups = [(run.start() + g.start(), run.start() + g.end()) for g in re.finditer(r"\d+", run[0])]
@@ -144,7 +144,7 @@ def _numbers(text: str) -> Iterator[Found]:
             at = found[1] if found else at + 1
 
 
-def _number_at(text: str, groups: Sequence[tuple[int, int]], first: int) -> tuple[Found, int] | None:
+def _number_at(text: str, groups: Sequence[tuple[int, int]], first: int) -> tuple[Identifier, int] | None:
     """The number that starts with the group `first`, and the group after it; the longest one if several do."""
     digits, widths = "", []
     best = None
@@ -159,11 +159,11 @@ def _number_at(text: str, groups: Sequence[tuple[int, int]], first: int) -> tupl
         written, whole = " ".join(widths), first == 0 and last == len(groups) - 1
         for name, shapes, check in (("[id number]", _IIN_GROUPS, is_iin), ("[card]", _CARD_GROUPS, is_card)):
             if (whole or re.fullmatch(shapes, written)) and check(digits):
-                best = Found(groups[first][0], end, name), last + 1
+                best = Identifier(groups[first][0], end, name), last + 1
     return best
 
 
-_LOOKS: tuple[Callable[[str], Iterator[Found]], ...] = (_ibans, _emails, _phones, _numbers)
+_LOOKS: tuple[Callable[[str], Iterator[Identifier]], ...] = (_ibans, _emails, _phones, _numbers)
 
 
 def _joins(char: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edge_agent.cloud.identifiers import Found, find, view
+from edge_agent.cloud.identifiers import Identifier, find, view
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.question import Question
 
@@ -117,7 +117,7 @@ class _TimedSearch:
             plain = view(text)
             if plain.text != text:
                 spans += [(plain.starts[start], plain.ends[end - 1]) for start, end in self._spans(pattern, plain.text)]
-            text = _replaced(text, [Found(start, end, _REDACTED) for start, end in _apart(spans)])
+            text = _replaced(text, [Identifier(start, end, _REDACTED) for start, end in _apart(spans)])
         return text
 
     def _spans(self, pattern: regex.Pattern[str], text: str) -> list[tuple[int, int]]:
@@ -142,7 +142,7 @@ def _apart(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return apart
 
 
-def _replaced(text: str, found: Iterable[Found]) -> str:
+def _replaced(text: str, found: Iterable[Identifier]) -> str:
     """The text with each of these, which do not overlap, replaced by its name."""
     parts, at = [], 0
     for start, end, name in found:

@@ -139,7 +139,7 @@ def header_value(value: Any, source: str) -> str:
 def tokens(value: Any, source: str) -> int:
     """A number of tokens, 1 to a million."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_TOKENS:
-        raise BadSetting(f"{source} is {value!r}; give a whole number from 1 to {_MOST_TOKENS}.")
+        raise BadSetting(f"{source} is {_shown(value)}; give a whole number from 1 to {_MOST_TOKENS}.")
     return value
 
 
@@ -148,7 +148,7 @@ def temperature(value: Any, source: str) -> float | str:
     if value == NONE:
         return NONE
     if not 0 <= (number := _number(value)) <= 2:
-        raise BadSetting(f'{source} is {value!r}; give a number from 0 to 2, or "{NONE}".')
+        raise BadSetting(f'{source} is {_shown(value)}; give a number from 0 to 2, or "{NONE}".')
     return number
 
 

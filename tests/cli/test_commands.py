@@ -159,7 +159,8 @@ def test_queue_is_drained_when_the_cloud_is_reachable(cloud: LoopbackCloud) -> N
 
 def test_dead_letter_can_be_listed_retried_and_dropped(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
-    cloud.status = 400
+    answered = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "B"}}]}).encode()
+    cloud.respond = lambda asked: (200, answered) if "2 + 2" in asked["messages"][0]["content"] else (400, b'{"error": {"code": "x"}}')
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
     assert done.returncode == 69 and json.loads(done.stdout)["failed"] == 1
     (row,) = json.loads(run("queue", "list", "--state", "dead", "--json").stdout)

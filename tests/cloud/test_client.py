@@ -371,7 +371,7 @@ def test_question_is_not_sent_again_if_that_is_not_allowed(cloud: LoopbackCloud)
 def test_cloud_that_is_never_content_is_asked_only_a_few_times(cloud: LoopbackCloud, error: tuple[str, int, dict]) -> None:
     cloud.respond = lambda asked: (400, json.dumps(error[2]).replace("max_tokens", next(n for n in asked if n.startswith("max_"))).encode())
     outcome = CloudModel(cloud.url, "big", deadline_s=30, wanted=Shape(100_000, raised_tokens=100_000)).ask(QUESTION)
-    assert outcome.kind is CloudKind.REJECTED and 2 <= len(cloud.requests) <= MOST_SENDS
+    assert outcome.kind in (CloudKind.REJECTED, CloudKind.MISCONFIGURED) and 2 <= len(cloud.requests) <= MOST_SENDS
 
 
 def test_reply_that_was_cut_but_is_answered_all_the_same_is_not_asked_for_again(cloud: LoopbackCloud) -> None:
