@@ -76,7 +76,8 @@ def _print(found: Preview, err: bool) -> None:
     """What would be deleted."""
     echo(f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted:", err)
     if found.oldest is not None:
-        echo(f"{INDENT}asked {local(found.oldest)} to {local(found.newest)}", err)
+        first, last = local(found.oldest), local(found.newest)
+        echo(f"{INDENT}asked {first}" + (f" to {last}" if last != first else ""), err)
     if found.waiting:
         echo(f"{INDENT}{found.waiting} {'waits' if found.waiting == 1 else 'wait'} for the cloud and would not be sent", err)
     for stem in found.first:
