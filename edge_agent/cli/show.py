@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.table import lines
-from edge_agent.core.terminal import plain, safe_json, shortened
+from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ _PROVISIONAL = {
     "cloud_error": "the cloud returned no usable answer",
     "over_budget": "the cloud budget is used up for now",
 }
+INDENT = "   "
 _FINAL = {
     "queue_full": "the queue for the cloud is full",
     "disk_low": "the disk is nearly full, and the rest is reserved for the queue",
@@ -45,7 +46,7 @@ def print_decision(decision: Decision) -> None:
     echo(click.style(plain(words), bold=True))
     for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
         if text:
-            echo(f"   {name:<8}{plain(text)}")
+            echo(f"{INDENT}{name:<8}{plain(text)}")
     if decision.queue_id is not None:
         echo(f"   {'queued':<8}as number {decision.queue_id}; {_NEXT.get(decision.reason, _DRAIN)}")
     if not decision.persisted:
@@ -117,10 +118,10 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def fitted(text: str) -> str:
-    """A line that is not wider than the terminal; whole where there is none."""
-    width = terminal_width()
-    return plain(text) if width is None else shortened(text, width)
+def fitted(*parts: str, indent: str = "") -> str:
+    """The parts on a line that is not wider than the terminal; whole where there is none."""
+    line, width = indent + "  ".join(map(one_line, parts)), terminal_width()
+    return line if width is None else cut(line, max(1, width))
 
 
 def print_json(data: object, line: bool = False) -> None:

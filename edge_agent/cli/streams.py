@@ -49,21 +49,22 @@ class _Safe(io.TextIOWrapper):
 
     def _clean(self, text: str) -> str:
         pieces = _OURS.split(text)  # every second piece is one of ours
-        pieces[::2] = map(self._plain, pieces[::2])
+        pieces[::2] = map(plain, pieces[::2])
         return "".join(pieces)
-
-    def _plain(self, text: str) -> str:
-        return plain(text)
 
     def _fail(self, error: OSError) -> int:
         raise OutputFailed(error) from error
 
 
 class _SafeStderr(_Safe):
-    """Stderr: a progress line may return to its start, and work does not stop because nobody can read about it."""
+    """Stderr: what is written may begin or end by returning to the start of the line, as a progress line does; and work does not
+    stop because nobody can read about it.
+    """
 
-    def _plain(self, text: str) -> str:
-        return "\r".join(map(plain, text.split("\r")))
+    def _clean(self, text: str) -> str:
+        inner = text.strip("\r")
+        before, _, after = text.partition(inner) if inner else (text, "", "")
+        return before + super()._clean(inner) + after
 
     def _fail(self, error: OSError) -> int:
         discard(2)

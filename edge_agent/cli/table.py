@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edge_agent.core.terminal import columns_of, padded, plain, shortened
+from edge_agent.core.terminal import columns_of, cut, one_line, padded
 
 _GAP = "  "
 _LEAST = 12  # a column is not made narrower; below, each row becomes a few lines
@@ -28,7 +28,7 @@ def lines(rows: Sequence[dict[str, Any]], columns: Sequence[str], width: int | N
         fitting = _fitting(widths, width - len(_GAP) * (len(widths) - 1))
         if fitting is None:
             return "", _blocks(table, width)
-        table = [[shortened(cell, most) for cell, most in zip(cells, fitting, strict=True)] for cells in table]
+        table = [[cut(cell, most) for cell, most in zip(cells, fitting, strict=True)] for cells in table]
         widths = fitting
     header, *others = [_line(cells, widths) for cells in table]
     return header, others
@@ -56,9 +56,9 @@ def _blocks(table: list[list[str]], width: int) -> list[str]:
     for cells in rows:
         for name, cell in zip(header, cells, strict=True):
             if aligned and cell:
-                found.append(padded(name, names) + _GAP + shortened(cell, width - names - len(_GAP)))
+                found.append(padded(name, names) + _GAP + cut(cell, width - names - len(_GAP)))
             elif cell:
-                found.append(shortened(f"{name}: {cell}", width))
+                found.append(cut(f"{name}: {cell}", width))
         found.append("")
     return found[:-1]
 
@@ -68,4 +68,4 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _text(value: object) -> str:
-    return plain(" ".join(str("" if value is None else value).split()))
+    return "" if value is None else one_line(str(value))

@@ -61,18 +61,27 @@ def _columns_of(c: str) -> int:
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
 
 
+def one_line(text: str) -> str:
+    """The text on one line, safe to print."""
+    return plain(" ".join(text.split()))
+
+
 def shortened(text: str, columns: int) -> str:
-    """The text on one line of at most so many columns (at least 1); what was cut is marked by an ellipsis."""
-    text = plain(" ".join(text.split()))
-    if columns_of(text) <= columns:
-        return text
+    """The text on one line of at most so many columns (at least 1); an ellipsis marks what was cut."""
+    return cut(one_line(text), columns)
+
+
+def cut(line: str, columns: int) -> str:
+    """A line with what does not fit in so many columns (at least 1) replaced by an ellipsis."""
+    if columns_of(line) <= columns:
+        return line
     room, end = columns - 1, 0
-    for c in text:
+    for c in line:
         room -= _columns_of(c)
         if room < 0:
             break
         end += 1
-    return text[:end].rstrip() + "…"
+    return line[:end].rstrip() + "…"
 
 
 def padded(text: str, columns: int) -> str:

@@ -4,6 +4,8 @@ import json
 import pathlib
 import re
 import sqlite3
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -44,9 +46,6 @@ def test_follow_says_the_question_and_what_changed(home: pathlib.Path, cloud: Lo
 
 def follow(command: str) -> str:
     """The first line of a command that does not end by itself."""
-    import subprocess
-    import sys
-
     process = subprocess.Popen([sys.executable, "-m", *command.split()], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline().strip()

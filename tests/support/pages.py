@@ -24,7 +24,7 @@ from tests.support.paths import ROOT
 
 CLOUD = "https://api.example.com/v1"
 _MARK = re.compile(r"\x1e(\d+)\n")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d|\d\d [A-Z][a-z]{2} \d\d:\d\d")
 _AS_IF_INSTALLED = {"make demo": "sh examples/demo.sh"}  # what make does once .venv exists
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 

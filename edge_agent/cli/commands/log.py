@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import ID_SHOWN, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
+from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
 from edge_agent.core import settings
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.terminal import plain
+from edge_agent.core.terminal import one_line, plain
 from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _show_ending(config: settings.Settings, named: str, wait_s: float | None, as
 
 def _print_one(row: dict[str, Any]) -> None:
     """One decision, for a person."""
-    echo(click.style(plain(" ".join(row["stem"].split())), bold=True))
+    echo(click.style(one_line(row["stem"]), bold=True))
     ended = f" ({local(row['ended_at'])})" if row["ended_at"] else ""
     source = "answered by the cloud" if row["route"] == "cloud" else "answered by this device"
     sure = f", {row['score']:.0%} sure" if row["score"] is not None and row["cause"] != "no_confidence" else ""
@@ -127,7 +127,7 @@ def _print_one(row: dict[str, Any]) -> None:
         ("id", row["decision_id"]),
     ):
         if text:
-            echo(f"   {name:<8}{plain(text)}")
+            echo(f"{INDENT}{name:<8}{plain(text)}")
 
 
 def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
@@ -145,7 +145,7 @@ def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None
             if as_json:
                 print_json(_fields(found, row), line=True)
             else:
-                echo(fitted(f"{found.number}  {local(found.ended_at)}  {outcome(row)}  {row['stem']}"))
+                echo(fitted(str(found.number), local(found.ended_at), outcome(row), row["stem"]))
 
 
 def _fields(found: Ending, row: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import echo, fitted, print_json
+from edge_agent.cli.show import INDENT, echo, fitted, print_json
 from edge_agent.core import settings
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.terminal import plain
@@ -74,15 +74,18 @@ def _check(stem: str | None) -> None:
 
 def _print(found: Preview, err: bool) -> None:
     """What would be deleted."""
-    when = f", asked {local(found.oldest)} to {local(found.newest)}" if found.oldest is not None else ""
-    waiting = f"; {found.waiting} of them {'waits' if found.waiting == 1 else 'wait'} for the cloud" if found.waiting else ""
-    echo(f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')}{when}{waiting}", err)
+    echo(f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted:", err)
+    if found.oldest is not None:
+        first, last = local(found.oldest), local(found.newest)
+        echo(f"{INDENT}asked {first}" + (f" to {last}" if last != first else ""), err)
+    if found.waiting:
+        echo(f"{INDENT}{found.waiting} {'waits' if found.waiting == 1 else 'wait'} for the cloud and would not be sent", err)
     for stem in found.first:
-        echo(fitted(f"   {stem}"), err)
+        echo(fitted(stem, indent=INDENT), err)
     if found.questions > len(found.first):
-        echo(f"   and {found.questions - len(found.first)} more", err)
+        echo(f"{INDENT}and {_count(found.questions - len(found.first), 'more question')}", err)
     for name in found.copies:
-        echo(plain(f"   the copy {name}"), err)
+        echo(fitted(f"and the copy {name}", indent=INDENT), err)
 
 
 def _agreed(found: Preview) -> bool:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import duration, echo, fitted, outcome, print_json, print_rows
+from edge_agent.cli.show import INDENT, duration, echo, fitted, outcome, print_json, print_rows
 from edge_agent.core import settings
 from edge_agent.core.errors import StorageError
-from edge_agent.core.terminal import plain
+from edge_agent.core.terminal import one_line, plain
 from edge_agent.core.times import clock, iso
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _Report:
             stem = "sending" if self._as_json else self._agent.store.question(row.fingerprint).stem
         except StorageError:
             stem = "(the question is damaged)"
-        self._say(f"{row.queue_id}: {' '.join(stem.split())}")
+        self._say(f"{row.queue_id}: {one_line(stem)}")
 
     def passed(self, done: Drained, line: bool) -> None:
         """A pass is over."""
@@ -166,7 +166,7 @@ class _Report:
         else:
             words = f"{'given up' if row.state == 'dead' else 'no answer yet'}: {row.last_error or 'unknown'}"
         others = f" ({len(rows)} decisions)" if len(rows) > 1 else ""
-        self._say(f"   {words}{others}")
+        self._say(f"{INDENT}{words}{others}")
 
     @staticmethod
     def _say(text: str) -> None:
@@ -216,7 +216,7 @@ def _change(config: settings.Settings, verb: str, named: tuple[str, ...], states
     else:
         echo(f"{len(rows)} {'ready to be sent again' if verb == 'retry' else 'dropped'}.")
         for row in rows:
-            echo(fitted(f"   {row['queue_id']}: {row['question']}"))
+            echo(fitted(f"{row['queue_id']}: {row['question']}", indent=INDENT))
 
 
 def _shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
