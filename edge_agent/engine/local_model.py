@@ -65,7 +65,7 @@ class LocalModel:
         adapter: pathlib.Path | None = None,
         on_tensor: Any = None,
     ) -> None:
-        header = gguf.read_header(path)
+        header = gguf.read_model(path)
         if adapter:
             gguf.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)

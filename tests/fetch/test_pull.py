@@ -12,9 +12,10 @@ from convert.__main__ import main as convert_command
 from edge_agent.cli import main
 from edge_agent.cli.commands.bundle import bundle as bundle_command
 from edge_agent.core.errors import BadSetting, DownloadFailed, ModelMissing, ModelRefused
-from edge_agent.fetch import pull
+from edge_agent.fetch.choice import MustBeMade
 from edge_agent.fetch.hub import Hub
-from edge_agent.fetch.pull import MustBeMade, Puller
+from edge_agent.fetch.installed import copy
+from edge_agent.fetch.pull import Puller
 from edge_agent.model import catalog, pulled
 from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
@@ -205,7 +206,7 @@ def test_file_that_cannot_be_read_is_reported(pulls: Pulls, tmp_path: pathlib.Pa
 def test_copy_that_is_another_file_does_not_get_the_name(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / NAME).write_bytes(MODEL)
     with pytest.raises(ModelRefused, match="changed while it was copied"):
-        pull.copy(tmp_path / NAME, folder / NAME, "0" * 64)
+        copy(tmp_path / NAME, folder / NAME, "0" * 64)
     assert left_over(folder) == []
 
 
