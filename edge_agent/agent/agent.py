@@ -88,7 +88,8 @@ class Agent:
         settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
         files = ModelFiles(
-            catalog.resolve(settings.model, settings.models_folder), catalog.resolve(settings.adapter) if settings.adapter else None
+            catalog.resolve(settings.model, settings.models_folder),
+            catalog.resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None,
         )
         store = Store(settings.database)
         try:

@@ -108,7 +108,7 @@ def _model(settings: Settings) -> str:
     facts = catalog.identify(path)
     text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
     if settings.adapter:
-        adapter = catalog.resolve(settings.adapter)
+        adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder)
         gguf.read_adapter(adapter, gguf.read_header(path))
         text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {catalog.sha256_of(adapter)[:12]}"
     return text

@@ -67,7 +67,7 @@ class LocalModel:
         on_tensor: Any = None,
         spare_cpus: SpareCpus | None = None,
     ) -> None:
-        header = gguf.read_header(path)
+        header = gguf.read_model(path)
         if adapter:
             gguf.read_adapter(adapter, header)
         self.profile = profile or from_metadata(header.metadata)

@@ -1,9 +1,10 @@
 """One file with a model, its calibration and its settings, for a machine without a network.
 
-Owns the format: a plain tar (USTAR, readable with `tar tf`) of `manifest.json`, `model.gguf` and perhaps
-`calibration.json`, in this order and nothing else. The manifest names the model and holds sizes, sha256s and settings. The
-same model, calibration and settings make the same bytes. Invariants: no name inside a bundle is used as a path, so
-nothing can leave the folder; no key is packed; what is unpacked has the manifest's hash.
+Owns the format: a plain tar (USTAR, readable with `tar tf`) of `manifest.json`, `model.gguf` and perhaps `adapter.gguf` and
+`calibration.json`, in this order and nothing else. The manifest names the model and the adapter and holds sizes, sha256s and
+settings; with an adapter it has version 2, which older programs refuse. The same content makes the same bytes. Invariants: no
+name inside a bundle is used as a path, so nothing can leave the folder; no key is packed; what is unpacked has the manifest's
+hash.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
 from edge_agent.core.settings import checked
 from edge_agent.model.catalog import entries, sha256_of
-from edge_agent.model.gguf import read_header
+from edge_agent.model.gguf import read_adapter, read_model
 from edge_agent.model.profile import from_metadata
 
 SUFFIX = ".bundle"
-FORMAT, VERSION = "edge-agent bundle", 1
-MANIFEST, MODEL, CALIBRATION = "manifest.json", "model.gguf", "calibration.json"
+FORMAT, VERSION, WITH_ADAPTER = "edge-agent bundle", 1, 2
+MANIFEST, MODEL, ADAPTER, CALIBRATION = "manifest.json", "model.gguf", "adapter.gguf", "calibration.json"
 CLOUD = ("cloud_url", "cloud_model")
 SETTINGS = ("tau", "policy", *CLOUD)
 MAX_MANIFEST_BYTES = 1 << 16
@@ -56,38 +57,42 @@ class Bundle:
     name: str
     settings: dict[str, Any]
     parts: dict[str, Part]
+    adapter: str | None = None
 
 
-def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any], calibration: pathlib.Path | None = None) -> Bundle:
-    """Write `target` with the model file, `settings` (those of `SETTINGS` that are not None) and a calibration.
+def pack(
+    target: pathlib.Path,
+    model: pathlib.Path,
+    settings: Mapping[str, Any],
+    calibration: pathlib.Path | None = None,
+    adapter: pathlib.Path | None = None,
+) -> Bundle:
+    """Write `target` with the model file, `settings` (those of `SETTINGS` that are not None), a calibration and an adapter.
 
     A calibration is a JSON object whose `model_sha256` is the model's. The file gets its name only when it is complete. Raises
     `ModelMissing`, `ModelRefused` or `StorageError`.
     """
-    from_metadata(read_header(model).metadata)
-    if not NAME.fullmatch(model.stem):
-        raise ModelRefused(f"'{model.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
-    check_free(model.stem)
-    for packed, what in ((model, "model"), (calibration, "calibration")):
-        if packed and target.exists() and packed.exists() and target.samefile(packed):
-            raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
+    _check_packed(target, model, calibration, adapter)
     sha256, n_bytes = sha256_of(model), model.stat().st_size
     extra = _calibration(calibration, sha256) if calibration else None
     files: dict[str, dict[str, Any]] = {MODEL: {"bytes": n_bytes, "sha256": sha256}}
+    if adapter:
+        files[ADAPTER] = {"bytes": adapter.stat().st_size, "sha256": sha256_of(adapter)}
     if extra is not None:
         files[CALIBRATION] = {"bytes": len(extra), "sha256": hashlib.sha256(extra).hexdigest()}
     kept = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
-    manifest = {"format": FORMAT, "version": VERSION, "name": model.stem, "files": files, "settings": kept}
+    manifest = {"format": FORMAT, "version": WITH_ADAPTER if adapter else VERSION, "name": model.stem, "files": files, "settings": kept}
+    if adapter:
+        manifest["adapter"] = adapter.stem
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(beside=target) as folder:
             part = folder / target.name
-            with part.open("wb") as out, model.open("rb") as source:
+            with part.open("wb") as out:
                 _write(out, MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-                _begin(out, MODEL, n_bytes)
-                if _copy(source, out, n_bytes) != sha256:
-                    raise ModelRefused(f"'{model}' changed while it was packed; try again.")
-                _end(out, n_bytes)
+                for name, path in ((MODEL, model), (ADAPTER, adapter)):
+                    if path:
+                        _write_file(out, name, path, **files[name])
                 if extra is not None:
                     _write(out, CALIBRATION, extra)
                 out.write(bytes(2 * _BLOCK))
@@ -95,6 +100,23 @@ def pack(target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any],
     except OSError as error:
         raise not_written(target, error) from error
     return read(target)
+
+
+def _check_packed(target: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path | None, adapter: pathlib.Path | None) -> None:
+    """Raises `ModelMissing` or `ModelRefused` for what cannot be packed together."""
+    header = read_model(model)
+    from_metadata(header.metadata)
+    for named in (model, adapter) if adapter else (model,):
+        if not NAME.fullmatch(named.stem):
+            raise ModelRefused(f"'{named.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
+        check_free(named.stem)
+    if adapter:
+        read_adapter(adapter, header)
+        if adapter.stem == model.stem:
+            raise ModelRefused(f"The model and the adapter are both called '{model.stem}'; give one of them another name.")
+    for packed, what in ((model, "model"), (calibration, "calibration"), (adapter, "adapter")):
+        if packed and target.exists() and packed.exists() and target.samefile(packed):
+            raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
 
 
 def check_free(name: str) -> None:
@@ -111,6 +133,17 @@ def is_bundle(path: pathlib.Path) -> bool:
     except OSError:
         return False
     return head[257:262] == b"ustar" and head.startswith(MANIFEST.encode() + b"\0")
+
+
+def model_start(data: bytes) -> bytes:
+    """The first bytes of the model in the first bytes of a bundle; of any other file, `data` itself."""
+    if data[257:262] != b"ustar" or not data.startswith(MANIFEST.encode() + b"\0"):
+        return data
+    try:
+        n_bytes = tarfile.TarInfo.frombuf(data[:_BLOCK], "ascii", "strict").size
+    except (tarfile.TarError, ValueError):
+        return b""
+    return data[_after(_BLOCK, n_bytes) + _BLOCK :] if 0 <= n_bytes <= MAX_MANIFEST_BYTES else b""
 
 
 def read(path: pathlib.Path) -> Bundle:
@@ -132,18 +165,18 @@ def extract(bundle: Bundle, part: str, target: pathlib.Path) -> None:
             raise _refused(bundle.path, f"is damaged: its {part} is not what the manifest says")
 
 
-def config_text(bundle: Bundle) -> str:
-    """The `config.toml` for a bundle: its model and its settings."""
-    values: dict[str, Any] = {"model": bundle.name, **bundle.settings}
+def config_text(name: str, settings: Mapping[str, Any], adapter: str | None = None) -> str:
+    """The `config.toml` for a bundle: its model, its adapter and its settings."""
+    values: dict[str, Any] = {"model": name, **({"adapter": adapter} if adapter else {}), **settings}
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]  # JSON texts are TOML texts
-    return "\n".join([f"# From the bundle {bundle.name}; change it as you like.", *lines, ""])
+    return "\n".join([f"# From the bundle {name}; change it as you like.", *lines, ""])
 
 
 def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
     n_bytes = _header(path, file, size, MANIFEST)
     if n_bytes > MAX_MANIFEST_BYTES:
         raise _refused(path, f"has a manifest of {n_bytes} bytes")
-    name, listed, settings = _manifest(path, file.read(n_bytes))
+    name, adapter, listed, settings = _manifest(path, file.read(n_bytes))
     parts, at = {}, _after(_BLOCK, n_bytes)
     for part, (part_bytes, sha256) in listed.items():
         file.seek(at)
@@ -155,7 +188,7 @@ def _read(path: pathlib.Path, file: IO[bytes], size: int) -> Bundle:
     rest = file.read(2 * _BLOCK + 1)
     if rest != bytes(2 * _BLOCK):
         raise _refused(path, "has bytes after its last file")
-    return Bundle(path, name, settings, parts)
+    return Bundle(path, name, settings, parts, adapter)
 
 
 def _header(path: pathlib.Path, file: IO[bytes], size: int, wanted: str) -> int:
@@ -171,15 +204,26 @@ def _header(path: pathlib.Path, file: IO[bytes], size: int, wanted: str) -> int:
     return member.size
 
 
-def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, dict[str, tuple[int, str]], dict[str, Any]]:
-    """Name, files (size and sha256) and settings, all checked."""
+def checked_settings(text: str) -> dict[str, Any]:
+    """The settings of a bundle that were recorded as JSON; none if they are not what they should be."""
+    try:
+        return {name: checked(name, value, "a recorded setting") for name, value in json.loads(text).items() if name in SETTINGS}
+    except (BadSetting, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, str | None, dict[str, tuple[int, str]], dict[str, Any]]:
+    """The names of the model and its adapter, files (size and sha256) and settings, all checked."""
     try:
         manifest = json.loads(data)
-        if manifest["format"] != FORMAT or manifest["version"] != VERSION:
-            raise _refused(path, f"has version {manifest['version']!r:.20}, and this edge-agent knows version {VERSION}")
+        if manifest["format"] != FORMAT or manifest["version"] not in (VERSION, WITH_ADAPTER):
+            raise _refused(path, f"has version {manifest['version']!r:.20}, and this edge-agent knows versions up to {WITH_ADAPTER}")
         name, files, settings = manifest["name"], manifest["files"], dict(manifest["settings"])
-        listed = {part: (files[part]["bytes"], files[part]["sha256"]) for part in (MODEL, CALIBRATION) if part == MODEL or part in files}
+        adapter = manifest["adapter"] if manifest["version"] == WITH_ADAPTER else None
+        needed = (MODEL, ADAPTER) if adapter is not None else (MODEL,)
+        listed = {part: (files[part]["bytes"], files[part]["sha256"]) for part in (*needed, CALIBRATION) if part in needed or part in files}
         plain = NAME.fullmatch(name) and set(files) == set(listed) and set(settings) <= set(SETTINGS)
+        plain = plain and (adapter is None or (NAME.fullmatch(adapter) and adapter != name))
         sizes = all(type(n_bytes) is int and _SHA256.fullmatch(sha256) for n_bytes, sha256 in listed.values())
         if not plain or not sizes or listed.get(CALIBRATION, (0, ""))[0] > MAX_CALIBRATION_BYTES:
             raise ValueError("a value is not what it should be")
@@ -190,7 +234,7 @@ def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, dict[str, tuple[int
         raise _refused(path, f"has a wrong setting ({error})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _refused(path, f"has a manifest that cannot be understood ({error!s:.80})") from error
-    return name, listed, kept
+    return name, adapter, listed, kept
 
 
 def _calibration(path: pathlib.Path, sha256: str) -> bytes:
@@ -213,6 +257,15 @@ def _write(out: IO[bytes], name: str, data: bytes) -> None:
     _begin(out, name, len(data))
     out.write(data)
     _end(out, len(data))
+
+
+def _write_file(out: IO[bytes], name: str, path: pathlib.Path, bytes: int, sha256: str) -> None:
+    """Copy a file into the bundle. Raises `ModelRefused` if it is not the one that was hashed before."""
+    _begin(out, name, bytes)
+    with path.open("rb") as source:
+        if _copy(source, out, bytes) != sha256:
+            raise ModelRefused(f"'{path}' changed while it was packed; try again.")
+    _end(out, bytes)
 
 
 def _begin(out: IO[bytes], name: str, n_bytes: int) -> None:

@@ -143,8 +143,9 @@ class Downloader:
         request: Callable[[], Result],
         trouble: Callable[[str], None] = lambda words: None,
         n_bytes: Callable[[], int] = lambda: 0,
+        tries: int = TRIES,
     ) -> Result:
-        """The result of a request that is repeated after a drop, until `TRIES` in a row brought no new byte.
+        """The result of a request that is repeated after a drop, until so many `tries` in a row brought no new byte.
 
         `trouble` gets the reason before each pause; `n_bytes` counts what came. Raises `DownloadFailed`, and what `request` raises
         besides errors of the network and `ServerBusy`.
@@ -160,7 +161,7 @@ class Downloader:
                 words = "that is not the name of a host" if isinstance(error, UnicodeError) else words
                 failures = 0 if n_bytes() > before else failures + 1
                 before = n_bytes()
-                if failures >= TRIES or isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | UnicodeError):
+                if failures >= tries or isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol | UnicodeError):
                     kept = "; what came is kept, and the same command continues from there" if before else ""
                     raise DownloadFailed(f"{host} cannot be reached ({words}); {self.connection.advice}{kept}.") from error
                 trouble(words)

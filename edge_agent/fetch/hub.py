@@ -26,7 +26,7 @@ from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, Model
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import xet
 from edge_agent.fetch.connection import NetworkSettings
-from edge_agent.fetch.download import BUSY, Blocks, BlocksFailed, Downloader, Expected, Refused, ServerBusy
+from edge_agent.fetch.download import BUSY, TRIES, Blocks, BlocksFailed, Downloader, Expected, Refused, ServerBusy
 from edge_agent.model import pulled
 
 if TYPE_CHECKING:
@@ -53,12 +53,17 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class Repo:
-    """A repository at one commit; `kind` is `models` or `datasets`."""
+    """A repository at one commit; `kind` is `models` or `datasets`.
+
+    `architecture` (of its GGUF files) and `model_type` (of its checkpoint) are what the Hub read there, if it says so.
+    """
 
     name: str
     revision: str
     files: tuple[HubFile, ...]
     kind: str = "models"
+    architecture: str | None = None
+    model_type: str | None = None
 
     @property
     def source(self) -> str:
@@ -94,14 +99,14 @@ class Hub:
         """Whether requests carry a token."""
         return self._token is not None
 
-    def repo(self, name: str, revision: str = MAIN, kind: str = "models") -> Repo:
-        """What a repository has. Raises `ModelMissing`, `ModelError` for a refusal, or `DownloadFailed`."""
+    def repo(self, name: str, revision: str = MAIN, kind: str = "models", tries: int = TRIES) -> Repo:
+        """What a repository has. Raises `ModelMissing`, `ModelError` for a refusal, or `DownloadFailed` after so many tries."""
         if self.is_offline:
             raise ModelMissing(f"HF_HUB_OFFLINE is set, but '{name}' is not on this device; unset it, or pull a file or a bundle.")
         with self._translated(name, revision, kind):
             api = self._library.HfApi(self.endpoint, token=self._token or False)
             asked = {"revision": revision, "repo_type": kind.removesuffix("s"), "files_metadata": True, "timeout": _TIMEOUT_S}
-            info = self._ask(name, lambda: api.repo_info(name, **asked))
+            info = self._ask(name, lambda: api.repo_info(name, **asked), tries)
         return _repo(name, kind, info)
 
     def fetch(
@@ -111,13 +116,14 @@ class Hub:
         target: pathlib.Path,
         check: Callable[[pathlib.Path, str], None] = lambda path, sha256: None,
         report: Callable[[Progress], None] = lambda progress: None,
+        look: Callable[[bytes], None] = lambda head: None,
     ) -> str:
         """Fetch one file of a repository to `target`; returns its sha256. Raises as `Downloader.fetch`, and `ModelError`."""
         kind = repo.kind.removesuffix("s")
         url = self._library.hf_hub_url(repo.name, file.path, repo_type=kind, revision=repo.revision, endpoint=self.endpoint)
         with self._translated(repo.name, repo.revision, repo.kind):
             blocks = self._xet_blocks(repo.name, url, file.expected)
-            return self.downloader.fetch(url, target, file.expected, self._token, check, report, blocks)
+            return self.downloader.fetch(url, target, file.expected, self._token, check, report, blocks, look)
 
     @functools.cached_property
     def _library(self) -> ModuleType:
@@ -141,7 +147,7 @@ class Hub:
             raise BadSetting(f"The saved token of the Hub cannot be read ({error!s:.120}); run `hf auth login` again.") from error
         return settings.checked("cloud_key", saved, "The token that `hf auth login` saved") if saved else None
 
-    def _ask(self, name: str, request: Callable[[], Any]) -> Any:
+    def _ask(self, name: str, request: Callable[[], Any], tries: int = TRIES) -> Any:
         """The answer to a request of the library about a repository; repeats the request if the network fails or the Hub is busy."""
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -159,7 +165,7 @@ class Hub:
                     raise  # of the host's name
                 raise _not_understood(name) from error
 
-        return self.downloader.retry(urlsplit(self.endpoint).hostname or self.endpoint, once)
+        return self.downloader.retry(urlsplit(self.endpoint).hostname or self.endpoint, once, tries=tries)
 
     def _xet_blocks(self, name: str, url: str, expected: Expected) -> Blocks | None:
         """How to read a file from Xet, if the Hub keeps it there.
@@ -250,7 +256,10 @@ def _repo(name: str, kind: str, info: Any) -> Repo:
         if not isinstance(row.rfilename, str) or not is_safe(row.rfilename):
             raise DownloadFailed(f"The Hub lists a file {row.rfilename!r:.100} in '{name}', which is not a plain path; it was refused.")
         files.append(HubFile(row.rfilename, _expected(row)))
-    return Repo(name, info.sha, tuple(files), kind)
+    about = [getattr(info, field, None) for field in ("gguf", "config")]
+    found = [part.get(key) if isinstance(part, dict) else None for part, key in zip(about, ("architecture", "model_type"), strict=True)]
+    architecture, model_type = (text if isinstance(text, str) and 0 < len(text) <= 40 and text.isprintable() else None for text in found)
+    return Repo(name, info.sha, tuple(files), kind, architecture, model_type)
 
 
 def _expected(row: Any) -> Expected:

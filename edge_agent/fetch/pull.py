@@ -1,15 +1,16 @@
-"""Brings a published model to this device: from the Hub, an address or a file, checked before it gets its name.
+"""Brings a published model or adapter to this device: from the Hub, an address or a file, checked before it gets its name.
 
-Owns what `pull` means: what a name refers to, which file is chosen, what is recorded about it. Invariants: every model in the
-models folder was opened here once, in a child process; what was pulled before must be the same again, unless an upgrade is
-asked for; a file that is here already costs no request; existing settings are never overwritten, and a download never sets
-where questions are sent.
+Owns what `pull` means: what a name refers to, and what is recorded about it. Invariants: every model in the models folder was
+opened here once, in a child process, unless it was fetched for another program; what was pulled before must be the same again,
+unless an upgrade is asked for; a file that is here already costs no request; existing settings are never overwritten. What comes
+over the network never changes who is asked: its settings wait until somebody says `use_settings`, and a cloud never comes with it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import pathlib
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,81 +18,44 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
-from edge_agent.core.files import not_written, put_in_place, replacing, temporary_folder
-from edge_agent.core.question import Question
+from edge_agent.core.files import lock, not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.terminal import Progress
-from edge_agent.engine import trial
 from edge_agent.fetch import bundle, hub
 from edge_agent.fetch.bundle import Bundle
 from edge_agent.fetch.checkpoints import local_path
-from edge_agent.fetch.download import Refused
-from edge_agent.fetch.hub import Hub, Repo
-from edge_agent.model import catalog, pulled
-from edge_agent.model.catalog import Entry, ModelFiles
-from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import from_metadata
-from edge_agent.model.pulled import Pulled
+from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_start, choose, commands, means, runs
+from edge_agent.fetch.download import TRIES, Refused
+from edge_agent.fetch.hub import Hub
+from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed
+from edge_agent.model import catalog, gguf, pulled
+from edge_agent.model.catalog import Entry
+from edge_agent.model.pulled import INSIDE, Pulled, TakeLock
 
-MODEL_SUFFIX = ".gguf"
-SUFFIXES = (MODEL_SUFFIX, bundle.SUFFIX)
 _HERE = "file:"  # how the source of a file from this device starts
-INSIDE = "!"  # a record calls the model in a bundle BUNDLE!model.gguf
-_FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
+_CATALOGUE_TRIES = 2  # for a model that can also be made without the Hub
 
 Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    """A model that is here now; `is_new` is False if it was here before. `alias` is its name in the catalogue.
-
-    `settings` came with it in a bundle; `settings_written` says whether they are in force, or there were others already.
-    `left_out` are the settings that a bundle from the network may not bring.
-    """
-
-    path: pathlib.Path
-    sha256: str
-    bytes: int
-    source: str
-    revision: str | None
-    alias: str | None
-    is_new: bool
-    settings: dict[str, Any] = field(default_factory=dict)
-    settings_written: bool = False
-    left_out: dict[str, Any] = field(default_factory=dict)
-
-
-class MustBeMade(ModelMissing):
-    """Only safetensors are published under this name; `commands` create the file, once, on any computer with a checkout."""
-
-    def __init__(self, name: str, repo: str, commands: tuple[str, ...]) -> None:
-        self.commands = commands
-        super().__init__(
-            f"'{name}' is published only as safetensors ({repo}); create its file once, in a checkout of edge-agent on any computer, "
-            "with the commands on stdout, then pull the bundle on every device."
-        )
-
-
-def check(path: pathlib.Path) -> None:
-    """Refuse a file that is not a model which runs here: check its header and metadata, and ask it one question in a child process."""
-    from_metadata(read_header(path).metadata)
-    trial.run(ModelFiles(path), [_FIRST_QUESTION])
+Ready = Callable[[pathlib.Path, str], None]
 
 
 @dataclass(slots=True)
 class Puller:
     """Brings models into `folder`. `hub` lists and fetches what the Hub has; `report` gets the progress.
 
-    `upgrade` looks for something newer and accepts it. `check_file` refuses a file that is not a model. The settings of a
-    bundle are written to `config_file` if there is none yet.
+    `upgrade` looks for something newer and accepts it. `check_file` refuses a file that does not run here and may return a
+    warning; with `any_architecture`, a model that edge-agent cannot ask is kept all the same. The settings of a bundle are written
+    to `config_file` if there is none yet and the bundle is a file here, or `use_settings` says so.
     """
 
     folder: pathlib.Path
     hub: Hub
     upgrade: bool = False
     report: Report = lambda progress: None
-    check_file: Callable[[pathlib.Path], None] = field(default=check)
+    check_file: Callable[..., str | None] = field(default=check)
     config_file: pathlib.Path | None = None
+    any_architecture: bool = False
+    use_settings: bool = False
+    take_lock: TakeLock = lock
 
     def pull(self, what: str, file: str | None = None) -> Installed:
         """Bring `what`: a catalogue name, `owner/name[@revision]`, an address, or a file here. `file` chooses one of several.
@@ -105,36 +69,40 @@ class Puller:
             return Installed(path, catalog.sha256_of(path), path.stat().st_size, "bundled", None, what, is_new=False)
         if entry and entry.repo:
             made = [record for record in pulled.load(self.folder) if record.alias == what and file is None and not self.upgrade]
-            for record in reversed(made):  # perhaps from a bundle or a file
-                if is_here := self._is_here(record):
-                    return is_here
+            if is_here := self._first_here(made):  # perhaps from a bundle or a file
+                return is_here
             return self._from_hub(entry.repo, entry.revision, file, entry)
         if _is_address(what):
             return self._from_address(what)
         here = local_path(what)
         if here and here.is_file():
             return self._from_file(here)
-        if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)):
+        if not what.endswith(SUFFIXES) and (parsed := hub.parse(what)) and not (here and here.is_dir()):
             return self._from_hub(parsed[0], parsed[1], file, None)
+        folder = " (which is a folder; `python -m convert` makes a file from a checkpoint)" if here and here.is_dir() else ""
         raise ModelMissing(
-            f"There is nothing to pull as '{what:.200}'; use a name from `edge-agent models`, owner/name on the Hub, an address or a file."
+            f"There is nothing to pull as '{what:.200}'{folder}; use a name from `edge-agent models`, owner/name on the Hub, an address "
+            "or a file."
         )
 
     def _from_hub(self, name: str, revision: str | None, file: str | None, entry: Entry | None) -> Installed:
         source = f"{pulled.HUB}{name}" + (f"@{revision}" if revision and not entry else "")
         known = pulled.find(self.folder, source)
-        models = [record for record in known.values() if record.file and (file is None or _means(record.path, file))]
-        if not self.upgrade:
-            for record in reversed(models):
-                if is_here := self._is_here(record):
-                    return is_here
+        models = [record for record in known.values() if record.file and (file is None or means(record.path, file))]
+        if not self.upgrade and (is_here := self._first_here(models)):
+            return is_here
         pinned = None if self.upgrade else next((record.revision for record in models), None)
-        repo = self.hub.repo(name, revision or pinned or hub.MAIN)
-        chosen = _choose(repo, file, entry, self.hub.endpoint)
-        record = Pulled(source, chosen.path, "", 0, repo.revision, alias=entry.name if entry else None)
+        try:
+            repo = self.hub.repo(name, revision or pinned or hub.MAIN, tries=_CATALOGUE_TRIES if entry else TRIES)
+        except (DownloadFailed, ModelMissing) as error:
+            if entry is None or models:
+                raise
+            raise MustBeMade(entry.name, name, commands(entry), str(error)) from error
+        chosen = choose(repo, file, entry, self.hub.endpoint)
+        record = Pulled(source, chosen.path, chosen.expected.sha256 or "", 0, repo.revision, alias=entry.name if entry else None)
 
-        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
-            return self.hub.fetch(repo, chosen, target, check, self.report)
+        def fetch(target: pathlib.Path, ready: Ready) -> None:
+            self.hub.fetch(repo, chosen, target, ready, self.report, self._look(chosen.path))
 
         pinned_sha256 = entry.sha256.get(chosen.path) if entry else None
         return self._fetched(record, chosen.path.rpartition("/")[2], known.get(chosen.path), pinned_sha256, fetch)
@@ -145,34 +113,39 @@ class Puller:
         except ValueError as error:
             raise ModelMissing("This is not a valid address; check how its host is written.") from error
         known = pulled.find(self.folder, source)
-        if not self.upgrade:
-            for record in known.values():
-                if record.file and (is_here := self._is_here(record)):
-                    return is_here
+        if not self.upgrade and (is_here := self._first_here([record for record in known.values() if record.file])):
+            return is_here
 
-        def fetch(target: pathlib.Path, check: Callable[[pathlib.Path, str], None]) -> str:
+        def fetch(target: pathlib.Path, ready: Ready) -> None:
             try:
-                return self.hub.downloader.fetch(url, target, check=check, report=self.report)
+                self.hub.downloader.fetch(url, target, check=ready, report=self.report, look=self._look(name))
             except Refused as refused:
                 raise ModelMissing(f"{urlsplit(url).hostname} answered HTTP {refused.status} for '{name}'; check the address.") from refused
 
         return self._fetched(Pulled(source, "", "", 0), name, known.get(""), None, fetch)
 
     def _fetched(
-        self, record: Pulled, name: str, known: Pulled | None, pinned_sha256: str | None, fetch: Callable[[pathlib.Path, Any], str]
+        self, record: Pulled, name: str, known: Pulled | None, pinned_sha256: str | None, fetch: Callable[[pathlib.Path, Ready], None]
     ) -> Installed:
         """Fetch a model, or a bundle and what is in it; `record` is its source, `known` what the first pull saw there."""
         pinned_sha256 = pinned_sha256 or (known.sha256 if known and not self.upgrade else None)
         if not name.endswith(bundle.SUFFIX):
-            target = self._target(name, record.source, record.alias)
-            sha256 = fetch(target, lambda path, found: self._check_model(path, found, pinned_sha256))
-            return self._record(replace(record, sha256=sha256, bytes=target.stat().st_size, file=target.name))
-        _check_name(name.removesuffix(bundle.SUFFIX))
+            target = self._target(name, record.source, record.alias, record.sha256)
+            install = _Install(self, record, target, pinned_sha256)
+            if record.sha256 and target.is_file() and catalog.sha256_of(target) == record.sha256:
+                install(target, record.sha256)  # it is here, only its record is missing
+            else:
+                fetch(target, install)
+            return install.installed
+        _check_name(name, bundle.SUFFIX)
         carrier = self.folder / name
-        sha256 = fetch(carrier, lambda path, found: self._check_bundle(path, found, pinned_sha256))
+        fetch(carrier, lambda path, found: self._check_bundle(path, found, pinned_sha256))
         try:
-            installed = self._unpack(bundle.read(carrier), replace(record, path=f"{record.path}{INSIDE}{bundle.MODEL}"))
-            pulled.put(self.folder, [dated(replace(record, sha256=sha256, bytes=carrier.stat().st_size, alias=None))])
+            opened = bundle.read(carrier)
+            settings = json.dumps(opened.settings) if opened.settings else None
+            inside = replace(record, path=f"{record.path}{INSIDE}{bundle.MODEL}", settings=settings)
+            installed = self._unpack(opened, inside)
+            self.put(replace(record, sha256=catalog.sha256_of(carrier), bytes=carrier.stat().st_size, alias=None))
         finally:
             carrier.unlink(missing_ok=True)
         return installed
@@ -182,67 +155,81 @@ class Puller:
             opened = bundle.read(path)
             name = f"{opened.name}{MODEL_SUFFIX}"
             return self._unpack(opened, Pulled(f"{_HERE}{name}", "", "", 0, alias=catalog.alias_of(name)))
+        _check_name(path.name, MODEL_SUFFIX)
         sha256, source = catalog.sha256_of(path), f"{_HERE}{path.name}"
-        target = self._target(path.name, source, None)
+        target = self._target(path.name, source, None, sha256)
         if is_here := self._same_file(source, target, sha256):
             return is_here
-        self._check_model(path, sha256, None)
-        copy(path, target, sha256)
-        return self._record(Pulled(source, "", sha256, target.stat().st_size, None, target.name, catalog.alias_of(target.name)))
+        if not self.any_architecture:
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                check_start(path.name, file.read(1 << 16), "nothing was copied")
+        record = Pulled(source, "", sha256, 0, None, target.name, catalog.alias_of(target.name))
+        install = _Install(self, record, target, None)
+        install.check(path, sha256)
+        copy(path, target, sha256, install.note)
+        return install.installed
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
-        """Write the parts of a bundle: the model, its calibration, then the settings. Safe to repeat."""
+        """Write the parts of a bundle: the model, its adapter and calibration, then the settings. Safe to repeat."""
         model = opened.parts[bundle.MODEL]
-        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias)
+        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias, model.sha256)
+        adapter = opened.adapter and self._target(
+            f"{opened.adapter}{MODEL_SUFFIX}", record.source, None, opened.parts[bundle.ADAPTER].sha256
+        )
         installed = self._same_file(record.source, target, model.sha256)
         if installed is None:
-            self._extract(opened, bundle.MODEL, target, lambda path: self._check_model(path, model.sha256, None))
-            installed = self._record(replace(record, sha256=model.sha256, bytes=model.bytes, file=target.name))
+            install = _Install(self, record, target, None)
+            self._extract(opened, bundle.MODEL, target, install)
+            installed = install.installed
+        if adapter and self._same_file(record.source, adapter, opened.parts[bundle.ADAPTER].sha256) is None:
+            inside = replace(record, path=f"{record.path.partition(INSIDE)[0]}{INSIDE}{bundle.ADAPTER}", alias=None, settings=None)
+            self._extract(opened, bundle.ADAPTER, adapter, _Install(self, inside, adapter, None, base=target))
         if bundle.CALIBRATION in opened.parts:
-            self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path: None)
-        left_out = {} if record.source.startswith(_HERE) else {k: v for k, v in opened.settings.items() if k in bundle.CLOUD}
-        opened = replace(opened, settings={k: v for k, v in opened.settings.items() if k not in left_out})
-        return replace(installed, settings=opened.settings, settings_written=self._configure(opened), left_out=left_out)
+            self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path, found: None)
+        return self._with_settings(installed, opened.settings, opened.adapter, record.source.startswith(_HERE))
 
-    def _extract(self, opened: Bundle, part: str, target: pathlib.Path, check: Callable[[pathlib.Path], None]) -> None:
+    def _with_settings(self, installed: Installed, settings: dict[str, Any], adapter: str | None, is_from_here: bool) -> Installed:
+        """Use the settings of a bundle, as far as its origin allows."""
+        if not is_from_here and not self.use_settings:
+            return replace(installed, left_out=settings)
+        left_out = {} if is_from_here else {name: value for name, value in settings.items() if name in bundle.CLOUD}
+        kept = {name: value for name, value in settings.items() if name not in left_out}
+        written = self._configure(bundle.config_text(installed.path.stem, kept, adapter))
+        return replace(installed, settings=kept, settings_written=written, left_out=left_out)
+
+    def _extract(self, opened: Bundle, part: str, target: pathlib.Path, ready: Ready) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_folder(beside=target) as folder:
                 path = folder / target.name
                 bundle.extract(opened, part, path)
-                check(path)
+                ready(path, opened.parts[part].sha256)
                 put_in_place(path, target)
         except OSError as error:
             raise not_written(target, error) from error
 
-    def _configure(self, opened: Bundle) -> bool:
+    def _configure(self, text: str) -> bool:
         """Write the settings if there are none yet; returns whether it did."""
         if self.config_file is None or self.config_file.exists():
             return False
         try:
             self.config_file.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.config_file, "w", private=False) as file:
-                file.write(bundle.config_text(opened))
+            with replacing(self.config_file, "w") as file:
+                file.write(text)
         except OSError as error:
             raise not_written(self.config_file, error) from error
         return True
 
+    def _look(self, name: str) -> Callable[[bytes], None]:
+        """Refuses a file by its first bytes, before the rest is fetched."""
+        return lambda start: (
+            None if self.any_architecture else check_start(name, start, "only its first bytes were fetched, and nothing was kept")
+        )
+
     def _check_bundle(self, path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:
         """Check a bundle before it is unpacked; the model inside is checked then."""
-        self._check_pin(path, sha256, pinned_sha256)
+        check_pin(path, sha256, pinned_sha256)
         bundle.read(path)
-
-    def _check_pin(self, path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:
-        if pinned_sha256 and sha256 != pinned_sha256:
-            raise DownloadFailed(
-                f"'{path.name}' is not the file that was pulled first (sha256 {sha256[:16]}…, not {pinned_sha256[:16]}…); "
-                "nothing was kept. If you want the new file, give --upgrade."
-            )
-
-    def _check_model(self, path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:
-        """Check a model before it gets its name."""
-        self._check_pin(path, sha256, pinned_sha256)
-        self.check_file(path)
 
     def _same_file(self, source: str, target: pathlib.Path, sha256: str) -> Installed | None:
         """The file that is here already, if it is the same; a different one is replaced only by an upgrade."""
@@ -253,94 +240,84 @@ class Puller:
             raise ModelRefused(f"'{target.name}' in {self.folder} is a different file with this name; give --upgrade to replace it.")
         return None
 
+    def _first_here(self, records: list[Pulled]) -> Installed | None:
+        """The newest of these that is here unchanged, and what its bundle proposed."""
+        models = [record for record in reversed(records) if not record.path.endswith(f"{INSIDE}{bundle.ADAPTER}")]
+        for record in models:
+            if is_here := self._is_here(record):
+                adapter = next((pathlib.PurePath(one.file).stem for one in records if one.file and one not in models), None)
+                settings = bundle.checked_settings(record.settings) if record.settings else {}
+                return self._with_settings(is_here, settings, adapter, False) if record.settings or adapter else is_here
+        return None
+
     def _is_here(self, record: Pulled) -> Installed | None:
         """What was pulled before, if it is unchanged."""
         assert record.file is not None
         path = self.folder / record.file
         if not path.is_file() or path.stat().st_size != record.bytes or catalog.sha256_of(path) != record.sha256:
             return None
-        return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=False)
+        return installed(path, record, is_new=False)
 
-    def _target(self, name: str, source: str, alias: str | None) -> pathlib.Path:
-        """Where a file of this name goes; a file from another source is replaced only by an upgrade."""
-        stem = name.removesuffix(MODEL_SUFFIX) if name.endswith(MODEL_SUFFIX) else ""
-        _check_name(stem)
-        if stem != alias:
+    def _target(self, name: str, source: str, alias: str | None, sha256: str) -> pathlib.Path:
+        """Where a file of this name goes; a file from another source is replaced only by an upgrade, unless it is the same."""
+        _check_name(name, MODEL_SUFFIX)
+        if (stem := name.removesuffix(MODEL_SUFFIX)) != alias:
             bundle.check_free(stem)
         target = self.folder / name
         if target.exists() and not self.upgrade:
-            origin = next((record.source for record in pulled.load(self.folder) if record.file == name), "another source")
+            origin = next((record.source for record in pulled.load(self.folder) if record.file == name), None)
+            if origin is None and sha256 and catalog.sha256_of(target) == sha256:
+                return target
             if origin != source:
-                raise ModelRefused(f"'{name}' in {self.folder} came from {origin}; give --upgrade to replace it.")
+                raise ModelRefused(f"'{name}' in {self.folder} came from {origin or 'another source'}; give --upgrade to replace it.")
         return target
 
-    def _record(self, record: Pulled) -> Installed:
-        pulled.put(self.folder, [dated(record)])
-        assert record.file is not None
-        path = self.folder / record.file
-        return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new=True)
+    def put(self, record: Pulled) -> None:
+        """Record what was checked, with the time. Raises `StorageError`."""
+        pulled.put(self.folder, [replace(record, pulled_at=datetime.now(UTC).isoformat(timespec="seconds"))], self.take_lock)
 
 
-def copy(source: pathlib.Path, target: pathlib.Path, sha256: str) -> None:
-    """Copy a file; the copy gets its name only when its hash is `sha256` and its bytes are on the disk.
+class _Install:
+    """Called with a whole file and its sha256 before the file gets the name `target`: checks it, then records it."""
 
-    Raises `StorageError`, or `ModelRefused` if the copy is different: a stick that fails, or a program that writes to it.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(beside=target) as folder:
-            part = folder / target.name
-            shutil.copyfile(source, part)
-            if catalog.sha256_of(part) != sha256:
-                raise ModelRefused(f"'{source}' changed while it was copied, or its disk has errors; nothing was kept, try again.")
-            put_in_place(part, target)
-    except OSError as error:
-        raise not_written(target, error) from error
+    def __init__(
+        self, puller: Puller, record: Pulled, target: pathlib.Path, pinned_sha256: str | None, base: pathlib.Path | None = None
+    ) -> None:
+        self._puller, self._record, self._target = puller, record, target
+        self._pinned_sha256, self._base = pinned_sha256, base
+        self._warning: str | None = None
 
+    def __call__(self, path: pathlib.Path, sha256: str) -> None:
+        self.check(path, sha256)
+        self.note(path)
 
-def dated(record: Pulled) -> Pulled:
-    """The record with the current time."""
-    return replace(record, pulled_at=datetime.now(UTC).isoformat(timespec="seconds"))
+    def check(self, path: pathlib.Path, sha256: str) -> None:
+        check_pin(path, sha256, self._pinned_sha256)
+        start = gguf.peek(path)
+        if self._puller.any_architecture and not runs(start):
+            gguf.read_header(path)
+            self._warning = (
+                f"It cannot run here: edge-agent does not know how to ask a model of the architecture '{start.architecture:.40}'."
+            )
+        else:
+            self._warning = self._puller.check_file(path, self._base) if self._base else self._puller.check_file(path)
+        self._record = replace(self._record, sha256=sha256, file=self._target.name)
 
+    def note(self, path: pathlib.Path) -> None:
+        self._record = replace(self._record, bytes=path.stat().st_size)
+        self._puller.put(self._record)
 
-def commands(entry: Entry) -> tuple[str, ...]:
-    """The commands that create the file of a model which is published as safetensors."""
-    kind = "" if entry.answer_kind == "letter" else f" --answer-kind {entry.answer_kind}"
-    made = f"{entry.file_name}-{entry.quantization}"
-    return (
-        f"python -m convert {entry.repo} --quants {entry.quantization} --name {entry.file_name}{kind} --out .",
-        f"edge-agent bundle {made}.gguf --out {made}.bundle",
-    )
-
-
-def _choose(repo: Repo, file: str | None, entry: Entry | None, endpoint: str) -> hub.HubFile:
-    """The one file that `file` and `entry` mean; raises `ModelMissing` if there is none, or several."""
-    models = [one for one in repo.files if one.path.endswith(SUFFIXES)]
-    if not models and any(one.path.endswith(".safetensors") for one in repo.files):
-        made = entry or Entry(repo.name, "", "", "", repo.name, file_name=repo.name.rpartition("/")[2], quantization="Q4_K_M")
-        raise MustBeMade(made.name, repo.name, commands(made))
-    found = [one for one in models if file is None or _means(one.path, file)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(one.path for one in (found or models)[:20])
-    if not models:
-        raise ModelMissing(f"'{repo.name}' has no .gguf file and no bundle on the Hub; see {endpoint}/{repo.name}.")
-    if not found:
-        raise ModelMissing(f"'{repo.name}' has no file '{file}'; it has {names}.")
-    raise ModelMissing(f"'{repo.name}' has several files; choose one with --file, by name or quantization: {names}.")
+    @property
+    def installed(self) -> Installed:
+        """The file under its name."""
+        return replace(installed(self._target, self._record, is_new=True), warning=self._warning)
 
 
-def _means(path: str, file: str) -> bool:
-    """Whether `file` means this path of a repository: it is the path, the file name, or the quantization."""
-    path = path.partition(INSIDE)[0]
-    name = path.rpartition("/")[2]
-    return file in (path, name) or name.lower().endswith(tuple(f"-{file.lower()}{suffix}" for suffix in SUFFIXES))
-
-
-def _check_name(stem: str) -> None:
-    """Raises `ModelRefused` unless the name, which comes from outside, is plain."""
-    if not bundle.NAME.fullmatch(stem):
-        raise ModelRefused(f"'{stem:.160}' is not a plain name of a .gguf file; name it like FogGen-0.6B-Q4_K_M.gguf.")
+def _check_name(name: str, suffix: str) -> None:
+    """Raises `ModelRefused` unless the name, which comes from outside, is plain and has the suffix."""
+    if not name.endswith(suffix) or not bundle.NAME.fullmatch(name.removesuffix(suffix)):
+        what = f"'{name:.160}'" if name else "What this address ends with"
+        raise ModelRefused(f"{what} is not a plain name of a .gguf file or a bundle; name it like FogGen-0.6B-Q4_K_M.gguf.")
 
 
 def _is_address(what: str) -> bool:

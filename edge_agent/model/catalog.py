@@ -93,7 +93,43 @@ def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
         raise ModelMissing(f"Cannot use the model path '{model:.200}' ({error}); check the path.") from error
     if path.suffix == ".gguf" or len(path.parts) > 1:
         raise ModelMissing(f"There is no model file '{model}'; check the path.")
-    raise ModelMissing(f"There is no model '{model}'; give the path of a .gguf file, or one of: {', '.join(known)}.")
+    raise ModelMissing(f"There is no model '{model}'; give the path of a .gguf file, or one of: {', '.join(_model_names(known, folder))}.")
+
+
+def resolve_adapter(adapter: str, folder: pathlib.Path | None = None) -> pathlib.Path:
+    """The GGUF of an adapter: a path, or the name of one in `folder`. Raises `ModelMissing`."""
+    try:
+        path = pathlib.Path(adapter).expanduser()
+        if path.is_file():
+            return path
+        if folder and path.name == adapter and (folder / f"{adapter}.gguf").is_file():
+            return folder / f"{adapter}.gguf"
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelMissing(f"Cannot use the adapter path '{adapter:.200}' ({error}); check the path.") from error
+    if path.suffix == ".gguf" or len(path.parts) > 1:
+        raise ModelMissing(f"There is no adapter file '{adapter}'; check the path.")
+    here = [file.stem for file in _files(folder) if is_adapter(file)]
+    names = f", or one of: {', '.join(here)}" if here else "; no adapter is in the models folder yet"
+    raise ModelMissing(f"There is no adapter '{adapter}'; give the path of a .gguf file{names}.")
+
+
+def is_adapter(path: pathlib.Path) -> bool:
+    """Whether a GGUF says that it is an adapter."""
+    from edge_agent.model.gguf import peek
+
+    return peek(path).is_adapter
+
+
+def _model_names(known: dict[str, Entry], folder: pathlib.Path | None) -> list[str]:
+    """The names of the catalogue, then those of the other models in the folder."""
+    from edge_agent.model.pulled import load
+
+    named = {record.file for record in load(folder) if record.alias} if folder else set()
+    return [*known, *(file.stem for file in _files(folder) if file.name not in named and not is_adapter(file))]
+
+
+def _files(folder: pathlib.Path | None) -> list[pathlib.Path]:
+    return sorted(folder.glob("*.gguf")) if folder else []
 
 
 def identify(path: pathlib.Path) -> ModelFacts:

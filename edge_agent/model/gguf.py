@@ -7,6 +7,7 @@ size of the header. Format: ggml's docs/gguf.md, version 3.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pathlib
@@ -23,6 +24,7 @@ _MAX_ITEMS = 1 << 20  # metadata pairs or tensors; real files have a few hundred
 _MAX_KEY_BYTES = 1 << 16
 _MAX_TEXT_BYTES = 1 << 26  # of all strings together; a tokenizer and a template take a few megabytes, which must fit on a Pi
 _MAX_DIMENSIONS = 4
+_START_BYTES = 1 << 16  # writers put what a file is before its vocabulary
 
 # ggml type -> (weights in a block, bytes in a block)
 _BLOCKS = {
@@ -54,7 +56,7 @@ class ArrayPlace(NamedTuple):
     """Where the items of an array lie in the file: their type, their number and the first byte."""
 
     item: int
-    count: int
+    n_items: int
     offset: int
 
 
@@ -77,6 +79,17 @@ class Header:
         """llama.cpp's name for the file type, or "unknown"."""
         file_type = self.metadata.get("general.file_type")
         return QUANTIZATIONS.get(file_type, "unknown") if isinstance(file_type, int) else "unknown"
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the file is an adapter (a LoRA) and not a model."""
+        return self.metadata.get("general.type") == "adapter"
+
+    @property
+    def base_model(self) -> str | None:
+        """What the file calls the model that it was made from; None if it does not say."""
+        found = [self.metadata.get(f"general.base_model.0.{key}") for key in ("repo_url", "name")]
+        return next((text.strip().removeprefix("https://huggingface.co/")[:100] for text in found if isinstance(text, str) and text), None)
 
 
 def read_header(path: pathlib.Path) -> Header:
@@ -101,16 +114,43 @@ def read_texts(path: pathlib.Path, header: Header, key: str) -> Iterator[bytes]:
         raise KeyError(key)
     with path.open("rb") as file:
         file.seek(place.offset)
-        for _ in range(place.count):
+        for _ in range(place.n_items):
             yield file.read(int.from_bytes(file.read(8), "little"))
 
 
-def read_adapter(path: pathlib.Path, model: Header) -> Header:
-    """Read and check the header of a GGUF adapter (a LoRA) for `model`. Raises `ModelMissing` or `ModelRefused`."""
+def read_start(data: bytes) -> Header:
+    """The metadata in the first bytes of a GGUF, as far as they go; none if the bytes are anything else. `n_tensors` is 0."""
+    reader = _Reader(data, len(data), pathlib.Path())
+    if data.startswith(b"GGUF"):
+        with contextlib.suppress(ModelRefused):
+            reader.header()
+    return Header({key: value for key, value in reader.metadata.items() if value is not None}, 0)
+
+
+def peek(path: pathlib.Path) -> Header:
+    """What the start of the file says, in one small read; nothing if it is no GGUF or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return read_start(file.read(_START_BYTES))
+    except OSError:
+        return Header({}, 0)
+
+
+def read_model(path: pathlib.Path) -> Header:
+    """Like `read_header`, and refuses an adapter, which only runs on top of a model."""
     header = read_header(path)
-    if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
+    if header.is_adapter:
+        base = f" ({header.base_model})" if header.base_model else ""
+        raise ModelRefused(f"'{path}' is an adapter, not a model; give it with --adapter, and its base model{base} with --model.")
+    return header
+
+
+def read_adapter(path: pathlib.Path, model: Header | None = None) -> Header:
+    """Read and check the header of a GGUF adapter (a LoRA), for `model` if it is given. Raises `ModelMissing` or `ModelRefused`."""
+    header = read_header(path)
+    if not header.is_adapter or header.metadata.get("adapter.type") != "lora":
         raise ModelRefused(f"'{path}' is not an adapter; make one with `python -m convert --adapter-gguf`.")
-    if header.architecture != model.architecture:
+    if model and header.architecture != model.architecture:
         raise ModelRefused(f"The adapter '{path}' is for {header.architecture!r:.40}, not for this {model.architecture!r:.40} model.")
     return header
 
@@ -118,9 +158,10 @@ def read_adapter(path: pathlib.Path, model: Header) -> Header:
 class _Reader:
     """A cursor in the mapped file. It checks every length before it moves."""
 
-    def __init__(self, data: mmap.mmap, size: int, path: pathlib.Path) -> None:
+    def __init__(self, data: mmap.mmap | bytes, size: int, path: pathlib.Path) -> None:
         self.data, self.size, self.path, self.at, self.text_bytes = data, size, path, 4, 0
         self.arrays: dict[str, ArrayPlace] = {}
+        self.metadata: dict[str, Any] = {}
 
     def header(self) -> Header:
         version = self.scalar("<I")
@@ -129,7 +170,7 @@ class _Reader:
         n_tensors, n_pairs = self.scalar("<Q"), self.scalar("<Q")
         if n_tensors > _MAX_ITEMS or n_pairs > _MAX_ITEMS:
             raise self.refused(f"claims {n_tensors} tensors and {n_pairs} metadata entries")
-        metadata: dict[str, Any] = {}
+        metadata = self.metadata
         for _ in range(n_pairs):
             key = self.text(_MAX_KEY_BYTES)
             if key in metadata:

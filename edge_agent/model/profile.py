@@ -142,6 +142,9 @@ _BY_ARCHITECTURE = {
     "gemma3": Profile(prompt="gemma", system_message=_SYSTEM_MESSAGE_GEMMA),
 }
 
+ARCHITECTURES = tuple(_BY_ARCHITECTURE)
+"""llama.cpp's names for the architectures that edge-agent runs."""
+
 
 def default_profile(architecture: str, question_kind: str = CHOICE) -> Profile:
     """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an unknown architecture."""

@@ -174,3 +174,34 @@ def test_bench_measures_base_with_adapter_and_merged_file(folder: pathlib.Path) 
     assert configured.returncode == 0 and "BF16 + adapter" in configured.stdout
     wrong = run("bench", str(base), "--adapter", str(DEMO), *short)
     assert wrong.returncode == 66 and "is not an adapter" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_adapter_is_pulled_packed_and_used_by_its_name(folder: pathlib.Path, home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    for file in ("base-BF16.gguf", "demo-adapter.gguf"):
+        done = run("pull", str(folder / file))
+        assert done.returncode == 0, done.stderr
+    question = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24", "--json")
+    asked = run(*question, "--model", "base-BF16", "--adapter", "demo-adapter")
+    assert asked.returncode == 0 and json.loads(asked.stdout)["answer"] == "B", asked.stderr
+    packed = tmp_path / "kiosk.bundle"
+    done = run("bundle", "base-BF16", "--adapter", "demo-adapter", "--out", str(packed), "--tau", "0.75")
+    assert done.returncode == 0 and "the adapter demo-adapter" in done.stderr, done.stderr
+    device = {"EDGE_AGENT_HOME": str(tmp_path / "device")}
+    done = run("pull", str(packed), **device)
+    assert done.returncode == 0 and not json.loads(run("pull", str(packed), "--json", **device).stdout)["is_new"], done.stderr
+    there = json.loads(run(*question, **device).stdout)
+    assert there["answer"] == "B" and there["tau"] == 0.75 and there["confidence"] == json.loads(asked.stdout)["confidence"]
+    assert "--in-use" in run("models", "rm", "demo-adapter", "--yes", **device).stderr
+    assert run("models", "rm", "demo-adapter", "--yes").returncode == 0
+    missing = run(*question, "--model", "base-BF16", "--adapter", "demo-adapter")
+    assert missing.returncode == 66 and "There is no adapter 'demo-adapter'" in missing.stderr
+
+
+def test_adapter_that_does_not_fit_its_model_is_not_packed(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = str(tmp_path / "x.bundle")
+    for adapter, words in ((DEMO, "is not an adapter"), (tmp_path / "none.gguf", "There is no adapter file")):
+        done = run("bundle", str(folder / "base-BF16.gguf"), "--adapter", str(adapter), "--out", out)
+        assert done.returncode == 66 and words in done.stderr, done.stderr
+    shutil.copyfile(folder / "demo-adapter.gguf", tmp_path / "base-BF16.gguf")
+    done = run("bundle", str(folder / "base-BF16.gguf"), "--adapter", str(tmp_path / "base-BF16.gguf"), "--out", out)
+    assert done.returncode == 66 and "both called" in done.stderr

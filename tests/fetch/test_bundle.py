@@ -14,7 +14,8 @@ from edge_agent.core.settings import load
 from edge_agent.fetch import bundle
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
-from edge_agent.fetch.pull import Installed, Puller
+from edge_agent.fetch.installed import Installed
+from edge_agent.fetch.pull import Puller
 from edge_agent.model import catalog, pulled
 from tests.support.command_line import ask, run
 from tests.support.hub_server import LoopbackHub
@@ -125,7 +126,7 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
         return Hub({"HF_ENDPOINT": server.url, **environment}, Downloader(pause=lambda s: None))
 
     installed = unpack("a/b", home, hub=hub())
-    assert installed.path.name == f"{NAME}.gguf" and installed.alias is None and installed.settings_written
+    assert installed.path.name == f"{NAME}.gguf" and installed.alias is None and not installed.settings_written
     assert sorted(p.name for p in (home / "models").iterdir() if not p.name.startswith(".")) == [
         f"{NAME}.calibration.json",
         f"{NAME}.gguf",
@@ -139,16 +140,42 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
     assert not unpack(f"{server.large.url}/k.bundle?signature=1", home, upgrade=True, hub=hub()).path.name.startswith("k")
 
 
-def test_download_never_says_where_questions_are_sent(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
-    """Otherwise a stranger's bundle would receive every unsure question, and the key."""
+def test_download_never_changes_who_is_asked(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
+    """Otherwise a stranger's bundle would become the default model, keep every answer or send every question, also to itself."""
     server.publish("stranger/b", {"kiosk.bundle": packed.read_bytes()})
-    installed = unpack("stranger/b", home, hub=Hub({"HF_ENDPOINT": server.url}))
-    cloud = {name: SETTINGS[name] for name in ("cloud_url", "cloud_model")}
-    assert installed.left_out == cloud and installed.settings == {"tau": 0.75, "policy": "only_local"} and installed.settings_written
-    assert (load().cloud_url, load().tau, load().policy) == (None, 0.75, "only_local")
-    (home / "config.toml").unlink()
+    server.large.blobs["k.bundle"] = packed.read_bytes()
+    for what in ("stranger/b", f"{server.large.url}/k.bundle?signature=1"):
+        installed = unpack(what, home, upgrade=True, hub=Hub({"HF_ENDPOINT": server.url}))
+        assert installed.left_out == SETTINGS and installed.settings == {} and not installed.settings_written
+        assert not (home / "config.toml").exists()
     again = unpack(packed, home, upgrade=True)
     assert not again.left_out and load().cloud_url == SETTINGS["cloud_url"]
+
+
+def test_settings_of_a_download_are_used_when_somebody_says_so_but_never_its_cloud(
+    server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path
+) -> None:
+    server.publish("fleet/b", {"kiosk.bundle": packed.read_bytes()})
+    environment = {"HF_ENDPOINT": server.url}
+    done = run("pull", "fleet/b", **environment)
+    assert done.returncode == 0 and not (home / "config.toml").exists()
+    assert "policy only_local" in done.stderr and "tau 0.75" in done.stderr and "--use-settings" in done.stderr
+    n = len(server.requests) + len(server.large.requests)
+    done = run("pull", "fleet/b", "--use-settings", "--json", **environment)
+    told = json.loads(done.stdout)
+    assert told["left_out"] == {name: SETTINGS[name] for name in bundle.CLOUD} and told["settings_written"] and not told["is_new"]
+    assert len(server.requests) + len(server.large.requests) == n  # what the bundle proposed was recorded
+    assert (load().model, load().cloud_url, load().tau, load().policy) == (NAME, None, 0.75, "only_local")
+
+
+def test_recorded_settings_are_checked_again(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
+    server.publish("fleet/b", {"kiosk.bundle": packed.read_bytes()})
+    unpack("fleet/b", home, hub=Hub({"HF_ENDPOINT": server.url}))
+    path = home / "models" / pulled.FILE
+    for text in ('{"tau": 7}', "[]", "{", '{"data_folder": "/"}', "[" * 10_000):
+        rows = json.loads(path.read_text())
+        path.write_text(json.dumps([row | {"settings": text if row["settings"] else None} for row in rows]))
+        assert unpack("fleet/b", home).left_out == {}
 
 
 def test_bundle_that_changed_at_its_address_is_refused(
@@ -221,6 +248,7 @@ def manifest(**changes: object) -> bytes:
 
 FILE = tarfile.REGTYPE
 MODEL_FILE = ("model.gguf", b"GGUF", FILE)
+BOTH = {name: {"bytes": 4, "sha256": "0" * 64} for name in ("model.gguf", "adapter.gguf")}
 HOSTILE = {
     "member outside": tar(("manifest.json", manifest(), FILE), ("../model.gguf", b"GGUF", FILE)),
     "absolute member": tar(("manifest.json", manifest(), FILE), ("/tmp/model.gguf", b"GGUF", FILE)),
@@ -241,7 +269,15 @@ HOSTILE = {
     "setting that breaks out": tar(("manifest.json", manifest(settings={"cloud_model": 'x"\nmodel = "y'}), FILE), MODEL_FILE),
     "extra file listed": tar(("manifest.json", manifest(files={"../x": {"bytes": 1, "sha256": "0" * 64}}), FILE), MODEL_FILE),
     "sizes that lie": tar(("manifest.json", manifest(files={"model.gguf": {"bytes": -1, "sha256": "0" * 64}}), FILE), MODEL_FILE),
-    "future version": tar(("manifest.json", manifest(version=2), FILE), MODEL_FILE),
+    "future version": tar(("manifest.json", manifest(version=3), FILE), MODEL_FILE),
+    "adapter without its name": tar(("manifest.json", manifest(version=2), FILE), MODEL_FILE),
+    "adapter that is not there": tar(("manifest.json", manifest(version=2, adapter="x"), FILE), MODEL_FILE),
+    "adapter called like the model": tar(
+        ("manifest.json", manifest(version=2, adapter=NAME, files=BOTH), FILE), MODEL_FILE, ("adapter.gguf", b"GGUF", FILE)
+    ),
+    "adapter outside": tar(
+        ("manifest.json", manifest(version=2, adapter="../x", files=BOTH), FILE), MODEL_FILE, ("adapter.gguf", b"GGUF", FILE)
+    ),
     "huge manifest": tar(("manifest.json", b" " * 70_000 + manifest(), FILE), MODEL_FILE),
     "nested manifest": tar(("manifest.json", b"[" * 60_000, FILE), MODEL_FILE),
     "no end": tar(("manifest.json", manifest(), FILE), MODEL_FILE, trailer=b""),
@@ -280,7 +316,7 @@ def test_bundle_truncated_or_changed_anywhere_is_refused_or_has_the_same_model(
         except ModelRefused as error:
             assert "\n" not in str(error)
             continue
-        tomllib.loads(bundle.config_text(opened))
+        tomllib.loads(bundle.config_text(opened.name, opened.settings, opened.adapter))
         if opened.parts["model.gguf"].sha256 != sha256:
             with pytest.raises(ModelRefused):
                 bundle.extract(opened, "model.gguf", tmp_path / "out")

@@ -1,7 +1,9 @@
 """What `pull` accepts, records and refuses, with a Hub on loopback that has the routes of the real one."""
 
+import errno
 import hashlib
 import json
+import os
 import pathlib
 import shlex
 
@@ -11,10 +13,11 @@ import pytest
 from convert.__main__ import main as convert_command
 from edge_agent.cli import main
 from edge_agent.cli.commands.bundle import bundle as bundle_command
-from edge_agent.core.errors import BadSetting, DownloadFailed, ModelMissing, ModelRefused
-from edge_agent.fetch import pull
+from edge_agent.core.errors import BadSetting, DownloadFailed, ModelMissing, ModelRefused, StorageError
+from edge_agent.fetch.choice import MustBeMade
 from edge_agent.fetch.hub import Hub
-from edge_agent.fetch.pull import MustBeMade, Puller
+from edge_agent.fetch.installed import copy
+from edge_agent.fetch.pull import Puller
 from edge_agent.model import catalog, pulled
 from tests.support.command_line import run
 from tests.support.hub_server import LoopbackHub
@@ -205,7 +208,7 @@ def test_file_that_cannot_be_read_is_reported(pulls: Pulls, tmp_path: pathlib.Pa
 def test_copy_that_is_another_file_does_not_get_the_name(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / NAME).write_bytes(MODEL)
     with pytest.raises(ModelRefused, match="changed while it was copied"):
-        pull.copy(tmp_path / NAME, folder / NAME, "0" * 64)
+        copy(tmp_path / NAME, folder / NAME, "0" * 64)
     assert left_over(folder) == []
 
 
@@ -234,3 +237,49 @@ def test_file_here_is_copied_and_known_by_its_name(pulls: Pulls, folder: pathlib
     with pytest.raises(ModelRefused, match="--upgrade"):
         pulls(str(tmp_path / NAME))
     assert pulls(str(tmp_path / NAME), upgrade=True).sha256 != installed.sha256
+
+
+# --- the record
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_pull_of_a_file_is_whole_without_locks(code: int, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    def no_locks(file: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / NAME).write_bytes(MODEL)
+    assert pulls(str(tmp_path / NAME), take_lock=no_locks).is_new
+    assert not pulls(str(tmp_path / NAME), take_lock=no_locks).is_new
+    assert [record.file for record in pulled.load(folder)] == [NAME]
+
+
+@pytest.mark.parametrize("what", ["file", "hub", "address"])
+def test_record_that_cannot_be_written_leaves_no_file_and_the_next_pull_works(
+    what: str, server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Otherwise the next pull would say that the file came from somewhere else."""
+
+    def broken(file: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / NAME).write_bytes(MODEL)
+    target = {"file": str(tmp_path / NAME), "hub": "a/b", "address": address(server)}[what]
+    with pytest.raises(StorageError):
+        pulls(target, take_lock=broken)
+    assert not (folder / NAME).exists()
+    assert pulls(target).is_new and not pulls(target).is_new
+
+
+@pytest.mark.parametrize("what", ["file", "hub"])
+def test_same_file_without_a_record_is_taken_over(
+    what: str, server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / NAME).write_bytes(MODEL)
+    folder.mkdir()
+    (folder / NAME).write_bytes(MODEL)
+    target = str(tmp_path / NAME) if what == "file" else "a/b"
+    assert pulls(target).path == folder / NAME and not pulls(target).is_new and server.large.requests == []
+    pulled.remove(folder, NAME)
+    (folder / NAME).write_bytes(MODEL + b"2")
+    with pytest.raises(ModelRefused, match="--upgrade"):
+        pulls(target)

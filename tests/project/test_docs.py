@@ -15,7 +15,7 @@ from edge_agent.core import settings
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.routing import Cause, PolicyName, Reason
-from edge_agent.fetch.pull import commands
+from edge_agent.fetch.choice import commands
 from edge_agent.model import catalog
 from edge_agent.store.store import Store
 from tests.support import pages

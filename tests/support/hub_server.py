@@ -127,7 +127,8 @@ class LargeFileHost(LoopbackServer):
 
 
 class LoopbackHub(LoopbackServer):
-    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what the list says about a file.
+    """`repositories` by name; `tokens` may read the gated and private ones; `lies` replaces what the list says about a file,
+    and `about` adds to what it says about a repository.
 
     `xet` maps the sha256 of a file to its Xet hash, and `storage` is where Xet keeps it: an address on loopback, or none.
     """
@@ -138,6 +139,7 @@ class LoopbackHub(LoopbackServer):
         self.repositories: dict[str, Repository] = {}
         self.tokens: set[str] = set()
         self.lies: dict[str, dict] = {}
+        self.about: dict[str, dict] = {}
         self.raw: bytes | None = None
         self.xet: dict[str, str] = {}
         self.storage = "http://127.0.0.1:9"
@@ -205,6 +207,7 @@ class LoopbackHub(LoopbackServer):
             rows.append(row | self.lies.get(path, {}))
             tree.append(leaf)
         about = {"_id": "1", "id": name, "sha": commit, "gated": "manual" if repository.gated else False, "siblings": rows}
+        about |= self.about.get(name, {})
         reply(request, 200, {"Content-Type": "application/json"}, json.dumps(tree if rest[:1] == ["tree"] else about).encode())
 
     def _resolve(self, request: BaseHTTPRequestHandler, name: str, repository: Repository, rest: list[str], token: bool) -> None:

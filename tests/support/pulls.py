@@ -4,10 +4,10 @@ import hashlib
 import pathlib
 
 from edge_agent.core.terminal import Progress
-from edge_agent.fetch import pull
 from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub
+from edge_agent.fetch.installed import Installed
 from edge_agent.fetch.pull import Puller
 from tests.support.hub_server import LoopbackHub
 
@@ -27,8 +27,8 @@ class Pulls:
         self.hub = Hub({"HF_ENDPOINT": server.url, **environment}, self.downloader)
         self.folder = folder
 
-    def __call__(self, what: str = "a/b", file: str | None = None, upgrade: bool = False) -> pull.Installed:
-        puller = Puller(self.folder, self.hub, upgrade, self.seen.append, lambda path: self.checked.append(path.name))
+    def __call__(self, what: str = "a/b", file: str | None = None, upgrade: bool = False, **options: object) -> Installed:
+        puller = Puller(self.folder, self.hub, upgrade, self.seen.append, lambda path: self.checked.append(path.name), **options)
         return puller.pull(what, file)
 
 

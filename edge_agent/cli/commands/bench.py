@@ -55,7 +55,7 @@ def bench(
     from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import machine, runs, tables
     from edge_agent.measure.rows import check_apart
-    from edge_agent.model.catalog import ModelFiles, resolve
+    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
 
     if tune and against:
         raise click.UsageError("--tune does not compare files; leave out --against.")
@@ -63,7 +63,7 @@ def bench(
         if out and file:
             check_apart(out, file)
     adapter = adapter or (None if models else config.adapter)
-    on_each = resolve(adapter) if adapter else None
+    on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
     questions = _questions(file, limit)
     if tune:

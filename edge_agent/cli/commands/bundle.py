@@ -1,4 +1,4 @@
-"""`edge-agent bundle`: model, calibration and settings in one file."""
+"""`edge-agent bundle`: model, adapter, calibration and settings in one file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from edge_agent.core.terminal import plain
 @main.command(epilog=EXIT_CODES)
 @click.argument("model", required=False)
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, dir_okay=False), help="The file to write.")
+@click.option("--adapter", metavar="GGUF", help="An adapter to use on top of the model.  [default: the configured one]")
 @click.option("--calibration", type=click.Path(path_type=pathlib.Path), help="A calibration for exactly this model file.")
 @with_settings("tau", "policy", "cloud_url", "cloud_model")
-def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, calibration: pathlib.Path | None, as_json: bool) -> None:
+def bundle(
+    config: settings.Settings, model: str | None, out: pathlib.Path, adapter: str | None, calibration: pathlib.Path | None, as_json: bool
+) -> None:
     """Pack a model into one file for a device without a network.
 
-    MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model. The settings below
+    MODEL is a .gguf file or a name from `edge-agent models`; the default is the configured model with its adapter. The settings below
     that differ from the defaults are included, but no other settings and never the cloud key. On the device, run: edge-agent pull FILE.
     """
     from edge_agent.fetch.bundle import CALIBRATION, pack
@@ -28,14 +31,19 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, cali
 
     path = catalog.resolve(model or config.model, config.models_folder)
     beside = path.with_name(f"{path.stem}.{CALIBRATION}")
-    packed = pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None))
+    adapter = adapter or (None if model else config.adapter)
+    on_top = catalog.resolve_adapter(adapter, config.models_folder) if adapter else None
+    packed = pack(out, path, _chosen(config), calibration or (beside if beside.is_file() else None), on_top)
     about = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
+    about |= {"adapter": packed.adapter}
     about |= {"files": list(packed.parts), "settings": packed.settings}
     if as_json:
         print_json(about)
         return
     echo(plain(f"{out}  {about['bytes']:,} bytes  sha256 {about['sha256']}"))
-    contents = ["the model", *(["its calibration"] if CALIBRATION in packed.parts else [])]
+    contents = ["the model"]
+    contents += [f"the adapter {packed.adapter}"] if packed.adapter else []
+    contents += ["its calibration"] if CALIBRATION in packed.parts else []
     words = ", ".join(f"{name} {value}" for name, value in packed.settings.items()) or "only the defaults"
     click.echo(plain(f"It contains {' and '.join(contents)}; settings: {words}. Unpack it with: edge-agent pull {out.name}"), err=True)
 

@@ -57,7 +57,7 @@ def eval_command(
         click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
-    adapter = catalog.resolve(config.adapter) if config.adapter else None
+    adapter = catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None
     with contextlib.ExitStack() as stack:
         rows_file = stack.enter_context(RowsFile(rows)) if rows else None
         model = stack.enter_context(LocalModel(path, adapter=adapter))

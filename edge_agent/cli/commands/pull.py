@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
@@ -9,28 +12,43 @@ from edge_agent.cli.show import echo, print_json
 from edge_agent.core import settings
 from edge_agent.core.terminal import ProgressLine, plain
 
+if TYPE_CHECKING:
+    from edge_agent.fetch.installed import Installed
+
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("what")
 @click.option("--file", metavar="NAME", help="The file to take, if there are several: its name, or a quantization such as Q4_K_M.")
 @click.option("--upgrade", is_flag=True, help="Look for a newer version than the one pulled first, and accept it.")
+@click.option("--use-settings", is_flag=True, help="Also use the model, threshold and policy of a downloaded bundle; never its cloud.")
+@click.option("--any-architecture", is_flag=True, help="Keep a model that edge-agent cannot run, for another program.")
 @with_settings()
-def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, as_json: bool) -> None:
-    """Get a model onto this device.
+def pull(
+    config: settings.Settings, what: str, file: str | None, upgrade: bool, use_settings: bool, any_architecture: bool, as_json: bool
+) -> None:
+    """Get a model or an adapter onto this device.
 
     WHAT is a name from `edge-agent models`, owner/name on the Hugging Face Hub, a URL, or a .gguf file or bundle on this device
-    (`edge-agent bundle` makes one). A bundle's settings are used if there is no config.toml yet, but never a cloud that came over
-    the network. The file is checked, opened once in a separate process, and recorded: the next pull must get the same file. An
-    interrupted download resumes where it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    (`edge-agent bundle` makes one).
+
+    FogGen models run: they print how sure they are before they answer. Their architectures are qwen3 and gemma3. Another
+    architecture is refused after the first 256 KiB; another model of these architectures runs, but counts as unsure.
+
+    The settings of a bundle on this device are used if there is no config.toml yet. Those of a downloaded one are only shown,
+    unless you give --use-settings. The file is checked, opened once in a separate process, and recorded: the next pull must get
+    the same file. An interrupted download resumes where it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from dataclasses import asdict
 
+    from edge_agent.fetch.choice import MustBeMade
     from edge_agent.fetch.hub import Hub
-    from edge_agent.fetch.pull import MustBeMade, Puller
+    from edge_agent.fetch.pull import Puller
 
     with Hub() as hub, ProgressLine() as line:
         try:
-            installed = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file).pull(what, file)
+            puller = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file)
+            puller.any_architecture, puller.use_settings = any_architecture, use_settings
+            installed = puller.pull(what, file)
         except MustBeMade as error:
             if as_json:
                 print_json({"error": str(error), "commands": error.commands})
@@ -44,13 +62,35 @@ def pull(config: settings.Settings, what: str, file: str | None, upgrade: bool, 
     echo(plain(f"{installed.path}  {installed.bytes:,} bytes  sha256 {installed.sha256}"))
     if not installed.is_new:
         click.echo("It was already here.", err=True)
+    for words in (*_about_settings(installed, config), *_about_use(installed)):
+        click.echo(plain(words), err=True)
+
+
+def _about_settings(installed: Installed, config: settings.Settings) -> Iterator[str]:
+    """Which settings came with a bundle, and whether they are used."""
     if installed.settings or installed.settings_written:
-        words = ", ".join([f"model {installed.path.stem}", *(f"{name} {value}" for name, value in installed.settings.items())])
+        words = _listed({"model": installed.path.stem, **installed.settings})
         there = f"are now in {config.config_file}" if installed.settings_written else f"were not used, because {config.config_file} exists"
-        click.echo(plain(f"Its settings ({words}) {there}."), err=True)
-    if installed.left_out:
-        words = ", ".join(f"{name} {value}" for name, value in installed.left_out.items())
-        click.echo(
-            plain(f"It also names a cloud ({words}); a download never sets up a cloud, so set it yourself if you trust it."), err=True
-        )
-    click.echo(plain(f"Ask it: edge-agent ask ... --model {installed.alias or installed.path.stem}"), err=True)
+        yield f"Its settings ({words}) {there}."
+    cloud = {name: value for name, value in installed.left_out.items() if name.startswith("cloud_")}
+    waiting = {name: value for name, value in installed.left_out.items() if name not in cloud}
+    if waiting:
+        words = _listed({"model": installed.path.stem, **waiting})
+        yield f"It proposes settings ({words}); they came over the network and are not used unless you pull it with --use-settings."
+    if cloud:
+        yield f"It also names a cloud ({_listed(cloud)}); a download never sets up a cloud, so set it yourself if you trust it."
+
+
+def _about_use(installed: Installed) -> Iterator[str]:
+    """What to do with the file, and what not to expect of it."""
+    if installed.warning:
+        yield installed.warning
+    if installed.is_adapter:
+        base = f"its base model ({installed.base})" if installed.base else "its base model"
+        yield f"It is an adapter. Ask {base} with it: edge-agent ask ... --model BASE --adapter {installed.path.stem}"
+    else:
+        yield f"Ask it: edge-agent ask ... --model {installed.alias or installed.path.stem}"
+
+
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -49,14 +49,17 @@ def verify(
     """
     from edge_agent.measure import datasets
     from edge_agent.measure.verify import Tolerance, verify_model
-    from edge_agent.model.catalog import ModelFiles, resolve
+    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
 
     if against_adapter and not against:
         raise click.UsageError("--against-adapter needs --against.")
-    model = ModelFiles(resolve(file, config.models_folder), resolve(adapter) if adapter else None)
+    model = ModelFiles(resolve(file, config.models_folder), resolve_adapter(adapter, config.models_folder) if adapter else None)
     reference = None
     if against:
-        reference = ModelFiles(resolve(against, config.models_folder), resolve(against_adapter) if against_adapter else None)
+        reference = ModelFiles(
+            resolve(against, config.models_folder),
+            resolve_adapter(against_adapter, config.models_folder) if against_adapter else None,
+        )
     asked = [row.question for row in datasets.load(pathlib.Path(questions), limit)] if questions else datasets.built_in()[:limit]
     with ProgressLine() as line:
 

@@ -1,0 +1,102 @@
+"""A file that is on this device: what is known of it, and what it must pass before it gets its name.
+
+Owns the checks of a model, an adapter and a copy. Fetches and records nothing. Invariant: a file that fails a check leaves
+nothing behind.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from edge_agent.core.errors import DownloadFailed, ModelRefused
+from edge_agent.core.files import not_written, put_in_place, temporary_folder
+from edge_agent.core.question import Question
+from edge_agent.engine import trial
+from edge_agent.model import catalog, gguf
+from edge_agent.model.catalog import ModelFiles
+from edge_agent.model.profile import default_profile, from_metadata
+from edge_agent.model.pulled import Pulled
+
+_FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A model or an adapter that is here now; `is_new` is False if it was here before. `alias` is its name in the catalogue.
+
+    `base` is the model that an adapter says it is for. `settings` came with it in a bundle; `settings_written` says whether they
+    are in force, or there were others already. `left_out` are the settings that came over the network and are not used.
+    `warning` says why its answers may be of no use.
+    """
+
+    path: pathlib.Path
+    sha256: str
+    bytes: int
+    source: str
+    revision: str | None
+    alias: str | None
+    is_new: bool
+    is_adapter: bool = False
+    base: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    settings_written: bool = False
+    left_out: dict[str, Any] = field(default_factory=dict)
+    warning: str | None = None
+
+
+def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
+    """Refuse a file that does not run here: check its header, and ask a model one question in a child process.
+
+    An adapter is tried on its `base`; without one, only its header is checked. Returns a warning if a model runs but does not
+    print a confidence. Raises `ModelMissing` or `ModelRefused`.
+    """
+    header = gguf.read_header(path)
+    if header.is_adapter:
+        default_profile(header.architecture)
+        gguf.read_adapter(path, gguf.read_header(base) if base else None)
+        if base:
+            trial.run(ModelFiles(base, path), [_FIRST_QUESTION])
+        return None
+    profile = from_metadata(header.metadata)
+    (reading,) = trial.run(ModelFiles(path), [_FIRST_QUESTION]).readings
+    if reading is not None and reading.format_mass < profile.format_mass_min:
+        return "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure."
+    return None
+
+
+def installed(path: pathlib.Path, record: Pulled, is_new: bool) -> Installed:
+    """What is known of a file that is here."""
+    start = gguf.peek(path)
+    base = start.base_model if start.is_adapter else None
+    return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new, start.is_adapter, base)
+
+
+def check_pin(path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:
+    """Raises `DownloadFailed` unless the file is the one that was pulled first."""
+    if pinned_sha256 and sha256 != pinned_sha256:
+        raise DownloadFailed(
+            f"'{path.name}' is not the file that was pulled first (sha256 {sha256[:16]}…, not {pinned_sha256[:16]}…); "
+            "nothing was kept. If you want the new file, give --upgrade."
+        )
+
+
+def copy(source: pathlib.Path, target: pathlib.Path, sha256: str, ready: Callable[[pathlib.Path], None] = lambda path: None) -> None:
+    """Copy a file; the copy gets its name only when its hash is `sha256`, its bytes are on the disk and `ready` was called with it.
+
+    Raises `StorageError`, or `ModelRefused` if the copy is different: a stick that fails, or a program that writes to it.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(beside=target) as folder:
+            part = folder / target.name
+            shutil.copyfile(source, part)
+            if catalog.sha256_of(part) != sha256:
+                raise ModelRefused(f"'{source}' changed while it was copied, or its disk has errors; nothing was kept, try again.")
+            ready(part)
+            put_in_place(part, target)
+    except OSError as error:
+        raise not_written(target, error) from error
