@@ -1,9 +1,9 @@
 """edge-agent: small language models that say how sure they are, on the device, with a cloud for the rest.
 
-from edge_agent import Agent, Question
+from edge_agent import Agent
 
-with Agent.open(model="demo") as agent:
-    decision = agent.ask(Question.parse("What is 2 + 2?\\nA. 3\\nB. 4"))
+with Agent.open("demo") as agent:
+    decision = agent.ask("What is 2 + 2?\\nA. 3\\nB. 4")
 """
 
 from typing import Any

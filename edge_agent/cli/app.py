@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from edge_agent import __version__
+from edge_agent.cli import verbosity
 from edge_agent.cli.streams import OutputFailed, discard, standard_streams
 from edge_agent.core import checks, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
@@ -103,14 +104,19 @@ _SETTINGS = {
 
 
 def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the options of these settings and --json to a command. It gets `config`, the result of `load`, and `as_json`."""
+    """Add the options of these settings, --json, --verbose and --quiet to a command.
+
+    It gets `config`, the result of `load`, and `as_json`.
+    """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @verbosity.options
         @functools.wraps(command)
-        def wrapped(**arguments: Any) -> None:
+        def wrapped(verbose: bool, quiet: bool, **arguments: Any) -> None:
             flags = {name: arguments.pop(name) for name in names}
-            command(config=load(flags), **arguments)
+            with verbosity.heard(verbose, quiet, flags):
+                command(config=load(flags), **arguments)
 
         for name in reversed(names):
             wrapped = _SETTINGS[name](wrapped)

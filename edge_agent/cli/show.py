@@ -40,10 +40,12 @@ NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
-def print_decision(decision: Decision) -> None:
-    """Print one decision for a person."""
+def print_decision(decision: Decision, only_answer: bool = False) -> None:
+    """Print one decision for a person, or `only_answer`."""
     words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
     echo(click.style(plain(words), bold=True))
+    if only_answer:
+        return
     for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
         if text:
             echo(f"{INDENT}{name:<8}{plain(text)}")

@@ -22,6 +22,7 @@ from edge_agent.core.checks import FOREVER, POLICIES
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
 
+PREFIX = "EDGE_AGENT_"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
@@ -170,6 +171,7 @@ class Settings:
 _FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings) if one.metadata}
 DECLARED = [Declared(name, one.metadata["meaning"], one.metadata["unit"], one.default, one.metadata["environment"], one.repr)
             for name, one in _FIELDS.items()]  # fmt: skip
+SECRETS = frozenset(name for name, one in _FIELDS.items() if not one.repr)
 ENVIRONMENT = {one.name: one.environment for one in DECLARED if one.environment}
 DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits
 
@@ -192,9 +194,59 @@ def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] 
 
 def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[BadSetting]]:
     """Like `load`, but returns every problem instead of raising; a wrong setting gets its default."""
-    environment, flags = os.environ if environment is None else environment, flags or {}
+    environment = os.environ if environment is None else environment
     wrong: list[BadSetting] = []
     values: dict[str, Any] = {}
+    folders, given = _given(flags or {}, environment, wrong)
+    for one in given:
+        with _noted(wrong):
+            values[one.name] = checked(one.name, one.value, one.source)
+    if "cloud_key" not in values:
+        with _noted(wrong):
+            values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
+    return Settings(*folders, **values), wrong
+
+
+def sources(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Where each setting comes from that does not have its default: "flag", an environment variable, or the path of `config.toml`."""
+    environment = os.environ if environment is None else environment
+    folders, given = _given(flags or {}, environment, [])
+    found = {one.name: str(folders[2]) if one.kind == "file" else one.source if one.kind == "environment" else "flag" for one in given}
+    if "cloud_key" not in found:
+        with contextlib.suppress(BadSetting):
+            if _key_from_file(examine(flags, environment)[0].cloud_key_file, environment):
+                found["cloud_key"] = "cloud_key_file" if "cloud_key_file" in found else CREDENTIALS
+    return found
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that look like ours but are no setting, each with the name that was probably meant, or ""."""
+    environment = os.environ if environment is None else environment
+    known = {*ENVIRONMENT.values(), HOME, "EDGE_AGENT_WRITE_DOCS"}
+    unknown = sorted(
+        name for name in environment if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_")
+    )
+    if not unknown:
+        return {}
+    from difflib import get_close_matches  # seldom needed, and `--help` imports this file
+
+    near = {name: get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in sorted(known)], 1) for name in unknown}
+    return {name: PREFIX + found[0] if found else "" for name, found in near.items()}
+
+
+class _Given(NamedTuple):
+    """A value that was given somewhere; `kind` is file, environment or flag, `source` is what an error calls it."""
+
+    name: str
+    value: Any
+    kind: str
+    source: str
+
+
+def _given(
+    flags: Mapping[str, Any], environment: Mapping[str, str], wrong: list[BadSetting]
+) -> tuple[tuple[pathlib.Path, pathlib.Path, pathlib.Path], list[_Given]]:
+    """The folders, and every value that was given, the strongest last; what is wrong is added to `wrong`."""
     found: dict[str, Any] = {}
     try:
         folders = _folders(environment)
@@ -206,16 +258,14 @@ def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, st
     flags = _renamed(dict(flags), "given by name")
     if unknown := sorted(set(flags) - _FIELDS.keys()):
         wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_FIELDS))}."))
-    given = [(name, value, f"{name} in {folders[2]}") for name, value in found.items()]
-    given += [(name, environment[variable], variable) for name, variable in ENVIRONMENT.items() if environment.get(variable)]
-    given += [(name, value, f"the setting {name}") for name, value in flags.items() if value is not None and name in _FIELDS]
-    for name, value, source in given:
-        with _noted(wrong):
-            values[name] = checked(name, value, source)
-    if "cloud_key" not in values:
-        with _noted(wrong):
-            values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
-    return Settings(*folders, **values), wrong
+    given = [_Given(name, value, "file", f"{name} in {folders[2]}") for name, value in found.items()]
+    for name, variable in ENVIRONMENT.items():
+        if environment.get(variable):
+            given.append(_Given(name, environment[variable], "environment", variable))
+    for name, value in flags.items():
+        if value is not None and name in _FIELDS:
+            given.append(_Given(name, value, "flag", f"the setting {name}"))
+    return folders, given
 
 
 @contextlib.contextmanager

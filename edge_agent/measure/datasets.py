@@ -1,11 +1,13 @@
 """Question files: JSON lines with gold answers, read into `Labelled` questions.
 
 Owns the file format, its checks, and the choice of rows for a limit. Asks no model. Invariant: every `Labelled` can be asked
-and graded. A line that cannot be is refused with its file and line number; no question is skipped or repaired silently.
+and graded. A line that cannot be is refused with its file and line number; no question is skipped. One thing is changed, and
+`Labelled.folded` says so: a line break inside an option becomes a space, because published sets have a few.
 
     {"question": "What is 12 + 7?", "options": ["18", "19"], "answer": "B", "domain": "math", "difficulty": 1, "id": "m-1"}
 
-`domain`, `difficulty` and `id` are optional; other fields are ignored. Blank lines and a byte order mark are allowed.
+`domain`, `difficulty`, `id` and `answer_idx` (the answer's letter, if `answer` is its text) are optional; other fields are
+ignored. Blank lines and a byte order mark are allowed.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import pathlib
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -25,6 +28,7 @@ NO_DOMAIN = "-"
 MAX_LINE_BYTES = 1 << 20  # a file without line breaks must not fill the memory
 MAX_NAME_CHARS = 100
 MAX_DIFFICULTY = 1000
+_LINE_BREAK = r"\s*[\r\n]\s*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Labelled:
     """A question with its gold answer: `answer` is the letter of an option.
 
     Without a domain in the file, `domain` is "-"; without a difficulty, `difficulty` is None. `id` is the file's own id or
-    the line number.
+    the line number. `folded` says that an option had a line break, which is a space now.
     """
 
     question: Question
@@ -40,6 +44,7 @@ class Labelled:
     domain: str
     difficulty: int | None
     id: str
+    folded: bool = False
 
 
 def load(path: pathlib.Path, limit: int | None = None) -> list[Labelled]:
@@ -116,33 +121,51 @@ def _read_line(file: BinaryIO, name: str) -> bytes:
 
 
 def _labelled(row: Any, number: int) -> Labelled:
-    question = Question.from_json(row)
+    given = _options(row)
+    folded = [re.sub(_LINE_BREAK, " ", option) for option in given]
+    question = Question.from_json({**row, "options": folded} if folded else row)
     return Labelled(
         question=question,
-        answer=_answer(row.get("answer"), question),
+        answer=_answer(row.get("answer"), row.get("answer_idx"), question, folded),
         domain=_name("domain", row.get("domain"), NO_DOMAIN),
         difficulty=_difficulty(row.get("difficulty")),
         id=_name("id", row.get("id"), str(number)),
+        folded=folded != given,
     )
 
 
-def _answer(value: Any, question: Question) -> str:
-    """The letter of the gold answer, given as a letter, an index from 0, or the text of an option.
+def _options(row: Any) -> list[str]:
+    """The options of a row without white space around them, if they have the right form; otherwise none, and `Question` says why."""
+    options = row.get("options") if isinstance(row, dict) else None
+    if isinstance(options, dict) and list(options) == list(LETTERS[: len(options)]):
+        options = list(options.values())
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        return []
+    return [option.strip() for option in options]
 
-    All interpretations must agree. Otherwise a file with texts as answers and the options "B", "A" would be graded wrong.
+
+def _answer(value: Any, letter: Any, question: Question, given: list[str]) -> str:
+    """The letter of the gold answer, given as a letter, an index from 0, or the text of an option, with its own letter or without.
+
+    All interpretations must agree. Otherwise a file with texts as answers and the options "B", "A" would be graded wrong. If the row
+    also has the `letter` of the answer, as MedQA's `answer_idx`, it decides which one is meant.
     """
     if value is None:
         raise BadData('there is no "answer"; give the letter of the right option.')
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise BadData(f"the answer {value!r:.80} is not a letter, an index or the text of an option; give the letter.")
-    text = str(value).strip()
-    found = {letter for letter, option in zip(LETTERS, question.options, strict=False) if option == text}
+    text = re.sub(_LINE_BREAK, " ", str(value).strip())
+    found = {each for each, *texts in zip_longest(question.letters, question.options, given) if each and text in texts}
     if isinstance(value, int):
         found |= set(question.letters[value : value + 1]) if value >= 0 else set()
     elif len(text) == 1:
         found |= set(question.letters) & {text.upper()}
     if not found:
         raise BadData(f"the answer {value!r:.80} is not one of the options A to {question.letters[-1]}; give the letter.")
+    if isinstance(letter, str) and len(letter) == 1 and letter in question.letters:
+        if letter not in found:
+            raise BadData(f"the answer {value!r:.80} is not option {letter}, which answer_idx names; correct one of them.")
+        return letter
     if len(found) > 1:
         raise BadData(f"the answer {value!r:.80} may mean {' or '.join(sorted(found))}; change the options or the form of the answer.")
     return found.pop()

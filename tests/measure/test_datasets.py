@@ -12,6 +12,7 @@ from edge_agent.core.errors import BadData
 from edge_agent.core.question import Question
 from edge_agent.measure import datasets
 from edge_agent.measure.datasets import Labelled
+from tests.support.paths import SHARED
 
 ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "B"}
 
@@ -59,6 +60,43 @@ def test_answer_that_could_mean_two_options_is_refused(options: list[str], answe
         read({**ROW, "options": options, "answer": answer})
 
 
+def test_line_break_in_an_option_becomes_a_space_and_is_said() -> None:
+    """As in MedQA, which has such rows; the whole file was refused."""
+    rows = read(ROW, {**ROW, "options": ["18", "19 \n or\r\n 20", "24\n"], "answer": "19 \n or\r\n 20"})
+    assert rows[1].question.options == ("18", "19 or 20", "24") and rows[1].answer == "B"
+    assert [row.folded for row in rows] == [False, True] and not read({**ROW, "options": ["18\n", "19"]})[0].folded
+    by_letter = {**ROW, "options": {"A": "x", "B": "two\nlines"}, "answer": "two\nlines"}
+    assert read(by_letter)[0].question.options == ("x", "two lines") and read(by_letter)[0].answer == "B"
+
+
+@pytest.mark.parametrize("answer", ["B", 1, "69", "B)69"])
+def test_options_may_carry_their_letters(answer: object) -> None:
+    """As in AQuA-RAT."""
+    row = read({"question": "How old?", "options": ["A)59", "B)69", "C)79"], "answer": answer})[0]
+    assert (row.question.options, row.answer, row.folded) == (("59", "69", "79"), "B", False)
+
+
+@pytest.mark.skipif(not (SHARED / "medqa").exists(), reason="the evaluation sets are missing")
+@pytest.mark.parametrize("limit", [None, 5, 1000])
+def test_medqa_is_read_whole_or_by_a_limit(limit: int | None) -> None:
+    rows = datasets.load(SHARED / "medqa" / "test.jsonl", limit)
+    assert len(rows) == min(limit or 1273, 1273)
+    if limit is None:
+        assert sum(row.folded for row in rows) > 30 and not any("\n" in option for row in rows for option in row.question.options)
+        gold = [json.loads(line)["answer_idx"] for line in (SHARED / "medqa" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert [row.answer for row in rows] == gold
+
+
+def test_letter_beside_the_text_of_the_answer_decides() -> None:
+    """As in MedQA, where one question has the options B, C, D and E."""
+    row = {"question": "Which curve?", "options": {"A": "B", "B": "C", "C": "D"}, "answer": "B"}
+    assert read({**row, "answer_idx": "A"})[0].answer == "A"
+    with pytest.raises(BadData, match="may mean A or B"):
+        read(row)
+    with pytest.raises(BadData, match="not option C, which answer_idx names"):
+        read({**row, "answer_idx": "C"})
+
+
 def test_blank_lines_byte_order_mark_and_windows_line_ends_are_fine() -> None:
     rows = read(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\r", b"", b"  \t\r", ROW, b"")
     assert [row.id for row in rows] == ["1", "4"]
@@ -103,7 +141,7 @@ def test_line_after_the_limit_is_checked_too() -> None:
         ({**ROW, "question": "\ud800"}, "UTF-8 cannot hold"),
         ({**ROW, "options": ["18"]}, "one option"),
         ({**ROW, "options": ["18", 19]}, "list of texts"),
-        ({**ROW, "options": ["18", "19\n20"]}, "line break"),
+        ({**ROW, "options": {"B": "18", "A": "19"}}, "keys A, B, C"),
         ({"question": "q", "options": ["a", "b"]}, 'no "answer"'),
         ({**ROW, "answer": "D"}, "not one of the options A to C"),
         ({**ROW, "answer": "20"}, "not one of the options"),

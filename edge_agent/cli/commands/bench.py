@@ -62,6 +62,10 @@ def bench(
     for out in (csv_file, picture):
         if out and file:
             check_apart(out, file)
+    if picture:
+        from edge_agent.measure.bench.picture import check_can_draw, latency_by_size
+
+        check_can_draw(picture)  # a measurement takes minutes
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
@@ -83,8 +87,6 @@ def bench(
         click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
     results = runs.results(finished, measured, n_threads, reference)
     if picture:
-        from edge_agent.measure.bench.picture import latency_by_size
-
         latency_by_size(results, about, picture)
     if csv_file:
         _write(csv_file, tables.as_csv(results))

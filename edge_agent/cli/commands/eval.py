@@ -55,6 +55,9 @@ def eval_command(
     if repeated := [row.id for row in questions if row.question.repeated]:
         some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
         click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
+    if folded := [row.id for row in questions if row.folded]:
+        some = f"{len(folded)} of {len(questions)} questions (first: {folded[0]})"
+        click.echo(f"{some} have a line break in an option; it is read as a space.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     adapter = catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None

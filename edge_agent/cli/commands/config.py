@@ -1,0 +1,139 @@
+"""`edge-agent config`: shows the settings in force and where each comes from, and changes `config.toml`."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import click
+
+from edge_agent.cli import verbosity
+from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import echo, print_json
+from edge_agent.core import settings
+from edge_agent.core.errors import BadSetting
+from edge_agent.core.terminal import plain
+
+_DECLARED = {one.name: one for one in settings.DECLARED}
+
+
+@main.group("config", invoke_without_command=True, epilog=EXIT_CODES)
+@with_settings(load=settings.examine)
+def config_group(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
+    """Show all settings: the value in force, and whether it comes from the environment, config.toml or the default.
+
+    The cloud's key is only said to be set or not. A wrong value is named and has its default here; then the exit code is 78.
+    """
+    if click.get_current_context().invoked_subcommand:
+        return
+    found, wrong = config
+    sources, unknown = settings.sources(), settings.unknown_variables()
+    rows = [_row(one, found, sources.get(one.name, "default")) for one in settings.DECLARED]
+    if as_json:
+        paths = {"config_file": str(found.config_file), "exists": found.config_file.exists()}
+        folders = {"data_folder": str(found.data_folder), "cache_folder": str(found.cache_folder)}
+        print_json({**paths, **folders, "settings": rows, "unknown_variables": unknown, "problems": [str(error) for error in wrong]})
+    else:
+        echo(plain(f"{found.config_file}" + ("" if found.config_file.exists() else "  (does not exist; `config set` makes it)")))
+        for row in rows:
+            value = verbosity.shown(row["name"], getattr(found, row["name"]))
+            source = "" if row["source"] == "default" else f"  ({row['source']})"
+            echo(plain(f"{row['name']:<24}{value}{source}"))
+    for error in wrong:
+        click.echo(f"edge-agent: {plain(str(error))}", err=True)
+    if wrong:
+        click.get_current_context().exit(78)
+
+
+def _row(one: settings.Declared, found: settings.Settings, source: str) -> dict[str, Any]:
+    value = getattr(found, one.name)
+    if one.name in settings.SECRETS:
+        return {"name": one.name, "set": bool(value), "source": source}
+    return {"name": one.name, "value": list(value) if isinstance(value, tuple) else value, "source": source, "default": one.default or None}
+
+
+@config_group.command("path", epilog=EXIT_CODES)
+@with_settings(load=settings.examine)
+def config_path(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
+    """Print the path of config.toml, whether it exists or not."""
+    path = config[0].config_file
+    if as_json:
+        print_json({"config_file": str(path), "exists": path.exists()})
+    else:
+        echo(plain(str(path)))
+
+
+@config_group.command("set", epilog=EXIT_CODES)
+@click.argument("name")
+@click.argument("values", metavar="VALUE...", nargs=-1, required=True)
+@with_settings(load=settings.examine)
+def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, values: tuple[str, ...], as_json: bool) -> None:
+    """Set a value in config.toml, and leave every other line as it is.
+
+    A list of patterns takes several VALUES. A flag or an environment variable still overrules the file. The cloud's key cannot be
+    set here: give it in EDGE_AGENT_CLOUD_KEY, or name a file with cloud_key_file.
+    """
+    from edge_agent.core.config_file import set_value
+
+    path = config[0].config_file
+    value = _checked(name, values)
+    set_value(path, name, value)
+    over = settings.sources().get(name, str(path))
+    if over != str(path):
+        click.echo(f"edge-agent: {over} is set, too, and overrules the file.", err=True)
+    _changed(name, value, str(path), as_json)
+
+
+@config_group.command("unset", epilog=EXIT_CODES)
+@click.argument("name")
+@with_settings(load=settings.examine)
+def config_unset(config: tuple[settings.Settings, list[BadSetting]], name: str, as_json: bool) -> None:
+    """Remove a value from config.toml, so that its default counts again."""
+    from edge_agent.core.config_file import unset
+
+    path = config[0].config_file
+    unset(path, name)  # also a name that is no setting: such a line is an error, and this mends it
+    _changed(name, None, str(path), as_json)
+
+
+def _checked(name: str, values: tuple[str, ...]) -> Any:
+    """The value to write: as TOML if it is, otherwise as a text. Raises `BadSetting`."""
+    if name == "cloud_key":
+        raise BadSetting(
+            "The cloud's key is a secret and cannot be in config.toml; set EDGE_AGENT_CLOUD_KEY, or `config set cloud_key_file`."
+        )
+    if name not in _DECLARED:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, _DECLARED, 1)
+        hint = f"do you mean {near[0]}?" if near else "`edge-agent config` shows all of them."
+        raise BadSetting(f"There is no setting '{name:.80}'; {hint}")
+    if isinstance(_DECLARED[name].default, tuple):
+        listed = _toml(values[0]) if len(values) == 1 else list(values)
+        value = listed if isinstance(listed, list) else list(values)
+        settings.checked(name, value, f"The value of {name}")
+        return value
+    if len(values) > 1:
+        raise BadSetting(f"{name} takes one value, but {len(values)} were given; put a value with spaces in quotation marks.")
+    value = _toml(values[0])
+    try:
+        settings.checked(name, value, f"The value of {name}")
+    except BadSetting:
+        settings.checked(name, values[0], f"The value of {name}")
+        return values[0]
+    return value
+
+
+def _toml(text: str) -> Any:
+    """The value that the text is in TOML; the text itself if it is none."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"] if "\n" not in text else text
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def _changed(name: str, value: Any, path: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"name": name, "value": value, "config_file": path})
+    else:
+        echo(plain(f"{name} is {'its default' if value is None else verbosity.shown(name, value)} in {path}"))
