@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.files import sweep_leftovers
 from edge_agent.core.limits import Retention
 from edge_agent.store.store import Store
 
@@ -77,6 +78,7 @@ def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes
             _mark(store, _SCRAPS, now_s)
     for name in copies:
         _remove_copy(store.path.with_name(name))
+    sweep_leftovers(store.path.parent)
     if finished and scraps and store.path.stat().st_size <= pack_bytes:
         database.pack(wait=False)
         with database.forgetting(wait=False):
@@ -110,6 +112,7 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
             fingerprints = [row["fingerprint"] for row in database.rows(sql, (store.clock.now_s() - older_than_s,))]
         n_decisions = sum(_forget(store, fingerprint) for fingerprint in fingerprints)
     database.pack()
+    sweep_leftovers(store.path.parent)
     copies = list(copies_beside(store.path))
     for copy in copies:
         _remove_copy(copy)

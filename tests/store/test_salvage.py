@@ -183,7 +183,7 @@ def test_error_outside_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> No
                     raise error
                 return super().execute(sql, *more)
 
-        with pytest.raises(StorageError, match="no such luck|in use by another program"):
+        with pytest.raises(StorageError, match=r"no such luck|in use by another program"):
             Store(path, connection=Fails)
         assert path.read_bytes() == whole and not list(tmp_path.glob("*damaged*"))
 
