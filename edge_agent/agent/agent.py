@@ -1,13 +1,15 @@
 """Agent: asks, remembers, defers and drains; here the other wings meet.
 
-Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: once the store is
-open, an answer is returned even when it cannot be stored (`persisted` says so), and a question is committed to the queue
-before its answer says that it is queued.
+Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: an answer is returned
+even when the database cannot be opened or written (`persisted` says so), and a question is committed to the queue before its
+answer says that it is queued.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,7 +22,7 @@ from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core import routing
-from edge_agent.core.errors import CloudUnavailable, StorageError
+from edge_agent.core.errors import CloudUnavailable, ModelError, StorageError
 from edge_agent.core.limits import Limits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
@@ -39,6 +41,9 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
     from edge_agent.cloud.wire.client import CloudModel
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
+
+
+_log = logging.getLogger("edge_agent")
 
 
 class Agent:
@@ -68,6 +73,8 @@ class Agent:
         self._open_model = open_model or assembly.opener(load())
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
+        self._process = os.getpid()
+        self._said_unstored = False
         self.model = assembly.identify(store, files)
         self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
@@ -76,15 +83,16 @@ class Agent:
     def open(cls, settings: Settings | None = None, one_question: bool = False, **flags: Any) -> Self:
         """An agent from settings; keywords such as `model="demo"` or `tau=0.75` work like flags.
 
-        With `one_question` the model opens as fast as possible; otherwise each decision is as fast as possible.
-        Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
+        With `one_question` the model opens as fast as possible; otherwise each decision is as fast as possible. If the database cannot
+        be used, `ask` still answers, stores nothing, and logs why; everything else raises `StorageError`. Raises `ModelMissing`,
+        `ModelRefused` or `BadSetting`.
         """
         settings = settings or load(flags)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
         files = ModelFiles(
             catalog.resolve(settings.model, settings.models_folder), catalog.resolve(settings.adapter) if settings.adapter else None
         )
-        store = Store(settings.database)
+        store = Store(settings.database, must_open=False)
         try:
             return cls(
                 files, store, PolicyName(settings.policy), settings.tau, cloud, rules, settings.limits,
@@ -102,6 +110,8 @@ class Agent:
 
     def close(self) -> None:
         """Free the model and close the database; before that, at most once an hour, forget a little of what is old."""
+        if self._process != os.getpid():
+            return  # both belong to the process that forked this one
         if self._model:
             self._model.close()
             self._model = None
@@ -117,8 +127,9 @@ class Agent:
         """Decide one question; `refresh` ignores what is remembered.
 
         Raises `BadQuestion` if it does not fit or two options are the same, `CloudUnavailable` if only
-        the cloud may answer and it does not. A failing database does not stop the answer.
+        the cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer.
         """
+        self._check_process()
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
         inquiry = Inquiry(question, self.policy, self.model, self.profile.sha256, circumstances)
@@ -137,7 +148,19 @@ class Agent:
             raise CloudUnavailable(
                 f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try again later."
             )
-        return self._recorder.record(inquiry)
+        decision = self._recorder.record(inquiry)
+        if decision.persisted:
+            self._said_unstored = False
+        elif not self.store.database.is_open and not self._said_unstored:
+            self._said_unstored = True  # once, not with every question
+            why = decision.storage_error or ""
+            _log.warning("edge-agent: this answer is not stored: %s", why[:1].lower() + why[1:])
+        return decision
+
+    def _check_process(self) -> None:
+        """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""
+        if self._process != os.getpid():
+            raise ModelError("This agent was opened before this process was forked; open another agent in this process.")
 
     def draft(self) -> Draft:
         """A question that is still being typed: the model reads what is there while the person types on.
@@ -146,6 +169,7 @@ class Agent:
         """
         from edge_agent.engine.draft import Draft
 
+        self._check_process()
         return Draft(self._engine().draft)
 
     def ending(self, decision_id: str) -> Ending:
@@ -211,6 +235,8 @@ class Agent:
             inquiry.cloud_kind, inquiry.cloud_error = refusal
         elif (reservation := self.gate.reserve(send)) is None:
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
+            if not self.store.database.is_open:
+                inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"
         else:
             inquiry.reservation, inquiry.cloud_call = reservation, self.gate.cloud.start(send)
 

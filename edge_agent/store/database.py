@@ -62,6 +62,11 @@ class Database:
         """Whether the file is open in this process."""
         return self._connected is not None
 
+    @property
+    def why_not_open(self) -> str | None:
+        """Why the file is not open; None if it is."""
+        return None if self.is_open else str(self._why_not)
+
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._tried_at = None
