@@ -85,7 +85,7 @@ class Agent:
 
         With `one_question` the model opens as fast as possible; otherwise each decision is as fast as possible. If the database cannot
         be used, `ask` still answers, stores nothing, and logs why; everything else raises `StorageError`. Raises `ModelMissing`,
-        `ModelRefused` or `BadSetting`.
+        `ModelRefused`, `BadSetting`, or `StorageForeign` for a file that is not ours.
         """
         settings = settings or load(flags)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Self
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import StorageError, StorageForeign
 from edge_agent.store.marker import Marker
 from edge_agent.store.opening import BUSY_TIMEOUT_MS, Opening
 from edge_agent.store.salvage import is_damage, is_wrong_schema, refused
@@ -33,6 +33,7 @@ class Database:
     """An open database; close it when done, or use it as a context manager.
 
     Raises `StorageError` if it cannot be used; without `must_open` every call raises it instead, until `renew` can open the file.
+    A file that is not ours raises `StorageForeign` at once: then a setting is wrong.
     `connection` replaces SQLite's own in tests that fail, or kill the process, at a statement.
     """
 
@@ -46,8 +47,8 @@ class Database:
         self._tried_at: float | None = None  # when the file could not be opened; None if it is not to be tried again
         try:
             self._connect_now()
-        except StorageError:
-            if must_open:
+        except StorageError as error:
+            if must_open or isinstance(error, StorageForeign):
                 raise
         _here.add(self)
 

@@ -28,7 +28,7 @@ EVERY_S = 3600.0
 AT_ONCE = 200  # decisions, questions and answers per step
 PAGES_AT_ONCE = 256
 PACK_BYTES = 8 << 20  # a file of at most this size is rewritten
-COPIES = (".before-schema-*", ".damaged-*")  # copies beside a database; they hold what visitors typed
+COPIES = (".before-schema-*", ".damaged-*", ".replaced-*")  # copies beside a database; they hold what visitors typed
 _SWEPT, _SCRAPS = "swept", "scraps"
 _COPY = "copy "
 _WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND o.state IN ('ready', 'sending'))"
@@ -120,7 +120,7 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
 
 
 def copies_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The copies of a database beside it: from before a migration, or damaged ones."""
+    """The copies of a database beside it: from before a migration or a restore, or damaged ones."""
     for pattern in COPIES:
         yield from path.parent.glob(path.name + pattern)
 

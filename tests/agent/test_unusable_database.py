@@ -58,13 +58,6 @@ def below_a_file(home: pathlib.Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def foreign(home: pathlib.Path) -> Iterator[str]:
-    home.mkdir()
-    (home / "edge-agent.db").write_text("somebody's notes, and no database")
-    yield "not a database of edge-agent"
-
-
-@contextlib.contextmanager
 def damaged_and_in_use(home: pathlib.Path) -> Iterator[str]:
     with Store(home / "edge-agent.db") as other:
         other.path.write_bytes(b"x" * 100 + other.path.read_bytes()[100:])
@@ -83,7 +76,7 @@ def being_checked(home: pathlib.Path) -> Iterator[str]:
         os.close(handle)
 
 
-TROUBLES = [locked, read_only, full, below_a_file, foreign, damaged_and_in_use, being_checked]
+TROUBLES = [locked, read_only, full, below_a_file, damaged_and_in_use, being_checked]
 
 
 def tolerant(path: pathlib.Path) -> Store:
@@ -103,7 +96,7 @@ def test_question_is_answered_and_the_reason_is_said_once(
     assert len(said) == 1 and "this answer is not stored" in said[0] and re.search(why, said[0])
 
 
-@pytest.mark.parametrize("trouble", [below_a_file, foreign])
+@pytest.mark.parametrize("trouble", [below_a_file, read_only])
 def test_cloud_is_asked_without_a_database_unless_there_is_a_budget(
     trouble: Callable[[pathlib.Path], contextlib.AbstractContextManager[str]], home: pathlib.Path, cloud: LoopbackCloud
 ) -> None:

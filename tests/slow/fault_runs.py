@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from dataclasses import dataclass
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.question import Question
+from edge_agent.store.export import backup
 from edge_agent.store.forget import purge
+from edge_agent.store.restore import restore
 from edge_agent.store.store import Store
 from tests.support.paths import ROOT
 
@@ -202,6 +205,42 @@ def migration(folder: pathlib.Path) -> int:
     return count
 
 
+def restoring(folder: pathlib.Path) -> int:
+    """A restore over a database whose last writer was killed in a transaction: its journal lies beside it."""
+    with Store(DATABASE) as store:
+        put(store, "old")
+        backup(store, folder / "copy.db")
+        put(store, "new")
+    if not (child := os.fork()):
+        store = Store(DATABASE)
+        store.database.rows("PRAGMA cache_spill = 1")
+        store.database.rows("PRAGMA cache_size = 1")
+        with store.transaction() as db:
+            for number in range(200):
+                db.execute("INSERT INTO questions (fingerprint, stem, options) VALUES (?, ?, '[]')", (f"f{number}", "x" * 2000))
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert DATABASE.with_name("edge-agent.db-journal").stat().st_size
+    count = 0
+
+    def start(acknowledge: Callable[[str], None]) -> None:
+        kept = restore(DATABASE, folder / "copy.db").kept
+        acknowledge(kept or "")
+
+    for fault, child in every_fault(start, folder):
+        count += 1
+        found = waiting()
+        assert found in ({"old"}, {"old", "new"}), (fault, found)
+        assert not child.acknowledged or found == {"old"}, fault
+        kept = [path for path in HOME.glob("*.replaced-*") if not path.name.endswith("-journal")]  # it goes with its database
+        assert len(kept) == (found == {"old"}), (fault, kept)
+        for path in kept:
+            with Store(path) as store:
+                assert len(Outbox(store).list("ready")) == 2, fault
+        check_no_leftovers()
+    return count
+
+
 def together(folder: pathlib.Path, n_processes: int) -> int:
     """Many processes open one new home at the same moment, and each queues a question."""
     trials = int(os.environ.get("EDGE_AGENT_TEST_TRIALS", "20"))
@@ -235,6 +274,7 @@ def together(folder: pathlib.Path, n_processes: int) -> int:
 
 SCENARIOS = {
     "first-starts": first_starts, "salvage": salvage, "migration": migration,
+    "restore": restoring,
     "together-8": lambda folder: together(folder, 8), "together-32": lambda folder: together(folder, 32),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-SCENARIOS = ("first-starts", "salvage", "migration", "together-8", "together-32")
+SCENARIOS = ("first-starts", "salvage", "migration", "restore", "together-8", "together-32")
 MEMORY = pathlib.Path("/dev/shm")
 
 
