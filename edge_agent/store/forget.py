@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.files import sweep_leftovers
 from edge_agent.core.limits import Retention
+from edge_agent.store.replacement import BESIDE
+from edge_agent.store.salvage import READ, is_waiting_elsewhere
 from edge_agent.store.store import Store
 
 EVERY_S = 3600.0
@@ -47,11 +49,15 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was forgotten: questions with everything that refers to them, and the names of removed copies."""
+    """What was forgotten: questions with everything that refers to them, and the names of removed copies.
+
+    `kept` are copies that stay: each holds questions that wait for the cloud and are in no other file.
+    """
 
     questions: int
     decisions: int
     copies: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes: int = PACK_BYTES) -> Swept | None:
@@ -92,10 +98,12 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
     """Forget questions and everything that refers to them: those last asked longer ago (device time), or those with this text.
 
     By age, a question that waits for the cloud is kept; by text, it is forgotten too. One transaction, then the file is
-    packed and its copies are removed. A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
+    packed and its copies are removed, unless one is the only file in which a question waits.
+    A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
     Raises `BadQuestion` if there is no such question or it is being sent, `StorageError`.
     """
     database = store.database
+    kept = [copy for copy in copies_beside(store.path) if _is_only_copy(store, copy)]
     with database.forgetting():
         if stem is not None:
             fingerprints = [
@@ -113,10 +121,18 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
         n_decisions = sum(_forget(store, fingerprint) for fingerprint in fingerprints)
     database.pack()
     sweep_leftovers(store.path.parent)
-    copies = list(copies_beside(store.path))
+    copies = [copy for copy in copies_beside(store.path) if not any(copy.name.startswith(one.name) for one in kept)]
     for copy in copies:
         _remove_copy(copy)
-    return Purged(len(fingerprints), n_decisions, tuple(copy.name for copy in copies))
+    return Purged(len(fingerprints), n_decisions, tuple(copy.name for copy in copies), tuple(copy.name for copy in kept))
+
+
+def _is_only_copy(store: Store, copy: pathlib.Path) -> bool:
+    """Whether questions wait in a copy that were never in the database's queue; not if everything readable in it was saved."""
+    if copy.name.endswith(BESIDE) or store.database.rows("SELECT 1 FROM marks WHERE name = ?", (READ + copy.name,)):
+        return False
+    here = {row["job_key"] for row in store.database.rows("SELECT job_key FROM outbox")}
+    return is_waiting_elsewhere(copy, here)
 
 
 def copies_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -106,11 +106,14 @@ def test_lock_of_the_parent_ends_with_the_parent(home: pathlib.Path) -> None:
     """A child that lives on does not keep the parent's marker, so the next process is alone again."""
     store = Store(home / "edge-agent.db")
     reading, writing = os.pipe()
+    there, ready = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(writing)
+        os.write(ready, b"x")
         os.read(reading, 1)
         os._exit(0)
+    os.read(there, 1)
     store.close()
     with Store(home / "edge-agent.db") as again:
         assert again.database._marker.alone  # of no interest to callers, and what decides about repairs

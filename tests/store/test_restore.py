@@ -159,13 +159,17 @@ def test_restore_is_refused_while_the_database_is_in_use(path: pathlib.Path) -> 
     assert stems(path) == ["old"]
 
 
-def test_purge_removes_the_replaced_database_too(path: pathlib.Path) -> None:
+def test_purge_removes_the_replaced_database_unless_a_question_waits_only_there(path: pathlib.Path) -> None:
     copy = saved(path)
-    kept = restore(path, copy).kept
-    copy.unlink()
+    kept = str(restore(path, copy).kept)
     with Store(path) as store:
-        assert kept in purge(store, older_than_s=1e9).copies
-    assert not path.with_name(str(kept)).exists()
+        purged = purge(store, older_than_s=1e9)
+    assert purged.kept == (kept,) and purged.copies == () and stems(path.with_name(kept)) == ["old", "new"]
+    with Store(path.with_name(kept)) as store:
+        Outbox(store).drop(2)
+    with Store(path) as store:
+        purged = purge(store, older_than_s=1e9)
+    assert kept in purged.copies and purged.kept == () and not path.with_name(kept).exists()
 
 
 def test_command_restores_and_says_what_it_kept(home: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -19,7 +19,8 @@ def purge(config: settings.Settings, days: float | None, stem: str | None, as_js
     edge-agent also deletes a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
 
     --older-than keeps questions that still wait for the cloud; --question does not. Copies of the database that
-    edge-agent made beside it (before a migration, or of damaged files) are removed too; backups are not.
+    edge-agent made beside it (before a migration or a restore, or of damaged files) are removed too, unless questions wait for the
+    cloud only there; backups are not.
     """
     from dataclasses import asdict
 
@@ -36,3 +37,5 @@ def purge(config: settings.Settings, days: float | None, stem: str | None, as_js
         click.echo(f"Deleted {purged.questions} questions and {purged.decisions} decisions.")
         for name in purged.copies:
             click.echo(f"Removed {name}.")
+        for name in purged.kept:
+            click.echo(f"Kept {name}: questions wait for the cloud only there. Restore it, or remove it yourself.")
