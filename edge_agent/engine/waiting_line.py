@@ -2,14 +2,16 @@
 
 Owns the order, the waiting and the timeouts. Does not know what a job does. Invariant: jobs run one at a time on the same
 thread; when a caller gives up (timeout, Ctrl-C), its job is cancelled or stopped; a forked child, which has no such thread, gets an
-error and never waits.
+error and never waits; no job runs while the interpreter ends, where llama.cpp would crash the process.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,6 +22,7 @@ from edge_agent.core.errors import ModelBusy, ModelError
 
 T = TypeVar("T")
 DEFAULT_LIMIT = 16
+EXIT_S = 5.0  # how long the end of the interpreter waits for the thread
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +49,7 @@ class WaitingLine:
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, daemon=True, name="engine")
         self._thread.start()
+        _lines.add(self)
 
     def run(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
         """Run `work(waited_ms)` on the queue's thread and return its result.
@@ -83,6 +87,21 @@ class WaitingLine:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+
+    def end_now(self) -> None:
+        """Stop the current job, refuse the others, and end the thread: for the end of the interpreter."""
+        if self.is_forked:
+            return
+        with self._changed:
+            self._closed = True
+            for job in (*self._waiting, *self._later):
+                job.future.set_exception(ModelError("The program ends, so the model is closed."))
+            self._waiting.clear()
+            self._later.clear()
+            if self._current is not None:
+                self._stop()
+            self._changed.notify_all()
+        self._thread.join(EXIT_S)
 
     @property
     def is_forked(self) -> bool:
@@ -145,3 +164,12 @@ class WaitingLine:
     def _done(self) -> None:
         with self._changed:
             self._current = None
+
+
+_lines: weakref.WeakSet[WaitingLine] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for line in list(_lines):
+        line.end_now()

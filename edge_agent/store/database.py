@@ -10,6 +10,7 @@ Why plain `sqlite3`: there are few statements, each says its transaction, and ev
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -122,11 +123,11 @@ class Database:
         self._marker.forget()
 
     @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Wait until no thread is inside a transaction, and let none begin. Gives up waiting after a while."""
+    def standing_still(self) -> Iterator[bool]:
+        """Wait until no thread is inside a transaction, and let none begin; False if one stays inside for very long."""
         held = self._lock.acquire(timeout=2 * BUSY_TIMEOUT_MS / 1000)
         try:
-            yield
+            yield held
         finally:
             if held:
                 self._lock.release()
@@ -296,3 +297,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is still open when the interpreter ends: a daemon thread inside SQLite would crash it."""
+    for database in list(_here):
+        with database.standing_still() as still:
+            if still:
+                database.close()
