@@ -1,13 +1,14 @@
 """Agent: asks, remembers, defers and drains; here the other wings meet.
 
-Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: once the store is
-open, an answer is returned even when it cannot be stored (`persisted` says so), and a question is committed to the queue
-before its answer says that it is queued.
+Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: an answer is returned
+even when the database cannot be opened or written (`persisted` says so), and a question is committed to the queue before its
+answer says that it is queued.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from edge_agent.agent.until import Until
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core import routing
-from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, StorageError
+from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, ModelError, StorageError
 from edge_agent.core.limits import Limits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
@@ -43,6 +44,9 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
     from edge_agent.engine.local_model import LocalModel
 
 T = TypeVar("T")
+
+
+_log = logging.getLogger("edge_agent")
 
 
 class Agent:
@@ -73,6 +77,8 @@ class Agent:
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
         self._closed = threading.Event()
+        self._process = os.getpid()
+        self._said_unstored = False
         self.model = assembly.identify(store, files)
         self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
@@ -83,7 +89,9 @@ class Agent:
         `Agent.open("demo", tau=0.75)` or `Agent.open(model="demo")`; or from a whole `Settings`.
 
         What is not given comes from the environment and `config.toml`. With `one_question` the model opens as fast as possible;
-        otherwise each decision is as fast as possible. Raises `ModelMissing`, `ModelRefused`, `BadSetting` or `StorageError`.
+        otherwise each decision is as fast as possible. If the database cannot be used, `ask` still answers, stores nothing, and logs
+        why; everything else raises `StorageError`. Raises `ModelMissing`, `ModelRefused`, `BadSetting`, or `StorageForeign` for a file
+        that is not ours.
         """
         settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
@@ -91,7 +99,7 @@ class Agent:
             catalog.resolve(settings.model, settings.models_folder),
             catalog.resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None,
         )
-        store = Store(settings.database)
+        store = Store(settings.database, must_open=False)
         try:
             return cls(
                 files, store, PolicyName(settings.policy), settings.tau, cloud, rules, settings.limits,
@@ -112,7 +120,7 @@ class Agent:
 
         `watch` and `endings` end then. Closing twice is fine.
         """
-        if self._closed.is_set():
+        if self._closed.is_set() or self._process != os.getpid():  # a forked child owns neither
             return
         self._closed.set()
         if self._model:
@@ -133,9 +141,10 @@ class Agent:
 
         `refresh` ignores what is remembered; `tau` and `policy` count for this question instead of the agent's. Raises `BadQuestion`
         if it does not fit or two options are the same, `BadSetting` for a wrong `tau` or `policy`, `CloudUnavailable` if only the
-        cloud may answer and it does not. A failing database does not stop the answer.
+        cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer.
         """
         self._check_open()
+        self._check_process()
         question, rules = self._question(question), self._policy(tau, policy)
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
@@ -155,7 +164,19 @@ class Agent:
             raise CloudUnavailable(
                 f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try again later."
             )
-        return self._recorder.record(inquiry)
+        decision = self._recorder.record(inquiry)
+        if decision.persisted:
+            self._said_unstored = False
+        elif not self.store.database.is_open and not self._said_unstored:
+            self._said_unstored = True  # once, not with every question
+            why = decision.storage_error or ""
+            _log.warning("edge-agent: this answer is not stored: %s", why[:1].lower() + why[1:])
+        return decision
+
+    def _check_process(self) -> None:
+        """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""
+        if self._process != os.getpid():
+            raise ModelError("This agent was opened before this process was forked; open another agent in this process.")
 
     def draft(self) -> Draft:
         """A question that is still being typed: the model reads what is there while the person types on.
@@ -165,6 +186,7 @@ class Agent:
         self._check_open()
         from edge_agent.engine.draft import Draft
 
+        self._check_process()
         return Draft(self._engine().draft)
 
     def ending(self, decision_id: str) -> Ending:
@@ -277,6 +299,8 @@ class Agent:
             inquiry.cloud_kind, inquiry.cloud_error = refusal
         elif (reservation := self.gate.reserve(send)) is None:
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
+            if not self.store.database.is_open:
+                inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"
         else:
             inquiry.reservation, inquiry.cloud_call = reservation, self.gate.start(send, reservation)
 

@@ -2,15 +2,17 @@
 
 Owns the waiting. Writes nothing. Invariants: endings are numbered in the order of their commits and no number is used twice,
 so a reader that keeps the number of the last ending it handled misses none and repeats none; while nothing happens, a poll
-costs SQLite's change counter and no query.
+costs SQLite's change counter and no query; a lock of another process delays the endings, and ends nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 
 from edge_agent.agent.until import Until
+from edge_agent.core.errors import StorageBusy
 from edge_agent.core.records import Ending
 from edge_agent.store.store import Store
 
@@ -34,29 +36,37 @@ def endings(
 def _endings(store: Store, after: int, until: Until, poll_every_s: float) -> Iterator[Ending]:
     seen = None
     while not until.stopped:
-        if (now := store.database.change_mark()) == seen:
+        try:
+            now = store.database.change_mark()
+            found = store.endings(after) if now != seen else []
+        except StorageBusy:
             if until.over:
                 return
             until.sleep(poll_every_s)
             continue
-        while found := store.endings(after):
-            for ending in found:
-                assert ending.number is not None
-                after = ending.number
-                yield ending
-                if until.stopped:
-                    return
-        seen = now
+        for ending in found:
+            assert ending.number is not None
+            after = ending.number
+            yield ending
+            if until.stopped:
+                return
+        if not found:
+            seen = now
+            if until.over:
+                return
+            until.sleep(poll_every_s)
 
 
 def wait(store: Store, decision_id: str, timeout_s: float | Until | None = None, poll_every_s: float = POLL_EVERY_S) -> Ending:
     """The state of a decision once it no longer waits, or when the time is up. Raises `BadQuestion` for an unknown id."""
     until = timeout_s if isinstance(timeout_s, Until) else Until(timeout_s=timeout_s)
-    mark = store.database.change_mark()
-    while (found := store.ending(decision_id)).waits:
-        while (now := store.database.change_mark()) == mark:
-            if until.over:
-                return found
-            until.sleep(poll_every_s)
-        mark = now
+    found, mark = store.ending(decision_id), None
+    while found.waits:
+        with contextlib.suppress(StorageBusy):  # a lock of another process: the state is still the one that was read last
+            if (now := store.database.change_mark()) != mark:
+                found, mark = store.ending(decision_id), now
+                continue
+        if until.over:
+            break
+        until.sleep(poll_every_s)
     return found

@@ -49,6 +49,8 @@ class Recorder:
         else:
             self._try(lambda: self._store_outcome(inquiry, whole=False), inquiry)
             queue_id, error = None, f"only {free >> 20} MiB of the disk are free, reserved for questions that wait for the cloud"
+            if (why := self._store.database.why_not_open) is not None:
+                error = why
         return inquiry.decision(decision_id, queue_id, error)
 
     def note_outcome(self, inquiry: Inquiry) -> None:
@@ -65,7 +67,10 @@ class Recorder:
             self._gate.note(None, inquiry.cloud_outcome)
 
     def _try(self, store: Callable[[], int | None], inquiry: Inquiry) -> tuple[int | None, str | None]:
-        """Run `store` in a transaction, in a new database if the old one is damaged; returns its queue row, and why nothing is stored."""
+        """Run `store` in a transaction, in a new database if the old one is damaged or could not be opened.
+
+        Returns its queue row, and why nothing is stored.
+        """
         known = inquiry.reading_id, inquiry.cloud_id, inquiry.settled, inquiry.circumstances
         refused: str | None = None
         for _ in range(2):
@@ -78,7 +83,7 @@ class Recorder:
                 inquiry.reading_id, inquiry.cloud_id, inquiry.settled, inquiry.circumstances = known
                 with contextlib.suppress(StorageError):
                     if self._store.database.renew():
-                        inquiry.reading_id = inquiry.cloud_id = None  # ids of the damaged file
+                        inquiry.reading_id = inquiry.cloud_id = None  # ids of another file
                         continue
                 break
         self.note_outcome(inquiry)

@@ -13,6 +13,7 @@ pass stops. A crash in between leaves it sending, and the next drainer makes it 
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +25,11 @@ from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.cloud.retry import WHOLE_CLOUD
-from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.errors import BadQuestion, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 
+_log = logging.getLogger("edge_agent")
 DEADLINE_S = 120.0  # no person waits for these calls
 LOOK_EVERY_S = 2.0
 PROBE_S = (5.0, 300.0)  # first and longest wait after a pass that stopped
@@ -95,22 +97,42 @@ class Drainer:
 
         If the cloud cannot be reached, tries again after 5 s, then less and less often, down to every 5 minutes. Before each wait,
         `on_wait` gets its seconds, and why the last pass stopped, if it did.
-        Raises `StorageError` if another process drains the queue.
+        A database that fails for a while, or that another process locks, is waited for, and half-sent rows are sent again. Raises
+        `StorageError` if another process drains the queue when it starts, or if the database cannot be used at all.
         """
+        has_drained = False
+        while not self._stopped():
+            try:
+                with self._outbox.drainer():
+                    for step in self._watch(on_wait):
+                        has_drained = True
+                        if step is not None:
+                            yield step
+                return
+            except StorageError as error:
+                if not (has_drained or isinstance(error, StorageBusy)):
+                    raise
+                _log.warning("edge-agent: the queue is not drained now: %s", error)
+                self._sleep(LOOK_EVERY_S)
+                with contextlib.suppress(StorageError):
+                    self._outbox.store.database.renew()
+
+    def _watch(self, on_wait: Callable[[float, str | None], None]) -> Iterator[QueueRow | Drained | None]:
+        """The passes of `watch`, and None before the first, as the only drainer. Raises `StorageError` if the database fails."""
         failures = 0
-        with self._outbox.drainer():
-            while not self._stopped():
-                drained = None
-                for step in self._pass(by_hand=False):
-                    drained = step if isinstance(step, Drained) else None
-                    if not isinstance(step, Drained) or step.answered or step.failed or step.stopped:
-                        yield step
-                assert drained is not None
-                self._upkeep()
-                failures = 0 if drained.answered or not drained.stopped else failures + 1
-                pause_s = self._pause_s(drained, failures)
-                on_wait(pause_s, drained.stopped)
-                self._sleep(pause_s)
+        yield None
+        while not self._stopped():
+            drained = None
+            for step in self._pass(by_hand=False):
+                drained = step if isinstance(step, Drained) else None
+                if not isinstance(step, Drained) or step.answered or step.failed or step.stopped:
+                    yield step
+            assert drained is not None
+            self._upkeep()
+            failures = 0 if drained.answered or not drained.stopped else failures + 1
+            pause_s = self._pause_s(drained, failures)
+            on_wait(pause_s, drained.stopped)
+            self._sleep(pause_s)
 
     def _pause_s(self, drained: Drained, failures: int) -> float:
         if drained.stopped:

@@ -11,7 +11,8 @@
     ├── CloudUnavailable    only the cloud may answer, and it did not           exit 69
     ├── DownloadFailed      a file could not be fetched, or is the wrong file   exit 69
     ├── StorageError        the database cannot be used                         exit 74
-    │   └── StorageBusy         another process holds its lock: try again later
+    │   ├── StorageBusy         another process holds its lock: try again later
+    │   └── StorageForeign      the file is another program's, or a newer edge-agent's
     ├── AgentClosed         an agent is used after it was closed                exit 1
     └── BadSetting          a setting has a value that cannot be used           exit 78
 
@@ -82,6 +83,10 @@ class StorageError(EdgeAgentError):
 
 class StorageBusy(StorageError):
     """Another process holds the database's lock, so the same call may work later."""
+
+
+class StorageForeign(StorageError):
+    """The file is no database of this edge-agent: a wrong folder was set, or a newer version was here."""
 
 
 class AgentClosed(EdgeAgentError):

@@ -315,7 +315,7 @@ def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
     """The settings in the file that are allowed there; the others are added to `wrong`."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home that cannot be a folder is the database's problem
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSetting(f"The config file '{path}' is not valid TOML ({error}); correct it or remove it.") from error

@@ -92,7 +92,9 @@ class LocalModel:
         self.close()
 
     def close(self) -> None:
-        """Answer all waiting callers, then free the memory. Closing twice is fine."""
+        """Answer all waiting callers, then free the memory. Closing twice is fine; in a forked child it does nothing."""
+        if self._line.is_forked:
+            return
         self._line.close()
         self._llama.close()
 
@@ -298,7 +300,8 @@ class LocalModel:
             self._prefix_file.save(self._llama.state(n))
 
     def _check_open(self) -> None:
-        """Refuse to use a closed model, because llama.cpp would abort the process."""
+        """Refuse to use a closed model, because llama.cpp would abort the process, and one that belongs to the parent process."""
+        self._line.check_process()
         if not self._llama.is_open:
             raise ModelError("The model is closed; open it again.")
 

@@ -1,13 +1,17 @@
 """A bounded queue in front of the model: one thread runs the jobs of many callers, one after another.
 
 Owns the order, the waiting and the timeouts. Does not know what a job does. Invariant: jobs run one at a time on the same
-thread; when a caller gives up (timeout, Ctrl-C), its job is cancelled or stopped.
+thread; when a caller gives up (timeout, Ctrl-C), its job is cancelled or stopped; a forked child, which has no such thread, gets an
+error and never waits; no job runs while the interpreter ends, where llama.cpp would crash the process.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -18,6 +22,7 @@ from edge_agent.core.errors import ModelBusy, ModelError
 
 T = TypeVar("T")
 DEFAULT_LIMIT = 16
+EXIT_S = 5.0  # how long the end of the interpreter waits for the thread
 
 
 @dataclass(eq=False, slots=True)
@@ -41,14 +46,16 @@ class WaitingLine:
         self._later: deque[_Job] = deque()
         self._current: _Job | None = None
         self._closed = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, daemon=True, name="engine")
         self._thread.start()
+        _lines.add(self)
 
     def run(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
         """Run `work(waited_ms)` on the queue's thread and return its result.
 
-        Raises `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`, whatever `work` raises, and
-        whatever interrupts the wait. In every case the job is over when this returns.
+        Raises `ModelError` in a forked child, `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`,
+        whatever `work` raises, and whatever interrupts the wait. In every case the job is over when this returns.
         """
         job = self._put(_Job(work, is_background=False), self._waiting)
         try:
@@ -67,18 +74,47 @@ class WaitingLine:
 
     def stop_later(self) -> None:
         """Stop the current job if it came from `later`."""
+        self.check_process()
         with self._changed:
             if self._current is not None and self._current.is_background:
                 self._stop()
 
     def close(self) -> None:
-        """Finish all waiting jobs and end the thread. Closing twice is fine."""
+        """Finish all waiting jobs and end the thread. Closing twice is fine; in a forked child it does nothing."""
+        if self.is_forked:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
 
+    def end_now(self) -> None:
+        """Stop the current job, refuse the others, and end the thread: for the end of the interpreter."""
+        if self.is_forked:
+            return
+        with self._changed:
+            self._closed = True
+            for job in (*self._waiting, *self._later):
+                job.future.set_exception(ModelError("The program ends, so the model is closed."))
+            self._waiting.clear()
+            self._later.clear()
+            if self._current is not None:
+                self._stop()
+            self._changed.notify_all()
+        self._thread.join(EXIT_S)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a forked child of the one that runs the jobs."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Raises `ModelError` in a forked child: it has a copy of the line, but not of the thread; its locks may be held for ever."""
+        if self.is_forked:
+            raise ModelError("The model was opened before this process was forked; open it again in this process.")
+
     def _put(self, job: _Job, line: deque[_Job]) -> _Job:
+        self.check_process()
         with self._changed:
             if self._closed:
                 raise ModelError("The model is closed; open it again.")
@@ -128,3 +164,12 @@ class WaitingLine:
     def _done(self) -> None:
         with self._changed:
             self._current = None
+
+
+_lines: weakref.WeakSet[WaitingLine] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    for line in list(_lines):
+        line.end_now()

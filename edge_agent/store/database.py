@@ -10,6 +10,7 @@ Why plain `sqlite3`: there are few statements, each says its transaction, and ev
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import pathlib
@@ -20,7 +21,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Self
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import StorageError, StorageForeign
 from edge_agent.store.marker import Marker
 from edge_agent.store.opening import BUSY_TIMEOUT_MS, Opening
 from edge_agent.store.salvage import is_damage, is_wrong_schema, refused
@@ -33,6 +34,7 @@ class Database:
     """An open database; close it when done, or use it as a context manager.
 
     Raises `StorageError` if it cannot be used; without `must_open` every call raises it instead, until `renew` can open the file.
+    A file that is not ours raises `StorageForeign` at once: then a setting is wrong.
     `connection` replaces SQLite's own in tests that fail, or kill the process, at a statement.
     """
 
@@ -46,8 +48,8 @@ class Database:
         self._tried_at: float | None = None  # when the file could not be opened; None if it is not to be tried again
         try:
             self._connect_now()
-        except StorageError:
-            if must_open:
+        except StorageError as error:
+            if must_open or isinstance(error, StorageForeign):
                 raise
         _here.add(self)
 
@@ -61,6 +63,11 @@ class Database:
     def is_open(self) -> bool:
         """Whether the file is open in this process."""
         return self._connected is not None
+
+    @property
+    def why_not_open(self) -> str | None:
+        """Why the file is not open; None if it is."""
+        return None if self.is_open else str(self._why_not)
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
@@ -116,11 +123,11 @@ class Database:
         self._marker.forget()
 
     @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Wait until no thread is inside a transaction, and let none begin. Gives up waiting after a while."""
+    def standing_still(self) -> Iterator[bool]:
+        """Wait until no thread is inside a transaction, and let none begin; False if one stays inside for very long."""
         held = self._lock.acquire(timeout=2 * BUSY_TIMEOUT_MS / 1000)
         try:
-            yield
+            yield held
         finally:
             if held:
                 self._lock.release()
@@ -290,3 +297,12 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is still open when the interpreter ends: a daemon thread inside SQLite would crash it."""
+    for database in list(_here):
+        with database.standing_still() as still:
+            if still:
+                database.close()

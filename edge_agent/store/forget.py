@@ -21,7 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edge_agent.core.errors import BadQuestion, StorageError
+from edge_agent.core.files import sweep_leftovers
 from edge_agent.core.limits import Retention
+from edge_agent.store.replacement import BESIDE
+from edge_agent.store.salvage import READ, is_waiting_elsewhere
 from edge_agent.store.store import Store
 
 EVERY_S = 3600.0
@@ -29,7 +32,7 @@ PREVIEWED = 5  # questions that a preview names
 AT_ONCE = 200  # decisions, questions and answers per step
 PAGES_AT_ONCE = 256
 PACK_BYTES = 8 << 20  # a file of at most this size is rewritten
-COPIES = (".before-schema-*", ".damaged-*")  # copies beside a database; they hold what visitors typed
+COPIES = (".before-schema-*", ".damaged-*", ".replaced-*")  # copies beside a database; they hold what visitors typed
 _SWEPT, _SCRAPS = "swept", "scraps"
 _COPY = "copy "
 _WAITS = "EXISTS (SELECT 1 FROM outbox o WHERE o.fingerprint = q.fingerprint AND o.state IN ('ready', 'sending'))"
@@ -48,11 +51,15 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was forgotten: questions with everything that refers to them, and the names of removed copies."""
+    """What was forgotten: questions with everything that refers to them, and the names of removed copies.
+
+    `kept` are copies that stay: each holds questions that wait for the cloud and are in no other file.
+    """
 
     questions: int
     decisions: int
     copies: tuple[str, ...]
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,7 @@ def sweep(store: Store, retention: Retention, at_once: int = AT_ONCE, pack_bytes
             _mark(store, _SCRAPS, now_s)
     for name in copies:
         _remove_copy(store.path.with_name(name))
+    sweep_leftovers(store.path.parent)
     if finished and scraps and store.path.stat().st_size <= pack_bytes:
         database.pack(wait=False)
         with database.forgetting(wait=False):
@@ -107,19 +115,30 @@ def purge(store: Store, older_than_s: float | None = None, stem: str | None = No
     """Forget questions and everything that refers to them: those last asked longer ago (device time), those with this text, or one.
 
     By age, a question that waits for the cloud is kept; by text, it is forgotten too. One transaction, then the file is
-    packed and its copies are removed. A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
+    packed and its copies are removed, unless one is the only file in which a question waits.
+    A crash before COMMIT leaves everything; after it, the freed pages are already overwritten.
     Raises `BadQuestion` if there is no such question or it is being sent, `StorageError`.
     """
     database = store.database
+    kept = [copy for copy in copies_beside(store.path) if _is_only_copy(store, copy)]
     with database.forgetting():
         store.clock.keep()
         fingerprints = _chosen(store, older_than_s, stem, fingerprint)
         n_decisions = sum(_forget(store, fingerprint) for fingerprint in fingerprints)
     database.pack()
-    copies = list(copies_beside(store.path))
+    sweep_leftovers(store.path.parent)
+    copies = [copy for copy in copies_beside(store.path) if not any(copy.name.startswith(one.name) for one in kept)]
     for copy in copies:
         _remove_copy(copy)
-    return Purged(len(fingerprints), n_decisions, tuple(copy.name for copy in copies))
+    return Purged(len(fingerprints), n_decisions, tuple(copy.name for copy in copies), tuple(copy.name for copy in kept))
+
+
+def _is_only_copy(store: Store, copy: pathlib.Path) -> bool:
+    """Whether questions wait in a copy that were never in the database's queue; not if everything readable in it was saved."""
+    if copy.name.endswith(BESIDE) or store.database.rows("SELECT 1 FROM marks WHERE name = ?", (READ + copy.name,)):
+        return False
+    here = {row["job_key"] for row in store.database.rows("SELECT job_key FROM outbox")}
+    return is_waiting_elsewhere(copy, here)
 
 
 def preview(store: Store, older_than_s: float | None = None, stem: str | None = None, fingerprint: str | None = None) -> Preview:
@@ -156,7 +175,7 @@ def _chosen(store: Store, older_than_s: float | None, stem: str | None, fingerpr
 
 
 def copies_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The copies of a database beside it: from before a migration, or damaged ones."""
+    """The copies of a database beside it: from before a migration or a restore, or damaged ones."""
     for pattern in COPIES:
         yield from path.parent.glob(path.name + pattern)
 

@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 
-from edge_agent.core.errors import StorageBusy, StorageError
+from edge_agent.core.errors import StorageBusy, StorageForeign
 from edge_agent.core.files import share_lock, try_lock
 from edge_agent.store.replacement import BESIDE
 from edge_agent.store.schema import APPLICATION_ID
@@ -113,7 +113,7 @@ class Marker:
 
 
 def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
-    """Raise `StorageError` if the file is not ours, without changing a byte of it; returns True if ours looks damaged."""
+    """Raise `StorageForeign` if the file is not ours, without changing a byte of it; returns True if ours looks damaged."""
     if not path.exists():
         return False
     known = marker.is_ours()
@@ -129,7 +129,9 @@ def refuse_foreign(path: pathlib.Path, marker: Marker) -> bool:
         time.sleep(0.02)  # another process may be inside a COMMIT: an immutable read takes no locks
     if known or _is_open_here(path) or _resembles_ours(path):
         return True
-    raise StorageError(f"The file '{path}' is not a database of edge-agent and was not changed; move it or choose another EDGE_AGENT_HOME.")
+    raise StorageForeign(
+        f"The file '{path}' is not a database of edge-agent and was not changed; move it or choose another EDGE_AGENT_HOME."
+    )
 
 
 def _is_open_here(path: pathlib.Path) -> bool:

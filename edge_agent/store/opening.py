@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pathlib
 import sqlite3
+from collections.abc import Callable
 
 from edge_agent.core.errors import StorageError
-from edge_agent.core.files import sweep_leftovers, temporary_folder
+from edge_agent.core.files import put_in_place, sweep_leftovers, temporary_folder
 from edge_agent.store import replacement
 from edge_agent.store.marker import Marker, identity_of, refuse_foreign
 from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, refused, save_rows, unread, what_is_wrong
@@ -36,7 +36,6 @@ class Opening:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             while True:
                 suspect = refuse_foreign(self._path, self._marker)
-                self._create()
                 self._marker.take()
                 try:
                     db = self._open_alone(suspect) if self._marker.alone else self._open_beside_others()
@@ -55,6 +54,7 @@ class Opening:
             raise StorageError(f"The database '{self._path}' cannot be used ({error}); check the folder and its free space.") from error
 
     def _open_beside_others(self) -> sqlite3.Connection:
+        self._create()  # only if a person has removed it under the others
         db, wrong = self._connect(suspect=False, check=None)
         if wrong is None:
             return db
@@ -65,12 +65,14 @@ class Opening:
 
     def _open_alone(self, suspect: bool) -> sqlite3.Connection:
         """Open the file while no other process can: finish what a crash interrupted, check the file, and replace a damaged one."""
-        if self._marker.not_closed:
-            sweep_leftovers(self._path.parent)
+        sweep_leftovers(self._path.parent)
         if aside := replacement.finish(self._path):
             suspect = False
-            _log.warning("edge-agent: the replacement of the database '%s' was interrupted and is finished now; the old file is '%s'.",
-                         self._path, aside)  # fmt: skip
+            why = "was damaged; repairing it" if f".{replacement.DAMAGED}-" in aside.name else "was to be replaced by a backup; that"
+            _log.error("edge-agent: the database '%s' %s was interrupted and is finished now. The old file is '%s'.",
+                       self._path, why, aside)  # fmt: skip
+        if not suspect:
+            self._create()
         db, wrong = self._connect(suspect, self._check(suspect))
         if wrong is not None:
             db.close()
@@ -91,21 +93,19 @@ class Opening:
         aside = replacement.new_name(self._path, replacement.DAMAGED)
         try:
             with temporary_folder(beside=self._path) as folder:
+                found: list[tuple[dict[str, int], str]] = []
                 finished = folder / "new"
-                finished.touch(mode=0o600)
-                with contextlib.closing(self._new_connection(finished)) as new:
-                    _set(new)
-                    migrate(new, finished)
-                    new.execute("PRAGMA foreign_keys = ON")  # a row without the one that it refers to is not saved
-                    saved, why = save_rows(self._path, new, aside)
-                replacement.replace(self._path, finished, aside)
+                self._new_file(finished, lambda db: found.append(save_rows(self._path, db, aside)))
+                replacement.begin(self._path, finished, aside)
+            saved, why = found[0]
+            _log.error("edge-agent: the database '%s' was damaged (%s%s). It was moved to '%s'; a new one starts with %s.",
+                       self._path, wrong, why and f"; nothing could be saved: {why}", aside, _counts(saved))  # fmt: skip
+            replacement.finish(self._path)
         except (sqlite3.Error, OSError) as error:
             raise StorageError(
                 f"The database '{self._path}' is damaged ({wrong}), and its rows cannot be saved now ({error}); it was not changed: "
                 "free some space, and the next start tries again."
             ) from error
-        _log.error("edge-agent: the database '%s' was damaged (%s%s). It was moved to '%s'; a new one starts with %s.",
-                   self._path, wrong, why and f"; nothing could be saved: {why}", aside, _counts(saved))  # fmt: skip
 
     def _read_what_was_set_aside(self, db: sqlite3.Connection) -> None:
         """Save the rows of a file that an interrupted start had set aside, if this database has no question yet."""
@@ -153,12 +153,30 @@ class Opening:
         return db, wrong
 
     def _create(self) -> None:
-        """Create the file if it is missing; nobody but its owner may read it."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        """Create the file if it is missing or empty; nobody but its owner may read it.
+
+        It is complete before it gets its name: a crash leaves no file, or a whole one.
+        """
+        if not (self._path.exists() and self._path.stat().st_size):
+            with temporary_folder(beside=self._path) as folder:
+                finished = folder / "new"
+                self._new_file(finished, lambda db: None)
+                if self._marker.alone or not self._path.exists():
+                    put_in_place(finished, self._path)
         with contextlib.suppress(OSError):  # some file systems have no modes
             if self._path.stat().st_mode & 0o077:  # a copy from elsewhere: what visitors typed is its owner's alone
                 self._path.chmod(0o600)
+
+    def _new_file(self, path: pathlib.Path, fill: Callable[[sqlite3.Connection], None]) -> None:
+        """A complete, closed database at `path`, which has a temporary name and is synced when it gets its own."""
+        path.touch(mode=0o600)
+        with contextlib.closing(self._new_connection(path)) as db:
+            _set(db)
+            db.execute("PRAGMA journal_mode = MEMORY")
+            db.execute("PRAGMA synchronous = OFF")
+            migrate(db, path)
+            db.execute("PRAGMA foreign_keys = ON")  # a row without the one that it refers to is not saved
+            fill(db)
 
 
 def _set(db: sqlite3.Connection) -> None:

@@ -29,13 +29,12 @@ def new_name(database: pathlib.Path, kind: str) -> pathlib.Path:
     return path
 
 
-def replace(database: pathlib.Path, finished: pathlib.Path, aside: pathlib.Path) -> None:
-    """Put a closed file in the place of the database, whose files get the name `aside` (from `new_name`). Raises OSError.
+def begin(database: pathlib.Path, finished: pathlib.Path, aside: pathlib.Path) -> None:
+    """Begin to put a closed file in the place of the database, whose files will get the name `aside` (from `new_name`).
 
-    A crash before the first rename leaves the old database; after it, the next start calls `finish`.
+    Call `finish` next. A crash before this returns leaves the old database; after it, the next start finishes. Raises OSError.
     """
     put_in_place(finished, _next(database, aside))
-    finish(database)
 
 
 def finish(database: pathlib.Path) -> pathlib.Path | None:

@@ -140,6 +140,21 @@ def unread(database: pathlib.Path, db: sqlite3.Connection) -> list[pathlib.Path]
     return [database.with_name(name) for name in sorted(names, reverse=True) if READ + name not in read]
 
 
+def is_waiting_elsewhere(copy: pathlib.Path, here: set[str]) -> bool:
+    """Whether queue rows wait in another database file whose job keys are not `here`, as far as they can be read. Changes nothing.
+
+    True also if this device cannot look, for example because its disk is full.
+    """
+    sql = "SELECT job_key FROM outbox WHERE state IN ('ready', 'sending')"
+    try:
+        with temporary_folder(beside=copy) as folder, contextlib.closing(_private_copy(copy, folder / "copy")) as old:
+            return any(str(row[0]) not in here for row in _readable_rows(old, sql))
+    except sqlite3.Error as error:
+        return result_code(error) in _THIS_DEVICE
+    except OSError:
+        return True
+
+
 def _save_tables(damaged: pathlib.Path, db: sqlite3.Connection, folder: pathlib.Path, saved: dict[str, int]) -> None:
     """Copy what is readable, table by table, and count it in `saved`."""
     with (

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import StorageError, StorageForeign
 from edge_agent.core.files import put_in_place, temporary_folder
 
 if TYPE_CHECKING:
@@ -247,13 +247,15 @@ def migrate(db: sqlite3.Connection, path: pathlib.Path, sqlite_version: tuple[in
 
     The connection must be outside a transaction. Each migration is one IMMEDIATE transaction, and so is the creation of a new
     file: a crash leaves a whole number of migrations. Foreign keys are checked at the end of each, not during it, because
-    otherwise a table that others refer to could not be rebuilt. Raises `StorageError` for a schema newer than ours and for an SQLite
-    that is too old, `sqlite3.Error` for what SQLite refuses; SQLITE_ERROR or SQLITE_CORRUPT then means that the file does not
-    match its schema number.
+    otherwise a table that others refer to could not be rebuilt. Raises `StorageForeign` for a schema newer than ours,
+    `StorageError` for an SQLite that is too old, `sqlite3.Error` for what SQLite refuses; SQLITE_ERROR or SQLITE_CORRUPT then
+    means that the file does not match its schema number.
     """
     found = version(db)
     if found > VERSION:
-        raise StorageError(f"The database '{path}' has schema {found}, but this edge-agent knows only up to {VERSION}; update edge-agent.")
+        raise StorageForeign(
+            f"The database '{path}' has schema {found}, but this edge-agent knows only up to {VERSION}; update edge-agent."
+        )
     if found == VERSION:
         return
     if sqlite_version < OLDEST_SQLITE:
@@ -353,13 +355,36 @@ def _number(db: sqlite3.Connection, number: int) -> None:
 def copy_to(db: sqlite3.Connection, path: pathlib.Path) -> None:
     """Copy the open database as of one moment, readable only by its owner. The copy is complete or absent. Raises OSError."""
     with temporary_folder(beside=path) as folder:
-        part = folder / path.name
-        part.touch(mode=0o600)
-        with contextlib.closing(sqlite3.connect(part)) as copy:
-            db.backup(copy)
-        put_in_place(part, path)
+        _write_copy(db, folder / "copy")
+        put_in_place(folder / "copy", path)
+
+
+def _write_copy(db: sqlite3.Connection, path: pathlib.Path) -> None:
+    path.touch(mode=0o600)
+    with contextlib.closing(sqlite3.connect(path)) as copy:
+        db.backup(copy)
 
 
 def _keep_copy(db: sqlite3.Connection, path: pathlib.Path) -> None:
-    if not path.exists():
-        copy_to(db, path)
+    """Keep a copy at `path`, or at `path`-2, -3, ... if that is the copy of another file: a person may have restored one since."""
+    with temporary_folder(beside=path) as folder:
+        part = folder / "copy"
+        _write_copy(db, part)
+        kept, number = path, 1
+        while kept.exists():
+            if _content(kept) == _content(part):
+                return  # an interrupted start has made it
+            kept, number = path.with_name(f"{path.name}-{number + 1}"), number + 1
+        put_in_place(part, kept)
+
+
+def _content(path: pathlib.Path) -> tuple[int, str]:
+    """Size and hash of a database file without the counters of its writes in the first page (bytes 24 to 27 and 92 to 99)."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        first = bytearray(file.read(100))
+        first[92:100] = first[24:28] = b""
+        digest.update(first)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return path.stat().st_size, digest.hexdigest()

@@ -32,7 +32,10 @@ ONLY_IMPORTER = {
     "huggingface_hub": {"fetch.hub", "fetch.xet"},
     "hf_xet": {"fetch.xet"},
     "sqlite_utils": {"store.schema"},
-    "sqlite3": {"store.schema", "store.marker", "store.salvage", "store.opening", "store.database", "store.store", "agent.doctor"},
+    "sqlite3": {
+        *("store.schema", "store.marker", "store.salvage", "store.opening", "store.restore", "store.database", "store.store"),
+        "agent.doctor",
+    },
 }  # store.store needs the type of a connection, agent.doctor the version of SQLite
 
 FILES = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("*.py")}

@@ -256,10 +256,10 @@ def test_kill_while_migrating_leaves_only_complete_migrations(part, tmp_path: pa
     assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", old) > 30 * (VERSION - number)
 
 
-@catches(Killed, KilledUnguarded, fails_with=Exception)
-def test_kill_while_creating_leaves_a_new_database_or_none(part, tmp_path: pathlib.Path) -> None:
+def test_kill_while_creating_leaves_a_new_database_or_none(tmp_path: pathlib.Path) -> None:
+    """The file has a temporary name until it is complete, so this holds even without a transaction."""
     (tmp_path / "kept").mkdir()
-    assert check_kills_while_opening(part, tmp_path / "kept" / "edge-agent.db", None) > 40
+    assert check_kills_while_opening(Killed, tmp_path / "kept" / "edge-agent.db", None) > 40
 
 
 def test_row_of_a_killed_drainer_is_ready_again(tmp_path: pathlib.Path) -> None:

@@ -14,6 +14,7 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey, Reading, ReadingKey, Timings
 from edge_agent.store import salvage
+from edge_agent.store.forget import purge
 from edge_agent.store.schema import VERSION, schema_of
 from edge_agent.store.store import Store
 from tests.support import old_databases
@@ -183,7 +184,7 @@ def test_error_outside_the_file_sets_nothing_aside(tmp_path: pathlib.Path) -> No
                     raise error
                 return super().execute(sql, *more)
 
-        with pytest.raises(StorageError, match="no such luck|in use by another program"):
+        with pytest.raises(StorageError, match=r"no such luck|in use by another program"):
             Store(path, connection=Fails)
         assert path.read_bytes() == whole and not list(tmp_path.glob("*damaged*"))
 
@@ -311,3 +312,97 @@ def test_salvaged_decisions_keep_their_order(tmp_path: pathlib.Path) -> None:
     with Store(path) as store:
         numbers = [int(row["decision_id"][1:]) for row in store.log(200)]
     assert len(numbers) > 100 and numbers == sorted(numbers, reverse=True) and numbers[0] == 199 and numbers[-1] == 0
+
+
+def queue_of_60(path: pathlib.Path) -> None:
+    with Store(path) as store:
+        for number in range(60):
+            question = Question(f"question {number} {'x' * 300}", ("a", "b"))
+            with store.transaction():
+                store.put_question(question)
+                Outbox(store).put(question)
+    data = bytearray(path.read_bytes())
+    data[39 * 4096 : 43 * 4096] = b"\xee" * 4 * 4096  # pages 40 to 43
+    path.write_bytes(data)
+
+
+def n_waiting(path: pathlib.Path) -> int:
+    with Store(path) as store:
+        return Outbox(store).count("ready")
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_salvage_is_done_again(tmp_path: pathlib.Path, signal_number: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Stopped while the copy is being read: the next start has the queue, and says that the database was damaged."""
+    path, other = tmp_path / "edge-agent.db", tmp_path / "other" / "edge-agent.db"
+    other.parent.mkdir()
+    queue_of_60(path)
+    shutil.copy(path, other)
+    for file in (path, other):
+        file.with_name("edge-agent.db.open").write_text("damaged 0 0")
+    expected = n_waiting(other)
+    assert expected > 30
+    caplog.clear()
+
+    class Stopped(salvage.Connection):
+        def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            if sql.startswith("INSERT OR IGNORE INTO outbox"):
+                os.kill(os.getpid(), signal_number)
+            return super().execute(sql, *more)
+
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        Store(path, connection=Stopped)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) and list(tmp_path.glob(".edge-agent-*.part"))
+    assert n_waiting(path) == expected and "was damaged" in caplog.text
+    assert not list(tmp_path.glob(".edge-agent-*.part")) and len(list(tmp_path.glob("*.damaged-*"))) == 1
+
+
+def test_file_that_an_older_version_set_aside_unread_is_picked_up(tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It moved the file first and copied its rows afterwards."""
+    path = tmp_path / "edge-agent.db"
+    queue_of_60(path)
+    aside = path.rename(tmp_path / "edge-agent.db.damaged-20260101-000000")
+    assert n_waiting(path) > 30 and "was interrupted" in caplog.text and str(aside) in caplog.text
+    with Store(path) as store:  # read once, even when everything is forgotten since
+        for row in Outbox(store).list("ready"):
+            Outbox(store).drop(row.queue_id)
+        purge(store, older_than_s=0)
+    assert not aside.exists() and n_waiting(path) == 0
+
+
+def test_purge_keeps_what_was_set_aside_while_it_is_the_only_copy(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    queue_of_60(path)
+    aside = path.rename(tmp_path / "edge-agent.db.damaged-20260101-000000")
+    moved = aside.rename(tmp_path / "elsewhere")
+    with Store(path) as store, store.transaction():
+        store.put_question(QUESTION)
+        Outbox(store).put(QUESTION)
+    moved.rename(aside)
+    with Store(path) as store:
+        purged = purge(store, older_than_s=0)
+    assert purged.kept == (aside.name,) and aside.exists()
+
+
+def test_full_disk_leaves_the_damaged_file_for_the_next_start(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "edge-agent.db"
+    queue_of_60(path)
+    (tmp_path / "edge-agent.db.open").write_text("damaged 0 0")
+    whole = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        import resource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        try:
+            Store(path)
+        except StorageError as error:
+            os._exit(7 if "cannot be saved now" in str(error) and "free some space" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert path.read_bytes() == whole and not list(tmp_path.glob("*.damaged-*"))
+    assert n_waiting(path) > 30

@@ -18,7 +18,7 @@ from edge_agent.core.terminal import plain
 def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None:
     """Copy the database to PATH, even while other processes use it.
 
-    The copy is a complete database as of one moment; to go back, put it in the place of the original. Only its owner can read it.
+    The copy is a complete database as of one moment; `edge-agent restore` goes back to it. Only its owner can read it.
     """
     from edge_agent.store.export import backup as copy_database
     from edge_agent.store.store import Store

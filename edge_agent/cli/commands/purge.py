@@ -34,8 +34,8 @@ def purge(
     edge-agent also deletes a question on its own, 90 days after it was last asked (keep_days in config.toml), a little at a time.
 
     On a terminal, what would be deleted is shown first, and you are asked. --older-than keeps questions that still wait for the
-    cloud; --question and --id do not. Copies of the database that edge-agent made beside it (before a migration, or of damaged
-    files) are removed too; backups are not.
+    cloud; --question and --id do not. Copies of the database that edge-agent made beside it (before a migration or a restore, or of
+    damaged files) are removed too, unless questions wait for the cloud only there; backups are not.
     """
     from edge_agent.store.find import decided, find_decision
     from edge_agent.store.forget import preview
@@ -63,6 +63,8 @@ def purge(
         echo(f"Deleted {_count(purged.questions, 'question')} and {_count(purged.decisions, 'decision')}.")
         for name in purged.copies:
             echo(plain(f"Removed {name}."))
+        for name in purged.kept:
+            echo(plain(f"Kept {name}: questions wait for the cloud only there. Restore it, or remove it yourself."))
 
 
 def _check(stem: str | None) -> None:

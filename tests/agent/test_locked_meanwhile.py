@@ -1,0 +1,121 @@
+"""Another program locks the database for a while: what runs for long waits for it and goes on."""
+
+import itertools
+import pathlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from edge_agent.agent import endings
+from edge_agent.cloud.drain import Drained, Drainer
+from edge_agent.cloud.queue import QueueRow
+from edge_agent.core.errors import StorageBusy, StorageError
+from edge_agent.core.question import Question
+from edge_agent.store import opening
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
+
+
+class Lock:
+    """SQLite's exclusive lock, held by another connection."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def take(self) -> None:
+        if not self.other.in_transaction:
+            self.other.execute("BEGIN EXCLUSIVE")
+
+    def release(self) -> None:
+        if self.other.in_transaction:
+            self.other.execute("ROLLBACK")
+
+
+@pytest.fixture
+def quickly_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 50)
+
+
+@pytest.fixture
+def lock(home: pathlib.Path) -> Iterator[Lock]:
+    agent(home, SpokenModel(UNSURE)).close()
+    made = Lock(home / "edge-agent.db")
+    yield made
+    made.other.close()
+
+
+def question(stem: str) -> Question:
+    return Question(stem, ("x", "y", "z"))
+
+
+@pytest.mark.usefixtures("quickly_busy")
+def test_watch_goes_on_after_a_lock_between_and_within_passes(
+    home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    with agent(home, SpokenModel(UNSURE)) as asker:
+        for stem in ("one", "two"):
+            asker.ask(question(stem))
+    replies = itertools.count()
+    cloud.reply = lambda body: (lock.take() if next(replies) == 0 else None) or "B"  # locked before the first outcome is stored
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        sleeps = itertools.count()
+
+        def sleep(_: float) -> None:
+            if next(sleeps) in (0, 2):
+                lock.release()
+            else:
+                lock.take()
+
+        steps, answered = Drainer(one.outbox, one.gate, sleep=sleep).watch(), 0
+        for step in steps:
+            answered += step.answered if isinstance(step, Drained) else 0
+            if answered == 2:
+                break
+        steps.close()
+        assert [row.state for row in one.outbox.list()] == ["done", "done"] and len(cloud.requests) == 3
+    assert "the queue is not drained now" in caplog.text and "in use by another program" in caplog.text
+
+
+@pytest.mark.usefixtures("quickly_busy")
+def test_watch_that_starts_while_the_database_is_locked_waits(home: pathlib.Path, lock: Lock, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as asker:
+        asker.ask(question("one"))
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        lock.take()
+        steps = Drainer(one.outbox, one.gate, sleep=lambda _: lock.release()).watch()
+        assert isinstance(next(steps), QueueRow)
+        steps.close()
+
+
+def test_second_watch_is_still_refused(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        one.ask(question("one"))
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one, one.outbox.drainer(), pytest.raises(StorageError, match="Another process"):
+        next(one.watch())
+
+
+@pytest.mark.usefixtures("quickly_busy")
+def test_follow_and_wait_go_on_after_a_lock(home: pathlib.Path, lock: Lock, cloud: LoopbackCloud) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        decision = one.ask(question("one"))
+        found = endings.endings(one.store, 0, poll_every_s=0.01)
+        lock.take()
+        with pytest.raises(StorageBusy):
+            one.store.endings(0)
+        threading.Timer(0.4, lock.release).start()
+        drained = threading.Timer(0.8, lambda: list(drain(home, cloud)))
+        drained.start()
+        assert next(found).decision_id == decision.decision_id
+        drained.join()
+        lock.take()
+        with pytest.raises(StorageBusy):
+            one.wait(decision.decision_id, 0.01)  # its state was never read
+        lock.release()
+        assert one.wait(decision.decision_id).ending == "overturned"
+
+
+def drain(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[object]:
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        yield from one.drain()
