@@ -1,5 +1,6 @@
 """Base and adapter to GGUF, and what the conversion refuses."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -16,13 +17,14 @@ from click.testing import CliRunner
 from convert import architectures, lora
 from convert.__main__ import main
 from convert.checkpoint import read_tensors
-from convert.export import Conversion, export
+from convert.export import Conversion, Reports, export
+from convert.output import default_name
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import OPEN, Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import default_profile, from_metadata
+from edge_agent.model.profile import default_profile, from_metadata, held_adapters
 from models.recipe.bank import draw_many
 from tests.support.checkpoints import ADAPTER, BASE, tensors, write_safetensors
 from tests.support.paths import DEMO, ROOT
@@ -65,9 +67,9 @@ def test_command_line_lists_the_written_files(tmp_path: pathlib.Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     rows = json.loads(done.stdout)
-    assert [pathlib.Path(row["path"]).name for row in rows] == ["base-Q8_0.gguf", "base-Q4_K_M.gguf"]
+    assert [pathlib.Path(row["path"]).name for row in rows] == ["base+adapter-Q8_0.gguf", "base+adapter-Q4_K_M.gguf"]
     assert all(pathlib.Path(row["path"]).stat().st_size == row["bytes"] and len(row["sha256"]) == 64 for row in rows)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["base-Q4_K_M.gguf", "base-Q8_0.gguf"]  # nothing else is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base+adapter-Q4_K_M.gguf", "base+adapter-Q8_0.gguf"]  # nothing else is left
 
 
 def test_every_quantization_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
@@ -283,3 +285,222 @@ def test_bad_job_is_refused(tmp_path: pathlib.Path, quantizations: list[str], na
 def test_command_line_ends_in_one_line_on_bad_input(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, "-m", "convert", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 65 and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+def test_quantization_may_be_written_in_lower_case(tmp_path: pathlib.Path) -> None:
+    done = CliRunner().invoke(main, [str(BASE), "--quants", "q4_k_m,Q4_K_M", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0 and [row["quantization"] for row in json.loads(done.stdout)] == ["Q4_K_M"]
+
+
+# --- which files count ---
+
+
+def split(folder: pathlib.Path, *, index: bool, stem: str = "model", total: int = 2) -> dict[str, dict[str, np.ndarray]]:
+    """Replace the one file of a folder by shards; returns what each holds."""
+    tensors = {name: tensor.load() for name, tensor in read_tensors(folder, stem).items()}
+    (folder / f"{stem}.safetensors").unlink()
+    names = list(tensors)
+    held = {f"{stem}-{n + 1:05d}-of-{total:05d}.safetensors": {k: tensors[k] for k in names[n::total]} for n in range(total)}
+    for shard, part in held.items():
+        write_safetensors(folder / shard, part)
+    if index:
+        places = {name: shard for shard, part in held.items() for name in part}
+        (folder / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return held
+
+
+def loaded(folder: pathlib.Path, stem: str = "model") -> dict[str, bytes]:
+    return {name: tensor.load().tobytes() for name, tensor in read_tensors(folder, stem).items()}
+
+
+@pytest.mark.parametrize(("part", "stem"), [("base", "model"), ("adapter", "adapter_model")])
+@pytest.mark.parametrize("index", [True, False])
+def test_shards_with_and_without_an_index_are_read(copy: pathlib.Path, part: str, stem: str, index: bool) -> None:
+    whole = loaded(copy / part, stem)
+    split(copy / part, index=index, stem=stem, total=3)
+    assert loaded(copy / part, stem) == whole
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_newer_file_beside_old_shards_is_refused_naming_both(copy: pathlib.Path, index: bool) -> None:
+    tensors = {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
+    split(copy / "base", index=index)
+    write_safetensors(copy / "base" / "model.safetensors", tensors)
+    with pytest.raises(ConvertError, match=r"both 'model\.safetensors' and 'model-00001-of-00002\.safetensors'.*older"):
+        read_tensors(copy / "base")
+
+
+def test_old_index_without_its_shards_does_not_count(copy: pathlib.Path) -> None:
+    whole, tensors = loaded(copy / "base"), {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
+    held = split(copy / "base", index=True)
+    for shard in held:
+        (copy / "base" / shard).unlink()
+    with pytest.raises(ConvertError, match=r"lists the shard 'model-00001-of-00002\.safetensors', which is not there"):
+        read_tensors(copy / "base")
+    write_safetensors(copy / "base" / "model.safetensors", tensors)
+    assert loaded(copy / "base") == whole
+    split(copy / "base", index=False, total=3)  # newer shards beside the old index
+    assert loaded(copy / "base") == whole
+
+
+def test_missing_shard_is_named(copy: pathlib.Path) -> None:
+    split(copy / "base", index=False, total=3)
+    (copy / "base" / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(ConvertError, match=r"shard '.*model-00002-of-00003\.safetensors' is not there"):
+        read_tensors(copy / "base")
+
+
+def test_shards_of_two_sets_are_refused_naming_both(copy: pathlib.Path) -> None:
+    held = split(copy / "base", index=False, total=3)
+    write_safetensors(copy / "base" / "model-00001-of-00002.safetensors", next(iter(held.values())))
+    with pytest.raises(ConvertError, match=r"both 'model-00001-of-00002.*' and 'model-00001-of-00003"):
+        read_tensors(copy / "base")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_tensor_in_two_shards_is_refused_naming_both(copy: pathlib.Path, index: bool) -> None:
+    (first, one), (second, two) = split(copy / "base", index=index).items()
+    name = next(iter(one))
+    write_safetensors(copy / "base" / second, {**two, name: one[name] + 1})
+    with pytest.raises(ConvertError, match=rf"'{name}' is in both '{first}' and '{second}'"):
+        read_tensors(copy / "base")
+
+
+def test_tensor_twice_in_one_header_is_refused(copy: pathlib.Path) -> None:
+    entry = b'"x": {"dtype": "F32", "shape": [1], "data_offsets": [%d, %d]}'
+    head = b"{" + entry % (0, 4) + b", " + entry % (4, 8) + b"}"
+    (copy / "base" / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + bytes(8))
+    with pytest.raises(ConvertError, match="intact"):
+        read_tensors(copy / "base")
+
+
+# --- how tensors may be called ---
+
+
+def renamed_base(copy: pathlib.Path, new: Callable[[str], str]) -> None:
+    tensors = {new(name): tensor.load() for name, tensor in read_tensors(BASE).items()}
+    write_safetensors(copy / "base" / "model.safetensors", tensors)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        lambda name: name.removeprefix("model."),  # saved without its head
+        lambda name: f"_orig_mod.{name}",  # compiled
+        lambda name: name.replace("layers.", "layers._orig_mod.", 1),
+        lambda name: f"module.{name}",  # DataParallel
+        lambda name: name.replace(".self_attn", "._fsdp_wrapped_module.self_attn"),
+        lambda name: f"language_model.{name}",  # cut out of a model that can see, as transformers 4 names it
+        lambda name: name.replace("model.", "model.language_model.", 1),  # and transformers 5
+    ],
+)
+def test_base_may_have_other_prefixes(copy: pathlib.Path, exported: dict[str, pathlib.Path], new: Callable[[str], str]) -> None:
+    renamed_base(copy, new)
+    assert tensors(export(Conversion(copy / "base", [ADAPTER], ["Q8_0"], "x"), copy)[0].path) == tensors(exported["Q8_0"])
+
+
+def test_weight_under_two_spellings_in_the_base_is_refused_naming_both(copy: pathlib.Path) -> None:
+    change_tensors(copy, **{"_orig_mod.model.norm.weight": np.ones(256)})
+    with pytest.raises(ConvertError, match=r"both '(_orig_mod\.)?model\.norm\.weight' and '(_orig_mod\.)?model\.norm\.weight'"):
+        export(Conversion(copy / "base", [], ["Q8_0"]), copy / "out")
+
+
+def change_adapter(copy: pathlib.Path, new: Callable[[str], str] = lambda name: name, **add: np.ndarray) -> dict[str, np.ndarray]:
+    tensors = {new(name): tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()} | add
+    write_safetensors(copy / "adapter" / "adapter_model.safetensors", tensors)
+    return tensors
+
+
+STEM = "base_model.model.model.layers.2.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        lambda name: name.replace(".weight", ".my_adapter.weight"),  # as it is in memory
+        lambda name: name.replace(".weight", ".default.weight"),
+        lambda name: f"_orig_mod.{name}",
+        lambda name: name.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda name: name.replace(".self_attn", "._orig_mod.self_attn"),
+        lambda name: f"module.{name}",
+    ],
+)
+def test_adapter_may_have_other_names(copy: pathlib.Path, exported: dict[str, pathlib.Path], new: Callable[[str], str]) -> None:
+    change_adapter(copy, new)
+    assert tensors(export(Conversion(BASE, [copy / "adapter"], ["Q8_0"], "x"), copy)[0].path) == tensors(exported["Q8_0"])
+
+
+@pytest.mark.parametrize("other", [f"{STEM}.lora_A.default.weight", f"{STEM.removeprefix('base_model.model.')}.lora_A.weight"])
+def test_lora_matrix_under_two_spellings_is_refused_naming_both(copy: pathlib.Path, other: str) -> None:
+    change_adapter(copy, **{other: np.ones((16, 256))})
+    with pytest.raises(ConvertError, match=r"has both '.*' and '.*', which are the same weight") as caught:
+        lora.open_adapter(copy / "adapter", read_tensors(BASE))
+    assert f"'{other}'" in str(caught.value) and f"'{STEM}.lora_A.weight'" in str(caught.value)
+
+
+def test_two_adapters_in_one_file_are_refused_naming_both(copy: pathlib.Path) -> None:
+    change_adapter(copy, lambda name: name.replace(".weight", ".one.weight" if ".layers.2." in name else ".two.weight"))
+    with pytest.raises(ConvertError, match=r"several adapters: '.*\.(one|two)\.weight' and '.*\.(one|two)\.weight'"):
+        lora.open_adapter(copy / "adapter", read_tensors(BASE))
+
+
+def test_trained_biases_are_refused_only_where_there_are_some(copy: pathlib.Path) -> None:
+    edit(copy / "adapter" / "adapter_config.json", bias="all")
+    lora.open_adapter(copy / "adapter", read_tensors(BASE))
+    for bias in (f"{STEM}.bias", f"{STEM}.lora_B.bias"):
+        change_adapter(copy, **{bias: np.ones(256)})
+        with pytest.raises(ConvertError, match=r"trains a bias"):
+            lora.open_adapter(copy / "adapter", read_tensors(BASE))
+
+
+def test_half_a_pair_is_refused_by_the_missing_half(copy: pathlib.Path) -> None:
+    tensors = change_adapter(copy)
+    del tensors[f"{STEM}.lora_B.weight"]
+    write_safetensors(copy / "adapter" / "adapter_model.safetensors", tensors)
+    with pytest.raises(ConvertError, match=r"no lora_B for 'model\.layers\.2\.self_attn\.q_proj'"):
+        lora.open_adapter(copy / "adapter", read_tensors(BASE))
+
+
+def test_folder_of_adapters_names_them(copy: pathlib.Path) -> None:
+    shutil.copytree(ADAPTER, copy / "saved" / "my_adapter")
+    with pytest.raises(ConvertError, match=r"give one of the folders in it: my_adapter"):
+        lora.open_adapter(copy / "saved", read_tensors(BASE))
+
+
+# --- names of the files, and what they hold ---
+
+
+def test_name_says_what_was_merged_and_a_replaced_file_is_said(tmp_path: pathlib.Path) -> None:
+    open_ended = ADAPTER.with_name("adapter-open")
+    said: list[str] = []
+    for adapters in ([], [ADAPTER], [open_ended], [ADAPTER, open_ended]):
+        export(Conversion(BASE, adapters), tmp_path, Reports(said.append))
+    names = {"base-Q8_0.gguf", "base+adapter-Q8_0.gguf", "base+adapter-open-Q8_0.gguf", "base+adapter+adapter-open-Q8_0.gguf"}
+    assert {path.name for path in tmp_path.glob("*.gguf")} == names and not any("replacing" in line for line in said)
+    shutil.copytree(open_ended, tmp_path / "other" / "adapter")
+    for adapter, words in ((ADAPTER, "which holds the same adapters"), (tmp_path / "other" / "adapter", "which holds other adapters")):
+        export(Conversion(BASE, [adapter]), tmp_path, Reports(said.append))
+        assert "base+adapter-Q8_0.gguf', " + words in next(line for line in reversed(said) if "replacing" in line)
+    (tmp_path / "base-Q8_0.gguf").write_bytes(b"something")
+    export(Conversion(BASE, []), tmp_path, Reports(said.append))
+    assert "base-Q8_0.gguf', which is not a GGUF" in next(line for line in reversed(said) if "replacing" in line)
+
+
+def test_file_says_which_adapters_it_holds(exported: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    sha256 = hashlib.sha256((ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
+    metadata = read_header(exported["Q4_K_M"]).metadata
+    assert json.loads(metadata["foggen.adapters"]) == [{"name": "adapter", "sha256": sha256}]
+    assert held_adapters(metadata) == {sha256}
+    assert "foggen.adapters" not in read_header(export(Conversion(BASE, []), tmp_path)[0].path).metadata
+
+
+def test_adapter_that_is_given_twice_is_refused(copy: pathlib.Path) -> None:
+    with pytest.raises(ConvertError, match="have the same weights; give each adapter once"):
+        export(Conversion(BASE, [ADAPTER, copy / "adapter"]), copy / "out")
+
+
+def test_name_of_many_adapters_fits_a_file_system() -> None:
+    assert (
+        default_name([BASE, *(pathlib.Path(f"/runs/round-{n}-of-a-long-name") for n in range(14))])
+        == "base+13-more+round-13-of-a-long-name"
+    )
