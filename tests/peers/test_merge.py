@@ -187,6 +187,7 @@ def test_state_dict_as_it_is_in_memory_is_merged_like_the_saved_adapter(tmp_path
     assert all(np.array_equal(found[name], data) for name, data in expected.items())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when torch.compile is imported
 def test_compiled_base_and_base_without_its_head_are_merged_alike(tmp_path: pathlib.Path) -> None:
     base = checkpoint(tmp_path / "base", tied=True)
     folder = adapter(base, tmp_path / "adapter", target_modules=LINEAR)
