@@ -159,6 +159,43 @@ def test_gemmas_rules_are_taken_and_others_refused(tmp_path: pathlib.Path, chang
         converted(source, tmp_path)
 
 
+def varint(number: int, value: int) -> bytes:
+    return bytes([number << 3, value])
+
+
+def sentencepiece(*rules: bytes) -> bytes:
+    """A SentencePiece model of the tiny Gemma's pieces, with these fields in its NormalizerSpec."""
+    kinds = [3, 3, 3, 2, *[6] * 256]
+    pieces = b""
+    for i, text in enumerate(GEMMA_PIECES):
+        data = text.encode()
+        piece = bytes([1 << 3 | 2, len(data)]) + data + varint(3, kinds[i] if i < len(kinds) else 1)
+        pieces += bytes([1 << 3 | 2, len(piece)]) + piece
+    spec = b"".join(rules)
+    return pieces + bytes([2 << 3 | 2, 2]) + varint(3, 2) + bytes([3 << 3 | 2, len(spec)]) + spec
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_taken"),
+    [
+        ([varint(3, 0), varint(4, 0)], True),
+        ([], False),  # the defaults add a space in front and remove doubled ones
+        ([varint(3, 1), varint(4, 0)], False),
+        ([varint(3, 0), varint(4, 1)], False),
+        ([varint(3, 0), varint(4, 0), varint(5, 0)], False),
+        ([varint(3, 0), varint(4, 0), bytes([2 << 3 | 2, 1]) + b"x"], False),
+    ],
+)
+def test_sentencepiece_model_that_changes_text_is_refused(tmp_path: pathlib.Path, rules: list[bytes], is_taken: bool) -> None:
+    source = gemma_checkpoint(tmp_path / "source")
+    (source / "tokenizer.model").write_bytes(sentencepiece(*rules))
+    if is_taken:
+        assert tokens_of(converted(source, tmp_path)[0])[:2] == ["<pad>", "<eos>"]
+        return
+    with pytest.raises(ConvertError, match="changes spaces or characters"):
+        converted(source, tmp_path)
+
+
 def test_token_that_takes_spaces_along_is_said(tmp_path: pathlib.Path) -> None:
     shutil.copytree(BASE, tmp_path / "base")
     path = tmp_path / "base" / "tokenizer.json"
