@@ -69,15 +69,17 @@ def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]
     Raises `ConvertError` for a folder of which two readings are possible, and names both.
     """
     places = _index(folder, stem)
+    files = _files(folder, stem, {folder / place for place in places.values()})
     tensors: dict[str, Tensor] = {}
-    for file in _files(folder, stem, places):
+    for file in files:
         for tensor in _read_header(file):
             if (first := tensors.setdefault(tensor.name, tensor)) is not tensor:
                 raise ConvertError(
                     f"The tensor '{tensor.name}' is in both '{first.path.name}' and '{file.name}' of '{folder}'; remove the file that does "
                     "not belong there."
                 )
-    if lost := sorted(set(places) - set(tensors)):
+    is_current = any(folder / place in files for place in places.values())
+    if is_current and (lost := sorted(set(places) - set(tensors))):
         raise ConvertError(f"The index '{_index_file(folder, stem)}' lists the tensor '{lost[0]}', but no shard has it; download it again.")
     return tensors
 
@@ -100,9 +102,9 @@ def _index(folder: pathlib.Path, stem: str) -> dict[str, str]:
     return places
 
 
-def _files(folder: pathlib.Path, stem: str, places: dict[str, str]) -> list[pathlib.Path]:
-    """The files that hold the tensors. An index of which no file is left is old, and does not count beside whole weights."""
-    single, listed = folder / f"{stem}.safetensors", sorted({folder / place for place in places.values()})
+def _files(folder: pathlib.Path, stem: str, indexed: set[pathlib.Path]) -> list[pathlib.Path]:
+    """The files that hold the tensors; the index lists `indexed`. An old index, of which no file is left, does not count."""
+    single, listed = folder / f"{stem}.safetensors", sorted(indexed)
     there = [file for file in listed if file.is_file()]
     if listed and there == listed and (single in listed or not single.is_file()):
         return listed
@@ -115,7 +117,6 @@ def _files(folder: pathlib.Path, stem: str, places: dict[str, str]) -> list[path
         raise ConvertError(f"The index '{_index_file(folder, stem)}' lists the shard '{lost.name}', which is not there; download it again.")
     if missing and not single.is_file():
         raise ConvertError(f"The shard '{missing[0]}' is not there, though '{shards[0].name}' is; download it again.")
-    places.clear()
     return others or [single]
 
 

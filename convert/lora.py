@@ -66,7 +66,6 @@ class Pair:
         """`rows` with this pair added. Reads A and B now."""
         a, b, scale = self.a.load(), self.b.load(), np.float32(self.scale)
         left, right = (a.T, b.T) if self.is_embedding else (b, a)
-        magnitude = self.magnitude.load().reshape(-1) if self.magnitude else None
 
         def added(start: int, stop: int) -> Array:
             weight: Array = left[start:stop] @ right
@@ -74,22 +73,20 @@ class Pair:
             weight += rows(start, stop)
             return weight
 
+        if self.magnitude is None:
+            return added
+        magnitude: Array = self.magnitude.load().reshape(-1)
+
         def scaled(start: int, stop: int) -> Array:
             weight = added(start, stop)
-            weight *= factor(weight, start, stop)
+            weight *= magnitude[start:stop, None] / np.linalg.norm(weight, axis=1, keepdims=True)
             return weight
 
-        if magnitude is None:
-            return added
-        if self.is_embedding:
-            squares = sum(np.square(added(*part), dtype=np.float64).sum(axis=0) for part in slabs((len(left), right.shape[1])))
-            whole = (magnitude / np.sqrt(squares)).astype(np.float32)
-        factor: Callable[[Array, int, int], Array] = (
-            (lambda weight, start, stop: whole)
-            if self.is_embedding
-            else lambda weight, start, stop: magnitude[start:stop, None] / np.linalg.norm(weight, axis=1, keepdims=True)
-        )
-        return scaled
+        if not self.is_embedding:
+            return scaled
+        squares = sum(np.square(added(*part), dtype=np.float64).sum(axis=0) for part in slabs((len(left), right.shape[1])))
+        factor: Array = (magnitude / np.sqrt(squares)).astype(np.float32)
+        return lambda start, stop: added(start, stop) * factor
 
 
 @dataclass(frozen=True, slots=True)

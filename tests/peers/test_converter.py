@@ -74,8 +74,8 @@ def tensors(reader: gguf.GGUFReader) -> dict[str, tuple[int, list[int], bytes]]:
     return {t.name: (int(t.tensor_type), list(map(int, t.shape)), t.data.tobytes()) for t in reader.tensors}
 
 
-# What llama.cpp assumes where nothing is said of it, and two ids that its converter looks for in tokenizer.json alone.
-ONLY_OURS = {"add_bos_token", "add_eos_token", "eos_token_id", "unknown_token_id"}
+# What llama.cpp assumes where nothing is said of it, two ids that its converter looks for in tokenizer.json alone, and the end of a turn.
+ONLY_OURS = {"add_bos_token", "add_eos_token", "eos_token_id", "eot_token_id", "unknown_token_id"}
 
 
 def check_parity(ours: pathlib.Path, theirs: pathlib.Path, left_out: set[str] = frozenset()) -> None:
