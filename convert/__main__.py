@@ -29,7 +29,7 @@ from edge_agent.model.profile import QUESTION_KINDS
 @click.option("--adapter", "adapters", multiple=True, help="A LoRA: a folder or owner/name. Repeat it to merge several in order.")
 @click.option("--quants", default="Q8_0", show_default=True, help="llama.cpp's names, separated by commas; one read makes all.")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="Where to write.")
-@click.option("--name", help="The start of the file names, before the quantization.  [default: the folder's name]")
+@click.option("--name", help="The start of the file names, before the quantization.  [default: SOURCE+ADAPTER]")
 @click.option(
     "--answer-kind",
     type=click.Choice(list(QUESTION_KINDS)),
@@ -64,7 +64,7 @@ def main(
         with ProgressLine() as progress:
             folder, *folders = (checkpoint_folder(one, progress.transfer) for one in (source, *adapters))
         if adapter_gguf:
-            written = [export_adapter(folder, folders, out, name)]
+            written = [export_adapter(folder, folders, out, name, _say)]
         else:
             with _bar() as on_weights:
                 job = Conversion(folder, folders, quantizations, name or "", QUESTION_KINDS[answer_kind], imatrix)

@@ -11,7 +11,7 @@ exactly what the merge would add; an adapter that does more is refused.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import gguf
 import numpy as np
@@ -19,9 +19,9 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
 from convert.checkpoint import Array
-from convert.export import Model, Written, open_model
+from convert.export import Model, Written, held, open_model, say_replaced
 from convert.lora import Merged
-from convert.output import Output, check_name, header
+from convert.output import Output, check_name, default_name, header
 from edge_agent.core.errors import ConvertError
 
 Half = npt.NDArray[np.float16]
@@ -29,17 +29,24 @@ Half = npt.NDArray[np.float16]
 _WHOLE = ("token_embd.weight", "output.weight")
 
 
-def export_adapter(source: pathlib.Path, adapters: Sequence[pathlib.Path], out: pathlib.Path, name: str | None = None) -> Written:
+def export_adapter(
+    source: pathlib.Path,
+    adapters: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    name: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Written:
     """Write `adapters` to `out`/NAME-adapter.gguf, for a GGUF of the checkpoint in `source`. Raises `ConvertError`."""
     if not adapters:
         raise ConvertError("No adapter is given; give one or more with --adapter.")
-    name = check_name(name or adapters[-1].resolve().name)
+    name = check_name(name or default_name(adapters))
     model = open_model(source, adapters)
     tensors = _tensors(model)
     head = header(_fields(model, name), model.architecture.name, ((n, data.shape, GGMLQuantizationType.F16) for n, data in tensors.items()))
     target = out / f"{name}-adapter.gguf"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        say_replaced(target, model.adapters, say)
         with Output(target, head) as output:
             for data in tensors.values():
                 output.write(data.data)
@@ -56,6 +63,8 @@ def _fields(model: Model, name: str) -> dict[str, gguf.GGUFValue]:
     writer.add_name(name.encode("utf-8", "replace").decode())
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 0.0)
+    for key, value in held(model.adapters).items():
+        writer.add_string(key, value)
     return dict(writer.kv_data[0])
 
 

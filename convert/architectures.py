@@ -73,7 +73,10 @@ def check_complete(architecture: Architecture, config: Config, found: Shapes) ->
         shapes[HEAD] = shapes[EMBEDDING]
     for name, shape in shapes.items():
         if name not in found:
-            raise ConvertError(f"The checkpoint lacks the tensor '{name}'; download it again.")
+            raise ConvertError(
+                f"The checkpoint lacks the tensor '{name}' (it has {len(found)}, such as '{min(found, default='none')}'); check that "
+                "config.json belongs to these weights, or download them again."
+            )
         if found[name] != shape:
             raise ConvertError(f"The tensor '{name}' is {list(found[name])}, but config.json needs {list(shape)}; download it again.")
     if more := sorted(set(found) - set(shapes)):

@@ -1,7 +1,8 @@
 """Reads the folder of a transformers checkpoint: its configuration and, one at a time, its tensors.
 
-Owns safetensors (bf16, f16, f32; one file, or shards with an index). Never holds more than one tensor. Invariant: every
-offset is checked against the size of the file before a byte is read, and the name of a shard never leads out of the folder.
+Owns safetensors (bf16, f16, f32; one file, or shards), and the rule which files of a folder count. Never holds more than one
+tensor. Invariants: every offset is checked against the size of the file before a byte is read; the name of a shard never leads
+out of the folder; a tensor has one place, or the folder is refused.
 Format: https://github.com/huggingface/safetensors#format
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,21 +64,75 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def read_tensors(folder: pathlib.Path, stem: str = "model") -> dict[str, Tensor]:
-    """All tensors in `folder`, by name: from `STEM.safetensors` or from the shards in `STEM.safetensors.index.json`."""
-    index = folder / f"{stem}.safetensors.index.json"
-    places: dict[str, str] = {}
-    if index.is_file():
-        found = read_json(index).get("weight_map")
-        if not isinstance(found, dict) or not found or not all(isinstance(place, str) for place in found.values()):
-            raise ConvertError(f"The file '{index}' has no weight_map; download it again.")
-        places = found
-    files = sorted({_inside(folder, place) for place in places.values()}) or [folder / f"{stem}.safetensors"]
+    """All tensors in `folder`, by name: from `STEM.safetensors`, or from shards, with or without an index.
+
+    Raises `ConvertError` for a folder of which two readings are possible, and names both.
+    """
+    places = _index(folder, stem)
+    files = _files(folder, stem, {folder / place for place in places.values()})
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= {tensor.name: tensor for tensor in _read_header(file)}
-    if lost := sorted(set(places) - set(tensors)):
-        raise ConvertError(f"The index '{index}' lists the tensor '{lost[0]}', but no shard has it; download it again.")
+        for tensor in _read_header(file):
+            if (first := tensors.setdefault(tensor.name, tensor)) is not tensor:
+                raise ConvertError(
+                    f"The tensor '{tensor.name}' is in both '{first.path.name}' and '{file.name}' of '{folder}'; remove the file that does "
+                    "not belong there."
+                )
+    is_current = any(folder / place in files for place in places.values())
+    if is_current and (lost := sorted(set(places) - set(tensors))):
+        raise ConvertError(f"The index '{_index_file(folder, stem)}' lists the tensor '{lost[0]}', but no shard has it; download it again.")
     return tensors
+
+
+def _index_file(folder: pathlib.Path, stem: str) -> pathlib.Path:
+    return folder / f"{stem}.safetensors.index.json"
+
+
+def _index(folder: pathlib.Path, stem: str) -> dict[str, str]:
+    """The file name of each tensor, as the index lists them; nothing if there is no index."""
+    index = _index_file(folder, stem)
+    if not index.is_file():
+        return {}
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise ConvertError(f"The file '{index}' has no weight_map; download it again.")
+    for place in places.values():
+        if pathlib.PurePath(place).name != place or "\\" in place or place in ("", ".", ".."):
+            raise ConvertError(f"The index in '{folder}' lists the shard {place!r}, which is not a file name; download it again.")
+    return places
+
+
+def _files(folder: pathlib.Path, stem: str, indexed: set[pathlib.Path]) -> list[pathlib.Path]:
+    """The files that hold the tensors; the index lists `indexed`. An old index, of which no file is left, does not count."""
+    single, listed = folder / f"{stem}.safetensors", sorted(indexed)
+    there = [file for file in listed if file.is_file()]
+    if listed and there == listed and (single in listed or not single.is_file()):
+        return listed
+    shards, missing = _numbered(folder, stem)
+    others = there or ([] if missing else shards)
+    if single.is_file() and others:
+        raise ConvertError(f"'{folder}' has both '{single.name}' and '{others[0].name}'; remove the older weights, and their index.")
+    if listed and (there or not (others or single.is_file())):
+        lost = next(file for file in listed if not file.is_file())
+        raise ConvertError(f"The index '{_index_file(folder, stem)}' lists the shard '{lost.name}', which is not there; download it again.")
+    if missing and not single.is_file():
+        raise ConvertError(f"The shard '{missing[0]}' is not there, though '{shards[0].name}' is; download it again.")
+    return others or [single]
+
+
+def _numbered(folder: pathlib.Path, stem: str) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The shards that are numbered by their names, such as model-00001-of-00003.safetensors, and those missing from the set."""
+    found: dict[str, list[pathlib.Path]] = {}
+    for path in sorted(folder.glob(f"{stem}-*-of-*.safetensors")):
+        if match := re.fullmatch(r"\d{5}-of-(\d{5})", path.name.removeprefix(f"{stem}-").removesuffix(".safetensors")):
+            found.setdefault(match[1], []).append(path)
+    if len(found) > 1:
+        one, other, *_ = found.values()
+        raise ConvertError(f"'{folder}' has both '{one[0].name}' and '{other[0].name}'; remove the older shards.")
+    for total, shards in found.items():
+        wanted = [folder / f"{stem}-{n + 1:05d}-of-{total}.safetensors" for n in range(int(total))]
+        return shards, sorted(set(wanted) - set(shards))
+    return [], []
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -102,14 +158,26 @@ def _read_header(path: pathlib.Path) -> Iterator[Tensor]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
                 raise damaged
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_without_doubles)
         for name, entry in header.items():
             if name != "__metadata__":
                 yield _tensor(path, size - 8 - length, 8 + length, name, entry)
     except FileNotFoundError as error:
-        raise ConvertError(f"There is no file '{path}'; only safetensors are supported, so convert other formats first.") from error
+        raise ConvertError(_no_weights(path)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged from error
+
+
+def _no_weights(path: pathlib.Path) -> str:
+    if pickles := sorted([*path.parent.glob("*.bin"), *path.parent.glob("*.pt"), *path.parent.glob("*.pth")]):
+        return f"'{path.parent}' has '{pickles[0].name}' but not '{path.name}'; only safetensors are supported, so save it as such first."
+    return f"There is no file '{path}', nor any shards of it; give the folder with the weights."
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name twice")
+    return found
 
 
 def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry: dict[str, Any]) -> Tensor:
@@ -122,9 +190,3 @@ def _tensor(path: pathlib.Path, data_bytes: int, data_at: int, name: str, entry:
     if not whole or 0 in shape or end - begin != math.prod(shape) * _DTYPES[dtype] or end > data_bytes:
         raise ValueError(name)
     return Tensor(name, dtype, shape, path, data_at + begin)
-
-
-def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
-    if pathlib.PurePath(name).name != name or "\\" in name or name in ("", ".", ".."):
-        raise ConvertError(f"The index in '{folder}' lists the shard {name!r}, which is not a file name; download it again.")
-    return folder / name

@@ -27,6 +27,7 @@ from convert import architectures, vocab
 from convert.architectures import HEAD, Architecture, Config, Shapes
 from convert.checkpoint import Array, slabs
 from convert.output import Output
+from convert.pretokenizer import SPACE
 from convert.quantize import n_bytes
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.terminal import plain
@@ -196,7 +197,7 @@ def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
         texts = list(read_texts(source.path, source.header, "tokenizer.ggml.tokens"))
     except KeyError as error:
         raise ConvertError(f"'{source.path}' has no tokens; give a GGUF with its tokenizer.") from error
-    space = vocab.SPACE.encode()
+    space = SPACE.encode()
     for i, (theirs, text) in enumerate(zip(texts, mine.texts, strict=False)):
         if theirs.replace(space, b" ") != text.replace(space, b" ") and not vocab.is_placeholder(theirs):
             raise ConvertError(

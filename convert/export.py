@@ -9,6 +9,7 @@ intermediate files.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -23,21 +24,22 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from convert import architectures, imatrix, lora, vocab
+from convert import architectures, imatrix, lora, names, vocab
 from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
-from convert.output import ALIGNMENT, Output, check_name, header
+from convert.output import ALIGNMENT, Output, check_name, default_name, header
 from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_bytes, needs_importance, quantized
-from edge_agent.core.errors import ConvertError
+from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.question import CHOICE
-from edge_agent.model.profile import default_profile, gguf_keys
+from edge_agent.model.gguf import read_header
+from edge_agent.model.profile import ADAPTERS_KEY, default_profile, gguf_keys, held_adapters
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
     """What to convert: the checkpoint in the folder `source`, with `adapters` merged in order, at each of `quantizations`.
 
-    The files are called NAME-QUANTIZATION.gguf; without a `name` they take the folder's. `question_kind` is what the model
+    The files are called NAME-QUANTIZATION.gguf; without a `name` they take those of the folders. `question_kind` is what the model
     is made for. `matrix` is the file of an importance matrix. Raises `ConvertError` for an unknown quantization or a name
     with slashes.
     """
@@ -51,12 +53,13 @@ class Conversion:
 
     def __post_init__(self) -> None:
         known = ", ".join(FILE_TYPES)
-        if not self.quantizations:
+        wanted = tuple(dict.fromkeys(name.upper() for name in self.quantizations))
+        if not wanted:
             raise ConvertError(f"No quantization is given; give one or more of {known}.")
-        if unknown := [name for name in self.quantizations if name not in FILE_TYPES]:
+        if unknown := [name for name in wanted if name not in FILE_TYPES]:
             raise ConvertError(f"The quantization '{unknown[0]}' is unknown; use one of {known}.")
-        object.__setattr__(self, "quantizations", tuple(dict.fromkeys(self.quantizations)))
-        object.__setattr__(self, "name", check_name(self.name or self.source.resolve().name))
+        object.__setattr__(self, "quantizations", wanted)
+        object.__setattr__(self, "name", check_name(self.name or default_name((self.source, *self.adapters))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +99,19 @@ class Model:
 
 def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> Model:
     """Open and check the checkpoint in the folder `source`, with `adapters` to merge in order. Raises `ConvertError`."""
-    config, tensors = read_json(source / "config.json"), read_tensors(source)
+    config, tensors = read_json(source / "config.json"), names.of_base(read_tensors(source), source)
     architecture = architectures.of(config)
     architectures.check_complete(architecture, config, {name: tensor.shape for name, tensor in tensors.items()})
     tied = architectures.is_tied(architecture, config)
     base = _with_head(tensors, tied)
     opened = [lora.open_adapter(folder, base) for folder in adapters]
+    _check_different(opened)
     merged = lora.merged(base, opened, (EMBEDDING, HEAD) if tied else ())
     if tied and _same(merged[EMBEDDING], merged[HEAD]):
         del merged[HEAD]
-    names = architectures.tensor_names(architecture, config, merged)
-    ordered = sorted(merged, key=lambda name: _file_order(names[name]))
-    return Model(source, config, architecture, {names[name]: merged[name] for name in ordered}, tuple(opened))
+    in_file = architectures.tensor_names(architecture, config, merged)
+    ordered = sorted(merged, key=lambda name: _file_order(in_file[name]))
+    return Model(source, config, architecture, {in_file[name]: merged[name] for name in ordered}, tuple(opened))
 
 
 def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -119,11 +123,31 @@ def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], N
     writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
     architecture.hyper_parameters(writer, model.config)
     vocab.write(writer, _vocabulary(model, say))
-    for key, value in gguf_keys(default_profile(architecture.name, question_kind)).items():
+    for key, value in {**gguf_keys(default_profile(architecture.name, question_kind)), **held(model.adapters)}.items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     return dict(writer.kv_data[0])
+
+
+def held(adapters: Sequence[lora.Adapter]) -> dict[str, str]:
+    """The metadata that says which adapters a file holds."""
+    rows = [{"name": adapter.folder.resolve().name.encode("utf-8", "replace").decode(), "sha256": adapter.sha256} for adapter in adapters]
+    return {ADAPTERS_KEY: json.dumps(rows)} if rows else {}
+
+
+def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Callable[[str], None]) -> None:
+    """Say that a file will be replaced, and whether it holds something else."""
+    if not target.exists():
+        return
+    try:
+        there = held_adapters(read_header(target).metadata)
+    except EdgeAgentError:
+        say(f"replacing '{target}', which is not a GGUF")
+        return
+    same = there == {adapter.sha256 for adapter in adapters}
+    what = "which holds the same adapters" if same and there else "which holds no adapter" if not there else "which holds other adapters"
+    say(f"replacing '{target}', {what}")
 
 
 def _vocabulary(model: Model, say: Callable[[str], None]) -> vocab.Vocabulary:
@@ -156,8 +180,10 @@ def export(job: Conversion, out: pathlib.Path, reports: Reports | None = None) -
     try:
         out.mkdir(parents=True, exist_ok=True)
         _check_space(out, sum(len(heads[q]) + _data_bytes(model, choice) for q, choice in choices.items()))
+        for quantization in heads:
+            say_replaced(_target(job, out, quantization), model.adapters, reports.step)
         with contextlib.ExitStack() as stack:
-            outputs = {q: stack.enter_context(Output(out / f"{job.name}-{q}.gguf", head)) for q, head in heads.items()}
+            outputs = {q: stack.enter_context(Output(_target(job, out, q), head)) for q, head in heads.items()}
             _stream(model, {q: (output, choices[q].types) for q, output in outputs.items()}, importance, reports.weights)
             hashes = {q: output.finish() for q, output in outputs.items()}
     except OSError as error:
@@ -165,10 +191,21 @@ def export(job: Conversion, out: pathlib.Path, reports: Reports | None = None) -
     return [Written(outputs[q].target, q, hashes[q], outputs[q].n_bytes, choice.fallbacks) for q, choice in choices.items()]
 
 
+def _target(job: Conversion, out: pathlib.Path, quantization: str) -> pathlib.Path:
+    return out / f"{job.name}-{quantization}.gguf"
+
+
 def _file_order(name: str) -> tuple[int, str]:
     """The position of a tensor in the file, in the order of llama.cpp's quantizer: outside of any block first, then by block."""
     parts = name.split(".")
     return (int(parts[1]) if parts[0] == "blk" else -1), name
+
+
+def _check_different(adapters: Sequence[lora.Adapter]) -> None:
+    found: dict[str, lora.Adapter] = {}
+    for adapter in adapters:
+        if (first := found.setdefault(adapter.sha256, adapter)) is not adapter:
+            raise ConvertError(f"The adapters '{first.folder}' and '{adapter.folder}' have the same weights; give each adapter once.")
 
 
 def _with_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Merges LoRA adapters, as peft saves them, into the tensors of the base, one slab of rows at a time.
 
     W' = W + (alpha / rank) * B @ A        (alpha / sqrt(rank) with use_rslora; B @ A is transposed for an embedding)
-    W' = m * (W + ...) / |W + ...|         (with use_dora; the norm is that of each row, m is the learned magnitude)
+    W' = m * (W + ...) / |W + ...|         (with use_dora; the norm is that of each row, of each column in an embedding, and m is
+                                            the learned magnitude)
 
 in float32; only the written file is rounded. Invariant: every tensor of the adapter is merged exactly once; an adapter
 that cannot be merged exactly is refused. LoRA: https://arxiv.org/abs/2106.09685,
@@ -10,25 +11,31 @@ DoRA: https://arxiv.org/abs/2402.09353
 
 from __future__ import annotations
 
+import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from convert.checkpoint import Array, Tensor, read_json, read_tensors
+from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
+from convert.names import unwrapped
 from edge_agent.core.errors import ConvertError
 
 Rows = Callable[[int, int], Array]
 """Returns the rows of a weight from one number up to another, as float32."""
 
+_NAMED = r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?"  # the name of the adapter, as long as it is in memory
 _PAIR = re.compile(
-    r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>A|B|magnitude_vector)(?:\.default)?(?:\.weight)?"
+    r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<part>A|B|magnitude_vector)" + _NAMED + r"(?:\.weight)?"
 )
-_WHOLE = re.compile(r"(?:base_model\.model\.)?(?P<module>.+?)(?P<base>\.base_layer)?(?:\.modules_to_save(?:\.default)?)?\.weight")
+_WHOLE = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+?)(?P<base>\.base_layer)?(?:\.modules_to_save" + _NAMED + r")?(?:\.original_module)?\.weight"
+)
+_UNTRAINED = ".original_module.weight"  # beside `modules_to_save`, in memory: the base's own weight
 
 _HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to initialise A and B that do not change the base
 
@@ -59,17 +66,27 @@ class Pair:
         """`rows` with this pair added. Reads A and B now."""
         a, b, scale = self.a.load(), self.b.load(), np.float32(self.scale)
         left, right = (a.T, b.T) if self.is_embedding else (b, a)
-        magnitude = self.magnitude.load().reshape(-1, 1) if self.magnitude else None
 
         def added(start: int, stop: int) -> Array:
             weight: Array = left[start:stop] @ right
             weight *= scale
             weight += rows(start, stop)
-            if magnitude is not None:
-                weight *= magnitude[start:stop] / np.linalg.norm(weight, axis=1, keepdims=True)
             return weight
 
-        return added
+        if self.magnitude is None:
+            return added
+        magnitude: Array = self.magnitude.load().reshape(-1)
+
+        def scaled(start: int, stop: int) -> Array:
+            weight = added(start, stop)
+            weight *= magnitude[start:stop, None] / np.linalg.norm(weight, axis=1, keepdims=True)
+            return weight
+
+        if not self.is_embedding:
+            return scaled
+        squares = sum(np.square(added(*part), dtype=np.float64).sum(axis=0) for part in slabs((len(left), right.shape[1])))
+        factor: Array = (magnitude / np.sqrt(squares)).astype(np.float32)
+        return lambda start, stop: added(start, stop) * factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +102,12 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What an adapter changes, by the base's tensor names: whole weights first, then pairs."""
+    """What an adapter changes, by the base's tensor names: whole weights first, then pairs. `sha256` is that of its weights."""
 
     folder: pathlib.Path
     replacements: dict[str, Replacement]
     pairs: dict[str, Pair]
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,34 +148,84 @@ def merged(base: Mapping[str, Tensor], adapters: Sequence[Adapter], tied: Sequen
 def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
     """Read an adapter and check that it fits `base`. Raises `ConvertError` with the tensor and both shapes."""
     if not (folder / "adapter_config.json").is_file():
-        raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; give the folder of a LoRA that peft saved.")
+        inside = sorted(path.parent.name for path in folder.glob("*/adapter_config.json"))
+        give = f"give one of the folders in it: {', '.join(inside[:5])}" if inside else "give the folder of a LoRA that peft saved"
+        raise ConvertError(f"There is no 'adapter_config.json' in '{folder}'; {give}.")
     config = _checked_config(folder, read_json(folder / "adapter_config.json"))
-    parts: dict[str, dict[str, Tensor]] = {}
-    embeddings: set[str] = set()
-    replacements = {}
-    for tensor in read_tensors(folder, "adapter_model").values():
-        if match := _PAIR.fullmatch(tensor.name):
-            parts.setdefault(match["module"], {})[match["part"]] = tensor
-            if match["embedding"]:
-                embeddings.add(match["module"])
-        elif match := _WHOLE.fullmatch(tensor.name):
-            name = _place(folder, match["module"], base)
-            _check_whole(folder, name, tensor, base[name])
-            replacements[name] = Replacement(tensor, is_base=bool(match["base"]))
-        else:
-            raise ConvertError(f"The adapter '{folder}' has '{tensor.name}', which is not a LoRA matrix; it cannot be merged.")
-    if not parts and not replacements:
+    tensors = read_tensors(folder, "adapter_model")
+    parts, modules, whole = _sorted(folder, tensors, base)
+    if not parts and not whole:
         raise ConvertError(f"The adapter '{folder}' has no LoRA matrices; check the folder.")
+    replacements = {}
+    for name, (is_base, tensor) in whole.items():
+        _check_whole(folder, name, tensor, base[name])
+        replacements[name] = Replacement(tensor, is_base)
     pairs = {}
-    for module, found in parts.items():
-        wanted = {"A", "B"} | ({"magnitude_vector"} if config.get("use_dora") else set())
-        if set(found) != wanted or (module in embeddings and len(wanted) > 2):
-            raise ConvertError(f"The adapter '{folder}' has {sorted(found)} for '{module}'; {sorted(wanted)} are needed.")
-        name = _place(folder, module, base)
-        pair = Pair(found["A"], found["B"], _scale(folder, config, module, found["A"]), module in embeddings, found.get("magnitude_vector"))
+    for name, found in parts.items():
+        module, is_embedding = modules[name]
+        _check_parts(folder, module, set(found), bool(config.get("use_dora")))
+        pair = Pair(found["A"], found["B"], _scale(folder, config, module, found["A"]), is_embedding, found.get("magnitude_vector"))
         _check_fit(folder, name, pair, base[name])
         pairs[name] = pair
-    return Adapter(folder, replacements, pairs)
+    return Adapter(folder, replacements, pairs, _sha256(tensors.values()))
+
+
+def _sorted(
+    folder: pathlib.Path, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, tuple[str, bool]], dict[str, tuple[bool, Tensor]]]:
+    """The tensors of an adapter by the base's names: the parts of each pair; each pair's module, and whether that is an
+    embedding; and the whole weights, and whether they are the base of a pair.
+    """
+    parts: dict[str, dict[str, Tensor]] = {}
+    modules: dict[str, tuple[str, bool]] = {}
+    whole: dict[str, tuple[bool, Tensor]] = {}
+    named: dict[str, Tensor] = {}
+    for tensor in tensors.values():
+        if (name := unwrapped(tensor.name)).endswith(_UNTRAINED):
+            continue
+        if not (match := _PAIR.fullmatch(name) or _WHOLE.fullmatch(name)):
+            what = "trains a bias, which the base does not have" if name.endswith(".bias") else "is not a LoRA matrix"
+            raise ConvertError(f"The adapter '{folder}' has '{tensor.name}', which {what}; merge it with peft first.")
+        place = _place(folder, match["module"], base)
+        if match.re is _PAIR:
+            held = parts.setdefault(place, {})
+            first = held.setdefault(match["part"], tensor)
+            modules[place] = match["module"], bool(match["embedding"]) or modules.get(place, ("", False))[1]
+        else:
+            first = whole.setdefault(place, (bool(match["base"]), tensor))[1]
+        if first is not tensor:
+            raise ConvertError(
+                f"The adapter '{folder}' has both '{first.name}' and '{tensor.name}', which are the same weight; remove one of them."
+            )
+        if match["adapter"]:
+            named.setdefault(match["adapter"], tensor)
+    if len(named) > 1:
+        one, other, *_ = named.values()
+        raise ConvertError(
+            f"'{folder}' holds several adapters: '{one.name}' and '{other.name}' belong to two; save each in its own folder."
+        )
+    return parts, modules, whole
+
+
+def _check_parts(folder: pathlib.Path, module: str, found: set[str], is_dora: bool) -> None:
+    wanted = {"A", "B"} | ({"magnitude_vector"} if is_dora else set())
+    if lost := sorted(wanted - found):
+        raise ConvertError(f"The adapter '{folder}' has no lora_{lost[0]} for '{module}'; save or download it again.")
+    if found - wanted:
+        raise ConvertError(
+            f"The adapter '{folder}' has a lora_magnitude_vector for '{module}', but its adapter_config.json does not say use_dora; "
+            "save or download it again."
+        )
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    """The hash of the adapter's safetensors; of several shards, one after another."""
+    found = hashlib.sha256()
+    for path in sorted({tensor.path for tensor in tensors}):
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                found.update(piece)
+    return found.hexdigest()
 
 
 def _place(folder: pathlib.Path, module: str, base: Mapping[str, Tensor]) -> str:
@@ -173,8 +241,6 @@ def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, A
         raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!r:.40}; only LORA can be merged.")
     if used := [key for key in _UNSUPPORTED if config.get(key)]:
         raise ConvertError(f"The adapter '{folder}' uses {used[0]}, which cannot be merged here; merge it with peft first.")
-    if config.get("bias", "none") != "none":
-        raise ConvertError(f"The adapter '{folder}' trains biases; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
         raise ConvertError(f"The adapter '{folder}' was initialised with {start!r:.40}, which changes the base; merge it with peft first.")
     for key in ("rank_pattern", "alpha_pattern"):
@@ -231,7 +297,7 @@ def _check_fit(folder: pathlib.Path, name: str, pair: Pair, weight: Tensor) -> N
     a, b = pair.a.shape, pair.b.shape
     made = (*b[:1], *a[1:])
     fits = len(a) == len(b) == 2 and a[0] == b[1] and weight.shape == (made[::-1] if pair.is_embedding else made)
-    if not fits or (pair.magnitude and pair.magnitude.shape != weight.shape[:1]):
+    if not fits or (pair.magnitude and math.prod(pair.magnitude.shape) != weight.shape[pair.is_embedding]):
         raise ConvertError(
             f"The adapter '{folder}' does not fit the base at '{name}': B {list(b)} times A {list(a)} cannot be added to "
             f"{list(weight.shape)}; give the base it was trained on."

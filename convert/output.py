@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from edge_agent.core.errors import ConvertError
 from edge_agent.core.files import put_in_place, try_lock
 
 ALIGNMENT: int = gguf.GGUF_DEFAULT_ALIGNMENT
+_MAX_NAME_BYTES = 120  # a file system allows 255, and more is added to the name
 
 
 def check_name(name: str) -> str:
@@ -31,6 +32,14 @@ def check_name(name: str) -> str:
     if pathlib.PurePath(name).name != name:
         raise ConvertError(f"'{name}' cannot be a file name; give a name without slashes.")
     return name
+
+
+def default_name(folders: Sequence[pathlib.Path]) -> str:
+    """The name of a file made from a checkpoint and adapters: that of each folder, as BASE+ADAPTER; of many, the first and last."""
+    names = [folder.resolve().name for folder in folders]
+    if len("+".join(names).encode()) > _MAX_NAME_BYTES and len(names) > 2:
+        names = [names[0], f"{len(names) - 2}-more", names[-1]]
+    return "+".join(name for name in names if name)
 
 
 def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple[str, tuple[int, ...], GGMLQuantizationType]]) -> bytes:

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from edge_agent.core.errors import ConvertError
 
-# Fields of ModelProto, SentencePiece and TrainerSpec
-_PIECES, _TRAINER = 1, 2
+# Fields of ModelProto, SentencePiece, TrainerSpec
+_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _MODEL_TYPE, _BPE = 3, 2
+_CHARACTER_MAP, _ADD_SPACE, _REMOVE_SPACES, _ESCAPE_SPACES = 2, 3, 4, 5  # of NormalizerSpec; the last three are on by default
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_BYTES = 100_000_000
@@ -34,21 +35,47 @@ class Piece(NamedTuple):
     kind: int
 
 
+class _Rules(NamedTuple):
+    """What a model does to text before it splits it: whether it adds a space in front, removes doubled ones, writes spaces as
+    U+2581, and maps characters.
+    """
+
+    adds_space: bool = True
+    removes_spaces: bool = True
+    escapes_spaces: bool = True
+    maps_characters: bool = False
+
+    @classmethod
+    def of(cls, spec: dict[int, int | bytes]) -> _Rules:
+        adds, removes, escapes = (bool(spec.get(field, True)) for field in (_ADD_SPACE, _REMOVE_SPACES, _ESCAPE_SPACES))
+        return cls(adds, removes, escapes, bool(spec.get(_CHARACTER_MAP)))
+
+
+_GEMMA = _Rules(adds_space=False, removes_spaces=False)
+
+
 def read_pieces(path: pathlib.Path) -> list[Piece]:
-    """The pieces by id. Raises `ConvertError` for a damaged file, or for a model that is not BPE."""
+    """The pieces by id. Raises `ConvertError` for a damaged file, or for a model that is not BPE or treats spaces otherwise."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError("too large")
-        pieces, merges = [], False
+        pieces, merges, rules = [], False, _Rules()
         for field, value in _fields(path.read_bytes()):
             if field == _PIECES and isinstance(value, bytes):
                 pieces.append(_piece(value))
             elif field == _TRAINER and isinstance(value, bytes):
                 merges = (_MODEL_TYPE, _BPE) in _fields(value)
+            elif field == _NORMALIZER and isinstance(value, bytes):
+                rules = _Rules.of(dict(_fields(value)))
     except (OSError, ValueError, struct.error, IndexError) as error:
         raise ConvertError(f"The file '{path}' is not an intact SentencePiece model ({error!s:.60}); download it again.") from error
     if not pieces or not merges:
         raise ConvertError(f"The SentencePiece model '{path}' is not BPE, as Gemma's is; check the checkpoint.")
+    if rules != _GEMMA:
+        raise ConvertError(
+            f"The SentencePiece model '{path}' changes spaces or characters before it splits text, as Gemma's does not, so the GGUF "
+            "would make other tokens; check the checkpoint."
+        )
     return pieces
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edge_agent.core.errors import ModelMissing, ModelRefused
+from edge_agent.model.profile import held_adapters
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
@@ -152,6 +153,11 @@ def read_adapter(path: pathlib.Path, model: Header | None = None) -> Header:
         raise ModelRefused(f"'{path}' is not an adapter; make one with `python -m convert --adapter-gguf`.")
     if model and header.architecture != model.architecture:
         raise ModelRefused(f"The adapter '{path}' is for {header.architecture!r:.40}, not for this {model.architecture!r:.40} model.")
+    if twice := sorted(held_adapters(header.metadata) & held_adapters(model.metadata)):
+        raise ModelRefused(
+            f"The model already holds the adapter '{path}' (sha256 {twice[0][:12]}...), which would count twice; leave the adapter out, "
+            "or give the model without it."
+        )
     return header
 
 

@@ -41,11 +41,15 @@ OPEN_SYSTEM_MESSAGE = _in_own_words(SYSTEM_MESSAGE)
 _SYSTEM_MESSAGE_GEMMA = SYSTEM_MESSAGE.replace("- Do not output <think> tags.\n", "")
 
 MAX_SYSTEM_MESSAGE_CHARS = 8192
+_SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
 ANSWER_KINDS = {CHOICE: "letter", OPEN: "text"}
 """The published word for each kind of question: in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`."""
 QUESTION_KINDS = {answer: question for question, answer in ANSWER_KINDS.items()}
+
+ADAPTERS_KEY = "foggen.adapters"
+"""The key that says which adapters a file holds: a JSON list of objects with `name` and `sha256`, of the adapter's weights."""
 
 
 class SegmentKind(Enum):
@@ -193,6 +197,11 @@ def from_metadata(metadata: Mapping[str, object]) -> Profile:
         raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds that this version supports")
     levels = _checked_levels(metadata.get("foggen.levels", json.dumps(profile.levels)))
     return replace(profile, system_message=message, question_kind=kind, tau=round(float(tau), 6), levels=levels)
+
+
+def held_adapters(metadata: Mapping[str, object]) -> set[str]:
+    """The sha256 of each adapter that a model file or an adapter file says it holds, as far as it says it properly."""
+    return set(_SHA256.findall(str(metadata.get(ADAPTERS_KEY, ""))))
 
 
 def _checked_levels(value: object) -> tuple[str, ...]:

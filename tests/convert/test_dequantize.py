@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import random
 import shutil
 
 import gguf
@@ -9,15 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from convert.adapter import export_adapter
 from convert.checkpoint import read_tensors
 from convert.dequantize import dequantize, main
 from convert.export import Conversion, export
-from edge_agent.core.errors import ConvertError, ModelMissing, ModelRefused
+from edge_agent.core.errors import ConvertError, EdgeAgentError, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
-from tests.support.checkpoints import ADAPTER, BASE, gemma_checkpoint
-from tests.support.gguf_bytes import with_value
+from tests.support.checkpoints import ADAPTER, BASE, gemma_checkpoint, write_safetensors
+from tests.support.gguf_bytes import header_bytes, with_value
 from tests.support.paths import DEMO, ROOT
 
 KINDS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_M", "Q6_K", "IQ4_XS"]
@@ -60,18 +62,16 @@ def test_gemma3_comes_back_bit_for_bit(tmp_path: pathlib.Path, quantization: str
 def test_untied_head_comes_back(tmp_path: pathlib.Path) -> None:
     source = gemma_checkpoint(tmp_path / "source", tie_word_embeddings=False)
     tensors = {name: tensor.load() for name, tensor in read_tensors(source).items()}
-    from tests.support.checkpoints import write_safetensors
-
     write_safetensors(source / "model.safetensors", {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"] * 2})
     path = export(Conversion(source, [], ["F16"], "there"), tmp_path)[0].path
     check_round_trip(path, source, tmp_path)
     assert json.loads((tmp_path / "there-F16" / "config.json").read_text())["tie_word_embeddings"] is False
 
 
-def test_restored_demo_model_answers_the_same(tmp_path: pathlib.Path, question: Question, demo_model: LocalModel) -> None:
+def test_restored_demo_model_answers_the_same(tmp_path: pathlib.Path, question: Question) -> None:
     dequantize(DEMO, BASE, tmp_path / "back")
-    with LocalModel(export(Conversion(tmp_path / "back", [], ["Q8_0"]), tmp_path)[0].path) as model:
-        assert model.read(question).answer_probs == demo_model.read(question).answer_probs
+    with LocalModel(export(Conversion(tmp_path / "back", [], ["Q8_0"]), tmp_path)[0].path) as model, LocalModel(DEMO) as demo:
+        assert model.read(question).answer_probs == demo.read(question).answer_probs
 
 
 def test_command_line(tmp_path: pathlib.Path) -> None:
@@ -97,9 +97,6 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
 
 
 def test_file_that_a_checkpoint_cannot_hold_is_refused(tmp_path: pathlib.Path) -> None:
-    adapter = tmp_path / "adapter.gguf"
-    from convert.adapter import export_adapter
-
     adapter = export_adapter(BASE, [ADAPTER], tmp_path, "demo").path
     wrong = tmp_path / "wrong.gguf"
     wrong.write_bytes(with_value("qwen3.block_count", 4))
@@ -123,3 +120,21 @@ def test_file_that_a_checkpoint_cannot_hold_is_refused(tmp_path: pathlib.Path) -
     with pytest.raises(ConvertError, match=r"'qwen3\.rope\.scaling\.factor' = 4\.0"):
         dequantize(tmp_path / "scaled.gguf", BASE, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(tmp_path: pathlib.Path) -> None:
+    """In the hyper-parameters and the list of tensors of the header."""
+    path, rng, whole, refused = tmp_path / "x.gguf", random.Random(0), bytearray(DEMO.read_bytes()), 0
+    tokenizer_at, last_name_at = header_bytes()
+    first_name_at = whole.rindex(b"output_norm.weight")
+    for number in range(60):
+        data = bytearray(whole)
+        at = rng.randrange(24, tokenizer_at) if number % 2 else rng.randrange(first_name_at, last_name_at)
+        data[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            dequantize(path, BASE, tmp_path / f"out-{number}")
+        except EdgeAgentError as error:
+            refused += 1
+            assert str(error).isprintable() and not (tmp_path / f"out-{number}").exists()
+    assert refused > 20

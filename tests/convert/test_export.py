@@ -1,5 +1,6 @@
 """Base and adapter to GGUF, and what the conversion refuses."""
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -16,13 +17,14 @@ from click.testing import CliRunner
 from convert import architectures, lora
 from convert.__main__ import main
 from convert.checkpoint import read_tensors
-from convert.export import Conversion, export
+from convert.export import Conversion, Reports, export
+from convert.output import default_name
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
 from edge_agent.core.question import OPEN, Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import default_profile, from_metadata
+from edge_agent.model.profile import default_profile, from_metadata, held_adapters
 from models.recipe.bank import draw_many
 from tests.support.checkpoints import ADAPTER, BASE, tensors, write_safetensors
 from tests.support.paths import DEMO, ROOT
@@ -65,9 +67,9 @@ def test_command_line_lists_the_written_files(tmp_path: pathlib.Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     rows = json.loads(done.stdout)
-    assert [pathlib.Path(row["path"]).name for row in rows] == ["base-Q8_0.gguf", "base-Q4_K_M.gguf"]
+    assert [pathlib.Path(row["path"]).name for row in rows] == ["base+adapter-Q8_0.gguf", "base+adapter-Q4_K_M.gguf"]
     assert all(pathlib.Path(row["path"]).stat().st_size == row["bytes"] and len(row["sha256"]) == 64 for row in rows)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["base-Q4_K_M.gguf", "base-Q8_0.gguf"]  # nothing else is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base+adapter-Q4_K_M.gguf", "base+adapter-Q8_0.gguf"]  # nothing else is left
 
 
 def test_every_quantization_is_a_model_that_answers(exported: dict[str, pathlib.Path], question: Question) -> None:
@@ -283,3 +285,47 @@ def test_bad_job_is_refused(tmp_path: pathlib.Path, quantizations: list[str], na
 def test_command_line_ends_in_one_line_on_bad_input(tmp_path: pathlib.Path) -> None:
     done = subprocess.run([sys.executable, "-m", "convert", str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 65 and len(done.stderr.splitlines()) == 1 and done.stdout == ""
+
+
+def test_quantization_may_be_written_in_lower_case(tmp_path: pathlib.Path) -> None:
+    done = CliRunner().invoke(main, [str(BASE), "--quants", "q4_k_m,Q4_K_M", "--out", str(tmp_path), "--json"])
+    assert done.exit_code == 0 and [row["quantization"] for row in json.loads(done.stdout)] == ["Q4_K_M"]
+
+
+# --- names of the files, and what they hold ---
+
+
+def test_name_says_what_was_merged_and_a_replaced_file_is_said(tmp_path: pathlib.Path) -> None:
+    open_ended = ADAPTER.with_name("adapter-open")
+    said: list[str] = []
+    for adapters in ([], [ADAPTER], [open_ended], [ADAPTER, open_ended]):
+        export(Conversion(BASE, adapters), tmp_path, Reports(said.append))
+    names = {"base-Q8_0.gguf", "base+adapter-Q8_0.gguf", "base+adapter-open-Q8_0.gguf", "base+adapter+adapter-open-Q8_0.gguf"}
+    assert {path.name for path in tmp_path.glob("*.gguf")} == names and not any("replacing" in line for line in said)
+    shutil.copytree(open_ended, tmp_path / "other" / "adapter")
+    for adapter, words in ((ADAPTER, "which holds the same adapters"), (tmp_path / "other" / "adapter", "which holds other adapters")):
+        export(Conversion(BASE, [adapter]), tmp_path, Reports(said.append))
+        assert "base+adapter-Q8_0.gguf', " + words in next(line for line in reversed(said) if "replacing" in line)
+    (tmp_path / "base-Q8_0.gguf").write_bytes(b"something")
+    export(Conversion(BASE, []), tmp_path, Reports(said.append))
+    assert "base-Q8_0.gguf', which is not a GGUF" in next(line for line in reversed(said) if "replacing" in line)
+
+
+def test_file_says_which_adapters_it_holds(exported: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    sha256 = hashlib.sha256((ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
+    metadata = read_header(exported["Q4_K_M"]).metadata
+    assert json.loads(metadata["foggen.adapters"]) == [{"name": "adapter", "sha256": sha256}]
+    assert held_adapters(metadata) == {sha256}
+    assert "foggen.adapters" not in read_header(export(Conversion(BASE, []), tmp_path)[0].path).metadata
+
+
+def test_adapter_that_is_given_twice_is_refused(copy: pathlib.Path) -> None:
+    with pytest.raises(ConvertError, match="have the same weights; give each adapter once"):
+        export(Conversion(BASE, [ADAPTER, copy / "adapter"]), copy / "out")
+
+
+def test_name_of_many_adapters_fits_a_file_system() -> None:
+    assert (
+        default_name([BASE, *(pathlib.Path(f"/runs/round-{n}-of-a-long-name") for n in range(14))])
+        == "base+13-more+round-13-of-a-long-name"
+    )

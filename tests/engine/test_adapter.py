@@ -57,13 +57,15 @@ def test_adapter_is_small_and_has_its_metadata(folder: pathlib.Path) -> None:
 
 
 def test_several_adapters_become_one_of_a_higher_rank(tmp_path: pathlib.Path) -> None:
-    path = export_adapter(BASE, [ADAPTER, ADAPTER], tmp_path, "twice").path
+    both = (ADAPTER, ADAPTER.with_name("adapter-open"))
+    path = export_adapter(BASE, both, tmp_path, "both").path
     halves = {t.name: t.data.astype(np.float64) for t in gguf.GGUFReader(path).tensors}
     a, b = halves["blk.2.attn_q.weight.lora_a"], halves["blk.2.attn_q.weight.lora_b"]
-    tensors = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()}
-    stem = "base_model.model.model.layers.2.self_attn.q_proj.lora_"
-    once = 2 * tensors[f"{stem}B.weight"].astype(np.float64) @ tensors[f"{stem}A.weight"]
-    assert a.shape[0] == 32 and np.abs(b @ a - 2 * once).max() < 2e-3 * np.abs(once).max()
+    total, stem = np.zeros((256, 256)), "base_model.model.model.layers.2.self_attn.q_proj.lora_"
+    for folder in both:
+        tensors = read_tensors(folder, "adapter_model")
+        total += 2 * tensors[f"{stem}B.weight"].load().astype(np.float64) @ tensors[f"{stem}A.weight"].load()
+    assert a.shape[0] == 32 and np.abs(b @ a - total).max() < 2e-3 * np.abs(total).max()
 
 
 def test_reading_is_remembered_for_the_model_with_this_adapter(folder: pathlib.Path) -> None:
@@ -97,6 +99,22 @@ def test_file_that_is_not_an_adapter_is_refused(folder: pathlib.Path, tmp_path: 
     damaged.write_bytes((folder / "demo-adapter.gguf").read_bytes()[:-1000])
     with pytest.raises(ModelRefused, match="truncated"):
         LocalModel(DEMO, adapter=damaged)
+
+
+def test_adapter_on_a_model_that_holds_it_already_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """It would count twice. The base takes it, and so does a model that holds another adapter."""
+    merged, adapter = folder / "merged-BF16.gguf", folder / "demo-adapter.gguf"
+    with pytest.raises(ModelRefused, match=r"already holds the adapter .*demo-adapter\.gguf"):
+        LocalModel(merged, adapter=adapter)
+    done = run("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--model", str(merged), "--adapter", str(adapter))
+    assert done.returncode == 66 and "already holds" in done.stderr and "Traceback" not in done.stderr
+    done = run("verify", str(merged), "--adapter", str(adapter))
+    assert done.returncode == 65 and "BAD  adapter" in done.stdout and "already holds" in done.stdout
+    both = export_adapter(BASE, [ADAPTER.with_name("adapter-open"), ADAPTER], tmp_path).path  # it is one of two
+    with pytest.raises(ModelRefused, match="already holds"):
+        LocalModel(merged, adapter=both)
+    other = export_adapter(BASE, [ADAPTER.with_name("adapter-open")], tmp_path).path
+    LocalModel(merged, adapter=other).close()
 
 
 def test_adapter_of_a_wider_model_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:

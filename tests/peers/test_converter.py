@@ -26,6 +26,7 @@ from edge_agent.engine.llama import Llama, Options
 from edge_agent.engine.local_model import LocalModel
 from models.recipe.bank import draw_many
 from tests.support.paths import ROOT, SHARED
+from tests.support.texts import TEXTS
 
 LLAMA_CPP = pathlib.Path(os.environ.get("EDGE_AGENT_TEST_LLAMA_CPP", ROOT / ".venv" / "llama.cpp"))
 QWEN, GEMMA = SHARED / "qwen3-0.6b", SHARED / "gemma-3-1b-it"
@@ -44,13 +45,6 @@ for source, kind, out in jobs:
     sys.argv = ["convert_hf_to_gguf.py", source, "--outtype", kind, "--outfile", out]
     runpy.run_path(folder + "/convert_hf_to_gguf.py", run_name="__main__")
 """
-
-TEXTS = [
-    "What is 12 + 7?\nA. 18\nB. 19\nC. 24", "Қазақстанның астанасы қай қала?", "Сәлеметсіз бе, әлем! Ұлттық ұғым; іңкәр, һәм.",
-    "def f(x):\n\treturn [i ** 2 for i in range(x)]  # quadratic\n\n\n", "👩‍👩‍👧‍👦 🇰🇿 🦙🦙 é é",
-    "  two  spaces   three    four\n\n\n\nlines", "",
-    " leading", "trailing ", "1234567890 3.14159", "<b>bold</b> &amp; <unused7>", "\x00\x01\ufeff",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +74,8 @@ def tensors(reader: gguf.GGUFReader) -> dict[str, tuple[int, list[int], bytes]]:
     return {t.name: (int(t.tensor_type), list(map(int, t.shape)), t.data.tobytes()) for t in reader.tensors}
 
 
-# What llama.cpp assumes where nothing is said of it, and two ids that its converter looks for in tokenizer.json alone.
-ONLY_OURS = {"add_bos_token", "add_eos_token", "eos_token_id", "unknown_token_id"}
+# What llama.cpp assumes where nothing is said of it, two ids that its converter looks for in tokenizer.json alone, and the end of a turn.
+ONLY_OURS = {"add_bos_token", "add_eos_token", "eos_token_id", "eot_token_id", "unknown_token_id"}
 
 
 def check_parity(ours: pathlib.Path, theirs: pathlib.Path, left_out: set[str] = frozenset()) -> None:

@@ -100,6 +100,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "embeddings": {"target_modules": ["embed_tokens", "q_proj", "lm_head"]},
     "saved embeddings": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
     "DoRA": {"target_modules": LINEAR, "use_dora": True},
+    "biases, of which there are none": {"target_modules": LINEAR, "bias": "all"},
+    "biases of the modules": {"target_modules": LINEAR, "bias": "lora_only"},
+    "DoRA on the embedding": {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True},
     "DoRA with rslora": {"target_modules": ["q_proj", "down_proj"], "use_dora": True, "use_rslora": True},
 }  # fmt: skip
 
@@ -144,6 +147,9 @@ def renamed(folder: pathlib.Path, old: str, new: str) -> None:
         ("base_model.model.model.", "base_model.model."),  # of a model without its head
         ("model.model.layers", "model.model.language_model.layers"),  # of a model that can see, too
         ("lora_A.weight", "lora_A.default.weight"),  # a state dict as it is in memory
+        (".weight", ".my_adapter.weight"),  # with an adapter that has a name
+        ("base_model.model.", "base_model.model._orig_mod."),  # of a compiled model
+        ("base_model.", "_orig_mod.base_model."),
     ],
 )
 def test_keys_may_have_other_prefixes(tmp_path: pathlib.Path, old: str, new: str) -> None:
@@ -153,6 +159,46 @@ def test_keys_may_have_other_prefixes(tmp_path: pathlib.Path, old: str, new: str
     renamed(folder, old, new)
     found = merged_here(base, [folder], tmp_path / "two")
     assert all(np.array_equal(found[name], data) for name, data in expected.items())
+
+
+def test_adapter_with_a_name_is_found_in_its_folder(tmp_path: pathlib.Path) -> None:
+    """peft saves each adapter that is not called "default" in a folder of its own."""
+    base = checkpoint(tmp_path / "base")
+    model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32)
+    named = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=LINEAR, init_lora_weights=False), adapter_name="mine")
+    named.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ConvertError, match="give one of the folders in it: mine"):
+        merged_here(base, [tmp_path / "saved"], tmp_path / "out")
+    compare(base, [tmp_path / "saved" / "mine"], tmp_path / "out")
+
+
+def test_state_dict_as_it_is_in_memory_is_merged_like_the_saved_adapter(tmp_path: pathlib.Path) -> None:
+    """With the name of the adapter in every key, and the untrained copy beside a module that was trained as a whole."""
+    base = checkpoint(tmp_path / "base")
+    options = {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"], "use_dora": True}
+    folder = adapter(base, tmp_path / "adapter", **options)
+    expected = merged_here(base, [folder], tmp_path / "one")
+    model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32)
+    loaded = peft.PeftModel.from_pretrained(model, folder, adapter_name="mine")
+    trained = {name: tensor.contiguous() for name, tensor in loaded.state_dict().items() if "lora_" in name or ".lm_head." in name}
+    assert any(name.endswith(".original_module.weight") for name in trained) and any(".mine" in name for name in trained)
+    save_file(trained, folder / "adapter_model.safetensors")
+    found = merged_here(base, [folder], tmp_path / "two")
+    assert all(np.array_equal(found[name], data) for name, data in expected.items())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when torch.compile is imported
+def test_compiled_base_and_base_without_its_head_are_merged_alike(tmp_path: pathlib.Path) -> None:
+    base = checkpoint(tmp_path / "base", tied=True)
+    folder = adapter(base, tmp_path / "adapter", target_modules=LINEAR)
+    expected = merged_here(base, [folder], tmp_path / "one")
+    model = Qwen3ForCausalLM.from_pretrained(base, dtype=torch.float32)
+    compiled = torch.compile(model).state_dict()
+    for number, state in enumerate((compiled, model.model.state_dict())):
+        state.pop("_orig_mod.lm_head.weight", None)
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, base / "model.safetensors", {"format": "pt"})
+        found = merged_here(base, [folder], tmp_path / f"again-{number}")
+        assert all(np.array_equal(found[name], data) for name, data in expected.items())
 
 
 @pytest.mark.parametrize(
@@ -227,12 +273,10 @@ def test_untied_head_is_kept(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"target_modules": ["q_proj"], "bias": "lora_only"}, "biases"),
         ({"target_modules": ["q_proj"], "lora_bias": True}, "lora_bias"),
         ({"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]}, "trainable_token_indices"),
         ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, "pissa"),
         ({"target_modules": ["q_proj"], "target_parameters": ["mlp.up_proj.weight"]}, "target_parameters"),
-        ({"target_modules": ["embed_tokens"], "use_dora": True}, "magnitude_vector"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
