@@ -18,7 +18,7 @@ from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from tests.support import refusals
-from tests.support.cloud_server import LoopbackCloud
+from tests.support.cloud_server import LoopbackCloud, completion, gpt_5, reply
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 
@@ -65,10 +65,6 @@ def test_each_http_status_has_its_kind(cloud: LoopbackCloud, status: int, kind: 
 
 
 HTML = b"<html>Welcome to the hotel</html>"
-
-
-def reply(**choice: object) -> bytes:
-    return json.dumps({"choices": [choice]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -331,19 +327,6 @@ def test_address_that_needs_no_httpx_is_spelled_as_httpx_spells_it(scheme: str, 
 )
 def test_usual_address_needs_no_httpx(url: str) -> None:
     assert is_normal(url)
-
-
-def completion(content: str | None, finish_reason: str = "stop") -> tuple[int, bytes]:
-    return 200, reply(message={"role": "assistant", "content": content}, finish_reason=finish_reason)
-
-
-def gpt_5(asked: dict) -> tuple[int, bytes]:
-    """A model as they are today: another name for the limit, no temperature, and 700 tokens of thinking before it answers."""
-    if "max_tokens" in asked:
-        return 400, json.dumps(refusals.WANT_OTHER_NAME[0][2]).encode()
-    if "temperature" in asked:
-        return 400, json.dumps(refusals.WANT_NO_TEMPERATURE[0][2]).encode()
-    return completion("B") if asked["max_completion_tokens"] > 700 else completion("", "length")
 
 
 def test_model_that_wants_another_form_is_asked_again_in_the_same_call(cloud: LoopbackCloud) -> None:
