@@ -130,6 +130,8 @@ class Breaker:
 
     def note(self, kind: CloudKind, error: str | None, retry_after_s: float | None = None) -> None:
         """Record how a call ended, in the caller's transaction or in one of its own. Writes only if something changes."""
+        if kind is CloudKind.DEVICE:
+            return  # it says nothing about the cloud
         health = self.health
         if kind in VALID and not health.open_s and "-" not in health.recent:
             return
