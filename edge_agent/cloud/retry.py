@@ -4,8 +4,8 @@ Owns backoff, the number of attempts and what ends a question. No I/O, no clock,
 outcome that concerns the whole cloud costs a question no attempt, and a failure that would only repeat itself is not retried.
 
     outcome                              attempt   then
-    no connection, TLS, key, credit,     no        ready; the pass over the queue stops
-      rate limit
+    no connection, a fault of this       no        ready; the pass over the queue stops
+      device, TLS, key, credit, rate limit
     a portal's page instead of a reply   no        ready; a second one in a row stops the pass; dead if that happened
                                                    five times while other questions were answered
     timeout after sending, 5xx, 408 ...  yes       ready after a random wait that doubles; dead after 8

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from edge_agent.cloud.wire.client import CloudModel, is_normal, tls_message
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, prompt
+from edge_agent.cloud.wire.secret import Secrets
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind
@@ -423,6 +424,12 @@ def test_secrets_are_removed_from_a_reply_that_repeats_them(cloud: LoopbackCloud
         assert (outcome.answer is not None) is (status == 200)
         if outcome.answer:
             assert outcome.answer.reply == "B. You sent [secret], [secret], [secret], [key] and [secret], Kiosk."
+
+
+def test_secret_is_removed_before_a_reply_is_shortened() -> None:
+    """Half of a secret in an error message would be too much, and no search for the whole would find it."""
+    data = Secrets("sk-secret-4711", SECRETS, None).removed_from(b'{"error": "azure-secret-0815 sk-secret-4711 Kiosk"}')
+    assert data == b'{"error": "[secret] [key] Kiosk"}'
 
 
 WRONG_ENVIRONMENT = {
