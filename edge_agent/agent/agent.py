@@ -131,7 +131,7 @@ class Agent:
 
     def forget_old(self) -> None:
         """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do."""
-        with contextlib.suppress(StorageError):  # another process writes, or the disk is full: the next call tries again
+        with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
 
     def ask(

@@ -17,6 +17,7 @@ from functools import partial
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
+from edge_agent.core import network
 from edge_agent.core.checks import FOREVER
 from edge_agent.core.errors import BadSetting, EdgeAgentError, StorageError
 from edge_agent.core.settings import Settings
@@ -144,4 +145,8 @@ def _cloud(settings: Settings) -> str:
         return "none set up; unsure answers stay provisional (set EDGE_AGENT_CLOUD_URL to change that)"
     cloud = assembly.cloud(settings)
     assert cloud is not None
-    return f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key (not contacted)"
+    text = f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key (not contacted)"
+    unused = [name for name in network.PROXIES if network.variable(os.environ, name)]
+    if unused and not settings.cloud_proxy:
+        text += f"; {' and '.join(unused)} set, but not used for the cloud: only cloud_proxy counts"
+    return text

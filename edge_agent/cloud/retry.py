@@ -5,8 +5,9 @@ outcome that concerns the whole cloud costs a question no attempt. Whether it do
 the drainer asks a test question first (`drain`), and comes here with what that showed.
 
     outcome                              attempt   then
-    no connection, TLS, key, credit,     no        ready; the pass over the queue stops
-      rate limit, wrong settings
+    no connection, a fault of this       no        ready; the pass over the queue stops
+      device, TLS, key, credit, rate limit,
+      wrong settings
     a portal's page instead of a reply   no        ready; a second one in a row stops the pass; dead if that happened
                                                    five times while other questions were answered
     timeout after sending, 5xx, 408 ...  yes       ready after a random wait that doubles; dead after 8

@@ -10,7 +10,6 @@ because a question and a key must not take a way that nobody chose for them.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import pathlib
 import re
@@ -117,6 +116,8 @@ def tls_context(trusted: Certificates) -> ssl.SSLContext:
 def _is_host(name: str) -> bool:
     """Whether this is a name or an IP address; raises ValueError for an IP address that cannot be."""
     if ":" in name or re.fullmatch(r"[0-9.]+", name):
+        import ipaddress  # seldom needed
+
         return bool(ipaddress.ip_address(name))
     return re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_.])?", name) is not None
 

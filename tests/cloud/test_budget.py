@@ -7,12 +7,13 @@ import pytest
 
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.drain import Drained
+from edge_agent.cloud.wire.request import Shape
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
 from edge_agent.measure.replay import replay
-from tests.support.cloud_server import LoopbackCloud
+from tests.support.cloud_server import LoopbackCloud, gpt_5
 from tests.support.mutation import catches
 from tests.support.queue_world import World
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
@@ -127,3 +128,61 @@ def test_call_stays_counted_after_a_crash(world: World) -> None:
     """The process is killed before the call is closed: the call may have been billed."""
     reserve(world, budget(world, calls_per_day=1))
     assert reserve(world, budget(world, calls_per_day=1)) is None
+
+
+FORM = {"max_completion_tokens", "model", "messages"}  # what gpt_5 wants
+MONEY = BudgetLimits(money_per_day=1.0, prompt_price=1.0, completion_price=10.0)
+
+
+def test_each_sending_of_a_question_is_counted_at_its_own_limit(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """Refused, refused, cut, answered: four requests."""
+    cloud.respond = gpt_5
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=MONEY) as one:
+        assert one.ask(Question("first", ("x", "y", "z"))).route == "cloud" and len(cloud.requests) == 4
+        spent = [row["micros"] for row in one.store.database.rows("SELECT micros FROM spending ORDER BY id")]
+        limits = [request["body"].get("max_tokens") or request["body"]["max_completion_tokens"] for request in cloud.requests]
+        assert limits == [256, 256, 256, 4096]
+        assert [micros - spent[0] for micros in spent] == [10 * (limit - 256) for limit in limits]
+
+
+def test_question_whose_next_sending_is_over_budget_waits(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """It was dead. What was learned stays, so the next try needs fewer requests."""
+    cloud.respond = gpt_5
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=2)) as one:
+        decision = one.ask(Question("first", ("x", "y", "z")))
+        assert decision.provisional and "budget" in (decision.cloud_error or "") and len(cloud.requests) == 2
+        assert [(row.state, row.attempts) for row in one.outbox.list()] == [("ready", 0)]
+        assert len(one.store.database.rows("SELECT 1 FROM spending")) == 2
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=4)) as two:
+        assert list(two.drain())[-1].answered == 1 and len(cloud.requests) == 4
+
+
+def test_next_process_reserves_and_sends_what_was_learned(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    cloud.respond = gpt_5
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        assert one.ask(Question("first", ("x", "y", "z"))).route == "cloud"
+        del cloud.requests[:]
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=MONEY) as two:
+        assert two.ask(Question("second", ("x", "y", "z"))).route == "cloud"
+        (request,) = cloud.requests
+        assert set(request["body"]) == FORM and request["body"]["max_completion_tokens"] == 4096
+        assert two.store.database.rows("SELECT micros FROM spending")[0]["micros"] > 40_960
+
+
+@pytest.mark.parametrize("row", ["{", '{"limit_name": "model", "raised_to": 9}', '{"at_most": -5, "extra": {"model": "x"}}', "[[", ""])
+def test_damaged_memory_of_a_cloud_is_learned_again(home: pathlib.Path, cloud: LoopbackCloud, row: str) -> None:
+    cloud.respond = gpt_5
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        with one.store.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO clouds VALUES (?, ?)", (f"{cloud.url}/chat/completions big", row))
+        assert one.ask(Question("first", ("x", "y", "z"))).route == "cloud" and len(cloud.requests) == 4
+        assert one.ask(Question("second", ("x", "y", "z"))).route == "cloud" and len(cloud.requests) == 5
+
+
+def test_extra_fields_are_reserved_as_tokens_too(world: World) -> None:
+    limits = BudgetLimits(money_per_day=1.0, prompt_price=1.0)
+    plain, large = (Budget(world.store, "https://cloud", limits, lambda n=n: Shape(extra={"note": "x" * n})) for n in (0, 500))
+    for one in (plain, large):
+        assert reserve(world, one)
+    first, second = (row["micros"] for row in world.store.database.rows("SELECT micros FROM spending ORDER BY id"))
+    assert second - first == 500

@@ -51,7 +51,7 @@ def test_replies_that_never_end_leave_no_thread_no_socket_and_no_place_taken(bad
     model.ask(QUESTION, deadline_s=0.05)  # loads what a first call loads
     assert eventually(lambda: not bad.open and not calls())
     threads, handles = threading.active_count(), n_handles()
-    kinds = [call.result().kind for call in [model.start(QUESTION, 0.4) for _ in range(2 * AT_ONCE)]]
+    kinds = [call.result().kind for call in [model.start(QUESTION, 0.8) for _ in range(2 * AT_ONCE)]]
     assert set(kinds) <= {CloudKind.TIMEOUT, CloudKind.OFFLINE}
     assert (CloudKind.TIMEOUT in kinds) is (scheme == "http")  # with TLS or a tunnel, the question was not sent
     assert eventually(lambda: not calls() and not bad.open), (calls(), bad.open)

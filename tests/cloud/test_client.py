@@ -2,8 +2,12 @@
 
 import gzip
 import json
+import os
 import pathlib
+import resource
 import ssl
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,11 +18,15 @@ from hypothesis import strategies as st
 
 from edge_agent.cloud.wire.client import CloudModel, is_normal, tls_message
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, prompt
+from edge_agent.cloud.wire.secret import Secrets
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from tests.support import refusals
-from tests.support.cloud_server import LoopbackCloud
+from tests.support.cloud_server import LoopbackCloud, completion, gpt_5, reply
+from tests.support.command_line import ASK, run
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 
@@ -67,10 +75,6 @@ def test_each_http_status_has_its_kind(cloud: LoopbackCloud, status: int, kind: 
 
 
 HTML = b"<html>Welcome to the hotel</html>"
-
-
-def reply(**choice: object) -> bytes:
-    return json.dumps({"choices": [choice]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -245,8 +249,10 @@ def test_proxy_and_certificate_file_are_checked(tmp_path: pathlib.Path) -> None:
     for proxy in ("socks://proxy:3128", "socks5://x", "http://", "http://proxy:99999", "http://[::1"):
         with pytest.raises(BadSetting, match="proxy"):
             CloudModel("https://x/v1", "big", proxy=proxy)
-    with pytest.raises(BadSetting, match="cloud_ca_file"):
-        CloudModel("https://x/v1", "big", ca_file=str(tmp_path / "nothing.pem"))
+    (tmp_path / "empty.pem").touch()
+    for name in ("nothing.pem", "empty.pem", ""):
+        with pytest.raises(BadSetting, match="cloud_ca_file"):
+            CloudModel("https://x/v1", "big", ca_file=str(tmp_path / name))
 
 
 def test_proxy_is_used(cloud: LoopbackCloud) -> None:
@@ -335,19 +341,6 @@ def test_usual_address_needs_no_httpx(url: str) -> None:
     assert is_normal(url)
 
 
-def completion(content: str | None, finish_reason: str = "stop") -> tuple[int, bytes]:
-    return 200, reply(message={"role": "assistant", "content": content}, finish_reason=finish_reason)
-
-
-def gpt_5(asked: dict) -> tuple[int, bytes]:
-    """A model as they are today: another name for the limit, no temperature, and 700 tokens of thinking before it answers."""
-    if "max_tokens" in asked:
-        return 400, json.dumps(refusals.WANT_OTHER_NAME[0][2]).encode()
-    if "temperature" in asked:
-        return 400, json.dumps(refusals.WANT_NO_TEMPERATURE[0][2]).encode()
-    return completion("B") if asked["max_completion_tokens"] > 700 else completion("", "length")
-
-
 def test_model_that_wants_another_form_is_asked_again_in_the_same_call(cloud: LoopbackCloud) -> None:
     """It was dead after one try."""
     cloud.respond = gpt_5
@@ -433,3 +426,94 @@ def test_secrets_are_removed_from_a_reply_that_repeats_them(cloud: LoopbackCloud
         assert (outcome.answer is not None) is (status == 200)
         if outcome.answer:
             assert outcome.answer.reply == "B. You sent [secret], [secret], [secret], [key] and [secret], Kiosk."
+
+
+def test_secret_is_removed_before_a_reply_is_shortened() -> None:
+    """Half of a secret in an error message would be too much, and no search for the whole would find it."""
+    data = Secrets("sk-secret-4711", SECRETS, None).removed_from(b'{"error": "azure-secret-0815 sk-secret-4711 Kiosk"}')
+    assert data == b'{"error": "[secret] [key] Kiosk"}'
+
+
+WRONG_ENVIRONMENT = {
+    "HTTP_PROXY": "http://user:hunter2@127.0.0.1:9", "HTTPS_PROXY": "socks://x:1", "ALL_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": "[::1",
+    "SSLKEYLOGFILE": "/none/keys",
+}  # fmt: skip
+
+
+def test_environment_sends_a_question_to_no_proxy(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """The key and the question went to the proxy, and a wrong value ended in a traceback or killed the question."""
+    asked = ("--policy", "only_cloud", "--json")
+    done = run(*ASK, *asked, EDGE_AGENT_CLOUD_URL=cloud.url, EDGE_AGENT_CLOUD_KEY="sk-secret-4711", **WRONG_ENVIRONMENT)
+    assert done.returncode == 0 and json.loads(done.stdout)["route"] == "cloud", done.stderr
+    assert cloud.requests[0]["headers"]["Authorization"] == "Bearer sk-secret-4711" and len(cloud.requests) == 1
+    done = run("doctor", EDGE_AGENT_CLOUD_URL=cloud.url, **WRONG_ENVIRONMENT)
+    assert "HTTPS_PROXY and HTTP_PROXY and ALL_PROXY set, but not used for the cloud" in done.stdout and "hunter2" not in done.stdout
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_wrong_certificates_in_the_environment_are_refused_when_the_cloud_is_made(variable: str, cloud: LoopbackCloud) -> None:
+    """Eight attempts failed, and the question was dead, though nothing was ever sent."""
+    wrong = {variable: "/none", "EDGE_AGENT_CLOUD_URL": "https://127.0.0.1:9/v1"}
+    for command in (ASK, ("queue", "drain"), ("doctor",)):
+        done = run(*command, **wrong)
+        assert done.returncode == 78 and f"{variable} is '/none'" in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert CloudModel(cloud.url, "big", environment=wrong).ask(QUESTION).kind is CloudKind.ANSWERED  # without TLS they do not matter
+
+
+def test_certificate_file_that_vanishes_or_spoils_is_a_fault_of_this_device(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "ca.pem"
+    for change in (file.unlink, lambda: file.write_text("-----BEGIN CERTIFICATE-----"), lambda: file.write_text("")):
+        file.write_text("-----BEGIN CERTIFICATE-----\n")
+        model = CloudModel("https://127.0.0.1:9/v1", "big", environment={"SSL_CERT_FILE": str(file)})
+        own = CloudModel("https://127.0.0.1:9/v1", "big", ca_file=str(file))
+        change()
+        for made, source in ((model, "SSL_CERT_FILE"), (own, "cloud_ca_file")):
+            outcome = made.ask(QUESTION)
+            assert outcome.kind is CloudKind.DEVICE and source in (outcome.error or "") and not outcome.was_sent
+
+
+def test_call_without_a_free_file_handle_is_a_fault_of_this_device(cloud: LoopbackCloud) -> None:
+    model = CloudModel(cloud.url, "big", deadline_s=30)
+    assert model.ask(QUESTION).kind is CloudKind.ANSWERED
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in pathlib.Path("/proc/self/fd").iterdir())
+    seen = []
+    spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(highest)]  # no gap below is left
+    try:
+        for n in range(2):  # none for the socket, none for our second handle on it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare[-1] + 1 + n, limits[1]))
+            seen.append(model.start(QUESTION, 10).result())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for handle in spare:
+            os.close(handle)
+    assert [outcome.kind for outcome in seen] == [CloudKind.DEVICE] * 2 and len(cloud.requests) == 1
+    assert "Too many open files" in (seen[0].error or "") and "nothing was sent" in (seen[0].error or "")
+    assert model.ask(QUESTION).kind is CloudKind.ANSWERED
+
+
+def test_fault_of_this_device_costs_no_attempt_and_no_money(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The queue keeps the question, the budget counts nothing, and the breaker does not blame the cloud."""
+    file = tmp_path / "ca.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n")
+    with agent(home, SpokenModel(UNSURE), "https://127.0.0.1:9/v1", budget=BudgetLimits(calls_per_day=1)) as one:
+        one.gate.cloud._ca_file = str(file)
+        for n in range(9):
+            decision = one.ask(Question(f"Q{n}", ("x", "y", "z")))
+            assert decision.provisional and "cloud_ca_file" in (decision.cloud_error or "")
+        *_, drained = one.drain()
+        assert drained.waiting == 9 and "cloud_ca_file" in drained.stopped
+        assert {(row.state, row.attempts) for row in one.outbox.list()} == {("ready", 0)}
+        assert one.store.database.rows("SELECT 1 FROM spending") == [] and one.gate.breaker.wait_s() == 0
+
+
+def test_few_file_handles_end_in_an_answer_or_a_sentence(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """`ulimit -n 8`: a traceback."""
+    for n in range(7, 13):
+        limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, ({n}, {n}))"
+        code = f"{limited}; runpy.run_module('edge_agent', run_name='__main__')"
+        command = [sys.executable, "-c", code, *ASK, "--policy", "prefer_cloud", "--cloud-url", cloud.url]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 66, 74), (n, done.stderr)
+        assert "Traceback" not in done.stderr and (done.returncode == 0 or len(done.stderr.splitlines()) == 1), (n, done.stderr)

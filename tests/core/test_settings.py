@@ -115,6 +115,34 @@ def test_key_comes_from_a_private_file_or_from_systemd(home: pathlib.Path, tmp_p
         "answers_max_mib = 0",
         "cache_min_free_mib = 1.5",
         "queue_min_free_mib = -1",
+        "cloud_max_tokens = 0",
+        "cloud_max_tokens = 1.5",
+        "cloud_max_tokens = 2000000",
+        "cloud_temperature = -1",
+        "cloud_temperature = 3",
+        "cloud_temperature = nan",
+        'cloud_temperature = "hot"',
+        "cloud_extra_body = 7",
+        'cloud_extra_body = { model = "x" }',
+        "cloud_extra_body = { Messages = [] }",
+        "cloud_extra_body = { stream = true }",
+        "cloud_extra_body = { n = 9 }",
+        "cloud_extra_body = { max_tokens = 9 }",
+        "cloud_extra_body = { max_completion_tokens = 9 }",
+        "cloud_extra_body = { temperature = 1 }",
+        "cloud_extra_body = { top_p = nan }",
+        "cloud_extra_body = { since = 2026-01-01 }",
+        "cloud_extra_headers = []",
+        "cloud_extra_headers = { X-A = 7 }",
+        'cloud_extra_headers = { X-A = "" }',
+        'cloud_extra_headers = { "X A" = "b" }',
+        'cloud_extra_headers = { "X-A:" = "b" }',
+        'cloud_extra_headers = { "" = "b" }',
+        'cloud_extra_headers = { Host = "b" }',
+        'cloud_extra_headers = { content-length = "1" }',
+        'cloud_extra_headers = { Transfer-Encoding = "chunked" }',
+        'cloud_extra_headers = { X-Client-Request-Id = "b" }',
+        'cloud_extra_headers = { X-A = "b", x-a = "c" }',
     ],
 )
 def test_wrong_limit_is_refused(home: pathlib.Path, text: str) -> None:
@@ -143,3 +171,34 @@ def test_old_setting_name_works_and_is_warned_about_once(home: pathlib.Path) -> 
 
 def test_every_setting_is_declared_with_its_meaning() -> None:
     assert all(one.meaning.endswith(".") and checked(one.name, one.default, "") == one.default for one in DECLARED if one.default)
+
+
+def test_request_to_the_cloud_can_be_shaped(home: pathlib.Path) -> None:
+    assert (load().cloud_max_tokens, load().cloud_temperature, load().cloud_extra_body, load().cloud_extra_headers) == (None, 0, None, None)
+    config(
+        home,
+        'cloud_max_tokens = 2000\ncloud_temperature = "none"\n[cloud_extra_body]\nreasoning = { effort = "low" }\n'
+        '[cloud_extra_headers]\napi-key = " azure-secret-1 "\n',
+    )
+    settings = load()
+    assert (settings.cloud_max_tokens, settings.cloud_temperature) == (2000, "none")
+    assert settings.cloud_extra_body == {"reasoning": {"effort": "low"}} and settings.cloud_extra_headers == {"api-key": "azure-secret-1"}
+
+
+@pytest.mark.parametrize("value", ["a-secret\nHost: x", "a-sécret", "a-secret\0"])
+def test_values_of_extra_headers_are_never_shown(home: pathlib.Path, value: str) -> None:
+    config(home, '[cloud_extra_headers]\napi-key = "a-secret"\n')
+    assert "a-secret" not in repr(load())
+    with pytest.raises(BadSetting, match="'api-key' in the setting cloud_extra_headers") as caught:
+        load({"cloud_extra_headers": {"api-key": value}})
+    assert "cret" not in str(caught.value)
+    assert [one.name for one in DECLARED if not one.shown] == ["cloud_key", "cloud_proxy", "cloud_extra_headers"]
+
+
+def test_password_of_the_proxy_is_never_shown(home: pathlib.Path) -> None:
+    config(home, 'cloud_url = "https://x/v1"\ncloud_proxy = "http://user:hunter2@proxy:99999"\n')
+    assert "hunter2" not in repr(load())
+    for command in (["doctor"], ["ask", "Q?", "--option", "a", "--option", "b"]):
+        done = run(*command)
+        assert done.returncode == 78 and "cloud_proxy is a proxy" in done.stdout + done.stderr
+        assert "hunter2" not in done.stdout + done.stderr and "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from edge_agent.fetch.hub import Hub
 from tests.support.command_line import run
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.hub_server import LoopbackHub
+from tests.support.paths import DEMO
 from tests.support.pulls import MODEL, NAME, Pulls
 
 
@@ -72,6 +73,8 @@ WRONG = [
     ({"NO_PROXY": "localhost,[fe80::]/10"}, "NO_PROXY has '\\[fe80::\\]/10'"),
     ({"NO_PROXY": "[::1"}, "NO_PROXY has '\\[::1', which is not a host"),
     ({"SSL_CERT_FILE": "/nowhere/ca.pem"}, "SSL_CERT_FILE is '/nowhere/ca.pem'"),
+    ({"ALL_PROXY": "socks://127.0.0.1:1080/"}, "ALL_PROXY is a proxy of the kind 'socks'"),
+    ({"SSL_CERT_FILE": "/dev/null"}, "SSL_CERT_FILE is '/dev/null', which is not a file"),
     ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE '.*' has no readable certificates"),
     ({"SSL_CERT_DIR": "/nowhere"}, "SSL_CERT_DIR is '/nowhere'"),
 ]
@@ -88,6 +91,14 @@ def test_wrong_values_are_reported_in_a_sentence(environment: dict[str, str], wo
 def test_wrong_values_end_the_command_in_a_sentence(server: LoopbackHub, environment: dict[str, str], words: str) -> None:
     done = run("pull", "a/b", HF_ENDPOINT=server.url, **environment)
     assert done.returncode == 78 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("environment", [environment for environment, _ in WRONG])
+def test_local_file_is_pulled_whatever_the_environment_says(environment: dict[str, str], tmp_path: pathlib.Path) -> None:
+    """It needs no network."""
+    mine = shutil.copy(DEMO, tmp_path / "mine.gguf")
+    done = run("pull", str(mine), **environment)
+    assert done.returncode == 0 and "mine.gguf" in done.stdout and "edge-agent:" not in done.stderr, done.stderr
 
 
 def test_all_proxy_is_ignored_if_both_schemes_have_a_proxy() -> None:

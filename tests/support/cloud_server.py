@@ -6,6 +6,27 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support import refusals
+
+
+def reply(**choice: object) -> bytes:
+    """A chat completion with one choice."""
+    return json.dumps({"choices": [choice]}).encode()
+
+
+def completion(content: str | None, finish_reason: str = "stop") -> tuple[int, bytes]:
+    """The status and the bytes of a chat completion."""
+    return 200, reply(message={"role": "assistant", "content": content}, finish_reason=finish_reason)
+
+
+def gpt_5(asked: dict) -> tuple[int, bytes]:
+    """A model as they are today: another name for the limit, no temperature, and 700 tokens of thinking before it answers."""
+    if "max_tokens" in asked:
+        return 400, json.dumps(refusals.WANT_OTHER_NAME[0][2]).encode()
+    if "temperature" in asked:
+        return 400, json.dumps(refusals.WANT_NO_TEMPERATURE[0][2]).encode()
+    return completion("B") if asked["max_completion_tokens"] > 700 else completion("", "length")
+
 
 class LoopbackCloud:
     """A server on loopback that answers chat completions; `reply` and `status` may be changed, `requests` are kept.

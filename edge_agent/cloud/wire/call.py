@@ -8,14 +8,16 @@ thread ends too. Only name resolution cannot be interrupted: such a thread ends 
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.outcome import CloudKind, CloudOutcome
+
+if TYPE_CHECKING:
+    import socket
 
 
 class TooLateError(Exception):
@@ -70,6 +72,8 @@ class CloudCall:
         with self._lock:
             self._over = True
             if self._line is not None:
+                import socket  # an answer from memory does not need it
+
                 with contextlib.suppress(OSError):  # the other side has ended it
                     self._line.shutdown(socket.SHUT_RDWR)
             self._leave()
