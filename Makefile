@@ -1,6 +1,7 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
 # make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500    kills, faults and power cuts; choose the numbers
+# make test-replies REPLIES=20000 SEED=0    replies of a cloud, mutated from those of real servers
 # make help    all targets
 # The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
@@ -9,17 +10,20 @@ KILLS ?= 25
 EXAMPLES ?= 30
 STATES ?= 200
 FLIPS ?= 60
+REPLIES ?= 20000
+SEED ?= 0
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 # We never use the image support of llama-cpp-python; without it the build takes a quarter less time.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers test-slow lint demo-model wheel wheelhouse acceptance lock clean
+.PHONY: help demo test test-peers test-slow test-replies lint demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   kills, faults, damaged files, whole runs; takes minutes (choose KILLS, EXAMPLES, STATES, FLIPS)'
+	@echo 'make test-replies  20,000 strange replies of a cloud (choose REPLIES, SEED)'
 	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
@@ -38,6 +42,9 @@ test: .venv/dev
 test-slow: .venv/dev
 	EDGE_AGENT_TEST_KILLS=$(KILLS) EDGE_AGENT_TEST_EXAMPLES=$(EXAMPLES) EDGE_AGENT_TEST_STATES=$(STATES) \
 	EDGE_AGENT_TEST_FLIPS=$(FLIPS) .venv/bin/python -m pytest tests/slow
+
+test-replies: .venv/dev
+	EDGE_AGENT_TEST_REPLIES=$(REPLIES) EDGE_AGENT_TEST_SEED=$(SEED) .venv/bin/python -m pytest tests/slow/test_reply_fuzz.py
 
 test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers
