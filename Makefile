@@ -1,6 +1,7 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
 # make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500 TRIALS=1000    kills, faults and power cuts; choose the numbers
+# make test-replies REPLIES=20000 SEED=0    replies of a cloud, mutated from those of real servers
 # make help    all targets
 # The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
@@ -10,18 +11,21 @@ EXAMPLES ?= 30
 STATES ?= 200
 FLIPS ?= 60
 TRIALS ?= 20
+REPLIES ?= 20000
+SEED ?= 0
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 # How llama.cpp is compiled: requirements/README.md says why.
 export CMAKE_ARGS ?= $(shell cat requirements/llama.cpp-flags.txt)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers test-slow test-first-starts lint demo-model wheel wheelhouse acceptance lock clean
+.PHONY: help demo test test-peers test-slow test-first-starts test-replies lint demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
 	@echo 'make test-slow   kills, faults, damaged files, whole runs; takes minutes (choose KILLS, EXAMPLES, STATES, FLIPS, TRIALS)'
 	@echo 'make test-first-starts TRIALS=1000   8 and 32 processes that open one new home at once, and kills and full disks of first starts'
+	@echo 'make test-replies  20,000 strange replies of a cloud (choose REPLIES, SEED)'
 	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
@@ -43,6 +47,9 @@ test-slow: .venv/dev
 
 test-first-starts: .venv/dev
 	EDGE_AGENT_TEST_TRIALS=$(TRIALS) .venv/bin/python -m pytest tests/slow/test_faults.py
+
+test-replies: .venv/dev
+	EDGE_AGENT_TEST_REPLIES=$(REPLIES) EDGE_AGENT_TEST_SEED=$(SEED) .venv/bin/python -m pytest tests/slow/test_reply_fuzz.py
 
 test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers

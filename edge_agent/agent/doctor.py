@@ -1,6 +1,7 @@
 """Checks an installation and says how to fix what is wrong.
 
-Owns the checks; asks no question. Invariant: a check changes nothing, except that it creates a missing database, and shows no
+Owns the checks. Asks no question, except that the cloud gets a test question where the caller wants that. Invariant: a check
+changes nothing, except that it creates a missing database, counts a call to the cloud and remembers how it ended, and shows no
 secret: for the key it says only whether there is one.
 """
 
@@ -14,15 +15,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
 from edge_agent.core import network
 from edge_agent.core.checks import FOREVER
-from edge_agent.core.errors import BadSetting, EdgeAgentError, StorageError
+from edge_agent.core.errors import BadSetting, CloudUnavailable, EdgeAgentError, StorageError
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.settings import Settings
+from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
 from edge_agent.store.disk import free_bytes
+
+if TYPE_CHECKING:
+    from edge_agent.cloud.gate import Gate
+    from edge_agent.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +42,20 @@ class Check:
     detail: str
 
 
-def examine(settings: Settings, wrong: Sequence[BadSetting] = (), free_bytes: Callable[[pathlib.Path], int] = free_bytes) -> list[Check]:
+def examine(
+    settings: Settings,
+    wrong: Sequence[BadSetting] = (),
+    free_bytes: Callable[[pathlib.Path], int] = free_bytes,
+    call_cloud: bool = False,
+) -> list[Check]:
     """All checks, in the best order to look for a problem.
 
-    `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free.
+    `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free. With `call_cloud`, the
+    cloud is asked a test question: one call, which the budget counts and the cloud may bill.
     """
     checks: dict[str, Callable[[Settings], str]] = {
         "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
-        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": _cloud,
+        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": partial(_cloud, call_cloud),
     }  # fmt: skip
     return [_check(name, check, settings) for name, check in checks.items()]
 
@@ -140,13 +154,57 @@ def _disk(settings: Settings, free: int) -> str:
     return text
 
 
-def _cloud(settings: Settings) -> str:
+# What a person can do about a test question that was not answered.
+_ADVICE = {
+    CloudKind.OFFLINE: "Check the network, the host in cloud_url, and cloud_proxy",
+    CloudKind.DEVICE: "Correct that on this device",
+    CloudKind.TLS: "Check the clock of this device, whether the network wants a login, and cloud_ca_file",
+    CloudKind.TIMEOUT: "Try again; if the cloud is only slow, raise cloud_deadline_s",
+    CloudKind.PORTAL: "If this network has a login page, open it in a browser; if not, correct cloud_url (it often ends in /v1)",
+    CloudKind.REFUSED: "Check the key (EDGE_AGENT_CLOUD_KEY or cloud_key_file) and what it is allowed to do",
+    CloudKind.MISCONFIGURED: "Check cloud_url (it often ends in /v1) and cloud_model",
+    CloudKind.LIMITED: "Wait, or ask for a higher limit there",
+    CloudKind.NO_CREDIT: "Add credit there",
+    CloudKind.FAILED: "Try again later",
+}
+
+
+def _cloud(call: bool, settings: Settings) -> str:
+    """Where the cloud is and how it did; with `call`, whether it answers now. Raises `CloudUnavailable` if it does not."""
     if not settings.cloud_url:
-        return "none set up; unsure answers stay provisional (set EDGE_AGENT_CLOUD_URL to change that)"
+        return "none set up; unsure answers stay provisional (set EDGE_AGENT_CLOUD_URL, or choose --policy only_local)"
     cloud = assembly.cloud(settings)
     assert cloud is not None
-    text = f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key (not contacted)"
+    from edge_agent.cloud.gate import Gate
+    from edge_agent.store.store import Store
+
+    text = f"{cloud.endpoint}, model {settings.cloud_model}, {'with' if settings.cloud_key else 'without'} a key"
+    with Store(settings.database) as store:
+        gate = Gate(store, cloud, settings.limits.budget)
+        found = _tested(gate) if call else _remembered(gate, store)
     unused = [name for name in network.PROXIES if network.variable(os.environ, name)]
     if unused and not settings.cloud_proxy:
-        text += f"; {' and '.join(unused)} set, but not used for the cloud: only cloud_proxy counts"
-    return text
+        found += f"; {' and '.join(unused)} set, but not used for the cloud: only cloud_proxy counts"
+    return f"{text}; {found}"
+
+
+def _tested(gate: Gate) -> str:
+    """How the cloud answers a test question."""
+    outcome = gate.test()
+    if outcome is None:
+        raise CloudUnavailable("The budget for the cloud is used up for now, so it was not called; see budget_... in config.toml.")
+    if outcome.answer is None:
+        key = "" if gate.cloud.key else " No key is set up." if outcome.kind is CloudKind.REFUSED else ""
+        raise CloudUnavailable(f"{gate.cloud.endpoint}: {outcome.error}. {_ADVICE.get(outcome.kind, 'Try again later')}.{key}")
+    return f"answers a test question in {outcome.answer.latency_ms:.0f} ms"
+
+
+def _remembered(gate: Gate, store: Store) -> str:
+    """What is known about the cloud without a call."""
+    wait_s, answered_at, failed = gate.breaker.wait_s(), store.last_cloud_answer_at(gate.cloud.endpoint), gate.breaker.last_error
+    return "; ".join((
+        f"paused for {max(1, round(wait_s / 60))} more minutes" if wait_s else "not paused",
+        f"last answer {local(answered_at)}" if answered_at else "no answer yet",
+        f"last error {local(failed[0])}: {failed[1]}" if failed else "no error yet",
+        "not called now (--cloud does)",
+    ))  # fmt: skip

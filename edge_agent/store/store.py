@@ -156,6 +156,11 @@ class Store:
         row = self._one("SELECT health FROM clouds WHERE endpoint = ?", (endpoint,))
         return row["health"] if row else None
 
+    def last_cloud_answer_at(self, endpoint: str) -> float | None:
+        """When a cloud's newest stored answer came (Unix time); None if there is none."""
+        row = self._one("SELECT created_at FROM cloud_answers WHERE endpoint = ? ORDER BY id DESC LIMIT 1", (endpoint,))
+        return float(row["created_at"]) if row else None
+
     def spent(self, endpoint: str, since_s: float) -> tuple[int, int]:
         """The calls to a cloud since a moment of device time, and what they cost in millionths of the currency."""
         row = self.database.rows(

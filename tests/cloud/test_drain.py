@@ -1,75 +1,21 @@
 """A pass over the queue: what is sent, when it stops, and when the next one starts."""
 
 import contextlib
-import json
 import pathlib
 import sqlite3
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import Outbox
-from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.errors import StorageError
 from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.records import CloudAnswer
+from tests.support.kiosk import Kiosk, Reply, answer, json_reply, offline, page, status
 from tests.support.mutation import catches
-from tests.support.queue_world import World
-
-Reply = Callable[[str], httpx.Response]
-
-
-def answer(letter: str = "B") -> httpx.Response:
-    return httpx.Response(200, stream=httpx.ByteStream(json.dumps({"choices": [{"message": {"content": letter}}]}).encode()))
-
-
-def status(code: int, **headers: str) -> httpx.Response:
-    return httpx.Response(code, headers=headers, stream=httpx.ByteStream(b"{}"))
-
-
-def page() -> httpx.Response:
-    return httpx.Response(200, stream=httpx.ByteStream(b"<html>Welcome"))
-
-
-def offline(stem: str) -> httpx.Response:
-    raise httpx.ConnectError("no network")
-
-
-class Kiosk(World):
-    """A world with a cloud whose reply the test chooses by the question's stem."""
-
-    def __init__(self, path: pathlib.Path) -> None:
-        super().__init__(path)
-        self.reply: Reply = lambda stem: answer()
-        self.sent: list[str] = []
-        self.slept: list[float] = []
-        self.box = self.outbox()
-        self.cloud = CloudModel("https://cloud.test/v1", "big", "key", transport=httpx.MockTransport(self._handle))
-        self.gate = Gate(self.store, self.cloud)
-
-    def _handle(self, request: httpx.Request) -> httpx.Response:
-        stem = json.loads(request.read())["messages"][0]["content"].split("\n")[0]
-        self.sent.append(stem)
-        return self.reply(stem)
-
-    def drainer(self, kind: type[Drainer] = Drainer, sleep: Callable[[float], None] | None = None) -> Drainer:
-        return kind(self.box, self.gate, deadline_s=20, sleep=sleep or self.sleep, chance=lambda: 1.0)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.wait(seconds)
-
-    def drain(self, kind: type[Drainer] = Drainer) -> Drained:
-        *_, done = self.drainer(kind).once()
-        assert isinstance(done, Drained)
-        return done
-
-    def states(self) -> list[str]:
-        return [row.state for row in self.box.list()]
 
 
 @pytest.fixture
@@ -252,10 +198,6 @@ def test_breaker_remembers_a_failure_that_could_not_be_stored(kiosk: Kiosk) -> N
     with pytest.raises(StorageError):
         kiosk.drain()
     assert kiosk.gate.breaker.refusal(1) is not None and kiosk.states() == ["sending"]
-
-
-def json_reply(status_code: int, payload: object) -> httpx.Response:
-    return httpx.Response(status_code, stream=httpx.ByteStream(json.dumps(payload).encode()))
 
 
 STRANGE = [

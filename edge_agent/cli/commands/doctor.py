@@ -14,17 +14,18 @@ from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)
+@click.option("--cloud", "call_cloud", is_flag=True, help="Also ask the cloud a test question: one call, which it may bill.")
 @with_settings("model", "adapter", "cloud_url", "cloud_model", load=settings.examine)
-def doctor(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
+def doctor(config: tuple[settings.Settings, list[BadSetting]], call_cloud: bool, as_json: bool) -> None:
     """Check the settings, build, model, database, disk and cloud.
 
-    A wrong setting is one failed check; the other checks use its default. The cloud is not called.
+    A wrong setting is one failed check; the other checks use its default. The cloud is not called without --cloud.
     """
     from dataclasses import asdict
 
     from edge_agent.agent.doctor import examine
 
-    checks = examine(*config)
+    checks = examine(*config, call_cloud=call_cloud)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:

@@ -98,7 +98,8 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, qu
         return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question {said}")
     if status in (401, 403):
         doubtful = status == 403 and not any(word in name for name in names for word in _KEY_WORDS)
-        return CloudOutcome(CloudKind.REFUSED, error=f"the cloud refused the key {said}", doubtful=doubtful)
+        whom = "the cloud refused the key, or a firewall refused the call" if doubtful else "the cloud refused the key"
+        return CloudOutcome(CloudKind.REFUSED, error=f"{whom} {said}", doubtful=doubtful)
     out_of_credit = any(name in _CREDIT_CODES or (name.endswith("_limit_exceeded") and name not in _RATE_CODES) for name in names[:1])
     if status == 402 or (status == 429 and out_of_credit):
         return CloudOutcome(CloudKind.NO_CREDIT, error=f"no credit is left at the cloud {said}")
@@ -117,7 +118,7 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, qu
         )
     if any(name in _MODEL_CODES for name in names) or (status in (404, 410) and "model" in _message(error).lower()):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not offer this model {said}; check cloud_model")
-    if status in _ADDRESS_STATUSES or (status in (400, 422) and not error):
+    if status in _ADDRESS_STATUSES or (status in (400, 422) and data and data.lstrip()[:1] not in (b"{", b"[")):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"there is no chat API at this address {said}; check cloud_url")
     if any(name in _PARAMETER_CODES for name in names):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not accept a part of our requests {said}")
