@@ -10,15 +10,20 @@ from typing import Any
 
 from edge_agent.core.question import OPEN, Question
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 MAX_COMPLETION_TOKENS = 256  # the limit that a request sets, and that a budget reserves
 
 
 def prompt(question: Question) -> str:
-    """The text that is sent, version 1: the question, its options and the request for one letter; for an open question only its text."""
+    """The text that is sent, version 2: the question, its options and the request for one letter; for an open question only its text.
+
+    The request lists the letters, and says that they are Latin: asked in Kazakh or Russian, models also answer with the Cyrillic
+    "В", which may be B (its look) or the third option (its place in the alphabet), or with the option's text in other words.
+    """
     if question.kind == OPEN:
         return question.stem
-    return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
+    letters = ", ".join(question.letters)
+    return f"{question.user_message}\n\nAnswer with the Latin letter of the right option alone, one of: {letters}."
 
 
 def body(question: Question, model: str) -> dict[str, Any]:
