@@ -115,16 +115,23 @@ class _Reading:
 
     def _find_named(self) -> None:
         """The verdicts that name the answer, and those that name what is not the answer."""
+        start = re.match(r"\W{0,6}?(?=\w)", self._text)
+        first = self._letters_at(start.end()) if start else None
+        if first and not first.letter and first.end > first.start + 2 and self._at(words.ENDS, first.end):
+            self._named.append(first)  # "B or C, I cannot decide"
         for cue in re.finditer(words.CUE, self._text):
             if cue["start"] and not self._starts_line(cue.start()):
                 continue
             is_weak = bool(cue["it"] or cue["so"]) and not re.search(words.ANSWER, cue[0])
-            found = (self._option_at(cue.end()) or (cue["no"] and self._option_at(cue.start("no")))) if not is_weak else None
-            found = found or self._letters_at(cue.end()) or (cue.start() == 0 and self._option_at(cue.end(), ends=r"\W*$"))
+            found = (
+                (not is_weak and self._option_in(cue))
+                or self._letters_at(cue.end())
+                or (cue.start() == 0 and self._option_at(cue.end(), ends=r"\W*$"))
+            )
             if not found or (is_weak and not self._at(words.ENDS, found.end)) or self._is_doubted(cue.start(), found.end):
                 continue
             refused = self._at(words.REFUSED, found.end)
-            is_negative = bool(cue["no"] or cue["low"] or refused or self._is_called_wrong(found.end)) and found.start != cue.start("no")
+            is_negative = bool(cue["no"] or cue["low"] or refused or self._is_called_wrong(found.end)) and found.start >= cue.end()
             (self._rejected if is_negative else self._named).append(found)
             if is_negative and (contrast := self._at(words.CONTRAST, refused.end() if refused else found.end)):
                 other = self._letters_at(contrast.end())
@@ -223,7 +230,12 @@ class _Reading:
             end = match.end()
             joint = self._at(words.AND, end)
             match = self._at(words.LETTER, joint.end()) if joint else None
-            if match and joint and re.fullmatch(r"\W+", joint[0]) and self._at(words.CLAUSE, match.end()):
+            if (
+                match
+                and joint
+                and re.fullmatch(r"\W+", joint[0])
+                and self._at(words.NEW_CLAUSE if ";" in joint[0] else words.LETTER + words.CLAUSE, match.start())
+            ):
                 break  # "B, A is too small": a clause of its own
         return _Verdict(start, end, letters[0] if len(set(letters)) == 1 else None) if letters else None
 
@@ -235,6 +247,12 @@ class _Reading:
         letter = self._options.get(_key(match[1]))
         bracket = self._at(rf"\s?[(\[]\s?(?:option\s)?{words.LETTER}", match.end())
         return _Verdict(start, match.end(), letter if not bracket or self._read(*bracket.groups()) == letter else None)
+
+    def _option_in(self, cue: re.Match[str]) -> _Verdict | None:
+        """The option whose text stands behind a cue, or begins with its last words: "the answer is none of these"."""
+        starts = [cue.end(), *(cue.start() + word.start() for word in re.finditer(r"\b\w", cue[0]))] if self._options else []
+        found = (option for start in starts if (option := self._option_at(start)) and option.end > cue.end())
+        return next(found, None)
 
     def _at(self, pattern: str, position: int) -> re.Match[str] | None:
         return re.compile(pattern).match(self._text, position)
@@ -299,15 +317,15 @@ def _with_options_folded(text: str, options: dict[str, str], letters: str) -> st
         ends = re.compile(r"[^\S\n]*(?:\n|$)" if "\n" in between else words.TEXT_ENDS).match(match.string, match.end())
         return symbol + words.OTHER if is_label and ends else match[0]
 
-    return re.sub(rf"(?<!{words.WORD})([A-ZА-ЯІ])([\s.):,;(=\[\]>\-–—]{{1,6}}?){_texts(options)}", fold, text)
+    return re.sub(rf"(?<!{words.WORD})([A-ZА-ЯІ])((?:\s?{words.NOUN})?[\s.):,;(=\[\]>\-–—、．。]{{1,6}}?){_texts(options)}", fold, text)
 
 
 def _plain(text: str) -> str:
     """A text without Markdown, LaTeX and full-width forms; a box or a tag that marks the answer becomes "answer:"."""
     text = re.sub(r"[A-Za-zА-Яа-яІіЁё][\u0300-\u036f]{1,3}", lambda match: unicodedata.normalize("NFC", match[0]), text)
     text = text.translate(_FORMS)
-    text = re.sub(r"\\f?boxed\s?\{|<(?:final[_ ]?)?(?:answer|choice|option)>", " answer: ", text)
-    text = re.sub(r"<br\s?/?>|</(?:final[_ ]?)?(?:answer|choice|option)>", "\n", text)
+    text = re.sub(r"\\f?boxed\s?\{|<(?:final[_ ]?)?(?:answer|choice|option|result)>", " answer: ", text)
+    text = re.sub(r"<br\s?/?>|</(?:final[_ ]?)?(?:answer|choice|option|result)>", "\n", text)
     text = re.sub(rf"{_LATEX}|</?(?:b|i|strong|em|p|u)>|\\(?=[%$#&_ ,;!(\[)\]])", "", text)
     return text.translate(_BRACES)
 

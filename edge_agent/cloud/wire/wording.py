@@ -25,20 +25,21 @@ def _any(words: str, more: str = "") -> str:
 LETTER = rf"(?<!{WORD})(?<!{WORD}')(?<!{WORD}\.)([{_UPPER}])(?!{WORD}|[+#]|'\w|\.\w\.|\s?=(?!\x20*\d)|[-‑][a-zA-Z])([{OWN}{OTHER}]?)"
 SMALL_LETTER = rf"(?<![\w'])([a-z])(?=[)\]}}.]{{0,2}}[^\S\n]{{0,3}}{_END})()"
 AND = (
-    r"[\s)\]}(\[{]{0,4}(?:[,/&+、،;]|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде)\b|[和或与及])"
-    r"(?:\s?(?:and|or|и|или|және|немесе)\b)?[\s(\[{]{0,4}"
+    r"[\s)\]}(\[{]{0,4}(?:[,/&+、،;]|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де)\b|[和或与及])"
+    r"(?:\s?(?:and|or|и|или|және|немесе)\b)?[\s,(\[{]{0,4}"
 )
-CLAUSE = r"\s+(?:is|was|would|has|does|fails?)\b"
+CLAUSE = r"\s+(?:is|are|was|were|would|has|have|does|do|fails?)\b"
+NEW_CLAUSE = rf"{LETTER}(?:{AND}{LETTER}){{0,5}}{CLAUSE}"
 # А, Б, В, Г: a list in which В is the third.
 CYRILLIC_LABEL = r"(?m)(?:^|[\s(])[БГДЖЗИЛ][).:]|^\W{0,4}[БГДЖЗИЛ]\W{0,4}$"
 
-_NOUN = r"(?:нұсқа\w{0,8}|жауа[пб]\w{0,8}|вариант\w{0,4}|ответ\w{0,3}|әрпі\w{0,4}|option|answer|choice|选项|项)"  # behind a letter
+NOUN = r"(?:нұсқа\w{0,8}|жауа[пб]\w{0,8}|вариант\w{0,4}|ответ\w{0,3}|әрпі\w{0,4}|option|answer|choice|选项|项)"  # behind a letter
 _ANSWER = _any(
-    r"answers?|ans|verdict|solution|correction|жауа[пб]\w{0,8}|ja[uw]a[pb]\w{0,6}|шешім\w{0,2}|түзету|ответ(?:ом|а)?|решение|исправление"
+    r"answers?|ans|verdict|solution|correction|жауа[пб]\w{0,8}|ja[uw]a[pb]\w{0,6}|шешім\w{0,2}|түзету|таңдауым|выбор|ответ(?:ом|а)?|решение|исправление"
     r"|antwort|respuesta|r[ée]ponse|resposta|risposta|cevap|cevab[ıi]|yanıt|javob\w{0,3}|жавоб\w{0,3}|җавап\w{0,4}|жооп\w{0,4}|відповідь",
     "答案|正解|答え|정답|해답|답",
 )
-_OPTION = _any("options?|choices?|letter|one|pick|selection|нұсқа\\w{0,8}|вариант\\w{0,4}|буква", "选项|选择")
+_OPTION = _any("options?|choices?|letter|one|pick|guess|selection|нұсқа\\w{0,8}|вариант\\w{0,4}|буква", "选项|选择")
 _RIGHT = _any(
     r"correct|right|best|true|final|my|selected|chosen|most (?:appropriate|likely|accurate|suitable)"
     r"|дұрыс\w{0,2}|тура|ең дұрыс|соңғы|менің|таңдалған|d[uū]r[yı]s"
@@ -66,9 +67,9 @@ _NOT = _any(
 _FILLER = _any(
     "is|are|was|be|to|would|should|must|will|can|only|has|seems?|appears?|likely|probably|definitely|clearly|certainly|obviously|therefore"
     "|thus|hence|then|simply|indeed|actually|the|that|of|for|this|question|above|given|given by|following|multiple|letter|option|choice"
-    "|answer|correct|right|best|final|as|with|under|number|marked|labell?ed|i (?:think|believe|would say)|it|so|most"
+    "|answer|correct|right|best|final|as|with|under|number|marked|labell?ed|i (?:think|believe|would say)|it's|that's|it|so|most"
     r"|вариант\w{0,4}|ответ\w{0,3}|букв\w{1,3}|под|на|вопрос|этот|данный|является|это|будет|правильн\w{1,3}|верн\w{1,3}"
-    r"|нұсқа\w{0,8}|жауа[пб]\w{0,8}|әріп\w{0,4}|ретінде|мына|бұл|осы|сұра[қғ]\w{0,5}|тест\w{0,5}|дұрыс\w{0,2}|болып|табылады|болады",
+    r"|нұсқа\w{0,8}|жауа[пб]\w{0,8}|әріп\w{0,4}|әрпі\w{0,4}|ретінде|мына|бұл|осы|сұра[қғ]\w{0,5}|тест\w{0,5}|дұрыс\w{0,2}|болып|табылады|болады",
     "本题|应该|应|该|就|的|是|为|選|选|项|选项|正确",
 )
 _BETWEEN = r"[^\S\n]|[:：=→>\-–—,\"“”«»(\[{'【】「」《》]"
@@ -84,8 +85,11 @@ _IT = _any(
     "|leav(?:es|ing)(?: only| us with| just)?|corresponds to|matches(?: with)?|which is(?= (?:option|choice|letter|answer|the))|это|бұл"
 )
 _SO = _any(
-    "so|therefore|thus|hence|consequently|definitely|certainly|clearly|obviously|final|in conclusion"
-    r"|демек|сондықтан|сонымен|қорытынды\w{0,2}|итак|значит|поэтому|следовательно|таким образом",
+    r"(?:so|therefore|thus|hence),? the \w{1,20}(?: \w{1,20}){0,2} is"
+    "|so|therefore|thus|hence|consequently|definitely|certainly|clearly|obviously|probably|most likely|final"
+    "|in conclusion|i (?:think|believe)"
+    r"|меніңше|ойымша|әрине|демек|сондықтан|сонымен|қорытынды\w{0,2}"
+    "|думаю|считаю|по-моему|скорее всего|конечно|итак|значит|поэтому|следовательно|таким образом",
     "所以|因此|综上|故",
 )
 
@@ -98,18 +102,20 @@ CUE = (
     rf"|{_RIGHT}[^\S\n](?=[{_UPPER}][).]?\s*{_END})"  # correct B
     rf"|{_OPTION}(?=\s(?:is|would be|must be|should be)\s)"  # the option is
     rf"|{_ANSWER}(?={_GAP}(?:{_FILLER}{_GAP}){{0,4}}(?:{_IS}|{_NOT}))"  # the answer to this question is
-    rf"|{_ANSWER}\s(?=[{_UPPER}](?:{OWN}|\s?{_NOUN}\s(?:болып табылады|болады)))"  # answer B) 19
+    rf"|{_ANSWER}\s(?=[{_UPPER}](?:{OWN}|\s?{NOUN}\s(?:болып табылады|болады)))"  # answer B) 19
     rf"|(?:жауа[пб]\w{{0,8}}|ответ)\s(?=[{_UPPER}]\s?[.!]?\s?{_END})"
-    rf"|(?P<start>{_ANSWER}|{_OPTION}(?=\s?[:：]))|{_CHOOSE}|(?P<it>{_IT})|(?P<so>{_SO}))"
+    rf"|(?P<start>{_ANSWER}|{_OPTION}(?=\s?[:：])|(?:choose|pick|select|таңдаңыз|выберите)(?!\w))|{_CHOOSE}|(?P<it>{_IT})|(?P<so>{_SO}))"
     rf"(?:{_GAP}(?:(?P<no>{_NOT})|{_IS}|{_FILLER})){{0,8}}{_LAST_GAP}"
 )
 ANSWER = rf"(?i){_ANSWER}"
-REFUSED = rf"(?i)[)\]]?(?:\s?-?{_NOUN})?\s(?:емес|жоқ)\b"  # behind a letter: A емес
-CONTRAST = rf"(?i)(?:\s?,\s?|\s)(?:(?:but|but rather|rather|а|ал|it is|it's)\s)?(?=[{_UPPER}])"  # not A, but B
+REFUSED = rf"(?i)[)\]]?(?:\s?-?{NOUN})?\s(?:емес|жоқ)\b"  # behind a letter: A емес
+CONTRAST = rf"(?i)(?:\s?[,，]\s?|\s)(?:(?:but|but rather|rather|а|ал|it is|it's)\s|而是?)?(?=[{_UPPER}])"  # not A, but B
 ENDS = rf"[{OWN}\s)\]]*?(?:[.,;!。，)]|{_END}|{_BECAUSE})"
 TEXT_ENDS = rf"(?=[)\]'%]{{0,2}}\s{{0,2}}(?:[.,;:!()\]。，；–—-]|{_END}|{_BECAUSE}|болып\b))"
 
-_HIGH = _any(r"correct|right|true|дұрыс(?:ы|тығы)?|верно|верн\w{1,3}|правильн\w{1,3}|подходит", "正确|符合|✅|✓|✔")
+_HIGH = _any(
+    r"correct|right|true|дұрыс(?:ы|тығы)?|верно|верн\w{1,3}|правильн\w{1,3}|подходит", "正确|对(?:的|(?![\u3400-\u9fff]))|符合|✅|✓|✔"
+)
 _CHOSEN = _any(
     "(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)|correct one|right one|best one)"
     r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|жауап (?:болады|болып табылады)"
@@ -118,7 +124,7 @@ _CHOSEN = _any(
 )
 # What is said behind a letter. Groups: `low` (is wrong), `high` (is correct), `chosen` (is the answer), `no` and `after` (not).
 JUDGED = (
-    rf"(?i)[)\],]?[^\S\n]?(?:[-–—]\s?)?(?:{_NOUN}\s?(?:[-–—]\s?)?)?"
+    rf"(?i)[)\]]?(?:-(?:ны|ні|ды|ді|ты|ті))?[^\S\n]?(?:[-–—]\s?)?(?:{NOUN}\s?(?:[-–—]\s?)?)?"
     r"(?:(?:is|are|was|would be|must be|seems|looks|appears|это|является|болып|деп)(?!\w)\s?|[是为])?"
     rf"(?P<no>not\s|n't\s|не\s|不是?)?(?:the\s)?(?:(?P<low>{_WRONG})|(?P<chosen>{_CHOSEN})|(?P<high>{_HIGH}))(?P<after>\s(?:емес|жоқ)\b)?"
     rf"|[.:]\s?(?:(?P<low2>{_WRONG})|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ|answer|option|choice|one|жауа|нұсқа|ответ|вариант)))"
@@ -127,10 +133,13 @@ NOT_BEFORE = r"(?i)(?:\b(?:not|nor|neither|none|never|non|ни|не)|n't|不|非
 TICKED = r"[✅✓✔☑]\ufe0f?\s?$"
 
 HEDGE = (
-    r"(?i)(?:\b(?:if|suppose|assum\w{1,4}|maybe|perhaps|whether|might|could|unless|can'?t say|cannot say|егер|мүмкін|бәлкім|если|возможно"
-    r"|может быть|допустим)\b|也许|可能|如果|假设)[^.!?\n:：;,。，]{0,30}$"
+    r"(?i)(?:\b(?:if|suppose|assum\w{1,4}|maybe|perhaps|whether|might|could|unless|can'?t say|cannot say|doubt"
+    r"|(?:don't|not|never) (?:think|believe)"
+    r"|unlikely|not sure (?:that|if)|thought|at first|initially|егер|мүмкін|бәлкім|ойламаймын|алдымен|если|возможно|может быть|допустим"
+    r"|вряд ли|сомнева\w{1,4}|не думаю|сначала)\b"
+    r"|也许|可能|如果|假设),?[^.!?\n:：;,。，]{0,30}$"
 )
-ASKED = r"[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}[?？]"
+ASKED = r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}[?？]|\s(?:if|unless|егер|если)\b"
 CORRECTED = (
     r"(?i)\b(?:no|wait|correction|correct (?:this|that|my|myself)|sorry|instead|revis\w{1,5}|mistake|reconsider\w{0,3}|rather|actually"
     r"|жоқ|кешіріңіз|қателес\w{1,6}|түзет\w{1,6}|нет|ошиб\w{1,4}|извини\w{0,4}|исправ\w{1,6}|точнее)\b|不对|等等|更正|抱歉"
@@ -153,13 +162,13 @@ DOUBT = (
     r"|n't\b|\w[бпм][ае]йді\b|[不错非没太但?？]"
 )
 
-LONE = rf"(?i:(?:options?|choice|letter|answer|вариант|нұсқа|选项)?\s{{0,2}}[:(]?)([A-Za-zА-ЯІ])([{OWN}{OTHER}]?)[).]?(?i:[\s-]?{_NOUN})?"
+LONE = rf"(?i:(?:options?|choice|letter|answer|вариант|нұсқа|选项)?\s{{0,2}}[:(]?)([A-Za-zА-ЯІ])([{OWN}{OTHER}]?)[).]?(?i:[\s-]?{NOUN})?"
 TEXT_AND_LETTER = rf"(.+?)[\s(\[,:–—-]{{1,4}}(?i:(?:option|choice|вариант|нұсқа)\s)?([{_UPPER}])"
 LEFT_EDGES = " \t'()[]<>.,:;!。，；•·→👉✅✓✔☑➡#=|"
 RIGHT_EDGES = " \t'()[]<>.,:;!。，；✅✓✔☑|–—"
 
 _FOLLOWS = (  # words of the same script that may stand behind a letter; before others "A", "I", "В" or "С" is a word itself
-    r"(?:because|since|as|is|was|and|or|but|which|due|for|with|given|while|whereas|not|rather|option|choice|answer|the|this|that|it|so|here|if"
+    r"(?:because|since|as|is|was|seems|looks|appears|fits|matches|has|can|should|does|although|though|and|or|but|which|due|for|with|given|while|whereas|not|rather|option|choice|answer|the|this|that|it|so|here|if"
     r"|explanation|reason|would|must|нұсқа\w*|дұрыс\w*|жауа[пб]\w*|болып|болады|деп|сондықтан|себебі|өйткені|яғни|екен\w*|себеп\w*|табылады"
     r"|таңда\w*|әрпі|және|бұл|емес|қате\w*|вариант\w*|правильн\w*|верн\w*|неверн\w*|не|является|потому|так|поскольку|это|и|или|поэтому|ответ\w*"
     r"|подходит|түсіндір\w*|объяснение|пояснение)\b"
