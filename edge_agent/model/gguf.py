@@ -153,7 +153,7 @@ def read_adapter(path: pathlib.Path, model: Header | None = None) -> Header:
         raise ModelRefused(f"'{path}' is not an adapter; make one with `python -m convert --adapter-gguf`.")
     if model and header.architecture != model.architecture:
         raise ModelRefused(f"The adapter '{path}' is for {header.architecture!r:.40}, not for this {model.architecture!r:.40} model.")
-    if twice := sorted(held_adapters(header.metadata) & held_adapters(model.metadata)):
+    if model and (twice := sorted(held_adapters(header.metadata) & held_adapters(model.metadata))):
         raise ModelRefused(
             f"The model already holds the adapter '{path}' (sha256 {twice[0][:12]}...), which would count twice; leave the adapter out, "
             "or give the model without it."

@@ -1,6 +1,7 @@
 """What a cloud's reply means, from its status, headers and bytes.
 
-Owns the kind of every reply, and the checks of what is in it. Does no I/O; `verdict.py` finds the answer in the text. Invariant:
+Owns the kind of every reply, and the checks of what is in it. Does no I/O; `spoken.py` takes the thinking out of the text, and
+`verdict.py` finds the answer in it. Invariant:
 whatever the bytes are, a reply has exactly one kind, and its values fit into the store.
 """
 
@@ -11,9 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from edge_agent.cloud.wire.spoken import MAX_ANSWER_CHARS, spoken
 from edge_agent.cloud.wire.verdict import find_answer
 from edge_agent.core.outcome import CloudKind, CloudOutcome
-from edge_agent.core.question import OPEN, Question
+from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
 from edge_agent.core.terminal import plain
 
@@ -55,18 +57,48 @@ def read_reply(
         return _read_error_in_200(data, headers, question, key) if isinstance(payload, dict) and "error" in payload else portal
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
-    reply = message.get("content") if isinstance(message, dict) else None
+    reply = _content(message.get("content")) if isinstance(message, dict) else ""
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    reply = without_key(key, _storable(reply)) if isinstance(reply, str) else None
-    found = find_answer(reply, question) if reply is not None else None
-    if reply is None or not found:
-        why = "is empty" if question.kind == OPEN or not reply else "does not name exactly one option"
+    reply = without_key(key, _storable(reply))
+    found = find_answer(reply, question)
+    if not found:
+        why = _why_unusable(reply)
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
     usage = payload.get("usage")
-    answer = CloudAnswer(found, reply, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    stored = reply if len(reply) <= MAX_ANSWER_CHARS else spoken(reply)  # thinking may be long, and is never an answer
+    answer = CloudAnswer(found, stored, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     return CloudOutcome(CloudKind.ANSWERED, answer)
+
+
+def _content(content: Any) -> str:
+    """The text of a message, whose content may be a list of parts: texts count, thinking does not. "" if there is no text.
+
+    `reasoning_content` and `reasoning` beside the content are thinking too, and are not looked at. Mistral's API sends a part of
+    type "thinking" before one of type "text".
+    """
+    if isinstance(content, list):
+        return "".join(part if isinstance(part, str) else _text_of(part) for part in content)
+    return content if isinstance(content, str) else _text_of(content)
+
+
+def _text_of(part: Any) -> str:
+    """The text of one part of a content; "" for thinking, a picture, a refusal or anything else."""
+    if not isinstance(part, dict) or part.get("type", "text") not in ("text", "output_text"):
+        return ""
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _why_unusable(reply: str) -> str:
+    """Why no answer was found in a reply, as the end of a sentence."""
+    said = spoken(reply)
+    if not said:
+        return "has no answer after its thinking" if reply.strip() else "is empty"
+    if len(said) > MAX_ANSWER_CHARS:
+        return f"is longer than {MAX_ANSWER_CHARS} characters"
+    return "does not name exactly one option"
 
 
 def _read_no_body(headers: Mapping[str, str]) -> CloudOutcome:

@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_agent.core.question import OPEN, Question
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 MAX_COMPLETION_TOKENS = 256  # the limit that a request sets first; a letter needs one or two
 RAISED_TOKENS = 4096  # the limit for a model whose reply was cut: most think for fewer tokens, and it bounds what one call costs
 MOST_SENDS = 5  # of one question in one call: another limit name, no temperature, a higher limit, a lower one
@@ -44,10 +44,15 @@ class Shape:
 
 
 def prompt(question: Question) -> str:
-    """The text that is sent, version 1: the question, its options and the request for one letter; for an open question only its text."""
+    """The text that is sent, version 2: the question, its options and the request for one letter; for an open question only its text.
+
+    The request lists the letters, and says that they are Latin: asked in Kazakh or Russian, models also answer with the Cyrillic
+    "В", which may be B (its look) or the third option (its place in the alphabet), or with the option's text in other words.
+    """
     if question.kind == OPEN:
         return question.stem
-    return f"{question.user_message}\n\nAnswer with the letter of the right option alone."
+    letters = ", ".join(question.letters)
+    return f"{question.user_message}\n\nAnswer with the Latin letter of the right option alone, one of: {letters}."
 
 
 def body(question: Question, model: str, shape: Shape | None = None) -> dict[str, Any]:

@@ -1,53 +1,340 @@
-"""Which answer a cloud's reply gives, found in its text.
+"""Which answer a cloud's reply gives, found in what it says.
 
-Owns the rules by which a letter is found. Knows nothing of HTTP. Invariants: a reply is only data, in which we find a letter of
-the question or not, whatever else it says; every change to these rules needs a new `PROMPT_VERSION`.
+Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before. Knows nothing of HTTP. Invariants: a
+reply is only data, in which we find a letter of the question or not, whatever else it says; no answer is better than a wrong one;
+every change to these rules needs a new `PROMPT_VERSION`.
+
+How a letter is found (version 2). A letter with the text of its own option behind it ("B) 19") counts as the letter, a letter
+with the text of another option as a contradiction. A verdict is a letter, or the text of an option, that the reply names as its
+answer. In this order:
+
+1. The reply is a letter, or the text of exactly one option.
+2. Its first line is a letter: this is the answer, unless the reply later names another one (then there is none).
+3. It names an answer: "The answer is B", "Жауап: B", "B is the right answer", a last line that is a letter. Two different ones
+   are a contradiction, unless the last is said to correct or to conclude ("No, wait: the answer is B").
+4. It calls one option right: "A is wrong, B is correct" (not if the question itself has a negation: "Which one is not ...?").
+5. It begins with a letter and its reason ("B, because ...", "B. It is ..."), without doubt and without another letter or option.
+
+A verdict on two letters ("A or B"), on a letter outside the question, and one that the reply takes back later is none.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from typing import NamedTuple
 
+from edge_agent.cloud.wire import wording as words
+from edge_agent.cloud.wire.spoken import MAX_ANSWER_CHARS, spoken
 from edge_agent.core.question import OPEN, Question
 
-_MAX_REPLY_CHARS = 20_000
-_NOT_A_WORD = r"(?![\w'])(?!\s+(?!because|since|as\b)[a-z])"  # "answer: A city" names no option
-# Patterns are compiled on first use (`re` keeps them): an answer from memory needs none.
-_LONE = r"\W*([A-Za-z])\W*"
-_LED = r"(?s)\W{0,8}([A-Z])(?:[.):,]|\s+-)(?:\s|\W).*"
-_NAMED = (
-    r"(?i:\b(?:answer|option|choice))\W{0,8}(?:(?i:is|would be|should be)\W{0,8})?(?:(?i:option|letter)\W{0,4})?"
-    rf"([A-Z]){_NOT_A_WORD}|\\boxed\{{\W{{0,4}}([A-Z])\b"
-)
-_LEAD_IN = r"(?i:(?:the )?(?:correct |right |final )?answer(?: is)?\W{1,4})"
+_MAX_LETTERS = 400  # a reply that names more letters than this, or more verdicts than the next, is not an answer
+_MAX_VERDICTS = 100
+_MAX_JOINED = 30  # letters in one list
+_MAX_BULLET = 6  # what may stand before the first word of a line
+
+_LATIN_FOR = dict(zip("АВСЕНІКМОРТХ", "ABCEHIKMOPTX", strict=True))  # Cyrillic letters that look Latin
+_OTHER_CYRILLIC = {"Б": "B", "Г": "DG", "Д": "DE"}  # by place in the alphabet or by sound: only with the text of the option
+_FORMS: dict[int, int | str | None] = {
+    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # full-width
+    **{0x24B6 + i: ord("A") + i for i in range(26)},  # circled
+    **dict.fromkeys(map(ord, '*`~$"“”„«»\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0f' + words.OWN + words.OTHER)),
+    **{ord("’"): "'", 0x3000: " ", 0xA0: " "},
+}
+_LATEX = r"\\(?:text|mathrm|mathbf|textbf|mathsf|textrm|mbox|displaystyle|left|right)\b"
+_BRACES = {ord("{"): " ", ord("}"): " ", ord("_"): " "}
+
+
+class _Verdict(NamedTuple):
+    """One verdict: where it stands in the text, and its letter; None if it names several, none of the question's, or contradicts itself."""
+
+    start: int
+    end: int
+    letter: str | None
 
 
 def find_answer(reply: str, question: Question) -> str | None:
-    """The letter in a reply; for an open question, the reply without its thinking. None if there is no answer."""
+    """The letter in a reply; for an open question, what the reply says without its thinking. None if there is no answer."""
     if question.kind != OPEN:
         return find_letter(reply, question)
-    text = reply.strip()
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
-    return text if 0 < len(text) <= _MAX_REPLY_CHARS else None
+    said = spoken(reply)
+    return said if 0 < len(said) <= MAX_ANSWER_CHARS else None
 
 
 def find_letter(reply: str, question: Question) -> str | None:
-    """The letter in a reply, version 1; None if there is none, or more than one.
-
-    The rules, in order: the reply is a letter; it starts with a letter and a mark ("B. 24"); it names one letter after
-    "answer" or "option" ("the answer is **B**"; several mentions must agree); it is the text of exactly one option.
-    Thinking at the start (`<think>`) is ignored. A reply of over 20,000 characters is not an answer.
-    """
-    text = reply.strip()
-    if len(text) > _MAX_REPLY_CHARS:
+    """The letter in a reply; None if there is none, or more than one. A reply of over 20,000 characters is not an answer."""
+    said = spoken(reply)
+    if not 0 < len(said) <= MAX_ANSWER_CHARS:
         return None
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2].strip()
-    match = re.fullmatch(_LONE, text) or re.fullmatch(_LED, text)
-    found = {match[1].upper()} if match else {(one or other) for one, other in re.findall(_NAMED, text)}
-    if not found:
-        folded = re.sub(_LEAD_IN, "", text, count=1).strip(" .*").casefold()
-        options = zip(question.letters, question.options, strict=True)
-        found = {letter for letter, option in options if option.strip(" .").casefold() == folded}
-    return next(iter(found)) if len(found) == 1 and found <= set(question.letters) else None
+    text = _plain(said)
+    options = _distinct_options(question)
+    folded = _with_options_folded(text, options, question.letters)
+    if len(re.findall(words.LETTER, folded)) > _MAX_LETTERS:
+        return None
+    labels = re.search(words.CYRILLIC_LABEL, text) or re.search(words.CYRILLIC_LABEL, question.user_message)
+    asks_for_not = re.search(words.NEGATED_STEM, question.stem) is not None
+    return _Reading(folded, question, options, labels is not None, asks_for_not).letter()
+
+
+class _Reading:
+    """The reading of one reply, in which the text of an option behind its letter is folded to a mark."""
+
+    def __init__(self, text: str, question: Question, options: dict[str, str], has_cyrillic_list: bool, asks_for_not: bool) -> None:
+        """`has_cyrillic_list` is whether question or reply list А, Б, В, Г; `asks_for_not` whether it is "Which one is not ...?"."""
+        self._text, self._letters, self._options = text, question.letters, options
+        self._namesakes = dict(zip(question.options, question.letters, strict=True))  # A. B, B. A: which one is "A"?
+        self._has_cyrillic_list, self._asks_for_not = has_cyrillic_list, asks_for_not
+        self._any_option = re.compile(_texts(options)) if options else None
+        self._named: list[_Verdict] = []  # the answer is B
+        self._judged: list[_Verdict] = []  # B is correct
+        self._rejected: list[_Verdict] = []  # B is wrong; the answer is not B
+
+    def letter(self) -> str | None:
+        """The answer, by the rules at the top of this file."""
+        lines = [line for raw in self._text.split("\n") if (line := _bare(raw))]
+        if not lines:
+            return None
+        lone = [self._of_line(line) for line in lines[:2] + lines[-2:]]
+        self._find_named()
+        self._find_judged()
+        if lone[-1] and not (len(lines) > 1 and _continues(lone[-2], lone[-1])):
+            self._named.append(_Verdict(len(self._text), len(self._text), lone[-1].letter))
+        self._named.sort(key=lambda verdict: verdict.start)
+        if len(self._named) > _MAX_VERDICTS:
+            return None
+        if lone[0] and not (len(lines) > 1 and _continues(lone[0], lone[1])):
+            rivals = self._named + ([] if self._asks_for_not else self._judged)
+            found, end = _one([*rivals, lone[0]]), 0
+        elif self._named:
+            found, end = self._settled(), self._named[-1].end
+        elif self._judged and not self._asks_for_not:
+            found, end = _one(self._judged), self._judged[-1].end
+        else:
+            return self._with_reason()
+        return None if self._is_taken_back(found, end) else found
+
+    def _find_named(self) -> None:
+        """The verdicts that name the answer, and those that name what is not the answer."""
+        start = re.match(r"\W{0,6}?(?=\w)", self._text)
+        first = self._letters_at(start.end()) if start else None
+        if first and not first.letter and first.end > first.start + 2 and self._at(words.ENDS, first.end):
+            self._named.append(first)  # "B or C, I cannot decide"
+        for cue in re.finditer(words.CUE, self._text):
+            if cue["start"] and not self._starts_line(cue.start()):
+                continue
+            is_weak = bool(cue["it"] or cue["so"]) and not re.search(words.ANSWER, cue[0])
+            found = (
+                (not is_weak and self._option_in(cue))
+                or self._letters_at(cue.end())
+                or (cue.start() == 0 and self._option_at(cue.end(), ends=r"\W*$"))
+            )
+            if not found or (is_weak and not self._at(words.ENDS, found.end)) or self._is_doubted(cue.start(), found.end):
+                continue
+            refused = self._at(words.REFUSED, found.end)
+            is_negative = bool(cue["no"] or cue["low"] or refused or self._is_called_wrong(found.end)) and found.start >= cue.end()
+            (self._rejected if is_negative else self._named).append(found)
+            if is_negative and (contrast := self._at(words.CONTRAST, refused.end() if refused else found.end)):
+                other = self._letters_at(contrast.end())
+                if other and self._at(words.ENDS, other.end):
+                    self._named.append(other)
+
+    def _find_judged(self) -> None:
+        """What the reply says of letters, and at the start of a line of the texts of options: is correct, is wrong, is the answer."""
+        end = 0
+        for match in re.finditer(words.LETTER, self._text):
+            if match.start() < end or not (found := self._letters_at(match.start())):
+                continue
+            end = found.end
+            before = self._text[max(0, found.start - 20) : found.start]
+            if found.letter or match.end() < found.end:
+                self._judge(
+                    found,
+                    is_negative=re.search(words.NOT_BEFORE, before) is not None,
+                    is_ticked=re.search(words.TICKED, before) is not None,
+                )
+        for line in list(re.finditer(r"(?m)^", self._text))[:_MAX_VERDICTS]:
+            if found := self._option_at(line.start(), ends=r"[)\]]?"):
+                self._judge(found, only_chosen=True)
+
+    def _judge(self, found: _Verdict, is_negative: bool = False, is_ticked: bool = False, only_chosen: bool = False) -> None:
+        """Keep what is said of a letter, if it is a verdict."""
+        said = self._at(words.JUDGED, found.end)
+        if not said and is_ticked:
+            self._judged.append(found)
+        if not said or self._is_doubted(found.start, said.end()):
+            return
+        if is_negative or self._is_called_wrong(found.end):
+            self._rejected.append(found)
+        elif said["chosen"]:
+            self._named.append(found)
+        elif not only_chosen:
+            self._judged.append(found)
+
+    def _is_called_wrong(self, end: int) -> bool:
+        said = self._at(words.JUDGED, end)
+        return bool(said and (said["no"] or said["after"] or said["low"] or said["low2"]))
+
+    def _settled(self) -> str | None:
+        """The letter that all verdicts name; that of the last one, if the reply says that it corrects or concludes."""
+        last = self._named[-1]
+        others = [verdict for verdict in self._named if verdict.letter != last.letter]
+        if not others:
+            return last.letter
+        between = self._text[others[-1].end : last.start][-600:]
+        began_with_it = "\n" not in self._text[: others[0].start]
+        if re.search(words.CORRECTED, between) or (not began_with_it and re.search(words.CONCLUDED, between[-60:])):
+            return last.letter
+        return None
+
+    def _is_taken_back(self, letter: str | None, end: int) -> bool:
+        """Whether the reply calls its verdict wrong afterwards: "The answer is A. No, B." """
+        if not self._asks_for_not and any(verdict.letter == letter and verdict.start >= end for verdict in self._rejected):
+            return True
+        sorry = re.search(words.TAKEN_BACK, self._text[end : end + 600])
+        others = re.finditer(words.LETTER, self._text[end + sorry.end() :]) if sorry else ()
+        return any(self._read(*other.groups()) not in (None, letter) for other in others)
+
+    def _with_reason(self) -> str | None:
+        """The letter with which the reply begins and gives its reason, if there is no other letter and no doubt."""
+        start = re.match(r"\W{0,6}?(?=\w)", self._text)
+        found = start and self._letters_at(start.end())
+        if not found or not found.letter:
+            return None
+        if self._at(words.RATHER, found.end):
+            return found.letter
+        rest = self._text[found.end :]
+        is_label = re.match(r"[.):]\s", rest) and not (self._any_option and self._any_option.search(rest[:1000]))
+        is_reason = is_label or self._text[found.end - 1] == words.OWN or re.match(words.REASON, rest)
+        others = (other for other in re.finditer(words.LETTER, rest) if not self._is_word(other))
+        has_other = any(self._read(*other.groups()) != found.letter for other in others)
+        return found.letter if is_reason and not has_other and not re.search(words.DOUBT, rest[:200]) else None
+
+    def _of_line(self, line: str) -> _Verdict | None:
+        """The verdict of a line that is a letter, an option's text or both; None if it is anything else."""
+        by_text = self._options.get(_key(line))
+        if len(line) < 40 and (match := re.fullmatch(words.LONE, line)):
+            letter = self._read(match[1].upper(), match[2])
+            return _Verdict(0, 0, by_text if letter in (None, by_text) else letter if not by_text else None)
+        if not by_text and (both := re.fullmatch(words.TEXT_AND_LETTER, line[:1000])) and (by_text := self._options.get(_key(both[1]))):
+            by_text = by_text if self._read(both[2], "") == by_text else ""
+            return _Verdict(0, 0, by_text or None)
+        return _Verdict(0, 0, by_text) if by_text else None
+
+    def _letters_at(self, start: int) -> _Verdict | None:
+        """The letter, or the letters joined by "and", "or" or a comma, that stand here; None if these are words."""
+        letters: list[str | None] = []
+        end = start
+        match = self._at(words.LETTER, start) or self._at(words.SMALL_LETTER, start)
+        while match and len(letters) < _MAX_JOINED and not self._is_word(match):
+            letters.append(self._read(match[1].upper(), match[2]))
+            end = match.end()
+            joint = self._at(words.AND, end)
+            match = self._at(words.LETTER, joint.end()) if joint else None
+            if (
+                match
+                and joint
+                and re.fullmatch(r"\W+", joint[0])
+                and self._at(words.NEW_CLAUSE if ";" in joint[0] else words.LETTER + words.CLAUSE, match.start())
+            ):
+                break  # "B, A is too small": a clause of its own
+        return _Verdict(start, end, letters[0] if len(set(letters)) == 1 else None) if letters else None
+
+    def _option_at(self, start: int, ends: str = words.TEXT_ENDS) -> _Verdict | None:
+        """The option whose text stands here, up to `ends`; no letter if the letter of another option stands in brackets behind it."""
+        match = self._any_option and self._any_option.match(self._text, start)
+        if not match or not self._at(ends, match.end()):
+            return None
+        letter = self._options.get(_key(match[1]))
+        bracket = self._at(rf"\s?[(\[]\s?(?:option\s)?{words.LETTER}", match.end())
+        return _Verdict(start, match.end(), letter if not bracket or self._read(*bracket.groups()) == letter else None)
+
+    def _option_in(self, cue: re.Match[str]) -> _Verdict | None:
+        """The option whose text stands behind a cue, or begins with its last words: "the answer is none of these"."""
+        starts = [cue.end(), *(cue.start() + word.start() for word in re.finditer(r"\b\w", cue[0]))] if self._options else []
+        found = (option for start in starts if (option := self._option_at(start)) and option.end > cue.end())
+        return next(found, None)
+
+    def _at(self, pattern: str, position: int) -> re.Match[str] | None:
+        return re.compile(pattern).match(self._text, position)
+
+    def _starts_line(self, position: int) -> bool:
+        line = self._text[self._text.rfind("\n", 0, position) + 1 : position]
+        return len(line) <= _MAX_BULLET and not re.search(r"\w", line)
+
+    def _is_word(self, match: re.Match[str]) -> bool:
+        """Whether a letter is a word of the text, as the article "A" or the Russian preposition "В"."""
+        return not match[2] and self._at(words.LATIN_WORD if match[1].isascii() else words.CYRILLIC_WORD, match.end()) is not None
+
+    def _read(self, symbol: str, mark: str) -> str | None:
+        """A letter of the question; None for another one, and for a Cyrillic one that may be B by its look and C by its place."""
+        if mark == words.OTHER or (not symbol.isascii() and self._has_cyrillic_list and symbol != "А"):
+            return None
+        letter = _LATIN_FOR.get(symbol, symbol)
+        return letter if letter in self._letters and self._namesakes.get(letter, letter) == letter else None
+
+    def _is_doubted(self, start: int, end: int) -> bool:
+        """Whether a verdict is a question or a supposition: "Is it A?", "if the answer is A"."""
+        return bool(self._at(words.ASKED, end) or re.search(words.HEDGE, self._text[max(0, start - 60) : start]))
+
+
+def _one(verdicts: list[_Verdict]) -> str | None:
+    """The letter, if all verdicts name the same one."""
+    return verdicts[0].letter if len({verdict.letter for verdict in verdicts}) == 1 else None
+
+
+def _continues(line: _Verdict | None, following: _Verdict | None) -> bool:
+    """Whether two lines are a part of a list of options: A, B."""
+    return bool(line and following and line.letter and following.letter and ord(following.letter) == ord(line.letter) + 1)
+
+
+def _distinct_options(question: Question) -> dict[str, str]:
+    """The letters of the options by their plain text; without texts that several options have, or that may be taken for a letter."""
+    keys = [_key(_plain(option)) for option in question.options]
+    return {
+        key: letter
+        for key, letter in zip(keys, question.letters, strict=True)
+        if key and keys.count(key) == 1 and (len(key) > 1 or key.upper() not in question.letters)
+    }
+
+
+def _texts(options: dict[str, str]) -> str:
+    """A pattern for the texts of the options, the longest first."""
+    texts = sorted(options, key=len, reverse=True)
+    return r"((?i:" + "|".join(r"\s{1,3}".join(map(re.escape, text.split())) for text in texts) + r"))(?!\w)(?![.,]\d)"
+
+
+def _with_options_folded(text: str, options: dict[str, str], letters: str) -> str:
+    """A text in which "B) 19" is B and a mark: the mark says whether 19 is the text of B or of another option."""
+    if not options:
+        return text
+
+    def fold(match: re.Match[str]) -> str:
+        symbol, between, letter = match[1], match[2], options.get(_key(match[3]), "")
+        named = _LATIN_FOR.get(symbol, symbol)
+        if letter and letter in (named, *_OTHER_CYRILLIC.get(symbol, "")):
+            return letter + words.OWN
+        is_label = (named in letters or symbol in _OTHER_CYRILLIC) and "=" not in between
+        ends = re.compile(r"[^\S\n]*(?:\n|$)" if "\n" in between else words.TEXT_ENDS).match(match.string, match.end())
+        return symbol + words.OTHER if is_label and ends else match[0]
+
+    return re.sub(rf"(?<!{words.WORD})([A-ZА-ЯІ])((?:\s?{words.NOUN})?[\s.):,;(=\[\]>\-–—、．。]{{1,6}}?){_texts(options)}", fold, text)
+
+
+def _plain(text: str) -> str:
+    """A text without Markdown, LaTeX and full-width forms; a box or a tag that marks the answer becomes "answer:"."""
+    text = re.sub(r"[A-Za-zА-Яа-яІіЁё][\u0300-\u036f]{1,3}", lambda match: unicodedata.normalize("NFC", match[0]), text)
+    text = text.translate(_FORMS)
+    text = re.sub(r"\\f?boxed\s?\{|<(?:final[_ ]?)?(?:answer|choice|option|result)>", " answer: ", text)
+    text = re.sub(r"<br\s?/?>|</(?:final[_ ]?)?(?:answer|choice|option|result)>", "\n", text)
+    text = re.sub(rf"{_LATEX}|</?(?:b|i|strong|em|p|u)>|\\(?=[%$#&_ ,;!(\[)\]])", "", text)
+    return text.translate(_BRACES)
+
+
+def _key(text: str) -> str:
+    """What two spellings of one option's text have in common."""
+    return " ".join(text.strip(" \t\n'()[].,:;!。，；").split()).lower()
+
+
+def _bare(line: str) -> str:
+    """A line without bullets, quotes and marks around it."""
+    return re.sub(r"^[-–—]\s+", "", line.lstrip(words.LEFT_EDGES)).lstrip(words.LEFT_EDGES).rstrip(words.RIGHT_EDGES)

@@ -1,0 +1,177 @@
+"""The words by which a reply names its answer, in English, Kazakh, Russian and Chinese (and the word for "answer" in more).
+
+Owns patterns only; `verdict.py` says what they mean. Invariant: all repetitions are bounded, or over characters that nothing
+beside them matches, so that no text takes longer than its length. `re` compiles a pattern on its first use and keeps it: an answer
+from memory needs none.
+"""
+
+from __future__ import annotations
+
+OWN, OTHER = "\x02", "\x03"  # stand behind a letter for the text of its own option, or of another one
+
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+WORD = rf"[^\W{_CJK}]"  # a character of a word, in a script that writes spaces between words
+_UPPER = "A-ZА-ЯІ"
+_END = r"(?:$|\n)"
+_BECAUSE = r"(?i:(?:because|since|as|for|due|өйткені|себебі|потому|так как|поскольку)\b|因为)"
+
+
+def _any(words: str, more: str = "") -> str:
+    """A pattern for whole words, separated by "|"; `more` are words of scripts without spaces."""
+    return rf"(?:(?<!\w)(?:{words})(?!\w){'|' + more if more else ''})"
+
+
+# A letter that stands alone; group 2 is the mark behind it. Not "A-level", "A's", "C++", "D.C." or "T = 2".
+LETTER = rf"(?<!{WORD})(?<!{WORD}')(?<!{WORD}\.)([{_UPPER}])(?!{WORD}|[+#]|'\w|\.\w\.|\s?=(?!\x20*\d)|[-‑][a-zA-Z])([{OWN}{OTHER}]?)"
+SMALL_LETTER = rf"(?<![\w'])([a-z])(?=[)\]}}.]{{0,2}}[^\S\n]{{0,3}}{_END})()"
+AND = (
+    r"[\s)\]}(\[{]{0,4}(?:[,/&+、،;]|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де)\b|[和或与及])"
+    r"(?:\s?(?:and|or|и|или|және|немесе)\b)?[\s,(\[{]{0,4}"
+)
+CLAUSE = r"\s+(?:is|are|was|were|would|has|have|does|do|fails?)\b"
+NEW_CLAUSE = rf"{LETTER}(?:{AND}{LETTER}){{0,5}}{CLAUSE}"
+# А, Б, В, Г: a list in which В is the third.
+CYRILLIC_LABEL = r"(?m)(?:^|[\s(])[БГДЖЗИЛ][).:]|^\W{0,4}[БГДЖЗИЛ]\W{0,4}$"
+
+NOUN = r"(?:нұсқа\w{0,8}|жауа[пб]\w{0,8}|вариант\w{0,4}|ответ\w{0,3}|әрпі\w{0,4}|option|answer|choice|选项|项)"  # behind a letter
+_ANSWER = _any(
+    r"answers?|ans|verdict|solution|correction|жауа[пб]\w{0,8}|ja[uw]a[pb]\w{0,6}|шешім\w{0,2}|түзету|таңдауым|выбор|ответ(?:ом|а)?|решение|исправление"
+    r"|antwort|respuesta|r[ée]ponse|resposta|risposta|cevap|cevab[ıi]|yanıt|javob\w{0,3}|жавоб\w{0,3}|җавап\w{0,4}|жооп\w{0,4}|відповідь",
+    "答案|正解|答え|정답|해답|답",
+)
+_OPTION = _any("options?|choices?|letter|one|pick|guess|selection|нұсқа\\w{0,8}|вариант\\w{0,4}|буква", "选项|选择")
+_RIGHT = _any(
+    r"correct|right|best|true|final|my|selected|chosen|most (?:appropriate|likely|accurate|suitable)"
+    r"|дұрыс\w{0,2}|тура|ең дұрыс|соңғы|менің|таңдалған|d[uū]r[yı]s"
+    r"|правильн\w{1,3}|верно|верн\w{1,3}|мой|окончательн\w{1,3}|итогов\w{1,3}|выбранн\w{1,3}|doğru|to'g'ri|тўғри|дөрес",
+    "正确的?|最佳|最终",
+)
+_WRONG = _any(
+    r"incorrect|wrong|false|untrue|дұрыс емес|қате\w{0,2}|бұрыс|жарамайды|сәйкес келмейді"
+    r"|неверн\w{1,3}|неправильн\w{1,3}|ошибочн\w{1,3}|не подходит",
+    "错误?|不正确|不对|不符合",
+)
+_IS = (
+    "(?:[:：=→\\-–—>]|"
+    + _any(
+        "is|are|was|be|would be|should be|must be|will be|has to be|seems to be|appears to be"
+        "|является|будет|это|болады|болып табылады|ist|es|est"
+    )
+    + "|[是为為选選])"
+)
+_NOT = _any(
+    "not|no|never|neither|nor|none|cannot|can'?t|isn'?t|wasn'?t|won'?t|couldn'?t|wouldn'?t|except|without"
+    r"|емес|жоқ|ешқайсы\w{0,3}|не|нет|ни",
+    "不|非|没|無|无",
+)
+_FILLER = _any(
+    "is|are|was|be|to|would|should|must|will|can|only|has|seems?|appears?|likely|probably|definitely|clearly|certainly|obviously|therefore"
+    "|thus|hence|then|simply|indeed|actually|the|that|of|for|this|question|above|given|given by|following|multiple|letter|option|choice"
+    "|answer|correct|right|best|final|as|with|under|number|marked|labell?ed|i (?:think|believe|would say)|it's|that's|it|so|most"
+    r"|вариант\w{0,4}|ответ\w{0,3}|букв\w{1,3}|под|на|вопрос|этот|данный|является|это|будет|правильн\w{1,3}|верн\w{1,3}"
+    r"|нұсқа\w{0,8}|жауа[пб]\w{0,8}|әріп\w{0,4}|әрпі\w{0,4}|ретінде|мына|бұл|осы|сұра[қғ]\w{0,5}|тест\w{0,5}|дұрыс\w{0,2}|болып|табылады|болады",
+    "本题|应该|应|该|就|的|是|为|選|选|项|选项|正确",
+)
+_BETWEEN = r"[^\S\n]|[:：=→>\-–—,\"“”«»(\[{'【】「」《》]"
+_GAP = rf"(?:{_BETWEEN}){{0,8}}"
+_LAST_GAP = rf"(?:{_BETWEEN}|\n){{0,10}}"
+_CHOOSE = _any(
+    "i(?:'d|'ll| would| will| must)? (?:choose|select|pick|go with|opt for|say|answer|guess)|we (?:choose|select|pick)|i'm going with"
+    "|(?:go|going|goes) with|выбираю|выбираем|выбрал[аи]?|я выберу|выбрать|я бы выбрал[аи]?",
+    "(?:故|应|本题|所以|因此|我)选择?|(?<![不未没])选择|(?<![选挑不未没])选(?!项)",
+)
+_IT = _any(
+    "(?:it|this|that)(?: must| has to| should| can only| would| will)? (?:be|is)|it's|that's|must be|has to be"
+    "|leav(?:es|ing)(?: only| us with| just)?|corresponds to|matches(?: with)?|which is(?= (?:option|choice|letter|answer|the))|это|бұл"
+)
+_SO = _any(
+    r"(?:so|therefore|thus|hence),? the \w{1,20}(?: \w{1,20}){0,2} is"
+    "|so|therefore|thus|hence|consequently|definitely|certainly|clearly|obviously|probably|most likely|final"
+    "|in conclusion|i (?:think|believe)"
+    r"|меніңше|ойымша|әрине|демек|сондықтан|сонымен|қорытынды\w{0,2}"
+    "|думаю|считаю|по-моему|скорее всего|конечно|итак|значит|поэтому|следовательно|таким образом",
+    "所以|因此|综上|故",
+)
+
+# Ends where the letter, or the text of an option, begins. Groups: `low` (the wrong answer is), `no` (the answer is not), `start`
+# (counts only at the start of a line), `it` and `so` (count only if the letter ends its clause).
+CUE = (
+    rf"(?i)(?:(?<!\w)(?=\w\w|i\b)|(?=[{_CJK}]))(?P<low>{_WRONG}[^\S\n])?(?:"
+    rf"{_RIGHT}\s?(?:{_RIGHT}\s?)?(?:{_ANSWER}|{_OPTION})"  # the correct answer
+    rf"|{_RIGHT}\s?(?=[:–—-]|(?:is|это|является)\b)"  # correct: B
+    rf"|{_RIGHT}[^\S\n](?=[{_UPPER}][).]?\s*{_END})"  # correct B
+    rf"|{_OPTION}(?=\s(?:is|would be|must be|should be)\s)"  # the option is
+    rf"|{_ANSWER}(?={_GAP}(?:{_FILLER}{_GAP}){{0,4}}(?:{_IS}|{_NOT}))"  # the answer to this question is
+    rf"|{_ANSWER}\s(?=[{_UPPER}](?:{OWN}|\s?{NOUN}\s(?:болып табылады|болады)))"  # answer B) 19
+    rf"|(?:жауа[пб]\w{{0,8}}|ответ)\s(?=[{_UPPER}]\s?[.!]?\s?{_END})"
+    rf"|(?P<start>{_ANSWER}|{_OPTION}(?=\s?[:：])|(?:choose|pick|select|таңдаңыз|выберите)(?!\w))|{_CHOOSE}|(?P<it>{_IT})|(?P<so>{_SO}))"
+    rf"(?:{_GAP}(?:(?P<no>{_NOT})|{_IS}|{_FILLER})){{0,8}}{_LAST_GAP}"
+)
+ANSWER = rf"(?i){_ANSWER}"
+REFUSED = rf"(?i)[)\]]?(?:\s?-?{NOUN})?\s(?:емес|жоқ)\b"  # behind a letter: A емес
+CONTRAST = rf"(?i)(?:\s?[,，]\s?|\s)(?:(?:but|but rather|rather|а|ал|it is|it's)\s|而是?)?(?=[{_UPPER}])"  # not A, but B
+ENDS = rf"[{OWN}\s)\]]*?(?:[.,;!。，)]|{_END}|{_BECAUSE})"
+TEXT_ENDS = rf"(?=[)\]'%]{{0,2}}\s{{0,2}}(?:[.,;:!()\]。，；–—-]|{_END}|{_BECAUSE}|болып\b))"
+
+_HIGH = _any(
+    r"correct|right|true|дұрыс(?:ы|тығы)?|верно|верн\w{1,3}|правильн\w{1,3}|подходит", "正确|对(?:的|(?![\u3400-\u9fff]))|符合|✅|✓|✔"
+)
+_CHOSEN = _any(
+    "(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)|correct one|right one|best one)"
+    r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|жауап (?:болады|болып табылады)"
+    r"|(?:правильн|верн)\w{1,3} (?:ответ\w{0,2}|вариант\w{0,2})",
+    "(?:正确|最佳)的?(?:答案|选项)",
+)
+# What is said behind a letter. Groups: `low` (is wrong), `high` (is correct), `chosen` (is the answer), `no` and `after` (not).
+JUDGED = (
+    rf"(?i)[)\]]?(?:-(?:ны|ні|ды|ді|ты|ті))?[^\S\n]?(?:[-–—]\s?)?(?:{NOUN}\s?(?:[-–—]\s?)?)?"
+    r"(?:(?:is|are|was|would be|must be|seems|looks|appears|это|является|болып|деп)(?!\w)\s?|[是为])?"
+    rf"(?P<no>not\s|n't\s|не\s|不是?)?(?:the\s)?(?:(?P<low>{_WRONG})|(?P<chosen>{_CHOSEN})|(?P<high>{_HIGH}))(?P<after>\s(?:емес|жоқ)\b)?"
+    rf"|[.:]\s?(?:(?P<low2>{_WRONG})|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ|answer|option|choice|one|жауа|нұсқа|ответ|вариант)))"
+)
+NOT_BEFORE = r"(?i)(?:\b(?:not|nor|neither|none|never|non|ни|не)|n't|不|非)\W{0,3}(?:options?\W|choice\W)?$"
+TICKED = r"[✅✓✔☑]\ufe0f?\s?$"
+
+HEDGE = (
+    r"(?i)(?:\b(?:if|suppose|assum\w{1,4}|maybe|perhaps|whether|might|could|unless|can'?t say|cannot say|doubt"
+    r"|(?:don't|not|never) (?:think|believe)"
+    r"|unlikely|not sure (?:that|if)|thought|at first|initially|егер|мүмкін|бәлкім|ойламаймын|алдымен|если|возможно|может быть|допустим"
+    r"|вряд ли|сомнева\w{1,4}|не думаю|сначала)\b"
+    r"|也许|可能|如果|假设),?[^.!?\n:：;,。，]{0,30}$"
+)
+ASKED = r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}[?？]|\s(?:if|unless|егер|если)\b"
+CORRECTED = (
+    r"(?i)\b(?:no|wait|correction|correct (?:this|that|my|myself)|sorry|instead|revis\w{1,5}|mistake|reconsider\w{0,3}|rather|actually"
+    r"|жоқ|кешіріңіз|қателес\w{1,6}|түзет\w{1,6}|нет|ошиб\w{1,4}|извини\w{0,4}|исправ\w{1,6}|точнее)\b|不对|等等|更正|抱歉"
+)
+TAKEN_BACK = r"(?i)\b(?:no|wait|hmm|oops|sorry|correction|actually|жоқ|кешіріңіз|нет|стоп|извини\w{0,4})\b\s?[,.:!…–—-]|不对|等等|更正|抱歉"
+CONCLUDED = (
+    rf"(?i)(?:{_SO}|"
+    + _any(r"but|however|final\w{0,2}|overall|бірақ|дегенмен|но|однако|окончательн\w{1,3}|итог\w{0,3}", "最终")
+    + r")[^.!?\n。]{0,40}$"
+)
+NEGATED_STEM = (
+    r"(?i)\b(?:not|except|incorrect|false|wrong|least|never|untrue|unlikely|емес|қате|бұрыс|не|нет|нельзя|кроме|ошибочн\w+|неверн\w+"
+    r"|неправильн\w+|ложн\w+)\b|n't\b|\w[бпм][ае]йт[а-яіңғүұқөһә]*|[不错非除没無无]"
+)
+REASON = rf"[).,:;。，–—-]?\s{{0,3}}{_BECAUSE}"
+RATHER = rf"(?i)[{OWN}]?[).,]?\s?(?:not|rather than|instead of|а не)\s(?:option\s)?[{_UPPER}]\W*$"
+DOUBT = (
+    r"(?i)\b(?:no|not|never|wrong|incorrect|false|too|less|more|than|but|however|unlike\w{0,2}|fail\w{0,3}|exclud\w{1,3}|eliminat\w{1,3}"
+    r"|rul\w{1,3} out|neither|nor|or|only if|емес|жоқ|қате|бұрыс|тым|бірақ|не|нет|неверн\w+|неправильн\w+|слишком|но|или)\b"
+    r"|n't\b|\w[бпм][ае]йді\b|[不错非没太但?？]"
+)
+
+LONE = rf"(?i:(?:options?|choice|letter|answer|вариант|нұсқа|选项)?\s{{0,2}}[:(]?)([A-Za-zА-ЯІ])([{OWN}{OTHER}]?)[).]?(?i:[\s-]?{NOUN})?"
+TEXT_AND_LETTER = rf"(.+?)[\s(\[,:–—-]{{1,4}}(?i:(?:option|choice|вариант|нұсқа)\s)?([{_UPPER}])"
+LEFT_EDGES = " \t'()[]<>.,:;!。，；•·→👉✅✓✔☑➡#=|"
+RIGHT_EDGES = " \t'()[]<>.,:;!。，；✅✓✔☑|–—"
+
+_FOLLOWS = (  # words of the same script that may stand behind a letter; before others "A", "I", "В" or "С" is a word itself
+    r"(?:because|since|as|is|was|seems|looks|appears|fits|matches|has|can|should|does|although|though|and|or|but|which|due|for|with|given|while|whereas|not|rather|option|choice|answer|the|this|that|it|so|here|if"
+    r"|explanation|reason|would|must|нұсқа\w*|дұрыс\w*|жауа[пб]\w*|болып|болады|деп|сондықтан|себебі|өйткені|яғни|екен\w*|себеп\w*|табылады"
+    r"|таңда\w*|әрпі|және|бұл|емес|қате\w*|вариант\w*|правильн\w*|верн\w*|неверн\w*|не|является|потому|так|поскольку|это|и|или|поэтому|ответ\w*"
+    r"|подходит|түсіндір\w*|объяснение|пояснение)\b"
+)
+LATIN_WORD = rf"[^\S\n]+(?!(?i:{_FOLLOWS}))[A-Za-z]"
+CYRILLIC_WORD = rf"[^\S\n]+(?!(?i:{_FOLLOWS}))[А-Яа-яІіӘәҢңҒғҮүҰұҚқӨөҺһ]"
