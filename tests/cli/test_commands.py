@@ -287,7 +287,9 @@ def test_doctor_passes_on_this_installation_and_names_a_missing_model() -> None:
         ({}, "a = " + "[" * 100_000, "not valid TOML"),
         ({}, 'modle = "x"', "unknown setting 'modle'"),
         ({}, 'cloud_key = "sk-canary"', "contains a cloud_key"),
-        ({}, 'never_send = ["("]', "regular expression"),
+        ({}, 'never_send = ["("]', "never_send has the pattern '(', which is not a regular expression"),
+        ({}, 'never_send = ["a", "(?R)"]', "never_send has the pattern '(?R)', which never ends"),
+        ({}, 'redact = ["x*"]', "redact has the pattern 'x*', which matches every text"),
         ({}, 'cloud_key_file = "/nowhere"', "/nowhere"),
     ],
 )
