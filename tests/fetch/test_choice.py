@@ -180,3 +180,8 @@ def test_file_that_is_no_model_is_named(pulls: Pulls, tmp_path: pathlib.Path) ->
         pulls(str(tmp_path / "README.md"))
     with pytest.raises(ModelMissing, match="which is a folder"):
         pulls(str(tmp_path))
+
+
+def test_help_names_the_architectures_that_run() -> None:
+    words = run("pull", "--help").stdout
+    assert all(name in words for name in ARCHITECTURES)
