@@ -71,6 +71,9 @@ class Opening:
             why = "was damaged; repairing it" if f".{replacement.DAMAGED}-" in aside.name else "was to be replaced by a backup; that"
             _log.error("edge-agent: the database '%s' %s was interrupted and is finished now. The old file is '%s'.",
                        self._path, why, aside)  # fmt: skip
+        if journal := replacement.set_stale_journal_aside(self._path):
+            _log.error("edge-agent: another file was copied over the database '%s' after a crash. The journal of the old file was moved to "
+                       "'%s', so that it undoes nothing; next time use `edge-agent restore`.", self._path, journal)  # fmt: skip
         if not suspect:
             self._create()
         db, wrong = self._connect(suspect, self._check(suspect))
