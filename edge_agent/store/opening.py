@@ -51,7 +51,9 @@ class Opening:
         except sqlite3.Error as error:
             raise refused(self._path, error) from error
         except OSError as error:
-            raise StorageError(f"The database '{self._path}' cannot be used ({error}); check the folder and its free space.") from error
+            raise StorageError(
+                f"The database '{self._path}' cannot be used ({error.strerror or error}); check the folder and its free space."
+            ) from error
 
     def _open_beside_others(self) -> sqlite3.Connection:
         self._create()  # only if a person has removed it under the others
