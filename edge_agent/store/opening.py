@@ -51,7 +51,9 @@ class Opening:
         except sqlite3.Error as error:
             raise refused(self._path, error) from error
         except OSError as error:
-            raise StorageError(f"The database '{self._path}' cannot be used ({error}); check the folder and its free space.") from error
+            raise StorageError(
+                f"The database '{self._path}' cannot be used ({error.strerror or error}); check the folder and its free space."
+            ) from error
 
     def _open_beside_others(self) -> sqlite3.Connection:
         self._create()  # only if a person has removed it under the others
@@ -71,6 +73,9 @@ class Opening:
             why = "was damaged; repairing it" if f".{replacement.DAMAGED}-" in aside.name else "was to be replaced by a backup; that"
             _log.error("edge-agent: the database '%s' %s was interrupted and is finished now. The old file is '%s'.",
                        self._path, why, aside)  # fmt: skip
+        if journal := replacement.set_stale_journal_aside(self._path):
+            _log.error("edge-agent: another file was copied over the database '%s' after a crash. The journal of the old file was moved to "
+                       "'%s', so that it undoes nothing; next time use `edge-agent restore`.", self._path, journal)  # fmt: skip
         if not suspect:
             self._create()
         db, wrong = self._connect(suspect, self._check(suspect))

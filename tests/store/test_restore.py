@@ -83,6 +83,17 @@ def test_stale_journal_does_not_undo_a_restore(path: pathlib.Path) -> None:
     assert kept and stems(path.with_name(kept)) == ["old", "new"]  # what was kept is complete: its journal was applied
 
 
+def test_backup_copied_over_the_database_by_hand_is_not_undone(path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    copy = saved(path)
+    killed_in_a_write(path)
+    shutil.copyfile(copy, path)  # as cp does: the journal of the old file stays beside the new one
+    assert stems(path) == ["old"] and "was copied over the database" in caplog.text
+    assert not list(path.parent.glob("*.damaged-*")) and len(list(path.parent.glob("*.replaced-*-journal"))) == 1
+    caplog.clear()
+    killed_in_a_write(path)
+    assert stems(path) == ["old"] and not caplog.text  # the file's own journal is applied
+
+
 def test_restore_without_a_database_and_over_a_damaged_one(path: pathlib.Path) -> None:
     copy = saved(path)
     path.unlink()

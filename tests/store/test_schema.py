@@ -339,3 +339,21 @@ def test_failed_statement_leaves_the_file_as_it_was(tmp_path: pathlib.Path, star
             assert start <= number <= VERSION and texts(db) == schema_of(number).texts
             assert marks(db) == ([] if number == start else list(MIGRATIONS)[:number])
     assert at > 20 * (VERSION - start)
+
+
+def test_copy_before_a_migration_is_kept_for_each_file_and_once(tmp_path: pathlib.Path) -> None:
+    """A person restores another old file later: its copy does not replace the first, and is not left out either."""
+    path = tmp_path / "edge-agent.db"
+    first = f"{path.name}.before-schema-{VERSION}"
+    for number, change in enumerate((None, None, "UPDATE questions SET stem = stem || '!'")):
+        shutil.copy(fixture(VERSION - 1), path)
+        if change:
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+                db.execute(change)
+        Store(path).close()
+        assert len(list(tmp_path.glob("*.before-schema-*"))) == (2 if number == 2 else 1)
+    stems = []
+    for name in (first, f"{first}-2"):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as db:
+            stems.append(db.execute("SELECT stem FROM questions ORDER BY rowid LIMIT 1").fetchone()[0])
+    assert stems[1] == stems[0] + "!"
