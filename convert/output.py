@@ -66,15 +66,21 @@ class Output:
         self._hash = hashlib.sha256()
         self.n_bytes = 0
         self._file = self._part.open("ab")
-        if not (try_lock(self._file) and self._still_has_its_name()):
-            self._file.close()
-            raise ConvertError(f"Another conversion is writing '{target}'; wait for it or give another name.")
+        is_mine: bool | None = None
         try:
+            is_mine = self._is_mine()
+            if not is_mine:
+                raise ConvertError(f"Another conversion is writing '{target}'; wait for it or give another name.")
             self._file.truncate(0)
             self.write(head)
         except BaseException:
-            self.discard()
+            if is_mine or (is_mine is None and self._is_mine()):  # None: interrupted on the way to the lock
+                self.discard()
+            self._file.close()
             raise
+
+    def _is_mine(self) -> bool:
+        return try_lock(self._file) and self._still_has_its_name()
 
     def _still_has_its_name(self) -> bool:
         """Whether the locked file is still the unfinished one; the conversion that held the lock may have renamed or removed it."""
