@@ -57,12 +57,24 @@ def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple
     return data.getvalue()
 
 
+def remove_unfinished(target: pathlib.Path) -> None:
+    """Remove the unfinished file of `target` if no conversion is writing it: one that was interrupted while it was created."""
+    part = _part_of(target)
+    with contextlib.suppress(OSError), part.open("rb") as file:
+        if try_lock(file):
+            part.unlink(missing_ok=True)
+
+
+def _part_of(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.part")
+
+
 class Output:
     """The file `target` while it is written. As a context manager it removes an unfinished file."""
 
     def __init__(self, target: pathlib.Path, head: bytes) -> None:
         self.target = target
-        self._part = target.with_name(f".{target.name}.part")
+        self._part = _part_of(target)
         self._hash = hashlib.sha256()
         self.n_bytes = 0
         self._file = self._part.open("ab")
