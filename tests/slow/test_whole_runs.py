@@ -55,5 +55,5 @@ def test_converter_fetches_from_the_hub_once_and_then_needs_no_network(
         str(tmp_path),
     ]
     subprocess.run(local, cwd=ROOT, capture_output=True, check=True)
-    files = [tmp_path / "online" / "toy-Q8_0.gguf", tmp_path / "offline" / "toy-Q8_0.gguf", tmp_path / "toy-Q8_0.gguf"]
+    files = [tmp_path / "online" / "toy+toy-lora-Q8_0.gguf", tmp_path / "offline" / "toy+toy-lora-Q8_0.gguf", tmp_path / "toy+toy-lora-Q8_0.gguf"]
     assert len({path.read_bytes() for path in files}) == 1
