@@ -131,9 +131,8 @@ def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], N
 
 
 def held(adapters: Sequence[lora.Adapter]) -> dict[str, str]:
-    """The metadata that says which adapters a file holds."""
-    rows = [{"name": adapter.folder.resolve().name.encode("utf-8", "replace").decode(), "sha256": adapter.sha256} for adapter in adapters]
-    return {ADAPTERS_KEY: json.dumps(rows)} if rows else {}
+    """The metadata that says which adapters a file holds. It has no names, so that the same input gives the same file anywhere."""
+    return {ADAPTERS_KEY: json.dumps([adapter.sha256 for adapter in adapters])} if adapters else {}
 
 
 def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Callable[[str], None]) -> None:
