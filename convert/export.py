@@ -27,7 +27,7 @@ from gguf import GGMLQuantizationType
 from convert import architectures, imatrix, lora, names, vocab
 from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
-from convert.output import ALIGNMENT, Output, check_name, default_name, header
+from convert.output import ALIGNMENT, Output, check_name, default_name, header, remove_unfinished
 from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_bytes, needs_importance, quantized
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.question import CHOICE
@@ -131,9 +131,8 @@ def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], N
 
 
 def held(adapters: Sequence[lora.Adapter]) -> dict[str, str]:
-    """The metadata that says which adapters a file holds."""
-    rows = [{"name": adapter.folder.resolve().name.encode("utf-8", "replace").decode(), "sha256": adapter.sha256} for adapter in adapters]
-    return {ADAPTERS_KEY: json.dumps(rows)} if rows else {}
+    """The metadata that says which adapters a file holds. It has no names, so that the same input gives the same file anywhere."""
+    return {ADAPTERS_KEY: json.dumps([adapter.sha256 for adapter in adapters])} if adapters else {}
 
 
 def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Callable[[str], None]) -> None:
@@ -186,6 +185,10 @@ def export(job: Conversion, out: pathlib.Path, reports: Reports | None = None) -
             outputs = {q: stack.enter_context(Output(_target(job, out, q), head)) for q, head in heads.items()}
             _stream(model, {q: (output, choices[q].types) for q, output in outputs.items()}, importance, reports.weights)
             hashes = {q: output.finish() for q, output in outputs.items()}
+    except KeyboardInterrupt:
+        for quantization in heads:
+            remove_unfinished(_target(job, out, quantization))
+        raise
     except OSError as error:
         raise ConvertError(f"Cannot write to '{out}' ({error.strerror or error}); check the folder and its free space.") from error
     return [Written(outputs[q].target, q, hashes[q], outputs[q].n_bytes, choice.fallbacks) for q, choice in choices.items()]

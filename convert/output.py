@@ -57,24 +57,42 @@ def header(fields: Mapping[str, Any], architecture: str, tensors: Iterable[tuple
     return data.getvalue()
 
 
+def remove_unfinished(target: pathlib.Path) -> None:
+    """Remove the unfinished file of `target` if no conversion is writing it: one that was interrupted while it was created."""
+    part = _part_of(target)
+    with contextlib.suppress(OSError), part.open("rb") as file:
+        if try_lock(file):
+            part.unlink(missing_ok=True)
+
+
+def _part_of(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(f".{target.name}.part")
+
+
 class Output:
     """The file `target` while it is written. As a context manager it removes an unfinished file."""
 
     def __init__(self, target: pathlib.Path, head: bytes) -> None:
         self.target = target
-        self._part = target.with_name(f".{target.name}.part")
+        self._part = _part_of(target)
         self._hash = hashlib.sha256()
         self.n_bytes = 0
         self._file = self._part.open("ab")
-        if not (try_lock(self._file) and self._still_has_its_name()):
-            self._file.close()
-            raise ConvertError(f"Another conversion is writing '{target}'; wait for it or give another name.")
+        is_mine: bool | None = None
         try:
+            is_mine = self._is_mine()
+            if not is_mine:
+                raise ConvertError(f"Another conversion is writing '{target}'; wait for it or give another name.")
             self._file.truncate(0)
             self.write(head)
         except BaseException:
-            self.discard()
+            if is_mine or (is_mine is None and self._is_mine()):  # None: interrupted on the way to the lock
+                self.discard()
+            self._file.close()
             raise
+
+    def _is_mine(self) -> bool:
+        return try_lock(self._file) and self._still_has_its_name()
 
     def _still_has_its_name(self) -> bool:
         """Whether the locked file is still the unfinished one; the conversion that held the lock may have renamed or removed it."""

@@ -209,7 +209,9 @@ def read(folder: pathlib.Path, n_rows: int, architecture: Architecture, config: 
     try:
         pre = _check_rules(files, architecture, has_pieces)
         if has_pieces:
+            ids = tokenizer["model"]["vocab"] if tokenizer else {}
             for i, piece in enumerate(read_pieces(model_file)):
+                _check_same_id(piece.text.decode(errors="replace"), i, ids, folder)
                 tokens.put(i, piece.text, piece.kind, piece.score)
         elif _is_sentencepiece(architecture):
             _put_merged(tokens, files)
@@ -256,6 +258,14 @@ def _check_model(files: _TokenizerFiles, byte_fallback: bool) -> None:
     if not isinstance(model, dict) or model.get("type") != "BPE" or bool(model.get("byte_fallback")) != byte_fallback:
         kind = "SentencePiece with byte fallback" if byte_fallback else "byte-level BPE"
         raise ConvertError(f"The tokenizer in '{files.folder}' is not {kind}, which this architecture needs.")
+
+
+def _check_same_id(text: str, i: int, ids: dict[str, Any], folder: pathlib.Path) -> None:
+    if ids.get(text, i) != i:
+        raise ConvertError(
+            f"The token {text!r:.40} has the id {i} in 'tokenizer.model', but {ids[text]!r:.20} in 'tokenizer.json' of '{folder}'; remove "
+            "the file that does not belong to the weights."
+        )
 
 
 def _check_roles(files: _TokenizerFiles, left_out: dict[int, str], n_rows: int) -> None:

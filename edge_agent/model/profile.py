@@ -49,7 +49,7 @@ ANSWER_KINDS = {CHOICE: "letter", OPEN: "text"}
 QUESTION_KINDS = {answer: question for question, answer in ANSWER_KINDS.items()}
 
 ADAPTERS_KEY = "foggen.adapters"
-"""The key that says which adapters a file holds: a JSON list of objects with `name` and `sha256`, of the adapter's weights."""
+"""The key that says which adapters a file holds: a JSON list with the sha256 of each one's safetensors."""
 
 
 class SegmentKind(Enum):

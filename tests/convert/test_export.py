@@ -314,7 +314,7 @@ def test_name_says_what_was_merged_and_a_replaced_file_is_said(tmp_path: pathlib
 def test_file_says_which_adapters_it_holds(exported: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     sha256 = hashlib.sha256((ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
     metadata = read_header(exported["Q4_K_M"]).metadata
-    assert json.loads(metadata["foggen.adapters"]) == [{"name": "adapter", "sha256": sha256}]
+    assert json.loads(metadata["foggen.adapters"]) == [sha256]
     assert held_adapters(metadata) == {sha256}
     assert "foggen.adapters" not in read_header(export(Conversion(BASE, []), tmp_path)[0].path).metadata
 

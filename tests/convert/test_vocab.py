@@ -196,6 +196,16 @@ def test_sentencepiece_model_that_changes_text_is_refused(tmp_path: pathlib.Path
         converted(source, tmp_path)
 
 
+def test_two_tokenizers_in_one_folder_that_differ_are_refused_naming_both(tmp_path: pathlib.Path) -> None:
+    source = gemma_checkpoint(tmp_path / "source")
+    (source / "tokenizer.model").write_bytes(sentencepiece(varint(3, 0), varint(4, 0)))
+    model = json.loads((source / "tokenizer.json").read_text())["model"]
+    model["vocab"] |= {"a": model["vocab"]["b"], "b": model["vocab"]["a"]}
+    edit(source / "tokenizer.json", model=model)
+    with pytest.raises(ConvertError, match=r"'a' has the id 261 in 'tokenizer\.model', but 262 in 'tokenizer\.json'"):
+        converted(source, tmp_path)
+
+
 def test_token_that_takes_spaces_along_is_said(tmp_path: pathlib.Path) -> None:
     shutil.copytree(BASE, tmp_path / "base")
     path = tmp_path / "base" / "tokenizer.json"

@@ -36,7 +36,7 @@ def test_converter_fetches_from_the_hub_once_and_then_needs_no_network(
     for name, part in (("team/toy", demo / "base"), ("team/toy-lora", demo / "adapter")):
         server.publish(name, {path.name: path.read_bytes() for path in part.iterdir() if path.is_file()})
     server.large.drops = [1_000_000]
-    command = [sys.executable, "-m", "convert", "team/toy", "--adapter", "team/toy-lora", "--quants", "Q8_0", "--out"]
+    command = [sys.executable, "-m", "convert", "team/toy", "--adapter", "team/toy-lora", "--name", "toy", "--quants", "Q8_0", "--out"]
     for folder, environment in (("online", {"HF_ENDPOINT": server.url}), ("offline", {"HF_HUB_OFFLINE": "1"})):
         done = subprocess.run(
             [*command, str(tmp_path / folder)], env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False
