@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from edge_agent.cloud.gate import TEST_QUESTION
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ASK, CONTRACT, ask, run
 from tests.support.paths import DEMO
@@ -159,8 +160,12 @@ def test_queue_is_drained_when_the_cloud_is_reachable(cloud: LoopbackCloud) -> N
 
 def test_dead_letter_can_be_listed_retried_and_dropped(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
-    answered = json.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "B"}}]}).encode()
-    cloud.respond = lambda asked: (200, answered) if "2 + 2" in asked["messages"][0]["content"] else (400, b'{"error": {"code": "x"}}')
+
+    def reply(body: dict) -> str:  # the cloud rejects this question, but answers the test question
+        cloud.status = 200 if TEST_QUESTION.stem in body["messages"][0]["content"] else 400
+        return "B"
+
+    cloud.reply = reply
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
     assert done.returncode == 69 and json.loads(done.stdout)["failed"] == 1
     (row,) = json.loads(run("queue", "list", "--state", "dead", "--json").stdout)
