@@ -74,6 +74,7 @@ def test_at_most_two_percent_of_the_real_replies_with_an_answer_give_none() -> N
         ("Меніңше, B.", "B"),
         ("Может быть, ответ A", None),
         ("答案不是A，而是B", "B"),
+        ("Жауап: A) 18\n\nЖауаптарда 11 жоқ. Дұрыс жауап 19.", None),
         ("19 (B)", "B"),
         ("19 (A)", None),
         ("A is not the answer; B is the answer, and A is wrong.", "B"),

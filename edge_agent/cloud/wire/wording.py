@@ -140,11 +140,12 @@ HEDGE = (
     r"|也许|可能|如果|假设),?[^.!?\n:：;,。，]{0,30}$"
 )
 ASKED = r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}[?？]|\s(?:if|unless|егер|если)\b"
+_NO = r"(?:^|[.!?…\n])\s{0,3}(?:no|жоқ|нет)\b\s?[,.:!…–—-]"  # as a sentence: "no" and "жоқ" have other meanings inside of one
 CORRECTED = (
-    r"(?i)\b(?:no|wait|correction|correct (?:this|that|my|myself)|sorry|instead|revis\w{1,5}|mistake|reconsider\w{0,3}|rather|actually"
-    r"|жоқ|кешіріңіз|қателес\w{1,6}|түзет\w{1,6}|нет|ошиб\w{1,4}|извини\w{0,4}|исправ\w{1,6}|точнее)\b|不对|等等|更正|抱歉"
+    r"(?i)\b(?:wait|correction|correct (?:this|that|my|myself)|sorry|revis\w{1,5}|mistake|reconsider\w{0,3}|кешіріңіз|қателес\w{1,6}"
+    rf"|түзет\w{{1,6}}|ошиб\w{{1,4}}|извини\w{{0,4}}|исправ\w{{1,6}}|точнее)\b|不对|等等|更正|抱歉|{_NO}"
 )
-TAKEN_BACK = r"(?i)\b(?:no|wait|hmm|oops|sorry|correction|actually|жоқ|кешіріңіз|нет|стоп|извини\w{0,4})\b\s?[,.:!…–—-]|不对|等等|更正|抱歉"
+TAKEN_BACK = rf"(?i)\b(?:wait|hmm|oops|sorry|correction|actually|кешіріңіз|стоп|извини\w{{0,4}})\b\s?[,.:!…–—-]|不对|等等|更正|抱歉|{_NO}"
 CONCLUDED = (
     rf"(?i)(?:{_SO}|"
     + _any(r"but|however|final\w{0,2}|overall|бірақ|дегенмен|но|однако|окончательн\w{1,3}|итог\w{0,3}", "最终")
