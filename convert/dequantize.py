@@ -40,7 +40,7 @@ _TOKENIZER_FILES = (
 _REDUNDANT = ("rope.dimension_count", "vocab_size")  # keys that some converters write and llama.cpp computes
 
 
-class Restored(NamedTuple):
+class Dequantized(NamedTuple):
     """A checkpoint that was written: its folder, the number of its tensors and weights, and the size of the weights' file."""
 
     folder: pathlib.Path
@@ -70,7 +70,7 @@ class _Source(NamedTuple):
             yield weights - shift if shift else weights
 
 
-def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -> Restored:
+def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -> Dequantized:
     """Write the GGUF at `path` to the new folder `out` as a checkpoint, with the tokenizer in the folder `tokenizer`.
 
     Raises `ConvertError`, and `ModelMissing` or `ModelRefused` for a file that cannot be read.
@@ -94,7 +94,7 @@ def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -
     except OSError as error:
         raise ConvertError(f"Cannot write to '{out}' ({error.strerror or error}); check the folder and its free space.") from error
     n_weights = sum(math.prod(source.header.tensors[name].shape) for name in source.names.values())
-    return Restored(out, len(source.names), n_weights, output.n_bytes)
+    return Dequantized(out, len(source.names), n_weights, output.n_bytes)
 
 
 def _open(path: pathlib.Path) -> _Source:

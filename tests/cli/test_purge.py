@@ -31,7 +31,7 @@ def test_without_a_terminal_nothing_is_deleted_unless_yes_is_said(home: pathlib.
         done = run("purge", "--question", CLAIM.stem, *more)
         assert done.returncode == 2 and "--yes" in done.stderr and n_decisions() == 1
     done = run("purge", "--question", CLAIM.stem, "--yes", "--json")
-    assert json.loads(done.stdout) == {"questions": 1, "decisions": 1, "copies": []} and n_decisions() == 0
+    assert json.loads(done.stdout) == {"questions": 1, "decisions": 1, "copies": [], "kept": []} and n_decisions() == 0
 
 
 def test_dry_run_deletes_nothing(home: pathlib.Path) -> None:

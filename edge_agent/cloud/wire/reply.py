@@ -267,7 +267,7 @@ def _count(usage: Any, key: str) -> int | None:
 
 def _storable(text: str) -> str:
     """A text that UTF-8 and so SQLite can hold: JSON may contain half of a surrogate pair, such as "\\ud83d"."""
-    return text.encode("utf-8", errors="replace").decode("utf-8")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def without_key(key: str | None, text: str) -> str:
