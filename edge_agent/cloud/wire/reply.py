@@ -62,7 +62,7 @@ def read_reply(
         why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
     reply = without_key(key, _storable(reply))
-    found = find_answer(reply, question)
+    found = find_answer(reply.replace("\ufffd", ""), question)
     if not found:
         why = _why_unusable(reply)
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
