@@ -31,9 +31,9 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cloud.drain import Drained
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading, ReadingKey, Timings
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.bench.sample import memory
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store

@@ -23,13 +23,13 @@ from edge_agent.agent.until import Until
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox, QueueRow
 from edge_agent.core import routing
+from edge_agent.core.config.limits import Limits
+from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked, load
 from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, ModelError, StorageError
-from edge_agent.core.limits import Limits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision, Ending, LevelReading, ModelFacts
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
-from edge_agent.core.settings import DEFAULT_LIMITS, Settings, checked, load
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile

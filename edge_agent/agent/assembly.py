@@ -13,10 +13,10 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from edge_agent.cloud.privacy import Rules
-from edge_agent.core.checks import NONE
+from edge_agent.core.config.checks import NONE
+from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import ModelError, ModelMissing, StorageError
 from edge_agent.core.records import ModelFacts
-from edge_agent.core.settings import Settings
 from edge_agent.model import catalog, tuning
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile

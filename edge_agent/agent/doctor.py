@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
-from edge_agent.core import network
-from edge_agent.core.checks import FOREVER
+from edge_agent.core.config import network
+from edge_agent.core.config.checks import FOREVER
+from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting, CloudUnavailable, EdgeAgentError, StorageError
 from edge_agent.core.outcome import CloudKind
-from edge_agent.core.settings import Settings
 from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
 from edge_agent.store.disk import free_bytes

@@ -18,8 +18,8 @@ from edge_agent.agent.inquiry import Inquiry
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core import routing
+from edge_agent.core.config.limits import DiskLimits
 from edge_agent.core.errors import StorageError
-from edge_agent.core.limits import DiskLimits
 from edge_agent.core.records import Decision
 from edge_agent.store.store import Store
 

@@ -19,7 +19,7 @@ import click
 from edge_agent import __version__
 from edge_agent.cli import verbosity
 from edge_agent.cli.streams import OutputFailed, discard, standard_streams
-from edge_agent.core import checks, settings
+from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edge_agent.cloud.wire.request import Shape
-from edge_agent.core.limits import DAY_S, BudgetLimits
+from edge_agent.core.config.limits import DAY_S, BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.store.store import Store

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from edge_agent.cloud.breaker import Breaker, is_marked, mark
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.wire.request import PROMPT_VERSION, Shape, recalled, remembered
+from edge_agent.core.config.limits import BudgetLimits
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import StorageError
-from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called

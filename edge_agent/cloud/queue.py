@@ -27,13 +27,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, treat
+from edge_agent.core.config.limits import QueueLimits
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.files import try_lock
-from edge_agent.core.limits import QueueLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.store.store import Store
 
 

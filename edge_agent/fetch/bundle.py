@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from edge_agent.core.config.settings import checked
 from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
-from edge_agent.core.settings import checked
 from edge_agent.model.catalog import entries, sha256_of
 from edge_agent.model.gguf import read_adapter, read_model
 from edge_agent.model.profile import from_metadata

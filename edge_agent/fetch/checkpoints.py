@@ -11,7 +11,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import hub

@@ -1,7 +1,7 @@
 """How `fetch` reaches the network: proxies, certificates, redirects, and what a request says about us.
 
 Owns the HTTP clients of this wing, ours and the one that huggingface-hub uses. Knows nothing of the Hub. Honours HTTP_PROXY,
-HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR (`core/network.py` checks them), and nothing else of the
+HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR (`core/config/network.py` checks them), and nothing else of the
 environment. Invariants: a request names edge-agent and its version and nothing more about this machine; no redirect leaves
 https; no address is logged.
 """
@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import httpx2
 
 from edge_agent import __version__
-from edge_agent.core import network
+from edge_agent.core.config import network
 from edge_agent.core.errors import BadSetting, DownloadFailed
 
 USER_AGENT = f"edge-agent/{__version__}"

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import xet

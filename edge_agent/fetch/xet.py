@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.fetch.connection import USER_AGENT
 from edge_agent.fetch.download import BlocksFailed
 

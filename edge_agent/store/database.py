@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from typing import Any, Self
 
 from edge_agent.core.errors import StorageError, StorageForeign
-from edge_agent.store.marker import Marker
-from edge_agent.store.opening import BUSY_TIMEOUT_MS, Opening
-from edge_agent.store.salvage import is_damage, is_wrong_schema, refused
+from edge_agent.store.file.marker import Marker
+from edge_agent.store.file.opening import BUSY_TIMEOUT_MS, Opening
+from edge_agent.store.file.salvage import is_damage, is_wrong_schema, refused
 from edge_agent.store.schema import INCREMENTAL, copy_to, version
 
 _OPEN_AGAIN_S = 30.0  # a database that could not be opened is tried again after this time

@@ -20,11 +20,11 @@ import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_agent.core.config.limits import Retention
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.files import sweep_leftovers
-from edge_agent.core.limits import Retention
-from edge_agent.store.replacement import BESIDE
-from edge_agent.store.salvage import READ, is_waiting_elsewhere
+from edge_agent.store.file.replacement import BESIDE
+from edge_agent.store.file.salvage import READ, is_waiting_elsewhere
 from edge_agent.store.store import Store
 
 EVERY_S = 3600.0

@@ -10,9 +10,9 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.drain import Drained
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, CloudUnavailable, ModelMissing, ModelRefused
 from edge_agent.core.question import Question
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud

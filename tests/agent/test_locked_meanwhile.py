@@ -13,7 +13,7 @@ from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.question import Question
-from edge_agent.store import opening
+from edge_agent.store.file import opening
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edge_agent.agent.agent import Agent
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageError
 from edge_agent.core.files import try_lock
-from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.question import Question
 from edge_agent.store import database
 from edge_agent.store.store import Store

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from tests.support.command_line import run
 
 

@@ -8,7 +8,7 @@ import pytest
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.drain import Drained
 from edge_agent.cloud.wire.request import Shape
-from edge_agent.core.limits import BudgetLimits
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer

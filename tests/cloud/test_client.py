@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from edge_agent.cloud.wire.client import CloudModel, is_normal, tls_message
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, prompt
 from edge_agent.cloud.wire.secret import Secrets
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from tests.support import refusals

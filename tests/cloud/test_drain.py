@@ -10,8 +10,8 @@ import pytest
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.queue import Outbox
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageError
-from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudOutcome
 from edge_agent.core.records import CloudAnswer
 from tests.support.kiosk import Kiosk, Reply, answer, json_reply, offline, page, status

@@ -9,8 +9,8 @@ from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.cloud.wire.request import PROMPT_VERSION
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import CloudUnavailable
-from edge_agent.core.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey

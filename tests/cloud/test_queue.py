@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.cloud.queue import Outbox
+from edge_agent.core.config.limits import DAY_S
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.limits import DAY_S
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.store.device_time import Moment

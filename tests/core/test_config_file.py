@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core import config_file
+from edge_agent.core.config import file as config_file
 from edge_agent.core.errors import BadSetting, StorageError
 
 OWNERS = """\

@@ -7,8 +7,8 @@ import ssl
 import certifi
 import pytest
 
+from edge_agent.core.config.network import Certificates, certificates, environment_proxy, proxy_address, tls_context
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.network import Certificates, certificates, environment_proxy, proxy_address, tls_context
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.cloud.budget import Budget
 from edge_agent.cloud.queue import Outbox
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question

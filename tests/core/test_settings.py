@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from edge_agent.core.config.settings import DECLARED, checked, load
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.settings import DECLARED, checked, load
 from tests.support.command_line import run
 
 

@@ -9,8 +9,8 @@ import tomllib
 
 import pytest
 
+from edge_agent.core.config.settings import load
 from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
-from edge_agent.core.settings import load
 from edge_agent.fetch import bundle
 from edge_agent.fetch.download import Downloader
 from edge_agent.fetch.hub import Hub

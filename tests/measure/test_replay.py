@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.replay import compare, replay
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud

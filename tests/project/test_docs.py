@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.cli.app import EXIT_CODES
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.routing import Cause, PolicyName, Reason

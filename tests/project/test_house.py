@@ -33,7 +33,13 @@ ONLY_IMPORTER = {
     "hf_xet": {"fetch.xet"},
     "sqlite_utils": {"store.schema"},
     "sqlite3": {
-        *("store.schema", "store.marker", "store.salvage", "store.opening", "store.restore", "store.database", "store.store"),
+        "store.schema",
+        "store.file.marker",
+        "store.file.salvage",
+        "store.file.opening",
+        "store.file.restore",
+        "store.database",
+        "store.store",
         "agent.doctor",
     },
 }  # store.store needs the type of a connection, agent.doctor the version of SQLite

@@ -25,8 +25,8 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.question import Question
 from edge_agent.store.export import backup
+from edge_agent.store.file.restore import restore
 from edge_agent.store.forget import purge
-from edge_agent.store.restore import restore
 from edge_agent.store.store import Store
 from tests.support.paths import ROOT
 

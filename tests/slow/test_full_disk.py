@@ -11,8 +11,8 @@ import pytest
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
+from edge_agent.core.config.limits import DiskLimits
 from edge_agent.core.errors import StorageError
-from edge_agent.core.limits import DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.store.store import Store
 from tests.support.mutation import catches

@@ -22,10 +22,10 @@ from edge_agent.cloud.drain import Drained
 from edge_agent.cloud.gate import TEST_QUESTION
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.cloud.wire.reply import read_reply
-from edge_agent.core.limits import BudgetLimits
+from edge_agent.core.config.limits import BudgetLimits
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.replay import replay
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store

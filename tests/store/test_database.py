@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from edge_agent.core.errors import StorageError
-from edge_agent.store.opening import journal_mode
+from edge_agent.store.file.opening import journal_mode
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
 

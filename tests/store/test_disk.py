@@ -12,8 +12,8 @@ from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
-from edge_agent.core import settings
-from edge_agent.core.limits import BudgetLimits, DiskLimits
+from edge_agent.core.config import settings
+from edge_agent.core.config.limits import BudgetLimits, DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import Cause, Circumstances, Plan, Reason, Settlement, Step, settle

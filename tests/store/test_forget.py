@@ -15,17 +15,17 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.core.config.limits import DAY_S, Retention
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import StorageError
-from edge_agent.core.limits import DAY_S, Retention
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.measure.replay import compare, replay
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store import forget
 from edge_agent.store.device_time import Moment
+from edge_agent.store.file.salvage import Connection
 from edge_agent.store.forget import EVERY_S, Swept, sweep
-from edge_agent.store.salvage import Connection
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run

@@ -14,8 +14,8 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.question import Question
 from edge_agent.store.export import backup
+from edge_agent.store.file.restore import Restored, restore
 from edge_agent.store.forget import purge
-from edge_agent.store.restore import Restored, restore
 from edge_agent.store.schema import VERSION
 from edge_agent.store.store import Store
 from tests.support.command_line import ASK, run

@@ -13,7 +13,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey, Reading, ReadingKey, Timings
-from edge_agent.store import salvage
+from edge_agent.store.file import salvage
 from edge_agent.store.forget import purge
 from edge_agent.store.schema import VERSION, schema_of
 from edge_agent.store.store import Store

@@ -1,8 +1,8 @@
-"""The table in docs/settings.md, made from the declarations in `core/settings.py`."""
+"""The table in docs/settings.md, made from the declarations in `core/config/settings.py`."""
 
 from typing import Any
 
-from edge_agent.core.settings import DECLARED
+from edge_agent.core.config.settings import DECLARED
 
 
 def settings_table() -> str:

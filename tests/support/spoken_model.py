@@ -9,10 +9,10 @@ from edge_agent.agent.agent import Agent
 from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, ModelFacts, Reading, Timings
 from edge_agent.core.routing import PolicyName
-from edge_agent.core.settings import DEFAULT_LIMITS
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import LEVELS
 from edge_agent.store.store import Store

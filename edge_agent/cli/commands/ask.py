@@ -10,7 +10,7 @@ import click
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import print_decision, print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.terminal import plain
 
 

@@ -10,7 +10,7 @@ import click
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
 
@@ -73,7 +73,7 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
     A list of patterns takes several VALUES. A flag or an environment variable still overrules the file. The cloud's key cannot be
     set here: give it in EDGE_AGENT_CLOUD_KEY, or name a file with cloud_key_file.
     """
-    from edge_agent.core.config_file import set_value
+    from edge_agent.core.config.file import set_value
 
     path = config[0].config_file
     value = _checked(name, values)
@@ -89,7 +89,7 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
 @with_settings(load=settings.examine)
 def config_unset(config: tuple[settings.Settings, list[BadSetting]], name: str, as_json: bool) -> None:
     """Remove a value from config.toml, so that its default counts again."""
-    from edge_agent.core.config_file import unset
+    from edge_agent.core.config.file import unset
 
     path = config[0].config_file
     unset(path, name)  # also a name that is no setting: such a line is an error, and this mends it

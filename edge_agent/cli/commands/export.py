@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 
 
 @main.command(epilog=EXIT_CODES)

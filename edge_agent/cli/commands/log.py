@@ -8,7 +8,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
 from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.terminal import one_line, plain
 from edge_agent.core.times import iso, local

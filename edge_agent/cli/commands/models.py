@@ -10,7 +10,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json, print_table
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import ModelMissing, ModelRefused
 from edge_agent.core.terminal import plain
 
@@ -49,7 +49,7 @@ def models_default(config: settings.Settings, name: str, as_json: bool) -> None:
     """
     import os
 
-    from edge_agent.core.config_file import set_value
+    from edge_agent.core.config.file import set_value
     from edge_agent.model import catalog, gguf
 
     path = catalog.resolve(name, config.models_folder)

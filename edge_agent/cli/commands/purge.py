@@ -10,7 +10,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
 from edge_agent.cli.show import INDENT, echo, fitted, print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.terminal import plain
 from edge_agent.core.times import iso, local

@@ -10,7 +10,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import INDENT, duration, echo, fitted, outcome, print_json, print_rows
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.errors import StorageError
 from edge_agent.core.terminal import one_line, plain
 from edge_agent.core.times import clock, iso

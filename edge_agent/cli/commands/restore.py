@@ -8,7 +8,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json
-from edge_agent.core import settings
+from edge_agent.core.config import settings
 from edge_agent.core.terminal import plain
 
 
@@ -24,7 +24,7 @@ def restore(config: settings.Settings, backup: pathlib.Path, as_json: bool) -> N
     """
     from dataclasses import asdict
 
-    from edge_agent.store.restore import restore as put_back
+    from edge_agent.store.file.restore import restore as put_back
 
     restored = put_back(config.database, backup)
     if as_json:

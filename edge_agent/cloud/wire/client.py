@@ -27,11 +27,11 @@ from edge_agent.cloud.wire.call import CloudCall
 from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, learn
 from edge_agent.cloud.wire.secret import Secrets
-from edge_agent.core import network
+from edge_agent.core.config import network
+from edge_agent.core.config.settings import CLOUD_DEADLINE_S, checked
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.settings import CLOUD_DEADLINE_S, checked
 
 if TYPE_CHECKING:
     import ssl

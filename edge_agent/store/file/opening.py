@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from edge_agent.core.errors import StorageError
 from edge_agent.core.files import put_in_place, sweep_leftovers, temporary_folder
-from edge_agent.store import replacement
-from edge_agent.store.marker import Marker, identity_of, refuse_foreign
-from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, refused, save_rows, unread, what_is_wrong
+from edge_agent.store.file import replacement
+from edge_agent.store.file.marker import Marker, identity_of, refuse_foreign
+from edge_agent.store.file.salvage import Connection, is_damage, is_wrong_schema, refused, save_rows, unread, what_is_wrong
 from edge_agent.store.schema import APPLICATION_ID, migrate, version
 
 _log = logging.getLogger("edge_agent")

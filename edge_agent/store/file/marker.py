@@ -19,7 +19,7 @@ import time
 
 from edge_agent.core.errors import StorageBusy, StorageForeign
 from edge_agent.core.files import share_lock, try_lock
-from edge_agent.store.replacement import BESIDE
+from edge_agent.store.file.replacement import BESIDE
 from edge_agent.store.schema import APPLICATION_ID
 
 WAIT_S = 5.0  # for another process that checks or repairs the file

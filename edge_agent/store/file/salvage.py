@@ -20,7 +20,7 @@ from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.files import temporary_folder
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Reading
-from edge_agent.store.replacement import BESIDE, DAMAGED
+from edge_agent.store.file.replacement import BESIDE, DAMAGED
 from edge_agent.store.schema import VERSION, columns, first_missing, run_migrations, schema_of, version
 
 # A table comes after those that it refers to. Facts about model files and clouds' health are not saved: they are found again.

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from edge_agent.core import checks
-from edge_agent.core.checks import FOREVER, POLICIES
+from edge_agent.core.config import checks
+from edge_agent.core.config.checks import FOREVER, POLICIES
+from edge_agent.core.config.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
 
 PREFIX = "EDGE_AGENT_"
 HOME = "EDGE_AGENT_HOME"

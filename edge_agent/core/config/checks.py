@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from edge_agent.core.config.limits import DAY_S
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.limits import DAY_S
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
 FOREVER, NONE = "forever", "none"

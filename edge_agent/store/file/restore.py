@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.files import temporary_folder
-from edge_agent.store import replacement
-from edge_agent.store.marker import Marker, refuse_foreign
-from edge_agent.store.salvage import Connection, is_damage, is_wrong_schema, refused, result_code, what_is_wrong
+from edge_agent.store.file import replacement
+from edge_agent.store.file.marker import Marker, refuse_foreign
+from edge_agent.store.file.salvage import Connection, is_damage, is_wrong_schema, refused, result_code, what_is_wrong
 from edge_agent.store.schema import APPLICATION_ID, VERSION, version
 
 _BUSY_TIMEOUT_MS = 5000

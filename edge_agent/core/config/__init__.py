@@ -1,0 +1,1 @@
+"""The settings: what each may be, where it comes from, and what they allow."""
