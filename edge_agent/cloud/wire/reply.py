@@ -30,7 +30,7 @@ _ADDRESS_STATUSES = (404, 405, 406, 410, 411, 414, 415, 417, 421, 426, 431)
 _PORTAL = "it may come from a captive portal, or cloud_url is wrong"
 _MOST_WORDS, _LONGEST_ECHO = 200, 16  # characters
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
-_SHORTEST_SECRET = 8  # a shorter key is easy to guess anyway, and may be a word of an answer
+_SHORTEST_PART = 6  # characters of a key; a shorter part may be a word
 MAX_REPLY_BYTES = 1 << 20
 
 
@@ -40,7 +40,7 @@ def read_reply(
     """What a reply means: its kind, and its answer if it has one.
 
     `headers` must ignore letter case. `data` is the decompressed body; None if it was too large, or in an encoding that we did
-    not ask for. If the reply repeats the key, the key is removed from the stored text.
+    not ask for. An error that repeats a part of the key is not quoted; the caller removes whole secrets (`secret.py`).
     """
     if status != 200:
         return _read_status(status, headers, data, question, key)
@@ -61,7 +61,7 @@ def read_reply(
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    reply = without_key(key, _storable(reply))
+    reply = _storable(reply)
     found = find_answer(reply.replace("\ufffd", ""), question)
     if not found:
         why = _why_unusable(reply)
@@ -213,8 +213,8 @@ def _title(data: bytes | None, key: str | None) -> str:
 
 def _shown(words: str, key: str | None) -> str:
     """A stranger's words on one line, without control characters, shortened; "" if a part of the key is in them."""
-    words = plain(" ".join(without_key(key, words[: _MOST_WORDS * 4]).split()))
-    if key and any(part in words for part in _parts(key, _SHORTEST_SECRET - 2)):
+    words = plain(" ".join(words[: _MOST_WORDS * 4].split()))
+    if key and any(part in words for part in _parts(key, _SHORTEST_PART)):
         return ""  # many servers repeat the start and the end of a refused key
     return f', "{words[:_MOST_WORDS]}{"..." if len(words) > _MOST_WORDS else ""}"' if words else ""
 
@@ -268,8 +268,3 @@ def _count(usage: Any, key: str) -> int | None:
 def _storable(text: str) -> str:
     """A text that UTF-8 and so SQLite can hold: JSON may contain half of a surrogate pair, such as "\\ud83d"."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def without_key(key: str | None, text: str) -> str:
-    """A text from outside, with our key removed: the other side may repeat it."""
-    return text.replace(key, "[key]") if key and len(key) >= _SHORTEST_SECRET else text
