@@ -130,7 +130,7 @@ class _Report:
             ended = ", ".join(f"{n} {name}" for name, n in self._n_ended.items() if n)
             echo(f"{done.answered} answered{f' ({ended})' if ended else ''}, {done.failed} failed, {done.waiting} still waiting.")
             if done.stopped:
-                echo(plain(f"Stopped early: {done.stopped}." + ("" if line else " Drain again later.")))
+                echo(plain(f"Stopped early: {done.stopped}." + ("" if line else " Put that right, or drain again later.")))
         self._n_ended = dict.fromkeys(self._n_ended, 0)
         self._waits_for = ""
 
