@@ -58,6 +58,8 @@ def replacing(target: pathlib.Path, mode: str = "wb", private: bool = True, dura
     def create(path: pathlib.Path) -> int:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
 
+    with contextlib.suppress(FileNotFoundError):
+        target.lstat()  # a name that no file can have is refused before the work, not after it
     part, handle = _held(target.parent, create)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:

@@ -146,13 +146,13 @@ def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: 
     out.write_text("old")
     command = [sys.executable, "-m", "edge_agent", "eval", str(written(tmp_path, 5000)), "--rows", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not any(path.stat().st_size for path in tmp_path.glob(".rows.jsonl.*")):  # in the middle of the questions
+    while not any(path.stat().st_size for path in tmp_path.glob(".edge-agent-*.part")):  # in the middle of the questions
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted" and output == ""
-    assert out.read_text() == "old" and not list(tmp_path.glob(".rows*"))
+    assert out.read_text() == "old" and sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, pathlib.Path(command[4]).name])
 
 
 def test_rows_are_not_written_over_the_questions(tmp_path: pathlib.Path) -> None:
@@ -265,7 +265,7 @@ def test_mean_of_levels_that_exceeds_1_by_rounding_is_not_an_error() -> None:
 def test_rows_file_replaces_only_plain_files(tmp_path: pathlib.Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path in (tmp_path, pipe, tmp_path / "none" / "x", tmp_path / ("x" * 255), pathlib.Path("a\0b")):
+    for path in (tmp_path, pipe, tmp_path / "none" / "x", tmp_path / ("x" * 256), pathlib.Path("a\0b")):
         with pytest.raises(StorageError, match="Cannot write"), RowsFile(path):
             pass
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]

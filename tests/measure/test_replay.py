@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.cloud.retry import MAX_UNUSABLE
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
@@ -39,7 +40,8 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
         one.ask(question("only local"))
     cloud.reply = lambda body: {"up": "A", "de": "none", "wa": "none"}.get(body["messages"][0]["content"][:2], "B")
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
-        list(one.drain())
+        for _ in range(MAX_UNUSABLE):
+            list(one.drain())
         one.ask(question("unsure"))
         one.ask(question("unsure"))
     for policy in ("prefer_cloud", "only_cloud"):
