@@ -152,7 +152,9 @@ def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: 
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted" and output == ""
-    assert out.read_text() == "old" and sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, pathlib.Path(command[4]).name])
+    assert out.read_text() == "old" and sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [out.name, pathlib.Path(command[4]).name]
+    )
 
 
 def test_rows_are_not_written_over_the_questions(tmp_path: pathlib.Path) -> None:

@@ -1,7 +1,8 @@
-/* Records, in order, every write, truncation and sync of the files in one folder. tests/slow/test_power_cut.py builds it and
-   loads it with LD_PRELOAD. RECORD_FOLDER is the folder, RECORD_LOG the file that gets the records.
+/* Records, in order, every write, truncation and sync of the files in one folder, every rename there, and every sync of the folder
+   itself (its name is "."). tests/slow/test_power_cut.py builds it and loads it with LD_PRELOAD. RECORD_FOLDER is the folder,
+   RECORD_LOG the file that gets the records.
 
-   A record: operation (w, t, s), length of the file's name (1 byte), the name, offset or size (8 bytes), length of the data
+   A record: operation (w, t, s, or r with the new name as its data), length of the file's name (1 byte), the name, offset or size (8 bytes), length of the data
    (8 bytes), the data; in the machine's byte order. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,15 +35,7 @@ static void put(const void *data, size_t length) {
     }
 }
 
-static void record(char operation, int fd, int64_t where, const void *data, int64_t length) {
-    char link[64], path[4096];
-    if (log_fd < 0 || fd == log_fd) return;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
-    size_t prefix = strlen(folder);
-    if (n <= (ssize_t)prefix || strncmp(path, folder, prefix) || path[prefix] != '/') return;
-    path[n] = 0;
-    const char *name = path + prefix + 1;
+static void append(char operation, const char *name, int64_t where, const void *data, int64_t length) {
     uint8_t size = strlen(name);
     pthread_mutex_lock(&lock);
     put(&operation, 1);
@@ -52,6 +45,24 @@ static void record(char operation, int fd, int64_t where, const void *data, int6
     put(&length, 8);
     put(data, length);
     pthread_mutex_unlock(&lock);
+}
+
+/* The name inside the folder, "." for the folder itself, NULL for anything else. */
+static const char *inside(const char *path) {
+    size_t prefix = strlen(folder);
+    if (strncmp(path, folder, prefix)) return NULL;
+    return path[prefix] == '/' ? path + prefix + 1 : path[prefix] ? NULL : ".";
+}
+
+static void record(char operation, int fd, int64_t where, const void *data, int64_t length) {
+    char link[64], path[4096];
+    if (log_fd < 0 || fd == log_fd) return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    if (n <= 0) return;
+    path[n] = 0;
+    const char *name = inside(path);
+    if (name) append(operation, name, where, data, length);
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -96,5 +107,12 @@ int fsync(int fd) {
 int fdatasync(int fd) {
     int failed = REAL(fdatasync)(fd);
     if (!failed) record('s', fd, 0, "", 0);
+    return failed;
+}
+
+int rename(const char *from, const char *to) {
+    int failed = REAL(rename)(from, to);
+    const char *old = inside(from), *new = inside(to);
+    if (!failed && log_fd >= 0 && old && new) append('r', old, 0, new, strlen(new));
     return failed;
 }

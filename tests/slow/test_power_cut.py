@@ -2,7 +2,8 @@
 
 An LD_PRELOAD library (recorder.c, built here) records the calls of SQLite. After a cut, each file has everything that was
 synced and any subset of the later writes, some of them torn at a sector of 512 bytes: what a disk that honours fsync may
-leave. Assumption: the name of a new file is on the disk, because SQLite syncs the folder with the first journal.
+leave. A rename is on the disk for certain once the folder is synced. Assumption: the name of a new file is on the disk, because
+SQLite syncs the folder with the first journal.
 The cuts are simulated: this says nothing about hardware that ignores fsync.
 """
 
@@ -51,7 +52,7 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class Operation:
-    """One record: a write of `data` at `where`, a truncation to `where`, or a sync (kinds w, t, s)."""
+    """One record: a write of `data` at `where`, a truncation to `where`, a sync (kinds w, t, s), or a rename to `data` (r)."""
 
     kind: str
     name: str
@@ -97,31 +98,55 @@ def apply(content: bytearray, operation: Operation, keep: int | None = None) -> 
         content[operation.where : operation.where + len(data)] = data
 
 
+class Disk:
+    """Files by number, with their synced content and the writes that wait; and the names of files, as they are and as they are synced."""
+
+    def __init__(self) -> None:
+        self.synced: dict[int, bytearray] = {}
+        self.pending: dict[int, list[Operation]] = {}
+        self.names: dict[str, int] = {}
+        self.synced_names: dict[str, int] = {}
+        self._n_files = 0
+
+    def do(self, operation: Operation) -> None:
+        if operation.name == ".":
+            self.synced_names = dict(self.names)
+        elif operation.kind == "r":
+            self.names[operation.data.decode()] = self.names.pop(operation.name)
+        else:
+            if operation.name not in self.names:
+                self._n_files += 1
+                self.names[operation.name] = self.synced_names[operation.name] = self._n_files
+            file = self.names[operation.name]
+            if operation.kind == "s":
+                content = self.synced.setdefault(file, bytearray())
+                for each in self.pending.pop(file, []):
+                    apply(content, each)
+            else:
+                self.pending.setdefault(file, []).append(operation)
+
+
 def states(operations: list[Operation], count: int, seed: int) -> Iterator[tuple[dict[str, bytes], set[int]]]:
     """The files that cuts at random places may leave, and the rows that were acknowledged before each cut."""
     chance = random.Random(seed)
     for _ in range(count):
         cut = chance.randrange(1, len(operations) + 1)
-        synced: dict[str, bytearray] = {}
-        pending: dict[str, list[Operation]] = {}
+        disk = Disk()
         acknowledged: set[int] = set()
         for operation in operations[:cut]:
             if operation.name == "acknowledged":
                 acknowledged |= {int(operation.data)} if operation.kind == "w" else set()
-            elif operation.kind == "s":
-                content = synced.setdefault(operation.name, bytearray())
-                for each in pending.pop(operation.name, []):
-                    apply(content, each)
             else:
-                pending.setdefault(operation.name, []).append(operation)
+                disk.do(operation)
         survives = chance.choice([0.0, 0.2, 0.5, 0.8, 1.0])  # the share of unsynced writes that reach the disk
-        for name, late in pending.items():
-            content = synced.setdefault(name, bytearray())
+        for file, late in disk.pending.items():
+            content = disk.synced.setdefault(file, bytearray())
             for each in late:
                 if chance.random() < survives:
                     torn = chance.random() < 0.3 and each.kind == "w"
                     apply(content, each, SECTOR * chance.randrange(len(each.data) // SECTOR + 1) if torn else None)
-        yield {name: bytes(content) for name, content in synced.items()}, acknowledged
+        names = disk.names if chance.random() < survives else disk.synced_names
+        yield {name: bytes(disk.synced.get(file, b"")) for name, file in names.items()}, acknowledged
 
 
 def lost(folder: pathlib.Path, files: dict[str, bytes], acknowledged: set[int]) -> set[int]:
