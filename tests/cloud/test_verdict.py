@@ -278,6 +278,8 @@ HOSTILE = (
     ),
     *("<think>", "</think>", "<|channel|>", "</", "<|", "<|im_end|>", "\\boxed{", "(", "( ", "\n", " ", "-", "a\u0301"),
     *("a long option of many ", "C) a long option of many words "),
+    *("(A) ", "18 (A) ", "a) 18 ", "(", "Options: A) 18 ", "A) 18, B) 19, ", "{", '{"answer": "', '["', "even → ", "->", "18 %"),
+    *("\nA\n", "B, although A ", "A. B and ", "not ", "you'd ", "would be ", "(confidence: 9", "Sure! ", "- "),
 )
 
 

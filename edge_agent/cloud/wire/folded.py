@@ -83,6 +83,8 @@ def with_options_folded(text: str, options: dict[str, str], letters: str) -> str
 def _is_list(found: re.Match[str]) -> bool:
     """Whether these are labels in their order, at least two of them or under a heading."""
     labels = re.findall(f"([A-Z]){words.OWN}", found[0])
+    if re.search("[✅✓✔☑❌✗✘]", found[0]):
+        return False
     return (len(labels) > 1 or bool(found["heading"])) and all(ord(after) == ord(before) + 1 for before, after in pairwise(labels))
 
 

@@ -93,6 +93,12 @@ def fields_of(said: str) -> tuple[list[str], list[str]] | None:
         pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
     except (ValueError, RecursionError):
         return None
-    answers = [value if isinstance(value, str) else "" for key, value in pairs if re.fullmatch(_ANSWER_KEY, key)]
+    answers = [_only_text(value) for key, value in pairs if re.fullmatch(_ANSWER_KEY, key)]
     others = [value for key, value in pairs if isinstance(value, str) and not re.fullmatch(_ANSWER_KEY, key)]
     return (answers, others) if answers else None
+
+
+def _only_text(value: object) -> str:
+    """A text, alone or in a list of one; "" for everything else."""
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return only if isinstance(only, str) else ""

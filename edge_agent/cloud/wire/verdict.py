@@ -63,7 +63,7 @@ def find_letter(reply: str, question: Question) -> str | None:
         return find_letter("\n\n".join([letter, *others]), question) if letter and others else letter
     text = re.sub(words.OPENING, "", plain(said))
     options = distinct_options(question)
-    if len(re.findall(words.LETTER, text)) > _MAX_LETTERS:
+    if len(re.findall(words.LETTER, text)) + len(re.findall(words.SMALL_LABEL, text)) > _MAX_LETTERS:
         return None
     folded = with_options_folded(text, options, question.letters)
     if len(re.findall(words.LETTER, folded)) > _MAX_LETTERS:
@@ -104,6 +104,8 @@ class _Reading:
             found, end = _one([*rivals, lone[0]]), 0
         elif self._named:
             found, end = self._settled(), self._named[-1].end
+            if any(opening.letter != found for opening in self._opening()):
+                return None  # "A, although I think B"
         elif self._judged and not self._asks_for_not:
             found, end = _one([*self._judged, *self._opening()]), self._judged[-1].end
         else:
@@ -163,7 +165,8 @@ class _Reading:
         said = self._at(words.JUDGED, found.end)
         if not said and is_ticked:
             self._judged.append(found)
-        if not said or self._is_doubted(found.start, said.end()):
+        is_supposed = said and "would be" in said[0] and said["high"] and not self._at(words.CLAUSE_ENDS, said.end())
+        if not said or is_supposed or self._is_doubted(found.start, said.end()):
             return
         if is_negative or self._is_called_wrong(found.end):
             self._rejected.append(found)
@@ -230,7 +233,7 @@ class _Reading:
     def _of_sentence(self) -> str | None:
         """The letter of a reply that is one sentence and ends with "is B) 19" or "is 19 (B)"."""
         last = re.fullmatch(words.IS_TEXT, self._text) if len(self._text) < _MAX_COMPARED else None
-        if not last or re.search(words.DOUBT, self._text) or re.search(words.TEXT_DOUBT, self._text):
+        if not last or re.search(words.DOUBT, self._text) or re.search(words.SENTENCE_DOUBT, self._text):
             return None
         return last[1] if len(re.findall(words.LETTER, self._text)) == 1 else None
 
