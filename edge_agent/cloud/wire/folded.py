@@ -68,7 +68,8 @@ def with_options_folded(text: str, options: dict[str, str], letters: str) -> str
     )
     pieces, end = [], 0
     for bracket in re.finditer(words.IN_BRACKETS, text):
-        letter = LATIN_FOR.get(bracket[1], bracket[1])
+        symbol = bracket[1] or bracket[2] or bracket[3]
+        letter = LATIN_FOR.get(symbol, symbol)
         option = keys.get(letter) and re.search(
             rf"(?<!{words.WORD}){texts_of({keys[letter]: letter})}[\"']?$", text[end : bracket.start()][-len(keys[letter]) - 9 :]
         )

@@ -197,6 +197,9 @@ class _Reading:
             return True
         if end and self._at(words.CUT_SHORT, end):
             return True
+        rivals = re.finditer(words.RIVAL, self._text[end : end + 400])
+        if any(self._read(next(filter(None, rival.groups())), "") not in (None, letter) for rival in rivals):
+            return True
         sorry = re.search(words.TAKEN_BACK, self._text[end : end + 600])
         others = re.finditer(words.LETTER, self._text[end + sorry.end() :]) if sorry else ()
         return any(self._read(*other.groups()) not in (None, letter) for other in others)

@@ -26,7 +26,8 @@ LETTER = rf"(?<!{WORD})(?<!{WORD}')(?<!{WORD}\.)([{_UPPER}])(?!{WORD}|[+#]|'\w|\
 SMALL_LETTER = rf"(?<![\w'])([a-z])(?=[)\]}}.]{{0,2}}[^\S\n]{{0,3}}{_END})()"
 SMALL_LABEL = r"(?<!\w)[a-zа-яі][).:\]]"
 AND = (
-    r"[\s)\]}(\[{]{0,4}(?:[,/&+、،;]|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де|либо|яки|(?<=\s)не(?=\s))\b|还是|或者|以及|[和或与及])"
+    r"[\s)\]}(\[{]{0,4}(?:[,/&+|→、،;]|[=-]>|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де|либо|яки|(?<=\s)не(?=\s))\b"
+    r"|还是|或者|以及|[和或与及])"
     r"(?:\s?(?:and|or|и|или|және|немесе)\b)?[\s,(\[{]{0,4}"
 )
 CLAUSE = r"\s+(?:is|are|was|were|would|has|have|does|do|fails?)\b"
@@ -92,7 +93,7 @@ _CHOOSE = _any(
 _IT = _any(
     "(?<!to )(?<!of )(?<!with )(?<!than )(?<!from )(?<!like )"
     "(?:it|this|that)(?: must| has to| should| can only| would| will)? (?:be|is)|it's|that's|must be|has to be"
-    "|(?:лучше всего |больше всего )?(?:подходит|верен|верна|правилен)"
+    "|(?:лучше всего |больше всего )?(?:подходит|верен|верна|правилен)|оста[её]тся(?: только)?"
     "|leav(?:es|ing)(?: only| us with| just)?|corresponds to|matches(?: with)?|which is(?= (?:option|choice|letter|answer|the))|это|бұл"
 )
 _SO = _any(
@@ -134,7 +135,7 @@ _HIGH = _any(
 )
 _CHOSEN = _any(
     "(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)|correct one|right one|best one"
-    "|best (?:fit|match)|most (?:accurate|likely|appropriate|suitable)"
+    "|best (?:fit|match)|better (?:answer|option|choice)|most (?:accurate|likely|appropriate|suitable)"
     rf"|one(?=\W{{0,3}}{_END})|fits best|it is(?=\W{{0,3}}{_END}))"
     r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|жауап (?:болады|болып табылады)"
     r"|(?:правильн|верн)\w{1,3} (?:ответ\w{0,2}|вариант\w{0,2})",
@@ -149,7 +150,7 @@ JUDGED = (
     rf"|[.:]\s?(?:(?P<low2>{_WRONG})(?!{_LABELS})|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ)|{_LABELS}))"
 )
 NOT_BEFORE = r"(?i)(?:\b(?:not|nor|neither|none|never|non|ни|не)|n't|不|非)\W{0,3}(?:options?\W|choice\W)?$"
-TICKED = r"[✅✓✔☑]\ufe0f?[^\S\n]?$"
+TICKED = r"[✅✓✔☑]\ufe0f?[^\S\n]?\Z"
 
 HEDGE = (
     r"(?i)(?:\b(?:if|suppose|assum\w{1,4}|maybe|perhaps|whether|might|could|unless|can'?t say|cannot say|doubt"
@@ -165,7 +166,7 @@ HEDGE = (
 )
 NEGATED = (  # before a cue: not going with B, the second best answer, your answer
     r"(?i)(?:\b(?:not|never|cannot|instead of|rather than|without|avoid|against|не|нельзя|вместо|не стоит)|n't)(?: бы| to| be| the| is)?\s$"
-    r"|\b(?:your|his|her|their|user's|student's|trap|decoy|second|next|previous|earlier|old|opposite|другой|ваш|твой"
+    r"|\b(?:initial|first|original|your|his|her|their|user's|student's|trap|decoy|second|next|previous|earlier|old|opposite|другой|ваш|твой"
     r"|прежний|сіздің|сенің)[ -]$"
     r"|\bnot (?:\w{1,12} )?(?:obvious|clear|certain|sure|true|the case|proven) (?:that|if|whether)\s$"
     r"|\b(?:least|worst)(?: \w{1,15})?\s$|\bfrom (?:the )?$"
@@ -175,7 +176,7 @@ NEGATED = (  # before a cue: not going with B, the second best answer, your answ
 ASKED = (
     r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|(?:[мбп][ае]|ли)\b|"
     r",\s(?:isn't it|right|correct|yes|не так ли|верно|солай ма|емес пе)\s?\?)"
-    r"|,?\s(?:if|unless|only|were it|had it|егер|если|бол(?:са|май\w{0,5}|уы)|сияқты|шығар|деп айту|деген\w{0,4}|был[аи]? бы"
+    r"|,?\s(?:if|unless|only|than|were it|had it|егер|если|бол(?:са|май\w{0,5}|уы)|сияқты|шығар|деп айту|деген\w{0,4}|был[аи]? бы"
     r"|не всегда|лишь|частично|хуже|меньше)\b"
 )
 _NO = r"(?:^|[.!?…\n])\s{0,3}(?:no|жоқ|нет)\b\s?[,.:!…–—-]"  # as a sentence: "no" and "жоқ" have other meanings inside of one
@@ -184,8 +185,18 @@ CORRECTED = (
     rf"|түзет\w{{1,6}}|ошиб\w{{1,4}}|извини\w{{0,4}}|исправ\w{{1,6}}|точнее)\b|不对|等等|更正|抱歉|{_NO}"
 )
 TAKEN_BACK = (
-    rf"(?i)\b(?:i take (?:that|it) back|wait|hmm|oops|sorry|correction|actually|кешіріңіз|стоп|извини\w{{0,4}})\b\s?[,.:!…–—-]|不对"
+    rf"(?i)\b(?:i take (?:that|it) back|alternatively|on (?:reflection|second thoughts?)|wait|hmm|oops|sorry|correction|actually"
+    rf"|кешіріңіз|стоп|извини\w{{0,4}})\b\s?[,.:!…–—-]|不对"
     rf"|等等|更正|抱歉|{_NO}"
+)
+RIVAL = (  # another letter that the reply also allows
+    rf"(?i:\b(?:possibly|perhaps|maybe|(?:could|might|may) (?:also )?be|(?:before|after) (?:it|that|this),?|возможно,?|может быть,?"
+    rf"|мүмкін,?)"
+    rf"\s(?:option\s)?|可能是?|也是?|\(not\s){LETTER}"
+    rf"|{LETTER}(?i:(?:\s{NOUN})?(?:\s(?:is|are))?\s(?:also|too|equally|just as|тоже|также|да)"
+    r"\s(?:a\s|an\s|is\s)?(?:acceptable|correct|right|possible|valid|plausible|true|good|likely|верн|подход|правильн|возмож|дұрыс|мүмкін|болады)"
+    r"|也(?:是)?(?:对|正确|可|行|有可能))"
+    rf"|(?i:\b(?:and|while|but|а|ал|и|және)\s){LETTER}(?i:\s(?:for|if|when)\b)"
 )
 CONCLUDED = (
     rf"(?i)(?:{_SO}|"
@@ -252,7 +263,10 @@ LIST = (
     r"(?P<heading>(?i:(?<!\w)(?:options|choices|answers|варианты(?: ответ\w{1,3})?|нұсқалар\w{0,3}|жауаптар\w{0,3})\s?[:：]\s{0,3}\(?))?"
     rf"[A-Z]{OWN}(?:[^\w]{{1,8}}[A-Z]{OWN}){{0,25}}(?=[^\S\n]{{0,3}}[)\].,;:!]|[^\S\n]{{0,3}}{_END})"
 )
-IN_BRACKETS = rf"(?i:\s?[(\[]\s?(?:(?:option|choice|вариант|нұсқа|选项)\s?)?)([{_UPPER}])(?i:\s?{NOUN})?\s?[)\]]"
+IN_BRACKETS = (  # 19 (B); 19, option B
+    rf"(?i:\s?[(\[]\s?(?:(?:option|choice|вариант|нұсқа|选项)\s?)?)([{_UPPER}])(?i:\s?{NOUN})?\s?[)\]]"
+    rf"|,\s(?i:(?:i\.e\.|that is|яғни|то есть),?\s)?(?:(?i:option|choice|вариант)\s([{_UPPER}])|([{_UPPER}])\s(?i:нұсқасы))(?!\w)"
+)
 OPENING = (
     r"(?i)^\s{0,3}(?:sure|certainly|of course|okay|ok|great question|конечно|хорошо|әрине|жарайды|好的|当然)\s?[!,.:，。！]\s{0,4}(?=\S)"
 )
