@@ -1,21 +1,26 @@
 """Which answer a cloud's reply gives, found in what it says.
 
-Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before. Knows nothing of HTTP. Invariants: a
+Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before, `folded.py` typography and the texts of
+options. Knows nothing of HTTP. Invariants: a
 reply is only data, in which we find a letter of the question or not, whatever else it says; no answer is better than a wrong one;
 every change to these rules needs a new `PROMPT_VERSION`.
 
 How a letter is found (version 2). A letter with the text of its own option behind it ("B) 19") counts as the letter, a letter
 with the text of another option as a contradiction. A verdict is a letter, or the text of an option, that the reply names as its
-answer. In this order:
+answer. A list of the options that only stands there again says nothing. In this order:
 
+0. A JSON object with a field "answer" (or "choice" and the like) is read as that field; its other texts may only contradict it.
 1. The reply is a letter, or the text of exactly one option.
 2. Its first line is a letter: this is the answer, unless the reply later names another one (then there is none).
 3. It names an answer: "The answer is B", "Жауап: B", "B is the right answer", a last line that is a letter. Two different ones
    are a contradiction, unless the last is said to correct or to conclude ("No, wait: the answer is B").
 4. It calls one option right: "A is wrong, B is correct" (not if the question itself has a negation: "Which one is not ...?").
-5. It begins with a letter and its reason ("B, because ...", "B. It is ..."), without doubt and without another letter or option.
+5. It begins with a letter and its reason ("B, because ...", "B. It is ..."), without doubt and without another letter or option; or
+   with a letter and what sets all others apart from it ("B. A and C are even", "B, although A is close").
+6. It is one sentence that ends with a letter and the text of its option ("The largest city is Almaty (B).").
 
-A verdict on two letters ("A or B"), on a letter outside the question, and one that the reply takes back later is none.
+None of these is a verdict: two letters ("A or B"), a letter outside the question, a letter that the reply takes back later or beside
+which it allows another ("possibly B"), and what others say or do ("Many choose A", "your answer A").
 """
 
 from __future__ import annotations
