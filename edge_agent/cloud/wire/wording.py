@@ -28,7 +28,7 @@ SMALL_LABEL = r"(?<!\w)[a-zа-яі][).:\]]"
 AND = (
     r"[\s)\]}(\[{]{0,4}(?:[,/&+|→、،;]|[=-]>|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де|либо|яки|(?<=\s)не(?=\s))\b"
     r"|还是|或者|以及|[和或与及])"
-    r"(?:\s?(?:and|or|и|или|және|немесе)\b)?[\s,(\[{]{0,4}"
+    r"(?:\s?(?:and|or|и|или|және|немесе)\b)?(?:\s(?:вс[её] же|даже|perhaps|maybe|possibly|rather)\b)?[\s,(\[{]{0,4}"
 )
 CLAUSE = r"\s+(?:is|are|was|were|would|has|have|does|do|fails?)\b"
 NEW_CLAUSE = rf"{LETTER}(?:{AND}{LETTER}){{0,5}}{CLAUSE}"
@@ -44,7 +44,7 @@ _ANSWER = _any(
     "答案|正解|答え|정답|해답|답",
 )
 _OPTION = _any(
-    "option|choice|letter|one|match|fit|winner|pick|guess|vote|selection|нұсқа(?!лар)\\w{0,8}|вариант(?!ы)\\w{0,4}|буква|значение",
+    "option|choice|letter|one|match|fit|winner|таңдау|pick|guess|vote|selection|нұсқа(?!лар)\\w{0,8}|вариант(?!ы)\\w{0,4}|буква|значение",
     "选项|选择",
 )
 _RIGHT = _any(
@@ -55,7 +55,7 @@ _RIGHT = _any(
     "正确的?|最佳|最终|最接近的?",
 )
 _WRONG = _any(
-    r"incorrect|wrong|false|untrue|дұрыс емес|қате\w{0,2}|бұрыс|жарамайды|сәйкес келмейді"
+    r"incorrect|wrong|false|untrue|a mistake|mistaken|a trap|ошибк\w{1,3}|дұрыс емес|қате\w{0,2}|бұрыс|жарамайды|сәйкес келмейді"
     r"|невер(?:ен|н\w{1,3})|неправил(?:ен|ьн\w{1,3})|ошибочн\w{1,3}|не подходит",
     "错误?|不正确|不对|不符合",
 )
@@ -74,7 +74,8 @@ _NOT = _any(
 )
 _FILLER = _any(
     "is|are|was|be|to|would|should|must|will|can|only|has|seems?|appears?|likely|probably|definitely|clearly|certainly|obviously|therefore"
-    "|thus|hence|then|simply|indeed|actually|the|that|of|for|this|question|above|given|given by|following|multiple|letter|option|choice"
+    "|thus|hence|then|simply|indeed|actually|the|that|of|for|this|here|question|above|given|given by|following|multiple|letter"
+    "|option|choice"
     "|answer|correct|right|best|final|as|with|under|number|marked|labell?ed|i (?:think|believe|would say)|it's|that's|it|so|most"
     r"|вариант\w{0,4}|ответ\w{0,3}|букв\w{1,3}|под|на|вопрос|только|этот|данный|является|это|будет|правильн\w{1,3}|верн\w{1,3}"
     r"|нұсқа\w{0,8}|жауа[пб]\w{0,8}|әріп\w{0,4}|әрпі\w{0,4}|ретінде|мына|бұл|осы|сұра[қғ]\w{0,5}|тест\w{0,5}|дұрыс\w{0,2}|болып"
@@ -102,10 +103,10 @@ _SO = _any(
     "|in conclusion|i (?:think|believe)"
     r"|(?:conclusion|result|outcome|вывод|итого?|результат|нәтиже\w{0,2}|қорытынды\w{0,2})(?=\s?[:–—-])"
     r"|меніңше|ойымша|әрине|демек|сондықтан|сонымен|қорытынды\w{0,2}"
-    "|думаю|считаю|по-моему|скорее всего|конечно|итак|значит|поэтому|следовательно|таким образом",
+    "|думаю|считаю|полагаю|безусловно|по-моему|скорее всего|конечно|итак|значит|поэтому|следовательно|таким образом",
     "所以|因此|综上|故|我认为|我觉得|结论|结果",
 )
-_ARROW = "(?-i:(?<=[a-zа-яіңғүұқөһә]{2}[^\\S\\n])(?:[=-]>|[→⇒∴]))"  # "even → B", not "A → B"
+_ARROW = rf"(?-i:(?<=[a-zа-яіңғүұқөһә]{{2}}[^\S\n])(?:[=-]>|[→⇒∴])(?=[^\w\n]{{0,4}}[{_UPPER}](?!\w)))"  # "even → B", not "A → B"
 
 # Ends where the letter, or the text of an option, begins. Groups: `low` (the wrong answer is), `no` (the answer is not), `start`
 # (counts only at the start of a line), `it` and `so` (count only if the letter ends its clause).
@@ -134,10 +135,11 @@ _HIGH = _any(
     "正确|对(?:的|(?![\u3400-\u9fff]))|符合|✅|✓|✔",
 )
 _CHOSEN = _any(
-    "(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)|correct one|right one|best one"
+    r"(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)(?!\s\w(?!\w))|correct one"
+    r"|right one|best one"
     "|best (?:fit|match)|better (?:answer|option|choice)|most (?:accurate|likely|appropriate|suitable)"
     rf"|one(?=\W{{0,3}}{_END})|fits best|it is(?=\W{{0,3}}{_END}))"
-    r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|жауап (?:болады|болып табылады)"
+    r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|(?:ойла|сана|есепте)й?ймын|жауап (?:болады|болып табылады)"
     r"|(?:правильн|верн)\w{1,3} (?:ответ\w{0,2}|вариант\w{0,2})",
     "(?:正确|最佳)的?(?:答案|选项)",
 )
@@ -145,7 +147,7 @@ _LABELS = r"\s(?:answers?|options?|choices?|ones?|жауа|нұсқа|ответ
 # What is said behind a letter. Groups: `low` (is wrong), `high` (is correct), `chosen` (is the answer), `no` and `after` (not).
 JUDGED = (
     rf"(?i)[)\]]?(?:-(?:ны|ні|ды|ді|ты|ті))?[^\S\n]?(?:[-–—]\s?)?(?:{NOUN}\s?(?:[-–—]\s?)?)?"
-    r"(?:(?:is|are|was|would be|must be|seems|looks|appears|это|является|болып|деп)(?!\w)\s?|[是为])?"
+    r"[也都均]?(?:(?:is|are|was|would be|must be|seems|looks|appears|это|является|болып|деп)(?!\w)\s?|[是为])?"
     rf"(?P<no>not\s|n't\s|не\s|不是?)?(?:the\s)?(?:(?P<low>{_WRONG})|(?P<chosen>{_CHOSEN})|(?P<high>{_HIGH}))(?P<after>\s(?:емес|жоқ)\b)?"
     rf"|[.:]\s?(?:(?P<low2>{_WRONG})(?!{_LABELS})|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ)|{_LABELS}))"
 )
@@ -161,7 +163,7 @@ HEDGE = (
     r"|chose|choose|pick)s?"
     r"|вы|многие|некоторые|часто|студент\w{0,3}"
     r"|unlikely|not sure (?:that|if)|thought|at first|initially|егер|мүмкін|бәлкім|ойламаймын|алдымен|если|возможно|может быть|допустим"
-    r"|вряд ли|сомнева\w{1,4}|не думаю|сначала)\b"
+    r"|вряд ли|сомнева\w{1,4}|не думаю|не считаю|не полагаю|сначала)\b"
     r"|也许|可能|如果|假设),?[^.!?\n:：;,。，]{0,30}$"
 )
 NEGATED = (  # before a cue: not going with B, the second best answer, your answer
@@ -174,7 +176,7 @@ NEGATED = (  # before a cue: not going with B, the second best answer, your answ
     r"|(?:[不没未别][能应该会有可要得]{0,3}|错误的?|人[^，。,\n]{0,6})$"
 )
 ASKED = (
-    r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|(?:[мбп][ае]|ли)\b|"
+    r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|的人|(?:[мбп][ае]|ли)\b|"
     r",\s(?:isn't it|right|correct|yes|не так ли|верно|солай ма|емес пе)\s?\?)"
     r"|,?\s(?:if|unless|only|than|were it|had it|егер|если|бол(?:са|май\w{0,5}|уы)|сияқты|шығар|деп айту|деген\w{0,4}|был[аи]? бы"
     r"|не всегда|лишь|частично|хуже|меньше)\b"
@@ -190,11 +192,13 @@ TAKEN_BACK = (
     rf"|等等|更正|抱歉|{_NO}"
 )
 RIVAL = (  # another letter that the reply also allows
-    rf"(?i:\b(?:possibly|perhaps|maybe|(?:could|might|may) (?:also )?be|(?:before|after) (?:it|that|this),?|возможно,?|может быть,?"
+    rf"(?i:\b(?:possibly|perhaps|maybe|(?:could|might|may) (?:also )?be|(?:before|after) (?:it|that|this),?|but also|as well as"
+    rf"|но и|но также(?: и)?|возможно,?|может быть,?"
     rf"|мүмкін,?)"
     rf"\s(?:option\s)?|可能是?|也是?|\(not\s){LETTER}"
     rf"|{LETTER}(?i:(?:\s{NOUN})?(?:\s(?:is|are))?\s(?:also|too|equally|just as|тоже|также|да)"
-    r"\s(?:a\s|an\s|is\s)?(?:acceptable|correct|right|possible|valid|plausible|true|good|likely|верн|подход|правильн|возмож|дұрыс|мүмкін|болады)"
+    r"\s(?:a\s|an\s|is\s)?(?:acceptable|correct|right|possible|valid|plausible|true|good|likely|верн|подход|правильн|возмож|дұрыс"
+    r"|мүмкін|болады)"
     r"|也(?:是)?(?:对|正确|可|行|有可能))"
     rf"|(?i:\b(?:and|while|but|а|ал|и|және)\s){LETTER}(?i:\s(?:for|if|when)\b)"
 )
@@ -220,7 +224,7 @@ SENTENCE_DOUBT = (
     rf"{TEXT_DOUBT}|\b(?:oppos\w+|resembl\w+|similar|mistak\w+|before|after|that|which|невер\w+|неправ\w+|ошиб\w+|кроме|похож\w+"
     rf"|раньше|бұрын\w*)\b"
 )
-OBJECTED = r"(?i)[)]?(?:,|[.;]\s(?:but|no|so|hence|it is|it's|however|бірақ|но|однако)\b)"
+OBJECTED = r"(?i)[)]?(?:[,，]|。\s?[A-Z]也|[.;]\s(?:but|no|so|hence|it is|it's|however|бірақ|но|однако)\b)"
 # Behind the letter at the start: "B, although A is close", "B. A and C are even".
 CONCEDED = r"(?i)[)\s]{0,2},?\s(?:although|though|even though|even if|while|whereas|хотя|пусть)\b"
 COMPARED = rf"[)\s]{{0,2}}(?:[.:;(。：；（]|[–—-]\s|[,，]?\s?{_BECAUSE}|,\s(?:as|since)\b)"
@@ -237,7 +241,8 @@ IS_TEXT = rf"(?is)[^.!?\n]{{0,80}}(?:\b(?:is|это)\s(?:the\s)?|\s[–—-]\s|�
 _CONFIDENCE = r"(?:confidence|confident|certainty|probability|сенімділі[кг]\w{0,2}|уверенность|вероятность|置信度|信心)"
 _DEGREE = r"(?:(?:very )?high|full|жоғары|высокая|高|\d{1,3}(?:[.,]\d{1,2})?\s?%?)"
 CONFIDENCE = (  # behind a letter that is alone
-    rf"(?:[\s,:|–—-]{{0,3}}[(\[]?(?:{_CONFIDENCE}[\s:：=-]{{1,3}}{_DEGREE}|{_DEGREE}\s{_CONFIDENCE}|\d{{1,3}}(?:[.,]\d{{1,2}})?\s?%)[)\]]?)"
+    rf"(?:[\s,:|–—-]{{0,3}}[(\[]?(?:{_CONFIDENCE}[\s:：=-]{{1,3}}{_DEGREE}|{_DEGREE}\s{_CONFIDENCE}|\d{{1,3}}(?:[.,]\d{{1,2}})?\s?%)[)\]]?"
+    r"|,\s(?:obviously|definitely|clearly|certainly|of course|for sure|final answer|конечно|безусловно|әрине))"
 )
 LONE = (
     r"(?i:(?:(?:options?|choice|letter|answer|вариант|нұсқа|буква|选项)(?!s\b))?\s{0,2}[:(]?)"
@@ -245,7 +250,7 @@ LONE = (
 )
 TEXT_AND_LETTER = rf"(.+?)[\s(\[,:–—-]{{1,4}}(?i:(?:option|choice|вариант|нұсқа)\s)?([{_UPPER}])"
 LEFT_EDGES = " \t'()[]<>.,:;!。，；•·→⇒∴👉✅✓✔☑➡#=|"
-RIGHT_EDGES = " \t'()[]<>.,:;!。，；✅✓✔☑|–—"
+RIGHT_EDGES = " \t'()[]<>.,:;!。，；👍✅✓✔☑|–—"
 
 _FOLLOWS = (  # words of the same script that may stand behind a letter; before others "A", "I", "В" or "С" is a word itself
     r"(?:because|since|as|is|are|was|were|may|might|could|seems|looks|appears|fits|matches|has|can|should|does|although|though|and"
