@@ -99,7 +99,7 @@ class _Reading:
         lone = [self._of_line(line) for line in lines[:2] + lines[-2:]]
         self._find_named()
         self._find_judged()
-        if lone[-1] and not (len(lines) > 1 and _continues(lone[-2], lone[-1])):
+        if lone[-1] and (self._named or not (len(lines) > 1 and _continues(lone[-2], lone[-1]))):
             self._named.append(_Verdict(len(self._text), len(self._text), lone[-1].letter))
         self._named.sort(key=lambda verdict: verdict.start)
         if len(self._named) > _MAX_VERDICTS:
@@ -201,6 +201,8 @@ class _Reading:
         if not self._asks_for_not and any(verdict.letter == letter and verdict.start >= end for verdict in self._rejected):
             return True
         if end and self._at(words.CUT_SHORT, end):
+            return True
+        if end and (other := self._at(words.OR_ELSE, end)) and self._read(*other.groups()) not in (None, letter):
             return True
         rivals = re.finditer(words.RIVAL, self._text[end : end + 400])
         if any(self._read(next(filter(None, rival.groups())), "") not in (None, letter) for rival in rivals):

@@ -176,7 +176,7 @@ NEGATED = (  # before a cue: not going with B, the second best answer, your answ
     r"|(?:[不没未别][能应该会有可要得]{0,3}|错误的?|人[^，。,\n]{0,6})$"
 )
 ASKED = (
-    r"(?i)[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|的人|(?:[мбп][ае]|ли)\b|"
+    r"(?i)[^.!?？…\n:;,(。，；]{0,40}[?？]|[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|的人|(?:[мбп][ае]|ли)\b|"
     r",\s(?:isn't it|right|correct|yes|не так ли|верно|солай ма|емес пе)\s?\?)"
     r"|,?\s(?:if|unless|only|than|were it|had it|егер|если|бол(?:са|май\w{0,5}|уы)|сияқты|шығар|деп айту|деген\w{0,4}|был[аи]? бы"
     r"|не всегда|лишь|частично|хуже|меньше)\b"
@@ -202,6 +202,7 @@ RIVAL = (  # another letter that the reply also allows
     r"|也(?:是)?(?:对|正确|可|行|有可能))"
     rf"|(?i:\b(?:and|while|but|а|ал|и|және)\s){LETTER}(?i:\s(?:for|if|when)\b)"
 )
+OR_ELSE = rf"[^.!?\n,;:。，]{{0,40}}?(?<![{_UPPER}])(?i:\s(?:or|или|немесе|либо|әлде)\s(?:option\s)?|或者?){LETTER}"  # B is correct or C
 CONCLUDED = (
     rf"(?i)(?:{_SO}|"
     + _any(r"but|however|final\w{0,2}|overall|бірақ|дегенмен|но|однако|окончательн\w{1,3}|итог\w{0,3}", "最终")
@@ -221,7 +222,8 @@ DOUBT = (
 
 TEXT_DOUBT = r"(?i)[?？]|\b(?:may|might|could|possibl[ey]|perhaps|was|were|until|once|former\w{0,2}|был[аи]?|до|болған|дейін)\b"
 SENTENCE_DOUBT = (
-    rf"{TEXT_DOUBT}|\b(?:oppos\w+|resembl\w+|similar|mistak\w+|before|after|that|which|невер\w+|неправ\w+|ошиб\w+|кроме|похож\w+"
+    rf"{TEXT_DOUBT}|\b(?:oppos\w+|resembl\w+|similar|mistak\w+|before|after|that|which|if|maybe|suppose|unless|если|возможно|может"
+    rf"|егер|мүмкін|невер\w+|неправ\w+|ошиб\w+|кроме|похож\w+"
     rf"|раньше|бұрын\w*)\b"
 )
 OBJECTED = r"(?i)[)]?(?:[,，]|。\s?[A-Z]也|[.;]\s(?:but|no|so|hence|it is|it's|however|бірақ|но|однако)\b)"
