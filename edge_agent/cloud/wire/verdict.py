@@ -119,8 +119,7 @@ class _Reading:
 
     def _find_named(self) -> None:
         """The verdicts that name the answer, and those that name what is not the answer."""
-        start = re.match(r"\W{0,6}?(?=\w)", self._text)
-        first = self._letters_at(start.end()) if start else None
+        first = self._at_start()
         if first and not first.letter and first.end > first.start + 2 and self._at(words.ENDS, first.end):
             self._named.append(first)  # "B or C, I cannot decide"
         for cue in re.finditer(words.CUE, self._text):
@@ -218,14 +217,12 @@ class _Reading:
 
     def _opening(self) -> list[_Verdict]:
         """The letter with which the reply begins, if a comma or an objection follows: "B, although A is correct"."""
-        start = re.match(r"\W{0,6}?(?=\w)", self._text)
-        found = start and self._letters_at(start.end())
+        found = self._at_start()
         return [found] if found and found.letter and self._at(words.OBJECTED, found.end) else []
 
     def _with_reason(self) -> str | None:
         """The letter with which the reply begins and gives its reason, without doubt and without praise for another letter."""
-        start = re.match(r"\W{0,6}?(?=\w)", self._text)
-        found = start and self._letters_at(start.end())
+        found = self._at_start()
         if not found or not found.letter:
             return self._of_sentence()
         if self._at(words.RATHER, found.end):
@@ -269,6 +266,11 @@ class _Reading:
             by_text = by_text if self._read(both[2], "") == by_text else ""
             return _Verdict(0, 0, by_text or None)
         return _Verdict(0, 0, by_text) if by_text else None
+
+    def _at_start(self) -> _Verdict | None:
+        """The letters with which the reply begins."""
+        start = re.match(r"\W{0,6}?(?=\w)", self._text)
+        return self._letters_at(start.end()) if start else None
 
     def _letters_at(self, start: int) -> _Verdict | None:
         """The letter, or the letters joined by "and", "or" or a comma, that stand here; None if these are words."""
