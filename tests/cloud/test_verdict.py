@@ -1,8 +1,8 @@
 """How the letter, or the answer in words, is found in what a cloud writes.
 
-`tests/data/replies.jsonl` has replies as real servers and models send them: the text, the options of the question, what a careful
-person reads in it (null where nobody sees one explicit answer), and where its shape was seen. New rules are measured on it; a row
-is never changed so that a rule passes.
+`tests/data/replies.jsonl` has replies as real servers and models send them, and after them variants of their kinds with negative
+twins ("made after ..."): the text, the options of the question, what a careful person reads in it (null where nobody sees one
+explicit answer), and its source. New rules are measured on it; a row is never changed so that a rule passes.
 """
 
 import json
@@ -33,11 +33,11 @@ def test_replies_are_many_and_each_names_its_source() -> None:
     assert all(row["source"] and row["right"] in {None, *LETTERS[: len(row["options"])]} for row in ROWS)
 
 
-def test_no_real_reply_gives_a_wrong_letter() -> None:
+def test_no_reply_gives_a_wrong_letter() -> None:
     assert [(row["reply"], found) for row in ROWS if (found := letter_of(row)) not in (row["right"], None)] == []
 
 
-def test_at_most_two_percent_of_the_real_replies_with_an_answer_give_none() -> None:
+def test_at_most_two_percent_of_the_replies_with_an_answer_give_none() -> None:
     answered = [row for row in ROWS if row["right"]]
     missed = [row["reply"] for row in answered if letter_of(row) is None]
     assert len(missed) <= 0.02 * len(answered), missed
@@ -278,6 +278,8 @@ HOSTILE = (
     ),
     *("<think>", "</think>", "<|channel|>", "</", "<|", "<|im_end|>", "\\boxed{", "(", "( ", "\n", " ", "-", "a\u0301"),
     *("a long option of many ", "C) a long option of many words "),
+    *("(A) ", "18 (A) ", "a) 18 ", "(", "Options: A) 18 ", "A) 18, B) 19, ", "{", '{"answer": "', '["', "even → ", "->", "18 %"),
+    *("\nA\n", "B, although A ", "A. B and ", "not ", "you'd ", "would be ", "(confidence: 9", "Sure! ", "- "),
 )
 
 

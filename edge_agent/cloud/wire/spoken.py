@@ -6,6 +6,7 @@ never an answer, so a reply in which thinking has no end says nothing.
 
 from __future__ import annotations
 
+import json
 import re
 
 MAX_ANSWER_CHARS = 20_000  # what a cloud says at more length is not an answer
@@ -70,3 +71,34 @@ def _without_marks(text: str) -> str:
     text = text[: end.start()].rstrip() if end else text
     wrapped = re.fullmatch(_WRAPPED, text)
     return wrapped[2] if wrapped else text
+
+
+_ANSWER_KEY = (
+    r"(?i)(?:(?:final|correct|best|selected|chosen|right|my|the)[_ ]?)?(?:answer|choice|option|letter|response"
+    r"|selection)(?:[_ ]?(?:letter|key|id))?"
+    r"|(?:дұрыс[_ ])?жауап|(?:правильный[_ ])?ответ|выбор|(?:正确)?答案|选项"
+)
+
+
+def fields_of(said: str) -> tuple[list[str], list[str]] | None:
+    """The texts that a JSON object calls its answer, and its other texts; None if `said` is no such object.
+
+    An answer that is not a text is "".
+    """
+    fenced = re.fullmatch(r"(?s)```\w{0,10}\s(.*)```", said)
+    text = (fenced[1] if fenced else said).strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    try:
+        pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
+    except (ValueError, RecursionError):
+        return None
+    answers = [_only_text(value) for key, value in pairs if re.fullmatch(_ANSWER_KEY, key)]
+    others = [value for key, value in pairs if isinstance(value, str) and not re.fullmatch(_ANSWER_KEY, key)]
+    return (answers, others) if answers else None
+
+
+def _only_text(value: object) -> str:
+    """A text, alone or in a list of one; "" for everything else."""
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return only if isinstance(only, str) else ""

@@ -1,48 +1,43 @@
 """Which answer a cloud's reply gives, found in what it says.
 
-Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before. Knows nothing of HTTP. Invariants: a
+Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before, `folded.py` typography and the texts of
+options. Knows nothing of HTTP. Invariants: a
 reply is only data, in which we find a letter of the question or not, whatever else it says; no answer is better than a wrong one;
 every change to these rules needs a new `PROMPT_VERSION`.
 
 How a letter is found (version 2). A letter with the text of its own option behind it ("B) 19") counts as the letter, a letter
 with the text of another option as a contradiction. A verdict is a letter, or the text of an option, that the reply names as its
-answer. In this order:
+answer. A list of the options that only stands there again says nothing. In this order:
 
+0. A JSON object with a field "answer" (or "choice" and the like) is read as that field; its other texts may only contradict it.
 1. The reply is a letter, or the text of exactly one option.
 2. Its first line is a letter: this is the answer, unless the reply later names another one (then there is none).
 3. It names an answer: "The answer is B", "Жауап: B", "B is the right answer", a last line that is a letter. Two different ones
    are a contradiction, unless the last is said to correct or to conclude ("No, wait: the answer is B").
 4. It calls one option right: "A is wrong, B is correct" (not if the question itself has a negation: "Which one is not ...?").
-5. It begins with a letter and its reason ("B, because ...", "B. It is ..."), without doubt and without another letter or option.
+5. It begins with a letter and its reason ("B, because ...", "B. It is ..."), without doubt and without another letter or option; or
+   with a letter and what sets all others apart from it ("B. A and C are even", "B, although A is close").
+6. It is one sentence that ends with a letter and the text of its option ("The largest city is Almaty (B).").
 
-A verdict on two letters ("A or B"), on a letter outside the question, and one that the reply takes back later is none.
+None of these is a verdict: two letters ("A or B"), a letter outside the question, a letter that the reply takes back later or beside
+which it allows another ("possibly B"), and what others say or do ("Many choose A", "your answer A").
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import NamedTuple
 
 from edge_agent.cloud.wire import wording as words
-from edge_agent.cloud.wire.spoken import MAX_ANSWER_CHARS, spoken
+from edge_agent.cloud.wire.folded import LATIN_FOR, bare, distinct_options, key_of, plain, texts_of, with_options_folded
+from edge_agent.cloud.wire.spoken import MAX_ANSWER_CHARS, fields_of, spoken
 from edge_agent.core.question import OPEN, Question
 
 _MAX_LETTERS = 400  # a reply that names more letters than this, or more verdicts than the next, is not an answer
 _MAX_VERDICTS = 100
+_MAX_COMPARED = 400  # characters behind a letter that compare it with others
 _MAX_JOINED = 30  # letters in one list
 _MAX_BULLET = 6  # what may stand before the first word of a line
-
-_LATIN_FOR = dict(zip("АВСЕНІКМОРТХ", "ABCEHIKMOPTX", strict=True))  # Cyrillic letters that look Latin
-_OTHER_CYRILLIC = {"Б": "B", "Г": "DG", "Д": "DE"}  # by place in the alphabet or by sound: only with the text of the option
-_FORMS: dict[int, int | str | None] = {
-    **{code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)},  # full-width
-    **{0x24B6 + i: ord("A") + i for i in range(26)},  # circled
-    **dict.fromkeys(map(ord, '*`~$"“”„«»\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0f' + words.OWN + words.OTHER)),
-    **{ord("’"): "'", 0x3000: " ", 0xA0: " "},
-}
-_LATEX = r"\\(?:text|mathrm|mathbf|textbf|mathsf|textrm|mbox|displaystyle|left|right)\b"
-_BRACES = {ord("{"): " ", ord("}"): " ", ord("_"): " "}
 
 
 class _Verdict(NamedTuple):
@@ -66,9 +61,16 @@ def find_letter(reply: str, question: Question) -> str | None:
     said = spoken(reply)
     if not 0 < len(said) <= MAX_ANSWER_CHARS:
         return None
-    text = _plain(said)
-    options = _distinct_options(question)
-    folded = _with_options_folded(text, options, question.letters)
+    if (fields := fields_of(said)) is not None:
+        answers, others = fields
+        found = {find_letter(answer, question) for answer in answers}
+        letter = found.pop() if len(found) == 1 else None
+        return find_letter("\n\n".join([letter, *others]), question) if letter and others else letter
+    text = re.sub(words.OPENING, "", plain(said))
+    options = distinct_options(question)
+    if len(re.findall(words.LETTER, text)) + len(re.findall(words.SMALL_LABEL, text)) > _MAX_LETTERS:
+        return None
+    folded = with_options_folded(text, options, question.letters)
     if len(re.findall(words.LETTER, folded)) > _MAX_LETTERS:
         return None
     labels = re.search(words.CYRILLIC_LABEL, text) or re.search(words.CYRILLIC_LABEL, question.user_message)
@@ -84,39 +86,40 @@ class _Reading:
         self._text, self._letters, self._options = text, question.letters, options
         self._namesakes = dict(zip(question.options, question.letters, strict=True))  # A. B, B. A: which one is "A"?
         self._has_cyrillic_list, self._asks_for_not = has_cyrillic_list, asks_for_not
-        self._any_option = re.compile(_texts(options)) if options else None
+        self._any_option = re.compile(texts_of(options)) if options else None
         self._named: list[_Verdict] = []  # the answer is B
         self._judged: list[_Verdict] = []  # B is correct
         self._rejected: list[_Verdict] = []  # B is wrong; the answer is not B
 
     def letter(self) -> str | None:
         """The answer, by the rules at the top of this file."""
-        lines = [line for raw in self._text.split("\n") if (line := _bare(raw))]
+        lines = [line for raw in self._text.split("\n") if (line := bare(raw))]
         if not lines:
             return None
         lone = [self._of_line(line) for line in lines[:2] + lines[-2:]]
         self._find_named()
         self._find_judged()
-        if lone[-1] and not (len(lines) > 1 and _continues(lone[-2], lone[-1])):
+        if lone[-1] and (self._named or not (len(lines) > 1 and _continues(lone[-2], lone[-1]))):
             self._named.append(_Verdict(len(self._text), len(self._text), lone[-1].letter))
         self._named.sort(key=lambda verdict: verdict.start)
         if len(self._named) > _MAX_VERDICTS:
             return None
         if lone[0] and not (len(lines) > 1 and _continues(lone[0], lone[1])):
-            rivals = self._named + ([] if self._asks_for_not else self._judged)
+            rivals = self._named + ([] if self._asks_for_not else self._judged) + self._headings()
             found, end = _one([*rivals, lone[0]]), 0
         elif self._named:
             found, end = self._settled(), self._named[-1].end
+            if any(opening.letter != found for opening in self._opening()):
+                return None  # "A, although I think B"
         elif self._judged and not self._asks_for_not:
-            found, end = _one(self._judged), self._judged[-1].end
+            found, end = _one([*self._judged, *self._opening()]), self._judged[-1].end
         else:
             return self._with_reason()
         return None if self._is_taken_back(found, end) else found
 
     def _find_named(self) -> None:
         """The verdicts that name the answer, and those that name what is not the answer."""
-        start = re.match(r"\W{0,6}?(?=\w)", self._text)
-        first = self._letters_at(start.end()) if start else None
+        first = self._at_start()
         if first and not first.letter and first.end > first.start + 2 and self._at(words.ENDS, first.end):
             self._named.append(first)  # "B or C, I cannot decide"
         for cue in re.finditer(words.CUE, self._text):
@@ -128,7 +131,12 @@ class _Reading:
                 or self._letters_at(cue.end())
                 or (cue.start() == 0 and self._option_at(cue.end(), ends=r"\W*$"))
             )
-            if not found or (is_weak and not self._at(words.ENDS, found.end)) or self._is_doubted(cue.start(), found.end):
+            if (
+                not found
+                or self._begins_list(found)
+                or (is_weak and not self._at(words.ENDS, found.end))
+                or self._is_doubted(cue.start(), found.end)
+            ):
                 continue
             refused = self._at(words.REFUSED, found.end)
             is_negative = bool(cue["no"] or cue["low"] or refused or self._is_called_wrong(found.end)) and found.start >= cue.end()
@@ -161,7 +169,8 @@ class _Reading:
         said = self._at(words.JUDGED, found.end)
         if not said and is_ticked:
             self._judged.append(found)
-        if not said or self._is_doubted(found.start, said.end()):
+        is_supposed = said and "would be" in said[0] and said["high"] and not self._at(words.CLAUSE_ENDS, said.end())
+        if not said or is_supposed or self._is_doubted(found.start, said.end()):
             return
         if is_negative or self._is_called_wrong(found.end):
             self._rejected.append(found)
@@ -190,35 +199,78 @@ class _Reading:
         """Whether the reply calls its verdict wrong afterwards: "The answer is A. No, B." """
         if not self._asks_for_not and any(verdict.letter == letter and verdict.start >= end for verdict in self._rejected):
             return True
+        if end and self._at(words.CUT_SHORT, end):
+            return True
+        if end and (other := self._at(words.OR_ELSE, end)) and self._read(*other.groups()) not in (None, letter):
+            return True
+        rivals = re.finditer(words.RIVAL, self._text[end : end + 400])
+        if any(self._read(next(filter(None, rival.groups())), "") not in (None, letter) for rival in rivals):
+            return True
         sorry = re.search(words.TAKEN_BACK, self._text[end : end + 600])
         others = re.finditer(words.LETTER, self._text[end + sorry.end() :]) if sorry else ()
         return any(self._read(*other.groups()) not in (None, letter) for other in others)
 
+    def _headings(self) -> list[_Verdict]:
+        """The letters that are lines of their own: more than one are headings."""
+        lines = re.finditer(words.HEADING, self._text)
+        return [_Verdict(line.start(), line.end(), letter) for line in lines if (letter := self._read(line[1], ""))]
+
+    def _opening(self) -> list[_Verdict]:
+        """The letter with which the reply begins, if a comma or an objection follows: "B, although A is correct"."""
+        found = self._at_start()
+        return [found] if found and found.letter and self._at(words.OBJECTED, found.end) else []
+
     def _with_reason(self) -> str | None:
-        """The letter with which the reply begins and gives its reason, if there is no other letter and no doubt."""
-        start = re.match(r"\W{0,6}?(?=\w)", self._text)
-        found = start and self._letters_at(start.end())
+        """The letter with which the reply begins and gives its reason, without doubt and without praise for another letter."""
+        found = self._at_start()
         if not found or not found.letter:
-            return None
+            return self._of_sentence()
         if self._at(words.RATHER, found.end):
             return found.letter
         rest = self._text[found.end :]
+        others = [other for other in re.compile(words.LETTER).finditer(self._text, found.end) if not self._is_word(other)]
+        if any(self._read(*other.groups()) != found.letter for other in others):
+            return found.letter if self._only_excludes(found.letter, found.end, others) else None
         is_label = re.match(r"[.):]\s", rest) and not (self._any_option and self._any_option.search(rest[:1000]))
-        is_reason = is_label or self._text[found.end - 1] == words.OWN or re.match(words.REASON, rest)
-        others = (other for other in re.finditer(words.LETTER, rest) if not self._is_word(other))
-        has_other = any(self._read(*other.groups()) != found.letter for other in others)
-        return found.letter if is_reason and not has_other and not re.search(words.DOUBT, rest[:200]) else None
+        is_text = self._text[found.end - 1] == words.OWN
+        is_reason = is_label or is_text or re.match(words.REASON, rest)
+        doubted = re.search(words.DOUBT, rest[:200]) or (is_text and re.search(words.TEXT_DOUBT, rest[:200]))
+        return found.letter if is_reason and not doubted else None
+
+    def _of_sentence(self) -> str | None:
+        """The letter of a reply that is one sentence and ends with "is B) 19" or "is 19 (B)"."""
+        last = re.fullmatch(words.IS_TEXT, self._text) if len(self._text) < _MAX_COMPARED else None
+        if not last or re.search(words.DOUBT, self._text) or re.search(words.SENTENCE_DOUBT, self._text):
+            return None
+        return last[1] if len(re.findall(words.LETTER, self._text)) == 1 else None
+
+    def _only_excludes(self, letter: str, start: int, others: list[re.Match[str]]) -> bool:
+        """Whether what follows a letter says of all others how they differ, or concedes something to one of them."""
+        rest = self._text[start:]
+        if len(rest) > _MAX_COMPARED or re.search(words.PRAISED, rest):
+            return False
+        if any(self._at(words.IS_LABEL, other.end()) for other in others):
+            return False  # A: even, B: odd
+        named = {self._read(*other.groups()) for other in others}
+        rejected = {verdict.letter for verdict in self._rejected}
+        is_all = named | {letter} == set(self._letters) or named <= rejected - {None}
+        return bool(re.match(words.CONCEDED, rest) or (is_all and re.match(words.COMPARED, rest)))
 
     def _of_line(self, line: str) -> _Verdict | None:
         """The verdict of a line that is a letter, an option's text or both; None if it is anything else."""
-        by_text = self._options.get(_key(line))
+        by_text = self._options.get(key_of(line))
         if len(line) < 40 and (match := re.fullmatch(words.LONE, line)):
             letter = self._read(match[1].upper(), match[2])
             return _Verdict(0, 0, by_text if letter in (None, by_text) else letter if not by_text else None)
-        if not by_text and (both := re.fullmatch(words.TEXT_AND_LETTER, line[:1000])) and (by_text := self._options.get(_key(both[1]))):
+        if not by_text and (both := re.fullmatch(words.TEXT_AND_LETTER, line[:1000])) and (by_text := self._options.get(key_of(both[1]))):
             by_text = by_text if self._read(both[2], "") == by_text else ""
             return _Verdict(0, 0, by_text or None)
         return _Verdict(0, 0, by_text) if by_text else None
+
+    def _at_start(self) -> _Verdict | None:
+        """The letters with which the reply begins."""
+        start = re.match(r"\W{0,6}?(?=\w)", self._text)
+        return self._letters_at(start.end()) if start else None
 
     def _letters_at(self, start: int) -> _Verdict | None:
         """The letter, or the letters joined by "and", "or" or a comma, that stand here; None if these are words."""
@@ -244,7 +296,7 @@ class _Reading:
         match = self._any_option and self._any_option.match(self._text, start)
         if not match or not self._at(ends, match.end()):
             return None
-        letter = self._options.get(_key(match[1]))
+        letter = self._options.get(key_of(match[1]))
         bracket = self._at(rf"\s?[(\[]\s?(?:option\s)?{words.LETTER}", match.end())
         return _Verdict(start, match.end(), letter if not bracket or self._read(*bracket.groups()) == letter else None)
 
@@ -269,12 +321,18 @@ class _Reading:
         """A letter of the question; None for another one, and for a Cyrillic one that may be B by its look and C by its place."""
         if mark == words.OTHER or (not symbol.isascii() and self._has_cyrillic_list and symbol != "А"):
             return None
-        letter = _LATIN_FOR.get(symbol, symbol)
+        letter = LATIN_FOR.get(symbol, symbol)
         return letter if letter in self._letters and self._namesakes.get(letter, letter) == letter else None
 
     def _is_doubted(self, start: int, end: int) -> bool:
         """Whether a verdict is a question or a supposition: "Is it A?", "if the answer is A"."""
-        return bool(self._at(words.ASKED, end) or re.search(words.HEDGE, self._text[max(0, start - 60) : start]))
+        before = self._text[max(0, start - 60) : start]
+        return bool(self._at(words.ASKED, end) or re.search(words.HEDGE, before) or re.search(words.NEGATED, before))
+
+    def _begins_list(self, found: _Verdict) -> bool:
+        """Whether a letter is the first label of a list: the next line has the label of the letter behind it."""
+        following = self._at(words.NEXT_LABEL, found.end)
+        return bool(following and found.letter and following[1].upper() == chr(ord(found.letter) + 1))
 
 
 def _one(verdicts: list[_Verdict]) -> str | None:
@@ -285,56 +343,3 @@ def _one(verdicts: list[_Verdict]) -> str | None:
 def _continues(line: _Verdict | None, following: _Verdict | None) -> bool:
     """Whether two lines are a part of a list of options: A, B."""
     return bool(line and following and line.letter and following.letter and ord(following.letter) == ord(line.letter) + 1)
-
-
-def _distinct_options(question: Question) -> dict[str, str]:
-    """The letters of the options by their plain text; without texts that several options have, or that may be taken for a letter."""
-    keys = [_key(_plain(option)) for option in question.options]
-    return {
-        key: letter
-        for key, letter in zip(keys, question.letters, strict=True)
-        if key and keys.count(key) == 1 and (len(key) > 1 or key.upper() not in question.letters)
-    }
-
-
-def _texts(options: dict[str, str]) -> str:
-    """A pattern for the texts of the options, the longest first."""
-    texts = sorted(options, key=len, reverse=True)
-    return r"((?i:" + "|".join(r"\s{1,3}".join(map(re.escape, text.split())) for text in texts) + r"))(?!\w)(?![.,]\d)"
-
-
-def _with_options_folded(text: str, options: dict[str, str], letters: str) -> str:
-    """A text in which "B) 19" is B and a mark: the mark says whether 19 is the text of B or of another option."""
-    if not options:
-        return text
-
-    def fold(match: re.Match[str]) -> str:
-        symbol, between, letter = match[1], match[2], options.get(_key(match[3]), "")
-        named = _LATIN_FOR.get(symbol, symbol)
-        if letter and letter in (named, *_OTHER_CYRILLIC.get(symbol, "")):
-            return letter + words.OWN
-        is_label = (named in letters or symbol in _OTHER_CYRILLIC) and "=" not in between
-        ends = re.compile(r"[^\S\n]*(?:\n|$)" if "\n" in between else words.TEXT_ENDS).match(match.string, match.end())
-        return symbol + words.OTHER if is_label and ends else match[0]
-
-    return re.sub(rf"(?<!{words.WORD})([A-ZА-ЯІ])((?:\s?{words.NOUN})?[\s.):,;(=\[\]>\-–—、．。]{{1,6}}?){_texts(options)}", fold, text)
-
-
-def _plain(text: str) -> str:
-    """A text without Markdown, LaTeX and full-width forms; a box or a tag that marks the answer becomes "answer:"."""
-    text = re.sub(r"[A-Za-zА-Яа-яІіЁё][\u0300-\u036f]{1,3}", lambda match: unicodedata.normalize("NFC", match[0]), text)
-    text = text.translate(_FORMS)
-    text = re.sub(r"\\f?boxed\s?\{|<(?:final[_ ]?)?(?:answer|choice|option|result)>", " answer: ", text)
-    text = re.sub(r"<br\s?/?>|</(?:final[_ ]?)?(?:answer|choice|option|result)>", "\n", text)
-    text = re.sub(rf"{_LATEX}|</?(?:b|i|strong|em|p|u)>|\\(?=[%$#&_ ,;!(\[)\]])", "", text)
-    return text.translate(_BRACES)
-
-
-def _key(text: str) -> str:
-    """What two spellings of one option's text have in common."""
-    return " ".join(text.strip(" \t\n'()[].,:;!。，；").split()).lower()
-
-
-def _bare(line: str) -> str:
-    """A line without bullets, quotes and marks around it."""
-    return re.sub(r"^[-–—]\s+", "", line.lstrip(words.LEFT_EDGES)).lstrip(words.LEFT_EDGES).rstrip(words.RIGHT_EDGES)
