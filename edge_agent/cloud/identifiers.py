@@ -25,15 +25,26 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 _IBAN_LENGTH = {country: length for length, countries in _IBAN_LENGTHS.items() for country in countries.split()}
 
-_BETWEEN = r"[ \t\n._-]"
-_DIGIT_RUN = rf"\d+(?:{_BETWEEN}{{1,3}}\d+)*"
-_IBAN_START = rf"(?<![A-Za-z0-9])[A-Za-z]{{2}}{_BETWEEN}?\d{_BETWEEN}?\d(?:{_BETWEEN}{{0,2}}[A-Za-z0-9]){{11,30}}"
+_BETWEEN = r"[ \t\n._/·-]"
+_DIGIT_RUN = rf"\d+(?:{_BETWEEN}{{1,4}}\d+)*"
+_LOOK_ALIKE = str.maketrans("АВЕКМНОРСТХавекмнорстх", "ABEKMHOPCTXabekmhopctx")  # Cyrillic letters that look like Latin ones
+_LETTER = "A-Za-zАВЕКМНОРСТХавекмнорстх"
+_IBAN_START = (
+    rf"(?:(?<![A-Za-z0-9])|(?<=IBAN)|(?<=iban))[{_LETTER}]{{2}}{_BETWEEN}?\d{_BETWEEN}?\d(?:{_BETWEEN}{{0,2}}[{_LETTER}0-9]){{11,30}}"
+)
 _EMAIL = r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"
-_PHONE = r"(?<!\w)\+ ?\d(?:[ \t()._-]{0,3}\d){8,14}(?!\d)"
+# After a number a + is a sum, unless a number of Kazakhstan or Russia follows.
+_PHONE = (
+    r"(?<![\d)])(?<![\d)] )\+\d(?:[ \t()._-]{0,3}\d){8,14}(?!\d)"
+    r"|\+ ?7[ \t(._-]{0,3}[3-9]\d\d(?:[ \t)._-]{0,3}\d){7}(?!\d)"
+)
 _CARD_START = r"[3-6]|2(?:2(?:0[0-4]|2[1-9]|[3-9])|[3-6]|7[01]|720)|1\d{14}$|8[12]|8600|9860|9792"  # ISO/IEC 7812: the issuers in use
-_CARD_GROUPS = r"4(?: 4){2,3} [1-4]|4(?: 4){3}(?: [1-3])?|4 6 [45]|8 8|1[3-9]"  # how many digits are written together
-_IIN_GROUPS = r"12|6 6|6 3 3|4 4 4|3 3 3 3|2 2 2 6|6 1 5"
+# How many digits are written together. Other groups are dates, years, thousands and lists of numbers.
+_CARD_GROUPS = r"4(?: 4){2,3} [1-4]|4(?: 4){3}(?: [1-3])?|4 6 [45]|8 8|4 12|12 4|6 10|1[3-9]"
+_IIN_GROUPS = r"12|6 6|6 3 3|2 2 2 6|6 1 5"
 _FEWEST_DIGITS = 9
+_SELECTORS = re.compile("[\u034f\u180b-\u180d\u20e3\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # they change how a character looks
+_DOTS = "\u3002\uff61"  # full stops of East Asian texts, which stand for dots in addresses (RFC 3490)
 
 
 class Identifier(NamedTuple):
@@ -74,9 +85,9 @@ def view(text: str) -> View:
 
 def find(text: str) -> list[Identifier]:
     """All that is found, from left to right; nothing overlaps."""
-    if "@" not in text and "\uff20" not in text and sum(map(str.isdecimal, text)) < _FEWEST_DIGITS:
-        return []
     seen = view(text)
+    if "@" not in seen.text and sum(map(str.isdecimal, seen.text)) < _FEWEST_DIGITS:
+        return []
     spans = sorted((start, -end, name) for look in _LOOKS for start, end, name in look(seen.text))
     found: list[Identifier] = []
     for start, minus_end, name in spans:
@@ -123,7 +134,7 @@ def _ibans(text: str) -> Iterator[Identifier]:
     at = 0
     while match := re.compile(_IBAN_START).search(text, at):
         places = [i for i in range(*match.span()) if text[i].isalnum()]
-        packed = "".join(text[i] for i in places).upper()
+        packed = "".join(text[i] for i in places).translate(_LOOK_ALIKE).upper()
         length = _IBAN_LENGTH.get(packed[:2], 0)
         if 0 < length <= len(places) and is_iban(packed[:length]):
             yield Identifier(places[0], places[length - 1] + 1, "[iban]")
@@ -133,7 +144,7 @@ def _ibans(text: str) -> Iterator[Identifier]:
 
 
 def _numbers(text: str) -> Iterator[Identifier]:
-    """Card and identification numbers: the groups of a run of digits that are written as such numbers are, or the whole run."""
+    """Card and identification numbers: the groups of a run of digits that are written as such numbers are."""
     for run in re.finditer(_DIGIT_RUN, text):
         groups = [(run.start() + g.start(), run.start() + g.end()) for g in re.finditer(r"\d+", run[0])]
         at = 0
@@ -156,9 +167,10 @@ def _number_at(text: str, groups: Sequence[tuple[int, int]], first: int) -> tupl
             break
         if len(digits) < 12:
             continue
-        written, whole = " ".join(widths), first == 0 and last == len(groups) - 1
+        if last == first and first > 0 and text[start - 1] == ".":
+            continue  # the digits behind a decimal point
         for name, shapes, check in (("[id number]", _IIN_GROUPS, is_iin), ("[card]", _CARD_GROUPS, is_card)):
-            if (whole or re.fullmatch(shapes, written)) and check(digits):
+            if re.fullmatch(shapes, " ".join(widths)) and check(digits):
                 best = Identifier(groups[first][0], end, name), last + 1
     return best
 
@@ -167,16 +179,20 @@ _LOOKS: tuple[Callable[[str], Iterator[Identifier]], ...] = (_ibans, _emails, _p
 
 
 def _joins(char: str) -> bool:
-    """Whether a character belongs to the one before it: a combining mark, or the inner part of a Korean syllable."""
-    return unicodedata.combining(char) != 0 or "\u1160" <= char <= "\u11ff"
+    """Whether a character belongs to the one before it: a combining mark, a selector, or the inner part of a Korean syllable."""
+    return unicodedata.combining(char) != 0 or "\u1160" <= char <= "\u11ff" or _SELECTORS.match(char) is not None
 
 
 def _plain(cluster: str) -> str:
-    category = unicodedata.category(cluster[0])
+    """How a character with its marks reads; "" if it is invisible."""
+    cluster = _SELECTORS.sub("", cluster)
+    category = unicodedata.category(cluster[0]) if cluster else "Cf"
     if category == "Cf":
         return ""
     if category == "Zs":
         return " "
+    if cluster in _DOTS:
+        return "."
     if category == "Pd" or cluster == "\u2212":
         return "-"
     return "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in unicodedata.normalize("NFKC", cluster))

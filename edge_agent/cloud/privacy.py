@@ -92,7 +92,9 @@ class Rules:
     def _redacted_text(self, text: str, search: _TimedSearch) -> str:
         """The text with everything redacted; raises `_TooSlowError`."""
         text = search.redacted(self.redact, text)
-        return _replaced(text, find(text)) if self.built_in else text
+        while self.built_in and (found := find(text)):  # again, because one may hide the start of its neighbour
+            text = _replaced(text, found)
+        return text
 
 
 class _TooSlowError(Exception):
