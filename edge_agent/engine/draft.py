@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from edge_agent.core.errors import EdgeAgentError
+from edge_agent.core.errors import EdgeAgentError, ModelError
 from edge_agent.engine.llama import Stopped
 
 
@@ -42,9 +42,12 @@ class Draft:
     def update(self, text: str, complete: bool = False) -> None:
         """Set the current text (FogGen's user message). It is `complete` if it will not change, as on the page of a quiz.
 
-        A text that does not change for a moment counts as complete too. If it then changes, only that work is lost.
+        A text that does not change for a moment counts as complete too. If it then changes, only that work is lost. Raises
+        `ModelError` if the draft is closed.
         """
         with self._changed:
+            if self._closed:
+                raise ModelError("The draft is closed; open another one.")
             self._text, self._complete = text, complete
             self._idle.clear()
             self._changed.notify()

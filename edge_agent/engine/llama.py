@@ -7,12 +7,14 @@ left after them is removed before the next one.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import platform
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +22,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.core.errors import ModelRefused
+from edge_agent.core.errors import ModelError, ModelRefused
 from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, TokenTree
 from edge_agent.engine.spare_cpus import SpareCpus, available_cpus
 from edge_agent.model.answers import Path
@@ -99,6 +101,7 @@ class Llama:
         self.options = options
         self.cached: list[int] = []
         self.n_forward = 0
+        self._in_use = threading.Lock()  # held while other threads read the vocabulary, so that `close` does not free it under them
         self._spare_cpus = spare_cpus or SpareCpus()
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_mlock, params.use_extra_bufts = options.mmap, options.mlock, bool(options.repack)
@@ -148,11 +151,12 @@ class Llama:
 
     def close(self) -> None:
         """Free the model. Closing twice is fine."""
-        if self._context:
-            llama_cpp.llama_batch_free(self._batch)
-            llama_cpp.llama_free(self._context)
-            llama_cpp.llama_model_free(self._model)
-            self._context = self._model = None
+        with self._in_use:
+            if self._context:
+                llama_cpp.llama_batch_free(self._batch)
+                llama_cpp.llama_free(self._context)
+                llama_cpp.llama_model_free(self._model)
+                self._context = self._model = self._vocab = None
 
     def stop(self) -> None:
         """Make the current evaluation raise `Stopped`, and every later one until `go`. May be called from another thread."""
@@ -163,10 +167,14 @@ class Llama:
         self._flag[0] = _GO
 
     def tokenize(self, text: str, parse_special: bool = False) -> list[int]:
-        """The tokens of `text`, without a BOS token. Control tokens are recognised only with `parse_special`."""
+        """The tokens of `text`, without a BOS token. Control tokens are recognised only with `parse_special`.
+
+        Raises `ModelError` if the model is closed.
+        """
         data = text.encode()
         buffer = (llama_cpp.llama_token * (len(data) + 8))()
-        n = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, len(buffer), False, parse_special)
+        with self._vocabulary() as vocab:
+            n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, parse_special)
         if n < 0:
             raise ModelRefused(f"The tokenizer of the model failed on {text!r:.80}; convert the model again.")
         return list(buffer[:n])
@@ -174,17 +182,28 @@ class Llama:
     def piece(self, token: int) -> bytes:
         """The text of one token."""
         buffer = ctypes.create_string_buffer(256)
-        n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, True)
+        with self._vocabulary() as vocab:
+            n = llama_cpp.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, True)
         return buffer.raw[: max(n, 0)]
 
     def is_added(self, token: int) -> bool:
         """Whether this token was added to the learned ones: a control token or a user-defined token."""
-        attributes = llama_cpp.llama_vocab_get_attr(self._vocab, token)
+        with self._vocabulary() as vocab:
+            attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
         return bool(attributes & (llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL))
 
     def ends_turn(self, token: int) -> bool:
         """Whether this token ends the generation."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        with self._vocabulary() as vocab:
+            return bool(llama_cpp.llama_vocab_is_eog(vocab, token))
+
+    @contextlib.contextmanager
+    def _vocabulary(self) -> Iterator[Any]:
+        """The vocabulary, which is not freed meanwhile. Raises `ModelError` if the model is closed."""
+        with self._in_use:
+            if self._vocab is None:
+                raise ModelError("The model is closed; open it again.")
+            yield self._vocab
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """The logits (vocabulary,) after `tokens`."""
