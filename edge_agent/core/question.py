@@ -7,18 +7,22 @@ UTF-8 cannot hold.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from edge_agent.core import parsing
+from edge_agent.core import labels, parsing
+from edge_agent.core.choice import EXAMPLE
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.parsing import EXAMPLE
 
-LETTERS = parsing.LETTERS
+LETTERS = labels.LETTERS
 CHOICE, OPEN = "choice", "open"
+JSON_KEYS = ("question", "options", "id", "tau", "policy", "never_send", "refresh")  # of a question that a program asks
 
 _NO_OPTIONS = "and this model chooses one of several; write them after the question, one a line: 'A. text', 'B. text'"
 
@@ -95,8 +99,11 @@ class Question:
     def from_json(cls, data: object, kind: str = CHOICE) -> Question:
         """Read `{"question": str, "options": [str, ...]}` (or options as `{"A": str, ...}`), perhaps with `"never_send": true`.
 
-        Without "options", they are read from the text of the question. An option's own letter is left out.
+        Without "options", they are read from the text of the question. An option's own letter is left out. A key that looks like a
+        mistyped one is refused ("neversend"); other unknown keys are a program's own and are ignored.
         """
+        if isinstance(data, dict):
+            _refuse_mistyped_keys(data)
         if not isinstance(data, dict) or not isinstance(data.get("question"), str):
             raise BadQuestion('A question in JSON is an object: {"question": "...", "options": ["...", "..."]}.')
         options = [] if data.get("options") is None else data["options"]
@@ -158,6 +165,26 @@ def _texts(options: Iterable[str]) -> tuple[str, ...]:
     if isinstance(options, (str, bytes, Mapping, Set)) or not isinstance(options, Iterable):
         raise BadQuestion(f'The options are {options!r:.80}; give a list of texts: ["18", "19"].')
     return tuple(_clean(option, f"option {number}") for number, option in enumerate(options, 1))
+
+
+def _refuse_mistyped_keys(data: Mapping[Any, object]) -> None:
+    """Raise `BadQuestion` if a key is nearly one of `JSON_KEYS`. "question_id" is not: it has a word more."""
+    plain = {_plain(key): key for key in JSON_KEYS}
+    for key in data:
+        if not isinstance(key, str) or key in JSON_KEYS:
+            continue
+        first, *more = re.split(r"[\W_]+|(?<=[a-z])(?=[A-Z])", key[:80].strip("_ "))
+        if more and first.casefold() in JSON_KEYS:
+            continue
+        typed = _plain(key[:80])
+        close = next((each for each in plain if each == typed), "neversend" if typed.startswith("neversend") else None)
+        near = [close] if close else difflib.get_close_matches(typed, plain, n=1, cutoff=0.8)
+        if near and (close or near[0] != "id"):
+            raise BadQuestion(f"The JSON question has the key {key!r:.80}; write {plain[near[0]]!r}, or leave it out.")
+
+
+def _plain(key: str) -> str:
+    return re.sub(r"[\W_]", "", key).casefold()
 
 
 def _clean(text: str, what: str) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -27,11 +28,11 @@ def row(pattern: str, before: str = " ", between: str = " ", labels: str | list[
     return lambda stem, options: f"{stem}{before}" + between.join(pattern.format(*each) for each in zip(labels, options, strict=False))
 
 
-def two_columns(gap: str, down: bool, pattern: str = "{0}. {1}"):
+def two_columns(gap: str, down: bool, pattern: str = "{0}. {1}", labels: str = LETTERS):
     """Two options on each line, counted across or down."""
 
     def render(stem: str, options: list[str]) -> str:
-        cells = [pattern.format(*each) for each in zip(LETTERS, options, strict=False)]
+        cells = [pattern.format(*each) for each in zip(labels, options, strict=False)]
         rows = (len(cells) + 1) // 2
         pairs = [cells[i::rows] for i in range(rows)] if down else [cells[i : i + 2] for i in range(0, len(cells), 2)]
         return "\n".join([stem, *(gap.join(pair) for pair in pairs)])
@@ -45,10 +46,10 @@ FORMS = {
     "(A) 18": lines("({0}) {1}"),
     "A: 18": lines("{0}: {1}"),
     "A)18": lines("{0}){1}"),
-    "A - 18": lines("{0} - {1}"),
     "A<tab>18": lines("{0}\t{1}"),
     "[A] 18": lines("[{0}] {1}"),
     "**A.** 18": lines("**{0}.** {1}"),
+    "**A. 18**": lines("**{0}. {1}**"),
     "a. 18": lines("{0}. {1}", LETTERS.lower()),
     "(a) 18": lines("({0}) {1}", LETTERS.lower()),
     "1. 18": lines("{0}. {1}", NUMBERS),
@@ -72,6 +73,7 @@ FORMS = {
     "spreadsheet": row("{0}. {1}", before="\t", between="\t"),
     "tab across": two_columns("\t", down=False),
     "tab down": two_columns("\t", down=True),
+    "Kazakh down": two_columns("   ", down=True, pattern="{0}) {1}", labels=KAZAKH),
     "spaces across": two_columns("     ", down=False),
     "spaces down": two_columns("     ", down=True),
     "brackets across": two_columns("\t", down=False, pattern="({0}) {1}"),
@@ -144,9 +146,9 @@ def before(text: str) -> tuple[str, tuple[str, ...]] | None:
     )
 )
 def test_what_the_first_version_read_is_read_the_same(pieces: list[str]) -> None:
-    """Only columns with several options on a line were wrong: they are split now, or refused."""
+    """Only several options on a line were wrong: they are split now, or refused."""
     text = "".join(pieces)
-    if (was := before(text)) is None or any(re.search(r"\s\s[(]?\w[.):]\s|\s[(]?\w\)", option) for option in was[1]):
+    if (was := before(text)) is None or any(re.search(r"\s\s[(]?\w[.):]\s|\s[(]?\w[.)]", option) for option in was[1]):
         return
     assert Question.parse(text) == Question(*was)
 
@@ -177,6 +179,26 @@ def test_what_the_first_version_read_is_read_the_same(pieces: list[str]) -> None
         "What does x: y mean? See 1. and 2.",
         "f(a) = b, f(b) = c. What is f(c)?",
         "Which?\n18\n19\n24",
+        "Find the hypotenuse:\na = 3\nb = 4",
+        "Given:\na – first side\nb – second side",
+        "Что найти?\nа — ускорение\nб — скорость",
+        "What is it?\nA - 18\nB - 19",
+        "Ratio?\n1: 3\n2: 5",
+        "Is it true?\n**A. yes** or\n**B. no** or",
+        "Explain the following: a) photosynthesis b) respiration",
+        "Explain the following:\na) photosynthesis\tb) respiration",
+        "Explain the following:\nа) фотосинтез\nб) дыхание",
+        "Explain the following:\n1. photosynthesis\n2. respiration",
+        "Решите: а) 2+2 б) 3+3",
+        "Шығар:\nа) 2+2   ә) 3+3",
+        "What is wrong with me? My symptoms:\n- fever\n- cough",
+        "What do I lack? My list is:\n1. milk\n2. eggs",
+        "Shopping list\n* milk\n* eggs",
+        "Answer the questions:\na) Who was he?\nb) When did he live?",
+        "Answer the questions\na) Who was he?\nb) When did he live?",
+        "Which is more? (1) 5 kg (2) 6 kg. Explain.",
+        "Which is more? A) 5 kg B) 6 kg. Explain your answer.",
+        "Which? A) Yes. B) No. See also: C) maybe.",
     ],
 )
 def test_text_without_options_has_none_by_accident(text: str) -> None:
@@ -224,6 +246,26 @@ def test_options_in_rare_places_are_found(text: str, options: tuple[str, ...]) -
         ("A) 18 C) 24\nB) 19 D) 30", "columns"),
         ("1. 18 3. 24\n2. 19 4. 30", "columns"),
         ("- 18\t- 24\n- 19\t- 30", "columns"),
+        ("A) 18 cm   B) 19 cm   C) 24 cm D) 30 cm", "columns, labelled A, B, C, D"),
+        ("A. x\tB. y C. z", "columns, labelled A, B, C"),
+        ("A. Paris\tB. Rome C. London", "columns, labelled A, B, C"),
+        ("1. 18   2. 19 3. 24", "columns, labelled 1, 2, 3"),
+        ("А) 18   Ә) 19 Б) 24", "columns, labelled А, Ә, Б"),
+        ("A) 18 B) 19 C. 24", "columns, labelled A, B, C"),
+        ("A. 18 cm\nB. 19 cm C. 24 cm", "columns, labelled A, B, C"),
+        ("A. 18 C. 24\nB. 19 D. 30", "columns, labelled A, B, C, D"),
+        ("A. red C. blue\nB. green D. black", "columns, labelled A, B, C, D"),
+        ("А) 18 Б) 24\nӘ) 19 В) 30", "columns, labelled А, Ә, Б, В"),
+        ("а) 18   д) 24\nб) 19   е) 30", "columns"),
+        ("- 18    - 24\n- 19    - 30", "columns"),
+        ("0. none\n1. one\n2. two", "numbered 0, 1, 2"),
+        ("3. x\n1. one\n2. two", "numbered 3, 1, 2"),
+        ("c) x\na) one\nb) two", "lettered c, a, b"),
+        ("- 1\n* 2\n- 3\n- 4", "two lists"),
+        ("1. x\n1) p\n2) q", "two lists"),
+        ("A. x\nB. y\nC. z\na) p\nb) q", "two lists"),
+        ("- [ ] yes\n- [x] no", "boxes to tick"),
+        ("a) [ ] yes\nb) [x] no", "boxes to tick"),
         ("1. boil\n2. pour\n- 1\n- 2", "two lists"),
         ("A. 18\nB. 19\n1. 20\n2. 21", "two lists"),
         ("A. 18\nB. 19\nAnswer with a letter.", "put them last"),
@@ -263,6 +305,95 @@ def test_option_given_with_its_letter_loses_it() -> None:
         assert Question.typed("Who?", kept).options == tuple(kept)
     with pytest.raises(BadQuestion, match="lettered B, A"):
         Question.typed(STEM, ["B. 18", "A. 19"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["A - B", "B - A"], ["A = 1", "B = 2"], ["A – x", "B – y"], ["1: 3", "2: 5"], ["1. Mai", "2. Mai"], ["0. none", "1. one"]],
+)
+def test_option_that_only_seems_to_have_a_label_is_kept(options: list[str]) -> None:
+    """`A - B` became `B`."""
+    assert Question.typed("Which?", options).options == tuple(options)
+    assert Question.from_json({"question": "Which?", "options": options}).options == tuple(options)
+    own = "\n".join(f"{letter}. {option}" for letter, option in zip("AB", options, strict=True))
+    assert Question.parse(f"Which?\n{own}").options == tuple(options)
+
+
+def test_cyrillic_letters_of_options_get_the_right_advice() -> None:
+    """А, В may be A, B or А, Б, В with one left out; it said that they are out of order."""
+    for options in (["А) x", "В) y"], ["а. x", "в. y"]):
+        with pytest.raises(BadQuestion, match="in Cyrillic"):
+            Question.typed(STEM, options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("A. C. Clarke", "B. Shaw"),
+        ("Arthur C. Clarke", "George Bernard Shaw"),
+        ("vitamin C. It is sour", "vitamin D. It is not"),
+        ("Robert May and C. O. Wilson", "James Watson"),
+        ("viruses", "bacteria such as C. difficile"),
+        ("some goods (e.g. c. 1900)", "none"),
+    ],
+)
+def test_names_with_a_letter_are_no_labels(options: tuple[str, str]) -> None:
+    assert Question.parse(Question("Who or what?", options).user_message).options == options
+
+
+@pytest.mark.parametrize(
+    "stem", ["Which is true?", "The capital is:", "Choose one:", "2 + 2 = ____:", "Укажите столицу:", "Столица - это:"]
+)
+def test_stem_before_a_list_asks_for_a_choice(stem: str) -> None:
+    for form in ("row A)", "Cyrillic lower", "tab across"):
+        assert Question.parse(FORMS[form](stem, ["18", "19", "24"])).options == ("18", "19", "24")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_blank_line_in_the_stem_is_kept_in_every_form(form: str) -> None:
+    stem = "Read this.\n\n  x = 1\n\nWhat is x?"
+    assert Question.parse(FORMS[form](stem, ["18", "19", "24"])) == Question(stem, ("18", "19", "24"))
+
+
+@pytest.mark.parametrize("between", [" ", "\n", "\t", "    "])
+def test_marks_between_options_are_left_out_in_every_form(between: str) -> None:
+    for text in ("а) 18;|б) 19;|в) 24.", "а) 18,|б) 19,|в) 24", "а) 18;|б) 19;|в) 24;", "1) 18;|2) 19;|3) 24"):
+        assert Question.parse("Сколько?\n" + text.replace("|", between)).options == ("18", "19", "24")
+    code = ("f(x);", "g(x);")
+    assert Question.parse(f"Which?\na) {code[0]}\nb) {code[1]}").options == code
+
+
+PIECES = [
+    "A. x ",
+    " ",
+    "A)\t",
+    "A.\n",
+    "1. x\n",
+    "(a) x ",
+    "- x\n",
+    "а) б ",
+    "A. x\t",
+    "A. x   ",
+    "\\n ",
+    "**A. ",
+    "A. x\nB. y\n",
+    "\u00a0",
+    "_",
+    "x. Yy ",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("around", ["{}", "Q?\nA. x{}x\nB. y", "Q? A) {} B) y C) z", "Q?\n- x{}x\n- y", "Q?\nа) x{}x\tб) y"])
+def test_long_text_takes_time_in_proportion_to_its_length(piece: str, around: str) -> None:
+    """8,000 spaces in an option took 1.5 s, 32,000 took 24 s."""
+    text = around.format(piece * (100_000 // len(piece)))
+    started = time.process_time()
+    try:
+        Question.parse(text)
+    except BadQuestion as error:
+        assert len(str(error)) < 1_000
+    assert time.process_time() - started < 1
 
 
 def test_options_in_the_text_and_apart_are_refused() -> None:
@@ -334,12 +465,18 @@ def test_real_questions_are_read_as_before_and_have_no_options_by_accident() -> 
         row = json.loads(line)
         questions.append((row["question"], list(row["options"].values())))
     by_accident = []
+    tried = refused = 0
     for stem, options in questions[::3]:
         asked = Question(stem, tuple(" ".join(option.split()) or "-" for option in options))
         was = before(asked.user_message)
         assert was and Question.parse(asked.user_message) == Question(*was)
         for form in ("a. 18", "Cyrillic upper", "tab across"):
-            assert Question.parse(FORMS[form](asked.stem, list(asked.options))).options == asked.options
+            tried += 1
+            try:
+                assert Question.parse(FORMS[form](asked.stem, list(asked.options))).options == asked.options or asked.options[0][-1] in ",;"
+            except BadQuestion:
+                refused += 1
         with contextlib.suppress(BadQuestion):
             by_accident.append(Question.parse(stem).stem)
     assert len(questions) > 15_000 and len(by_accident) <= 7
+    assert refused < 0.06 * tried  # most behind an unfinished sentence with a colon: "The disease is caused by the lack of:"

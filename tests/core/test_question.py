@@ -122,3 +122,30 @@ def test_real_data_has_repeated_options_and_options_that_differ_only_by_case() -
     repeated = [question for question in questions if question.repeated]
     by_case = [question for question in questions if len({option.casefold() for option in question.options}) < 4]
     assert (len(questions), len(repeated), len(by_case)) == (14_042, 9, 9 + 5)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("neversend", "never_send"),
+        ("neverSend", "never_send"),
+        ("never-send", "never_send"),
+        ("never_send_to_cloud", "never_send"),
+        ("Options", "options"),
+        ("option", "options"),
+        ("questoin", "question"),
+        ("ID", "id"),
+        ("taus", "tau"),
+        ("polcy", "policy"),
+        ("refesh", "refresh"),
+    ],
+)
+def test_mistyped_key_is_refused_with_the_right_one(key: str, meant: str) -> None:
+    """A question with "neversend" was sent."""
+    with pytest.raises(BadQuestion, match=f"has the key '{key}'; write '{meant}'"):
+        Question.from_json({"question": "Q", "options": ["x", "y"], key: True})
+
+
+def test_foreign_keys_are_ignored() -> None:
+    foreign = ("answer", "domain", "question_id", "questionType", "options_count", "idx", "ids", "explanation", "source", "", "ж")
+    assert Question.from_json({"question": "Q", "options": ["x", "y"], **dict.fromkeys(foreign, 1)}) == Question("Q", ("x", "y"))
