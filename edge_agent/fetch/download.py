@@ -316,7 +316,7 @@ class _Came:
         self._restarts = 0
 
     def starts_again(self, host: str, n_bytes: int) -> None:
-        """Count that the `n_bytes` that came are of no use. Raises `DownloadFailed` after `RESTARTS` times: otherwise it might never end."""
+        """Count that the `n_bytes` that came are of no use. Raises `DownloadFailed` after `RESTARTS` times: it might never end."""
         self._restarts += n_bytes > 0
         if self._restarts > RESTARTS:
             raise DownloadFailed(

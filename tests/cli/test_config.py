@@ -8,6 +8,7 @@ import pytest
 
 from edge_agent.core.config import settings
 from tests.support.command_line import run
+from tests.support.paths import DEMO
 
 
 def shown(**environment: str) -> dict:
@@ -191,3 +192,10 @@ def test_quotation_marks_belong_to_toml_in_a_list_too(home: pathlib.Path, values
 def test_pattern_in_quotation_marks_that_would_never_match_is_refused(home: pathlib.Path, value: str) -> None:
     done = run("config", "set", "never_send", value)
     assert done.returncode == 78 and "leave the quotation marks out" in done.stderr and not (home / "config.toml").exists()
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [("model", "none", "no model 'none'"), ("adapter", str(DEMO), "is not an adapter")])
+def test_model_that_cannot_be_used_yet_is_said(home: pathlib.Path, name: str, value: str, words: str) -> None:
+    done = run("config", "set", name, value)
+    assert done.returncode == 0 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not run("config", "set", "model", str(DEMO)).stderr

@@ -87,6 +87,8 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
     over = settings.sources().get(name, str(path))
     if over != str(path):
         click.echo(f"edge-agent: {over} is set, too, and overrules the file.", err=True)
+    if name in ("model", "adapter"):
+        _check_file(name, value, config[0])
     _changed(name, value, str(path), as_json)
 
 
@@ -160,6 +162,18 @@ def _toml(text: str) -> Any:
         return tomllib.loads(f"x = {text}")["x"] if "\n" not in text else text
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
+
+
+def _check_file(name: str, value: str, config: settings.Settings) -> None:
+    """Say so if the model or adapter is not here, or not what its name says. It may come later, so this is no error."""
+    from edge_agent.core.errors import ModelError
+    from edge_agent.model import catalog, gguf
+
+    resolve, read = (catalog.resolve, gguf.read_model) if name == "model" else (catalog.resolve_adapter, gguf.read_adapter)
+    try:
+        read(resolve(str(config.config_file.parent / value) if value.endswith(".gguf") else value, config.models_folder))
+    except ModelError as error:
+        click.echo(f"edge-agent: it cannot be used yet: {plain(str(error))}", err=True)
 
 
 def _changed(name: str, value: Any, path: str, as_json: bool) -> None:
