@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from edge_agent.cloud.privacy import Rules
 from edge_agent.core.config.checks import NONE
 from edge_agent.core.config.settings import Settings
-from edge_agent.core.errors import ModelError, ModelMissing, StorageError
+from edge_agent.core.errors import BadSetting, ModelError, ModelMissing, StorageError
 from edge_agent.core.records import ModelFacts
 from edge_agent.model import catalog, tuning
 from edge_agent.model.catalog import ModelFiles
@@ -27,8 +27,19 @@ if TYPE_CHECKING:
     from edge_agent.engine.local_model import LocalModel
 
 
-def cloud(settings: Settings) -> CloudModel | None:
-    """The cloud, if one is set up. Raises `BadSetting`."""
+def problems(settings: Settings, environment: Mapping[str, str] | None = None) -> list[BadSetting]:
+    """What would stop an agent with these settings, although each value has the right form."""
+    found = []
+    for make in (lambda: rules(settings), lambda: cloud(settings, environment)):
+        try:
+            make()
+        except BadSetting as error:
+            found.append(error)
+    return found
+
+
+def cloud(settings: Settings, environment: Mapping[str, str] | None = None) -> CloudModel | None:
+    """The cloud, if one is set up; without `environment`, the process's own counts. Raises `BadSetting`."""
     if not settings.cloud_url:
         return None
     from edge_agent.cloud.wire.client import CloudModel
@@ -43,6 +54,7 @@ def cloud(settings: Settings) -> CloudModel | None:
     return CloudModel(
         settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
         ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy, wanted=wanted, headers=settings.cloud_extra_headers,
+        environment=environment,
     )  # fmt: skip
 
 

@@ -104,19 +104,25 @@ def pack(
 
 def _check_packed(target: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path | None, adapter: pathlib.Path | None) -> None:
     """Raises `ModelMissing` or `ModelRefused` for what cannot be packed together."""
-    header = read_model(model)
-    from_metadata(header.metadata)
+    check_together(model, adapter)
     for named in (model, adapter) if adapter else (model,):
         if not NAME.fullmatch(named.stem):
             raise ModelRefused(f"'{named.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
         check_free(named.stem)
-    if adapter:
-        read_adapter(adapter, header)
-        if adapter.stem == model.stem:
-            raise ModelRefused(f"The model and the adapter are both called '{model.stem}'; give one of them another name.")
+    if adapter and adapter.stem == model.stem:
+        raise ModelRefused(f"The model and the adapter are both called '{model.stem}'; give one of them another name.")
     for packed, what in ((model, "model"), (calibration, "calibration"), (adapter, "adapter")):
         if packed and target.exists() and packed.exists() and target.samefile(packed):
             raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
+
+
+def check_together(model: pathlib.Path, adapter: pathlib.Path | None, must_run: bool = True) -> None:
+    """Raises `ModelRefused` unless these are a model and, perhaps, an adapter for it; with `must_run`, one that edge-agent can ask."""
+    header = read_model(model)
+    if must_run:
+        from_metadata(header.metadata)
+    if adapter:
+        read_adapter(adapter, header)
 
 
 def check_free(name: str) -> None:

@@ -130,6 +130,11 @@ def _check_redirect(response: httpx2.Response) -> None:
         raise DownloadFailed(f"{at.host} redirects to an address that is not https; the download was refused.")
 
 
+def is_encoded(headers: httpx2.Headers) -> bool:
+    """Whether a reply is compressed. `identity`, in any case, and an empty header mean that it is not."""
+    return not {coding.strip().lower() for coding in headers.get("content-encoding", "").split(",")} <= {"", "identity"}
+
+
 class _Bounded(httpx2.BaseTransport):
     """Reads at most `max_bytes` of a response. Does not ask for compression and refuses it, because it hides the size."""
 
@@ -139,7 +144,7 @@ class _Bounded(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         request.headers["Accept-Encoding"] = "identity"
         response = self._inner.handle_request(request)
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if is_encoded(response.headers):
             response.close()
             raise DownloadFailed(f"{request.url.host} sends a compressed list, which was not asked for; check for a proxy in between.")
         assert isinstance(response.stream, httpx2.SyncByteStream)

@@ -23,11 +23,12 @@ import httpx2
 from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.core.files import not_written, put_in_place, try_lock
 from edge_agent.core.terminal import Progress
-from edge_agent.fetch.connection import MAX_REDIRECTS, NetworkSettings
+from edge_agent.fetch.connection import MAX_REDIRECTS, NetworkSettings, is_encoded
 from edge_agent.fetch.unfinished import TryLock, begin, load_version, start_of, unfinished, version_of
 
 MAX_BYTES = 64 << 30
 TRIES = 5  # in a row without one new byte
+RESTARTS = 5  # from the first byte, because the server has another version or does not send the rest
 SPARE_BYTES = 64 << 20  # disk space that a download leaves free
 BLOCK_BYTES = 16 << 20  # size of one request to another source: a kill loses at most one block
 HEAD_BYTES = 256 << 10  # what the caller may look at before the rest is fetched
@@ -208,7 +209,7 @@ class Downloader:
         try:
             opened = self._open(url, headers, token)
             with opened as response, part.open("ab") as file:
-                if response.headers.get("content-encoding", "identity") != "identity":
+                if is_encoded(response.headers):
                     raise DownloadFailed(
                         f"{_host(url)} sends the file compressed, although we did not ask for it; download it in another way."
                     )
@@ -216,9 +217,11 @@ class Downloader:
                 if response.status_code == 206 and ("Range" not in headers or start_of(response.headers) != done):
                     raise httpx2.RemoteProtocolError("the server sent a different range")
                 if response.status_code == 206 and not known and not (here and here.is_continued_by(version)):
+                    came.starts_again(_host(url), done)
                     part.unlink()
                     raise httpx2.RemoteProtocolError("the file on the server may have changed, so it is fetched from its start")
                 if response.status_code != 206:
+                    came.starts_again(_host(url), done)
                     done = 0
                     begin(part, file, version)
                 total = version.bytes or (here.bytes if here else None)
@@ -226,23 +229,32 @@ class Downloader:
                     hint = " (a Git LFS pointer, perhaps)" if (total or 0) < 1024 else ""
                     raise _Changed(f"{_host(url)} announces '{part.name}' with {total} bytes{hint}, but {expected.bytes} were expected")
                 _check_room(part, expected.bytes or total, done)
-                limit = expected.bytes or total or MAX_BYTES
-                for chunk in response.iter_raw():
-                    done += len(chunk)
-                    if done > limit:
-                        raise _Changed(f"{_host(url)} sends more than the expected {limit} bytes")
-                    file.write(chunk)
-                    came(done, expected.bytes or total, file)
-                if done < (expected.bytes or total or 0):
-                    raise httpx2.RemoteProtocolError("the connection ended early")
+                self._copy(response, file, part, done, expected.bytes or total, came)
         except Refused as error:
             if error.status != 416:
                 raise
+            came.starts_again(_host(url), done)
             part.unlink(missing_ok=True)  # longer than the file is now, so start again
             raise httpx2.RemoteProtocolError("the server does not have the rest of the file") from error
         except _Changed as error:
             part.unlink(missing_ok=True)
             raise DownloadFailed(f"{error}; nothing was kept; try again, or use another source.") from error
+
+    def _copy(self, response: httpx2.Response, file: IO[bytes], part: pathlib.Path, done: int, size: int | None, came: _Came) -> None:
+        """Append what comes after the first `done` bytes. Raises `_Changed` if it is more than `size`."""
+        check_at = done + BLOCK_BYTES
+        for chunk in response.iter_raw():
+            done += len(chunk)
+            if done > (size or MAX_BYTES):
+                raise _Changed(f"{response.request.url.host} sends more than the expected {size or MAX_BYTES} bytes")
+            if size is None and done >= check_at:  # there was nothing to check before
+                file.flush()
+                _check_room(part, None, done)
+                check_at = done + BLOCK_BYTES
+            file.write(chunk)
+            came(done, size, file)
+        if done < (size or 0):
+            raise httpx2.RemoteProtocolError("the connection ended early")
 
     @contextlib.contextmanager
     def _open(self, url: str, headers: dict[str, str], token: str | None) -> Iterator[httpx2.Response]:
@@ -301,6 +313,16 @@ class _Came:
     def __init__(self, part: pathlib.Path, look: Callable[[bytes], None], report: Callable[[Progress], None]) -> None:
         self._part, self._look, self.report = part, look, report
         self._looked = False
+        self._restarts = 0
+
+    def starts_again(self, host: str, n_bytes: int) -> None:
+        """Count that the `n_bytes` that came are of no use. Raises `DownloadFailed` after `RESTARTS` times: it might never end."""
+        self._restarts += n_bytes > 0
+        if self._restarts > RESTARTS:
+            raise DownloadFailed(
+                f"{host} made us fetch '{self._part.name}' from its start {RESTARTS} times, so it never gets complete; "
+                "try again later, or use another source."
+            )
 
     def __call__(self, done: int, total: int | None, file: IO[bytes] | None = None) -> None:
         self.report(Progress(self._part.name, done, total))
@@ -335,10 +357,17 @@ def _size(path: pathlib.Path) -> int:
 
 
 def _check_room(part: pathlib.Path, total: int | None, done: int) -> None:
+    """Raises `StorageError` if the rest does not fit. Of a file of unknown size, nothing is kept then: it would hold the room."""
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - done + SPARE_BYTES > free:
         raise StorageError(
             f"'{part.name}' needs {(total - done) / 1e6:,.0f} MB more, but the disk has {free / 1e6:,.0f} MB free; free some space first."
+        )
+    if total is None and free < SPARE_BYTES:
+        shutil.rmtree(part.parent, ignore_errors=True)
+        raise StorageError(
+            f"'{part.name}', whose size is not known, has over {done / 1e6:,.0f} MB, and the disk has only {free / 1e6:,.0f} MB free; "
+            "free some space first."
         )
 
 

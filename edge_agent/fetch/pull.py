@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
+from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing, ModelRefused
 from edge_agent.core.files import lock, not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import bundle, hub
@@ -42,9 +44,10 @@ Ready = Callable[[pathlib.Path, str], None]
 class Puller:
     """Brings models into `folder`. `hub` lists and fetches what the Hub has; `report` gets the progress.
 
-    `upgrade` looks for something newer and accepts it. `check_file` refuses a file that does not run here and may return a
-    warning; with `any_architecture`, a model that edge-agent cannot ask is kept all the same. The settings of a bundle are written
-    to `config_file` if there is none yet and the bundle is a file here, or `use_settings` says so.
+    `upgrade` looks for something newer from the same source and accepts it. `check_file` refuses a file that does not run here and
+    may return a warning; with `any_architecture`, a model that edge-agent cannot ask is kept all the same. The settings of a bundle
+    are written to `config_file` if there is none yet and the bundle is a file here, or `use_settings` says so; `check_settings`
+    raises `BadSetting` for those that no agent could use.
     """
 
     folder: pathlib.Path
@@ -55,6 +58,7 @@ class Puller:
     config_file: pathlib.Path | None = None
     any_architecture: bool = False
     use_settings: bool = False
+    check_settings: Callable[[dict[str, Any]], None] = lambda settings: None
     take_lock: TakeLock = lock
 
     def pull(self, what: str, file: str | None = None) -> Installed:
@@ -170,23 +174,53 @@ class Puller:
         return install.installed
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
-        """Write the parts of a bundle: the model, its adapter and calibration, then the settings. Safe to repeat."""
-        model = opened.parts[bundle.MODEL]
-        target = self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias, model.sha256)
-        adapter = opened.adapter and self._target(
-            f"{opened.adapter}{MODEL_SUFFIX}", record.source, None, opened.parts[bundle.ADAPTER].sha256
-        )
-        installed = self._same_file(record.source, target, model.sha256)
-        if installed is None:
-            install = _Install(self, record, target, None)
-            self._extract(opened, bundle.MODEL, target, install)
-            installed = install.installed
-        if adapter and self._same_file(record.source, adapter, opened.parts[bundle.ADAPTER].sha256) is None:
-            inside = replace(record, path=f"{record.path.partition(INSIDE)[0]}{INSIDE}{bundle.ADAPTER}", alias=None, settings=None)
-            self._extract(opened, bundle.ADAPTER, adapter, _Install(self, inside, adapter, None, base=target))
+        """Check everything in a bundle, then write its files and its settings. Safe to repeat.
+
+        A crash in between leaves checked files; the same command does the rest.
+        """
+        files = {bundle.MODEL: self._target(f"{opened.name}{MODEL_SUFFIX}", record.source, record.alias, opened.parts[bundle.MODEL].sha256)}
+        if opened.adapter:
+            sha256 = opened.parts[bundle.ADAPTER].sha256
+            files[bundle.ADAPTER] = self._target(f"{opened.adapter}{MODEL_SUFFIX}", record.source, None, sha256)
+        here = {part: self._same_file(record.source, target, opened.parts[part].sha256) for part, target in files.items()}
         if bundle.CALIBRATION in opened.parts:
-            self._extract(opened, bundle.CALIBRATION, self.folder / f"{opened.name}.{bundle.CALIBRATION}", lambda path, found: None)
+            files[bundle.CALIBRATION] = self.folder / f"{opened.name}.{bundle.CALIBRATION}"
+        try:
+            self.check_settings(opened.settings)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(beside=files[bundle.MODEL]) as folder:
+                new = {part: folder / target.name for part, target in files.items() if not here.get(part)}
+                for part, path in new.items():
+                    bundle.extract(opened, part, path)
+                at = {part: new.get(part, target) for part, target in files.items()}
+                try:
+                    bundle.check_together(at[bundle.MODEL], at.get(bundle.ADAPTER), not self.any_architecture)
+                    installs = self._checked(opened, record, files, at, new)
+                except ModelError as error:
+                    raise _renamed(error, folder, f"; nothing of the bundle '{opened.path.name}' was kept") from error
+                for part, path in new.items():
+                    if part in installs:
+                        installs[part].note(path)
+                    put_in_place(path, files[part])
+        except BadSetting as error:
+            raise ModelRefused(f"The bundle '{opened.path.name}' has a wrong setting ({error}); nothing was kept.") from error
+        except OSError as error:
+            raise not_written(files[bundle.MODEL], error) from error
+        installed = here[bundle.MODEL] or installs[bundle.MODEL].installed
         return self._with_settings(installed, opened.settings, opened.adapter, record.source.startswith(_HERE))
+
+    def _checked(
+        self, opened: Bundle, record: Pulled, files: dict[str, pathlib.Path], at: dict[str, pathlib.Path], new: dict[str, pathlib.Path]
+    ) -> dict[str, _Install]:
+        """The model and the adapter of a bundle, as far as they are new, after each was tried."""
+        inside = replace(record, path=f"{record.path.partition(INSIDE)[0]}{INSIDE}{bundle.ADAPTER}", alias=None, settings=None)
+        installs = {bundle.MODEL: _Install(self, record, files[bundle.MODEL], None)}
+        if bundle.ADAPTER in files:
+            installs[bundle.ADAPTER] = _Install(self, inside, files[bundle.ADAPTER], None, base=at[bundle.MODEL])
+        installs = {part: install for part, install in installs.items() if part in new}
+        for part, install in installs.items():
+            install.check(new[part], opened.parts[part].sha256)
+        return installs
 
     def _with_settings(self, installed: Installed, settings: dict[str, Any], adapter: str | None, is_from_here: bool) -> Installed:
         """Use the settings of a bundle, as far as its origin allows."""
@@ -196,17 +230,6 @@ class Puller:
         kept = {name: value for name, value in settings.items() if name not in left_out}
         written = self._configure(bundle.config_text(installed.path.stem, kept, adapter))
         return replace(installed, settings=kept, settings_written=written, left_out=left_out)
-
-    def _extract(self, opened: Bundle, part: str, target: pathlib.Path, ready: Ready) -> None:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_folder(beside=target) as folder:
-                path = folder / target.name
-                bundle.extract(opened, part, path)
-                ready(path, opened.parts[part].sha256)
-                put_in_place(path, target)
-        except OSError as error:
-            raise not_written(target, error) from error
 
     def _configure(self, text: str) -> bool:
         """Write the settings if there are none yet; returns whether it did."""
@@ -229,7 +252,10 @@ class Puller:
     def _check_bundle(self, path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:
         """Check a bundle before it is unpacked; the model inside is checked then."""
         check_pin(path, sha256, pinned_sha256)
-        bundle.read(path)
+        try:
+            bundle.read(path)
+        except ModelError as error:
+            raise _renamed(error, path.parent) from error
 
     def _same_file(self, source: str, target: pathlib.Path, sha256: str) -> Installed | None:
         """The file that is here already, if it is the same; a different one is replaced only by an upgrade."""
@@ -259,17 +285,21 @@ class Puller:
         return installed(path, record, is_new=False)
 
     def _target(self, name: str, source: str, alias: str | None, sha256: str) -> pathlib.Path:
-        """Where a file of this name goes; a file from another source is replaced only by an upgrade, unless it is the same."""
+        """Where a file of this name goes; a file from another source is never replaced."""
         _check_name(name, MODEL_SUFFIX)
         if (stem := name.removesuffix(MODEL_SUFFIX)) != alias:
             bundle.check_free(stem)
         target = self.folder / name
-        if target.exists() and not self.upgrade:
+        if target.exists():
             origin = next((record.source for record in pulled.load(self.folder) if record.file == name), None)
             if origin is None and sha256 and catalog.sha256_of(target) == sha256:
                 return target
-            if origin != source:
-                raise ModelRefused(f"'{name}' in {self.folder} came from {origin or 'another source'}; give --upgrade to replace it.")
+            is_same = origin is not None and _place(origin) == _place(source)
+            if not is_same or (origin != source and not self.upgrade):
+                remove = f"edge-agent models rm {stem}" if origin else f"rm {shlex.quote(str(target))}"
+                other = f"--upgrade replaces only a file of the same source, so remove it first: {remove}"
+                hint = "give --upgrade to replace it" if is_same else other
+                raise ModelRefused(f"'{name}' in {self.folder} came from {origin or 'another source'}; {hint}")
         return target
 
     def put(self, record: Pulled) -> None:
@@ -288,7 +318,10 @@ class _Install:
         self._warning: str | None = None
 
     def __call__(self, path: pathlib.Path, sha256: str) -> None:
-        self.check(path, sha256)
+        try:
+            self.check(path, sha256)
+        except ModelError as error:
+            raise _renamed(error, path.parent) from error
         self.note(path)
 
     def check(self, path: pathlib.Path, sha256: str) -> None:
@@ -318,6 +351,17 @@ def _check_name(name: str, suffix: str) -> None:
     if not name.endswith(suffix) or not bundle.NAME.fullmatch(name.removesuffix(suffix)):
         what = f"'{name:.160}'" if name else "What this address ends with"
         raise ModelRefused(f"{what} is not a plain name of a .gguf file or a bundle; name it like FogGen-0.6B-Q4_K_M.gguf.")
+
+
+def _place(source: str) -> str:
+    """A source without the revision on the Hub: what is published in one place has one publisher."""
+    return source.partition("@")[0] if source.startswith(pulled.HUB) else source
+
+
+def _renamed(error: ModelError, folder: pathlib.Path, done: str = "") -> ModelError:
+    """The error without the path of a temporary folder, which is gone when somebody reads it; `done` says what became of the files."""
+    words = str(error).replace(f"{folder}{os.sep}", "")
+    return type(error)(f"{words.removesuffix('.')}{done}.")
 
 
 def _is_address(what: str) -> bool:

@@ -83,12 +83,14 @@ def _is_alive(process: int) -> bool:
 class Version:
     """What a server said about a file: its strong ETag, the time of its last change, and its size; None where it did not.
 
-    Either of the first two tells whether bytes that come later belong to the same file (RFC 9110, 8.8.2 and 13.1.5).
+    Either of the first two tells whether bytes that come later belong to the same file (RFC 9110, 8.8.2 and 13.1.5). `tag` is any
+    ETag without its W/: a weak one does not say that two files are the same, but another one says that they differ.
     """
 
     etag: str | None = None
     modified: str | None = None
     bytes: int | None = None
+    tag: str | None = None
 
     @property
     def condition(self) -> str | None:
@@ -98,6 +100,8 @@ class Version:
     def is_continued_by(self, later: Version) -> bool:
         """Whether a part of a file that was sent `later` is certainly of this version."""
         if self.bytes is not None and later.bytes is not None and self.bytes != later.bytes:
+            return False
+        if self.tag and later.tag and self.tag != later.tag:
             return False
         return self.etag == later.etag if self.etag else self.modified is not None and self.modified == later.modified
 
@@ -110,13 +114,14 @@ def version_of(status: int, headers: Mapping[str, str]) -> Version:
         etag if etag.startswith('"') and etag.isascii() else None,  # W/"..." allows other bytes
         modified if modified.isascii() and _is_old(modified, headers.get("date", "")) else None,
         size,
+        etag.removeprefix("W/") or None,
     )
 
 
 def start_of(headers: Mapping[str, str]) -> int | None:
     """Where the bytes of a 206 start."""
     unit, _, rest = headers.get("content-range", "").partition(" ")
-    return _number(rest.partition("-")[0]) if unit == "bytes" else None
+    return _number(rest.partition("-")[0]) if unit.lower() == "bytes" else None
 
 
 def load_version(part: pathlib.Path) -> Version | None:

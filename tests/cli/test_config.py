@@ -8,6 +8,7 @@ import pytest
 
 from edge_agent.core.config import settings
 from tests.support.command_line import run
+from tests.support.paths import DEMO
 
 
 def shown(**environment: str) -> dict:
@@ -111,3 +112,90 @@ def test_set_makes_the_file_and_says_what_overrules_it(home: pathlib.Path) -> No
     done = run("config", "set", "tau", "0.75", EDGE_AGENT_TAU="0.5")
     assert done.returncode == 0 and "EDGE_AGENT_TAU is set, too, and overrules the file" in done.stderr
     assert shown()["settings"][1] == {"name": "tau", "value": 0.75, "source": str(home / "config.toml"), "default": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["never_send", "(?R)"], "(?R)"),
+        (["redact", "("], "not a regular expression"),
+        (["redact", "fine", ".*"], "matches every text"),
+        (["cloud_url", "javascript:x"], "not an http or https address"),
+        (["cloud_url", "http://exa mple.com/v1"], "not an http or https address"),
+        (["cloud_url", "https://user:sk-verysecret@example.com"], "a password"),
+        (["cloud_proxy", "socks5://user:sk-verysecret@example.com"], "cloud_proxy is a proxy"),
+        (["cloud_ca_file", "/no/such/file.pem"], "does not exist"),
+        (["cloud_key_file", "/no/such/key"], "cannot be read"),
+    ],
+)
+def test_value_that_later_commands_would_refuse_is_refused(home: pathlib.Path, arguments: list[str], words: str) -> None:
+    done = run("config", "set", *arguments)
+    assert done.returncode == 78 and words in done.stderr and "verysecret" not in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (home / "config.toml").exists()
+
+
+@pytest.mark.parametrize("line", ["never_send = ['(?R)']", "redact = ['(']", "cloud_url = 'javascript:x'", "cloud_url = 'https://:443/v1'"])
+def test_what_would_stop_an_agent_is_a_problem(home: pathlib.Path, line: str) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text(line)
+    done = run("config")
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 1
+    assert len(json.loads(run("config", "--json").stdout)["problems"]) == 1
+    assert run("config", "set", "tau", "0.5").returncode == 0  # another setting can still be changed
+    assert run("config", "unset", line.partition(" ")[0]).returncode == 0 and run("config").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cloud_extra_headers", '{Authorization = "Bearer sk-verysecret"}'),
+        ("cloud_extra_headers", '{"Authorization: sk-verysecret" = "x"}'),
+        ("cloud_extra_headers", '{X-Team = ["sk-verysecret"]}'),
+        ("cloud_extra_headers", '{X-Team = "sk-verysecret", X-Day = 2026-01-01}'),
+        ("cloud_extra_headers", "Authorization: Bearer sk-verysecret"),
+        ("cloud_proxy", "http://user:sk-verysecret@proxy.example.com:3128"),
+        ("cloud_proxy", '["sk-verysecret"]'),
+        ("cloud_proxy", "ftp://user:sk-verysecret@proxy.example.com"),
+        ("cloud_key", "sk-verysecret"),
+    ],
+)
+def test_value_of_a_secret_is_in_no_message(home: pathlib.Path, name: str, value: str) -> None:
+    for option in ([], ["--json"], ["-v"]):
+        done = run("config", "set", name, value, *option)
+        assert "verysecret" not in done.stdout + done.stderr and done.returncode in (0, 78)
+    home.mkdir(exist_ok=True)
+    if name != "cloud_key":
+        (home / "config.toml").write_text(f"{name} = {value if value[0] in '[{' else repr(value)}")
+        done = run("config")
+        assert "verysecret" not in done.stdout + done.stderr
+
+
+def test_table_is_set_and_replaced(home: pathlib.Path) -> None:
+    done = run("config", "set", "cloud_extra_headers", '{Authorization = "Bearer sk-verysecret", "X-Team" = "a"}')
+    assert done.returncode == 0 and done.stdout.startswith("cloud_extra_headers is set in"), done.stderr
+    assert run("config", "set", "cloud_extra_body", '{ reasoning = { effort = "low", n = [1, true] } }').returncode == 0
+    assert run("config", "set", "cloud_extra_headers", '{X-Team = "b"}').returncode == 0
+    found = tomllib.loads((home / "config.toml").read_text())
+    assert found == {"cloud_extra_headers": {"X-Team": "b"}, "cloud_extra_body": {"reasoning": {"effort": "low", "n": [1, True]}}}
+    assert run("config").returncode == 0
+
+
+@pytest.mark.parametrize("values", [['"secret"'], ["'secret'"], ["secret"], ['["secret"]'], ['"secret"', "secret"]])
+def test_quotation_marks_belong_to_toml_in_a_list_too(home: pathlib.Path, values: list[str]) -> None:
+    assert run("config", "set", "never_send", *values).returncode == 0
+    assert set(tomllib.loads((home / "config.toml").read_text())["never_send"]) == {"secret"}
+    assert run("config", "set", "model", '"demo"').returncode == 0
+    assert tomllib.loads((home / "config.toml").read_text())["model"] == "demo"
+
+
+@pytest.mark.parametrize("value", [r'"\d+"', r'"\bkey\b"'])
+def test_pattern_in_quotation_marks_that_would_never_match_is_refused(home: pathlib.Path, value: str) -> None:
+    done = run("config", "set", "never_send", value)
+    assert done.returncode == 78 and "leave the quotation marks out" in done.stderr and not (home / "config.toml").exists()
+
+
+@pytest.mark.parametrize(("name", "value", "words"), [("model", "none", "no model 'none'"), ("adapter", str(DEMO), "is not an adapter")])
+def test_model_that_cannot_be_used_yet_is_said(home: pathlib.Path, name: str, value: str, words: str) -> None:
+    done = run("config", "set", name, value)
+    assert done.returncode == 0 and words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not run("config", "set", "model", str(DEMO)).stderr

@@ -3,12 +3,14 @@
 import multiprocessing
 import pathlib
 import random
+import time
 import tomllib
 from typing import Any
 
 import pytest
 
 from edge_agent.core.config import file as config_file
+from edge_agent.core.config.settings import load
 from edge_agent.core.errors import BadSetting, StorageError
 
 OWNERS = """\
@@ -166,3 +168,56 @@ def test_random_files_keep_their_values_and_comments(tmp_path: pathlib.Path) -> 
         config_file.unset(path, "model")
         assert tomllib.loads(path.read_bytes().decode()) == {name: value for name, value in before.items() if name != "model"}
     assert n_valid > 500
+
+
+MANY = {
+    "settings": "".join(f"s{n} = {n}\n" for n in range(6000)),
+    "one long list": "x = [\n" + "".join(f'  "{n}",  # model = {n}\n' for n in range(6000)) + "]\n",
+    "many lists": "x = [\n" + "[\n1,\n],\n" * 2000 + "]\n[t]\ny = 1\n",
+    "tables": "".join(f"[t{n}]\nmodel = {n}\n" for n in range(6000)),
+    "a table after comments": "# no\n" * 6000 + "[t]\n" + "".join(f"s{n} = {n}\n" for n in range(6000)),
+    "a long text": "x = '''\n" + "model = [\n" * 6000 + "'''\n",
+    "a text with many marks": 'model = "' + " #" * 6000 + '"\n',
+    "spaces": "model = 1" + " " * 100_000 + "# why\n",
+}
+
+
+@pytest.mark.parametrize("text", MANY.values(), ids=MANY)
+def test_a_long_file_is_changed_soon(text: str, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    started = time.process_time()
+    try:
+        config_file.set_value(path, "model", "m")
+        assert tomllib.loads(path.read_text()) == tomllib.loads(text) | {"model": "m"}
+    except BadSetting as error:
+        assert "change it in an editor" in str(error) and path.read_text() == text and "[\n" in text
+    assert time.process_time() - started < 8  # once 60 s and more
+
+
+def test_a_file_that_is_too_large_is_said(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("# no\n" * 220_000)
+    for change in (lambda: config_file.set_value(path, "model", "m"), lambda: config_file.unset(path, "model")):
+        with pytest.raises(BadSetting, match="more than 1 MiB"):
+            change()
+    with pytest.raises(BadSetting, match="more than 1 MiB"):
+        load(environment={"EDGE_AGENT_HOME": str(tmp_path)})
+    path.write_text("tau = 0.5\n")
+    with pytest.raises(BadSetting, match="more than 1 MiB"):
+        config_file.set_value(path, "model", "m" * (1 << 20))
+    assert path.read_text() == "tau = 0.5\n"
+
+
+@pytest.mark.parametrize("value", [{}, {"a b": "x", "c": {"d": [1, 2.5, True, {"e": "\x7f"}]}}, {"қ": '"'}, [{"a": 1}, ["b"]]])
+def test_table_is_written_on_one_line(value: Any, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.toml"
+    for _ in range(2):
+        config_file.set_value(path, "x", value)
+        assert tomllib.loads(path.read_bytes().decode()) == {"x": value} and path.read_text().count("\n") == 1
+
+
+def test_value_that_cannot_be_written_is_not_shown(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BadSetting) as caught:
+        config_file.set_value(tmp_path / "config.toml", "x", {"key": "sk-verysecret", "none": None})
+    assert "verysecret" not in str(caught.value)

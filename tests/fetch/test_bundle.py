@@ -1,5 +1,6 @@
 """A bundle: packed here, unpacked on a machine without a network; and hostile bundles."""
 
+import hashlib
 import io
 import json
 import pathlib
@@ -18,6 +19,7 @@ from edge_agent.fetch.installed import Installed
 from edge_agent.fetch.pull import Puller
 from edge_agent.model import catalog, pulled
 from tests.support.command_line import ask, run
+from tests.support.gguf_files import adapter_for, gguf_with
 from tests.support.hub_server import LoopbackHub
 from tests.support.paths import DEMO
 
@@ -135,9 +137,41 @@ def test_bundle_on_the_hub_and_at_an_address(server: LoopbackHub, packed: pathli
     n = len(server.requests)
     assert not unpack("a/b", home, hub=hub(HF_HUB_OFFLINE="1")).is_new and len(server.requests) == n
     server.large.blobs["k.bundle"] = data
-    with pytest.raises(ModelRefused, match="from hub:a/b"):
-        unpack(f"{server.large.url}/k.bundle?signature=1", home, hub=hub())
-    assert not unpack(f"{server.large.url}/k.bundle?signature=1", home, upgrade=True, hub=hub()).path.name.startswith("k")
+    for upgrade in (False, True):
+        with pytest.raises(ModelRefused, match="from hub:a/b"):
+            unpack(f"{server.large.url}/k.bundle?signature=1", home, upgrade, hub=hub())
+    assert run("models", "rm", NAME, "--yes").returncode == 0
+    assert not unpack(f"{server.large.url}/k.bundle?signature=1", home, hub=hub()).path.name.startswith("k")
+
+
+def test_upgrade_never_replaces_a_model_from_another_source(
+    server: LoopbackHub, packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The default model came from a file here; a stranger's bundle has a model of the same name."""
+    assert run("pull", str(model)).returncode == 0 and run("models", "default", NAME).returncode == 0
+    other = tmp_path / "other" / model.name
+    other.parent.mkdir()
+    other.write_bytes(DEMO.read_bytes() + bytes(32))
+    bundle.pack(tmp_path / "x.bundle", other, {})
+    server.large.blobs["x.bundle"] = (tmp_path / "x.bundle").read_bytes()
+    server.large.blobs[model.name] = other.read_bytes()
+    server.publish("stranger/b", {model.name: other.read_bytes()})
+    for what in (f"{server.large.url}/x.bundle?signature=1", f"{server.large.url}/{model.name}?signature=1", "stranger/b"):
+        done = run("pull", "--upgrade", what, HF_ENDPOINT=server.url)
+        assert done.returncode == 66 and f"models rm {NAME}" in done.stderr and "same source" in done.stderr, done.stderr
+        assert (home / "models" / model.name).read_bytes() == model.read_bytes()
+    assert run("pull", "--upgrade", str(other)).returncode == 0  # the same source: a file here
+    assert (home / "models" / model.name).read_bytes() == other.read_bytes()
+
+
+def test_upgrade_takes_another_revision_of_the_same_repository(server: LoopbackHub, model: pathlib.Path, home: pathlib.Path) -> None:
+    old = server.publish("a/b", {model.name: model.read_bytes()})
+    new = server.publish("a/b", {model.name: model.read_bytes() + bytes(32)})
+    hub = {"HF_ENDPOINT": server.url}
+    unpack(f"a/b@{old}", home, hub=Hub(hub))
+    with pytest.raises(ModelRefused, match="give --upgrade"):
+        unpack(f"a/b@{new}", home, hub=Hub(hub))
+    assert unpack(f"a/b@{new}", home, upgrade=True, hub=Hub(hub)).bytes == model.stat().st_size + 32
 
 
 def test_download_never_changes_who_is_asked(server: LoopbackHub, packed: pathlib.Path, home: pathlib.Path) -> None:
@@ -148,6 +182,7 @@ def test_download_never_changes_who_is_asked(server: LoopbackHub, packed: pathli
         installed = unpack(what, home, upgrade=True, hub=Hub({"HF_ENDPOINT": server.url}))
         assert installed.left_out == SETTINGS and installed.settings == {} and not installed.settings_written
         assert not (home / "config.toml").exists()
+        assert run("models", "rm", NAME, "--yes").returncode == 0
     again = unpack(packed, home, upgrade=True)
     assert not again.left_out and load().cloud_url == SETTINGS["cloud_url"]
 
@@ -285,6 +320,59 @@ HOSTILE = {
     "empty": b"",
     "gzip": b"\x1f\x8b\x08" + bytes(600),
 }
+
+
+def whole(model: bytes, adapter: bytes | None = None, **settings: object) -> bytes:
+    """A bundle whose sizes and hashes are right, whatever its files are."""
+    files = {"model.gguf": model} | ({"adapter.gguf": adapter} if adapter else {})
+    listed = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    more = {"version": 2, "adapter": "mine-adapter"} if adapter else {}
+    about = ("manifest.json", manifest(files=listed, settings=settings, **more), FILE)
+    return tar(about, *((name, data, FILE) for name, data in files.items()))
+
+
+HELD = "a" * 64
+UNUSABLE = {
+    "model is an adapter": (whole(adapter_for("qwen3")), "is an adapter"),
+    "adapter is a model": (whole(DEMO.read_bytes(), DEMO.read_bytes()), "is not an adapter"),
+    "adapter of another architecture": (whole(DEMO.read_bytes(), adapter_for("gemma3")), "is for 'gemma3'"),
+    "adapter of no kind": (
+        whole(DEMO.read_bytes(), gguf_with(general__architecture="qwen3", general__type="adapter")),
+        "is not an adapter",
+    ),
+    "model with its adapter": (
+        whole(
+            gguf_with(general__architecture="qwen3", foggen__adapters=HELD),
+            gguf_with(general__architecture="qwen3", general__type="adapter", adapter__type="lora", foggen__adapters=HELD),
+        ),
+        "already holds",
+    ),
+    "adapter that does not load": (whole(DEMO.read_bytes(), adapter_for("qwen3")[:-3]), "mine-adapter.gguf"),
+    "model that does not load": (whole(gguf_with(general__architecture="qwen3")), f"{NAME}.gguf"),
+    "script as the cloud": (whole(DEMO.read_bytes(), cloud_url="javascript:x"), "cloud_url"),
+    "password of the cloud": (whole(DEMO.read_bytes(), cloud_url="https://a:b@example.com/v1"), "cloud_url"),
+    "no host for the cloud": (whole(DEMO.read_bytes(), cloud_url="https:///v1"), "cloud_url"),
+    "host that cannot be": (whole(DEMO.read_bytes(), cloud_url="https://\u2603\u0338.example.com:99999/v1"), "cloud_url"),
+}
+
+
+@pytest.mark.parametrize("upgrade", [[], ["--upgrade"]])
+@pytest.mark.parametrize(("data", "words"), UNUSABLE.values(), ids=UNUSABLE)
+def test_bundle_that_would_leave_the_device_unusable_is_refused_before_the_first_write(
+    data: bytes, words: str, upgrade: list[str], tmp_path: pathlib.Path, home: pathlib.Path
+) -> None:
+    (tmp_path / "kiosk.bundle").write_bytes(data)
+    done = run("pull", *upgrade, str(tmp_path / "kiosk.bundle"))
+    assert done.returncode == 66 and words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "/." not in done.stderr and str(home) not in done.stderr  # no temporary path
+    assert [path.name for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["k.bundle", "k.gguf"])
+def test_refused_download_names_no_temporary_path(name: str, server: LoopbackHub, home: pathlib.Path) -> None:
+    server.large.blobs[name] = DEMO.read_bytes()[:-7] if name == "k.gguf" else tar(("manifest.json", b"{", FILE), MODEL_FILE)
+    done = run("pull", f"{server.large.url}/{name}?signature=1")
+    assert done.returncode == 66 and f"'{name}'" in done.stderr and ".part" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)

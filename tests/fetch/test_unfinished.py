@@ -1,16 +1,19 @@
 """Two versions of a file, file systems without locks, and replies that would fill the memory."""
 
+import contextlib
 import email.utils
 import errno
 import gzip
+import json
 import os
 import pathlib
 import time
 import tracemalloc
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from edge_agent.core.errors import DownloadFailed
+from edge_agent.core.errors import DownloadFailed, StorageError
 from edge_agent.core.files import try_lock
 from edge_agent.fetch.connection import NetworkSettings
 from edge_agent.fetch.download import Downloader
@@ -84,7 +87,97 @@ def test_part_of_a_file_that_was_not_asked_for_is_not_taken_for_the_file(folder:
         server.stop()
 
 
+class Scripted(LoopbackServer):
+    """Calls `answer_to` with each request and its number."""
+
+    def __init__(self, answer_to: Callable[[object, int], None]) -> None:
+        self.answer_to = answer_to
+        super().__init__()
+
+    def route(self, request: object) -> None:
+        self.answer_to(request, len(self.requests))
+
+
+@contextlib.contextmanager
+def scripted(answer_to: Callable[[object, int], None]) -> Iterator[Scripted]:
+    server = Scripted(answer_to)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def test_weak_tags_that_differ_are_two_versions_even_with_the_same_date(folder: pathlib.Path) -> None:
+    """A server that ignores If-Range; the file is replaced after the first reply, within its second or with its old date."""
+    date = dated(1000)
+
+    def answer(request: object, number: int) -> None:
+        if number == 1:
+            reply(request, 200, {"ETag": 'W/"x"', **date}, MODEL, 500_000)
+        elif request.headers.get("Range"):
+            reply(request, 206, {"ETag": 'W/"y"', "Content-Range": f"bytes 500000-{len(OTHER) - 1}/{len(OTHER)}", **date}, OTHER[500_000:])
+        else:
+            reply(request, 200, {"ETag": 'W/"y"', **date}, OTHER)
+
+    with scripted(answer) as server, Downloader(NetworkSettings({}), lambda seconds: None) as downloader:
+        downloader.fetch(f"{server.url}/x", folder / NAME)
+        assert (folder / NAME).read_bytes() == OTHER and len(server.requests) == 3
+
+
+@pytest.mark.parametrize("restart", ["other version", "no rest", "no ranges", "a byte more each time"])
+def test_server_that_never_sends_the_rest_is_given_up(restart: str, folder: pathlib.Path) -> None:
+    def answer(request: object, number: int) -> None:
+        if number > 60:
+            reply(request, 200, {"ETag": '"x"'}, MODEL)  # so that a test that fails ends
+        elif request.headers.get("Range") and restart == "other version":
+            reply(request, 206, {"ETag": '"y"', "Content-Range": f"bytes 500000-{len(MODEL) - 1}/{len(MODEL)}"}, MODEL[500_000:])
+        elif request.headers.get("Range") and restart == "no rest":
+            reply(request, 416)
+        else:
+            reply(request, 200, {"ETag": '"x"'}, MODEL, 500_000 + (number if restart == "a byte more each time" else 0))
+
+    with scripted(answer) as server, Downloader(NetworkSettings({}), lambda seconds: None) as downloader:
+        with pytest.raises(DownloadFailed):
+            downloader.fetch(f"{server.url}/x", folder / NAME)
+        assert len(server.requests) < 20 and not (folder / NAME).exists()
+
+
+@pytest.mark.parametrize("coding", ["Identity", "", "identity, IDENTITY"])
+def test_coding_that_changes_nothing_is_accepted(coding: str, folder: pathlib.Path) -> None:
+    listed = {"id": "a/b", "sha": "0" * 40, "siblings": [{"rfilename": NAME, "size": 4}]}
+
+    def answer(request: object, number: int) -> None:
+        body = json.dumps(listed).encode() if "/api/" in request.path else MODEL
+        reply(request, 200, {"Content-Encoding": coding, "Content-Type": "application/json"}, body)
+
+    with scripted(answer) as server, Downloader(NetworkSettings({}), lambda seconds: None) as downloader:
+        downloader.fetch(f"{server.url}/x", folder / NAME)
+        assert (folder / NAME).read_bytes() == MODEL
+        assert Hub({"HF_ENDPOINT": server.url}, downloader).repo("a/b").files
+
+
+def test_room_is_checked_while_a_file_of_unknown_size_comes(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(path: pathlib.Path) -> object:
+        there = sum(one.stat().st_size for one in path.iterdir())
+        return type("Usage", (), {"free": (100 << 20) - there})
+
+    monkeypatch.setattr("edge_agent.fetch.download.shutil.disk_usage", usage)
+
+    def answer(request: object, number: int) -> None:
+        request.send_response(200)
+        request.end_headers()
+        for _ in range(200):
+            request.wfile.write(bytes(1 << 20))
+
+    with scripted(answer) as server, Downloader(NetworkSettings({}), lambda seconds: None) as downloader:
+        with pytest.raises(StorageError, match="size is not known"):
+            downloader.fetch(f"{server.url}/x", folder / NAME)
+        assert left_over(folder) == []
+
+
 def test_which_version_continues_which() -> None:
+    assert Version(None, "then", 5, "x").is_continued_by(Version(None, "then", 5, "x"))
+    assert not Version(None, "then", 5, "x").is_continued_by(Version(None, "then", 5, "y"))
     assert Version('"a"', "then", 5).is_continued_by(Version('"a"', None, 5))
     assert Version(None, "then", 5).is_continued_by(Version('"b"', "then", None))
     for other in (Version('"b"', "then", 5), Version(None, "then", 5), Version('"a"', "then", 6)):

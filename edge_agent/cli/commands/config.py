@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from typing import Any
 
@@ -15,6 +16,7 @@ from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
 
 _DECLARED = {one.name: one for one in settings.DECLARED}
+_TABLES = frozenset(one.name for one in settings.DECLARED if one.unit == "table")
 
 
 @main.group("config", invoke_without_command=True, epilog=EXIT_CODES)
@@ -22,11 +24,13 @@ _DECLARED = {one.name: one for one in settings.DECLARED}
 def config_group(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
     """Show all settings: the value in force, and whether it comes from the environment, config.toml or the default.
 
-    The cloud's key is only said to be set or not. A wrong value is named and has its default here; then the exit code is 78.
+    The cloud's key is only said to be set or not. A wrong value is named; then the exit code is 78.
     """
     if click.get_current_context().invoked_subcommand:
         return
-    found, wrong = config
+    from edge_agent.agent import assembly
+
+    found, wrong = config[0], config[1] + assembly.problems(config[0])
     sources, unknown = settings.sources(), settings.unknown_variables()
     rows = [_row(one, found, sources.get(one.name, "default")) for one in settings.DECLARED]
     if as_json:
@@ -70,17 +74,21 @@ def config_path(config: tuple[settings.Settings, list[BadSetting]], as_json: boo
 def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, values: tuple[str, ...], as_json: bool) -> None:
     """Set a value in config.toml, and leave every other line as it is.
 
-    A list of patterns takes several VALUES. A flag or an environment variable still overrules the file. The cloud's key cannot be
-    set here: give it in EDGE_AGENT_CLOUD_KEY, or name a file with cloud_key_file.
+    A list of patterns takes several VALUES, and a table is written like '{ top_p = 0.9 }'. Quotation marks around a text belong
+    to TOML and not to the value. A flag or an environment variable still overrules the file. The cloud's key cannot be set here:
+    give it in EDGE_AGENT_CLOUD_KEY, or name a file with cloud_key_file.
     """
     from edge_agent.core.config.file import set_value
 
     path = config[0].config_file
     value = _checked(name, values)
+    _check_use(name, value)
     set_value(path, name, value)
     over = settings.sources().get(name, str(path))
     if over != str(path):
         click.echo(f"edge-agent: {over} is set, too, and overrules the file.", err=True)
+    if name in ("model", "adapter"):
+        _check_file(name, value, config[0])
     _changed(name, value, str(path), as_json)
 
 
@@ -108,20 +116,44 @@ def _checked(name: str, values: tuple[str, ...]) -> Any:
         near = get_close_matches(name, _DECLARED, 1)
         hint = f"do you mean {near[0]}?" if near else "`edge-agent config` shows all of them."
         raise BadSetting(f"There is no setting '{name:.80}'; {hint}")
+    source = f"The value of {name}"
     if isinstance(_DECLARED[name].default, tuple):
-        listed = _toml(values[0]) if len(values) == 1 else list(values)
-        value = listed if isinstance(listed, list) else list(values)
-        settings.checked(name, value, f"The value of {name}")
-        return value
+        listed = _toml(values[0]) if len(values) == 1 else None
+        if not isinstance(listed, list):
+            listed = [_pattern(name, text) for text in values]
+        settings.checked(name, listed, source)
+        return listed
     if len(values) > 1:
         raise BadSetting(f"{name} takes one value, but {len(values)} were given; put a value with spaces in quotation marks.")
     value = _toml(values[0])
     try:
-        settings.checked(name, value, f"The value of {name}")
+        settings.checked(name, value, source)
     except BadSetting:
-        settings.checked(name, values[0], f"The value of {name}")
+        if name in _TABLES:
+            raise
+        settings.checked(name, values[0], source)
         return values[0]
     return value
+
+
+def _pattern(name: str, text: str) -> str:
+    """One of several texts, without the quotation marks that TOML has around it. Raises `BadSetting`."""
+    value = _toml(text)
+    if isinstance(value, str) and value != text and "\x08" in value:
+        raise BadSetting(f"{name} has {text!r:.80}, in which TOML reads \\b as a control character; leave the quotation marks out.")
+    if value == text and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in text[1:-1]:
+        raise BadSetting(f"{name} has {text!r:.80}, which is not a text in TOML; leave the quotation marks out.")
+    return value if isinstance(value, str) else text
+
+
+def _check_use(name: str, value: Any) -> None:
+    """Raises `BadSetting` for a value that every later command would refuse, whatever else is set."""
+    from edge_agent.agent import assembly
+
+    nothing = {settings.HOME: os.devnull}  # no config.toml and no variable counts
+    found, wrong = settings.examine({"cloud_url": "http://127.0.0.1/v1", name: value}, nothing)
+    for error in (*wrong, *assembly.problems(found, {})):
+        raise error
 
 
 def _toml(text: str) -> Any:
@@ -132,8 +164,21 @@ def _toml(text: str) -> Any:
         return text
 
 
+def _check_file(name: str, value: str, config: settings.Settings) -> None:
+    """Say so if the model or adapter is not here, or not what its name says. It may come later, so this is no error."""
+    from edge_agent.core.errors import ModelError
+    from edge_agent.model import catalog, gguf
+
+    resolve, read = (catalog.resolve, gguf.read_model) if name == "model" else (catalog.resolve_adapter, gguf.read_adapter)
+    try:
+        read(resolve(str(config.config_file.parent / value) if value.endswith(".gguf") else value, config.models_folder))
+    except ModelError as error:
+        click.echo(f"edge-agent: it cannot be used yet: {plain(str(error))}", err=True)
+
+
 def _changed(name: str, value: Any, path: str, as_json: bool) -> None:
     if as_json:
-        print_json({"name": name, "value": value, "config_file": path})
+        shown = {"set": value is not None} if name in settings.SECRETS else {"value": value}
+        print_json({"name": name, **shown, "config_file": path})
     else:
         echo(plain(f"{name} is {'its default' if value is None else verbosity.shown(name, value)} in {path}"))

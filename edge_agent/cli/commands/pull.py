@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @main.command(epilog=EXIT_CODES)
 @click.argument("what")
 @click.option("--file", metavar="NAME", help="The file to take, if there are several: its name, or a quantization such as Q4_K_M.")
-@click.option("--upgrade", is_flag=True, help="Look for a newer version than the one pulled first, and accept it.")
+@click.option("--upgrade", is_flag=True, help="Look for a newer version from the same source, and accept it.")
 @click.option("--use-settings", is_flag=True, help="Also use the model, threshold and policy of a downloaded bundle; never its cloud.")
 @click.option("--any-architecture", is_flag=True, help="Keep a model that edge-agent cannot run, for another program.")
 @with_settings()
@@ -39,6 +39,7 @@ def pull(
     the same file. An interrupted download resumes where it stopped. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from dataclasses import asdict
+    from functools import partial
 
     from edge_agent.fetch.choice import MustBeMade
     from edge_agent.fetch.hub import Hub
@@ -48,6 +49,7 @@ def pull(
         try:
             puller = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file)
             puller.any_architecture, puller.use_settings = any_architecture, use_settings
+            puller.check_settings = partial(_check_settings, config)
             installed = puller.pull(what, file)
         except MustBeMade as error:
             if as_json:
@@ -64,6 +66,15 @@ def pull(
         click.echo("It was already here.", err=True)
     for words in (*_about_settings(installed, config), *_about_use(installed)):
         click.echo(plain(words), err=True)
+
+
+def _check_settings(config: settings.Settings, given: Mapping[str, Any]) -> None:
+    """Raises `BadSetting` if no agent could use the settings of a bundle."""
+    from edge_agent.agent import assembly
+
+    alone = settings.Settings(config.data_folder, config.cache_folder, config.config_file, **given)
+    for error in assembly.problems(alone, {}):
+        raise error
 
 
 def _about_settings(installed: Installed, config: settings.Settings) -> Iterator[str]:

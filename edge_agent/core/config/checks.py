@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge_agent.core.config.limits import DAY_S
 from edge_agent.core.errors import BadSetting
@@ -36,6 +37,30 @@ def text(value: Any, source: str) -> str:
     if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
         raise BadSetting(f"{source} is {_shown(value)}; give a text in UTF-8.")
     return value
+
+
+def secret_text(value: Any, source: str) -> str:
+    """Like `text`, for a value that no message may show."""
+    if not isinstance(value, str) or not value.strip() or any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadSetting(f"{source} is not a text in UTF-8; give one in quotation marks.")
+    return value
+
+
+def address(value: Any, source: str) -> str:
+    """An http or https address with a host. Whoever connects there checks the rest; a password is not shown."""
+    found, wanted = text(value, source), "write it like https://api.example.com/v1"
+    try:
+        parts = urlsplit(found.strip())
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_usable = is_usable and found.strip().isprintable() and " " not in parts.netloc
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        shown = found.rpartition("@")[2].partition("?")[0]
+        raise BadSetting(f"{source} is {_shown(shown)}, which is not an http or https address; {wanted}.")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise BadSetting(f"{source} is an address at {parts.hostname} with a password, a query or a fragment; {wanted}.")
+    return found
 
 
 def path(value: Any, source: str) -> str:
@@ -175,7 +200,8 @@ def headers(value: Any, source: str) -> dict[str, str]:
     seen: set[str] = set()
     for name, text in value.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}", name):
-            raise BadSetting(f"{source} has the name {name!r:.60}, which no HTTP header can have; correct it.")
+            start = re.match(r"[A-Za-z0-9_-]{0,60}", str(name))  # after it may stand a value, which may be a key
+            raise BadSetting(f"{source} has a name that no HTTP header can have; it starts with '{start[0] if start else ''}'; correct it.")
         if name.lower() in _FRAMING:
             raise BadSetting(f"{source} has '{name}', which only edge-agent may set; remove it.")
         if name.lower() in seen:

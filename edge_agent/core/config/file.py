@@ -13,20 +13,27 @@ import os
 import pathlib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
+from edge_agent.core.config.limits import MAX_CONFIG_BYTES, check_config_size
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.files import lock, not_written, replacing
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LINES = re.compile(r"[^\n]*\n|[^\n]+")  # not str.splitlines(), which also splits at U+2028, and a TOML text may contain that
+_TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)  # may also be a line of a list or of a text
+_TOKENS = re.compile(  # what may hide the end of a value: texts of four kinds, comments, brackets
+    r'''"""(?:\\.|[^\\])*?"""(?:"{0,2})|'{3}.*?'{3}'{0,2}|"(?:\\[^\n]|[^"\\\n])*"|'[^'\n]*'|\#[^\n]*|[\[\]{}\n]''', re.DOTALL
+)
+_TRIES = 8  # places in the text to try; each one is checked by reading the whole file
 
 
 def set_value(path: pathlib.Path, name: str, value: Any) -> None:
     """Set one top-level value in the TOML file, which is created if it is missing; only its owner can read it afterwards.
 
-    `value` is a text, a number, a bool, or a list of these. A comment at the end of the old line is kept. Raises `BadSetting`
+    `value` is a text, a number, a bool, or a list or table of these. A comment at the end of the old line is kept. Raises `BadSetting`
     if the file is not TOML or the value cannot stand in it, and `StorageError` if the file cannot be written.
     """
     if not _NAME.fullmatch(name):
@@ -34,8 +41,9 @@ def set_value(path: pathlib.Path, name: str, value: Any) -> None:
     written = _toml(name, value)
     with _alone(path) as target:
         text = _read(path, target)
-        values = {**_parsed(path, text), name: tomllib.loads(f"x = {written}")["x"]}
-        _replace(path, target, _with_value(text, name, written, values), values)
+        before = _parsed(path, text)
+        values = {**before, name: tomllib.loads(f"x = {written}")["x"]}
+        _replace(path, target, _with_value(text, name, written, values, name in before), values)
 
 
 def unset(path: pathlib.Path, name: str) -> None:
@@ -53,70 +61,90 @@ def unset(path: pathlib.Path, name: str) -> None:
             _replace(path, target, _without_value(text, name, values), values)
 
 
-def _with_value(text: str, name: str, written: str, values: dict[str, Any]) -> str | None:
+def _with_value(text: str, name: str, written: str, values: dict[str, Any], is_there: bool) -> str | None:
     """The text with the value in its old place, or else after the last top-level line; None if there is no such place."""
-    lines = _LINES.findall(text)
-    newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-    for start, end, head, comment in _statements(lines, name):
-        changed = "".join([*lines[:start], f"{head}{written}{comment}{newline}", *lines[end:]])
+    newline = "\r\n" if text.partition("\n")[0].endswith("\r") else "\n"
+    for start, end, head, comment in _statements(text, name) if is_there else ():
+        changed = f"{text[:start]}{head}{written}{comment}{newline}{text[end:]}"
         if _means(changed, values):
             return changed
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += newline
-    line, at = f"{name} = {written}{newline}", len(lines)  # the end of the file, unless that belongs to a table
-    while not _means(_inserted(lines, at, line), values):
-        if (at := at - 1) < 0:
-            return None
-    if at < len(lines):  # before the table, the comments that belong to it, and the blank lines above them
-        for belongs in (lambda line: line.lstrip().startswith("#"), lambda line: not line.strip()):
-            while at > 0 and belongs(lines[at - 1]) and _means(_inserted(lines, at - 1, line), values):
-                at -= 1
-    return _inserted(lines, at, line)
+    if text and not text.endswith("\n"):
+        text += newline
+    line = f"{name} = {written}{newline}"
+    if _means(text + line, values):  # there is no table
+        return text + line
+    for table in islice(_TABLE.finditer(text), _TRIES):
+        at = table.start()
+        if _means(changed := text[:at] + line + text[at:], values):
+            above = _above(text, at)  # before the comments that belong to the table, unless they belong to a long text
+            moved = text[:above] + line + text[above:]
+            return moved if _means(moved, values) else changed
+    return None
 
 
-def _inserted(lines: list[str], at: int, line: str) -> str:
-    return "".join([*lines[:at], line, *lines[at:]])
+def _above(text: str, at: int) -> int:
+    """Where the comments that end at `at` begin, and the blank lines above them."""
+    lines = _LINES.findall(text[:at])
+    for belongs in (lambda line: line.lstrip().startswith("#"), lambda line: not line.strip()):
+        while lines and belongs(lines[-1]):
+            at -= len(lines.pop())
+    return at
 
 
 def _without_value(text: str, name: str, values: dict[str, Any]) -> str | None:
     """The text without the lines of the value; None if they are not found."""
-    lines = _LINES.findall(text)
-    changes = ("".join([*lines[:start], *lines[end:]]) for start, end, _, _ in _statements(lines, name))
+    changes = (text[:start] + text[end:] for start, end, _, _ in _statements(text, name))
     return next((changed for changed in changes if _means(changed, values)), None)
 
 
-def _statements(lines: list[str], name: str) -> Iterator[tuple[int, int, str, str]]:
-    """Where `name = ...` may stand: first line, line after the last, the text up to the value, and a comment after it.
+def _statements(text: str, name: str) -> Iterator[tuple[int, int, str, str]]:
+    """Where `name = ...` may stand: its start and end in the text, the text up to the value, and a comment after it.
 
     Such a line may also be part of a text or belong to a table: the caller compares what the changed file means.
     """
-    begins = re.compile(rf"""[ \t]*(?:{re.escape(name)}|"{re.escape(name)}"|'{re.escape(name)}')[ \t]*=[ \t]*""")
-    for start, line in enumerate(lines):
-        if begun := begins.match(line):
-            for end in range(start + 1, len(lines) + 1):  # a list or a long text goes over several lines
-                statement = "".join(lines[start:end])
-                if (found := _loads(statement)) is not None:
-                    yield start, end, begun[0], _comment(statement, found)
-                    break
+    begins = re.compile(rf"""^[ \t]*(?:{re.escape(name)}|"{re.escape(name)}"|'{re.escape(name)}')[ \t]*=[ \t]*""", re.MULTILINE)
+    for begun in islice(begins.finditer(text), _TRIES):
+        end, comment = _value_end(text, begun.end())
+        yield begun.start(), end, begun[0], comment
 
 
-def _comment(statement: str, found: dict[str, Any]) -> str:
-    """The comment after the value, with the spaces before it."""
-    for mark in re.finditer(r"[ \t]*#", statement):
-        if _loads(statement[: mark.start()]) == found:
-            return statement[mark.start() :].rstrip("\r\n")
-    return ""
+def _value_end(text: str, at: int) -> tuple[int, str]:
+    """Where the line after a value begins, and the comment behind the value, with the spaces before it."""
+    depth, comment, end = 0, "", len(text)
+    for token in _TOKENS.finditer(text, at):
+        if token[0] == "\n" and depth <= 0:
+            end = token.end()
+            break
+        if token[0] in "[{":
+            depth += 1
+        elif token[0] in "]}":
+            depth -= 1
+        elif depth <= 0 and token[0].startswith("#"):
+            before = text[at : token.start()]
+            comment = before[len(before.rstrip(" \t")) :] + token[0].rstrip("\r")
+    return end, comment
 
 
 def _toml(name: str, value: Any) -> str:
-    """The value as TOML: what JSON writes is TOML too, except for one control character."""
+    """The value as TOML, on one line. Raises `BadSetting`, which does not show the value: it may be a secret."""
     try:
-        text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        text = _written(value)
         text.encode()
         tomllib.loads(f"x = {text}")
-    except (TypeError, ValueError) as error:
-        raise BadSetting(f"{name} cannot be {value!r:.80} in config.toml; give a text, a number, true or false, or a list.") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadSetting(
+            f"The value of {name} cannot be in config.toml; give a text, a number, true or false, or a list or table of these."
+        ) from error
     return text
+
+
+def _written(value: Any) -> str:
+    """What JSON writes is TOML too, except for tables and one control character."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_written(str(name))} = {_written(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _loads(text: str) -> dict[str, Any] | None:
@@ -145,7 +173,10 @@ def _parsed(path: pathlib.Path, text: str) -> dict[str, Any]:
 
 def _read(path: pathlib.Path, target: pathlib.Path) -> str:
     try:
-        return target.read_bytes().decode()
+        with target.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        check_config_size(path, len(data))
+        return data.decode()
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError as error:
@@ -157,6 +188,7 @@ def _read(path: pathlib.Path, target: pathlib.Path) -> str:
 def _replace(path: pathlib.Path, target: pathlib.Path, text: str | None, values: dict[str, Any]) -> None:
     if text is None or not _means(text, values):
         raise BadSetting(f"The config file '{path}' is too unusual to be changed safely; change it in an editor.")
+    check_config_size(path, len(text.encode()))
     try:
         with replacing(target, "wb") as file:
             file.write(text.encode())

@@ -1,4 +1,4 @@
-"""The limits on the queue, the budget, retention and the disk.
+"""The limits on the queue, the budget, retention, the disk and config.toml.
 
 Owns the records, in bytes and seconds. The numbers come from settings (`Settings.limits`), so each default is written once.
 They are named tuples: `edge-agent --help` imports this file, and dataclasses take longer to create.
@@ -6,10 +6,20 @@ They are named tuples: `edge-agent --help` imports this file, and dataclasses ta
 
 from __future__ import annotations
 
+import pathlib
 from typing import NamedTuple
 
+from edge_agent.core.errors import BadSetting
+
 DAY_S = 86_400.0
+MAX_CONFIG_BYTES = 1 << 20  # of config.toml: reading more would delay every command
 _DEAD_KEPT_S = 30 * DAY_S
+
+
+def check_config_size(path: pathlib.Path, n_bytes: int) -> None:
+    """Raises `BadSetting` for a config file that is too large."""
+    if n_bytes > MAX_CONFIG_BYTES:
+        raise BadSetting(f"The config file '{path}' has more than {MAX_CONFIG_BYTES >> 20} MiB; remove what is not needed.")
 
 
 class QueueLimits(NamedTuple):

@@ -19,7 +19,16 @@ import platformdirs
 
 from edge_agent.core.config import checks
 from edge_agent.core.config.checks import FOREVER, POLICIES
-from edge_agent.core.config.limits import DAY_S, BudgetLimits, DiskLimits, Limits, QueueLimits, Retention
+from edge_agent.core.config.limits import (
+    DAY_S,
+    MAX_CONFIG_BYTES,
+    BudgetLimits,
+    DiskLimits,
+    Limits,
+    QueueLimits,
+    Retention,
+    check_config_size,
+)
 from edge_agent.core.errors import BadSetting
 
 PREFIX = "EDGE_AGENT_"
@@ -76,7 +85,7 @@ class Settings:
     )
     adapter: str | None = _setting(None, checks.path, "A GGUF adapter to load on top of the model.", environment="EDGE_AGENT_ADAPTER")
     cloud_url: str | None = _setting(
-        None, checks.text, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
+        None, checks.address, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
     )
     cloud_model: str = _setting("default", checks.text, "The name of the model to ask there.", environment="EDGE_AGENT_CLOUD_MODEL")
     cloud_key: str | None = _setting(
@@ -87,7 +96,7 @@ class Settings:
     )
     cloud_ca_file: str | None = _setting(None, checks.path, "Certificates of a private certificate authority, in PEM format.")
     cloud_proxy: str | None = _setting(
-        None, checks.text, "Address of an HTTP proxy for calls to the cloud; HTTP_PROXY does not count for them.", shown=False
+        None, checks.secret_text, "Address of an HTTP proxy for calls to the cloud; HTTP_PROXY does not count for them.", shown=False
     )
     cloud_deadline_s: float = _setting(
         CLOUD_DEADLINE_S, checks.seconds, "How long a person waits for the cloud, name resolution included.", "seconds"
@@ -314,7 +323,10 @@ def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path
 def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
     """The settings in the file that are allowed there; the others are added to `wrong`."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_CONFIG_BYTES + 1)
+        check_config_size(path, len(text))
+        data = tomllib.loads(text.decode())
     except (FileNotFoundError, NotADirectoryError):  # a home that cannot be a folder is the database's problem
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
