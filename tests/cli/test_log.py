@@ -67,12 +67,15 @@ def test_one_decision_is_shown_by_the_start_of_its_id_or_its_queue_number(home: 
 def test_start_of_several_ids_is_refused_with_their_names(home: pathlib.Path) -> None:
     asked(home, CLAIM, KAZAKH)
     with sqlite3.connect(home / "edge-agent.db") as database:
-        for number, row in enumerate(database.execute("SELECT decision_id FROM decisions").fetchall()):
+        for number, row in enumerate(database.execute("SELECT decision_id FROM decisions ORDER BY rowid").fetchall()):
             database.execute("UPDATE decisions SET decision_id = ? WHERE decision_id = ?", (f"77aa{number}", *row))
     database.close()
-    for arguments in (["log", "77"], ["queue", "drop", "77"], ["purge", "--id", "77"]):
+    for arguments in (["log", "77aa"], ["queue", "drop", "77aa"], ["purge", "--id", "77aa"]):
         done = run(*arguments)
         assert done.returncode == 65 and "77aa0, 77aa1" in done.stderr, arguments
+    for arguments in (["log"], ["queue", "retry"], ["queue", "drop"], ["purge", "--yes", "--id"]):
+        done = run(*arguments, "7")
+        assert (done.returncode, done.stdout) == (65, "") and "There is no queue row 7;" in done.stderr, arguments
     assert run("log", "77aa1").stdout.startswith(KAZAKH.stem)
     assert run("log", "2").stdout.startswith(KAZAKH.stem)  # a number of the queue
 
