@@ -52,6 +52,7 @@ def bench(
 
     To compare an adapter with the merged file: bench BASE --adapter A --against MERGED.
     """
+    from edge_agent.core.files import can_write
     from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import machine, runs, tables
     from edge_agent.measure.rows import check_apart
@@ -59,13 +60,17 @@ def bench(
 
     if tune and against:
         raise click.UsageError("--tune does not compare files; leave out --against.")
+    if tune and (csv_file or picture):
+        raise click.UsageError("--tune makes no table or picture; leave out --csv and --picture.")
     for out in (csv_file, picture):
         if out and file:
             check_apart(out, file)
+    if csv_file and not can_write(csv_file):  # a measurement takes minutes
+        raise StorageError(f"Cannot write the file '{csv_file}'; choose another path.")
     if picture:
         from edge_agent.measure.bench.picture import check_can_draw, latency_by_size
 
-        check_can_draw(picture)  # a measurement takes minutes
+        check_can_draw(picture)
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
