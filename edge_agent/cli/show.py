@@ -7,12 +7,14 @@ model, a cloud or another person reaches a terminal without control characters.
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.table import lines
 from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened
 
@@ -40,13 +42,20 @@ NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
-def print_decision(decision: Decision, only_answer: bool = False) -> None:
-    """Print one decision for a person, or `only_answer`."""
+def print_decision(decision: Decision, only_answer: bool = False, adapter: str | None = None) -> None:
+    """Print one decision for a person, or `only_answer`; `adapter` is the path or name of the adapter on the model.
+
+    An answer that was not stored is always said; with `only_answer`, on stderr.
+    """
     words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
     echo(click.style(plain(words), bold=True))
     if only_answer:
+        if not decision.persisted:
+            why = decision.storage_error or "the reason is unknown"
+            verbosity.problem(f"this answer is not stored: {why[:1].lower()}{why[1:]}")
         return
-    for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
+    said = [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision, adapter))]
+    for name, text in said:
         if text:
             echo(f"{INDENT}{name:<8}{plain(text)}")
     if decision.queue_id is not None:
@@ -83,10 +92,11 @@ def _time(decision: Decision) -> str:
     return f"{decision.timings.total_ms:.0f} ms{cloud}"
 
 
-def _model(decision: Decision) -> str:
+def _model(decision: Decision, adapter: str | None) -> str:
     if decision.confidence is None:
         return ""  # the model was not asked
-    return decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
+    name = decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
+    return f"{name}, with the adapter {pathlib.PurePath(adapter).name}" if adapter and decision.model.adapter_sha256 else name
 
 
 def print_rows(

@@ -48,7 +48,7 @@ def test_digits_that_are_no_row_name_no_decision(store: Store, named: str) -> No
 @pytest.mark.parametrize("named", ["2b", "77a", "2bc", "77A"])
 def test_start_that_is_too_short_names_no_decision(store: Store, named: str) -> None:
     for find in (find_decision, find_queue_row):
-        with pytest.raises(BadQuestion, match="too short.*at least 4"):
+        with pytest.raises(BadQuestion, match=r"too short.*at least 4"):
             find(store, named)
 
 

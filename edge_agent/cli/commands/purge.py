@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
 from edge_agent.cli.show import INDENT, echo, fitted, print_json
 from edge_agent.core.config import settings
@@ -76,9 +77,10 @@ def _check(stem: str | None) -> None:
 
 def _print(found: Preview, err: bool) -> None:
     """What would be deleted."""
-    echo(f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted:", err)
-    if found.oldest is not None:
-        first, last = local(found.oldest), local(found.newest)
+    counts = f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted"
+    echo(counts + (":" if found.questions or found.copies else "."), err)
+    first, last = local(found.oldest), local(found.newest)
+    if first and last:  # a damaged clock writes times that no calendar has
         echo(f"{INDENT}asked {first}" + (f" to {last}" if last != first else ""), err)
     if found.waiting:
         echo(f"{INDENT}{found.waiting} {'waits' if found.waiting == 1 else 'wait'} for the cloud and would not be sent", err)
@@ -98,10 +100,11 @@ def _agreed(found: Preview) -> bool:
         raise click.UsageError(
             "There is no terminal to ask on, so nothing was deleted; add --yes to delete this, or --dry-run to only look."
         )
-    if not click.confirm("Delete this for good?", err=True):
+    with verbosity.aloud():
+        agreed = click.confirm("Delete this for good?", err=True)
+    if not agreed:
         click.echo("Nothing was deleted.", err=True)
-        return False
-    return True
+    return agreed
 
 
 def _count(number: int, name: str) -> str:
