@@ -10,10 +10,10 @@ import click
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
+from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, lines_of, option_text, outcome, print_json, print_rows, say
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion, StorageBusy
-from edge_agent.core.terminal import one_line, plain
+from edge_agent.core.terminal import one_line
 from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class _OnceFree:
 
 def _print_one(row: dict[str, Any]) -> None:
     """One decision, for a person."""
-    echo(click.style(one_line(row["stem"]), bold=True))
+    for line in lines_of(one_line(row["stem"])):
+        echo(click.style(line, bold=True))
     ended = f" ({at})" if (at := local(row["ended_at"])) else ""
     source = "answered by the cloud" if row["route"] == "cloud" else "answered by this device"
     sure = f", {row['score']:.0%} sure" if row["score"] is not None and row["cause"] != "no_confidence" else ""
@@ -162,7 +163,7 @@ def _print_one(row: dict[str, Any]) -> None:
         ("id", row["decision_id"]),
     ):
         if text:
-            echo(f"{INDENT}{name:<8}{plain(text)}")
+            say(f"{INDENT}{name:<8}{text}", 11)
 
 
 def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
