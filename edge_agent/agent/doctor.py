@@ -168,6 +168,13 @@ _ADVICE = {
     CloudKind.FAILED: "Try again later",
 }
 
+# The same where the outcome itself ends in "; check" and a setting.
+_ADVICE_ON = {
+    "cloud_url": "Check cloud_url (it often ends in /v1)",
+    "cloud_model": "Check cloud_model",
+    "cloud_proxy": "Check cloud_proxy, with the user and the password in it",
+}
+
 
 def _cloud(call: bool, settings: Settings) -> str:
     """Where the cloud is and how it did; with `call`, whether it answers now. Raises `CloudUnavailable` if it does not."""
@@ -195,7 +202,11 @@ def _tested(gate: Gate) -> str:
         raise CloudUnavailable("The budget for the cloud is used up for now, so it was not called; see budget_... in config.toml.")
     if outcome.answer is None:
         key = "" if gate.cloud.key else " No key is set up." if outcome.kind is CloudKind.REFUSED else ""
-        raise CloudUnavailable(f"{gate.cloud.endpoint}: {outcome.error}. {_ADVICE.get(outcome.kind, 'Try again later')}.{key}")
+        what, _, setting = (outcome.error or "").rpartition("; check ")
+        said, advice = (
+            (what, _ADVICE_ON[setting]) if setting in _ADVICE_ON else (outcome.error, _ADVICE.get(outcome.kind, "Try again later"))
+        )
+        raise CloudUnavailable(f"{gate.cloud.endpoint}: {said}. {advice}.{key}")
     return f"answers a test question in {outcome.answer.latency_ms:.0f} ms"
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 
 from edge_agent.agent.until import Until
-from edge_agent.core.errors import StorageBusy
+from edge_agent.core.errors import BadQuestion, BadSetting, StorageBusy
 from edge_agent.core.records import Ending
 from edge_agent.store.store import Store
 
@@ -26,8 +26,10 @@ def endings(
 
     Those that are stored come first, even if the time of `stop` is up. A number that this file has not reached comes from another
     file, for example the one before a restored backup: then all endings come. If a person retries an abandoned queue row, its
-    decision ends a second time, with a new number. Raises `StorageError`.
+    decision ends a second time, with a new number. Raises `BadSetting`, `StorageError`.
     """
+    if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+        raise BadSetting(f"The after is {after!r:.80}; give the number of an ending, 0 for all endings, or None for new ones.")
     last = store.last_end()
     until = stop if isinstance(stop, Until) else Until(stop)
     return _endings(store, last if after is None else after if after <= last else 0, until, poll_every_s)
@@ -59,6 +61,8 @@ def _endings(store: Store, after: int, until: Until, poll_every_s: float) -> Ite
 
 def wait(store: Store, decision_id: str, timeout_s: float | Until | None = None, poll_every_s: float = POLL_EVERY_S) -> Ending:
     """The state of a decision once it no longer waits, or when the time is up. Raises `BadQuestion` for an unknown id."""
+    if not isinstance(decision_id, str) or not decision_id.isascii():
+        raise BadQuestion(f"There is no decision {decision_id!r:.80}; `edge-agent log --json` shows the ids.")
     until = timeout_s if isinstance(timeout_s, Until) else Until(timeout_s=timeout_s)
     found, mark = store.ending(decision_id), None
     while found.waits:

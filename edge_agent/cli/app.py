@@ -23,10 +23,9 @@ from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 
-EXIT_CODES = """\b
-Exit codes: 0 success (also for a queued provisional answer), 1 bug, 2 usage,
-65 bad input, 66 model missing or refused, 69 cloud unavailable (with only_cloud
-or queue drain), download failed or log --wait over, 74 storage or output,
+EXIT_CODES = """
+Exit codes: 0 success (also for a queued provisional answer), 1 bug, 2 usage, 65 bad input, 66 model missing or refused,
+69 cloud unavailable (with only_cloud or queue drain), download failed or log --wait over, 74 storage or output,
 78 wrong setting, 130 interrupted, 141 output pipe closed."""
 
 SAMPLE = "always the same sample, drawn evenly from all domains"  # the rows of a question file that --limit takes

@@ -7,14 +7,16 @@ model, a cloud or another person reaches a terminal without control characters.
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.table import lines
-from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened
+from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,21 +42,28 @@ NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
-def print_decision(decision: Decision, only_answer: bool = False) -> None:
-    """Print one decision for a person, or `only_answer`."""
+def print_decision(decision: Decision, only_answer: bool = False, adapter: str | None = None) -> None:
+    """Print one decision for a person, or `only_answer`; `adapter` is the path or name of the adapter on the model.
+
+    An answer that was not stored is always said; with `only_answer`, on stderr.
+    """
     words = decision.answer_text if decision.answer == decision.answer_text else f"{decision.answer}. {decision.answer_text}"
     echo(click.style(plain(words), bold=True))
     if only_answer:
+        if not decision.persisted:
+            why = decision.storage_error or "the reason is unknown"
+            verbosity.problem(f"this answer is not stored: {why[:1].lower()}{why[1:]}")
         return
-    for name, text in [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision))]:
+    said = [("sure", _sure(decision)), ("from", _source(decision)), ("time", _time(decision)), ("model", _model(decision, adapter))]
+    for name, text in said:
         if text:
-            echo(f"{INDENT}{name:<8}{plain(text)}")
+            say(f"{INDENT}{name:<8}{text}", 11)
     if decision.queue_id is not None:
-        echo(f"   {'queued':<8}as number {decision.queue_id}; {_NEXT.get(decision.reason, _DRAIN)}")
+        say(f"{INDENT}{'queued':<8}as number {decision.queue_id}; {_NEXT.get(decision.reason, _DRAIN)}", 11)
     if not decision.persisted:
-        echo(
-            click.style(plain(f"   {'lost':<8}not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"), fg="red")
-        )
+        lost = f"{INDENT}{'lost':<8}not stored: {(decision.storage_error or '').rstrip('.')}; see `edge-agent doctor`"
+        for line in lines_of(plain(lost), 11):
+            echo(click.style(line, fg="red"))
 
 
 def _sure(decision: Decision) -> str:
@@ -83,10 +92,11 @@ def _time(decision: Decision) -> str:
     return f"{decision.timings.total_ms:.0f} ms{cloud}"
 
 
-def _model(decision: Decision) -> str:
+def _model(decision: Decision, adapter: str | None) -> str:
     if decision.confidence is None:
         return ""  # the model was not asked
-    return decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
+    name = decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
+    return f"{name}, with the adapter {pathlib.PurePath(adapter).name}" if adapter and decision.model.adapter_sha256 else name
 
 
 def print_rows(
@@ -124,6 +134,27 @@ def fitted(*parts: str, indent: str = "") -> str:
     """The parts on a line that is not wider than the terminal; whole where there is none."""
     line, width = indent + "  ".join(map(one_line, parts)), terminal_width()
     return line if width is None else cut(line, max(1, width))
+
+
+def lines_of(text: str, indent: int = 0) -> list[str]:
+    """The text on as many lines as it needs on the terminal, the following ones indented; on one where there is no terminal."""
+    width = terminal_width()
+    return [text] if width is None else wrapped(text, max(1, width), indent)
+
+
+def say(text: str, indent: int = 0, err: bool = False) -> None:
+    """Print a text to stdout, or to stderr, on as many lines as it needs (`lines_of`)."""
+    for line in lines_of(plain(text), indent):
+        echo(line, err)
+
+
+def print_check(name: str, ok: bool, detail: str) -> None:
+    """Print the result of one check."""
+    mark = click.style("ok ", fg="green") if ok else click.style("BAD", fg="red", bold=True)
+    first, *others = lines_of(f"{'':<3}  {name:<9} {plain(detail)}", 15)
+    echo(mark + first[3:])
+    for line in others:
+        echo(line)
 
 
 def print_json(data: object, line: bool = False) -> None:

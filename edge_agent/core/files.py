@@ -37,6 +37,11 @@ def put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
     sync_folder(target.parent)
 
 
+def can_write(path: pathlib.Path) -> bool:
+    """Whether a file can be written there now, as far as its folder and permissions say; writes nothing."""
+    return not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+
+
 def sync_folder(folder: pathlib.Path) -> None:
     """Flush the names in a folder to the disk. A file system that cannot do this is not an error."""
     with contextlib.suppress(OSError):

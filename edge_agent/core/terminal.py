@@ -75,13 +75,42 @@ def cut(line: str, columns: int) -> str:
     """A line with what does not fit in so many columns (at least 1) replaced by an ellipsis."""
     if columns_of(line) <= columns:
         return line
-    room, end = columns - 1, 0
-    for c in line:
-        room -= _columns_of(c)
-        if room < 0:
-            break
-        end += 1
-    return line[:end].rstrip() + "…"
+    return line[: _n_fitting(line, columns - 1)].rstrip() + "…"
+
+
+def wrapped(text: str, columns: int, indent: int = 0) -> list[str]:
+    """A text on lines of at most so many columns, broken at spaces, or inside a word that no line can hold.
+
+    A text that fits stays as it is. Otherwise the first `indent` characters stay as they are, and the following lines begin with as
+    many spaces.
+    """
+    if columns_of(text) <= columns:
+        return [text]
+    indent = min(indent, columns // 2)
+    found, line, start = [], text[:indent], " " * indent
+    is_new = True
+    for word in text[indent:].split(" "):
+        if not is_new and columns_of(f"{line} {word}") <= columns:
+            line = f"{line} {word}"
+            continue
+        if not is_new:
+            found.append(line)
+            line = start
+        while columns_of(line + word) > columns:
+            n_fitting = max(1, _n_fitting(word, columns - columns_of(line)))
+            found.append(line + word[:n_fitting])
+            line, word = start, word[n_fitting:]  # noqa: PLW2901
+        line, is_new = line + word, False
+    return [*found, line]
+
+
+def _n_fitting(text: str, columns: int) -> int:
+    """How many characters of a text fit in so many columns."""
+    for n, c in enumerate(text):
+        columns -= _columns_of(c)
+        if columns < 0:
+            return n
+    return len(text)
 
 
 def padded(text: str, columns: int) -> str:

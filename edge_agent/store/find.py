@@ -1,7 +1,7 @@
 """Finds what a person names: a number of the queue, or the start of a decision's id.
 
-Reads only. Invariants: what fits several decisions is refused and never guessed; a number that the queue has is that row of the
-queue, even if an id starts with the same digits.
+Reads only. Invariants: what fits several decisions is refused and never guessed; digits are a number of the queue, and name an id
+only if they are at least as many as the list of decisions shows, and are no row of the queue.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from edge_agent.store.export import parsed
 from edge_agent.store.store import Store
 
 _SHOWN = 5
+_LEAST_LETTERS = 4  # the shortest start of an id: fewer characters fit an unrelated decision too easily
+_LEAST_DIGITS = 8  # digits alone may be a mistyped number of the queue; the list of decisions shows 8 characters
 _LAST = "\U0010ffff"  # sorts after every character of an id
 _MOST_DIGITS = 18  # a longer number is no row: SQLite counts in 64 bits
 
@@ -20,11 +22,12 @@ _MOST_DIGITS = 18  # a longer number is no row: SQLite counts in 64 bits
 def find_decision(store: Store, named: str) -> str:
     """The id of the decision that a queue number or the start of an id names; the newest decision of a queue row.
 
-    Raises `BadQuestion` if there is none, or several ids start like this.
+    Raises `BadQuestion` if there is none, several ids start like this, or the start is too short.
     """
     _check(named)
     if rows := _of_queue_row(store, named):
         return str(rows[0]["decision_id"])
+    _check_start(store, named)
     found = [row["decision_id"] for row in _starting_with(store, named)]
     if not found:
         raise BadQuestion(f"There is no decision '{named[:64]}'; `edge-agent log` shows the ids, and `edge-agent queue list` the numbers.")
@@ -35,12 +38,9 @@ def find_decision(store: Store, named: str) -> str:
 
 
 def find_queue_row(store: Store, named: str) -> int:
-    """The queue number that a number, or the start of a decision's id, names. Raises `BadQuestion` if it names none.
-
-    A number that neither the queue nor an id begins with is returned as it is.
-    """
+    """The queue number that a number, or the start of a decision's id, names. Raises `BadQuestion` if it names none."""
     _check(named)
-    if _is_number(named) and (_is_row(store, named) or not _starting_with(store, named)):
+    if _is_number(named) and _is_row(store, named):
         return int(named)
     decision_id = find_decision(store, named)
     queue_id = decided(store, decision_id)["queue_id"]
@@ -76,6 +76,15 @@ def _starting_with(store: Store, named: str) -> list[dict[str, Any]]:
     start = named.lower()
     sql = "SELECT decision_id FROM decisions WHERE decision_id >= ? AND decision_id < ? ORDER BY decision_id LIMIT ?"
     return store.database.rows(sql, (start, start + _LAST, _SHOWN + 1))
+
+
+def _check_start(store: Store, named: str) -> None:
+    """Refuse what is no row of the queue and too short for the start of an id. Raises `BadQuestion`."""
+    if named.isascii() and named.isdigit():
+        if len(named) < _LEAST_DIGITS or not _starting_with(store, named):
+            raise BadQuestion(f"There is no queue row {named[:64]}; `edge-agent queue list --all` shows the rows.")
+    elif len(named) < _LEAST_LETTERS and _starting_with(store, named):
+        raise BadQuestion(f"'{named}' is too short for the start of an id; give at least {_LEAST_LETTERS} characters of it.")
 
 
 def _is_number(named: str) -> bool:

@@ -71,6 +71,20 @@ def test_call_to_a_server_without_tls_says_so(home: pathlib.Path, cloud: Loopbac
     assert check.exit_code == 69 and "no secure connection" in check.detail
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (407, b"", "Check cloud_proxy, with the user and the password in it."),
+        (404, b'{"error": {"message": "The model x does not exist", "code": "model_not_found"}}', "Check cloud_model."),
+        (404, b"", "Check cloud_url (it often ends in /v1)."),
+    ],
+)
+def test_advice_is_one_and_about_what_is_wrong(home: pathlib.Path, cloud: LoopbackCloud, status: int, body: bytes, advice: str) -> None:
+    cloud.status, cloud.raw = status, body
+    detail = cloud_check(True, cloud_url=cloud.url, cloud_key=KEY).detail
+    assert detail.endswith(f"). {advice}") and detail.lower().count("check ") == 1 and "login page" not in detail
+
+
 def test_refused_call_without_a_key_says_that_none_is_set_up(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     cloud.status = 401
     assert "No key is set up" in cloud_check(True, cloud_url=cloud.url).detail

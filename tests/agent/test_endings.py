@@ -15,6 +15,7 @@ import pytest
 
 from edge_agent.agent.endings import endings
 from edge_agent.cloud.queue import Outbox
+from edge_agent.core.errors import BadQuestion, BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import Ending
@@ -205,3 +206,15 @@ def test_command_line_follows_endings_until_interrupted(cloud: LoopbackCloud) ->
     assert (process.returncode, rest, errors.strip()) == (130, "", "edge-agent: interrupted")
     for arguments in (["--after", "1"], ["--follow", "x"]):
         assert run("log", *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("wrong", [None, 4, b"x", "\udcff", "ə", ["x"]])
+def test_wait_for_what_is_no_id_is_refused(home: pathlib.Path, wrong: object) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one, pytest.raises(BadQuestion, match="There is no decision"):
+        one.wait(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["x", "1", 1.5, True, b"1"])
+def test_endings_after_what_is_no_number_are_refused(home: pathlib.Path, wrong: object) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one, pytest.raises(BadSetting, match="The after is"):
+        list(one.endings(wrong, timeout_s=0))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from tests.support.asked import CLAIM
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ASK, CONTRACT, run
 
@@ -194,6 +195,23 @@ def test_quiet_prints_only_the_answer_and_verbose_says_settings_and_times(home: 
     assert run(*ASK, "-q", "-v").returncode == 2
     failed = run("ask", "Q", "-q")
     assert failed.returncode == 65 and "no options" in failed.stderr  # an error is always said
+
+
+def test_lost_question_is_said_even_quietly(home: pathlib.Path) -> None:
+    home.write_text("a file")
+    options = [word for text in CLAIM.options for word in ("--option", text)]
+    done = run("ask", "-q", CLAIM.stem, *options)
+    assert (done.returncode, done.stdout) == (74, "C. 2013\n")
+    assert done.stderr.startswith("edge-agent: this answer is not stored: the database ") and len(done.stderr.splitlines()) == 1
+    assert run("config", "-q", EDGE_AGENT_TAU="7").stderr.startswith("edge-agent: EDGE_AGENT_TAU is ")
+
+
+def test_full_disk_is_said_even_quietly(home: pathlib.Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text(f"queue_min_free_mib = {1 << 30}\ncache_min_free_mib = {1 << 30}\n")
+    done = run(*ASK, "-q")
+    assert done.returncode == 0 and done.stdout == "B. 19\n"
+    assert done.stderr.startswith("edge-agent: this answer is not stored: ") and len(done.stderr.splitlines()) == 1
 
 
 def test_unknown_variable_is_said_with_the_name_that_was_meant() -> None:

@@ -54,6 +54,17 @@ def test_unknown_variables_are_said() -> None:
     assert "EDGE_AGENT_MODLE is not a setting; do you mean EDGE_AGENT_MODEL?" in run("config", EDGE_AGENT_MODLE="x").stderr
 
 
+def test_setting_without_a_variable_is_named_with_its_place() -> None:
+    done = run("config", EDGE_AGENT_CLOUD_PROXY="x", EDGE_AGENTTAU="1", EDGE_AGENT_keep_days="2", EDGE_AGENT="x", EDGE_AGENTS="x")
+    assert done.stderr.splitlines() == [
+        "edge-agent: EDGE_AGENT is not a setting; `edge-agent config` shows all of them.",
+        "edge-agent: EDGE_AGENTS is not a setting; `edge-agent config` shows all of them.",
+        "edge-agent: EDGE_AGENTTAU is not a setting; do you mean EDGE_AGENT_TAU?",
+        "edge-agent: EDGE_AGENT_CLOUD_PROXY does nothing: this setting has no variable; set cloud_proxy in config.toml.",
+        "edge-agent: EDGE_AGENT_keep_days is not a setting; do you mean EDGE_AGENT_KEEP_DAYS?",
+    ]
+
+
 def test_wrong_settings_are_named_and_the_rest_is_shown(home: pathlib.Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text("keep_days = 0\ntua = 1\n")

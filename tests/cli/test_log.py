@@ -1,11 +1,14 @@
 """What `log`, `replay` and `export` print: texts, ids that people can type, and times."""
 
+import contextlib
 import json
 import pathlib
 import re
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -67,12 +70,15 @@ def test_one_decision_is_shown_by_the_start_of_its_id_or_its_queue_number(home: 
 def test_start_of_several_ids_is_refused_with_their_names(home: pathlib.Path) -> None:
     asked(home, CLAIM, KAZAKH)
     with sqlite3.connect(home / "edge-agent.db") as database:
-        for number, row in enumerate(database.execute("SELECT decision_id FROM decisions").fetchall()):
+        for number, row in enumerate(database.execute("SELECT decision_id FROM decisions ORDER BY rowid").fetchall()):
             database.execute("UPDATE decisions SET decision_id = ? WHERE decision_id = ?", (f"77aa{number}", *row))
     database.close()
-    for arguments in (["log", "77"], ["queue", "drop", "77"], ["purge", "--id", "77"]):
+    for arguments in (["log", "77aa"], ["queue", "drop", "77aa"], ["purge", "--id", "77aa"]):
         done = run(*arguments)
         assert done.returncode == 65 and "77aa0, 77aa1" in done.stderr, arguments
+    for arguments in (["log"], ["queue", "retry"], ["queue", "drop"], ["purge", "--yes", "--id"]):
+        done = run(*arguments, "7")
+        assert (done.returncode, done.stdout) == (65, "") and "There is no queue row 7;" in done.stderr, arguments
     assert run("log", "77aa1").stdout.startswith(KAZAKH.stem)
     assert run("log", "2").stdout.startswith(KAZAKH.stem)  # a number of the queue
 
@@ -119,3 +125,49 @@ def test_json_is_safe_on_a_terminal_and_means_the_same(home: pathlib.Path) -> No
         assert (found[0] if isinstance(found, list) else found)["question"] == HOSTILE.stem
     for command in (["log"], ["log", "1"], ["queue", "list"], ["replay"], ["queue", "drop", "1"], ["purge", "--dry-run", "--id", "1"]):
         assert not set(UNSAFE) & set(run(*command).stdout.replace("\u2028", "")), command
+
+
+@contextlib.contextmanager
+def locked(home: pathlib.Path) -> Iterator[None]:
+    """Another program keeps the database for itself."""
+    other = sqlite3.connect(home / "edge-agent.db", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("CREATE TABLE t (n)")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+@pytest.mark.parametrize("arguments", [("--follow", "--after", "0"), ("1", "--wait", "60")])
+def test_a_lock_is_waited_for_when_the_command_starts(home: pathlib.Path, cloud: LoopbackCloud, arguments: tuple[str, ...]) -> None:
+    overturned(home, cloud, CLAIM)
+    command = [sys.executable, "-m", "edge_agent", "log", *arguments]
+    with locked(home):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout and process.stderr
+        assert process.stderr.readline() == "waiting: another program keeps the database locked\n"
+        time.sleep(6)  # a second try fails, too
+    line = process.stdout.readline()
+    process.kill()
+    rest = process.communicate()[1]
+    assert CLAIM.stem in line and rest == ""
+
+
+def test_a_lock_that_outlasts_the_wait_is_an_error(home: pathlib.Path) -> None:
+    asked(home, CLAIM)
+    with locked(home):
+        done = run("log", "1", "--wait", "6", "-q")
+    assert done.returncode == 74 and done.stderr.startswith("edge-agent: The database") and "in use by another program" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_time_that_no_calendar_has_is_said_to_be_unknown(home: pathlib.Path) -> None:
+    asked(home, CLAIM)
+    with sqlite3.connect(home / "edge-agent.db") as database:
+        database.execute("UPDATE decisions SET created_at = 1e15, ended_at = 1e15")
+    database.close()
+    assert "   asked   at an unknown time, answered by this device" in run("log", "1").stdout
+    assert "asked" not in run("purge", "--id", "1", "--dry-run").stdout

@@ -25,6 +25,12 @@ def test_person_is_asked_and_sees_what_would_be_deleted(home: pathlib.Path, type
     assert code == (130 if typed in ("\x03", "\x04") else 0)
 
 
+def test_person_is_asked_even_quietly(home: pathlib.Path) -> None:
+    asked(home, CLAIM)
+    code, shown = on_terminal(80, "purge", "--question", CLAIM.stem, "-q", typed="n\n")
+    assert code == 0 and "Delete this for good? [y/N]: " in shown and n_decisions() == 1
+
+
 def test_without_a_terminal_nothing_is_deleted_unless_yes_is_said(home: pathlib.Path) -> None:
     asked(home, CLAIM)
     for more in ([], ["--json"]):
@@ -39,7 +45,7 @@ def test_dry_run_deletes_nothing(home: pathlib.Path) -> None:
     found = json.loads(run("purge", "--id", "2", "--dry-run", "--json").stdout)
     assert (found["questions"], found["decisions"], found["waiting"], found["first"]) == (1, 1, 1, [KAZAKH.stem])
     assert found["oldest"] == found["newest"] and found["oldest"][-6] in "+-"
-    assert run("purge", "--older-than", "0", "--dry-run").stdout == "0 questions and 0 decisions would be deleted:\n"
+    assert run("purge", "--older-than", "0", "--dry-run").stdout == "0 questions and 0 decisions would be deleted.\n"
     assert n_decisions() == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.core.terminal import columns_of, padded, plain, safe_json, shortened
+from edge_agent.core.terminal import columns_of, padded, plain, safe_json, shortened, wrapped
 
 HOSTILE = "a\x1b[2J\x9b2J\u202eb\x07\x7f\u2066c\u2028d\ud83de"
 
@@ -44,3 +44,16 @@ def test_shortened_text_fits(text: str, columns: int) -> None:
     assert columns_of(short) <= columns and short.isprintable() | ("\u200c" in short) | ("\u200d" in short) | (" " not in short)
     assert short.endswith("…") or short == plain(" ".join(text.split()))
     assert columns_of(padded(short, 50)) == 50
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" ")), st.integers(4, 60), st.integers(0, 15))
+def test_wrapped_lines_fit_and_lose_nothing(text: str, columns: int, indent: int) -> None:
+    text = " " * indent + text
+    found = wrapped(text, columns, indent)
+    assert max(map(columns_of, found)) <= columns and "".join("".join(found).split()) == "".join(text.split())
+    assert found == [text] or all(line.startswith(" " * min(indent, columns // 2)) for line in found)
+
+
+def test_wrapped_text_is_broken_at_spaces_and_long_words_anywhere() -> None:
+    assert wrapped("name  one two three", 12, 6) == ["name  one", "      two", "      three"]
+    assert wrapped("at /a/long/path now", 8) == ["at", "/a/long/", "path now"]

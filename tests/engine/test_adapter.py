@@ -90,6 +90,20 @@ def test_flag_and_environment_name_the_adapter(folder: pathlib.Path, monkeypatch
     assert again["recalled"] and again["model"] == said["model"] and said["model"]["adapter_sha256"]
 
 
+def test_adapter_from_the_config_file_is_named_beside_the_model(folder: pathlib.Path, home: pathlib.Path) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "config.toml").write_text(f'adapter = "{folder / "demo-adapter.gguf"}"\n')
+    questions = home / "questions.jsonl"
+    questions.write_text(json.dumps({"question": "1 + 1?", "options": ["1", "2"], "answer": "B"}))
+    model = ("--model", str(folder / "base-BF16.gguf"))
+    asked = run("ask", "What is 12 + 7?", "--option", "18", "--option", "19", *model).stdout
+    assert ", with the adapter demo-adapter.gguf\n" in next(line + "\n" for line in asked.splitlines() if line.startswith("   model"))
+    assert "with the adapter demo-adapter.gguf (sha256 " in run("eval", str(questions), *model).stdout.splitlines()[0]
+    assert "with demo-adapter.gguf" in run("doctor", *model).stdout
+    (home / "config.toml").unlink()
+    assert "adapter" not in run("ask", "What is 12 + 7?", "--option", "18", "--option", "19", *model).stdout
+
+
 def test_file_that_is_not_an_adapter_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ModelRefused, match="is not an adapter"):
         LocalModel(DEMO, adapter=DEMO)

@@ -54,7 +54,7 @@ def ask(
         if as_json:
             print_json(asked.as_dict(one, decision))
         else:
-            print_decision(decision, verbosity.is_quiet())
+            print_decision(decision, verbosity.is_quiet(), config.adapter)
         if verbosity.is_verbose():
             verbosity.note(_timings(decision))
         sys.stdout.flush()  # before closing, which may take a moment

@@ -7,9 +7,8 @@ import pathlib
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import print_json, say
 from edge_agent.core.config import settings
-from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)
@@ -28,4 +27,4 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
     if as_json:
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
-        echo(plain(f"Copied to {path}."))
+        say(f"Copied to {path}.")

@@ -54,18 +54,11 @@ def bench(
     """
     from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import machine, runs, tables
-    from edge_agent.measure.rows import check_apart
     from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
 
-    if tune and against:
-        raise click.UsageError("--tune does not compare files; leave out --against.")
-    for out in (csv_file, picture):
-        if out and file:
-            check_apart(out, file)
-    if picture:
-        from edge_agent.measure.bench.picture import check_can_draw, latency_by_size
-
-        check_can_draw(picture)  # a measurement takes minutes
+    if tune and (against or csv_file or picture):
+        raise click.UsageError("--tune only saves options; leave out --against, --csv and --picture.")
+    _check_outputs(csv_file, picture, file)
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
@@ -87,6 +80,8 @@ def bench(
         click.echo(f"{run.number}/{run.total}  {name}  {sum(run.sample.decision_ms) / len(run.sample.decision_ms):.0f} ms", err=True)
     results = runs.results(finished, measured, n_threads, reference)
     if picture:
+        from edge_agent.measure.bench.picture import latency_by_size
+
         latency_by_size(results, about, picture)
     if csv_file:
         _write(csv_file, tables.as_csv(results))
@@ -95,6 +90,22 @@ def bench(
     else:
         for line in tables.lines(results, about, n_threads):
             echo(plain(line))
+
+
+def _check_outputs(csv_file: pathlib.Path | None, picture: pathlib.Path | None, questions: str | None) -> None:
+    """Refuse what cannot be written, before a measurement that takes minutes. Raises `StorageError`, `BadData`."""
+    from edge_agent.core.files import can_write
+    from edge_agent.measure.rows import check_apart
+
+    for out in (csv_file, picture):
+        if out and questions:
+            check_apart(out, questions)
+    if csv_file and not can_write(csv_file):
+        raise StorageError(f"Cannot write the file '{csv_file}'; choose another path.")
+    if picture:
+        from edge_agent.measure.bench.picture import check_can_draw
+
+        check_can_draw(picture)
 
 
 def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:

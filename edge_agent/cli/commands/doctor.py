@@ -7,10 +7,9 @@ import sys
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import print_check, print_json
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)
@@ -30,6 +29,5 @@ def doctor(config: tuple[settings.Settings, list[BadSetting]], call_cloud: bool,
         print_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            mark = click.style("ok ", fg="green") if check.exit_code == 0 else click.style("BAD", fg="red", bold=True)
-            echo(f"{mark}  {check.name:<9} {plain(check.detail)}")
+            print_check(check.name, check.exit_code == 0, check.detail)
     sys.exit(next((check.exit_code for check in checks if check.exit_code), 0))

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, fraction, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadData
-from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
     from edge_agent.measure.datasets import Labelled
@@ -75,8 +74,9 @@ def eval_command(
             identity["adapter_sha256"] = catalog.identify(adapter).sha256
         print_json({"file": file, "model": identity, **evaluation.to_dict()})
     else:
-        for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]})", *tables.lines(evaluation)):
-            echo(plain(line))
+        on = f", with the adapter {adapter.name} (sha256 {catalog.identify(adapter).sha256[:12]})" if adapter else ""
+        for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]}){on}", *tables.lines(evaluation, terminal_width())):
+            say(line, 15 if line[13:15] == "  " else 0)  # after a label, or from the start
 
 
 def _labelled_questions(file: str, limit: int | None) -> list[Labelled]:

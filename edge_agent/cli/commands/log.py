@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, option_text, outcome, print_json, print_rows
+from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, lines_of, option_text, outcome, print_json, print_rows, say
 from edge_agent.core.config import settings
-from edge_agent.core.errors import BadQuestion
-from edge_agent.core.terminal import one_line, plain
+from edge_agent.core.errors import BadQuestion, StorageBusy
+from edge_agent.core.terminal import one_line
 from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
+    from edge_agent.agent.until import Until
     from edge_agent.core.records import Ending
+
+T = TypeVar("T")
 
 
 @main.command(epilog=EXIT_CODES)
@@ -36,7 +42,8 @@ def log(
 
     The order is that in which they were stored, even if the clock was wrong. With DECISION_ID, show that one: a provisional answer
     ends upheld, overturned or abandoned. DECISION_ID is the start of an id, as the list shows it, or a number of the queue. If the
-    decision still waits when --wait is over, the exit code is 69.
+    decision still waits when --wait is over, the exit code is 69. While another program keeps the database locked, --wait and
+    --follow wait for it, too.
 
     With --follow, print every ending as it comes, whichever process drains the queue. To miss none after a stop, pass the
     number at the start of the last line to --after.
@@ -99,13 +106,16 @@ def _texts(row: dict[str, Any]) -> dict[str, str | None]:
 def _show_ending(config: settings.Settings, named: str, wait_s: float | None, as_json: bool) -> None:
     """The state of one decision, once it ended or the wait is over."""
     from edge_agent.agent.endings import wait
+    from edge_agent.agent.until import Until
     from edge_agent.store.find import decided, find_decision
     from edge_agent.store.store import Store
 
-    with Store(config.database) as store:
-        decision_id = find_decision(store, named)
-        found = wait(store, decision_id, wait_s or 0.0)
-        row = decided(store, decision_id)
+    until = Until(timeout_s=wait_s or 0.0)
+    once_free = _OnceFree(until)
+    with once_free(lambda: Store(config.database)) as store:
+        decision_id = once_free(lambda: find_decision(store, named))
+        found = once_free(lambda: wait(store, decision_id, until))
+        row = once_free(lambda: decided(store, decision_id))
     if as_json:
         print_json(_fields(found, row))
     else:
@@ -114,32 +124,60 @@ def _show_ending(config: settings.Settings, named: str, wait_s: float | None, as
         click.get_current_context().exit(69)
 
 
+class _OnceFree:
+    """Makes calls that need the database, and makes one again while another process holds its lock; says once that it waits.
+
+    When the time of `until` is up, a call raises `StorageBusy`.
+    """
+
+    def __init__(self, until: Until) -> None:
+        self._until, self._said = until, False
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """The result of the call."""
+        from edge_agent.agent.endings import POLL_EVERY_S
+
+        while True:
+            try:
+                return call()
+            except StorageBusy:
+                if self._until.over:
+                    raise
+            if not self._said:
+                verbosity.note("waiting: another program keeps the database locked")
+                self._said = True
+            self._until.sleep(POLL_EVERY_S)
+
+
 def _print_one(row: dict[str, Any]) -> None:
     """One decision, for a person."""
-    echo(click.style(one_line(row["stem"]), bold=True))
-    ended = f" ({local(row['ended_at'])})" if row["ended_at"] else ""
+    for line in lines_of(one_line(row["stem"])):
+        echo(click.style(line, bold=True))
+    ended = f" ({at})" if (at := local(row["ended_at"])) else ""
     source = "answered by the cloud" if row["route"] == "cloud" else "answered by this device"
     sure = f", {row['score']:.0%} sure" if row["score"] is not None and row["cause"] != "no_confidence" else ""
     for name, text in (
         ("state", outcome(row) + ended),
-        ("asked", f"{local(row['created_at'])}, {source}{sure}; reason: {row['reason']}"),
+        ("asked", f"{local(row['created_at']) or 'at an unknown time'}, {source}{sure}; reason: {row['reason']}"),
         ("queued", f"as number {row['queue_id']}" if row["queue_id"] is not None else ""),
         ("id", row["decision_id"]),
     ):
         if text:
-            echo(f"{INDENT}{name:<8}{plain(text)}")
+            say(f"{INDENT}{name:<8}{text}", 11)
 
 
 def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None:
     """Each ending as it comes."""
     from edge_agent.agent.endings import endings
+    from edge_agent.agent.until import Until
     from edge_agent.store.find import decided
     from edge_agent.store.store import Store
 
-    with Store(config.database) as store:
-        for found in endings(store, after):
+    once_free = _OnceFree(Until())
+    with once_free(lambda: Store(config.database)) as store:
+        for found in once_free(lambda: endings(store, after)):
             try:
-                row = decided(store, found.decision_id)
+                row = once_free(partial(decided, store, found.decision_id))
             except BadQuestion:
                 continue  # purged since
             if as_json:

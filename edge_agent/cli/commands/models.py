@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json, print_table
 from edge_agent.core.config import settings
@@ -94,7 +95,8 @@ def models_rm(config: settings.Settings, name: str, yes: bool, in_use: bool, as_
     if not yes and not sys.stdin.isatty():
         raise click.UsageError(plain(f"This removes {path.name} ({n_bytes / 1e6:,.1f} MB); give --yes if you mean it."))
     if not yes:
-        click.confirm(plain(f"Remove {path.name} and free {n_bytes / 1e6:,.1f} MB?"), abort=True, err=True)
+        with verbosity.aloud():
+            click.confirm(plain(f"Remove {path.name} and free {n_bytes / 1e6:,.1f} MB?"), abort=True, err=True)
     for one in reversed(files):  # the model last: until it is gone, the same command removes the rest
         _unlink(one)
     pulled.remove(config.models_folder, record.file)

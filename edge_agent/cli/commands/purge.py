@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import INDENT, echo, fitted, print_json
+from edge_agent.cli.show import INDENT, echo, fitted, print_json, say
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion
-from edge_agent.core.terminal import plain
 from edge_agent.core.times import iso, local
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def purge(
     else:
         echo(f"Deleted {_count(purged.questions, 'question')} and {_count(purged.decisions, 'decision')}.")
         for name in purged.copies:
-            echo(plain(f"Removed {name}."))
+            say(f"Removed {name}.")
         for name in purged.kept:
-            echo(plain(f"Kept {name}: questions wait for the cloud only there. Restore it, or remove it yourself."))
+            say(f"Kept {name}: questions wait for the cloud only there. Restore it, or remove it yourself.")
 
 
 def _check(stem: str | None) -> None:
@@ -76,12 +76,13 @@ def _check(stem: str | None) -> None:
 
 def _print(found: Preview, err: bool) -> None:
     """What would be deleted."""
-    echo(f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted:", err)
-    if found.oldest is not None:
-        first, last = local(found.oldest), local(found.newest)
-        echo(f"{INDENT}asked {first}" + (f" to {last}" if last != first else ""), err)
+    counts = f"{_count(found.questions, 'question')} and {_count(found.decisions, 'decision')} would be deleted"
+    say(counts + (":" if found.questions or found.copies else "."), err=err)
+    first, last = local(found.oldest), local(found.newest)
+    if first and last:  # a damaged clock writes times that no calendar has
+        say(f"{INDENT}asked {first}" + (f" to {last}" if last != first else ""), 3, err)
     if found.waiting:
-        echo(f"{INDENT}{found.waiting} {'waits' if found.waiting == 1 else 'wait'} for the cloud and would not be sent", err)
+        say(f"{INDENT}{found.waiting} {'waits' if found.waiting == 1 else 'wait'} for the cloud and would not be sent", 3, err)
     for stem in found.first:
         echo(fitted(stem, indent=INDENT), err)
     if found.questions > len(found.first):
@@ -98,10 +99,11 @@ def _agreed(found: Preview) -> bool:
         raise click.UsageError(
             "There is no terminal to ask on, so nothing was deleted; add --yes to delete this, or --dry-run to only look."
         )
-    if not click.confirm("Delete this for good?", err=True):
+    with verbosity.aloud():
+        agreed = click.confirm("Delete this for good?", err=True)
+    if not agreed:
         click.echo("Nothing was deleted.", err=True)
-        return False
-    return True
+    return agreed
 
 
 def _count(number: int, name: str) -> str:

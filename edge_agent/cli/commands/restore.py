@@ -7,9 +7,8 @@ import pathlib
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import print_json, say
 from edge_agent.core.config import settings
-from edge_agent.core.terminal import plain
 
 
 @main.command(epilog=EXIT_CODES)
@@ -30,6 +29,6 @@ def restore(config: settings.Settings, backup: pathlib.Path, as_json: bool) -> N
     if as_json:
         print_json(asdict(restored))
         return
-    echo(plain(f"Restored {restored.questions} questions and {restored.decisions} decisions; {restored.waiting} wait for the cloud."))
+    say(f"Restored {restored.questions} questions and {restored.decisions} decisions; {restored.waiting} wait for the cloud.")
     if restored.kept:
-        echo(plain(f"The replaced database is kept as {restored.kept}."))
+        say(f"The replaced database is kept as {restored.kept}.")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import print_check, print_json, say
 from edge_agent.core.config import settings
-from edge_agent.core.terminal import ProgressLine, plain
+from edge_agent.core.terminal import ProgressLine
 
 if TYPE_CHECKING:
     from edge_agent.measure.verify import ChangedShare, Comparison, Mean
@@ -71,11 +71,10 @@ def verify(
         print_json(found.to_dict())
     else:
         for check in found.checks:
-            mark = click.style("ok ", fg="green") if check.ok else click.style("BAD", fg="red", bold=True)
-            echo(f"{mark}  {check.name:<8} {plain(check.detail)}")
+            print_check(check.name, check.ok, check.detail)
         if found.comparison:
             for text in _lines(found.comparison):
-                echo(plain(text))
+                say(text, 13)
     if not found.ok:
         click.get_current_context().exit(65)
 

@@ -31,7 +31,8 @@ from edge_agent.core.config.limits import (
 )
 from edge_agent.core.errors import BadSetting
 
-PREFIX = "EDGE_AGENT_"
+_BEGIN = "EDGE_AGENT"
+PREFIX = f"{_BEGIN}_"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
@@ -229,18 +230,25 @@ def sources(flags: Mapping[str, Any] | None = None, environment: Mapping[str, st
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that look like ours but are no setting, each with the name that was probably meant, or ""."""
+    """The variables that begin like ours but are no setting, each with what was probably meant, or "".
+
+    That is the name of a variable, or `NAME in config.toml` for a setting that has no variable.
+    """
     environment = os.environ if environment is None else environment
     known = {*ENVIRONMENT.values(), HOME, "EDGE_AGENT_WRITE_DOCS"}
-    unknown = sorted(
-        name for name in environment if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_")
-    )
-    if not unknown:
-        return {}
+    unknown = sorted(name for name in environment if name.startswith(_BEGIN) and name not in known)
+    unknown = [name for name in unknown if not name.startswith(f"{PREFIX}TEST_")]
+    return {name: _meant(name.removeprefix(_BEGIN).lstrip("_"), sorted(known)) for name in unknown}
+
+
+def _meant(rest: str, known: list[str]) -> str:
+    """What a variable was meant to be that has this `rest` after our prefix."""
+    if (setting := rest.lower()) in _FIELDS and setting not in ENVIRONMENT:
+        return f"{setting} in config.toml"
     from difflib import get_close_matches  # seldom needed, and `--help` imports this file
 
-    near = {name: get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in sorted(known)], 1) for name in unknown}
-    return {name: PREFIX + found[0] if found else "" for name, found in near.items()}
+    found = get_close_matches(rest.upper(), [one.removeprefix(PREFIX) for one in known], 1)
+    return PREFIX + found[0] if found else ""
 
 
 class _Given(NamedTuple):

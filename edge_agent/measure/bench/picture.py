@@ -5,12 +5,12 @@ Owns colours and labels. Computes nothing. Invariant: a picture names the machin
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from edge_agent.core.errors import BadData, StorageError
+from edge_agent.core.files import can_write
 from edge_agent.core.installation import install_command
 from edge_agent.measure.bench.machine import Machine
 from edge_agent.measure.bench.runs import Result
@@ -18,10 +18,10 @@ from edge_agent.measure.bench.runs import Result
 
 def check_can_draw(path: pathlib.Path) -> None:
     """Raise before anything is measured: `BadData` without matplotlib, `StorageError` if `path` cannot be written or drawn."""
-    known = _matplotlib().Figure().canvas.get_supported_filetypes()
-    if path.suffix.lower().removeprefix(".") not in known:
+    _matplotlib()
+    if path.suffix.lower() not in (".svg", ".png"):
         raise StorageError(f"Cannot write the picture '{path}' ({path.suffix or 'no'} format); give a name that ends in .svg or .png.")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not can_write(path):
         raise StorageError(f"Cannot write the picture '{path}'; choose another path.")
 
 
