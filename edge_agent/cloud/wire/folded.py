@@ -105,5 +105,7 @@ def key_of(text: str) -> str:
 
 
 def bare(line: str) -> str:
-    """A line without bullets, quotes and marks around it."""
-    return re.sub(r"^(?:[-–—]\s+|[-–=]+>)", "", line.lstrip(words.LEFT_EDGES)).lstrip(words.LEFT_EDGES).rstrip(words.RIGHT_EDGES)
+    """A line without bullets, quotes and marks around it; ">18" keeps its sign."""
+    stripped = re.sub(r"^(?:[-–—]\s+|[-–=]+>)", "", line.lstrip(words.LEFT_EDGES)).lstrip(words.LEFT_EDGES)
+    sign = stripped[:1].isdigit() and re.search(r"(?<![=-])[<>]\s?$", line[: -len(stripped)])
+    return ((sign[0] if sign else "") + stripped).rstrip(words.RIGHT_EDGES)

@@ -1,7 +1,7 @@
 """Which answer a cloud's reply gives, found in what it says.
 
 Owns the rules by which a letter is found; `spoken.py` takes thinking and marks away before, `folded.py` typography and the texts of
-options. Knows nothing of HTTP. Invariants: a
+options; `doubt.py` says which verdicts are not meant. Knows nothing of HTTP. Invariants: a
 reply is only data, in which we find a letter of the question or not, whatever else it says; no answer is better than a wrong one;
 every change to these rules needs a new `PROMPT_VERSION`.
 
@@ -29,6 +29,7 @@ import re
 from typing import NamedTuple
 
 from edge_agent.cloud.wire import wording as words
+from edge_agent.cloud.wire.doubt import is_another, is_calculated, is_doubted, replaces
 from edge_agent.cloud.wire.folded import LATIN_FOR, bare, distinct_options, key_of, plain, texts_of, with_options_folded
 from edge_agent.cloud.wire.spoken import MAX_ANSWER_CHARS, fields_of, spoken
 from edge_agent.core.question import OPEN, Question
@@ -97,6 +98,9 @@ class _Reading:
         if not lines:
             return None
         lone = [self._of_line(line) for line in lines[:2] + lines[-2:]]
+        if lone[0] and lone[0].letter and (invented := self._new_question()):
+            self._text = self._text[: invented.start()]
+            return self.letter()
         self._find_named()
         self._find_judged()
         if lone[-1] and (self._named or not (len(lines) > 1 and _continues(lone[-2], lone[-1]))):
@@ -112,10 +116,11 @@ class _Reading:
             if any(opening.letter != found for opening in self._opening()):
                 return None  # "A, although I think B"
         elif self._judged and not self._asks_for_not:
-            found, end = _one([*self._judged, *self._opening()]), self._judged[-1].end
+            last = lone[-1:] if len(lines) == 2 or not _continues(lone[-2], lone[-1]) else []
+            found, end = _one([*self._judged, *self._opening(), *filter(None, last)]), self._judged[-1].end
         else:
             return self._with_reason()
-        return None if self._is_taken_back(found, end) else found
+        return None if self._is_taken_back(found, end) or self._is_followed_by_rival(found) else found
 
     def _find_named(self) -> None:
         """The verdicts that name the answer, and those that name what is not the answer."""
@@ -123,6 +128,8 @@ class _Reading:
         if first and not first.letter and first.end > first.start + 2 and self._at(words.ENDS, first.end):
             self._named.append(first)  # "B or C, I cannot decide"
         for cue in re.finditer(words.CUE, self._text):
+            if len(self._named) > _MAX_VERDICTS:
+                return
             if cue["start"] and not self._starts_line(cue.start()):
                 continue
             is_weak = bool(cue["it"] or cue["so"]) and not re.search(words.ANSWER, cue[0])
@@ -134,8 +141,10 @@ class _Reading:
             if (
                 not found
                 or self._begins_list(found)
+                or is_calculated(self._text, found.start, found.end)
+                or is_another(self._text, cue)
                 or (is_weak and not self._at(words.ENDS, found.end))
-                or self._is_doubted(cue.start(), found.end)
+                or is_doubted(self._text, cue.start(), found.end)
             ):
                 continue
             refused = self._at(words.REFUSED, found.end)
@@ -153,8 +162,11 @@ class _Reading:
             if match.start() < end or not (found := self._letters_at(match.start())):
                 continue
             end = found.end
-            before = self._text[max(0, found.start - 20) : found.start]
-            if found.letter or match.end() < found.end:
+            before = self._text[max(0, found.start - 30) : found.start]
+            if re.search(words.EXCLUDED, before):
+                if self._at(words.JUDGED, found.end) and not self._is_called_wrong(found.end):
+                    self._rejected.append(found)  # "Everything except B is correct"
+            elif found.letter or match.end() < found.end:
                 self._judge(
                     found,
                     is_negative=re.search(words.NOT_BEFORE, before) is not None,
@@ -169,8 +181,8 @@ class _Reading:
         said = self._at(words.JUDGED, found.end)
         if not said and is_ticked:
             self._judged.append(found)
-        is_supposed = said and "would be" in said[0] and said["high"] and not self._at(words.CLAUSE_ENDS, said.end())
-        if not said or is_supposed or self._is_doubted(found.start, said.end()):
+        is_supposed = said and "would be" in said[0] and not self._at(words.CLAUSE_ENDS if said["high"] else words.NOT_SUPPOSED, said.end())
+        if not said or is_supposed or is_doubted(self._text, found.start, said.end()):
             return
         if is_negative or self._is_called_wrong(found.end):
             self._rejected.append(found)
@@ -190,6 +202,8 @@ class _Reading:
         if not others:
             return last.letter
         between = self._text[others[-1].end : last.start][-600:]
+        if re.search(words.TURNED_AROUND, between) and re.search(words.RIGHT_ONE, between[-60:]):
+            return last.letter
         began_with_it = "\n" not in self._text[: others[0].start]
         if re.search(words.CORRECTED, between) or (not began_with_it and re.search(words.CONCLUDED, between[-60:])):
             return last.letter
@@ -209,6 +223,27 @@ class _Reading:
         sorry = re.search(words.TAKEN_BACK, self._text[end : end + 600])
         others = re.finditer(words.LETTER, self._text[end + sorry.end() :]) if sorry else ()
         return any(self._read(*other.groups()) not in (None, letter) for other in others)
+
+    def _is_followed_by_rival(self, letter: str | None) -> bool:
+        """Whether another letter, or the text of another option, ends a clause soon behind the verdict, not as one that it excludes.
+
+        "A, no, B", "18... scratch that, 19": whatever the words between them are, this is not one clear answer.
+        """
+        for verdict in [*self._named, *self._judged]:
+            line = self._at(words.SAME_LINE, verdict.end)
+            if verdict.letter != letter or not line:
+                continue
+            span = verdict.end, line.end()
+            rivals = [other for other in re.compile(words.LETTER).finditer(self._text, *span) if self._names_another(other, letter)]
+            if self._any_option:
+                rivals += [other for other in self._any_option.finditer(self._text, *span) if self._options.get(key_of(other[1])) != letter]
+            if any(self._at(words.ENDS, rival.end()) and replaces(self._text[verdict.end : rival.start()]) for rival in rivals):
+                return True
+        return False
+
+    def _names_another(self, found: re.Match[str], letter: str | None) -> bool:
+        read = self._read(*found.groups())
+        return read != letter and (read is not None or found[1] in "БГД") and not self._is_word(found)
 
     def _headings(self) -> list[_Verdict]:
         """The letters that are lines of their own: more than one are headings."""
@@ -286,7 +321,7 @@ class _Reading:
                 match
                 and joint
                 and re.fullmatch(r"\W+", joint[0])
-                and self._at(words.NEW_CLAUSE if ";" in joint[0] else words.LETTER + words.CLAUSE, match.start())
+                and self._at(words.NEW_CLAUSE if ";" in joint[0] else words.LETTER + words.CLAUSE_OR_REFUSED, match.start())
             ):
                 break  # "B, A is too small": a clause of its own
         return _Verdict(start, end, letters[0] if len(set(letters)) == 1 else None) if letters else None
@@ -309,6 +344,12 @@ class _Reading:
     def _at(self, pattern: str, position: int) -> re.Match[str] | None:
         return re.compile(pattern).match(self._text, position)
 
+    def _new_question(self) -> re.Match[str] | None:
+        """Where a reply that has answered goes on with a question of its own; None if that has the options of ours."""
+        invented = re.search(words.NEW_QUESTION, self._text)
+        rest = self._text[invented.start() :] if invented else ""
+        return None if not rest or re.search(words.OWN_OR_LIST, rest) or (self._any_option and self._any_option.search(rest)) else invented
+
     def _starts_line(self, position: int) -> bool:
         line = self._text[self._text.rfind("\n", 0, position) + 1 : position]
         return len(line) <= _MAX_BULLET and not re.search(r"\w", line)
@@ -323,11 +364,6 @@ class _Reading:
             return None
         letter = LATIN_FOR.get(symbol, symbol)
         return letter if letter in self._letters and self._namesakes.get(letter, letter) == letter else None
-
-    def _is_doubted(self, start: int, end: int) -> bool:
-        """Whether a verdict is a question or a supposition: "Is it A?", "if the answer is A"."""
-        before = self._text[max(0, start - 60) : start]
-        return bool(self._at(words.ASKED, end) or re.search(words.HEDGE, before) or re.search(words.NEGATED, before))
 
     def _begins_list(self, found: _Verdict) -> bool:
         """Whether a letter is the first label of a list: the next line has the label of the letter behind it."""

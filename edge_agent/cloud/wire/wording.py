@@ -11,8 +11,8 @@ OWN, OTHER = "\x02", "\x03"  # stand behind a letter for the text of its own opt
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 WORD = rf"[^\W{_CJK}]"  # a character of a word, in a script that writes spaces between words
-_UPPER = "A-ZА-ЯІ"
-_END = r"(?:$|\n)"
+UPPER = "A-ZА-ЯІ"
+END = r"(?:$|\n)"
 _BECAUSE = r"(?i:(?:because|since|as|for|due|өйткені|себебі|потому|так как|поскольку)\b|因为)"
 
 
@@ -22,8 +22,8 @@ def _any(words: str, more: str = "") -> str:
 
 
 # A letter that stands alone; group 2 is the mark behind it. Not "A-level", "A's", "C++", "D.C." or "T = 2".
-LETTER = rf"(?<!{WORD})(?<!{WORD}')(?<!{WORD}\.)([{_UPPER}])(?!{WORD}|[+#]|'\w|\.\w\.|\s?=(?!\x20*\d)|[-‑][a-zA-Z])([{OWN}{OTHER}]?)"
-SMALL_LETTER = rf"(?<![\w'])([a-z])(?=[)\]}}.]{{0,2}}[^\S\n]{{0,3}}{_END})()"
+LETTER = rf"(?<!{WORD})(?<!{WORD}')(?<!{WORD}\.)([{UPPER}])(?!{WORD}|[+#]|'\w|\.\w\.|\s?=(?!\x20*\d)|[-‑][a-zA-Z])([{OWN}{OTHER}]?)"
+SMALL_LETTER = rf"(?<![\w'])([a-z])(?=[)\]}}.]{{0,2}}[^\S\n]{{0,3}}{END})()"
 SMALL_LABEL = r"(?<!\w)[a-zа-яі][).:\]]"
 AND = (
     r"[\s)\]}(\[{]{0,4}(?:[,/&+|→、،;]|[=-]>|\b(?:and|or|und|oder|и|или|және|мен|бен|немесе|әлде|да|де|либо|яки|(?<=\s)не(?=\s))\b"
@@ -36,11 +36,19 @@ NEW_CLAUSE = rf"{LETTER}(?:{AND}{LETTER}){{0,5}}{CLAUSE}"
 CYRILLIC_LABEL = r"(?m)(?:^|[\s(])[БГДЖЗИЛ][).:]|^\W{0,4}[БГДЖЗИЛ]\W{0,4}$"
 
 NOUN = r"(?:нұсқа\w{0,8}|жауа[пб]\w{0,8}|вариант\w{0,4}|ответ\w{0,3}|әрпі\w{0,4}|option|answer|choice|选项|项)"  # behind a letter
+_FOREIGN = (
+    r"antwort|respuesta|r[ée]ponse|resposta|risposta|odpowied[źz]|jawaban(?:nya)?|đáp án|cevap|cevab[ıi]|cavab|yanıt|javob\w{0,3}|jogap"
+    r"|жавоб\w{0,3}|җавап\w{0,4}|яуап\w{0,4}|жооп\w{0,4}|ҷавоб\w{0,2}|відповідь|адказ|хариулт|պատասխան|პასუხი"
+)
+_FOREIGN_RIGHT = (
+    r"correct[ae]|corrett[ao]|juste|bonne|richtige|juiste|poprawna|prawidłowa|(?:yang )?(?:benar|tepat)|đúng|doğru|düzgün|dogry|to'g'ri"
+    r"|тўғри|дөрес|дөрөҫ|туура|дуруст|правильна|зөв"
+)
 _ANSWER = _any(
     r"answer|ans\.?|response|verdict|solution|correction|edit|revision|вердикт|жауа[пб](?!тар)\w{0,8}|ja[uw]a[pb]\w{0,6}"
     r"|шешім\w{0,2}|түзету|таңдауым"
     r"|выбор|ответ(?:ом|а)?|решение|исправление"
-    r"|antwort|respuesta|r[ée]ponse|resposta|risposta|cevap|cevab[ıi]|yanıt|javob\w{0,3}|жавоб\w{0,3}|җавап\w{0,4}|жооп\w{0,4}|відповідь",
+    rf"|{_FOREIGN}",
     "答案|正解|答え|정답|해답|답",
 )
 _OPTION = _any(
@@ -51,7 +59,7 @@ _RIGHT = _any(
     r"correct|right|best|closest|nearest|true|final|my|selected|chosen|most (?:appropriate|likely|accurate|suitable)"
     r"|дұрыс\w{0,2}|тура|ең дұрыс|ең жақын\w{0,2}|соңғы|менің|таңдалған|d[uū]r[yı]s"
     r"|правильн\w{1,3}|верно|верн\w{1,3}|мой|окончательн\w{1,3}|итогов\w{1,3}|выбранн\w{1,3}|ближайш\w{1,3}|наиболее близк\w{1,3}"
-    r"|ближе всего|doğru|to'g'ri|тўғри|дөрес",
+    rf"|ближе всего|{_FOREIGN_RIGHT}",
     "正确的?|最佳|最终|最接近的?",
 )
 _WRONG = _any(
@@ -106,39 +114,40 @@ _SO = _any(
     "|думаю|считаю|полагаю|безусловно|по-моему|скорее всего|конечно|итак|значит|поэтому|следовательно|таким образом",
     "所以|因此|综上|故|我认为|我觉得|结论|结果",
 )
-_ARROW = rf"(?-i:(?<=[a-zа-яіңғүұқөһә]{{2}}[^\S\n])(?:[=-]>|[→⇒∴])(?=[^\w\n]{{0,4}}[{_UPPER}](?!\w)))"  # "even → B", not "A → B"
+_ARROW = rf"(?-i:(?<=[a-zа-яіңғүұқөһә]{{2}}[^\S\n])(?:[=-]>|[→⇒∴])(?=[^\w\n]{{0,4}}[{UPPER}](?!\w)))"  # "even → B", not "A → B"
 
 # Ends where the letter, or the text of an option, begins. Groups: `low` (the wrong answer is), `no` (the answer is not), `start`
 # (counts only at the start of a line), `it` and `so` (count only if the letter ends its clause).
 CUE = (
-    rf"(?i)(?:(?<!\w)(?=\w\w|i\b)|(?=[{_CJK}→⇒∴]|[=-]>))(?P<low>{_WRONG}[^\S\n])?(?:"
+    rf"(?i)(?:(?<!\w)(?=\w\w|i\b)|(?=[{_CJK}])|(?<=\w[^\S\n])(?=[→⇒∴]|[=-]>))(?P<low>{_WRONG}[^\S\n])?(?:"
     rf"{_RIGHT}\s?(?:{_RIGHT}\s?)?(?:{_ANSWER}|{_OPTION})"  # the correct answer
     rf"|{_RIGHT}\s?(?=[:–—-]|(?:is|это|является|будет)\b|是)"  # correct: B
-    rf"|{_RIGHT}[^\S\n](?=[{_UPPER}](?:\s?{NOUN})?[).]?\s*{_END})"  # correct B
+    rf"|{_RIGHT}[^\S\n](?=[{UPPER}](?:\s?{NOUN})?[).]?\s*{END})"  # correct B
     rf"|{_OPTION}(?=\s(?:is|would be|must be|should be)\s)"  # the option is
+    rf"|(?:{_FOREIGN})\s(?:{_FOREIGN_RIGHT})(?=\s?[:：]|\s(?:is|es|est|è|é|adalah|là)\s)"  # respuesta correcta: B
     rf"|{_ANSWER}(?={_GAP}(?:{_FILLER}{_GAP}){{0,4}}(?:{_IS}|{_NOT}))"  # the answer to this question is
-    rf"|{_ANSWER}\s(?=[{_UPPER}](?:{OWN}|\s?{NOUN}\s(?:болып табылады|болады)))"  # answer B) 19
-    rf"|(?:жауа[пб]\w{{0,8}}|ответ)\s(?=[{_UPPER}]\s?[.!]?\s?{_END})"
+    rf"|{_ANSWER}\s(?=[{UPPER}](?:{OWN}|\s?{NOUN}\s(?:болып табылады|болады)))"  # answer B) 19
+    rf"|(?:жауа[пб]\w{{0,8}}|ответ)\s(?=[{UPPER}]\s?[.!]?\s?{END})"
     rf"|(?P<start>{_ANSWER}|{_OPTION}(?=\s?[:：])|(?:choose|pick|select|таңдаңыз|выберите)(?!\w))|{_CHOOSE}|(?P<it>{_IT})"
     rf"|(?P<so>{_SO}|{_ARROW}))"
     rf"(?:{_GAP}(?:(?P<no>{_NOT})|{_IS}|{_FILLER})){{0,8}}{_LAST_GAP}"
 )
 ANSWER = rf"(?i){_ANSWER}"
-REFUSED = rf"(?i)[)\]]?(?:\s?-?{NOUN})?\s(?:емес|жоқ)\b"  # behind a letter: A емес
-CONTRAST = rf"(?i)(?:\s?[,，]\s?|\s)(?:(?:but|but rather|rather|а|ал|it is|it's)\s|而是?)?(?=[{_UPPER}])"  # not A, but B
-ENDS = rf"[{OWN})\]]{{0,3}}(?:\s?(?i:{NOUN}))?[\s)\]]*?(?:[.,;!。，)]|{_END}|{_BECAUSE})"
-CLAUSE_ENDS = rf"[)\]]?(?:[.,;!。]|{_END})"
-TEXT_ENDS = rf"(?=[)\]'%]{{0,2}}\s{{0,2}}(?:[.,;:!()\]。，；–—-]|{_END}|{_BECAUSE}|болып\b))"
+REFUSED = rf"(?i:[)\]]?(?:\s?-?{NOUN})?\s(?:емес|жоқ)\b|-?[дтн][ае]н басқа\w{{0,6}})"  # behind a letter: A емес
+CONTRAST = rf"(?i)(?:\s?[,，]\s?|\s)(?:(?:but|but rather|rather|а|ал|it is|it's)\s|而是?)?(?=[{UPPER}])"  # not A, but B
+ENDS = rf"[{OWN})\]]{{0,3}}(?:\s?(?i:{NOUN}))?[\s)\]]*?(?:[.,;!。，)]|{END}|{_BECAUSE})"
+CLAUSE_ENDS = rf"[)\]]?(?:[.,;!。]|{END})"
+TEXT_ENDS = rf"(?=[)\]'%]{{0,2}}\s{{0,2}}(?:[.,;:!()\]。，；–—-]|{END}|{_BECAUSE}|болып\b))"
 
 _HIGH = _any(
-    rf"correct|right|true|fits?(?=\W{{0,3}}{_END})|дұрыс(?:ы|тығы)?|верно|верен|правилен|верн\w{{1,3}}|правильн\w{{1,3}}|подходит",
+    rf"correct|right|true|fits?(?=\W{{0,3}}{END})|дұрыс(?:ы|тығы)?|верно|верен|правилен|верн\w{{1,3}}|правильн\w{{1,3}}|подходит",
     "正确|对(?:的|(?![\u3400-\u9fff]))|符合|✅|✓|✔",
 )
 _CHOSEN = _any(
     r"(?:the |my )?(?:(?:only |final )?(?:correct |right |best |final )?(?:answer|option|choice)(?!\s\w(?!\w))|correct one"
     r"|right one|best one"
     "|best (?:fit|match)|better (?:answer|option|choice)|most (?:accurate|likely|appropriate|suitable)"
-    rf"|one(?=\W{{0,3}}{_END})|fits best|it is(?=\W{{0,3}}{_END}))"
+    rf"|one(?=\W{{0,3}}{END})|fits best|it is(?=\W{{0,3}}{END}))"
     r"|дұрыс (?:жауа[пб]\w{0,4}|нұсқа\w{0,4})|таңда(?:ймын|ймыз|дым|лды)|(?:ойла|сана|есепте)й?ймын|жауап (?:болады|болып табылады)"
     r"|(?:правильн|верн)\w{1,3} (?:ответ\w{0,2}|вариант\w{0,2})",
     "(?:正确|最佳)的?(?:答案|选项)",
@@ -154,33 +163,6 @@ JUDGED = (
 NOT_BEFORE = r"(?i)(?:\b(?:not|nor|neither|none|never|non|ни|не)|n't|不|非)\W{0,3}(?:options?\W|choice\W)?$"
 TICKED = r"[✅✓✔☑]\ufe0f?[^\S\n]?\Z"
 
-HEDGE = (
-    r"(?i)(?:\b(?:if|suppose|assum\w{1,4}|maybe|perhaps|whether|might|could|unless|can'?t say|cannot say|doubt"
-    r"|(?:don't|not|never) (?:think|believe)"
-    r"|(?:not|isn't|never|hardly) true|(?:is|it's|was) (?:false|wrong)|wrong to|nobody|no one|claim(?:s|ed)? that|you'd|i was"
-    r"|almost|i'd have"
-    r"|(?:some|others|many|most|people|students?|user|they|one|you)(?: would| might| people| students)? (?:say|said|think|thought"
-    r"|chose|choose|pick)s?"
-    r"|вы|многие|некоторые|часто|студент\w{0,3}"
-    r"|unlikely|not sure (?:that|if)|thought|at first|initially|егер|мүмкін|бәлкім|ойламаймын|алдымен|если|возможно|может быть|допустим"
-    r"|вряд ли|сомнева\w{1,4}|не думаю|не считаю|не полагаю|сначала)\b"
-    r"|也许|可能|如果|假设),?[^.!?\n:：;,。，]{0,30}$"
-)
-NEGATED = (  # before a cue: not going with B, the second best answer, your answer
-    r"(?i)(?:\b(?:not|never|cannot|instead of|rather than|without|avoid|against|не|нельзя|вместо|не стоит)|n't)(?: бы| to| be| the| is)?\s$"
-    r"|\b(?:initial|first|original|your|his|her|their|user's|student's|trap|decoy|second|next|previous|earlier|old|opposite|другой|ваш|твой"
-    r"|прежний|сіздің|сенің)[ -]$"
-    r"|\bnot (?:\w{1,12} )?(?:obvious|clear|certain|sure|true|the case|proven) (?:that|if|whether)\s$"
-    r"|\b(?:least|worst)(?: \w{1,15})?\s$|\bfrom (?:the )?$"
-    r"|\b(?:wrong|incorrect|false|неверн|неправильн|ошибочн|қате|бұрыс)\w{0,3} \w{1,15}(?:\s?[:–—-]|\sis)?\s$"
-    r"|(?:[不没未别][能应该会有可要得]{0,3}|错误的?|人[^，。,\n]{0,6})$"
-)
-ASKED = (
-    r"(?i)[^.!?？…\n:;,(。，；]{0,40}[?？]|[^\S\n]{0,2}[)\]]?[^\S\n]{0,2}(?:[?？吗么]|的人|(?:[мбп][ае]|ли)\b|"
-    r",\s(?:isn't it|right|correct|yes|не так ли|верно|солай ма|емес пе)\s?\?)"
-    r"|,?\s(?:if|unless|only|than|were it|had it|егер|если|бол(?:са|май\w{0,5}|уы)|сияқты|шығар|деп айту|деген\w{0,4}|был[аи]? бы"
-    r"|не всегда|лишь|частично|хуже|меньше)\b"
-)
 _NO = r"(?:^|[.!?…\n])\s{0,3}(?:no|жоқ|нет)\b\s?[,.:!…–—-]"  # as a sentence: "no" and "жоқ" have other meanings inside of one
 CORRECTED = (
     r"(?i)\b(?:wait|correction|correct (?:this|that|my|myself)|sorry|revis\w{1,5}|mistake|reconsider\w{0,3}|кешіріңіз|қателес\w{1,6}"
@@ -202,7 +184,7 @@ RIVAL = (  # another letter that the reply also allows
     r"|也(?:是)?(?:对|正确|可|行|有可能))"
     rf"|(?i:\b(?:and|while|but|а|ал|и|және)\s){LETTER}(?i:\s(?:for|if|when)\b)"
 )
-OR_ELSE = rf"[^.!?\n,;:。，]{{0,40}}?(?<![{_UPPER}])(?i:\s(?:or|или|немесе|либо|әлде)\s(?:option\s)?|或者?){LETTER}"  # B is correct or C
+OR_ELSE = rf"[^.!?\n,;:。，]{{0,40}}?(?<![{UPPER}])(?i:\s(?:or|или|немесе|либо|әлде)\s(?:option\s)?|或者?){LETTER}"  # B is correct or C
 CONCLUDED = (
     rf"(?i)(?:{_SO}|"
     + _any(r"but|however|final\w{0,2}|overall|бірақ|дегенмен|но|однако|окончательн\w{1,3}|итог\w{0,3}", "最终")
@@ -213,7 +195,7 @@ NEGATED_STEM = (
     r"|неправильн\w+|ложн\w+)\b|n't\b|\w[бпм][ае]йт[а-яіңғүұқөһә]*|[不错非除没無无]"
 )
 REASON = rf"[).,:;。，–—-]?\s{{0,3}}{_BECAUSE}"
-RATHER = rf"(?i)[{OWN}]?[).,]?\s?(?:not|rather than|instead of|а не)\s(?:option\s)?[{_UPPER}](?:{AND}[{_UPPER}]){{0,5}}\W{{0,3}}$"
+RATHER = rf"(?i)[{OWN}]?[).,]?\s?(?:not|rather than|instead of|а не)\s(?:option\s)?[{UPPER}](?:{AND}[{UPPER}]){{0,5}}\W{{0,3}}$"
 DOUBT = (
     r"(?i)\b(?:no|not|never|wrong|incorrect|false|too|less|more|than|but|however|unlike\w{0,2}|fail\w{0,3}|exclud\w{1,3}|eliminat\w{1,3}"
     r"|rul\w{1,3} out|neither|nor|or|only if|емес|жоқ|қате|бұрыс|тым|бірақ|не|нет|неверн\w+|неправильн\w+|слишком|но|или)\b"
@@ -238,7 +220,7 @@ PRAISED = (
 )
 IS_LABEL = rf"[{OWN}{OTHER}]?[^\S\n]?[.):=：。–—-]\s{{0,2}}\w"
 CUT_SHORT = r"(?i)[^\w\n]{1,5}(?:no|wait|hmm|actually|нет|жоқ|стоп)\W{0,4}$"
-HEADING = rf"(?m)^[^\w\n]{{0,6}}(?i:(?:option|choice|вариант|нұсқа|选项)\s?)?([{_UPPER}])()[^\w\n]{{0,6}}$"
+HEADING = rf"(?m)^[^\w\n]{{0,6}}(?i:(?:option|choice|вариант|нұсқа|选项)\s?)?([{UPPER}])()[^\w\n]{{0,6}}$"
 IS_TEXT = rf"(?is)[^.!?\n]{{0,80}}(?:\b(?:is|это)\s(?:the\s)?|\s[–—-]\s|是)(?-i:([A-Z]){OWN})\W{{0,3}}$"  # "the largest one is B) 19"
 _CONFIDENCE = r"(?:confidence|confident|certainty|probability|сенімділі[кг]\w{0,2}|уверенность|вероятность|置信度|信心)"
 _DEGREE = r"(?:(?:very )?high|full|жоғары|высокая|高|\d{1,3}(?:[.,]\d{1,2})?\s?%?)"
@@ -250,7 +232,7 @@ LONE = (
     r"(?i:(?:(?:options?|choice|letter|answer|вариант|нұсқа|буква|选项)(?!s\b))?\s{0,2}[:(]?)"
     rf"([A-Za-zА-ЯІ])([{OWN}{OTHER}]?)[).]?(?i:[\s-]?{NOUN})?(?i:{CONFIDENCE})?"
 )
-TEXT_AND_LETTER = rf"(.+?)[\s(\[,:–—-]{{1,4}}(?i:(?:option|choice|вариант|нұсқа)\s)?([{_UPPER}])"
+TEXT_AND_LETTER = rf"(.+?)[\s(\[,:–—-]{{1,4}}(?i:(?:option|choice|вариант|нұсқа)\s)?([{UPPER}])"
 LEFT_EDGES = " \t'()[]<>.,:;!。，；•·→⇒∴👉✅✓✔☑➡#=|"
 RIGHT_EDGES = " \t'()[]<>.,:;!。，；👍✅✓✔☑|–—"
 
@@ -264,16 +246,39 @@ _FOLLOWS = (  # words of the same script that may stand behind a letter; before 
 )
 LATIN_WORD = rf"[^\S\n]+(?!(?i:{_FOLLOWS}))[A-Za-z]"
 CYRILLIC_WORD = rf"[^\S\n]+(?!(?i:{_FOLLOWS}))[А-Яа-яІіӘәҢңҒғҮүҰұҚқӨөҺһ]"
-NEXT_LABEL = rf"[{OWN}{OTHER}]?[).:][^\n]{{0,200}}\n[^\w\n]{{0,6}}([{_UPPER}])[{OWN}{OTHER}]?[).:\s]"
+NEXT_LABEL = rf"[{OWN}{OTHER}]?[).:][^\n]{{0,200}}\n[^\w\n]{{0,6}}([{UPPER}])[{OWN}{OTHER}]?[).:\s]"
 # Option texts that were folded, one label behind the other: the options are only listed again.
 LIST = (
     r"(?P<heading>(?i:(?<!\w)(?:options|choices|answers|варианты(?: ответ\w{1,3})?|нұсқалар\w{0,3}|жауаптар\w{0,3})\s?[:：]\s{0,3}\(?))?"
-    rf"[A-Z]{OWN}(?:[^\w]{{1,8}}[A-Z]{OWN}){{0,25}}(?=[^\S\n]{{0,3}}[)\].,;:!]|[^\S\n]{{0,3}}{_END})"
+    rf"[A-Z]{OWN}(?:[^\w]{{1,8}}[A-Z]{OWN}){{0,25}}(?=[^\S\n]{{0,3}}[)\].,;:!]|[^\S\n]{{0,3}}{END})"
 )
 IN_BRACKETS = (  # 19 (B); 19, option B
-    rf"(?i:\s?[(\[]\s?(?:(?:option|choice|вариант|нұсқа|选项)\s?)?)([{_UPPER}])(?i:\s?{NOUN})?\s?[)\]]"
-    rf"|,\s(?i:(?:i\.e\.|that is|яғни|то есть),?\s)?(?:(?i:option|choice|вариант)\s([{_UPPER}])|([{_UPPER}])\s(?i:нұсқасы))(?!\w)"
+    rf"(?i:\s?[(\[]\s?(?:(?:option|choice|вариант|нұсқа|选项)\s?)?)([{UPPER}])(?i:\s?{NOUN})?\s?[)\]]"
+    rf"|,\s(?i:(?:i\.e\.|that is|яғни|то есть),?\s)?(?:(?i:option|choice|вариант)\s([{UPPER}])|([{UPPER}])\s(?i:нұсқасы))(?!\w)"
 )
 OPENING = (
     r"(?i)^\s{0,3}(?:sure|certainly|of course|okay|ok|great question|конечно|хорошо|әрине|жарайды|好的|当然)\s?[!,.:，。！]\s{0,4}(?=\S)"
+)
+
+# Begin what takes a verdict back: "A, no, B".
+TURN = (
+    r"no|wait|nope|hmm|oops|sorry|scratch|rather|i mean|i meant|correction|нет|хотя|точнее|вернее|стоп|простите|жоқ|дәлірек|қателес\w{1,6}"
+)
+SAME_LINE = rf"(?i)[^\n]{{0,200}}(?:\n{{1,3}}\W{{0,4}}(?:{TURN})\b[^\n]{{0,80}})?"  # with the next one, if that takes back
+CLAUSE_OR_REFUSED = rf"(?:{CLAUSE}|{REFUSED})"
+NOT_SUPPOSED = r"(?!\s(?:for|in|if|with|to|had|were|when|only)\b)"  # behind "would be the answer"
+ANSWER_OR_OPTION = rf"(?i)(?:{_ANSWER}|{_OPTION})"
+OWN_OR_LIST = f"{OWN}|\n…\n"
+FOREIGN_ANSWER = rf"(?i)(?:{_FOREIGN})(?!\w)"
+EXCLUDED = (  # before a letter: everything except B
+    r"(?i)(?:\b(?:except(?: for)?|apart from|aside from|other than|besides|excluding|excepting|(?:all|every\w{0,5}|any\w{0,5}"
+    r"|nothing|them|options) (?:but|save|bar)"
+    r"|кроме|помимо|за исключением|исключая)|除了?)\W{0,3}(?:(?:options?|choice|варианта|ответа)\W)?$"
+)
+NEW_QUESTION = r"(?i)\n[^\w\n]{0,6}(?:next question|new question|question|q|сұрақ|вопрос|问题|题目|问)(?:\s?(?:№\s?)?\d{1,3})?\s?[:：]"
+# Between two verdicts, the second of which counts: "However, ... The right choice is E".
+TURNED_AROUND = r"(?i)\b(?:however|but|yet|cannot|can't|instead|бірақ|алайда|однако|но)\b|但|然而"
+RIGHT_ONE = (
+    r"(?i)(?:\n|[.!]\s)\s{0,3}(?:so,? |thus,? |hence,? |therefore,? )?the (?:right|correct|best|final) (?:choice|answer|option) is\W{0,3}"
+    r"(?:answer:\s)?$"
 )
