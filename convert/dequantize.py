@@ -38,7 +38,9 @@ from convert.tokenizer_files import TOKENIZER_FILES
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.files import sync_folder, temporary_folder
 from edge_agent.core.terminal import plain
+from edge_agent.model.catalog import adapters_in
 from edge_agent.model.gguf import Header, TensorPlace, read_header, read_texts
+from edge_agent.model.profile import ADAPTERS_KEY
 
 _REDUNDANT = ("rope.dimension_count", "vocab_size")  # keys that some converters write and llama.cpp computes
 
@@ -117,6 +119,8 @@ def _open(path: pathlib.Path) -> _Source:
         raise ConvertError(f"'{path}' is not a whole model in one file; give the GGUF of a model.")
     class_name, architecture = architectures.by_gguf_name(header.architecture)
     config = _config(header, class_name, tied="output.weight" not in header.tensors)
+    if adapters := adapters_in(path, header.metadata):
+        config[STATED] = {**config.get(STATED, {}), ADAPTERS_KEY.removeprefix("foggen."): json.dumps(sorted(adapters))}
     _check_settings(header, architecture, config)
     shapes = architecture.shapes(config)
     if "output.weight" in header.tensors:
@@ -220,7 +224,7 @@ def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
             continue
         if theirs.replace(space, b" ") != text.replace(space, b" "):
             raise _another(source, folder, f"the token {i}", repr(theirs.decode(errors="replace")), repr(text.decode(errors="replace")))
-        if kind != mine_kind and TokenType.UNUSED not in (kind, mine_kind) and not theirs.startswith(b"<unused"):
+        if not _is_same_kind(kind, mine_kind, is_exact="foggen.version" in metadata):
             raise _another(source, folder, f"the kind of the token {i}", TokenType(kind).name, TokenType(mine_kind).name)
     if keys.MERGES in fields:
         _check_merges(source, folder, fields[keys.MERGES].value, mine.pre)
@@ -230,6 +234,14 @@ def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
     for key in roles:
         if key in metadata and key in fields and metadata[key] != fields[key].value:
             raise _another(source, folder, f"'{key}'", repr(metadata[key]), repr(fields[key].value))
+
+
+def _is_same_kind(one: int, other: int, is_exact: bool) -> bool:
+    """Whether two kinds of a token are the same. Unless `is_exact`, an added token may be a control token or an ordinary one, because
+    other converters decide that by other rules.
+    """
+    added = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    return one == other or TokenType.UNUSED in (one, other) or (not is_exact and one in added and other in added)
 
 
 def _check_merges(source: _Source, folder: pathlib.Path, mine: list[bytes], pre: str) -> None:

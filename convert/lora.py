@@ -289,7 +289,7 @@ def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, A
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!r:.40}; only LORA can be merged.")
     if used := sorted(key for key, value in config.items() if value and key not in _KNOWN):
-        raise ConvertError(f"The adapter '{folder}' uses {used[0]:.60}, which cannot be merged here; merge it with peft first.")
+        raise ConvertError(f"The adapter '{folder}' uses {used[0]!r:.60}, which cannot be merged here; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
         raise ConvertError(f"The adapter '{folder}' was initialised with {start!r:.40}, which changes the base; merge it with peft first.")
     if not isinstance(config.get("modules_to_save") or [], list):

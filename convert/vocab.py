@@ -8,7 +8,7 @@ a token gets an unused placeholder. A learned token without a row is refused; an
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -288,9 +288,26 @@ def _merges(tokenizer: dict[str, Any]) -> list[bytes]:
     return merges
 
 
+def _pairs(files: TokenizerFiles) -> Iterator[tuple[str, str]]:
+    """The two parts of each merge. Refuses a merge of or to a text that the vocabulary lacks, as transformers does."""
+    model = files.tokenizer["model"]
+    vocab: dict[str, Any] = model["vocab"]
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        for text in (left, right, left + right):
+            if text not in vocab:
+                raise ConvertError(
+                    f"The tokenizer in '{files.folder}' merges {left!r:.40} and {right!r:.40}, but its vocabulary lacks {text!r:.40}; "
+                    "download it again."
+                )
+        yield left, right
+
+
 def _put_byte_level(tokens: _Tokens, files: TokenizerFiles) -> None:
     for text, i in files.tokenizer["model"]["vocab"].items():
         tokens.put(i, text, TokenType.NORMAL)
+    for _ in _pairs(files):  # each of them is checked
+        pass
 
 
 def _put_merged(tokens: _Tokens, files: TokenizerFiles) -> None:
@@ -303,8 +320,7 @@ def _put_merged(tokens: _Tokens, files: TokenizerFiles) -> None:
     vocab: dict[str, Any] = model["vocab"]
     scores: dict[str, float] = {}
     merges: set[tuple[str, str]] = set()
-    for rank, merge in enumerate(model["merges"]):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
+    for rank, (left, right) in enumerate(_pairs(files)):
         scores.setdefault(left + right, -float(rank))
         merges.add((left, right))
     added = {entry.id for entry in files.added}

@@ -22,7 +22,7 @@ from typing import IO, Any
 from edge_agent.core.config.settings import checked
 from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
-from edge_agent.model.catalog import entries, sha256_of
+from edge_agent.model.catalog import adapters_in, entries, sha256_of
 from edge_agent.model.gguf import read_adapter, read_model
 from edge_agent.model.profile import from_metadata
 
@@ -111,7 +111,7 @@ def _check_packed(target: pathlib.Path, model: pathlib.Path, calibration: pathli
             raise ModelRefused(f"'{named.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
         check_free(named.stem)
     if adapter:
-        read_adapter(adapter, header)
+        read_adapter(adapter, header, adapters_in(model, header.metadata))
         if adapter.stem == model.stem:
             raise ModelRefused(f"The model and the adapter are both called '{model.stem}'; give one of them another name.")
     for packed, what in ((model, "model"), (calibration, "calibration"), (adapter, "adapter")):

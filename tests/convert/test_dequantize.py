@@ -123,6 +123,19 @@ def test_restored_checkpoint_still_says_what_it_holds(tmp_path: pathlib.Path) ->
         export(Conversion(tmp_path / "back"), tmp_path)
 
 
+def test_demo_is_known_to_hold_its_adapter(tmp_path: pathlib.Path) -> None:
+    """Its files are older than the metadata for it, so the catalogue says so, whatever the file is called."""
+    adapter = export_adapter(BASE, [ADAPTER], tmp_path, "mine").path
+    for path in DEMO.parent.glob("*.gguf"):
+        copy = shutil.copy(path, tmp_path / "other-name.gguf")
+        with pytest.raises(ModelRefused, match=r"already holds the adapter '.*mine-adapter\.gguf'"):
+            LocalModel(copy, adapter=adapter)
+    LocalModel(export(Conversion(BASE, name="FogGen-demo"), tmp_path)[0].path, adapter=adapter).close()
+    dequantize(DEMO, BASE, tmp_path / "back")
+    with pytest.raises(ConvertError, match=r"already holds the adapter"):
+        export(Conversion(tmp_path / "back", [ADAPTER]), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -261,7 +261,7 @@ def test_adapter_without_the_pairs_of_a_module_that_it_lists_is_refused(copy: pa
 @pytest.mark.parametrize(("key", "value"), [("use_new_trick", True), ("kasa_config", {"beta": 0.1}), ("target_parameters", ["x"])])
 def test_switch_that_is_not_known_is_refused(copy: pathlib.Path, key: str, value: object) -> None:
     configured(copy / "adapter", **{key: value})
-    with pytest.raises(ConvertError, match=f"uses {key}, which cannot be merged here"):
+    with pytest.raises(ConvertError, match=f"uses '{key}', which cannot be merged here"):
         lora.open_adapter(copy / "adapter", with_head(copy / "base"))
     configured(copy / "adapter", **{key: None})
     lora.open_adapter(copy / "adapter", with_head(copy / "base"))

@@ -308,6 +308,14 @@ def test_older_forms_beside_tokenizer_json_must_say_the_same(base: pathlib.Path)
         (base / name).write_text(before)
 
 
+def test_merge_to_a_text_that_the_vocabulary_lacks_is_refused(base: pathlib.Path) -> None:
+    """transformers cannot read such a file either."""
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    edit(base / "tokenizer.json", model={**model, "vocab": {text: i for text, i in model["vocab"].items() if i != 1000}})
+    with pytest.raises(ConvertError, match="but its vocabulary lacks"):
+        converted(base, base / "out")
+
+
 def test_name_that_a_json_file_has_twice_is_refused(base: pathlib.Path) -> None:
     path = base / "tokenizer.json"
     path.write_text(path.read_text().replace('"vocab": {', '"vocab": {"!": 4000, ', 1))
