@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -106,9 +107,17 @@ def _files(folder: pathlib.Path, stem: str, indexed: set[pathlib.Path]) -> list[
     """The files that hold the tensors; the index lists `indexed`. An old index, of which no file is left, does not count."""
     single, listed = folder / f"{stem}.safetensors", sorted(indexed)
     there = [file for file in listed if file.is_file()]
-    if listed and there == listed and (single in listed or not single.is_file()):
+    sets = _numbered(folder, stem)
+    if listed and there == listed:
+        complete = [single] if single.is_file() else []
+        complete += [file for shards, missing in sets if not missing for file in shards]
+        if beside := [file for file in complete if file not in indexed]:
+            one, other = beside[0].name, listed[0].name
+            raise ConvertError(f"'{folder}' has both '{one}' and '{other}'; remove the older weights, and their index.")
         return listed
-    shards, missing = _numbered(folder, stem)
+    if len(sets) > 1:
+        raise ConvertError(f"'{folder}' has both '{sets[0][0][0].name}' and '{sets[1][0][0].name}'; remove the older shards.")
+    shards, missing = sets[0] if sets else ([], [])
     others = there or ([] if missing else shards)
     if single.is_file() and others:
         raise ConvertError(f"'{folder}' has both '{single.name}' and '{others[0].name}'; remove the older weights, and their index.")
@@ -120,19 +129,17 @@ def _files(folder: pathlib.Path, stem: str, indexed: set[pathlib.Path]) -> list[
     return others or [single]
 
 
-def _numbered(folder: pathlib.Path, stem: str) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The shards that are numbered by their names, such as model-00001-of-00003.safetensors, and those missing from the set."""
+def _numbered(folder: pathlib.Path, stem: str) -> list[tuple[list[pathlib.Path], list[pathlib.Path]]]:
+    """Each set of shards that are numbered by their names, such as model-00001-of-00003.safetensors, and those missing from it."""
     found: dict[str, list[pathlib.Path]] = {}
     for path in sorted(folder.glob(f"{stem}-*-of-*.safetensors")):
         if match := re.fullmatch(r"\d{5}-of-(\d{5})", path.name.removeprefix(f"{stem}-").removesuffix(".safetensors")):
             found.setdefault(match[1], []).append(path)
-    if len(found) > 1:
-        one, other, *_ = found.values()
-        raise ConvertError(f"'{folder}' has both '{one[0].name}' and '{other[0].name}'; remove the older shards.")
+    sets = []
     for total, shards in found.items():
         wanted = [folder / f"{stem}-{n + 1:05d}-of-{total}.safetensors" for n in range(int(total))]
-        return shards, sorted(set(wanted) - set(shards))
-    return [], []
+        sets.append((shards, sorted(set(wanted) - set(shards))))
+    return sets
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -140,7 +147,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
             raise ConvertError(f"The file '{path}' is larger than {_MAX_JSON_BYTES:,} bytes; check the folder.")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
     except FileNotFoundError as error:
         raise ConvertError(f"There is no file '{path}'; give the folder of a transformers checkpoint.") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -176,7 +183,8 @@ def _no_weights(path: pathlib.Path) -> str:
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
-        raise ValueError("a name twice")
+        name = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {name!r:.40} twice")
     return found
 
 

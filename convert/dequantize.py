@@ -5,7 +5,8 @@
 For a model of which only a quantized GGUF is at hand: to train an adapter on it, or to quantize it again. What quantization
 took away stays lost. Owns `config.json` from metadata and the streaming of tensors; the tokenizer's files are copied from a
 folder, because a GGUF does not hold all of them. Invariants: no tensor is ever in memory as a whole; a setting of the GGUF that
-`config.json` cannot hold is refused, so converting the result gives the same model; the weights get their name last.
+`config.json` cannot hold is refused, so converting the result gives the same model, with the same `foggen.*` metadata; the folder
+gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -14,29 +15,33 @@ import json
 import math
 import pathlib
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
+from itertools import pairwise, zip_longest
+from types import FrameType
 from typing import Any, NamedTuple
 
 import click
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType, TokenType
 
 from convert import architectures, vocab
 from convert.architectures import HEAD, Architecture, Config, Shapes
 from convert.checkpoint import Array, slabs
+from convert.export import STATED
 from convert.output import Output
 from convert.pretokenizer import SPACE
 from convert.quantize import n_bytes
+from convert.tokenizer_files import TOKENIZER_FILES
 from edge_agent.core.errors import ConvertError, EdgeAgentError
+from edge_agent.core.files import sync_folder, temporary_folder
 from edge_agent.core.terminal import plain
+from edge_agent.model.catalog import adapters_in
 from edge_agent.model.gguf import Header, TensorPlace, read_header, read_texts
+from edge_agent.model.profile import ADAPTERS_KEY
 
-_TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja",
-)  # fmt: skip
 _REDUNDANT = ("rope.dimension_count", "vocab_size")  # keys that some converters write and llama.cpp computes
 
 
@@ -81,20 +86,31 @@ def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -
     _check_tokenizer(source, tokenizer)
     head = _head(source)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in _TOKENIZER_FILES:
-            if (tokenizer / name).is_file():
-                shutil.copyfile(tokenizer / name, out / name)
-        (out / "config.json").write_text(json.dumps(source.config, indent=2) + "\n", encoding="utf-8")
-        with Output(out / "model.safetensors", head) as output:
-            for name in source.names:
-                for weights in source.rows(name):
-                    output.write(np.ascontiguousarray(weights, dtype="<f4").data)
-            output.finish()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out) as temporary:
+            made = temporary / "checkpoint"
+            made.mkdir()
+            n_bytes_written = _write(source, tokenizer, head, made)
+            made.replace(out.resolve())
+            sync_folder(out.resolve().parent)
     except OSError as error:
         raise ConvertError(f"Cannot write to '{out}' ({error.strerror or error}); check the folder and its free space.") from error
     n_weights = sum(math.prod(source.header.tensors[name].shape) for name in source.names.values())
-    return Dequantized(out, len(source.names), n_weights, output.n_bytes)
+    return Dequantized(out, len(source.names), n_weights, n_bytes_written)
+
+
+def _write(source: _Source, tokenizer: pathlib.Path, head: bytes, folder: pathlib.Path) -> int:
+    """Write all files of the checkpoint into `folder`. Returns the size of the weights' file."""
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+    (folder / "config.json").write_text(json.dumps(source.config, indent=2) + "\n", encoding="utf-8")
+    with Output(folder / "model.safetensors", head) as output:
+        for name in source.names:
+            for weights in source.rows(name):
+                output.write(np.ascontiguousarray(weights, dtype="<f4").data)
+        output.finish()
+    return output.n_bytes
 
 
 def _open(path: pathlib.Path) -> _Source:
@@ -103,6 +119,8 @@ def _open(path: pathlib.Path) -> _Source:
         raise ConvertError(f"'{path}' is not a whole model in one file; give the GGUF of a model.")
     class_name, architecture = architectures.by_gguf_name(header.architecture)
     config = _config(header, class_name, tied="output.weight" not in header.tensors)
+    if adapters := adapters_in(path, header.metadata):
+        config[STATED] = {**config.get(STATED, {}), ADAPTERS_KEY.removeprefix("foggen."): json.dumps(sorted(adapters))}
     _check_settings(header, architecture, config)
     shapes = architecture.shapes(config)
     if "output.weight" in header.tensors:
@@ -143,6 +161,8 @@ def _config(header: Header, class_name: str, tied: bool) -> Config:
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
         if isinstance(i := header.metadata.get(f"tokenizer.ggml.{key}_token_id"), int):
             config[f"{role}_token_id"] = i
+    if stated := {key.removeprefix("foggen."): value for key, value in header.metadata.items() if key.startswith("foggen.")}:
+        config[STATED] = stated
     if header.architecture == "gemma3":
         config |= {
             "hidden_activation": "gelu_pytorch_tanh",
@@ -191,20 +211,64 @@ def _check_tensors(path: pathlib.Path, header: Header, shapes: Shapes) -> None:
 
 
 def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
-    """Refuse a tokenizer with another text for one of the GGUF's tokens. Unused tokens may have any name."""
-    mine = vocab.read(folder, source.config["vocab_size"], source.architecture, source.config).tokens
+    """Refuse a tokenizer that is not the GGUF's: other texts, kinds, merges, order of merging, splitting rules or special ids."""
+    mine = vocab.read(folder, source.config["vocab_size"], source.architecture, source.config)
+    fields, keys, metadata = mine.fields(), gguf.Keys.Tokenizer, source.header.metadata
     try:
-        texts = list(read_texts(source.path, source.header, "tokenizer.ggml.tokens"))
+        texts, kinds = list(read_texts(source.path, source.header, keys.LIST)), _numbers(source, keys.TOKEN_TYPE)
     except KeyError as error:
         raise ConvertError(f"'{source.path}' has no tokens; give a GGUF with its tokenizer.") from error
     space = SPACE.encode()
-    for i, (theirs, text) in enumerate(zip(texts, mine.texts, strict=False)):
-        if theirs.replace(space, b" ") != text.replace(space, b" ") and not vocab.is_placeholder(theirs):
-            raise ConvertError(
-                f"The token {i} is {theirs.decode(errors='replace')!r:.40} in '{source.path}', but "
-                f"{text.decode(errors='replace')!r:.40} in the "
-                f"tokenizer of '{folder}'; give the tokenizer of this model."
-            )
+    for i, (theirs, text, kind, mine_kind) in enumerate(zip(texts, mine.tokens.texts, kinds, mine.tokens.kinds, strict=False)):
+        if vocab.is_placeholder(theirs):
+            continue
+        if theirs.replace(space, b" ") != text.replace(space, b" "):
+            raise _another(source, folder, f"the token {i}", repr(theirs.decode(errors="replace")), repr(text.decode(errors="replace")))
+        if not _is_same_kind(kind, mine_kind, is_exact="foggen.version" in metadata):
+            raise _another(source, folder, f"the kind of the token {i}", TokenType(kind).name, TokenType(mine_kind).name)
+    if keys.MERGES in fields:
+        _check_merges(source, folder, fields[keys.MERGES].value, mine.pre)
+    elif any(one < other for one, other in pairwise(map(_numbers(source, keys.SCORES).__getitem__, mine.tokens.order()))):
+        raise _another(source, folder, "the order of merging", "that of its scores", "another one")
+    roles = (keys.BOS_ID, keys.EOS_ID, keys.EOT_ID, keys.ADD_BOS, keys.ADD_EOS)
+    for key in roles:
+        if key in metadata and key in fields and metadata[key] != fields[key].value:
+            raise _another(source, folder, f"'{key}'", repr(metadata[key]), repr(fields[key].value))
+
+
+def _is_same_kind(one: int, other: int, is_exact: bool) -> bool:
+    """Whether two kinds of a token are the same. Unless `is_exact`, an added token may be a control token or an ordinary one, because
+    other converters decide that by other rules.
+    """
+    added = (TokenType.CONTROL, TokenType.USER_DEFINED)
+    return one == other or TokenType.UNUSED in (one, other) or (not is_exact and one in added and other in added)
+
+
+def _check_merges(source: _Source, folder: pathlib.Path, mine: list[bytes], pre: str) -> None:
+    header, keys = source.header, gguf.Keys.Tokenizer
+    theirs = read_texts(source.path, header, keys.MERGES) if keys.MERGES in header.arrays else iter(())
+    for at, (one, other) in enumerate(zip_longest(theirs, mine, fillvalue=b"")):
+        if one != other:
+            raise _another(source, folder, f"the merge {at + 1}", repr(one.decode(errors="replace")), repr(other.decode(errors="replace")))
+    if (found := header.metadata.get(keys.PRE, "default")) != pre:
+        raise _another(source, folder, "the name of the rules that split text", repr(found), repr(pre))
+
+
+def _numbers(source: _Source, key: str) -> list[Any]:
+    """The numbers of an array of 32 bits in the metadata. Raises KeyError if there is none."""
+    place = source.header.arrays[key]
+    kind = {4: "<u4", 5: "<i4", 6: "<f4"}.get(place.item)
+    if kind is None:
+        raise KeyError(key)
+    found: list[Any] = np.fromfile(source.path, dtype=kind, count=place.n_items, offset=place.offset).tolist()
+    return found
+
+
+def _another(source: _Source, folder: pathlib.Path, what: str, theirs: str, mine: str) -> ConvertError:
+    return ConvertError(
+        f"{what[0].upper()}{what[1:]} is {theirs:.60} in '{source.path}', but {mine:.60} in the tokenizer of '{folder}'; give the "
+        "tokenizer of this model."
+    )
 
 
 def _head(source: _Source) -> bytes:
@@ -231,14 +295,22 @@ def _head(source: _Source) -> bytes:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(file: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path, as_json: bool) -> None:
     """Write the model FILE.gguf as a transformers checkpoint with float32 weights: four bytes for each weight."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         restored = dequantize(file, tokenizer, out)
     except EdgeAgentError as error:
         click.echo(f"dequantize: {plain(str(error))}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("dequantize: interrupted; no unfinished folder is left", err=True)
+        sys.exit(130)
     facts = {**restored._asdict(), "folder": str(restored.folder)}
     said = f"{out}  {restored.n_tensors} tensors, {restored.n_weights:,} weights, {restored.bytes:,} bytes"
     click.echo(json.dumps(facts) if as_json else said)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

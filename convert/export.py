@@ -15,9 +15,9 @@ import os
 import pathlib
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gguf
@@ -29,10 +29,13 @@ from convert.architectures import EMBEDDING, HEAD, Architecture
 from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
 from convert.output import ALIGNMENT, Output, check_name, default_name, header, remove_unfinished
 from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_bytes, needs_importance, quantized
+from convert.tokenizer_files import has_tokenizer
 from edge_agent.core.errors import ConvertError, EdgeAgentError
-from edge_agent.core.question import CHOICE
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import ADAPTERS_KEY, default_profile, gguf_keys, held_adapters
+from edge_agent.model.profile import ADAPTERS_KEY, ANSWER_KINDS, Profile, default_profile, from_metadata, gguf_keys, held_adapters
+
+STATED = "foggen"
+"""The key of config.json for the `foggen.*` metadata of the GGUF that a checkpoint was made from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +43,15 @@ class Conversion:
     """What to convert: the checkpoint in the folder `source`, with `adapters` merged in order, at each of `quantizations`.
 
     The files are called NAME-QUANTIZATION.gguf; without a `name` they take those of the folders. `question_kind` is what the model
-    is made for. `matrix` is the file of an importance matrix. Raises `ConvertError` for an unknown quantization or a name
-    with slashes.
+    is made for; without one it is what the checkpoint states, or else letters. `matrix` is the file of an importance matrix.
+    Raises `ConvertError` for an unknown quantization or a name with slashes.
     """
 
     source: pathlib.Path
     adapters: Sequence[pathlib.Path] = ()
     quantizations: Sequence[str] = ("Q8_0",)
     name: str = ""
-    question_kind: str = CHOICE
+    question_kind: str = ""
     matrix: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
@@ -83,13 +86,17 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A checked checkpoint with its adapters: the tensors by their names in the GGUF."""
+    """A checked checkpoint with its adapters: the tensors by their names in the GGUF.
+
+    `stated` is the `foggen.*` metadata of the GGUF that the checkpoint was made from, if it was.
+    """
 
     folder: pathlib.Path
     config: dict[str, Any]
     architecture: Architecture
     tensors: dict[str, lora.Merged]
     adapters: tuple[lora.Adapter, ...] = ()
+    stated: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_weights(self) -> int:
@@ -105,13 +112,14 @@ def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> M
     tied = architectures.is_tied(architecture, config)
     base = _with_head(tensors, tied)
     opened = [lora.open_adapter(folder, base) for folder in adapters]
-    _check_different(opened)
+    stated = _stated(source, config)
+    _check_different(opened, held_adapters(stated))
     merged = lora.merged(base, opened, (EMBEDDING, HEAD) if tied else ())
     if tied and _same(merged[EMBEDDING], merged[HEAD]):
         del merged[HEAD]
     in_file = architectures.tensor_names(architecture, config, merged)
     ordered = sorted(merged, key=lambda name: _file_order(in_file[name]))
-    return Model(source, config, architecture, {in_file[name]: merged[name] for name in ordered}, tuple(opened))
+    return Model(source, config, architecture, {in_file[name]: merged[name] for name in ordered}, tuple(opened), stated)
 
 
 def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -123,16 +131,44 @@ def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], N
     writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
     architecture.hyper_parameters(writer, model.config)
     vocab.write(writer, _vocabulary(model, say))
-    for key, value in {**gguf_keys(default_profile(architecture.name, question_kind)), **held(model.adapters)}.items():
+    profile = _profile(model, question_kind, say)
+    for key, value in {**gguf_keys(profile), **held(model.adapters, held_adapters(model.stated))}.items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     return dict(writer.kv_data[0])
 
 
-def held(adapters: Sequence[lora.Adapter]) -> dict[str, str]:
-    """The metadata that says which adapters a file holds. It has no names, so that the same input gives the same file anywhere."""
-    return {ADAPTERS_KEY: json.dumps([adapter.sha256 for adapter in adapters])} if adapters else {}
+def held(adapters: Sequence[lora.Adapter], before: Iterable[str] = ()) -> dict[str, str]:
+    """The metadata that says which adapters a file holds; `before` are the hashes of those that the checkpoint already held.
+
+    It has no names, so that the same input gives the same file anywhere.
+    """
+    hashes = [*sorted(before), *(sha256 for adapter in adapters for sha256 in adapter.hashes)]
+    return {ADAPTERS_KEY: json.dumps(hashes)} if hashes else {}
+
+
+def _stated(source: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The `foggen.*` metadata in a config.json that `convert.dequantize` wrote; nothing in any other."""
+    stated = config.get(STATED, {})
+    if not isinstance(stated, dict):
+        raise ConvertError(f"'{STATED}' in the config.json of '{source}' is {stated!r:.40}; it must be an object.")
+    return {f"foggen.{key}": value for key, value in stated.items()}
+
+
+def _profile(model: Model, question_kind: str, say: Callable[[str], None]) -> Profile:
+    """The profile that the checkpoint states, or the default one."""
+    name = model.architecture.name
+    try:
+        stated = from_metadata({"general.architecture": name, **model.stated})
+    except EdgeAgentError as error:
+        raise ConvertError(f"'{STATED}' in the config.json of '{model.folder}' is wrong: {error}") from error
+    if question_kind in ("", stated.question_kind):
+        return stated
+    if model.stated:
+        kinds = ANSWER_KINDS[question_kind], ANSWER_KINDS[stated.question_kind]
+        say(f"the answer kind is {kinds[0]}, though the checkpoint states {kinds[1]}; the system message is the default one")
+    return default_profile(name, question_kind)
 
 
 def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Callable[[str], None]) -> None:
@@ -144,7 +180,8 @@ def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Ca
     except EdgeAgentError:
         say(f"replacing '{target}', which is not a GGUF")
         return
-    same = there == {adapter.sha256 for adapter in adapters}
+    known = {sha256 for adapter in adapters for sha256 in adapter.hashes}
+    same = there <= known and all(there.intersection(adapter.hashes) for adapter in adapters)
     what = "which holds the same adapters" if same and there else "which holds no adapter" if not there else "which holds other adapters"
     say(f"replacing '{target}', {what}")
 
@@ -154,8 +191,8 @@ def _vocabulary(model: Model, say: Callable[[str], None]) -> vocab.Vocabulary:
     n_rows = model.tensors["token_embd.weight"].shape[0]
     found = vocab.read(model.folder, n_rows, model.architecture, model.config)
     for adapter in model.adapters:
-        if vocab.has_tokenizer(adapter.folder):
-            later = found.followed_by(vocab.read(adapter.folder, n_rows, model.architecture, model.config))
+        if has_tokenizer(adapter.folder):
+            later = found.followed_by(vocab.read(adapter.folder, n_rows, model.architecture, model.config, found))
             if later.differs_from(found):
                 say(f"the tokenizer is that of the adapter {later}, which differs from that of {found}")
             found = later
@@ -204,11 +241,15 @@ def _file_order(name: str) -> tuple[int, str]:
     return (int(parts[1]) if parts[0] == "blk" else -1), name
 
 
-def _check_different(adapters: Sequence[lora.Adapter]) -> None:
+def _check_different(adapters: Sequence[lora.Adapter], before: set[str]) -> None:
+    """Refuse an adapter that is given twice, or that the checkpoint already holds (`before`)."""
     found: dict[str, lora.Adapter] = {}
     for adapter in adapters:
-        if (first := found.setdefault(adapter.sha256, adapter)) is not adapter:
-            raise ConvertError(f"The adapters '{first.folder}' and '{adapter.folder}' have the same weights; give each adapter once.")
+        if before.intersection(adapter.hashes):
+            raise ConvertError(f"The checkpoint already holds the adapter '{adapter.folder}', which would count twice; leave it out.")
+        for sha256 in adapter.hashes:
+            if (first := found.setdefault(sha256, adapter)) is not adapter:
+                raise ConvertError(f"The adapters '{first.folder}' and '{adapter.folder}' have the same weights; give each adapter once.")
 
 
 def _with_head(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from convert.architectures import EMBEDDING, HEAD
 from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
 from convert.names import unwrapped
 from edge_agent.core.errors import ConvertError
@@ -39,12 +40,16 @@ _UNTRAINED = ".original_module.weight"  # beside `modules_to_save`, in memory: t
 
 _HARMLESS_STARTS = ("gaussian", "eva", "orthogonal")  # ways to initialise A and B that do not change the base
 
-# Options of peft's LoraConfig that change the arithmetic and are not supported here; each must be off. `fan_in_fan_out` is not
-# in this list: it is for layers that store their weight transposed, and peft turns it off for all others.
-_UNSUPPORTED = (
-    "use_qalora", "use_bdlora", "lora_bias", "megatron_config", "layer_replication", "target_parameters",
-    "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
-)  # fmt: skip
+# Options of an adapter_config.json that are read here, say how the adapter was trained or loaded, or only matter together with
+# another one. Any other option that is on may change the arithmetic, so it is refused. `fan_in_fan_out` is for layers that store
+# their weight transposed, and peft turns it off for all others. The last line is what other trainers add.
+_KNOWN = frozenset((
+    "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights", "target_modules",
+    "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern", "ensure_weight_tying",
+    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout", "bias",
+    "fan_in_fan_out", "runtime_config", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core",
+    "qalora_group_size", "tokenizer_name_or_path", "base_model_class", "parent_library", "lora_dtype", "lorap_lr_ratio", "lorap_emb_lr",
+))  # fmt: skip
 
 _WHERE = r"(.*\.)?({})$"  # how peft matches a module against a pattern
 _MAX_PATTERNS, _MAX_PATTERN_CHARS, _MAX_REPEATS = 4096, 256, 3
@@ -102,12 +107,16 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What an adapter changes, by the base's tensor names: whole weights first, then pairs. `sha256` is that of its weights."""
+    """What an adapter changes, by the base's tensor names: whole weights first, then pairs.
+
+    `hashes` identify it: that of its numbers, which does not depend on how they are stored, and that of its files, which older
+    versions wrote into what they made.
+    """
 
     folder: pathlib.Path
     replacements: dict[str, Replacement]
     pairs: dict[str, Pair]
-    sha256: str
+    hashes: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +176,10 @@ def open_adapter(folder: pathlib.Path, base: Mapping[str, Tensor]) -> Adapter:
         pair = Pair(found["A"], found["B"], _scale(folder, config, module, found["A"]), is_embedding, found.get("magnitude_vector"))
         _check_fit(folder, name, pair, base[name])
         pairs[name] = pair
-    return Adapter(folder, replacements, pairs, _sha256(tensors.values()))
+    _check_listed(folder, config, base, {*whole, *parts}, set(whole))
+    numbers = {f"{name} {part}": tensor for name, found in parts.items() for part, tensor in found.items()}
+    numbers |= {name: tensor for name, (_, tensor) in whole.items()}
+    return Adapter(folder, replacements, pairs, (_sha256_of_numbers(numbers), _sha256_of_files(tensors.values())))
 
 
 def _sorted(
@@ -218,7 +230,44 @@ def _check_parts(folder: pathlib.Path, module: str, found: set[str], is_dora: bo
         )
 
 
-def _sha256(tensors: Iterable[Tensor]) -> str:
+def _check_listed(folder: pathlib.Path, config: dict[str, Any], base: Mapping[str, Tensor], changed: set[str], whole: set[str]) -> None:
+    """Refuse an adapter that lacks the weights of a module that its configuration lists and the base has."""
+    modules = {name.removesuffix(".weight"): name for name, tensor in base.items() if len(tensor.shape) == 2}
+    targets, excluded = config.get("target_modules"), config.get("exclude_modules") or []
+    if isinstance(targets, list) and isinstance(excluded, list) and config.get("layers_to_transform") is None:
+        for module, name in modules.items():
+            if name not in changed and _ends_with_one(module, targets) and not _ends_with_one(module, excluded):
+                raise _lost(folder, module, "target_modules")
+    kept = config.get("modules_to_save") or []
+    tied = {EMBEDDING, HEAD} if config.get("ensure_weight_tying") and base.get(HEAD) is base.get(EMBEDDING) else set()
+    for name in base:
+        module = name.removesuffix(".weight")
+        parents = [".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 2)]
+        is_kept = any(_ends_with_one(parent, kept) for parent in parents)
+        if is_kept and name not in whole and not (name in tied and whole & tied):
+            raise _lost(folder, module, "modules_to_save")
+
+
+def _ends_with_one(module: str, names: Sequence[Any]) -> bool:
+    """Whether a module is meant by one of the names, as peft reads them: the whole of it, or its end."""
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _lost(folder: pathlib.Path, module: str, key: str) -> ConvertError:
+    return ConvertError(f"The adapter '{folder}' has no weights for '{module}', which its {key} lists; save or download it again.")
+
+
+def _sha256_of_numbers(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of the names, shapes and numbers. The same numbers have the same hash in every file, dtype and order."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {list(tensor.shape)}\n".encode())
+        for rows in slabs(tensor.shape):
+            found.update(tensor.load(*rows).astype("<f4", copy=False).data)
+    return found.hexdigest()
+
+
+def _sha256_of_files(tensors: Iterable[Tensor]) -> str:
     """The hash of the adapter's safetensors; of several shards, one after another."""
     found = hashlib.sha256()
     for path in sorted({tensor.path for tensor in tensors}):
@@ -239,10 +288,12 @@ def _place(folder: pathlib.Path, module: str, base: Mapping[str, Tensor]) -> str
 def _checked_config(folder: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         raise ConvertError(f"The adapter '{folder}' is of type {config['peft_type']!r:.40}; only LORA can be merged.")
-    if used := [key for key in _UNSUPPORTED if config.get(key)]:
-        raise ConvertError(f"The adapter '{folder}' uses {used[0]}, which cannot be merged here; merge it with peft first.")
+    if used := sorted(key for key, value in config.items() if value and key not in _KNOWN):
+        raise ConvertError(f"The adapter '{folder}' uses {used[0]!r:.60}, which cannot be merged here; merge it with peft first.")
     if isinstance(start := config.get("init_lora_weights"), str) and start not in _HARMLESS_STARTS:
         raise ConvertError(f"The adapter '{folder}' was initialised with {start!r:.40}, which changes the base; merge it with peft first.")
+    if not isinstance(config.get("modules_to_save") or [], list):
+        raise ConvertError(f"The adapter '{folder}' has an unusual modules_to_save; merge it with peft first.")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict) or len(patterns) > _MAX_PATTERNS or not all(map(_is_harmless, patterns)):

@@ -1,60 +1,29 @@
 """Copies a tokenizer into a GGUF: tokens, their kinds, merges or scores, special ids and the chat template.
 
-Owns the reading of `tokenizer.json` (byte-level BPE as in Qwen, or a SentencePiece model that transformers saved as BPE, as
-in Gemma), of `tokenizer.model` and of the files next to them. Invariant: ids do not change. An embedding row without a
-token gets an unused placeholder. A learned token without a row is refused; an added one cannot be used and is left out.
+Owns the meaning of `tokenizer.json` (byte-level BPE as in Qwen, or a SentencePiece model that transformers saved as BPE, as
+in Gemma) and of `tokenizer.model`. Invariants: ids do not change; an id has one text, and a text one id. An embedding row without
+a token gets an unused placeholder. A learned token without a row is refused; an added one cannot be used and is left out.
 """
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import gguf
 from gguf import TokenType
 
 from convert import pretokenizer
 from convert.architectures import Architecture
-from convert.checkpoint import read_json
 from convert.pretokenizer import SPACE
 from convert.sentencepiece import read_pieces
+from convert.tokenizer_files import ROLES, Added, TokenizerFiles, read_files, text_of
 from edge_agent.core.errors import ConvertError
 
-_SPECIAL = ("bos", "eos", "unk", "sep", "pad", "mask")
 _ADDED_SCORE, _UNUSED_SCORE = -1000.0, -10_000.0  # the same values as in llama.cpp's converter
-_MIN_SPLITS_COVERED = 0.9
 _MAX_PIECE_CHARS = 1024
-
-
-class _TokenizerFiles(NamedTuple):
-    """The contents of `tokenizer.json` (empty if there is none), `tokenizer_config.json` and `config.json` in one folder."""
-
-    folder: pathlib.Path
-    tokenizer: dict[str, Any]
-    settings: dict[str, Any]
-    model: dict[str, Any]
-
-
-class _Added(NamedTuple):
-    """A token that was added to the learned ones."""
-
-    text: str
-    id: int
-    is_special: bool
-    eats_spaces: bool = False
-
-    @classmethod
-    def checked(cls, text: Any, i: Any, is_special: bool, eats_spaces: bool = False) -> _Added:
-        if not isinstance(text, str) or not text:
-            raise ValueError(f"an added token {text!r:.40}")
-        return cls(text, i, is_special, eats_spaces)
-
-    @classmethod
-    def of(cls, i: Any, entry: dict[str, Any]) -> _Added:
-        """The token of an entry as `tokenizer.json` and `tokenizer_config.json` have them."""
-        return cls.checked(entry["content"], i, bool(entry.get("special")), bool(entry.get("lstrip") or entry.get("rstrip")))
 
 
 def _placeholder(i: int) -> bytes:
@@ -64,6 +33,11 @@ def _placeholder(i: int) -> bytes:
 def is_placeholder(text: bytes) -> bool:
     """Whether this is the text of a row without a token, here or in llama.cpp's converter."""
     return text.startswith(b"[PAD") and text.endswith(b"]") and text[4:-1].isdigit()
+
+
+def _is_same_text(one: bytes, other: bytes) -> bool:
+    """Whether two texts are the same, whichever way they write a space."""
+    return one == other or one.replace(SPACE.encode(), b" ") == other.replace(SPACE.encode(), b" ")
 
 
 class _Tokens:
@@ -79,18 +53,39 @@ class _Tokens:
             raise ConvertError(
                 f"The token {text!r:.40} has the id {i!r:.20}, but the embedding has {len(self.texts)} rows; was the vocabulary resized?"
             )
-        self.texts[i] = text if isinstance(text, bytes) else text.encode()
+        data = text if isinstance(text, bytes) else text.encode()
+        if self.kinds[i] != TokenType.UNUSED and not _is_same_text(self.texts[i], data):
+            raise ConvertError(
+                f"The tokenizer has two tokens with the id {i}, {self.texts[i].decode(errors='replace')!r:.40} and "
+                f"{data.decode(errors='replace')!r:.40}; an id must have one text, so save the tokenizer again."
+            )
+        self.texts[i] = data
         self.kinds[i], self.scores[i] = int(kind), score
 
-    def put_added(self, added: _Added) -> bool:
+    def put_added(self, added: Added) -> bool:
         """Put an added token; returns False if the embedding has no row for it."""
         if type(added.id) is int and added.id >= len(self.texts):
             return False
-        if added.is_special or _looks_special(added.text):
+        if added.is_control:
             self.put(added.id, added.text, TokenType.CONTROL, _ADDED_SCORE)
         else:
             self.put(added.id, added.text.replace(SPACE, " "), TokenType.USER_DEFINED, _ADDED_SCORE)
         return True
+
+    def check_distinct(self, left_out: Mapping[int, str]) -> None:
+        """Refuse one text at two ids: llama.cpp ends the whole process over such a file."""
+        first: dict[bytes, int] = {}
+        for i, text in (*enumerate(self.texts), *((i, text.encode()) for i, text in left_out.items())):
+            if (other := first.setdefault(text, i)) != i:
+                raise ConvertError(
+                    f"The token {text.decode(errors='replace')!r:.40} has two ids, {other} and {i}; a text must have one id, so remove "
+                    "the added token from the tokenizer, or save the tokenizer again."
+                )
+
+    def order(self) -> list[int]:
+        """The ids of the learned tokens that can be merged, in the order in which SentencePiece merges them."""
+        pieces = [i for i, kind in enumerate(self.kinds) if kind == TokenType.NORMAL and len(self.texts[i].decode(errors="replace")) > 1]
+        return sorted(pieces, key=lambda i: -self.scores[i])
 
     def known(self) -> dict[int, bytes]:
         """The text of every row that has a token."""
@@ -101,13 +96,11 @@ class _Tokens:
 class Vocabulary:
     """A checked tokenizer, ready to be written. `left_out` are the added tokens for which the embedding has no row."""
 
-    files: _TokenizerFiles
+    files: TokenizerFiles
     architecture: Architecture
     tokens: _Tokens
     pre: str
-    added: list[_Added]
     left_out: dict[int, str]
-    template: str | None
 
     def __str__(self) -> str:
         return f"'{self.files.folder}'"
@@ -122,8 +115,12 @@ class Vocabulary:
                 f"the added token {self.left_out[first]!r:.40} (id {first}){more} is left out: the embedding has {n_rows:,} rows, "
                 "so the model cannot read it"
             )
-        if eaters := sorted({added.text for added in self.added if added.eats_spaces}):
+        if eaters := sorted({added.text for added in self.files.added if added.eats_spaces}):
             said.append(f"the token {eaters[0]!r:.40} takes the spaces beside it along in transformers, but not in llama.cpp")
+        if words := sorted({added.text for added in self.files.added if added.needs_word_ends}):
+            said.append(f"the token {words[0]!r:.40} is only found as a whole word in transformers, but inside words too in llama.cpp")
+        if "eos" not in self.special_ids():
+            said.append(f"the tokenizer {self} names no end of a text (eos_token), so llama.cpp may not stop where it should")
         return said
 
     def write(self, writer: gguf.GGUFWriter) -> None:
@@ -141,8 +138,8 @@ class Vocabulary:
         for role, i in self.special_ids().items():
             getattr(writer, f"add_{role}_token_id")(i)
         _write_frame(writer, self.files, self.architecture.adds_bos)
-        if self.template:
-            writer.add_chat_template(self.template)
+        if self.files.template:
+            writer.add_chat_template(self.files.template)
 
     def special_ids(self) -> dict[str, int]:
         """The ids of the special tokens: from the tokenizer if it names them, otherwise from config.json.
@@ -150,10 +147,13 @@ class Vocabulary:
         Chat models of Gemma name the end of a turn as their tokenizer's "eos". Here it becomes llama.cpp's "eot", and "eos" is the
         end of a text, as in the published files: a program that reads one id from the file then finds each under its own name.
         """
-        ids = {entry.text: entry.id for entry in reversed(self.added) if entry.id not in self.left_out}
+        ids = {entry.text: entry.id for entry in reversed(self.files.added) if entry.id not in self.left_out}
         found = {}
-        for role in _SPECIAL:
-            i = ids.get(_text(self.files.settings.get(f"{role}_token")), self.files.model.get(f"{role}_token_id"))
+        for role in ROLES:
+            default = self.files.model.get(f"{role}_token_id")
+            if isinstance(default, list):  # every id that ends a text; a GGUF has one
+                default = default[0] if default else None
+            i = ids.get(text_of(self.files.settings.get(f"{role}_token")), default)
             if type(i) is int and 0 <= i < len(self.tokens.texts):
                 found[role] = i
         if self.architecture.ends:
@@ -183,44 +183,48 @@ class Vocabulary:
                     f"The adapter {later} adds the token {added!r:.40} with the id {i}, but the embedding has {len(self.tokens.texts)} "
                     "rows; a resized vocabulary is not supported, so merge the adapter with peft first."
                 )
-        if later.template is None:
-            later = replace(later, template=self.template)
         return later
 
     def differs_from(self, other: Vocabulary) -> bool:
-        """Whether a GGUF would hold another tokenizer."""
-        mine, theirs = ((one.tokens.texts, one.tokens.kinds, one.special_ids(), one.template) for one in (self, other))
-        return mine != theirs
+        """Whether a GGUF would hold another tokenizer: other tokens, merges, rules, special ids or another template."""
+        return self.fields() != other.fields()
+
+    def fields(self) -> dict[str, gguf.GGUFValue]:
+        """Everything that a GGUF would say about this tokenizer, by key. Of the scores only the order counts, so it stands for them."""
+        writer = gguf.GGUFWriter(None, self.architecture.name)
+        write(writer, self)
+        fields = {key: value for key, value in writer.kv_data[0].items() if key.startswith("tokenizer.")}
+        if gguf.Keys.Tokenizer.SCORES in fields:
+            fields[gguf.Keys.Tokenizer.SCORES] = gguf.GGUFValue(self.tokens.order(), gguf.GGUFValueType.ARRAY)
+        return fields
 
 
-def has_tokenizer(folder: pathlib.Path) -> bool:
-    """Whether the folder of an adapter holds a tokenizer of its own."""
-    names = ("tokenizer.json", "tokenizer.model")
-    return (folder / "tokenizer_config.json").is_file() and any((folder / name).is_file() for name in names)
+def read(
+    folder: pathlib.Path, n_rows: int, architecture: Architecture, config: dict[str, Any], below: Vocabulary | None = None
+) -> Vocabulary:
+    """Read and check the tokenizer in `folder` for an embedding of `n_rows` rows. `config` is config.json. Raises `ConvertError`.
 
-
-def read(folder: pathlib.Path, n_rows: int, architecture: Architecture, config: dict[str, Any]) -> Vocabulary:
-    """Read and check the tokenizer in `folder` for an embedding of `n_rows` rows. `config` is config.json. Raises `ConvertError`."""
-    model_file, tokenizer_file = folder / "tokenizer.model", folder / "tokenizer.json"
-    has_pieces = _is_sentencepiece(architecture) and model_file.is_file()
-    tokenizer = {} if has_pieces and not tokenizer_file.is_file() else read_json(tokenizer_file)
-    files = _TokenizerFiles(folder, tokenizer, read_json(folder / "tokenizer_config.json"), config)
+    The folder of an adapter may hold only some files of a tokenizer; `below` is the tokenizer that they are laid over.
+    """
     tokens = _Tokens(n_rows)
     try:
-        pre = _check_rules(files, architecture, has_pieces)
-        if has_pieces:
-            ids = tokenizer["model"]["vocab"] if tokenizer else {}
-            for i, piece in enumerate(read_pieces(model_file)):
+        files = read_files(folder, config, _is_sentencepiece(architecture), below.files if below else None)
+        pre = _check_rules(files, architecture)
+        if files.pieces:
+            ids = files.tokenizer["model"]["vocab"] if files.tokenizer else {}
+            for i, piece in enumerate(read_pieces(files.pieces)):
                 _check_same_id(piece.text.decode(errors="replace"), i, ids, folder)
                 tokens.put(i, piece.text, piece.kind, piece.score)
         elif _is_sentencepiece(architecture):
             _put_merged(tokens, files)
         else:
             _put_byte_level(tokens, files)
-        added = list(_added(files))
-        left_out = {entry.id: entry.text for entry in added if not tokens.put_added(entry)}
+        left_out = {entry.id: entry.text for entry in files.added if not tokens.put_added(entry)}
         _check_roles(files, left_out, n_rows)
-        return Vocabulary(files, architecture, tokens, pre, added, left_out, _chat_template(files))
+        tokens.check_distinct(left_out)
+        vocabulary = Vocabulary(files, architecture, tokens, pre, left_out)
+        vocabulary.special_ids()  # raises for roles that are not tokens
+        return vocabulary
     except (OSError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise _damaged(folder, error) from error
 
@@ -241,19 +245,19 @@ def _is_sentencepiece(architecture: Architecture) -> bool:
     return architecture.vocabulary == "llama"
 
 
-def _check_rules(files: _TokenizerFiles, architecture: Architecture, has_pieces: bool) -> str:
+def _check_rules(files: TokenizerFiles, architecture: Architecture) -> str:
     """llama.cpp's name for the rules that split text. Raises `ConvertError` if it has none for those of the file."""
     if not _is_sentencepiece(architecture):
         _check_model(files, byte_fallback=False)
         return pretokenizer.byte_level(files.tokenizer, files.folder)
-    if not has_pieces:
+    if not files.pieces:
         _check_model(files, byte_fallback=True)
     if files.tokenizer:
         pretokenizer.check_sentencepiece(files.tokenizer, files.folder)
     return "default"
 
 
-def _check_model(files: _TokenizerFiles, byte_fallback: bool) -> None:
+def _check_model(files: TokenizerFiles, byte_fallback: bool) -> None:
     model = files.tokenizer.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or bool(model.get("byte_fallback")) != byte_fallback:
         kind = "SentencePiece with byte fallback" if byte_fallback else "byte-level BPE"
@@ -268,9 +272,9 @@ def _check_same_id(text: str, i: int, ids: dict[str, Any], folder: pathlib.Path)
         )
 
 
-def _check_roles(files: _TokenizerFiles, left_out: dict[int, str], n_rows: int) -> None:
+def _check_roles(files: TokenizerFiles, left_out: dict[int, str], n_rows: int) -> None:
     for role in ("bos", "eos", "unk"):
-        if (text := _text(files.settings.get(f"{role}_token"))) in left_out.values():
+        if (text := text_of(files.settings.get(f"{role}_token"))) in left_out.values():
             raise ConvertError(
                 f"The {role} token {text!r:.40} of the tokenizer in '{files.folder}' has no row in the embedding ({n_rows} rows); "
                 "give the checkpoint that this tokenizer belongs to."
@@ -284,12 +288,29 @@ def _merges(tokenizer: dict[str, Any]) -> list[bytes]:
     return merges
 
 
-def _put_byte_level(tokens: _Tokens, files: _TokenizerFiles) -> None:
+def _pairs(files: TokenizerFiles) -> Iterator[tuple[str, str]]:
+    """The two parts of each merge. Refuses a merge of or to a text that the vocabulary lacks, as transformers does."""
+    model = files.tokenizer["model"]
+    vocab: dict[str, Any] = model["vocab"]
+    for merge in model["merges"]:
+        left, right = merge.split(" ") if isinstance(merge, str) else merge
+        for text in (left, right, left + right):
+            if text not in vocab:
+                raise ConvertError(
+                    f"The tokenizer in '{files.folder}' merges {left!r:.40} and {right!r:.40}, but its vocabulary lacks {text!r:.40}; "
+                    "download it again."
+                )
+        yield left, right
+
+
+def _put_byte_level(tokens: _Tokens, files: TokenizerFiles) -> None:
     for text, i in files.tokenizer["model"]["vocab"].items():
         tokens.put(i, text, TokenType.NORMAL)
+    for _ in _pairs(files):  # each of them is checked
+        pass
 
 
-def _put_merged(tokens: _Tokens, files: _TokenizerFiles) -> None:
+def _put_merged(tokens: _Tokens, files: TokenizerFiles) -> None:
     """A SentencePiece model that transformers saved as BPE: the score of a piece is the rank of its first merge.
 
     Such a file lists a merge for every way to split a piece in two. A tokenizer that was trained as BPE lists only one of
@@ -298,44 +319,35 @@ def _put_merged(tokens: _Tokens, files: _TokenizerFiles) -> None:
     model = files.tokenizer["model"]
     vocab: dict[str, Any] = model["vocab"]
     scores: dict[str, float] = {}
-    for rank, merge in enumerate(model["merges"]):
-        left, right = merge.split(" ") if isinstance(merge, str) else merge
+    merges: set[tuple[str, str]] = set()
+    for rank, (left, right) in enumerate(_pairs(files)):
         scores.setdefault(left + right, -float(rank))
-        if len(left + right) > _MAX_PIECE_CHARS:
-            raise ValueError(f"a piece of {len(left + right)} characters")
-    n_splits = sum(text[:cut] in vocab and text[cut:] in vocab for text in scores for cut in range(1, len(text)))
-    if len(model["merges"]) < _MIN_SPLITS_COVERED * n_splits:
-        raise ConvertError(
-            f"The tokenizer in '{files.folder}' was not made from a SentencePiece model, so llama.cpp would split text differently; "
-            "use a checkpoint with a SentencePiece tokenizer."
-        )
+        merges.add((left, right))
+    added = {entry.id for entry in files.added}
     for text, i in vocab.items():
         kind = TokenType.BYTE if len(text) == 6 and text.startswith("<0x") and text.endswith(">") else TokenType.NORMAL
         kind = TokenType.UNKNOWN if text == model.get("unk_token") else kind
+        if kind == TokenType.NORMAL and i not in added:
+            _check_merges(files.folder, text, vocab, merges)
         tokens.put(i, text, kind, scores.get(text, 0.0 if kind != TokenType.NORMAL else -float(len(model["merges"]))))
 
 
-def _added(files: _TokenizerFiles) -> Iterator[_Added]:
-    """The added tokens, from every file that may list them."""
-    if (files.folder / "added_tokens.json").is_file():
-        for text, i in read_json(files.folder / "added_tokens.json").items():
-            yield _Added.checked(text, i, False)
-    for entry in files.tokenizer.get("added_tokens") or []:
-        yield _Added.of(entry["id"], entry)
-    for i, entry in (files.settings.get("added_tokens_decoder") or {}).items():
-        yield _Added.of(int(i), entry)
+def _check_merges(folder: pathlib.Path, text: str, vocab: dict[str, Any], merges: set[tuple[str, str]]) -> None:
+    """Refuse a piece that llama.cpp would merge from two others, because it is in the vocabulary, but transformers would not."""
+    if len(text) > _MAX_PIECE_CHARS:
+        raise ValueError(f"a piece of {len(text)} characters")
+    for cut in range(1, len(text)):
+        if (parts := (text[:cut], text[cut:]))[0] in vocab and parts[1] in vocab and parts not in merges:
+            raise ConvertError(
+                f"The tokenizer in '{folder}' was not made from a SentencePiece model: it has no merge of {parts[0]!r:.40} and "
+                f"{parts[1]!r:.40}, so llama.cpp would split text differently; use a checkpoint with a SentencePiece tokenizer."
+            )
 
 
-def _looks_special(text: str) -> bool:
-    """Whether llama.cpp's converter treats this token as a control token, even if the model calls it ordinary."""
-    framed = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
-    return text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]") or any(text.startswith(a) and text.endswith(b) for a, b in framed)
-
-
-def _write_frame(writer: gguf.GGUFWriter, files: _TokenizerFiles, adds_bos: bool) -> None:
+def _write_frame(writer: gguf.GGUFWriter, files: TokenizerFiles, adds_bos: bool) -> None:
     """Write whether the tokenizer puts a BOS token before a text and an EOS token after it."""
     first, last = _frame(files.tokenizer.get("post_processor"))
-    bos = adds_bos if first is None else first and first == _text(files.settings.get("bos_token"))
+    bos = adds_bos if first is None else first and first == text_of(files.settings.get("bos_token"))
     writer.add_add_bos_token(bool(bos if first is not None else files.settings.get("add_bos_token", bos)))
     writer.add_add_eos_token(bool(last or (last is None and files.settings.get("add_eos_token"))))
 
@@ -349,18 +361,3 @@ def _frame(processor: Any) -> tuple[str | None, str | None]:
             ends = [step.get("SpecialToken", {}).get("id", "") for step in part["single"]]
             return str(ends[0]), str(ends[-1]) if len(ends) > 1 else ""
     return "", ""
-
-
-def _chat_template(files: _TokenizerFiles) -> str | None:
-    file = files.folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else files.settings.get("chat_template")
-    if isinstance(template, list):
-        template = next((entry["template"] for entry in template if entry["name"] == "default"), None)
-    if not isinstance(template, str):
-        return None
-    template.encode()  # raises for a lone surrogate
-    return template
-
-
-def _text(token: Any) -> Any:
-    return token.get("content") if isinstance(token, dict) else token

@@ -124,7 +124,8 @@ def _model(settings: Settings) -> str:
     text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
     if settings.adapter:
         adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder)
-        gguf.read_adapter(adapter, gguf.read_header(path))
+        header = gguf.read_header(path)
+        gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
         text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {catalog.sha256_of(adapter)[:12]}"
     return text
 

@@ -32,7 +32,7 @@ from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
 from edge_agent.engine.spare_cpus import SpareCpus
 from edge_agent.engine.waiting_line import WaitingLine
-from edge_agent.model import gguf, prompt
+from edge_agent.model import catalog, gguf, prompt
 from edge_agent.model.answers import AnswerFormat, Node, Path
 from edge_agent.model.profile import Profile, from_metadata
 
@@ -69,7 +69,7 @@ class LocalModel:
     ) -> None:
         header = gguf.read_model(path)
         if adapter:
-            gguf.read_adapter(adapter, header)
+            gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
         self.profile = profile or from_metadata(header.metadata)
         self._llama = Llama(path, (options or Options()).for_quantization(header.quantization), adapter, on_tensor, spare_cpus)
         self._tries: dict[str, Node] = {}

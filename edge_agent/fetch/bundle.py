@@ -22,7 +22,7 @@ from typing import IO, Any
 from edge_agent.core.config.settings import checked
 from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
-from edge_agent.model.catalog import entries, sha256_of
+from edge_agent.model.catalog import adapters_in, entries, sha256_of
 from edge_agent.model.gguf import read_adapter, read_model
 from edge_agent.model.profile import from_metadata
 
@@ -122,7 +122,7 @@ def check_together(model: pathlib.Path, adapter: pathlib.Path | None, must_run: 
     if must_run:
         from_metadata(header.metadata)
     if adapter:
-        read_adapter(adapter, header)
+        read_adapter(adapter, header, adapters_in(model, header.metadata))
 
 
 def check_free(name: str) -> None:

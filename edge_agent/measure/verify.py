@@ -150,7 +150,7 @@ def verify_model(
         return Verified(model, sha256, tuple(checks))
     try:
         if model.adapter:
-            checks.append(_adapter(model.adapter, gguf.read_adapter(model.adapter, header)))
+            checks.append(_adapter(model.adapter, gguf.read_adapter(model.adapter, header, catalog.adapters_in(path, header.metadata))))
         tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
     except ModelRefused as error:
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"

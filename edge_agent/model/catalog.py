@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import pathlib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
 from edge_agent.core.question import CHOICE
 from edge_agent.core.records import ModelFacts
-from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata
+from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata, held_adapters
 
 if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
     from edge_agent.model.pulled import Pulled
@@ -31,6 +32,7 @@ class Entry:
 
     `revision` (a commit) is None and `sha256` (from file to hash) is empty while the model is unpinned. `architecture`,
     `question_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
+    `holds` has the hashes of the `adapters` that its `files` (by their sha256) hold but do not name.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Entry:
     quantization: str | None = None
     revision: str | None = None
     sha256: dict[str, str] = field(default_factory=dict)
+    holds: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def answer_kind(self) -> str:
@@ -111,6 +114,16 @@ def resolve_adapter(adapter: str, folder: pathlib.Path | None = None) -> pathlib
     here = [file.stem for file in _files(folder) if is_adapter(file)]
     names = f", or one of: {', '.join(here)}" if here else "; no adapter is in the models folder yet"
     raise ModelMissing(f"There is no adapter '{adapter}'; give the path of a .gguf file{names}.")
+
+
+def adapters_in(path: pathlib.Path, metadata: Mapping[str, object]) -> set[str]:
+    """The hashes of the adapters in a model file, as its `metadata` or, for a file older than that metadata, the catalogue says."""
+    held, name = held_adapters(metadata), metadata.get("general.name")
+    for entry in entries().values() if not held and isinstance(name, str) and name else ():
+        is_named = entry.holds and str(entry.bundled_file).startswith(f"{name}-")  # most files need not be hashed
+        if is_named and sha256_of(path) in entry.holds["files"]:
+            held |= set(entry.holds["adapters"])
+    return held
 
 
 def is_adapter(path: pathlib.Path) -> bool:

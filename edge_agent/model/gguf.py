@@ -12,7 +12,7 @@ import mmap
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -146,14 +146,18 @@ def read_model(path: pathlib.Path) -> Header:
     return header
 
 
-def read_adapter(path: pathlib.Path, model: Header | None = None) -> Header:
-    """Read and check the header of a GGUF adapter (a LoRA), for `model` if it is given. Raises `ModelMissing` or `ModelRefused`."""
+def read_adapter(path: pathlib.Path, model: Header | None = None, held: Iterable[str] = ()) -> Header:
+    """Read and check the header of a GGUF adapter (a LoRA), for `model` if it is given. Raises `ModelMissing` or `ModelRefused`.
+
+    `held` are the hashes of adapters that the model is known to hold, beside those that it names.
+    """
     header = read_header(path)
     if not header.is_adapter or header.metadata.get("adapter.type") != "lora":
         raise ModelRefused(f"'{path}' is not an adapter; make one with `python -m convert --adapter-gguf`.")
     if model and header.architecture != model.architecture:
         raise ModelRefused(f"The adapter '{path}' is for {header.architecture!r:.40}, not for this {model.architecture!r:.40} model.")
-    if model and (twice := sorted(held_adapters(header.metadata) & held_adapters(model.metadata))):
+    known = held_adapters(model.metadata) | set(held) if model else set()
+    if twice := sorted(held_adapters(header.metadata) & known):
         raise ModelRefused(
             f"The model already holds the adapter '{path}' (sha256 {twice[0][:12]}...), which would count twice; leave the adapter out, "
             "or give the model without it."

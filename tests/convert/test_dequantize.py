@@ -4,6 +4,12 @@ import json
 import pathlib
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
 
 import gguf
 import numpy as np
@@ -13,11 +19,12 @@ from click.testing import CliRunner
 from convert.adapter import export_adapter
 from convert.checkpoint import read_tensors
 from convert.dequantize import dequantize, main
-from convert.export import Conversion, export
+from convert.export import Conversion, Reports, export
 from edge_agent.core.errors import ConvertError, EdgeAgentError, ModelMissing, ModelRefused
-from edge_agent.core.question import Question
+from edge_agent.core.question import CHOICE, OPEN, Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
+from edge_agent.model.profile import default_profile, from_metadata, held_adapters
 from tests.support.checkpoints import ADAPTER, BASE, gemma_checkpoint, write_safetensors
 from tests.support.gguf_bytes import header_bytes, with_value
 from tests.support.paths import DEMO, ROOT
@@ -94,6 +101,91 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConvertError, match=r"The token 400 is .*give the tokenizer of this model"):
         dequantize(DEMO, other, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_restored_checkpoint_still_says_what_it_holds(tmp_path: pathlib.Path) -> None:
+    """Its adapter would count twice; the file that is made of it has the same answer kind and settings."""
+    path = export(Conversion(BASE, [ADAPTER], ["Q8_0"], "there", OPEN), tmp_path)[0].path
+    dequantize(path, BASE, tmp_path / "back")
+    again = export(Conversion(tmp_path / "back", [], ["Q8_0"], "again"), tmp_path)[0].path
+    there, back = (read_header(one).metadata for one in (path, again))
+    assert {k: v for k, v in there.items() if k.startswith("foggen.")} == {k: v for k, v in back.items() if k.startswith("foggen.")}
+    assert from_metadata(back) == from_metadata(there) and held_adapters(back) == held_adapters(there) != set()
+    with pytest.raises(ConvertError, match=r"already holds the adapter '.*adapter'"):
+        export(Conversion(tmp_path / "back", [ADAPTER]), tmp_path)
+    said: list[str] = []
+    letters = export(Conversion(tmp_path / "back", [], ["Q8_0"], "letters", CHOICE), tmp_path, Reports(said.append))[0].path
+    assert from_metadata(read_header(letters).metadata) == default_profile("qwen3")
+    assert any("the answer kind is letter" in line for line in said)
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    (tmp_path / "back" / "config.json").write_text(json.dumps({**config, "foggen": {**config["foggen"], "tau": 7}}))
+    with pytest.raises(ConvertError, match=r"'foggen' in the config\.json of '.*back' is wrong.*foggen\.tau"):
+        export(Conversion(tmp_path / "back"), tmp_path)
+
+
+def test_demo_is_known_to_hold_its_adapter(tmp_path: pathlib.Path) -> None:
+    """Its files are older than the metadata for it, so the catalogue says so, whatever the file is called."""
+    adapter = export_adapter(BASE, [ADAPTER], tmp_path, "mine").path
+    for path in DEMO.parent.glob("*.gguf"):
+        copy = shutil.copy(path, tmp_path / "other-name.gguf")
+        with pytest.raises(ModelRefused, match=r"already holds the adapter '.*mine-adapter\.gguf'"):
+            LocalModel(copy, adapter=adapter)
+    LocalModel(export(Conversion(BASE, name="FogGen-demo"), tmp_path)[0].path, adapter=adapter).close()
+    dequantize(DEMO, BASE, tmp_path / "back")
+    with pytest.raises(ConvertError, match=r"already holds the adapter"):
+        export(Conversion(tmp_path / "back", [ADAPTER]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t["model"].update(merges=t["model"]["merges"][::-1]), "The merge 1 is "),
+        (lambda t: t["model"].update(merges=t["model"]["merges"][:-1]), r"The merge \d+ is .* but ''"),
+        (lambda t: t.update(pre_tokenizer={"type": "ByteLevel", "add_prefix_space": False}), "rules .* is 'qwen2'.*but 'gpt-2'"),
+        (lambda t: t["added_tokens"][3].update(special=True), "The kind of the token 1534 is USER_DEFINED"),
+    ],
+)  # fmt: skip
+def test_tokenizer_that_makes_other_tokens_is_refused(tmp_path: pathlib.Path, change: Callable[[Any], object], words: str) -> None:
+    shutil.copytree(BASE, tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    change(tokenizer)
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(ConvertError, match=rf"{words}.*give the tokenizer of this model"):
+        dequantize(DEMO, tmp_path / "other", tmp_path / "x")
+
+
+def test_tokenizer_with_another_end_or_another_order_is_refused(tmp_path: pathlib.Path) -> None:
+    shutil.copytree(BASE, tmp_path / "other")
+    settings = json.loads((BASE / "tokenizer_config.json").read_text())
+    (tmp_path / "other" / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|endoftext|>"}))
+    with pytest.raises(ConvertError, match=r"eos_token_id' is 1533 .*but 1531"):
+        dequantize(DEMO, tmp_path / "other", tmp_path / "x")
+    source = gemma_checkpoint(tmp_path / "source")
+    path = export(Conversion(source, [], ["F32"], "there"), tmp_path)[0].path
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"].reverse()
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ConvertError, match="order of merging"):
+        dequantize(path, source, tmp_path / "x")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_run_leaves_no_folder(tmp_path: pathlib.Path, number: signal.Signals) -> None:
+    """The next one is not refused, and sweeps what a killed one left."""
+    path = export(Conversion(BASE, [], ["Q2_K"], "there"), tmp_path)[0].path
+    command = [sys.executable, "-m", "convert.dequantize", str(path), "--tokenizer", str(BASE), "--out", str(tmp_path / "in" / "x")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not ((tmp_path / "in").is_dir() and any((tmp_path / "in").rglob("tokenizer.json"))):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    if number != signal.SIGKILL:
+        assert process.returncode == 130 and "interrupted" in said and list((tmp_path / "in").iterdir()) == []
+    assert not (tmp_path / "in" / "x").exists()
+    dequantize(path, BASE, tmp_path / "in" / "x")
+    assert [one.name for one in (tmp_path / "in").iterdir()] == ["x"]
 
 
 def test_file_that_a_checkpoint_cannot_hold_is_refused(tmp_path: pathlib.Path) -> None:

@@ -314,12 +314,22 @@ def test_name_says_what_was_merged_and_a_replaced_file_is_said(tmp_path: pathlib
 def test_file_says_which_adapters_it_holds(exported: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     sha256 = hashlib.sha256((ADAPTER / "adapter_model.safetensors").read_bytes()).hexdigest()
     metadata = read_header(exported["Q4_K_M"]).metadata
-    assert json.loads(metadata["foggen.adapters"]) == [sha256]
-    assert held_adapters(metadata) == {sha256}
+    of_numbers, of_files = json.loads(metadata["foggen.adapters"])
+    assert of_files == sha256 and held_adapters(metadata) == {of_numbers, of_files}
     assert "foggen.adapters" not in read_header(export(Conversion(BASE, []), tmp_path)[0].path).metadata
 
 
 def test_adapter_that_is_given_twice_is_refused(copy: pathlib.Path) -> None:
+    with pytest.raises(ConvertError, match="have the same weights; give each adapter once"):
+        export(Conversion(BASE, [ADAPTER, copy / "adapter"]), copy / "out")
+
+
+def test_adapter_is_known_whatever_its_file_looks_like(copy: pathlib.Path) -> None:
+    """Other metadata, another order or a dtype that holds the same numbers used to make it another adapter."""
+    pairs = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items()}
+    path = copy / "adapter" / "adapter_model.safetensors"
+    write_safetensors(path, dict(reversed(pairs.items())))
+    assert path.read_bytes() != (ADAPTER / path.name).read_bytes()
     with pytest.raises(ConvertError, match="have the same weights; give each adapter once"):
         export(Conversion(BASE, [ADAPTER, copy / "adapter"]), copy / "out")
 

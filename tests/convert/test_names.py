@@ -67,6 +67,33 @@ def test_newer_file_beside_old_shards_is_refused_naming_both(copy: pathlib.Path,
         read_tensors(copy / "base")
 
 
+@pytest.mark.parametrize("newest", [2, 3])
+def test_two_whole_sets_are_refused_whichever_the_index_lists(copy: pathlib.Path, newest: int) -> None:
+    """The one in the index used to win, without a word."""
+    whole = {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
+    for total in (5 - newest, newest):
+        write_safetensors(copy / "base" / "model.safetensors", whole)
+        index = copy / "base" / "model.safetensors.index.json"
+        index.unlink(missing_ok=True)
+        for shard in (copy / "base").glob("model-*-of-*"):
+            shard.rename(shard.with_suffix(".aside"))
+        split(copy / "base", index=total == newest, total=total)
+        for shard in (copy / "base").glob("*.aside"):
+            shard.rename(shard.with_suffix(".safetensors"))
+    with pytest.raises(ConvertError, match=rf"both 'model-00001-of-0000{5 - newest}\S* and 'model-00001-of-0000{newest}.*older"):
+        read_tensors(copy / "base")
+
+
+def test_index_of_one_file_beside_whole_shards_is_refused(copy: pathlib.Path) -> None:
+    whole = {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
+    split(copy / "base", index=False)
+    write_safetensors(copy / "base" / "model.safetensors", whole)
+    index = copy / "base" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(whole, "model.safetensors")}))
+    with pytest.raises(ConvertError, match=r"both 'model-00001-of-00002\.safetensors' and 'model\.safetensors'.*older"):
+        read_tensors(copy / "base")
+
+
 def test_old_index_without_its_shards_does_not_count(copy: pathlib.Path) -> None:
     whole, tensors = loaded(copy / "base"), {name: tensor.load() for name, tensor in read_tensors(copy / "base").items()}
     held = split(copy / "base", index=True)
@@ -204,3 +231,43 @@ def test_folder_of_adapters_names_them(copy: pathlib.Path) -> None:
     shutil.copytree(ADAPTER, copy / "saved" / "my_adapter")
     with pytest.raises(ConvertError, match=r"give one of the folders in it: my_adapter"):
         lora.open_adapter(copy / "saved", read_tensors(BASE))
+
+
+# --- what the configuration of an adapter lists ---
+
+
+def configured(folder: pathlib.Path, **changes: object) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("kept", [["lm_head"], ["model.norm"], ["mlp"]])
+def test_adapter_without_a_whole_weight_that_it_lists_is_refused(copy: pathlib.Path, kept: list[str]) -> None:
+    configured(copy / "adapter", modules_to_save=kept)
+    with pytest.raises(ConvertError, match=rf"no weights for '.*{kept[0]}.*', which its modules_to_save lists"):
+        lora.open_adapter(copy / "adapter", with_head(copy / "base"))
+
+
+@pytest.mark.parametrize("lost", ["q_proj", "layers.2.self_attn.q_proj"])
+def test_adapter_without_the_pairs_of_a_module_that_it_lists_is_refused(copy: pathlib.Path, lost: str) -> None:
+    pairs = {name: tensor.load() for name, tensor in read_tensors(ADAPTER, "adapter_model").items() if lost not in name}
+    write_safetensors(copy / "adapter" / "adapter_model.safetensors", pairs)
+    with pytest.raises(ConvertError, match=rf"no weights for '.*{lost}', which its target_modules lists"):
+        lora.open_adapter(copy / "adapter", with_head(copy / "base"))
+    configured(copy / "adapter", exclude_modules=[lost])
+    lora.open_adapter(copy / "adapter", with_head(copy / "base"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("use_new_trick", True), ("kasa_config", {"beta": 0.1}), ("target_parameters", ["x"])])
+def test_switch_that_is_not_known_is_refused(copy: pathlib.Path, key: str, value: object) -> None:
+    configured(copy / "adapter", **{key: value})
+    with pytest.raises(ConvertError, match=f"uses '{key}', which cannot be merged here"):
+        lora.open_adapter(copy / "adapter", with_head(copy / "base"))
+    configured(copy / "adapter", **{key: None})
+    lora.open_adapter(copy / "adapter", with_head(copy / "base"))
+
+
+def with_head(folder: pathlib.Path) -> dict[str, object]:
+    """The tensors of a base with a tied head, as the converter sees them."""
+    tensors = read_tensors(folder)
+    return {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}

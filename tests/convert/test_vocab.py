@@ -214,6 +214,140 @@ def test_token_that_takes_spaces_along_is_said(tmp_path: pathlib.Path) -> None:
     assert any("takes the spaces beside it along" in line for line in converted(tmp_path / "base", tmp_path)[1])
 
 
+# --- one text and one kind for an id, one id for a text ---
+
+
+def added_to(folder: pathlib.Path, text: str, i: int, **flags: bool) -> None:
+    entries = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    others = [entry for entry in entries if entry["id"] != i]
+    edit(folder / "tokenizer.json", added_tokens=[*others, {"id": i, "content": text, "special": False, **flags}])
+
+
+@pytest.fixture
+def base(tmp_path: pathlib.Path) -> pathlib.Path:
+    return pathlib.Path(shutil.copytree(BASE, tmp_path / "base"))
+
+
+def vocab_of(folder: pathlib.Path) -> dict[str, int]:
+    return json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+
+
+def set_vocab(folder: pathlib.Path, **changes: int) -> None:
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    edit(folder / "tokenizer.json", model={**model, "vocab": {**model["vocab"], **changes}})
+
+
+def learned(i: int) -> str:
+    return next(text for text, at in vocab_of(BASE).items() if at == i)
+
+
+@pytest.mark.parametrize("text", [learned(400), "\u00e9", "\u0120"])
+def test_one_text_at_two_ids_is_refused_naming_both(base: pathlib.Path, text: str) -> None:
+    """llama.cpp ends the whole process over such a file; the letters are how a byte-level vocabulary writes bytes."""
+    added_to(base, text, 1534)
+    with pytest.raises(ConvertError, match=rf"has two ids, {vocab_of(base)[text]} and 1534"):
+        converted(base, base / "out")
+
+
+def test_added_text_that_the_vocabulary_has_at_another_id_is_refused(base: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    vocab = {text: i for text, i in model["vocab"].items() if i != 5}
+    edit(base / "tokenizer.json", model={**model, "vocab": {**vocab, "<|im_end|>": 5}})
+    with pytest.raises(ConvertError, match=r"'<\|im_end\|>' has two ids, 5 and 1533"):
+        converted(base, base / "out")
+    source = gemma_checkpoint(tmp_path / "gemma")
+    added_to(source, "ab", N_ROWS)  # without a row
+    with pytest.raises(ConvertError, match=rf"'ab' has two ids, {GEMMA_PIECES.index('ab')} and {N_ROWS}"):
+        converted(source, tmp_path / "out")
+
+
+def test_two_texts_for_an_id_are_refused_naming_both(base: pathlib.Path) -> None:
+    added_to(base, "<tok>", 300)
+    with pytest.raises(ConvertError, match=r"two tokens with the id 300, .*'<tok>'"):
+        converted(base, base / "out")
+    shutil.copy(BASE / "tokenizer.json", base)
+    set_vocab(base, new=301)
+    with pytest.raises(ConvertError, match=r"two tokens with the id 301, .*'new'"):
+        converted(base, base / "out")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"content": "<other>", "special": False}, r"1534 is '<tok>' in 'tokenizer\.json', but '<other>' in 'tokenizer_config\.json'"),
+        ({"content": "<tok>", "special": True}, r"'<tok>' \(1534\) is not special in .*, but special in 'tokenizer_config\.json'"),
+        ({"content": "<tok>", "special": False}, None),
+    ],
+)
+def test_files_that_contradict_each_other_are_refused(base: pathlib.Path, entry: dict[str, Any], words: str | None) -> None:
+    added_to(base, "<tok>", 1534)
+    edit(base / "tokenizer_config.json", added_tokens_decoder={"1534": entry})
+    if words is None:
+        converted(base, base / "out")
+        return
+    with pytest.raises(ConvertError, match=words):
+        converted(base, base / "out")
+
+
+def test_older_forms_beside_tokenizer_json_must_say_the_same(base: pathlib.Path) -> None:
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (base / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (base / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    (base / "added_tokens.json").write_text(json.dumps({"<|im_end|>": 1533}))
+    converted(base, base / "out")
+    for name, text, words in [
+        ("vocab.json", json.dumps({**model["vocab"], "!": 7}), "has the id 7 for '!'"),
+        ("merges.txt", "\n".join(merges[:-1]), "has the end as merge"),
+        ("added_tokens.json", json.dumps({"<other>": 1533}), r"1533 is '<\|im_end\|>' in"),
+    ]:
+        before = (base / name).read_text()
+        (base / name).write_text(text, encoding="utf-8")
+        with pytest.raises(ConvertError, match=words):
+            converted(base, base / "out")
+        (base / name).write_text(before)
+
+
+def test_merge_to_a_text_that_the_vocabulary_lacks_is_refused(base: pathlib.Path) -> None:
+    """transformers cannot read such a file either."""
+    model = json.loads((base / "tokenizer.json").read_text())["model"]
+    edit(base / "tokenizer.json", model={**model, "vocab": {text: i for text, i in model["vocab"].items() if i != 1000}})
+    with pytest.raises(ConvertError, match="but its vocabulary lacks"):
+        converted(base, base / "out")
+
+
+def test_name_that_a_json_file_has_twice_is_refused(base: pathlib.Path) -> None:
+    path = base / "tokenizer.json"
+    path.write_text(path.read_text().replace('"vocab": {', '"vocab": {"!": 4000, ', 1))
+    with pytest.raises(ConvertError, match="the name '!' twice"):
+        converted(base, base / "out")
+
+
+def test_token_that_must_be_a_whole_word_is_said(base: pathlib.Path) -> None:
+    added_to(base, "<tok>", 1534, single_word=True)
+    assert any("'<tok>' is only found as a whole word in transformers" in line for line in converted(base, base / "out")[1])
+
+
+@pytest.mark.parametrize("merge", [["\u2581", "ab"], ["a", "b"]])
+def test_piece_that_only_llama_cpp_would_merge_is_refused(tmp_path: pathlib.Path, merge: list[str]) -> None:
+    source = gemma_checkpoint(tmp_path / "source")
+    model = json.loads((source / "tokenizer.json").read_text())["model"]
+    edit(source / "tokenizer.json", model={**model, "merges": [one for one in model["merges"] if one != merge]})
+    with pytest.raises(ConvertError, match=f"not made from a SentencePiece model.*no merge of '{merge[0]}' and '{merge[1]}'"):
+        converted(source, tmp_path)
+
+
+def test_first_of_several_ends_becomes_the_end_of_a_text(base: pathlib.Path) -> None:
+    edit(base / "config.json", eos_token_id=[1533, 1531])
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    del settings["eos_token"]
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    path, said = converted(base, base / "out")
+    assert read_header(path).metadata["tokenizer.ggml.eos_token_id"] == 1533 and not any("names no end" in line for line in said)
+    edit(base / "config.json", eos_token_id=[])
+    assert any("names no end of a text" in line for line in converted(base, base / "out")[1])
+
+
 # --- an adapter's own tokenizer ---
 
 N_DEMO = read_tensors(BASE)["model.embed_tokens.weight"].shape[0]
@@ -281,3 +415,43 @@ def test_token_that_the_adapter_added_beyond_the_rows_is_refused(trained: pathli
         converted(trained / "base", trained / "out", trained / "adapter")
     add_token(trained / "base", "<more>", N_DEMO + 2)
     assert any("'<more>'" in line for line in converted(trained / "base", trained / "out", trained / "adapter")[1])
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "older form", "added_tokens.json"])
+def test_any_file_of_a_tokenizer_counts(trained: pathlib.Path, form: str) -> None:
+    adapter = trained / "adapter"
+    (adapter / "tokenizer_config.json").unlink()
+    if form != "tokenizer.json":
+        vocab = vocab_of(adapter)
+        (adapter / "tokenizer.json").unlink()
+        (adapter / "added_tokens.json").write_text(json.dumps({"<new>": N_DEMO}))
+        if form == "older form":
+            shutil.copy(BASE / "tokenizer_config.json", adapter)
+            edit(adapter / "tokenizer_config.json", added_tokens_decoder={str(N_DEMO): {"content": "<new>", "special": True}})
+            (adapter / "vocab.json").write_text(json.dumps(vocab))
+    path, said = converted(trained / "base", trained / "out", adapter)
+    assert tokens_of(path)[N_DEMO] == "<new>" and any("the tokenizer is that of the adapter" in line for line in said)
+
+
+def test_vocabulary_that_cannot_be_the_bases_is_refused(trained: pathlib.Path) -> None:
+    adapter = trained / "adapter"
+    (adapter / "vocab.json").write_text(json.dumps({**vocab_of(adapter), "!": 7}))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (adapter / name).unlink()
+    with pytest.raises(ConvertError, match=r"'vocab\.json' of '.*adapter' has the id 7 for '!'"):
+        converted(trained / "base", trained / "out", adapter)
+
+
+@pytest.mark.parametrize("change", ["merges", "rules", "end"])
+def test_other_merges_rules_or_roles_of_the_adapter_are_said(trained: pathlib.Path, change: str) -> None:
+    adapter = trained / "adapter"
+    shutil.copy(BASE / "tokenizer.json", adapter)
+    assert not any("the tokenizer is that" in line for line in converted(trained / "base", trained / "same", adapter)[1])
+    if change == "merges":
+        model = json.loads((adapter / "tokenizer.json").read_text())["model"]
+        edit(adapter / "tokenizer.json", model={**model, "merges": model["merges"][::-1]})
+    elif change == "rules":
+        edit(adapter / "tokenizer.json", pre_tokenizer=bytes_(use_regex=True))
+    else:
+        edit(adapter / "tokenizer_config.json", eos_token="<|endoftext|>")
+    assert any("the tokenizer is that of the adapter" in line for line in converted(trained / "base", trained / "other", adapter)[1])
