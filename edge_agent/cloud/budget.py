@@ -22,12 +22,13 @@ from edge_agent.core.question import Question
 from edge_agent.store.store import Store
 
 MONTH_S = 31 * DAY_S
+_MOST_TIMES = 2  # of what was reserved is what one reply can cost, whatever it claims
 _FRAME_TOKENS = 64  # the instruction and the roles that are sent with a question
 
 
 @dataclass(slots=True)
 class Reservation:
-    """Permission to send a request of this `shape`.
+    """Permission to send a request of this `shape`, which may cost `micros` (millionths of the currency).
 
     `number` is its stored row; None if there is no limit and so nothing was counted. When a call sends its question again, it becomes
     the row of the last request; the rows before it belong to requests that were sent, and stay as they are.
@@ -35,6 +36,7 @@ class Reservation:
 
     number: int | None = None
     shape: Shape | None = None
+    micros: int = 0
 
 
 class Budget:
@@ -70,7 +72,7 @@ class Budget:
         if not self.allows(now_s, micros):
             return None
         self._store.drop_spending_before(self._endpoint, now_s - MONTH_S)
-        return Reservation(self._store.put_spending(self._endpoint, now_s, micros), shape)
+        return Reservation(self._store.put_spending(self._endpoint, now_s, micros), shape, micros)
 
     def _highest_micros(self, question: Question, shape: Shape) -> int:
         n_bytes = len(question.user_message.encode())  # a text never has more tokens than bytes
@@ -93,7 +95,8 @@ class Budget:
     def close(self, reservation: Reservation, outcome: CloudOutcome | None) -> None:
         """Record how a reserved call ended (None: it was never made).
 
-        A call that was sent stays counted at its highest possible cost, unless the reply says how many tokens it used.
+        A call that was sent stays counted at its highest possible cost, unless the reply says how many tokens it used. Some servers
+        let a model think beyond the limit, and bill it; a reply that claims far more than was allowed uses up no more than that.
         """
         if reservation.number is None:
             return
@@ -102,7 +105,7 @@ class Budget:
             self._store.drop_spending(reservation.number)
         elif answer and answer.n_prompt_tokens is not None and answer.n_completion_tokens is not None:
             micros = self._micros(max(0, answer.n_prompt_tokens), max(0, answer.n_completion_tokens))
-            self._store.correct_spending(reservation.number, micros)
+            self._store.correct_spending(reservation.number, min(micros, _MOST_TIMES * reservation.micros))
 
     def _micros(self, n_prompt: int, n_completion: int) -> int:
         """Millionths of the currency, rounded up: tokens times a price per million tokens."""

@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.wire.client import CloudModel
 
 TEST_QUESTION = Question("What is 2 + 2?", ("3", "4"))  # ours: it has nothing of any person in it, and its answer is not kept
-_SETTINGS = "settings"  # what is kept under this name beside the clouds: a mark of the settings that got an answer last
+_SETTINGS = "settings"  # what is kept under this name beside the clouds: marks of the settings that got an answer, newest last
+_MOST_MARKS = 4  # processes of one device may have settings of their own
 
 
 class Gate:
@@ -73,7 +74,7 @@ class Gate:
             except StorageError:
                 return False
             if following is not None:
-                reserved.number = following.number
+                reserved.number, reserved.micros = following.number, following.micros
             return following is not None
 
         ends_s = time.monotonic() + (self.cloud.deadline_s if deadline_s is None else deadline_s)
@@ -92,19 +93,19 @@ class Gate:
             self.budget.close(reservation, outcome)
         if outcome is None:
             return
-        kind = CloudKind.FAILED if outcome.doubtful and not proven else outcome.kind
+        kind = CloudKind.FAILED if outcome.doubtful and not proven else CloudKind.DEVICE if outcome.was_hurried else outcome.kind
         self.breaker.note(kind, outcome.error, outcome.retry_after_s, proven)
         if not self._store.database.in_transaction:  # the database fails, and another read could wait for a lock
             return
         self._keep_shape()
-        if outcome.kind is CloudKind.ANSWERED and not is_marked(self._settings, self._known()):
-            self._store.put_cloud_health(_SETTINGS, json.dumps(mark(self._settings)))
+        if outcome.kind is CloudKind.ANSWERED and not self._is_known(marks := self._marks()):
+            self._store.put_cloud_health(_SETTINGS, json.dumps([*marks, mark(self._settings)][-_MOST_MARKS:]))
 
     @property
     def has_new_settings(self) -> bool:
-        """Whether other settings (address, model, key ...) got an answer last; False if none ever did."""
-        known = self._known()
-        return known is not None and not is_marked(self._settings, known)
+        """Whether only other settings (address, model, key ...) have got an answer so far; False if none ever did."""
+        marks = self._marks()
+        return bool(marks) and not self._is_known(marks)
 
     def test(self, deadline_s: float | None = None) -> CloudOutcome | None:
         """Ask our own test question, to see whether the cloud answers at all; None if the budget allows no call.
@@ -129,12 +130,16 @@ class Gate:
     def _settings(self) -> str:
         return f"{self.cloud.settings}\n{self.cloud.key}"
 
-    def _known(self) -> str | None:
-        """The mark of the settings that got an answer last; None if there is none, or it cannot be read."""
-        with contextlib.suppress(StorageError, ValueError):
-            found = json.loads(self._store.cloud_health(_SETTINGS) or "null")
-            return found if isinstance(found, str) else None
-        return None
+    def _is_known(self, marks: list[str]) -> bool:
+        return any(is_marked(self._settings, known) for known in marks)
+
+    def _marks(self) -> list[str]:
+        """The marks of the settings that got an answer; none if they cannot be read."""
+        with contextlib.suppress(StorageError, ValueError, RecursionError):
+            found = json.loads(self._store.cloud_health(_SETTINGS) or "[]")
+            found = found if isinstance(found, list) else [found]  # an older version kept one
+            return [known for known in found if isinstance(known, str)]
+        return []
 
     def _keep_shape(self) -> None:
         """Store the form that the cloud wants, if it taught us another one, in the caller's transaction."""

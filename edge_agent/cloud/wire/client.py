@@ -87,9 +87,12 @@ class CloudModel:
 
     @property
     def settings(self) -> str:
-        """What decides where and how a call is made, as one text; another text is another cloud. Secret, though the key is not in it."""
+        """What decides whether the cloud answers, as one text; another text is another cloud. Secret, though the key is not in it.
+
+        How long a call may take, and through which proxy, is not in it: processes of one device may differ in both.
+        """
         headers = sorted(self._headers.items())
-        return json.dumps([self.endpoint, self.model, self.deadline_s, self._proxy, self._ca_file, repr(self.wanted), repr(headers)])
+        return json.dumps([self.endpoint, self.model, self._ca_file, repr(self.wanted), repr(headers)])
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
@@ -133,7 +136,7 @@ class CloudModel:
                     if not again(mended):
                         if outcome.kind is CloudKind.UNUSABLE:  # it was cut: the next question starts with the higher limit
                             self.shape = known_after(self.shape, mended, is_answered=True)
-                        return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now")
+                        return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now", over_budget=True)
                     shape = mended
         except Exception as error:  # an unexpected error of a library must not lose the question
             return _failure(error, call.was_sent or self._transport is not None)
