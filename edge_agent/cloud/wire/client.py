@@ -151,7 +151,7 @@ class CloudModel:
             data = _read_capped(response)
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         data = None if data is None else self._secrets.removed_from(data)
-        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)
+        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key, self._secrets.words)
         return outcome, None if outcome.answer else learn(shape, response.status_code, data)
 
     def _client(self, call: CloudCall) -> httpx.Client:
