@@ -317,7 +317,7 @@ class Agent:
         if inquiry.cloud_call:
             outcome = inquiry.cloud_call.result()
             inquiry.cloud, inquiry.cloud_kind, inquiry.cloud_outcome = outcome.answer, outcome.kind, outcome
-            inquiry.cloud_error = outcome.error
+            inquiry.cloud_error, inquiry.over_budget = outcome.error, outcome.over_budget
 
     def _engine(self) -> LocalModel:
         """The model, opened on first use. That may be hours later, so the file is identified again."""

@@ -12,6 +12,7 @@ the breaker is open no caller waits for the network, and it never stays open lon
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
@@ -30,6 +31,7 @@ _OPEN_S = {CloudKind.OFFLINE: (5.0, 300.0), CloudKind.LIMITED: (30.0, HOUR_S)}  
 _OTHERS_OPEN_S = (30.0, 900.0)
 _UNTIL_CHANGED = (CloudKind.REFUSED, CloudKind.NO_CREDIT)
 _MARKED = (CloudKind.REFUSED, CloudKind.MISCONFIGURED)  # another key or other settings end the pause
+_SAYS_NOTHING = (CloudKind.DEVICE, CloudKind.PAUSED)  # this device or its budget ended the call
 VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this, so it is reachable
 
 
@@ -163,8 +165,9 @@ class Breaker:
 
         `proven` if the call was our own test question.
         """
-        if kind is CloudKind.DEVICE:
-            return  # it says nothing about the cloud
+        if kind in _SAYS_NOTHING:
+            self._release_probe()
+            return
         health = self.health
         if kind in VALID and not health.open_s and "-" not in health.recent:
             return
@@ -190,6 +193,17 @@ class Breaker:
             if not left_s:
                 self._keep(replace(health, probe_until_s=now_s + probe_s))
         return left_s
+
+    def _release_probe(self) -> None:
+        """Let another caller probe, if this call was the probe; it ended without a word about the cloud."""
+        if not self.health.probe_until_s:
+            return
+        with contextlib.suppress(StorageError):
+            if self._store.database.in_transaction:
+                self._keep(replace(self.health, probe_until_s=0.0))
+            else:
+                with self._store.transaction():
+                    self._keep(replace(self.health, probe_until_s=0.0))
 
     def _keep(self, health: Health, last_error: tuple[float, str | None] | None = None) -> None:
         self._store.clock.keep()  # the times in it must not lie in the future after a restart

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.wire.client import CloudModel
 
 TEST_QUESTION = Question("What is 2 + 2?", ("3", "4"))  # ours: it has nothing of any person in it, and its answer is not kept
-_SETTINGS = "settings"  # what is kept under this name beside the clouds: a mark of the settings that got an answer last
+_SETTINGS = "settings"  # what is kept under this name beside the clouds: marks of the settings that got an answer, newest last
+_MOST_MARKS = 4  # processes of one device may have settings of their own
 
 
 class Gate:
@@ -37,10 +39,9 @@ class Gate:
     def __init__(self, store: Store, cloud: CloudModel, limits: BudgetLimits = DEFAULT_LIMITS.budget) -> None:
         self._store, self.cloud = store, cloud
         self.breaker = Breaker(store, cloud.endpoint, cloud.key, cloud.settings)
-        self.budget = Budget(store, cloud.endpoint, limits, self._shape)
+        self.budget = Budget(store, cloud.endpoint, limits, self._shape, cloud.wanted.max_tokens)
         self._form = f"{cloud.endpoint} {cloud.model}"  # under this name the store keeps what was learned; no endpoint has a space
         self._is_recalled = False
-        self._last: dict[int, Reservation] = {}  # of a call that sends its question again: first reservation -> last
 
     def key(self, fingerprint: str) -> CloudKey:
         """The key under which this cloud's answer to a question is stored."""
@@ -55,19 +56,32 @@ class Gate:
         return None
 
     def start(self, send: Question, reserved: Reservation, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
-        """Start a reserved call, without waiting. If it must send the question again, each time is reserved first."""
+        """Start a reserved call, without waiting. If it must send the question again, each time is reserved first.
 
-        def again(shape: Shape) -> bool:
-            with contextlib.suppress(StorageError), self._store.transaction():
-                self._store.put_cloud_health(self._form, remembered(self.cloud.wanted, shape))
-            with contextlib.suppress(StorageError), self._store.transaction():
-                following = self.budget.reserve(send, shape)
-                if following is not None and reserved.number is not None:
-                    self._last[reserved.number] = following
-                return following is not None
-            return not self.budget.limits.is_set
+        A limit on the reply that no day's budget can pay for is not asked for.
+        """
 
-        return self.cloud.start(send, deadline_s, job_key, reserved.shape or self._shape(), again)
+        def again(mended: Shape) -> bool:
+            if not self.budget.limits.is_set:
+                return True
+            following = None
+            try:
+                with self._store.transaction():
+                    following = self.budget.reserve(send, mended)
+                    if following is not None and time.monotonic() >= ends_s:  # the database was locked for so long: nothing will be sent
+                        self.budget.close(following, None)
+                        following = None
+            except StorageError:
+                return False
+            if following is not None:
+                reserved.number, reserved.micros = following.number, following.micros
+            return following is not None
+
+        ends_s = time.monotonic() + (self.cloud.deadline_s if deadline_s is None else deadline_s)
+        shape = reserved.shape or self._shape()
+        if not self.budget.can_ever_pay(send, replace(shape, max_tokens=shape.raised_tokens)):
+            shape = replace(shape, raised_tokens=shape.max_tokens)
+        return self.cloud.start(send, deadline_s, job_key, shape, again)
 
     def note(self, reservation: Reservation | None, outcome: CloudOutcome | None, proven: bool = False) -> None:
         """Record the cost and the outcome of a call, in the caller's transaction; None means that it was not made.
@@ -76,20 +90,22 @@ class Gate:
         may concern that question alone.
         """
         if reservation is not None:
-            last = self._last.pop(reservation.number, reservation) if reservation.number is not None else reservation
-            self.budget.close(last, outcome)  # the ones before it were sent, and stay counted
+            self.budget.close(reservation, outcome)
         if outcome is None:
             return
-        kind = CloudKind.FAILED if outcome.doubtful and not proven else outcome.kind
+        kind = CloudKind.FAILED if outcome.doubtful and not proven else CloudKind.DEVICE if outcome.was_hurried else outcome.kind
         self.breaker.note(kind, outcome.error, outcome.retry_after_s, proven)
-        if outcome.kind is CloudKind.ANSWERED and not is_marked(self._settings, self._known()) and self._store.database.in_transaction:
-            self._store.put_cloud_health(_SETTINGS, json.dumps(mark(self._settings)))
+        if not self._store.database.in_transaction:  # the database fails, and another read could wait for a lock
+            return
+        self._keep_shape()
+        if outcome.kind is CloudKind.ANSWERED and not self._is_known(marks := self._marks()):
+            self._store.put_cloud_health(_SETTINGS, json.dumps([*marks, mark(self._settings)][-_MOST_MARKS:]))
 
     @property
     def has_new_settings(self) -> bool:
-        """Whether other settings (address, model, key ...) got an answer last; False if none ever did."""
-        known = self._known()
-        return known is not None and not is_marked(self._settings, known)
+        """Whether only other settings (address, model, key ...) have got an answer so far; False if none ever did."""
+        marks = self._marks()
+        return bool(marks) and not self._is_known(marks)
 
     def test(self, deadline_s: float | None = None) -> CloudOutcome | None:
         """Ask our own test question, to see whether the cloud answers at all; None if the budget allows no call.
@@ -114,12 +130,22 @@ class Gate:
     def _settings(self) -> str:
         return f"{self.cloud.settings}\n{self.cloud.key}"
 
-    def _known(self) -> str | None:
-        """The mark of the settings that got an answer last; None if there is none, or it cannot be read."""
-        with contextlib.suppress(StorageError, ValueError):
-            found = json.loads(self._store.cloud_health(_SETTINGS) or "null")
-            return found if isinstance(found, str) else None
-        return None
+    def _is_known(self, marks: list[str]) -> bool:
+        return any(is_marked(self._settings, known) for known in marks)
+
+    def _marks(self) -> list[str]:
+        """The marks of the settings that got an answer; none if they cannot be read."""
+        with contextlib.suppress(StorageError, ValueError, RecursionError):
+            found = json.loads(self._store.cloud_health(_SETTINGS) or "[]")
+            found = found if isinstance(found, list) else [found]  # an older version kept one
+            return [known for known in found if isinstance(known, str)]
+        return []
+
+    def _keep_shape(self) -> None:
+        """Store the form that the cloud wants, if it taught us another one, in the caller's transaction."""
+        known, learned = self._store.cloud_health(self._form), self.cloud.shape
+        if (known or learned != self.cloud.wanted) and known != (facts := remembered(self.cloud.wanted, learned)):
+            self._store.put_cloud_health(self._form, facts)
 
     def _shape(self) -> Shape:
         """The form of the next request. What the store remembers of it is read at the first call, not for an answer from memory."""

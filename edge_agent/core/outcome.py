@@ -36,7 +36,8 @@ class CloudOutcome:
     """How one call ended: `answer` if ANSWERED, otherwise `error`, a sentence for people that holds no secret.
 
     `retry_after_s` is how long the cloud asked us to wait, if it did. `doubtful` means that the reply does not say whether it is
-    about this question alone or about every question.
+    about this question alone or about every question. `over_budget` means that the budget ended the call. `was_hurried` means that
+    most of the time for the call passed before it could start, so it says nothing about the cloud.
     """
 
     kind: CloudKind
@@ -44,6 +45,8 @@ class CloudOutcome:
     error: str | None = None
     retry_after_s: float | None = None
     doubtful: bool = False
+    over_budget: bool = False
+    was_hurried: bool = False
 
     @property
     def was_sent(self) -> bool:

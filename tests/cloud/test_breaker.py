@@ -148,6 +148,29 @@ def test_half_open_breaker_lets_one_process_probe_at_a_time(part, tmp_path: path
         assert one.refusal(60) is None and two.refusal(60) is None
 
 
+@pytest.mark.parametrize("kind", [CloudKind.DEVICE, CloudKind.PAUSED])
+def test_probe_that_says_nothing_about_the_cloud_is_free_for_the_next_caller(kind: CloudKind, tmp_path: pathlib.Path) -> None:
+    moment = Moment("boot", 100.0, 1.8e9, True)
+    with Store(tmp_path / "edge-agent.db", moment=lambda: moment) as store:
+        breaker = Breaker(store, "https://cloud")
+        for _ in range(5):
+            breaker.note(FAIL, "the cloud answered HTTP 500")
+        moment = replace(moment, uptime_s=131.0)
+        assert breaker.refusal(120) is None
+        breaker.note(kind, "no file handles", proven=True)
+        assert breaker.wait_s() == 0 and breaker.refusal(120) is None
+        assert "HTTP 500" in (breaker.health.error or "")
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_pause_by_the_budget_is_no_failure_of_the_cloud(proven: bool, tmp_path: pathlib.Path) -> None:
+    with Store(tmp_path / "edge-agent.db") as store:
+        breaker = Breaker(store, "https://cloud")
+        for _ in range(6):
+            breaker.note(CloudKind.PAUSED, "the budget for the cloud is used up for now", proven=proven)
+        assert breaker.health == Health() and breaker.last_error is None
+
+
 def test_each_cloud_has_its_own_breaker(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
         one, two = Breaker(store, "https://one"), Breaker(store, "https://two")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.cloud.breaker import Health
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.drain import Drained
 from edge_agent.cloud.wire.request import Shape
@@ -13,7 +14,7 @@ from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer
 from edge_agent.measure.replay import replay
-from tests.support.cloud_server import LoopbackCloud, gpt_5
+from tests.support.cloud_server import LoopbackCloud, completion, gpt_5
 from tests.support.mutation import catches
 from tests.support.queue_world import World
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
@@ -72,6 +73,17 @@ def test_highest_cost_is_reserved_and_corrected_to_the_real_cost(part, world: Wo
         of.close(reserved, CloudOutcome(CloudKind.ANSWERED, CloudAnswer("A", "A", "big", 1.0, 70, 2)))
     assert world.store.database.rows("SELECT micros FROM spending") == [{"micros": 74}]
     assert reserve(world, of)
+
+
+def test_reply_that_claims_far_more_than_was_allowed_does_not_use_up_the_budget(world: World) -> None:
+    """One reply that claimed 2,000,000,000 tokens, where 256 were allowed, used up a month's budget."""
+    of = budget(world, money_per_day=20.0, prompt_price=1.0, completion_price=10.0)
+    for n_prompt, n_completion in ((9, 2_000_000_000), (2_000_000_000, 1)):
+        reserved = reserve(world, of)
+        assert reserved is not None
+        with world.store.transaction():
+            of.close(reserved, CloudOutcome(CloudKind.ANSWERED, CloudAnswer("A", "A", "big", 1.0, n_prompt, n_completion)))
+        assert world.store.database.rows("SELECT micros FROM spending")[-1]["micros"] <= 2 * reserved.micros
 
 
 def test_call_that_was_not_sent_is_uncounted_and_one_without_token_counts_is_not(world: World) -> None:
@@ -155,6 +167,16 @@ def test_question_whose_next_sending_is_over_budget_waits(home: pathlib.Path, cl
         assert len(one.store.database.rows("SELECT 1 FROM spending")) == 2
     with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=4)) as two:
         assert list(two.drain())[-1].answered == 1 and len(cloud.requests) == 4
+
+
+def test_budget_that_ends_inside_a_call_is_the_reason_and_no_fault_of_the_cloud(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """It was "cloud_error", and five of them opened the breaker."""
+    cloud.respond = lambda asked: completion("", "length")
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=1)) as one:
+        decision = one.ask(Question("first", ("x", "y", "z")))
+        assert (decision.reason, decision.provisional, len(cloud.requests)) == ("over_budget", True, 1)
+        assert one.gate is not None and one.gate.breaker.health == Health() and one.gate.breaker.last_error is None
+        assert [replay(row).differences for row in one.store.decisions()] == [()]
 
 
 def test_next_process_reserves_and_sends_what_was_learned(home: pathlib.Path, cloud: LoopbackCloud) -> None:

@@ -14,6 +14,7 @@ from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.dripping_server import KINDS, DrippingServer
+from tests.support.spoken_model import UNSURE, SpokenModel, agent
 
 QUESTION = Question("Which city?", ("Astana", "Almaty", "Aktau", "Atyrau"))
 
@@ -89,6 +90,44 @@ def test_call_that_nobody_waits_for_ends_at_its_deadline() -> None:
         assert eventually(lambda: bad.open) and eventually(lambda: not bad.open and not calls())
     finally:
         bad.stop()
+
+
+def test_call_that_never_got_a_place_says_nothing_about_the_cloud() -> None:
+    slots = threading.BoundedSemaphore(1)
+    slots.acquire()
+    outcome = CloudCall(lambda call: CloudOutcome(CloudKind.FAILED), 0.1, slots).result()
+    assert outcome.was_hurried and "other calls" in (outcome.error or "") and not outcome.was_sent
+
+
+@pytest.mark.parametrize(("waits_s", "was_hurried"), [(1.4, True), (0.0, False)])
+def test_timeout_says_whether_most_of_the_time_was_spent_on_waiting_for_other_calls(waits_s: float, was_hurried: bool) -> None:
+    slots, leave = threading.BoundedSemaphore(1), threading.Event()
+    slots.acquire()
+
+    def work(call: CloudCall) -> CloudOutcome:
+        leave.wait(20)
+        return CloudOutcome(CloudKind.FAILED)
+
+    timer = threading.Timer(waits_s, slots.release)
+    timer.start()
+    outcome = CloudCall(work, 2.0, slots).result()
+    leave.set()
+    timer.join()
+    assert outcome.kind is CloudKind.OFFLINE and outcome.was_hurried is was_hurried
+
+
+def test_eight_visitors_at_once_do_not_make_a_slow_cloud_look_dead(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """Four of them got no place in time, and two got a place too late: six failures in a row."""
+    cloud.reply = lambda body: time.sleep(0.8) or "B"
+    with agent(home, SpokenModel(UNSURE), cloud.url) as one:
+        assert one.gate is not None
+        one.gate.cloud.deadline_s = 1.2
+        asked = [threading.Thread(target=one.ask, args=(Question(f"Q {n}", ("x", "y", "z")),)) for n in range(8)]
+        for thread in asked:
+            thread.start()
+        for thread in asked:
+            thread.join()
+        assert one.gate.breaker.refusal(1) is None
 
 
 @pytest.mark.parametrize("deadline_s", [1e10, float("inf")])

@@ -434,6 +434,30 @@ def test_secret_is_removed_before_a_reply_is_shortened() -> None:
     assert data == b'{"error": "[secret] [key] Kiosk"}'
 
 
+ORDINARY = {"X-Title": "Museum Kazakhstan", "X-Region": "Kazakhstan", "X-Role": "assistant", "X-Form": "completion_tokens"}
+
+
+def test_header_of_ordinary_words_changes_no_answer(cloud: LoopbackCloud) -> None:
+    """The answer was "[secret]"."""
+    cloud.reply = lambda body: "Kazakhstan"
+    model = CloudModel(cloud.url, "big", headers=ORDINARY)
+    chosen, told = model.ask(Question("Which is larger?", ("Kazakhstan", "Kyrgyzstan"))), model.ask(Question("Which?", (), "open"))
+    assert chosen.answer and (chosen.answer.answer, chosen.answer.n_completion_tokens) == ("A", 1)
+    assert told.answer and told.answer.answer == told.answer.reply == "Kazakhstan"
+
+
+@pytest.mark.parametrize(("name", "value"), [("X-Api-Token", "Zz98/Yy76Xx54Ww32Vv10"), ("X-Id", "9f8e7d6c5b4a39281706f5e4d3c2b1a0")])
+def test_header_that_is_a_secret_leaves_neither_a_whole_nor_a_part_behind(cloud: LoopbackCloud, name: str, value: str) -> None:
+    model = CloudModel(cloud.url, "big", headers={name: value})
+    cloud.reply = lambda body: f"You sent {value}"
+    told = model.ask(Question("Which?", (), "open"))
+    assert told.answer and told.answer.reply == "You sent [secret]"
+    for n_before in (10, 190):  # the second is cut in the middle, and JSON spells the slash in another way
+        message = json.dumps({"error": {"message": "x" * n_before + " " + value}}).replace("/", "\\/")
+        cloud.status, cloud.raw = 401, message.encode()
+        assert not any(value[n : n + 6] in (model.ask(QUESTION).error or "") for n in range(len(value) - 5))
+
+
 WRONG_ENVIRONMENT = {
     "HTTP_PROXY": "http://user:hunter2@127.0.0.1:9", "HTTPS_PROXY": "socks://x:1", "ALL_PROXY": "socks5://127.0.0.1:1", "NO_PROXY": "[::1",
     "SSLKEYLOGFILE": "/none/keys",

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -33,6 +34,35 @@ def read(payload: Any, status: int = 200, question: Question = OPEN_QUESTION) ->
 
 def reply(content: Any, **usage: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"content": content}}], "usage": usage}
+
+
+PRIVATE = Question("Мой сосед Иван Петров болен туберкулёзом. Что делать?", ("Да", "Нет"))
+ECHOES = {
+    "as it is": PRIVATE.stem,
+    "JSON": json.dumps({"text": PRIVATE.stem}),
+    "JSON in JSON": json.dumps(json.dumps({"text": PRIVATE.stem[:40]})),
+    "upper case": PRIVATE.stem.upper(),
+    "other spaces": " / ".join(PRIVATE.stem.split()),
+    "bytes": repr(PRIVATE.stem.encode()),
+    "web address": quote(PRIVATE.stem),
+    "web page": "".join(f"&#{ord(letter)};" for letter in PRIVATE.stem),
+    "a request": '{"messages": [{"role": "user", "content": "I...',
+    "an escaped request": '{\\"content\\": \\"I...',
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+def test_error_that_repeats_the_question_in_any_spelling_is_not_quoted(echo: str) -> None:
+    """It outlives the question, which a person may have purged."""
+    for status, payload in ((400, {"error": {"message": f"bad body: {echo}"}}), (500, {"error": f"failed on {echo}"})):
+        assert "bad body" not in (error := read(payload, status, PRIVATE).error or "") and "failed on" not in error
+    page = read_reply(503, {}, f"<title>failed on {echo}</title>".encode(), PRIVATE, "big", 1.0)
+    assert "failed on" not in (page.error or "")
+
+
+@pytest.mark.parametrize("words", ["The model `big` is overloaded", "Модель перегружена, попробуйте позже", "100% of the \\users"])
+def test_error_in_the_servers_own_words_is_quoted(words: str) -> None:
+    assert words in (read({"error": {"message": words}}, 500, PRIVATE).error or "")
 
 
 def test_half_of_a_surrogate_pair_does_not_reach_the_store() -> None:

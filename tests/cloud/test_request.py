@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.cloud.wire.request import RAISED_TOKENS, Shape, body, learn, recalled, remembered
+from edge_agent.cloud.wire.request import RAISED_TOKENS, Shape, body, known_after, learn, recalled, remembered
 from edge_agent.core.question import Question
 from tests.support import refusals
 
@@ -32,7 +32,8 @@ def cases(sent: Shape, wanted: Shape | None, found: list[tuple[str, int, dict]])
         *cases(FIRST, RAISED, refusals.WANT_MORE),
         *cases(RAISED, None, refusals.WANT_MORE),
         *cases(RAISED, replace(RAISED, max_tokens=2048, at_most=2048), refusals.WANT_LESS),
-        *cases(FIRST, None, refusals.WANT_LESS[2:4]),
+        *[case for *found, fits in refusals.WANT_LESS_ONCE for case in cases(RAISED, replace(RAISED, fits_tokens=fits), [tuple(found)])],
+        *cases(FIRST, None, [tuple(found) for *found, _ in refusals.WANT_LESS_ONCE]),
         *cases(FIRST, None, refusals.WANT_NOTHING),
     ],
 )
@@ -53,9 +54,40 @@ def test_limit_that_a_person_sets_is_never_raised_by_a_reply() -> None:
     assert recalled(mine, remembered(FIRST, RAISED)).max_tokens == 500
 
 
-def test_limit_that_the_cloud_names_is_not_exceeded_again() -> None:
+CUT = json.dumps(refusals.WANT_MORE[2][2]).encode()
+
+
+def test_reply_that_was_cut_at_the_highest_limit_that_was_named_tries_a_higher_one() -> None:
     lowered = replace(FIRST, max_tokens=1024, at_most=1024)
-    assert learn(lowered, 200, json.dumps(refusals.WANT_MORE[2][2]).encode()) is None
+    assert learn(lowered, 200, CUT) == RAISED
+    assert learn(replace(FIRST, at_most=1024), 200, CUT) == lowered  # it was cut below that
+
+
+def test_reply_that_was_cut_where_the_context_ends_asks_for_nothing() -> None:
+    assert learn(replace(RAISED, fits_tokens=700), 200, CUT) is None
+
+
+def test_half_of_a_limit_whose_refusal_names_none_is_for_one_question() -> None:
+    error = refusals.openai("max_tokens is too large for this model", "max_tokens")
+    assert learn(RAISED, 400, json.dumps(error).encode()) == replace(RAISED, fits_tokens=2048)
+
+
+@pytest.mark.parametrize(
+    ("known", "last", "after"),
+    [
+        (FIRST, RAISED, RAISED),
+        (FIRST, replace(RAISED, fits_tokens=3936), replace(FIRST, max_tokens=2048)),  # the next question may be a little longer
+        (replace(FIRST, max_tokens=2048), replace(RAISED, fits_tokens=700), replace(FIRST, max_tokens=2048)),
+        (RAISED, replace(RAISED, fits_tokens=700), RAISED),
+        (RAISED, replace(RAISED, max_tokens=2048, at_most=2048), replace(RAISED, max_tokens=2048, at_most=2048)),
+        (replace(FIRST, max_tokens=512, at_most=512), RAISED, RAISED),
+        (RAISED, replace(RENAMED, temperature=None), replace(RAISED, limit_name="max_completion_tokens", temperature=None)),
+    ],
+)
+def test_limit_is_kept_once_it_was_answered_and_one_question_lowers_none(known: Shape, last: Shape, after: Shape) -> None:
+    assert known_after(known, last, is_answered=True) == after
+    unanswered = known_after(known, last, is_answered=False)
+    assert unanswered == replace(known, limit_name=last.limit_name, temperature=last.temperature)
 
 
 _NAMES = st.sampled_from(["error", "message", "param", "loc", "detail", "choices", "finish_reason", "input"])

@@ -1,7 +1,9 @@
 """Faults of the cloud as a whole, told from faults of one question: no question is lost to the first kind."""
 
+import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from edge_agent.cloud.drain import OVER_BUDGET, Drainer
 from edge_agent.cloud.gate import TEST_QUESTION, Gate
 from edge_agent.cloud.queue import QueueRow
 from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.cloud.wire.request import Shape as RequestShape
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from tests.support.kiosk import Kiosk, answer, json_reply, shaped, status
@@ -244,6 +247,33 @@ def test_new_settings_are_tried_with_the_test_question_first(kiosk: Kiosk, chang
     kiosk.put(kiosk.box, "Question 2")
     kiosk.drain()
     assert kiosk.sent[3:] == [TEST_QUESTION.stem, "Question 1", "Question 2"]
+
+
+@pytest.mark.parametrize("own", [{"deadline_s": 3.0}, {"headers": {"X-Title": "Drainer"}}, {"wanted": RequestShape(500)}])
+def test_processes_with_settings_of_their_own_do_not_pay_for_a_test_question_each_time(kiosk: Kiosk, own: dict[str, Any]) -> None:
+    transport = httpx.MockTransport(kiosk._handle)
+    gates = [Gate(kiosk.store, CloudModel("https://cloud.test/v1", "big", "key", transport=transport, **more)) for more in ({}, own)]
+    for n in range(6):
+        kiosk.gate = gates[n % 2]
+        kiosk.put(kiosk.box, f"Question {n}")
+        assert kiosk.drain().answered == 1
+    assert kiosk.sent.count(TEST_QUESTION.stem) <= 1
+
+
+def test_another_deadline_or_proxy_is_no_other_cloud() -> None:
+    one = CloudModel("https://cloud.test/v1", "big")
+    assert one.settings == CloudModel("https://cloud.test/v1", "big", deadline_s=3.0, proxy="http://127.0.0.1:8080").settings
+
+
+def test_settings_that_worked_are_known_from_the_mark_of_an_earlier_version(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    kiosk.drain()
+    (known,) = json.loads(kiosk.store.cloud_health("settings") or "")
+    with kiosk.store.transaction():
+        kiosk.store.put_cloud_health("settings", json.dumps(known))
+    assert not kiosk.gate.has_new_settings
+    other_settings(kiosk, model="bigger")
+    assert kiosk.gate.has_new_settings
 
 
 def test_nothing_is_sent_with_new_settings_while_nothing_waits(kiosk: Kiosk) -> None:

@@ -63,18 +63,23 @@ WANT_MORE = [
     ("vLLM, cut while thinking", 200, {"choices": [{"message": {"content": None, "reasoning_content": "Let me"},
                                                     "finish_reason": "length"}]}),
 ]  # fmt: skip
-# ... to whom 4096 tokens are too many: 2048 is right for all of them.
+# ... to whom 4096 tokens are always too many, and that names the highest limit: 2048 for all of them.
 WANT_LESS = [
     ("OpenAI", 400, openai("max_tokens is too large: 4096. This model supports at most 2048 completion tokens, whereas you provided 4096.",
                            "max_tokens")),
     ("Groq", 400, openai("`max_tokens` must be less than or equal to `2048`, the maximum value for `max_tokens` is less than the "
                          "`context_window` for this model", "max_tokens")),
-    ("OpenAI's context", 400, openai("This model's maximum context length is 4160 tokens. However, you requested 4200 tokens (104 in the "
-                                     "messages, 4096 in the completion).", "messages", "context_length_exceeded")),
-    ("vLLM", 400, {"object": "error", "message": "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context "
-                   "length is 4000 tokens and your request has 64 input tokens (4096 > 4000 - 64).", "type": "BadRequestError"}),
     ("DeepSeek", 400, openai("Invalid max_tokens value, the valid range of max_tokens is [1, 2048]")),
     ("Ollama", 400, openai("max_tokens (4096) exceeds model's maximum output tokens (2048) for model x")),
+]  # fmt: skip
+# ... to whom 4096 tokens are too many beside this question, and how many it leaves for the reply.
+WANT_LESS_ONCE = [
+    ("OpenAI's context", 400, openai("This model's maximum context length is 4160 tokens. However, you requested 4200 tokens (104 in the "
+                                     "messages, 4096 in the completion).", "messages", "context_length_exceeded"), 4056),
+    ("vLLM", 400, {"object": "error", "message": "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context "
+                   "length is 4000 tokens and your request has 64 input tokens (4096 > 4000 - 64).", "type": "BadRequestError"}, 3936),
+    ("OpenRouter", 400, openai("This endpoint's maximum context length is 8192 tokens. However, you requested about 9096 tokens (5000 of "
+                               "text input, 4096 in the output). Please reduce the length of either one."), 3192),
 ]  # fmt: skip
 # ... that say nothing of the form, or of a part of it that is not ours to change.
 WANT_NOTHING = [

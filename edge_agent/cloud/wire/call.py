@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class CloudCall:
         self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
         self._lock = threading.Lock()  # guards what follows
         self._has_slot = self._sent = self._over = False
+        self._slot_s: float | None = None  # when it got its place, by time.monotonic
         self._line: socket.socket | None = None  # a second handle on the connection, to shut it down
         self._timer = threading.Timer(self._deadline_s, self.abandon)
         self._timer.name, self._timer.daemon = "cloud-deadline", True
@@ -104,12 +106,14 @@ class CloudCall:
         if not self._slots.acquire(timeout=self.left_s):
             return  # the caller no longer waits
         with self._lock:
-            self._has_slot = True
+            self._has_slot, self._slot_s = True, time.monotonic()
             if self._over:
                 self._leave()
                 return
         try:
             outcome = self._work(self)
+            if outcome.kind is CloudKind.TIMEOUT and self._is_hurried:
+                outcome = replace(outcome, was_hurried=True)
             self._done.put(outcome if outcome.answer or self.left_s else self._too_late())
         finally:
             self._timer.cancel()
@@ -118,9 +122,20 @@ class CloudCall:
                 self._leave()
 
     def _too_late(self) -> CloudOutcome:
-        if self._sent:
-            return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud sent no answer within {self._deadline_s:g} s")
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud within {self._deadline_s:g} s")
+        if self._slot_s is None:
+            waited = f"other calls to the cloud were under way for {self._deadline_s:g} s"
+            return CloudOutcome(
+                CloudKind.OFFLINE, error=f"{waited}, and this device makes only a few at once; nothing was sent", was_hurried=True
+            )
+        left_s = max(0.0, self.ends_s - self._slot_s)  # for the call itself
+        within = f"{left_s:.2g} s, after it had waited for other calls" if self._is_hurried else f"{self._deadline_s:g} s"
+        kind, what = (CloudKind.TIMEOUT, "the cloud sent no answer") if self._sent else (CloudKind.OFFLINE, "no connection to the cloud")
+        return CloudOutcome(kind, error=f"{what} within {within}", was_hurried=self._is_hurried)
+
+    @property
+    def _is_hurried(self) -> bool:
+        """Whether the call waited for its place for more than half of its time."""
+        return self._slot_s is not None and self.ends_s - self._slot_s < self._deadline_s / 2
 
     def _leave(self) -> None:
         """Give the place back, once."""

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from edge_agent.cloud.wire.call import CloudCall
 from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply
-from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, learn
+from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, known_after, learn
 from edge_agent.cloud.wire.secret import Secrets
 from edge_agent.core.config import network
 from edge_agent.core.config.settings import CLOUD_DEADLINE_S, checked
@@ -87,9 +87,12 @@ class CloudModel:
 
     @property
     def settings(self) -> str:
-        """What decides where and how a call is made, as one text; another text is another cloud. Secret, though the key is not in it."""
+        """What decides whether the cloud answers, as one text; another text is another cloud. Secret, though the key is not in it.
+
+        How long a call may take, and through which proxy, is not in it: processes of one device may differ in both.
+        """
         headers = sorted(self._headers.items())
-        return json.dumps([self.endpoint, self.model, self.deadline_s, self._proxy, self._ca_file, repr(self.wanted), repr(headers)])
+        return json.dumps([self.endpoint, self.model, self._ca_file, repr(self.wanted), repr(headers)])
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
@@ -106,7 +109,7 @@ class CloudModel:
         """Start to ask, without waiting; the deadline counts from now.
 
         If a reply asks for another form of request than `shape`, the question is sent again in the same call, once `again` has
-        agreed to that form; it is called in another thread.
+        agreed to that form; it is called in another thread. What the call teaches for the next question is in `self.shape`.
         """
         first = shape or self.shape
         return CloudCall(
@@ -115,19 +118,26 @@ class CloudModel:
             self._slots,
         )
 
-    def _call(self, call: CloudCall, question: Question, job_key: str | None, shape: Shape, again: Callable[[Shape], bool]) -> CloudOutcome:
+    def _call(self, call: CloudCall, question: Question, job_key: str | None, first: Shape, again: Callable[[Shape], bool]) -> CloudOutcome:
         headers = {**self._headers, "Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
-        sent: list[Shape] = []
+        tried: list[tuple[Shape, CloudOutcome]] = []
+        shape = first
         try:
             with self._client(call) as client:
                 while True:
                     outcome, mended = self._send(client, call, question, shape, headers)
-                    sent.append(shape)
-                    if mended is None or mended in sent or len(sent) >= MOST_SENDS or not call.left_s:
+                    tried.append((shape, outcome))
+                    if (last := mended or shape) != first:
+                        self.shape = known_after(self.shape, last, is_answered=outcome.answer is not None)
+                    if mended is None or len(tried) >= MOST_SENDS or not call.left_s:
                         return outcome
-                    self.shape = shape = mended
+                    if earlier := [ended for form, ended in tried if form == mended]:  # it was cut, and a longer one is refused
+                        return earlier[0] if earlier[0].kind is CloudKind.UNUSABLE else outcome
                     if not again(mended):
-                        return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now")
+                        if outcome.kind is CloudKind.UNUSABLE:  # it was cut: the next question starts with the higher limit
+                            self.shape = known_after(self.shape, mended, is_answered=True)
+                        return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now", over_budget=True)
+                    shape = mended
         except Exception as error:  # an unexpected error of a library must not lose the question
             return _failure(error, call.was_sent or self._transport is not None)
 
@@ -141,7 +151,7 @@ class CloudModel:
             data = _read_capped(response)
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         data = None if data is None else self._secrets.removed_from(data)
-        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key)
+        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key, self._secrets.words)
         return outcome, None if outcome.answer else learn(shape, response.status_code, data)
 
     def _client(self, call: CloudCall) -> httpx.Client:

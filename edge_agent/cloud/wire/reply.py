@@ -28,25 +28,34 @@ _MODEL_CODES = ("model_not_found", "model_not_available", "model_not_supported",
 _PARAMETER_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _ADDRESS_STATUSES = (404, 405, 406, 410, 411, 414, 415, 417, 421, 426, 431)
 _PORTAL = "it may come from a captive portal, or cloud_url is wrong"
-_MOST_WORDS, _LONGEST_ECHO = 200, 16  # characters
+_MOST_WORDS, _LONGEST_ECHO = 200, 12  # characters; of an echo, letters and digits
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_PART = 6  # characters of a key; a shorter part may be a word
 MAX_REPLY_BYTES = 1 << 20
 
 
 def read_reply(
-    status: int, headers: Mapping[str, str], data: bytes | None, question: Question, model: str, latency_ms: float, key: str | None = None
+    status: int,
+    headers: Mapping[str, str],
+    data: bytes | None,
+    question: Question,
+    model: str,
+    latency_ms: float,
+    key: str | None = None,
+    secrets: tuple[str, ...] = (),
 ) -> CloudOutcome:
     """What a reply means: its kind, and its answer if it has one.
 
     `headers` must ignore letter case. `data` is the decompressed body; None if it was too large, or in an encoding that we did
-    not ask for. An error that repeats a part of the key is not quoted; the caller removes whole secrets (`secret.py`).
+    not ask for. An error that repeats a part of the key or of the other `secrets` is not quoted; the caller removes whole ones
+    (`secret.py`).
     """
+    hidden = (key, *secrets) if key else secrets
     if status != 200:
-        return _read_status(status, headers, data, question, key)
+        return _read_status(status, headers, data, question, hidden)
     if data is None:
         return _read_no_body(headers)
-    portal = CloudOutcome(CloudKind.PORTAL, error=f"the reply is not a chat completion{_title(data, key)}; {_PORTAL}")
+    portal = CloudOutcome(CloudKind.PORTAL, error=f"the reply is not a chat completion{_title(data, question, hidden)}; {_PORTAL}")
     try:
         payload = json.loads(data)
     except (ValueError, RecursionError):
@@ -54,7 +63,7 @@ def read_reply(
         return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is incomplete") if broken else portal
     choices = payload.get("choices") if isinstance(payload, dict) else None
     if not isinstance(choices, list):
-        return _read_error_in_200(data, headers, question, key) if isinstance(payload, dict) and "error" in payload else portal
+        return _read_error_in_200(data, headers, question, hidden) if isinstance(payload, dict) and "error" in payload else portal
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
     reply = _content(message.get("content")) if isinstance(message, dict) else ""
@@ -110,14 +119,14 @@ def _read_no_body(headers: Mapping[str, str]) -> CloudOutcome:
     return CloudOutcome(CloudKind.UNUSABLE, error=why)
 
 
-def _read_error_in_200(data: bytes, headers: Mapping[str, str], question: Question, key: str | None) -> CloudOutcome:
+def _read_error_in_200(data: bytes, headers: Mapping[str, str], question: Question, hidden: tuple[str, ...]) -> CloudOutcome:
     """The outcome of an error in a reply whose status is 200, as OpenRouter and some proxies send it."""
     code = _error(data).get("code")
     status = int(code) if isinstance(code, (int, str)) and re.fullmatch("[45][0-9][0-9]", str(code)[:4]) else 500
-    return _read_status(status, headers, data, question, key)
+    return _read_status(status, headers, data, question, hidden)
 
 
-def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, question: Question, key: str | None) -> CloudOutcome:
+def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, question: Question, hidden: tuple[str, ...]) -> CloudOutcome:
     """The outcome of a reply without an answer, from its HTTP status and the error in it.
 
     What no question can cause (a wrong address, an unknown model) is `MISCONFIGURED`. A 403 that does not name the key is
@@ -125,7 +134,7 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, qu
     """
     error = _error(data)
     names = _names(error)
-    said = f"(HTTP {status}{_quoted(error, data, question, key)})"
+    said = f"(HTTP {status}{_quoted(error, data, question, hidden)})"
     if status == 403 and _is_about_content(error):
         return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question {said}")
     if status in (401, 403):
@@ -192,31 +201,54 @@ def _message(error: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _quoted(error: Mapping[str, Any], data: bytes | None, question: Question, key: str | None) -> str:
-    """The server's own words, ready to be added to a message; "" if it says nothing, or repeats the question or the key.
+def _quoted(error: Mapping[str, Any], data: bytes | None, question: Question, hidden: tuple[str, ...]) -> str:
+    """The server's own words, ready to be added to a message; "" if it says nothing, or repeats the question or a secret."""
+    words = _message(error)
+    return _shown(words, question, hidden) if words else _title(data, question, hidden)
+
+
+def _title(data: bytes | None, question: Question, hidden: tuple[str, ...]) -> str:
+    """The title of a web page, ready to be added to a message; "" if it has none."""
+    found = re.search(rb"(?is)<title[^>]{0,200}>(.{1,400}?)</title>", (data or b"")[:8192])
+    return _shown(found[1].decode("utf-8", errors="replace"), question, hidden) if found else ""
+
+
+def _shown(words: str, question: Question, hidden: tuple[str, ...]) -> str:
+    """A stranger's words on one line, without control characters, shortened; "" if the question or a part of a secret is in them."""
+    words = words[: _MOST_WORDS * 4]
+    if _repeats(words, question):
+        return ""
+    words = plain(" ".join(words.split()))
+    if any(part in words for secret in hidden for part in _parts(secret, _SHORTEST_PART)):
+        return ""  # many servers repeat the start and the end of a refused key
+    return f', "{words[:_MOST_WORDS]}{"..." if len(words) > _MOST_WORDS else ""}"' if words else ""
+
+
+def _repeats(words: str, question: Question) -> bool:
+    """Whether a stranger's words repeat a part of the question, in whatever spelling, or of a request.
 
     An error outlives a purged question, so it must hold nothing of it.
     """
-    words = _message(error)
-    if not words:
-        return _title(data, key)
-    asked = "\n".join((question.stem, *question.options))
-    repeats = any(part in asked for part in _parts(words, _LONGEST_ECHO)) or (len(question.stem) > 3 and question.stem in words)
-    return "" if repeats else _shown(words, key)
+    if re.search(r"[\"'](?:messages|content|role)\\*[\"']\s*:", words):
+        return True
+    stem, said = _bare(question.stem), _bare(_unescaped(words))
+    asked = "\n".join((stem, *(_bare(option) for option in question.options)))
+    return any(part in asked for part in _parts(said, _LONGEST_ECHO)) or (len(stem) > 3 and stem in said)
 
 
-def _title(data: bytes | None, key: str | None) -> str:
-    """The title of a web page, ready to be added to a message; "" if it has none."""
-    found = re.search(rb"(?is)<title[^>]{0,200}>(.{1,400}?)</title>", (data or b"")[:8192])
-    return _shown(found[1].decode("utf-8", errors="replace"), key) if found else ""
+def _unescaped(words: str) -> str:
+    """Words without the escapes of JSON, Python's bytes, web pages and web addresses."""
+    import html
+    from urllib.parse import unquote
+
+    words = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), words)
+    words = re.sub(r"(?:\\+x[0-9a-fA-F]{2})+", lambda found: bytes.fromhex(re.sub(r"\\+x", "", found[0])).decode(errors="replace"), words)
+    return unquote(html.unescape(_storable(re.sub(r"\\+[ntr]", " ", words))))
 
 
-def _shown(words: str, key: str | None) -> str:
-    """A stranger's words on one line, without control characters, shortened; "" if a part of the key is in them."""
-    words = plain(" ".join(words[: _MOST_WORDS * 4].split()))
-    if key and any(part in words for part in _parts(key, _SHORTEST_PART)):
-        return ""  # many servers repeat the start and the end of a refused key
-    return f', "{words[:_MOST_WORDS]}{"..." if len(words) > _MOST_WORDS else ""}"' if words else ""
+def _bare(text: str) -> str:
+    """The letters and digits of a text, without their case."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _parts(text: str, length: int) -> Iterator[str]:

@@ -26,8 +26,9 @@ LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 class Shape:
     """The form of a request to one model.
 
-    `max_tokens` limits the reply and is sent under `limit_name`. A reply that was cut may raise it up to `raised_tokens`, but
-    never over `at_most`, which the cloud named. `temperature` None is not sent. `extra` are more fields.
+    `max_tokens` limits the reply and is sent under `limit_name`. A reply that was cut raises it to `raised_tokens`, or to `at_most`,
+    the highest limit that the cloud named. `fits_tokens` is a lower limit for one question alone, which would not fit into the
+    model's context otherwise. `temperature` None is not sent. `extra` are more fields.
     """
 
     max_tokens: int = MAX_COMPLETION_TOKENS
@@ -35,7 +36,13 @@ class Shape:
     temperature: float | None = 0.0
     raised_tokens: int = RAISED_TOKENS
     at_most: int | None = None
+    fits_tokens: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> int:
+        """The limit that is sent."""
+        return min(self.max_tokens, self.fits_tokens or self.max_tokens)
 
     @property
     def n_extra_bytes(self) -> int:
@@ -61,13 +68,14 @@ def body(question: Question, model: str, shape: Shape | None = None) -> dict[str
     fields = {**shape.extra, "model": model, "messages": [{"role": "user", "content": prompt(question)}]}
     if shape.temperature is not None:
         fields["temperature"] = shape.temperature
-    return {**fields, shape.limit_name: shape.max_tokens}
+    return {**fields, shape.limit_name: shape.limit}
 
 
 def learn(shape: Shape, status: int, data: bytes | None) -> Shape | None:
     """The form that this reply asks for instead of `shape`; None if it asks for no other.
 
-    A reply that its length limit cut asks for a higher limit. A 400 or 422 may refuse the limit's name, the temperature, or the
+    A reply that its length limit cut asks for a higher limit; if it was cut at the highest that the cloud had named, that is
+    forgotten, because it may be wrong or old. A 400 or 422 may refuse the limit's name, the temperature, or the
     limit itself. Each server words that in its own way (OpenAI and Azure name the parameter, pydantic lists the forbidden fields,
     gateways wrap either in a text), so the whole error is searched for our own two parameters beside a refusal.
     """
@@ -76,7 +84,7 @@ def learn(shape: Shape, status: int, data: bytes | None) -> Shape | None:
     except (ValueError, RecursionError):
         return None
     if status == 200:
-        return _raised(shape) if _was_cut(reply) else None
+        return _raised(_beyond(shape)) if _was_cut(reply) else None
     if status not in (400, 422):
         return None
     text = "\n".join(_texts(reply))[:_MOST_CHARS].lower()
@@ -94,6 +102,22 @@ def learn(shape: Shape, status: int, data: bytes | None) -> Shape | None:
     if shape.temperature is not None and _is_refused("temperature", text, named):
         mended = replace(mended, temperature=None)
     return mended if mended != shape else None
+
+
+def known_after(known: Shape, last: Shape, is_answered: bool) -> Shape:
+    """The form of the next question, after a call that had to change its own form, and ended with `last`.
+
+    A refused name or temperature counts at once. A limit counts only once it was answered. What one question did not fit into never
+    lowers the limit for others: of a limit that was raised and had to be lowered again, only a step that is sure to fit is kept.
+    """
+    form = replace(known, limit_name=last.limit_name, temperature=last.temperature)
+    if not is_answered:
+        return form
+    raised = last.max_tokens
+    while raised > last.limit:
+        raised //= 2
+    limit = max(known.max_tokens, raised)
+    return replace(form, max_tokens=min(limit, last.at_most or limit), at_most=last.at_most)
 
 
 def remembered(wanted: Shape, learned: Shape) -> str:
@@ -140,6 +164,9 @@ _TOO_HIGH = (
     r"too (?:large|high|big)|at most \d|less than or equal to|exceeds?\b|above (?:the )?maximum|valid range|maximum context length|"
     r"maximum value"
 )
+_CONTEXT = r"context.?(?:length|size)|(?:in|of) (?:the|your) (?:messages|prompt)|(?:input|prompt|messages|request) (?:tokens|has \d)"
+_CONTEXT_TOKENS = r"context.?(?:length|size)\D{1,20}(\d{1,9})"
+_INPUT_TOKENS = r"(\d{1,9}) (?:tokens )?(?:in the (?:messages|prompt|input)|(?:input|prompt) tokens|of text input)|resulted in (\d{1,9})"
 _HIGHEST = r"(?:at most|less than or equal to|maximum output tokens|valid range of \w+ is \[\d+,|<=)\W{0,4}(\d{1,9})"
 _CUT = ("length", "max_tokens", "max_output_tokens")
 
@@ -151,16 +178,35 @@ def _was_cut(reply: Any) -> bool:
     return str(choice.get("finish_reason")).lower() in _CUT
 
 
+def _beyond(shape: Shape) -> Shape:
+    """The form without the highest limit that the cloud named, if that is what cut a reply."""
+    return replace(shape, at_most=None) if shape.at_most and shape.limit >= shape.at_most else shape
+
+
 def _raised(shape: Shape) -> Shape | None:
     limit = min(shape.raised_tokens, shape.at_most or shape.raised_tokens)
-    return replace(shape, max_tokens=limit) if limit > shape.max_tokens else None
+    return replace(shape, max_tokens=limit) if limit > shape.max_tokens and shape.fits_tokens is None else None
 
 
 def _lowered(shape: Shape, text: str) -> Shape | None:
-    """The limit that the text names, or half of the one that was refused; None if that is too low to be of use."""
-    named = [int(number) for number in re.findall(_HIGHEST, text) if MAX_COMPLETION_TOKENS <= int(number) < shape.max_tokens]
-    limit = max(named, default=shape.max_tokens // 2)
-    return replace(shape, max_tokens=limit, at_most=limit) if limit >= MAX_COMPLETION_TOKENS else None
+    """The limit that the text names for every request; otherwise one for this question alone. None if that is too low to be of use.
+
+    Most refusals name the model's context, which the prompt and the reply share: the next question may be shorter. Where
+    the text does not say how much is left for the reply, half of the limit is tried.
+    """
+    is_context = re.search(_CONTEXT, text) is not None
+    named = [int(number) for number in re.findall(_HIGHEST, text) if MAX_COMPLETION_TOKENS <= int(number) < shape.limit]
+    if named and not is_context:
+        return replace(shape, max_tokens=max(named), at_most=max(named), fits_tokens=None)
+    fits = _left_tokens(text) if is_context else None
+    fits = fits if fits is not None and fits < shape.limit else shape.limit // 2
+    return replace(shape, fits_tokens=fits) if fits >= MAX_COMPLETION_TOKENS else None
+
+
+def _left_tokens(text: str) -> int | None:
+    """How many tokens of the context the prompt leaves for the reply, if an error says so."""
+    context, asked = re.search(_CONTEXT_TOKENS, text), re.search(_INPUT_TOKENS, text)
+    return int(context[1]) - int(asked[1] or asked[2]) if context and asked else None
 
 
 def _is_about_limit(text: str, named: set[str]) -> bool:
