@@ -195,9 +195,16 @@ class Agent:
         return self.store.ending(decision_id)
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
-        """The state of a decision once it no longer waits, or when the time is up. Any process may drain and end it."""
+        """The state of a decision once it no longer waits, when the time is up, or when another thread closes the agent.
+
+        Any process may drain and end it.
+        """
         self._check_open()
-        return endings.wait(self.store, decision_id, Until(None, timeout_s, self._closed))
+        try:
+            return endings.wait(self.store, decision_id, Until(None, timeout_s, self._closed))
+        except StorageError:
+            self._check_open()  # closed before the first look
+            raise
 
     def endings(self, after: int | None = None, stop: threading.Event | None = None, timeout_s: float | None = None) -> Iterator[Ending]:
         """Each provisional decision as it ends, in order and once, whichever process ends it.

@@ -70,13 +70,14 @@ class Database:
         return None if self.is_open else str(self._why_not)
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._tried_at = None
-        if self._connected is not None:
-            self._connected.close()
-            self._connected = None
-            self._why_not = StorageError(f"The database '{self.path}' is closed; open it again.")
-        self._marker.release()
+        """Close the file, once no other thread is in the middle of using it; closing twice is fine."""
+        with self._lock:  # SQLite crashes the process if a connection is closed while another thread uses it
+            self._tried_at = None
+            if self._connected is not None:
+                self._connected.close()
+                self._connected = None
+                self._why_not = StorageError(f"The database '{self.path}' is closed; open it again.")
+            self._marker.release()
 
     def renew(self) -> bool:
         """Reopen the file if SQLite found it damaged, or if it could not be opened some time ago; returns whether it did.

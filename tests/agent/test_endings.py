@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -205,3 +206,23 @@ def test_command_line_follows_endings_until_interrupted(cloud: LoopbackCloud) ->
     assert (process.returncode, rest, errors.strip()) == (130, "", "edge-agent: interrupted")
     for arguments in (["--after", "1"], ["--follow", "x"]):
         assert run("log", *arguments).returncode == 2
+
+
+def test_wait_returns_the_last_state_when_another_thread_closes_the_agent(home: pathlib.Path) -> None:
+    found: list[Ending | BaseException] = []
+
+    def wait() -> None:
+        try:
+            found.append(one.wait(asked.decision_id))
+        except BaseException as error:  # noqa: BLE001  # the test shows it
+            found.append(error)
+
+    for seconds in (0.05, 0.1, 0.21):
+        one = agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1")
+        asked = one.ask(Question("Q", ("x", "y", "z")))
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(seconds)
+        one.close()
+        thread.join()
+    assert [isinstance(one, Ending) and one.waits for one in found] == [True] * 3, found
