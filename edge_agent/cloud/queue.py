@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, treat
+from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, StorageError
@@ -124,8 +124,19 @@ class Outbox:
         sql = f"SELECT count(*) AS n FROM outbox WHERE state IN ({', '.join('?' * len(states))})"
         return int(self._database.rows(sql, states)[0]["n"])
 
-    def claim(self, after: int = 0, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True) -> QueueRow | None:
-        """Mark the oldest ready row with an id above `after` as sending, and return it; None if there is none.
+    def ready(self, after: int = 0, due_only: bool = False) -> list[int]:
+        """The ids of the ready rows with an id above `after`, those that are due longest first; `due_only` as for `claim`.
+
+        A row that was tried in vain is due later, so it stands behind the others.
+        """
+        due, parameters = self._due(due_only)
+        sql = f"SELECT id FROM outbox WHERE state = 'ready' AND id > ? {due} ORDER BY due_s, id"
+        return [int(row["id"]) for row in self._database.rows(sql, (after, *parameters))]
+
+    def claim(
+        self, queue_id: int | None = None, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True
+    ) -> QueueRow | None:
+        """Mark a ready row as sending, this one or the oldest, and return it; None if there is none.
 
         `allowed` says, inside the same transaction, whether the row may be sent; if not, the row is returned still ready.
 
@@ -136,11 +147,10 @@ class Outbox:
         with self.store.transaction() as db:
             self._clock.keep()
             self._expire()
-            now_s = self._clock.now_s()
-            due = "AND (due_s <= ? OR due_s > ?)" if due_only else ""
+            due, parameters = self._due(due_only)
             found = db.execute(
-                f"SELECT {_COLUMNS} FROM outbox WHERE state = 'ready' AND id > ? {due} ORDER BY id LIMIT 1",
-                (after, now_s, now_s + LONGEST_WAIT_S) if due_only else (after,),
+                f"SELECT {_COLUMNS} FROM outbox WHERE state = 'ready' AND id = coalesce(?, id) {due} ORDER BY id LIMIT 1",
+                (queue_id, *parameters),
             ).fetchone()
             if found is None:
                 return None
@@ -192,6 +202,14 @@ class Outbox:
                 state = self._fail(row, outcome.kind, outcome.error or outcome.kind.value)
             also()
         return state
+
+    def release(self, row: QueueRow, error: str | None) -> None:
+        """Make a claimed row ready again at no cost, behind the others: it was tried, and what came of it is not known.
+
+        One transaction; a crash leaves the row sending.
+        """
+        with self.store.transaction():
+            self._end_sending(row, "ready", error, due_s=self._clock.now_s() + RELEASED_WAIT_S)
 
     def would_end(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a failure of this kind would be the end of a claimed row."""
@@ -278,6 +296,11 @@ class Outbox:
             yield
         finally:
             os.close(handle)
+
+    def _due(self, due_only: bool) -> tuple[str, tuple[float, ...]]:
+        """The condition for rows that may be tried now, and its parameters."""
+        now_s = self._clock.now_s()
+        return ("AND (due_s <= ? OR due_s > ?)", (now_s, now_s + LONGEST_WAIT_S)) if due_only else ("", ())
 
     # Everything below runs inside a transaction.
 

@@ -26,6 +26,7 @@ MAX_ATTEMPTS = 8
 MAX_SUSPICIONS = 5
 MAX_UNUSABLE = 3
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 900.0
+RELEASED_WAIT_S = 60.0  # a question without a verdict lets the others go first
 
 WHOLE_CLOUD = frozenset(
     {

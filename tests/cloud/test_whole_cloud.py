@@ -268,3 +268,33 @@ def test_settings_are_remembered_as_a_mark_that_tells_nothing(kiosk: Kiosk) -> N
     kiosk.drain()
     stored = str(kiosk.store.database.rows("SELECT * FROM clouds"))
     assert "settings" in stored and "secret-model" not in stored and "sk-canary" not in stored
+
+
+REJECTED = ("Question 0", "Question 1")
+
+
+def test_budget_that_pays_for_no_verdict_does_not_keep_the_other_questions_waiting(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=2))
+    kiosk.fill(5)
+    kiosk.reply = lambda stem: status(400) if stem in REJECTED else answer()
+    for _ in range(5):
+        kiosk.drain()
+        kiosk.wait(86_401)
+    assert kiosk.states() == ["dead"] * 2 + ["done"] * 3
+
+
+def test_cloud_that_takes_two_calls_a_minute_reaches_every_question(kiosk: Kiosk) -> None:
+    kiosk.fill(4)
+    n_calls = 0
+
+    def reply(stem: str) -> httpx.Response:
+        nonlocal n_calls
+        n_calls += 1
+        return status(429, **{"Retry-After": "60"}) if n_calls > 2 else status(400) if stem in REJECTED else answer()
+
+    kiosk.reply = reply
+    for _ in range(4):
+        n_calls = 0
+        kiosk.drain()
+        kiosk.wait(61)
+    assert kiosk.states() == ["dead"] * 2 + ["done"] * 2
