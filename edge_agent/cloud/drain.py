@@ -317,8 +317,7 @@ class Drainer:
                 self._finish(row, stored[1], None, was_made=False, stored_id=stored[0])
                 done.answered, done.failed = done.answered + 1, done.failed - 1
             else:
-                own = replace(outcome, kind=CloudKind.REJECTED) if outcome.kind in WHOLE_CLOUD else outcome
-                self._finish(row, own, None, was_made=False)
+                self._finish(row, _own_fault(outcome), None, was_made=False)
             done.in_doubt.pop(0)
         done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.portal_rows)
         done.portal_rows = []
@@ -333,3 +332,13 @@ class Drainer:
             with contextlib.suppress(StorageError):
                 self._outbox.release(row, error)
         done.in_doubt = []
+
+
+def _own_fault(outcome: CloudOutcome) -> CloudOutcome:
+    """What a failure means for its question, now that the cloud has answered another one.
+
+    One server of several may lack the model for a while, so "no such model" costs an attempt and may pass.
+    """
+    if outcome.kind is CloudKind.MISCONFIGURED:
+        return replace(outcome, kind=CloudKind.FAILED)
+    return replace(outcome, kind=CloudKind.REJECTED) if outcome.kind in WHOLE_CLOUD else outcome

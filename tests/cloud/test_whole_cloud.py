@@ -298,3 +298,25 @@ def test_cloud_that_takes_two_calls_a_minute_reaches_every_question(kiosk: Kiosk
         kiosk.drain()
         kiosk.wait(61)
     assert kiosk.states() == ["dead"] * 2 + ["done"] * 2
+
+
+def test_one_server_of_two_that_lacks_the_model_for_a_while_ends_no_question(kiosk: Kiosk) -> None:
+    kiosk.fill(8)
+    kiosk.reply = lambda stem: json_reply(404, UNKNOWN_MODEL) if len(kiosk.sent) % 2 else answer()
+    for _ in range(4):
+        kiosk.drain()
+        assert set(kiosk.states()) <= {"ready", "done"}
+        kiosk.wait(3601)
+    kiosk.reply = lambda stem: answer()
+    kiosk.drain()
+    assert kiosk.states() == ["done"] * 8
+
+
+def test_question_that_alone_gets_no_such_model_is_dead_after_eight_attempts(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    kiosk.reply = lambda stem: json_reply(404, UNKNOWN_MODEL) if stem == "Question 0" else answer()
+    for _ in range(8):
+        assert kiosk.states() == ["ready"]
+        kiosk.drain()
+        kiosk.wait(1000)
+    assert kiosk.states() == ["dead"] and kiosk.box.list()[0].attempts == 8
