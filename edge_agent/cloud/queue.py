@@ -4,7 +4,8 @@ Owns the states of a row, its SQL, and which process may drain the queue. Knows 
 
     put ─► ready ─► sending ─┬─► done        answered
              ▲               ├─► ready       will be tried again, at `due_s`
-             │               └─► dead        rejected, or tried too often; kept to be read, retried or dropped
+             │               ├─► dead        rejected, or tried too often; kept to be read, retried or dropped
+             │               └─► cancelled   not answered, and meanwhile forbidden to be sent
              ├── ready ─► expired            waited longer than the time to live
              └── ready, dead, expired ─► cancelled     dropped by a person
 
@@ -96,7 +97,9 @@ class Outbox:
         if waiting := self._database.rows(
             "SELECT id FROM outbox WHERE dedupe_key = ? AND state IN ('ready', 'sending')", (self._dedupe_key(question),)
         ):
-            return int(waiting[0]["id"])
+            queue_id = int(waiting[0]["id"])
+            self._database.write("UPDATE outbox SET last_error = nullif(last_error, ?) WHERE id = ?", (_FORBIDDEN, queue_id))
+            return queue_id
         payload = _payload(send or question)
         size_bytes = len(payload.encode())
         if not self._has_room(size_bytes):
@@ -157,7 +160,10 @@ class Outbox:
             row = QueueRow(**dict(found))
             if not allowed(row):
                 return row
-            db.execute("UPDATE outbox SET state = 'sending', updated_at = ? WHERE id = ?", (time.time(), row.queue_id))
+            db.execute(
+                "UPDATE outbox SET state = 'sending', last_error = nullif(last_error, ?), updated_at = ? WHERE id = ?",
+                (_FORBIDDEN, time.time(), row.queue_id),  # from now on this text is a mark
+            )
             return QueueRow(**{**dict(found), "state": "sending"})
 
     def answer_waiting(self, question: Question) -> int | None:
@@ -174,12 +180,16 @@ class Outbox:
     def cancel_waiting(self, question: Question) -> None:
         """Cancel the ready row of a question that must no longer be sent, erase its payload, and abandon its decisions.
 
-        Runs inside the caller's `transaction()`.
+        A row that is being sent is marked: an answer still ends it, and without one it is cancelled. Runs inside the caller's
+        `transaction()`.
         """
+        self._database.write(
+            "UPDATE outbox SET last_error = ? WHERE dedupe_key = ? AND state = 'sending'", (_FORBIDDEN, self._dedupe_key(question))
+        )
         for row in self._database.write(
-            "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = 'never_send', updated_at = ? "
+            "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = ?, updated_at = ? "
             "WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
-            (time.time(), self._dedupe_key(question)),
+            (_FORBIDDEN, time.time(), self._dedupe_key(question)),
         ).fetchall():
             self.store.abandon_provisional(row["id"])
 
@@ -209,7 +219,8 @@ class Outbox:
         One transaction; a crash leaves the row sending.
         """
         with self.store.transaction():
-            self._end_sending(row, "ready", error, due_s=self._clock.now_s() + RELEASED_WAIT_S)
+            if not self._cancel_forbidden(row.queue_id):
+                self._end_sending(row, "ready", error, due_s=self._clock.now_s() + RELEASED_WAIT_S)
 
     def would_end(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a failure of this kind would be the end of a claimed row."""
@@ -291,6 +302,7 @@ class Outbox:
             if not try_lock(handle):
                 raise StorageError("Another process is draining the queue; wait until it has finished.")
             with self.store.transaction() as db:
+                self._cancel_forbidden()
                 db.execute("UPDATE outbox SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
                 self._drop_old_dead()
             yield
@@ -305,7 +317,9 @@ class Outbox:
     # Everything below runs inside a transaction.
 
     def _fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
-        """Make a claimed row ready or dead; returns its new state."""
+        """Make a claimed row ready or dead, or cancel it if it must not be sent again; returns its new state."""
+        if self._cancel_forbidden(row.queue_id):
+            return "cancelled"
         treatment = treat(kind, row.attempts, self._chance(), row.suspicions)
         now_s = self._clock.now_s()
         if self._is_early(row, kind):
@@ -338,6 +352,15 @@ class Outbox:
             (error, time.time(), queue_id, was),
         )
         self.store.abandon_provisional(queue_id)
+
+    def _cancel_forbidden(self, queue_id: int | None = None) -> bool:
+        """Cancel the rows being sent, or only this one, that were marked by `cancel_waiting`; returns whether there was one."""
+        found = self._database.rows(
+            "SELECT id FROM outbox WHERE state = 'sending' AND last_error = ? AND id = coalesce(?, id)", (_FORBIDDEN, queue_id)
+        )
+        for row in found:
+            self._cancel(row["id"], _FORBIDDEN, was="sending")
+        return bool(found)
 
     def _expire(self) -> None:
         """End the rows that waited longer than the time to live."""
@@ -377,6 +400,7 @@ def _payload(question: Question) -> str:
     return json.dumps([question.stem, question.options], ensure_ascii=False)
 
 
+_FORBIDDEN = "never_send"  # the last error of a row whose question must not be sent
 _DONE_OR_SENDING = {"done": "was answered", "sending": "is being sent"}
 _COLUMNS = (
     "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "

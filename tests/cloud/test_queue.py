@@ -236,3 +236,49 @@ def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_full_time_to_live
     assert [row.queue_id for row in claimed] == [3, 4, 5] and all(row.question is None for row in claimed)
     assert [world.store.question(row.fingerprint).stem for row in claimed] == ["half-sent?", "failed?", "waiting?"]
     world.store.close()
+
+
+def forbid(world: World, outbox: Outbox, stem: str) -> None:
+    """What `ask --never-send` does to the queue."""
+    with world.store.transaction():
+        outbox.cancel_waiting(Question(stem, ("a", "b")))
+
+
+@pytest.mark.parametrize("kind", [CloudKind.PAUSED, CloudKind.FAILED, CloudKind.REJECTED, "released", "crashed"])
+def test_question_that_is_forbidden_while_it_is_sent_is_never_sent_again(world: World, kind: CloudKind | str) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    row = outbox.claim()
+    forbid(world, outbox, "Q")
+    if kind == "released":
+        outbox.release(row, "interrupted")
+    elif kind == "crashed":
+        with outbox.drainer():
+            pass
+    else:
+        assert fail(outbox, row, kind) == "cancelled"
+    ended = outbox.list()[0]
+    assert (ended.state, ended.payload, ended.last_error) == ("cancelled", None, "never_send") and world.endings() == ["abandoned"]
+
+
+def test_question_that_is_forbidden_while_it_is_sent_keeps_its_answer_and_may_be_allowed_again(world: World) -> None:
+    outbox = world.outbox()
+    for _ in range(2):
+        world.put(outbox, "Q")
+        row = outbox.claim()
+        forbid(world, outbox, "Q")
+        answer(outbox, row)
+    world.put(outbox, "R")
+    row = outbox.claim()
+    forbid(world, outbox, "R")
+    assert world.put(outbox, "R") == row.queue_id  # asked once more, without the flag
+    assert fail(outbox, row, CloudKind.FAILED) == "ready"
+    assert [row.state for row in outbox.list()] == ["done", "done", "ready"]
+
+
+def test_forbidden_question_that_a_person_retries_is_sent_again(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    forbid(world, outbox, "Q")
+    outbox.retry(1)
+    assert fail(outbox, outbox.claim(), CloudKind.FAILED) == "ready"
