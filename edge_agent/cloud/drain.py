@@ -56,6 +56,7 @@ class _Pass:
     answered: int = 0
     failed: int = 0
     in_a_row: int = 0
+    current: tuple[QueueRow, Reservation] | None = None  # claimed; not yet sent, or its reply not yet stored
     portal_rows: list[int] = field(default_factory=list)
     in_doubt: list[tuple[QueueRow, CloudOutcome]] = field(default_factory=list)
     stopped: str | None = None
@@ -158,13 +159,28 @@ class Drainer:
                     self._finish(row, refusal, reservation, was_made=False)
                     done.stopped = refusal.error
                 else:
+                    done.current = row, reservation
                     yield row
                     self._send(row, reservation, done)
+                    done.current = None
             if (done.in_doubt or done.portal_rows) and not done.stopped:
                 self._test(done)
+        except (GeneratorExit, KeyboardInterrupt, SystemExit) as error:
+            self._interrupt(done, was_sent=not isinstance(error, GeneratorExit))  # it comes at the `yield`
+            raise
         finally:
             self._release(done)
         yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
+
+    def _interrupt(self, done: _Pass, was_sent: bool) -> None:
+        """Make the current row ready again at no cost: no drainer is left that knows of it. A call that was sent stays counted.
+
+        If that cannot be stored, the row stays sending until the next drainer comes.
+        """
+        if done.current and all(row is not done.current[0] for row, _ in done.in_doubt):
+            row, reservation = done.current
+            with contextlib.suppress(StorageError):
+                self._outbox.release(row, "interrupted", also=lambda: self._gate.note(None if was_sent else reservation, None))
 
     def _try_new_settings(self, done: _Pass, by_hand: bool) -> None:
         """Before the first row is sent with other settings than those that worked last, see whether the cloud answers at all."""

@@ -18,20 +18,20 @@ Ages and waits are device time (`store/device_time.py`), which a change of the w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.files import try_lock
+from edge_agent.core.files import try_lock, unlock
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
@@ -213,14 +213,15 @@ class Outbox:
             also()
         return state
 
-    def release(self, row: QueueRow, error: str | None) -> None:
+    def release(self, row: QueueRow, error: str | None, also: Callable[[], None] = lambda: None) -> None:
         """Make a claimed row ready again at no cost, behind the others: it was tried, and what came of it is not known.
 
-        One transaction; a crash leaves the row sending.
+        One transaction, which includes `also`; a crash leaves the row sending.
         """
         with self.store.transaction():
             if not self._cancel_forbidden(row.queue_id):
                 self._end_sending(row, "ready", error, due_s=self._clock.now_s() + RELEASED_WAIT_S)
+            also()
 
     def would_end(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a failure of this kind would be the end of a claimed row."""
@@ -252,6 +253,7 @@ class Outbox:
 
         Raises `BadQuestion` if there is no such row, it was answered, it is being sent, or another row waits for the same answer.
         """
+        self.return_half_sent()
         with self.store.transaction():
             row = self._row(queue_id)
             if row.state in ("done", "sending"):
@@ -275,6 +277,7 @@ class Outbox:
 
         Raises `BadQuestion` if there is no such row, it was answered, or it is being sent.
         """
+        self.return_half_sent()
         with self.store.transaction():
             row = self._row(queue_id)
             if row.state in ("done", "sending"):
@@ -282,22 +285,30 @@ class Outbox:
             self._cancel(queue_id, row.last_error, was=row.state)
             return self._row(queue_id)
 
+    def return_half_sent(self) -> None:
+        """Make the rows ready that an interrupted drainer left half-sent; does nothing while one drains, or if it cannot be stored."""
+        with contextlib.suppress(StorageError, OSError):
+            if self.count("sending"):
+                with self.drainer():
+                    pass
+
     def next_due_in_s(self) -> float | None:
         """Seconds until the first ready row is due; 0 if one is due now, None if no row is ready."""
         found = self._database.rows("SELECT min(due_s) AS due_s FROM outbox WHERE state = 'ready'")[0]["due_s"]
         return None if found is None else min(LONGEST_WAIT_S, max(0.0, found - self._clock.now_s()))
 
-    @contextmanager
+    @contextlib.contextmanager
     def drainer(self) -> Iterator[None]:
         """Be the only drainer of this file, or raise `StorageError`; half-sent rows of a dead drainer become ready.
 
         The lock is on a separate file, and the operating system releases it when the process ends: no leases, no clocks.
         """
-        path = self.store.path.with_name(self.store.path.name + ".drain-lock")
+        path, process = self.store.path.with_name(self.store.path.name + ".drain-lock"), os.getpid()
         try:
             handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise StorageError(f"The lock file '{path}' cannot be opened ({error.strerror}); check who owns it.") from error
+        _held.add(handle)
         try:
             if not try_lock(handle):
                 raise StorageError("Another process is draining the queue; wait until it has finished.")
@@ -307,7 +318,10 @@ class Outbox:
                 self._drop_old_dead()
             yield
         finally:
-            os.close(handle)
+            if os.getpid() == process:  # a forked child has closed its copy, and must not release its parent's lock
+                _held.discard(handle)
+                unlock(handle)  # closing is not enough while a child that is being forked still has a copy
+                os.close(handle)
 
     def _due(self, due_only: bool) -> tuple[str, tuple[float, ...]]:
         """The condition for rows that may be tried now, and its parameters."""
@@ -406,3 +420,13 @@ _COLUMNS = (
     "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "
     "suspicions"
 )
+
+_held: set[int] = set()  # the lock files that this process holds; a forked child closes its copies, or they would stay locked
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from edge_agent.cloud.queue import Outbox
+from edge_agent.store.store import Store
 from tests.support.asked import CLAIM, KAZAKH, asked
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run
@@ -100,3 +102,13 @@ def test_without_a_cloud_the_hint_names_the_policy_that_queues_nothing() -> None
     done = run("ask", CLAIM.stem, *(word for option in CLAIM.options for word in ("--option", option)), "--tau", "1")
     assert "queued" in done.stdout and "--policy only_local" in done.stdout
     assert "--policy only_local" in run("queue", "drain").stderr
+
+
+def test_half_sent_row_of_a_killed_drain_can_be_dropped_or_purged(home: pathlib.Path) -> None:
+    asked(home, CLAIM, KAZAKH)
+    with Store(home / "edge-agent.db") as store:
+        outbox = Outbox(store)
+        outbox.claim()
+        outbox.claim()
+    assert run("purge", "--question", CLAIM.stem, "--yes").stdout == "Deleted 1 question and 1 decision.\n"
+    assert run("queue", "drop", "2").stdout.startswith("1 dropped.")

@@ -1,6 +1,9 @@
 """Faults of the cloud as a whole, told from faults of one question: no question is lost to the first kind."""
 
 import pathlib
+import signal
+import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -147,6 +150,9 @@ class Killed(Drainer):
     def _test(self, done: object) -> None:
         raise SystemExit
 
+    def _interrupt(self, done: object, was_sent: bool) -> None:
+        pass
+
     def _release(self, done: object) -> None:
         pass
 
@@ -170,7 +176,7 @@ def test_interrupted_pass_makes_the_rows_in_doubt_ready(kiosk: Kiosk) -> None:
     next(steps), next(steps)
     assert kiosk.states() == ["sending", "sending", "ready"]
     steps.close()
-    assert kiosk.states() == ["ready", "sending", "ready"]  # the second was claimed, and the next drainer returns it
+    assert kiosk.states() == ["ready"] * 3  # also the second, which was claimed
 
 
 def test_answer_that_came_another_way_counts_while_a_row_is_in_doubt(kiosk: Kiosk) -> None:
@@ -320,3 +326,29 @@ def test_question_that_alone_gets_no_such_model_is_dead_after_eight_attempts(kio
         kiosk.drain()
         kiosk.wait(1000)
     assert kiosk.states() == ["dead"] and kiosk.box.list()[0].attempts == 8
+
+
+def test_pass_that_is_left_before_its_question_is_sent_costs_no_budget(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=1))
+    kiosk.fill(1)
+    steps = kiosk.drainer().once()
+    next(steps)
+    steps.close()
+    assert kiosk.states() == ["ready"] and kiosk.drain().answered == 1
+
+
+def test_interrupted_call_leaves_its_row_ready_and_its_cost_counted(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=9))
+    kiosk.fill(1)
+    started = threading.Event()
+
+    def reply(stem: str) -> httpx.Response:
+        started.set()
+        time.sleep(2)
+        return answer()
+
+    kiosk.reply = reply
+    threading.Thread(target=lambda: started.wait(10) and signal.raise_signal(signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        kiosk.drain()
+    assert kiosk.states() == ["ready"] and len(kiosk.store.database.rows("SELECT 1 FROM spending")) == 1
