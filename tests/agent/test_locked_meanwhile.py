@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.agent import endings
+from edge_agent.cli.commands.queue import _Report
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
 from edge_agent.core.errors import StorageBusy, StorageError
@@ -119,3 +120,15 @@ def test_follow_and_wait_go_on_after_a_lock(home: pathlib.Path, lock: Lock, clou
 def drain(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[object]:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         yield from one.drain()
+
+
+@pytest.mark.usefixtures("quickly_busy")
+def test_what_a_drain_reports_under_a_lock_does_not_end_it(home: pathlib.Path, lock: Lock, capsys: pytest.CaptureFixture[str]) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as one:
+        one.ask(question("one"))
+        report, row = _Report(one, as_json=False), one.outbox.row(1)
+        report.sends(row)
+        lock.take()
+        report.passed(Drained(1, 0, 0, None), line=True)
+        lock.release()
+    assert "unknown: the row cannot be read now" in capsys.readouterr().err
