@@ -200,7 +200,7 @@ class Outbox:
 
         With an answer the row is done, and every decision that waits for it is upheld or overturned; `stored_id` is the answer's
         id if it is already stored. Without one the row becomes ready or dead, as `retry.treat` says; an early try by hand costs
-        no attempt unless it was rejected or unusable. One transaction, which includes `also`: a crash leaves the row sending.
+        no attempt unless it was rejected. One transaction, which includes `also`: a crash leaves the row sending.
         """
         with self.store.transaction():
             if outcome.answer:
@@ -348,7 +348,7 @@ class Outbox:
 
     def _is_early(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a row was tried before its time, by hand, and failed in a way that may pass: that costs no attempt."""
-        return row.due_s > self._clock.now_s() and kind not in (CloudKind.REJECTED, CloudKind.UNUSABLE)
+        return row.due_s > self._clock.now_s() and kind is not CloudKind.REJECTED
 
     def _end_sending(
         self, row: QueueRow, state: str, error: str | None = None, costs_attempt: bool = False, due_s: float | None = None

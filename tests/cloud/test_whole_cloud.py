@@ -102,6 +102,8 @@ def test_fault_of_one_question_ends_it_and_the_others_are_answered(kiosk: Kiosk,
     is_rejected = row.state == "dead"
     assert row.attempts == 1 and kiosk.sent.count(TEST_QUESTION.stem) == (place == 2 or "refused the key" in (row.last_error or ""))
     for _ in range(2):
+        kiosk.drain()  # before its time: this costs no attempt
+        kiosk.wait(1000)
         kiosk.drain()
     row = kiosk.box.list()[place]
     assert (row.state, row.attempts) == ("dead", 1 if is_rejected else 3) and kiosk.endings()[place] == "abandoned"
@@ -352,3 +354,14 @@ def test_interrupted_call_leaves_its_row_ready_and_its_cost_counted(kiosk: Kiosk
     with pytest.raises(KeyboardInterrupt):
         kiosk.drain()
     assert kiosk.states() == ["ready"] and len(kiosk.store.database.rows("SELECT 1 FROM spending")) == 1
+
+
+def test_drain_every_minute_does_not_use_up_the_tries_of_an_unusable_reply(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    kiosk.reply = lambda stem: answer("I do not know") if stem == "Question 0" else answer()
+    attempts = []
+    for _ in range(14):
+        kiosk.drain()
+        kiosk.wait(60)
+        attempts.append(kiosk.box.list()[0].attempts)
+    assert attempts == [1] * 14 and kiosk.states() == ["ready"]

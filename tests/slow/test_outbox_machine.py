@@ -131,13 +131,13 @@ class OutboxMachine(RuleBasedStateMachine):
         if kind in FINAL:
             copy.attempts += 1
             copy.end("dead")
-        elif kind is CloudKind.UNUSABLE:
+        elif kind is CloudKind.UNUSABLE and copy.due_s <= self.now_s:
             copy.attempts, copy.suspicions = copy.attempts + 1, copy.suspicions + 1
             copy.due_s = self.now_s + 900.0
             if copy.attempts >= MAX_ATTEMPTS or copy.suspicions >= MAX_UNUSABLE:
                 copy.due_s = self.now_s
                 copy.end("dead")
-        elif copy.due_s <= self.now_s:
+        elif kind is not CloudKind.UNUSABLE and copy.due_s <= self.now_s:
             copy.due_s = self.now_s
             if kind in COSTLY:
                 copy.due_s = self.now_s + min(900.0, 2.0 * 2**copy.attempts)
