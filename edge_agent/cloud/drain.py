@@ -315,7 +315,12 @@ class Drainer:
             self._test(done)
 
     def _test(self, done: _Pass) -> None:
-        """Ask the test question: an answer decides the doubts against the questions, and anything else stops the pass."""
+        """Ask the test question: an answer decides the doubts against the questions, and anything else stops the pass.
+
+        Once the caller wants to stop, nothing is sent, and the rows in doubt are released.
+        """
+        if self._stopped():
+            return
         outcome = self._gate.test(self._deadline_s)
         if outcome is None:
             done.stopped = OVER_BUDGET

@@ -27,7 +27,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, RELEASED_WAIT_S, treat
+from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, PORTAL_PAGE, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, StorageError
@@ -43,7 +43,7 @@ class QueueRow:
     """One row of the queue at the time it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
 
     `payload` (JSON) is what will be sent. `answers_before` is the id of the newest cloud answer when the question was queued.
-    `suspicions` counts replies without an answer to this question, while the cloud answered others.
+    `suspicions` counts replies without an answer to this question, while the cloud answered others (see `retry.PORTAL_PAGE`).
     """
 
     queue_id: int
@@ -239,7 +239,7 @@ class Outbox:
         One transaction.
         """
         with self.store.transaction() as db:
-            db.execute("UPDATE outbox SET suspicions = suspicions + 1 WHERE id = ? AND state = 'ready'", (queue_id,))
+            db.execute("UPDATE outbox SET suspicions = suspicions + ? WHERE id = ? AND state = 'ready'", (PORTAL_PAGE, queue_id))
             found = db.execute(
                 "UPDATE outbox SET state = 'dead', updated_at = ? WHERE id = ? AND state = 'ready' AND suspicions >= ? RETURNING id",
                 (time.time(), queue_id, MAX_SUSPICIONS),

@@ -15,7 +15,7 @@ from edge_agent.cloud.queue import QueueRow
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
-from tests.support.kiosk import Kiosk, answer, json_reply, shaped, status
+from tests.support.kiosk import Kiosk, answer, json_reply, page, shaped, status
 from tests.support.mutation import catches
 from tests.support.reply_shapes import CLOUD_FAULTS, OWN_FAULTS, PASSING_FAULTS, Shape
 
@@ -365,3 +365,14 @@ def test_drain_every_minute_does_not_use_up_the_tries_of_an_unusable_reply(kiosk
         kiosk.wait(60)
         attempts.append(kiosk.box.list()[0].attempts)
     assert attempts == [1] * 14 and kiosk.states() == ["ready"]
+
+
+def test_portal_pages_do_not_count_as_unusable_replies(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    replies = {"Question 0": page}
+    kiosk.reply = lambda stem: replies.get(stem, answer)()
+    for reply, state in [(page, "ready")] * 4 + [(lambda: answer("I do not know"), "ready")] * 2 + [(page, "dead")]:
+        replies["Question 0"] = reply
+        kiosk.drain()
+        kiosk.wait(1000)
+        assert kiosk.states() == [state]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from edge_agent.cloud.queue import Outbox
-from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS, MAX_UNUSABLE
+from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_UNUSABLE
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
 from tests.support.queue_world import (
@@ -45,7 +45,8 @@ class Row:
     due_s: float
     state: str = "ready"
     attempts: int = 0
-    suspicions: int = 0
+    portal_pages: int = 0
+    unusable: int = 0
     waiting_decisions: int = 0
     answered: int = 0
     abandoned: int = 0
@@ -132,9 +133,9 @@ class OutboxMachine(RuleBasedStateMachine):
             copy.attempts += 1
             copy.end("dead")
         elif kind is CloudKind.UNUSABLE and copy.due_s <= self.now_s:
-            copy.attempts, copy.suspicions = copy.attempts + 1, copy.suspicions + 1
+            copy.attempts, copy.unusable = copy.attempts + 1, copy.unusable + 1
             copy.due_s = self.now_s + 900.0
-            if copy.attempts >= MAX_ATTEMPTS or copy.suspicions >= MAX_UNUSABLE:
+            if copy.attempts >= MAX_ATTEMPTS or copy.unusable >= MAX_UNUSABLE:
                 copy.due_s = self.now_s
                 copy.end("dead")
         elif kind is not CloudKind.UNUSABLE and copy.due_s <= self.now_s:
@@ -152,8 +153,8 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.suspect(queue_id)
         row = self.rows[queue_id]
         if row.state == "ready":
-            row.suspicions += 1
-            if row.suspicions >= MAX_SUSPICIONS:
+            row.portal_pages += 1
+            if row.portal_pages >= 5:
                 row.end("dead")
 
     @precondition(lambda self: self.rows)
@@ -171,7 +172,8 @@ class OutboxMachine(RuleBasedStateMachine):
         if verb == "drop":
             row.end("cancelled")
         else:
-            row.state, row.attempts, row.suspicions, row.put_s, row.due_s = "ready", 0, 0, self.now_s, self.now_s
+            row.state, row.attempts, row.put_s, row.due_s = "ready", 0, self.now_s, self.now_s
+            row.portal_pages = row.unusable = 0
             row.waiting_decisions, row.abandoned = row.waiting_decisions + row.abandoned, 0
 
     @rule(seconds=st.sampled_from([1.0, 3.0, 1000.0, 86_400.0, 8 * 86_400.0]))
