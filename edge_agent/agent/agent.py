@@ -141,7 +141,8 @@ class Agent:
 
         `refresh` ignores what is remembered; `tau` and `policy` count for this question instead of the agent's. Raises `BadQuestion`
         if it does not fit or two options are the same, `BadSetting` for a wrong `tau` or `policy`, `CloudUnavailable` if only the
-        cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer.
+        cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer, and one that
+        another program locks delays it by 5 seconds at most.
         """
         self._check_open()
         self._check_process()
@@ -149,12 +150,18 @@ class Agent:
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
         inquiry = Inquiry(question, rules, self.model, self.profile.sha256, circumstances)
+        with self.store.database.waiting_once(inquiry.patience):
+            return self._decide(inquiry, refresh)
+
+    def _decide(self, inquiry: Inquiry, refresh: bool) -> Decision:
+        """The steps of a question, in order."""
+        circumstances = inquiry.circumstances
         if not refresh:
             self._recall(inquiry)
-        planned = routing.plan(inquiry.reading, rules, circumstances)
+        planned = routing.plan(inquiry.reading, inquiry.policy, circumstances)
         if planned.step is Step.READ:
             self._read(inquiry)
-            planned = routing.plan(inquiry.reading, rules, circumstances)
+            planned = routing.plan(inquiry.reading, inquiry.policy, circumstances)
         if planned.step is Step.ASK_CLOUD:
             self._ask_cloud(inquiry)
         inquiry.planned, inquiry.circumstances = planned, replace(circumstances, over_budget=inquiry.over_budget)
@@ -195,9 +202,16 @@ class Agent:
         return self.store.ending(decision_id)
 
     def wait(self, decision_id: str, timeout_s: float | None = None) -> Ending:
-        """The state of a decision once it no longer waits, or when the time is up. Any process may drain and end it."""
+        """The state of a decision once it no longer waits, when the time is up, or when another thread closes the agent.
+
+        Any process may drain and end it.
+        """
         self._check_open()
-        return endings.wait(self.store, decision_id, Until(None, timeout_s, self._closed))
+        try:
+            return endings.wait(self.store, decision_id, Until(None, timeout_s, self._closed))
+        except StorageError:
+            self._check_open()  # closed before the first look
+            raise
 
     def endings(self, after: int | None = None, stop: threading.Event | None = None, timeout_s: float | None = None) -> Iterator[Ending]:
         """Each provisional decision as it ends, in order and once, whichever process ends it.
@@ -286,7 +300,8 @@ class Agent:
 
         def on_level(level: LevelReading) -> None:
             if routing.plan(level, inquiry.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
-                self._start_call(inquiry)
+                with self.store.database.waiting_once(inquiry.patience):  # this is the model's thread
+                    self._start_call(inquiry)
 
         inquiry.reading, inquiry.model_ran = self._engine().read(inquiry.question, on_level), True
         inquiry.model, inquiry.profile_sha256 = self.model, self.profile.sha256  # opening may have found another file
@@ -301,6 +316,8 @@ class Agent:
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
             if not self.store.database.is_open:
                 inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"
+            elif inquiry.patience.is_over:
+                inquiry.cloud_error = "another program locks the database, so the budget for the cloud cannot be counted now"
         else:
             inquiry.reservation, inquiry.cloud_call = reservation, self.gate.start(send, reservation)
 

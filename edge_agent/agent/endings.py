@@ -7,12 +7,11 @@ costs SQLite's change counter and no query; a lock of another process delays the
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 
 from edge_agent.agent.until import Until
-from edge_agent.core.errors import BadQuestion, BadSetting, StorageBusy
+from edge_agent.core.errors import BadQuestion, BadSetting, StorageBusy, StorageError
 from edge_agent.core.records import Ending
 from edge_agent.store.store import Store
 
@@ -60,16 +59,25 @@ def _endings(store: Store, after: int, until: Until, poll_every_s: float) -> Ite
 
 
 def wait(store: Store, decision_id: str, timeout_s: float | Until | None = None, poll_every_s: float = POLL_EVERY_S) -> Ending:
-    """The state of a decision once it no longer waits, or when the time is up. Raises `BadQuestion` for an unknown id."""
+    """The state of a decision once it no longer waits, or when the time is up; if the store is closed meanwhile, the last one known.
+
+    Raises `BadQuestion` for an unknown id, `StorageError`.
+    """
     if not isinstance(decision_id, str) or not decision_id.isascii():
         raise BadQuestion(f"There is no decision {decision_id!r:.80}; `edge-agent log --json` shows the ids.")
     until = timeout_s if isinstance(timeout_s, Until) else Until(timeout_s=timeout_s)
     found, mark = store.ending(decision_id), None
     while found.waits:
-        with contextlib.suppress(StorageBusy):  # a lock of another process: the state is still the one that was read last
+        try:
             if (now := store.database.change_mark()) != mark:
                 found, mark = store.ending(decision_id), now
                 continue
+        except StorageBusy:
+            pass  # a lock of another process: the state is still the one that was read last
+        except StorageError:
+            if until.stopped:  # closed by another thread
+                break
+            raise
         if until.over:
             break
         until.sleep(poll_every_s)

@@ -14,6 +14,7 @@ from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
 from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
+from edge_agent.store.database import Patience
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.budget import Reservation
@@ -45,6 +46,7 @@ class Inquiry:
     cloud_error: str | None = None
     reservation: Reservation | None = None
     over_budget: bool = False
+    patience: Patience = field(default_factory=Patience)
     planned: Plan | None = None
     settled: Settlement | None = None
 

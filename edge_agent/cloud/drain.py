@@ -6,8 +6,8 @@ question or of the whole cloud. `retry` decides what an outcome then means for a
 Invariants: an answer, the end of its row, the endings of the decisions that waited for it, and the cost of the call are stored
 in one transaction. No row becomes dead for a failure unless the cloud answered something after it: another question, or a test
 question of our own. Until then the row is in doubt: it stays `sending`, and nothing but the cost of its call is stored. If the
-cloud answers, the row gets its own verdict; if not, it is ready again as if it had never been sent, the cloud is paused, and the
-pass stops. A crash in between leaves it sending, and the next drainer makes it ready.
+cloud answers, the row gets its own verdict; if not, it is ready again at no cost, behind the other rows, the cloud is paused, and
+the pass stops. A crash in between leaves it sending, and the next drainer makes it ready.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class _Pass:
     answered: int = 0
     failed: int = 0
     in_a_row: int = 0
+    current: tuple[QueueRow, Reservation] | None = None  # claimed; not yet sent, or its reply not yet stored
     portal_rows: list[int] = field(default_factory=list)
     in_doubt: list[tuple[QueueRow, CloudOutcome]] = field(default_factory=list)
     stopped: str | None = None
@@ -143,25 +144,43 @@ class Drainer:
         return LOOK_EVERY_S if due_in_s is None else min(LOOK_EVERY_S, max(due_in_s, 0.05))
 
     def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
-        done, last = _Pass(), 0
+        done = _Pass()
         try:
             self._try_new_settings(done, by_hand)
-            while not done.stopped and (claimed := self._claim(last, by_hand)):
+            for queue_id in self._ready(by_hand):
+                if done.stopped or self._stopped():
+                    break
+                if (claimed := self._claim(queue_id, by_hand)) is None:
+                    continue  # another process has answered it, or it expired
                 row, reservation = claimed
-                last = row.queue_id
                 if reservation is None:
                     done.stopped = OVER_BUDGET
                 elif refusal := self._refusal(by_hand):
                     self._finish(row, refusal, reservation, was_made=False)
                     done.stopped = refusal.error
                 else:
+                    done.current = row, reservation
                     yield row
                     self._send(row, reservation, done)
+                    done.current = None
             if (done.in_doubt or done.portal_rows) and not done.stopped:
                 self._test(done)
+        except (GeneratorExit, KeyboardInterrupt, SystemExit) as error:
+            self._interrupt(done, was_sent=not isinstance(error, GeneratorExit))  # it comes at the `yield`
+            raise
         finally:
             self._release(done)
         yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
+
+    def _interrupt(self, done: _Pass, was_sent: bool) -> None:
+        """Make the current row ready again at no cost: no drainer is left that knows of it. A call that was sent stays counted.
+
+        If that cannot be stored, the row stays sending until the next drainer comes.
+        """
+        if done.current and all(row is not done.current[0] for row, _ in done.in_doubt):
+            row, reservation = done.current
+            with contextlib.suppress(StorageError):
+                self._outbox.release(row, "interrupted", also=lambda: self._gate.note(None if was_sent else reservation, None))
 
     def _try_new_settings(self, done: _Pass, by_hand: bool) -> None:
         """Before the first row is sent with other settings than those that worked last, see whether the cloud answers at all."""
@@ -172,10 +191,15 @@ class Drainer:
             else:
                 self._test(done)
 
-    def _claim(self, after: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
-        """The next row, with its call reserved. Without a reservation the budget is used up, and the row is still ready."""
-        if self._stopped():
-            return None
+    def _ready(self, by_hand: bool) -> Iterator[int]:
+        """The rows of this pass, each once, and then those that were queued meanwhile."""
+        last = 0
+        while found := self._outbox.ready(after=last, due_only=not by_hand):
+            last = max(found)
+            yield from found
+
+    def _claim(self, queue_id: int, by_hand: bool) -> tuple[QueueRow, Reservation | None] | None:
+        """A ready row, with its call reserved. Without a reservation the budget is used up, and the row is still ready."""
         reserved: list[Reservation | None] = []
 
         def allowed(row: QueueRow) -> bool:
@@ -187,7 +211,7 @@ class Drainer:
             reserved.append(self._gate.budget.reserve(send))
             return reserved[-1] is not None
 
-        row = self._outbox.claim(after=after, due_only=not by_hand, allowed=allowed)
+        row = self._outbox.claim(queue_id, due_only=not by_hand, allowed=allowed)
         return (row, reserved[-1]) if row else None
 
     def _to_send(self, row: QueueRow) -> tuple[Question, Question]:
@@ -276,7 +300,8 @@ class Drainer:
     def _doubt(self, row: QueueRow, outcome: CloudOutcome, reservation: Reservation, done: _Pass) -> None:
         """Store the cost of a call at once, and its verdict when it is known whose fault it is.
 
-        A second doubt in a row, and one that is hardly the question's fault, are reasons to test the cloud now.
+        A second doubt in a row, one that is hardly the question's fault, and one about a row that was tried before are reasons to
+        test the cloud now: a limit of the calls must not end each try of a row without a verdict.
         """
         try:
             with self._outbox.store.transaction():
@@ -286,11 +311,16 @@ class Drainer:
             raise
         done.failed += 1
         done.in_doubt.append((row, outcome))
-        if len(done.in_doubt) > 1 or outcome.kind in WHOLE_CLOUD:
+        if len(done.in_doubt) > 1 or outcome.kind in WHOLE_CLOUD or row.due_s > row.put_s:
             self._test(done)
 
     def _test(self, done: _Pass) -> None:
-        """Ask the test question: an answer decides the doubts against the questions, and anything else stops the pass."""
+        """Ask the test question: an answer decides the doubts against the questions, and anything else stops the pass.
+
+        Once the caller wants to stop, nothing is sent, and the rows in doubt are released.
+        """
+        if self._stopped():
+            return
         outcome = self._gate.test(self._deadline_s)
         if outcome is None:
             done.stopped = OVER_BUDGET
@@ -308,19 +338,28 @@ class Drainer:
                 self._finish(row, stored[1], None, was_made=False, stored_id=stored[0])
                 done.answered, done.failed = done.answered + 1, done.failed - 1
             else:
-                own = replace(outcome, kind=CloudKind.REJECTED) if outcome.kind in WHOLE_CLOUD else outcome
-                self._finish(row, own, None, was_made=False)
+                self._finish(row, _own_fault(outcome), None, was_made=False)
             done.in_doubt.pop(0)
         done.failed += sum(self._outbox.suspect(queue_id) for queue_id in done.portal_rows)
         done.portal_rows = []
 
     def _release(self, done: _Pass) -> None:
-        """Make the rows in doubt ready again, as if they had never been sent; say why the pass achieved nothing, if it did not.
+        """Make the rows in doubt ready again, behind the others and at no cost; say why the pass achieved nothing, if it did not.
 
         If that cannot be stored, they stay sending until the next drainer comes.
         """
         for row, outcome in done.in_doubt:
             error = outcome.error if done.stopped in (None, OVER_BUDGET) else done.stopped
             with contextlib.suppress(StorageError):
-                self._finish(row, CloudOutcome(CloudKind.PAUSED, error=error), None, was_made=False)
+                self._outbox.release(row, error)
         done.in_doubt = []
+
+
+def _own_fault(outcome: CloudOutcome) -> CloudOutcome:
+    """What a failure means for its question, now that the cloud has answered another one.
+
+    One server of several may lack the model for a while, so "no such model" costs an attempt and may pass.
+    """
+    if outcome.kind is CloudKind.MISCONFIGURED:
+        return replace(outcome, kind=CloudKind.FAILED)
+    return replace(outcome, kind=CloudKind.REJECTED) if outcome.kind in WHOLE_CLOUD else outcome

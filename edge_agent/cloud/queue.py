@@ -4,7 +4,8 @@ Owns the states of a row, its SQL, and which process may drain the queue. Knows 
 
     put ─► ready ─► sending ─┬─► done        answered
              ▲               ├─► ready       will be tried again, at `due_s`
-             │               └─► dead        rejected, or tried too often; kept to be read, retried or dropped
+             │               ├─► dead        rejected, or tried too often; kept to be read, retried or dropped
+             │               └─► cancelled   not answered, and meanwhile forbidden to be sent
              ├── ready ─► expired            waited longer than the time to live
              └── ready, dead, expired ─► cancelled     dropped by a person
 
@@ -17,20 +18,20 @@ Ages and waits are device time (`store/device_time.py`), which a change of the w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, treat
+from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, PORTAL_PAGE, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, StorageError
-from edge_agent.core.files import try_lock
+from edge_agent.core.files import try_lock, unlock
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
@@ -42,7 +43,7 @@ class QueueRow:
     """One row of the queue at the time it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
 
     `payload` (JSON) is what will be sent. `answers_before` is the id of the newest cloud answer when the question was queued.
-    `suspicions` counts replies without an answer to this question, while the cloud answered others.
+    `suspicions` counts replies without an answer to this question, while the cloud answered others (see `retry.PORTAL_PAGE`).
     """
 
     queue_id: int
@@ -96,7 +97,9 @@ class Outbox:
         if waiting := self._database.rows(
             "SELECT id FROM outbox WHERE dedupe_key = ? AND state IN ('ready', 'sending')", (self._dedupe_key(question),)
         ):
-            return int(waiting[0]["id"])
+            queue_id = int(waiting[0]["id"])
+            self._database.write("UPDATE outbox SET last_error = nullif(last_error, ?) WHERE id = ?", (_FORBIDDEN, queue_id))
+            return queue_id
         payload = _payload(send or question)
         size_bytes = len(payload.encode())
         if not self._has_room(size_bytes):
@@ -124,8 +127,19 @@ class Outbox:
         sql = f"SELECT count(*) AS n FROM outbox WHERE state IN ({', '.join('?' * len(states))})"
         return int(self._database.rows(sql, states)[0]["n"])
 
-    def claim(self, after: int = 0, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True) -> QueueRow | None:
-        """Mark the oldest ready row with an id above `after` as sending, and return it; None if there is none.
+    def ready(self, after: int = 0, due_only: bool = False) -> list[int]:
+        """The ids of the ready rows with an id above `after`, those that are due longest first; `due_only` as for `claim`.
+
+        A row that was tried in vain is due later, so it stands behind the others.
+        """
+        due, parameters = self._due(due_only)
+        sql = f"SELECT id FROM outbox WHERE state = 'ready' AND id > ? {due} ORDER BY due_s, id"
+        return [int(row["id"]) for row in self._database.rows(sql, (after, *parameters))]
+
+    def claim(
+        self, queue_id: int | None = None, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True
+    ) -> QueueRow | None:
+        """Mark a ready row as sending, this one or the oldest, and return it; None if there is none.
 
         `allowed` says, inside the same transaction, whether the row may be sent; if not, the row is returned still ready.
 
@@ -136,18 +150,20 @@ class Outbox:
         with self.store.transaction() as db:
             self._clock.keep()
             self._expire()
-            now_s = self._clock.now_s()
-            due = "AND (due_s <= ? OR due_s > ?)" if due_only else ""
+            due, parameters = self._due(due_only)
             found = db.execute(
-                f"SELECT {_COLUMNS} FROM outbox WHERE state = 'ready' AND id > ? {due} ORDER BY id LIMIT 1",
-                (after, now_s, now_s + LONGEST_WAIT_S) if due_only else (after,),
+                f"SELECT {_COLUMNS} FROM outbox WHERE state = 'ready' AND id = coalesce(?, id) {due} ORDER BY id LIMIT 1",
+                (queue_id, *parameters),
             ).fetchone()
             if found is None:
                 return None
             row = QueueRow(**dict(found))
             if not allowed(row):
                 return row
-            db.execute("UPDATE outbox SET state = 'sending', updated_at = ? WHERE id = ?", (time.time(), row.queue_id))
+            db.execute(
+                "UPDATE outbox SET state = 'sending', last_error = nullif(last_error, ?), updated_at = ? WHERE id = ?",
+                (_FORBIDDEN, time.time(), row.queue_id),  # from now on this text is a mark
+            )
             return QueueRow(**{**dict(found), "state": "sending"})
 
     def answer_waiting(self, question: Question) -> int | None:
@@ -164,12 +180,16 @@ class Outbox:
     def cancel_waiting(self, question: Question) -> None:
         """Cancel the ready row of a question that must no longer be sent, erase its payload, and abandon its decisions.
 
-        Runs inside the caller's `transaction()`.
+        A row that is being sent is marked: an answer still ends it, and without one it is cancelled. Runs inside the caller's
+        `transaction()`.
         """
+        self._database.write(
+            "UPDATE outbox SET last_error = ? WHERE dedupe_key = ? AND state = 'sending'", (_FORBIDDEN, self._dedupe_key(question))
+        )
         for row in self._database.write(
-            "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = 'never_send', updated_at = ? "
+            "UPDATE outbox SET state = 'cancelled', payload = NULL, last_error = ?, updated_at = ? "
             "WHERE dedupe_key = ? AND state = 'ready' RETURNING id",
-            (time.time(), self._dedupe_key(question)),
+            (_FORBIDDEN, time.time(), self._dedupe_key(question)),
         ).fetchall():
             self.store.abandon_provisional(row["id"])
 
@@ -180,7 +200,7 @@ class Outbox:
 
         With an answer the row is done, and every decision that waits for it is upheld or overturned; `stored_id` is the answer's
         id if it is already stored. Without one the row becomes ready or dead, as `retry.treat` says; an early try by hand costs
-        no attempt unless it was rejected or unusable. One transaction, which includes `also`: a crash leaves the row sending.
+        no attempt unless it was rejected. One transaction, which includes `also`: a crash leaves the row sending.
         """
         with self.store.transaction():
             if outcome.answer:
@@ -192,6 +212,16 @@ class Outbox:
                 state = self._fail(row, outcome.kind, outcome.error or outcome.kind.value)
             also()
         return state
+
+    def release(self, row: QueueRow, error: str | None, also: Callable[[], None] = lambda: None) -> None:
+        """Make a claimed row ready again at no cost, behind the others: it was tried, and what came of it is not known.
+
+        One transaction, which includes `also`; a crash leaves the row sending.
+        """
+        with self.store.transaction():
+            if not self._cancel_forbidden(row.queue_id):
+                self._end_sending(row, "ready", error, due_s=self._clock.now_s() + RELEASED_WAIT_S)
+            also()
 
     def would_end(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a failure of this kind would be the end of a claimed row."""
@@ -209,7 +239,7 @@ class Outbox:
         One transaction.
         """
         with self.store.transaction() as db:
-            db.execute("UPDATE outbox SET suspicions = suspicions + 1 WHERE id = ? AND state = 'ready'", (queue_id,))
+            db.execute("UPDATE outbox SET suspicions = suspicions + ? WHERE id = ? AND state = 'ready'", (PORTAL_PAGE, queue_id))
             found = db.execute(
                 "UPDATE outbox SET state = 'dead', updated_at = ? WHERE id = ? AND state = 'ready' AND suspicions >= ? RETURNING id",
                 (time.time(), queue_id, MAX_SUSPICIONS),
@@ -223,6 +253,7 @@ class Outbox:
 
         Raises `BadQuestion` if there is no such row, it was answered, it is being sent, or another row waits for the same answer.
         """
+        self.return_half_sent()
         with self.store.transaction():
             row = self._row(queue_id)
             if row.state in ("done", "sending"):
@@ -246,6 +277,7 @@ class Outbox:
 
         Raises `BadQuestion` if there is no such row, it was answered, or it is being sent.
         """
+        self.return_half_sent()
         with self.store.transaction():
             row = self._row(queue_id)
             if row.state in ("done", "sending"):
@@ -253,36 +285,55 @@ class Outbox:
             self._cancel(queue_id, row.last_error, was=row.state)
             return self._row(queue_id)
 
+    def return_half_sent(self) -> None:
+        """Make the rows ready that an interrupted drainer left half-sent; does nothing while one drains, or if it cannot be stored."""
+        with contextlib.suppress(StorageError, OSError):
+            if self.count("sending"):
+                with self.drainer():
+                    pass
+
     def next_due_in_s(self) -> float | None:
         """Seconds until the first ready row is due; 0 if one is due now, None if no row is ready."""
         found = self._database.rows("SELECT min(due_s) AS due_s FROM outbox WHERE state = 'ready'")[0]["due_s"]
         return None if found is None else min(LONGEST_WAIT_S, max(0.0, found - self._clock.now_s()))
 
-    @contextmanager
+    @contextlib.contextmanager
     def drainer(self) -> Iterator[None]:
         """Be the only drainer of this file, or raise `StorageError`; half-sent rows of a dead drainer become ready.
 
         The lock is on a separate file, and the operating system releases it when the process ends: no leases, no clocks.
         """
-        path = self.store.path.with_name(self.store.path.name + ".drain-lock")
+        path, process = self.store.path.with_name(self.store.path.name + ".drain-lock"), os.getpid()
         try:
             handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise StorageError(f"The lock file '{path}' cannot be opened ({error.strerror}); check who owns it.") from error
+        _held.add(handle)
         try:
             if not try_lock(handle):
                 raise StorageError("Another process is draining the queue; wait until it has finished.")
             with self.store.transaction() as db:
+                self._cancel_forbidden()
                 db.execute("UPDATE outbox SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
                 self._drop_old_dead()
             yield
         finally:
-            os.close(handle)
+            if os.getpid() == process:  # a forked child has closed its copy, and must not release its parent's lock
+                _held.discard(handle)
+                unlock(handle)  # closing is not enough while a child that is being forked still has a copy
+                os.close(handle)
+
+    def _due(self, due_only: bool) -> tuple[str, tuple[float, ...]]:
+        """The condition for rows that may be tried now, and its parameters."""
+        now_s = self._clock.now_s()
+        return ("AND (due_s <= ? OR due_s > ?)", (now_s, now_s + LONGEST_WAIT_S)) if due_only else ("", ())
 
     # Everything below runs inside a transaction.
 
     def _fail(self, row: QueueRow, kind: CloudKind, error: str) -> str:
-        """Make a claimed row ready or dead; returns its new state."""
+        """Make a claimed row ready or dead, or cancel it if it must not be sent again; returns its new state."""
+        if self._cancel_forbidden(row.queue_id):
+            return "cancelled"
         treatment = treat(kind, row.attempts, self._chance(), row.suspicions)
         now_s = self._clock.now_s()
         if self._is_early(row, kind):
@@ -297,7 +348,7 @@ class Outbox:
 
     def _is_early(self, row: QueueRow, kind: CloudKind) -> bool:
         """Whether a row was tried before its time, by hand, and failed in a way that may pass: that costs no attempt."""
-        return row.due_s > self._clock.now_s() and kind not in (CloudKind.REJECTED, CloudKind.UNUSABLE)
+        return row.due_s > self._clock.now_s() and kind is not CloudKind.REJECTED
 
     def _end_sending(
         self, row: QueueRow, state: str, error: str | None = None, costs_attempt: bool = False, due_s: float | None = None
@@ -315,6 +366,15 @@ class Outbox:
             (error, time.time(), queue_id, was),
         )
         self.store.abandon_provisional(queue_id)
+
+    def _cancel_forbidden(self, queue_id: int | None = None) -> bool:
+        """Cancel the rows being sent, or only this one, that were marked by `cancel_waiting`; returns whether there was one."""
+        found = self._database.rows(
+            "SELECT id FROM outbox WHERE state = 'sending' AND last_error = ? AND id = coalesce(?, id)", (_FORBIDDEN, queue_id)
+        )
+        for row in found:
+            self._cancel(row["id"], _FORBIDDEN, was="sending")
+        return bool(found)
 
     def _expire(self) -> None:
         """End the rows that waited longer than the time to live."""
@@ -354,8 +414,19 @@ def _payload(question: Question) -> str:
     return json.dumps([question.stem, question.options], ensure_ascii=False)
 
 
+_FORBIDDEN = "never_send"  # the last error of a row whose question must not be sent
 _DONE_OR_SENDING = {"done": "was answered", "sending": "is being sent"}
 _COLUMNS = (
     "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "
     "suspicions"
 )
+
+_held: set[int] = set()  # the lock files that this process holds; a forked child closes its copies, or they would stay locked
+
+
+def _after_fork_in_child() -> None:
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

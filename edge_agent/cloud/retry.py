@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from edge_agent.core.outcome import CloudKind
 
 MAX_ATTEMPTS = 8
-MAX_SUSPICIONS = 5
 MAX_UNUSABLE = 3
+PORTAL_PAGE = 16  # `suspicions` counts two things in one number: unusable replies as 1, portal pages as 16
+MAX_SUSPICIONS = 5 * PORTAL_PAGE  # dead at five portal pages
 FIRST_WAIT_S, LONGEST_WAIT_S = 2.0, 900.0
+RELEASED_WAIT_S = 60.0  # a question without a verdict lets the others go first
 
 WHOLE_CLOUD = frozenset(
     {
@@ -54,13 +56,13 @@ class Treatment:
 def treat(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) -> Treatment:
     """What to do with a question whose call ended as `kind`, after `attempts` earlier ones.
 
-    `suspicions` counts earlier replies without an answer, while the cloud answered other questions. The caller draws `chance`
-    (0 to 1): full jitter, so that many devices do not come back at the same moment.
+    `suspicions` counts earlier replies without an answer, while the cloud answered other questions (`PORTAL_PAGE`). The caller draws
+    `chance` (0 to 1): full jitter, so that many devices do not come back at the same moment.
     """
     if kind in WHOLE_CLOUD:
         return Treatment("ready", costs_attempt=False, wait_s=0.0)
     unusable = kind is CloudKind.UNUSABLE
-    if kind is CloudKind.REJECTED or attempts + 1 >= MAX_ATTEMPTS or (unusable and suspicions + 1 >= MAX_UNUSABLE):
+    if kind is CloudKind.REJECTED or attempts + 1 >= MAX_ATTEMPTS or (unusable and suspicions % PORTAL_PAGE + 1 >= MAX_UNUSABLE):
         return Treatment("dead", costs_attempt=True, wait_s=0.0)
     return Treatment("ready", costs_attempt=True, wait_s=LONGEST_WAIT_S * (1 + chance) / 2 if unusable else backoff_s(attempts, chance))
 

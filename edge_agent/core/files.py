@@ -182,6 +182,12 @@ def try_lock(file: int | IO[Any]) -> bool:
     return True
 
 
+def unlock(file: int | IO[Any]) -> None:
+    """Release the lock of an open file, also for forked children that have a copy of it."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def lock(file: int | IO[Any]) -> None:
     """Take the exclusive lock of an open file, waiting for its holder. Raises OSError where the file system has no locks."""
     fcntl.flock(file, fcntl.LOCK_EX)

@@ -21,13 +21,20 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Self
 
-from edge_agent.core.errors import StorageError, StorageForeign
+from edge_agent.core.errors import StorageBusy, StorageError, StorageForeign
 from edge_agent.store.file.marker import Marker
 from edge_agent.store.file.opening import BUSY_TIMEOUT_MS, Opening
 from edge_agent.store.file.salvage import is_damage, is_wrong_schema, refused
 from edge_agent.store.schema import INCREMENTAL, copy_to, version
 
 _OPEN_AGAIN_S = 30.0  # a database that could not be opened is tried again after this time
+
+
+class Patience:
+    """The patience of one piece of work with another program's lock: once `is_over`, its other steps do not wait for one."""
+
+    def __init__(self) -> None:
+        self.is_over = False
 
 
 class Database:
@@ -42,6 +49,7 @@ class Database:
         self.path, self._connection, self._marker = path, connection, Marker(path)
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # the threads of a process share the connection and take turns
+        self._here = threading.local()  # the `Patience` of what this thread does
         self._damaged = False
         self._connected: sqlite3.Connection | None = None
         self._why_not = StorageError(f"The database '{path}' is closed; open it again.")
@@ -70,13 +78,14 @@ class Database:
         return None if self.is_open else str(self._why_not)
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
-        self._tried_at = None
-        if self._connected is not None:
-            self._connected.close()
-            self._connected = None
-            self._why_not = StorageError(f"The database '{self.path}' is closed; open it again.")
-        self._marker.release()
+        """Close the file, once no other thread is in the middle of using it; closing twice is fine."""
+        with self._lock:  # SQLite crashes the process if a connection is closed while another thread uses it
+            self._tried_at = None
+            if self._connected is not None:
+                self._connected.close()
+                self._connected = None
+                self._why_not = StorageError(f"The database '{self.path}' is closed; open it again.")
+            self._marker.release()
 
     def renew(self) -> bool:
         """Reopen the file if SQLite found it damaged, or if it could not be opened some time ago; returns whether it did.
@@ -133,6 +142,24 @@ class Database:
                 self._lock.release()
 
     @contextlib.contextmanager
+    def waiting_once(self, patience: Patience) -> Iterator[None]:
+        """In the block, this thread waits for another program's lock only until `patience` is over, that is once.
+
+        A person waits for an answer, and each step would otherwise wait for seconds. Threads that work together share a `Patience`.
+        """
+        before = getattr(self._here, "patience", None)
+        self._here.patience = patience
+        try:
+            yield
+        finally:
+            self._here.patience = before
+
+    @property
+    def _may_wait(self) -> bool:
+        patience = getattr(self._here, "patience", None)
+        return patience is None or not patience.is_over
+
+    @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
 
@@ -175,7 +202,7 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            with self._lock:
+            with self._lock, self._busy_timeout(self._may_wait):
                 self._db.execute("BEGIN IMMEDIATE")
                 self._writer = threading.get_ident()
                 try:
@@ -193,7 +220,7 @@ class Database:
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries; reads only."""
         try:
-            with self._lock:
+            with self._lock, self._busy_timeout(self._may_wait):
                 return [dict(row) for row in self._db.execute(sql, parameters)]
         except sqlite3.Error as error:
             raise self._refused(error) from error
@@ -270,7 +297,10 @@ class Database:
         if is_damage(error) or is_wrong_schema(error):
             self._damaged = True
             self._marker.mark_damaged()
-        return refused(self.path, error)
+        why = refused(self.path, error)
+        if isinstance(why, StorageBusy) and (patience := getattr(self._here, "patience", None)):
+            patience.is_over = True
+        return why
 
 
 # A fork copies a connection, but neither the locks that it holds nor SQLite's knowledge of who holds them. So nothing is forked in the

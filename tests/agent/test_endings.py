@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -218,3 +219,23 @@ def test_wait_for_what_is_no_id_is_refused(home: pathlib.Path, wrong: object) ->
 def test_endings_after_what_is_no_number_are_refused(home: pathlib.Path, wrong: object) -> None:
     with agent(home, SpokenModel(UNSURE)) as one, pytest.raises(BadSetting, match="The after is"):
         list(one.endings(wrong, timeout_s=0))  # type: ignore[arg-type]
+
+
+def test_wait_returns_the_last_state_when_another_thread_closes_the_agent(home: pathlib.Path) -> None:
+    found: list[Ending | BaseException] = []
+
+    def wait() -> None:
+        try:
+            found.append(one.wait(asked.decision_id))
+        except BaseException as error:  # the test shows it
+            found.append(error)
+
+    for seconds in (0.05, 0.1, 0.21):
+        one = agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1")
+        asked = one.ask(Question("Q", ("x", "y", "z")))
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(seconds)
+        one.close()
+        thread.join()
+    assert [isinstance(one, Ending) and one.waits for one in found] == [True] * 3, found

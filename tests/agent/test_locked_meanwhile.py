@@ -4,15 +4,20 @@ import itertools
 import pathlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from edge_agent.agent import endings
+from edge_agent.cli.commands.queue import _Report
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.queue import QueueRow
+from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.question import Question
+from edge_agent.core.records import LevelReading, Reading
+from edge_agent.store import database
 from edge_agent.store.file import opening
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
@@ -119,3 +124,44 @@ def test_follow_and_wait_go_on_after_a_lock(home: pathlib.Path, lock: Lock, clou
 def drain(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[object]:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         yield from one.drain()
+
+
+@pytest.mark.usefixtures("quickly_busy")
+def test_what_a_drain_reports_under_a_lock_does_not_end_it(home: pathlib.Path, lock: Lock, capsys: pytest.CaptureFixture[str]) -> None:
+    with agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as one:
+        one.ask(question("one"))
+        report, row = _Report(one, as_json=False), one.outbox.row(1)
+        report.sends(row)
+        lock.take()
+        report.passed(Drained(1, 0, 0, None), line=True)
+        lock.release()
+    assert "unknown: the row cannot be read now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("budget", [BudgetLimits(), BudgetLimits(calls_per_day=9)])
+def test_answer_waits_once_for_a_lock_and_not_at_each_step(
+    home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, budget: BudgetLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (opening, database):
+        monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 1000)
+    with agent(home, InAThread(UNSURE), cloud.url, budget=budget) as one:
+        lock.take()
+        started = time.monotonic()
+        decision = one.ask(question("one"))
+        assert time.monotonic() - started < 1.9 and not decision.persisted and "in use by another program" in (decision.storage_error or "")
+        if budget.is_set:
+            assert "another program locks the database" in (decision.cloud_error or "")
+        else:
+            assert decision.route == "cloud"
+        lock.release()
+        assert one.ask(question("two")).persisted
+
+
+class InAThread(SpokenModel):
+    """Says its level on a thread of its own, as the real one does."""
+
+    def read(self, question: Question, on_level: Callable[[LevelReading], None]) -> Reading:
+        thread = threading.Thread(target=on_level, args=(self.reading,))
+        thread.start()
+        thread.join()
+        return self.reading

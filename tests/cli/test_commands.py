@@ -230,7 +230,7 @@ def test_interrupted_drain_ends_with_130_and_loses_nothing(cloud: LoopbackCloud)
     _, errors = process.communicate(timeout=30)
     answered.set()
     assert process.returncode == 130 and errors.strip() == "edge-agent: interrupted"
-    assert [row["state"] for row in json.loads(run("queue", "list", "--json").stdout)] == ["sending"]
+    assert [row["state"] for row in json.loads(run("queue", "list", "--json").stdout)] == ["ready"]
     assert json.loads(run("queue", "drain", "--json", "--cloud-url", cloud.url).stdout)["answered"] == 1
 
 

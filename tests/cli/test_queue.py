@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from edge_agent.cloud.queue import Outbox
+from edge_agent.store.store import Store
 from tests.support.asked import CLAIM, KAZAKH, asked
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import ask, run
@@ -100,3 +102,51 @@ def test_without_a_cloud_the_hint_names_the_policy_that_queues_nothing() -> None
     done = run("ask", CLAIM.stem, *(word for option in CLAIM.options for word in ("--option", option)), "--tau", "1")
     assert "queued" in done.stdout and "--policy only_local" in done.stdout
     assert "--policy only_local" in run("queue", "drain").stderr
+
+
+def test_half_sent_row_of_a_killed_drain_can_be_dropped_or_purged(home: pathlib.Path) -> None:
+    asked(home, CLAIM, KAZAKH)
+    with Store(home / "edge-agent.db") as store:
+        outbox = Outbox(store)
+        outbox.claim()
+        outbox.claim()
+    assert run("purge", "--question", CLAIM.stem, "--yes").stdout == "Deleted 1 question and 1 decision.\n"
+    assert run("queue", "drop", "2").stdout.startswith("1 dropped.")
+
+
+def rejects(cloud: LoopbackCloud, *stems: str) -> None:
+    """Reject the questions with these texts, and answer B to all others."""
+
+    def respond(body: dict) -> tuple[int, bytes]:
+        if any(stem in body["messages"][0]["content"] for stem in stems):
+            return 400, b'{"error": {"message": "bad"}}'
+        return 200, b'{"choices": [{"message": {"content": "B"}}]}'
+
+    cloud.respond = respond
+
+
+def test_drain_says_that_it_does_not_know_yet_and_later_that_a_question_was_given_up(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM, KAZAKH)
+    rejects(cloud, CLAIM.stem)
+    said = run("queue", "drain", EDGE_AGENT_CLOUD_URL=cloud.url).stderr.splitlines()
+    assert said[0] == f"1: {CLAIM.stem}" and said[1].startswith("   not known yet: ")
+    assert said[2] == f"2: {KAZAKH.stem}" and said[3].startswith("   1: given up: the cloud rejected this question")
+    assert said[4].startswith("   overturned: ")
+
+
+def test_row_that_is_purged_during_a_drain_does_not_end_it(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    asked(home, CLAIM, KAZAKH)
+    rejects(cloud, CLAIM.stem)
+    others = cloud.respond
+
+    def respond(body: dict) -> tuple[int, bytes]:
+        if KAZAKH.stem in body["messages"][0]["content"]:
+            return 500, b"{}"
+        if "2 + 2" in body["messages"][0]["content"]:  # the test question at the end of the pass
+            assert run("purge", "--question", KAZAKH.stem, "--yes").returncode == 0
+        return others(body)
+
+    cloud.respond = respond
+    done = run("queue", "drain", EDGE_AGENT_CLOUD_URL=cloud.url)
+    assert "   1: given up: " in done.stderr and "   unknown: the row cannot be read now, or it was purged" in done.stderr
+    assert done.stdout == "0 answered, 2 failed, 0 still waiting.\n"

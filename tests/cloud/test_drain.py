@@ -216,3 +216,13 @@ def test_strange_reply_ends_its_row_and_the_next_one_is_reached(kiosk: Kiosk, co
     kiosk.reply = lambda stem: json_reply(code, payload) if stem == "strange" else answer()
     kiosk.drain()
     assert kiosk.sent == ["strange", "sound"] and set(kiosk.states()) <= {"done", "dead"} and None not in kiosk.endings()
+
+
+@pytest.mark.parametrize("n_calls", [1, 2])
+def test_nothing_is_sent_after_the_caller_has_stopped_the_drain(kiosk: Kiosk, n_calls: int) -> None:
+    for stem in ("one", "two", "three"):
+        kiosk.put(kiosk.box, stem)
+    kiosk.reply = lambda stem: status(400)
+    drainer = Drainer(kiosk.box, kiosk.gate, deadline_s=20, sleep=kiosk.sleep, stopped=lambda: len(kiosk.sent) >= n_calls)
+    list(drainer.watch())
+    assert kiosk.sent == ["one", "two", "three"][:n_calls] and kiosk.states() == ["ready"] * 3

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import multiprocessing
 import pathlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -144,10 +146,11 @@ def test_retried_row_gets_a_new_time_to_live(world: World) -> None:
 def test_row_that_is_answered_being_sent_or_waits_as_another_row_is_not_changed(world: World) -> None:
     outbox = world.outbox()
     world.put(outbox, "Q")
-    row = outbox.claim()
-    for change in (outbox.retry, outbox.drop):
-        with pytest.raises(BadQuestion, match="being sent"):
-            change(1)
+    with Store(world.store.path) as other, Outbox(other).drainer():
+        row = outbox.claim()
+        for change in (outbox.retry, outbox.drop):
+            with pytest.raises(BadQuestion, match="being sent"):
+                change(1)
     fail(outbox, row, CloudKind.REJECTED, "HTTP 400")
     assert world.put(outbox, "Q") == 2
     with pytest.raises(BadQuestion, match="already waits as row 2"):
@@ -236,3 +239,87 @@ def test_row_of_an_older_version_keeps_its_attempts_and_gets_a_full_time_to_live
     assert [row.queue_id for row in claimed] == [3, 4, 5] and all(row.question is None for row in claimed)
     assert [world.store.question(row.fingerprint).stem for row in claimed] == ["half-sent?", "failed?", "waiting?"]
     world.store.close()
+
+
+def forbid(world: World, outbox: Outbox, stem: str) -> None:
+    """What `ask --never-send` does to the queue."""
+    with world.store.transaction():
+        outbox.cancel_waiting(Question(stem, ("a", "b")))
+
+
+@pytest.mark.parametrize("kind", [CloudKind.PAUSED, CloudKind.FAILED, CloudKind.REJECTED, "released", "crashed"])
+def test_question_that_is_forbidden_while_it_is_sent_is_never_sent_again(world: World, kind: CloudKind | str) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    row = outbox.claim()
+    forbid(world, outbox, "Q")
+    if kind == "released":
+        outbox.release(row, "interrupted")
+    elif kind == "crashed":
+        with outbox.drainer():
+            pass
+    else:
+        assert fail(outbox, row, kind) == "cancelled"
+    ended = outbox.list()[0]
+    assert (ended.state, ended.payload, ended.last_error) == ("cancelled", None, "never_send") and world.endings() == ["abandoned"]
+
+
+def test_question_that_is_forbidden_while_it_is_sent_keeps_its_answer_and_may_be_allowed_again(world: World) -> None:
+    outbox = world.outbox()
+    for _ in range(2):
+        world.put(outbox, "Q")
+        row = outbox.claim()
+        forbid(world, outbox, "Q")
+        answer(outbox, row)
+    world.put(outbox, "R")
+    row = outbox.claim()
+    forbid(world, outbox, "R")
+    assert world.put(outbox, "R") == row.queue_id  # asked once more, without the flag
+    assert fail(outbox, row, CloudKind.FAILED) == "ready"
+    assert [row.state for row in outbox.list()] == ["done", "done", "ready"]
+
+
+def test_forbidden_question_that_a_person_retries_is_sent_again(world: World) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    forbid(world, outbox, "Q")
+    outbox.retry(1)
+    assert fail(outbox, outbox.claim(), CloudKind.FAILED) == "ready"
+
+
+@pytest.mark.parametrize(("verb", "state"), [("retry", "ready"), ("drop", "cancelled")])
+def test_row_that_a_dead_drainer_left_half_sent_is_retried_or_dropped(world: World, verb: str, state: str) -> None:
+    outbox = world.outbox()
+    world.put(outbox, "Q")
+    outbox.claim()
+    assert getattr(outbox, verb)(1).state == state
+
+
+def test_forked_child_does_not_keep_the_drain_lock(world: World) -> None:
+    outbox = world.outbox()
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=time.sleep, args=(60,))
+    with outbox.drainer():
+        child.start()
+    try:
+        with outbox.drainer():
+            pass
+    finally:
+        child.kill()
+        child.join()
+
+
+def in_a_fork(outbox: Outbox, entered: contextlib.AbstractContextManager[None]) -> None:
+    entered.__exit__(None, None, None)  # as a child does that leaves the block that it was forked in
+
+
+def test_forked_child_does_not_release_the_drain_lock_of_its_parent(world: World) -> None:
+    outbox = world.outbox()
+    entered = outbox.drainer()
+    with entered:
+        child = multiprocessing.get_context("fork").Process(target=in_a_fork, args=(outbox, entered))
+        child.start()
+        child.join(30)
+        assert child.exitcode == 0
+        with Store(world.store.path) as other, pytest.raises(StorageError, match="Another process"), Outbox(other).drainer():
+            pass

@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +18,7 @@ from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.cloud.wire.request import Shape as RequestShape
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
-from tests.support.kiosk import Kiosk, answer, json_reply, shaped, status
+from tests.support.kiosk import Kiosk, answer, json_reply, page, shaped, status
 from tests.support.mutation import catches
 from tests.support.reply_shapes import CLOUD_FAULTS, OWN_FAULTS, PASSING_FAULTS, Shape
 
@@ -102,6 +105,8 @@ def test_fault_of_one_question_ends_it_and_the_others_are_answered(kiosk: Kiosk,
     is_rejected = row.state == "dead"
     assert row.attempts == 1 and kiosk.sent.count(TEST_QUESTION.stem) == (place == 2 or "refused the key" in (row.last_error or ""))
     for _ in range(2):
+        kiosk.drain()  # before its time: this costs no attempt
+        kiosk.wait(1000)
         kiosk.drain()
     row = kiosk.box.list()[place]
     assert (row.state, row.attempts) == ("dead", 1 if is_rejected else 3) and kiosk.endings()[place] == "abandoned"
@@ -150,6 +155,9 @@ class Killed(Drainer):
     def _test(self, done: object) -> None:
         raise SystemExit
 
+    def _interrupt(self, done: object, was_sent: bool) -> None:
+        pass
+
     def _release(self, done: object) -> None:
         pass
 
@@ -173,7 +181,7 @@ def test_interrupted_pass_makes_the_rows_in_doubt_ready(kiosk: Kiosk) -> None:
     next(steps), next(steps)
     assert kiosk.states() == ["sending", "sending", "ready"]
     steps.close()
-    assert kiosk.states() == ["ready", "sending", "ready"]  # the second was claimed, and the next drainer returns it
+    assert kiosk.states() == ["ready"] * 3  # also the second, which was claimed
 
 
 def test_answer_that_came_another_way_counts_while_a_row_is_in_doubt(kiosk: Kiosk) -> None:
@@ -298,3 +306,103 @@ def test_settings_are_remembered_as_a_mark_that_tells_nothing(kiosk: Kiosk) -> N
     kiosk.drain()
     stored = str(kiosk.store.database.rows("SELECT * FROM clouds"))
     assert "settings" in stored and "secret-model" not in stored and "sk-canary" not in stored
+
+
+REJECTED = ("Question 0", "Question 1")
+
+
+def test_budget_that_pays_for_no_verdict_does_not_keep_the_other_questions_waiting(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=2))
+    kiosk.fill(5)
+    kiosk.reply = lambda stem: status(400) if stem in REJECTED else answer()
+    for _ in range(5):
+        kiosk.drain()
+        kiosk.wait(86_401)
+    assert kiosk.states() == ["dead"] * 2 + ["done"] * 3
+
+
+def test_cloud_that_takes_two_calls_a_minute_reaches_every_question(kiosk: Kiosk) -> None:
+    kiosk.fill(4)
+    n_calls = 0
+
+    def reply(stem: str) -> httpx.Response:
+        nonlocal n_calls
+        n_calls += 1
+        return status(429, **{"Retry-After": "60"}) if n_calls > 2 else status(400) if stem in REJECTED else answer()
+
+    kiosk.reply = reply
+    for _ in range(4):
+        n_calls = 0
+        kiosk.drain()
+        kiosk.wait(61)
+    assert kiosk.states() == ["dead"] * 2 + ["done"] * 2
+
+
+def test_one_server_of_two_that_lacks_the_model_for_a_while_ends_no_question(kiosk: Kiosk) -> None:
+    kiosk.fill(8)
+    kiosk.reply = lambda stem: json_reply(404, UNKNOWN_MODEL) if len(kiosk.sent) % 2 else answer()
+    for _ in range(4):
+        kiosk.drain()
+        assert set(kiosk.states()) <= {"ready", "done"}
+        kiosk.wait(3601)
+    kiosk.reply = lambda stem: answer()
+    kiosk.drain()
+    assert kiosk.states() == ["done"] * 8
+
+
+def test_question_that_alone_gets_no_such_model_is_dead_after_eight_attempts(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    kiosk.reply = lambda stem: json_reply(404, UNKNOWN_MODEL) if stem == "Question 0" else answer()
+    for _ in range(8):
+        assert kiosk.states() == ["ready"]
+        kiosk.drain()
+        kiosk.wait(1000)
+    assert kiosk.states() == ["dead"] and kiosk.box.list()[0].attempts == 8
+
+
+def test_pass_that_is_left_before_its_question_is_sent_costs_no_budget(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=1))
+    kiosk.fill(1)
+    steps = kiosk.drainer().once()
+    next(steps)
+    steps.close()
+    assert kiosk.states() == ["ready"] and kiosk.drain().answered == 1
+
+
+def test_interrupted_call_leaves_its_row_ready_and_its_cost_counted(kiosk: Kiosk) -> None:
+    kiosk.gate = Gate(kiosk.store, kiosk.cloud, BudgetLimits(calls_per_day=9))
+    kiosk.fill(1)
+    started = threading.Event()
+
+    def reply(stem: str) -> httpx.Response:
+        started.set()
+        time.sleep(2)
+        return answer()
+
+    kiosk.reply = reply
+    threading.Thread(target=lambda: started.wait(10) and signal.raise_signal(signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        kiosk.drain()
+    assert kiosk.states() == ["ready"] and len(kiosk.store.database.rows("SELECT 1 FROM spending")) == 1
+
+
+def test_drain_every_minute_does_not_use_up_the_tries_of_an_unusable_reply(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    kiosk.reply = lambda stem: answer("I do not know") if stem == "Question 0" else answer()
+    attempts = []
+    for _ in range(14):
+        kiosk.drain()
+        kiosk.wait(60)
+        attempts.append(kiosk.box.list()[0].attempts)
+    assert attempts == [1] * 14 and kiosk.states() == ["ready"]
+
+
+def test_portal_pages_do_not_count_as_unusable_replies(kiosk: Kiosk) -> None:
+    kiosk.fill(1)
+    replies = {"Question 0": page}
+    kiosk.reply = lambda stem: replies.get(stem, answer)()
+    for reply, state in [(page, "ready")] * 4 + [(lambda: answer("I do not know"), "ready")] * 2 + [(page, "dead")]:
+        replies["Question 0"] = reply
+        kiosk.drain()
+        kiosk.wait(1000)
+        assert kiosk.states() == [state]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from edge_agent.cloud.queue import Outbox
-from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_SUSPICIONS, MAX_UNUSABLE
+from edge_agent.cloud.retry import MAX_ATTEMPTS, MAX_UNUSABLE
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.outcome import CloudKind
 from tests.support.queue_world import (
@@ -45,7 +45,8 @@ class Row:
     due_s: float
     state: str = "ready"
     attempts: int = 0
-    suspicions: int = 0
+    portal_pages: int = 0
+    unusable: int = 0
     waiting_decisions: int = 0
     answered: int = 0
     abandoned: int = 0
@@ -83,6 +84,12 @@ class OutboxMachine(RuleBasedStateMachine):
         for row in self.rows.values():
             if row.state == "ready" and row.put_s < self.now_s - LIMITS.ttl_s:
                 row.end("expired")
+
+    def return_half_sent(self) -> None:
+        self.sending = None
+        for row in self.rows.values():
+            if row.state == "sending":
+                row.state = "ready"
 
     def waiting(self) -> list[Row]:
         return [row for row in self.rows.values() if row.state in ("ready", "sending")]
@@ -125,13 +132,13 @@ class OutboxMachine(RuleBasedStateMachine):
         if kind in FINAL:
             copy.attempts += 1
             copy.end("dead")
-        elif kind is CloudKind.UNUSABLE:
-            copy.attempts, copy.suspicions = copy.attempts + 1, copy.suspicions + 1
+        elif kind is CloudKind.UNUSABLE and copy.due_s <= self.now_s:
+            copy.attempts, copy.unusable = copy.attempts + 1, copy.unusable + 1
             copy.due_s = self.now_s + 900.0
-            if copy.attempts >= MAX_ATTEMPTS or copy.suspicions >= MAX_UNUSABLE:
+            if copy.attempts >= MAX_ATTEMPTS or copy.unusable >= MAX_UNUSABLE:
                 copy.due_s = self.now_s
                 copy.end("dead")
-        elif copy.due_s <= self.now_s:
+        elif kind is not CloudKind.UNUSABLE and copy.due_s <= self.now_s:
             copy.due_s = self.now_s
             if kind in COSTLY:
                 copy.due_s = self.now_s + min(900.0, 2.0 * 2**copy.attempts)
@@ -146,8 +153,8 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.suspect(queue_id)
         row = self.rows[queue_id]
         if row.state == "ready":
-            row.suspicions += 1
-            if row.suspicions >= MAX_SUSPICIONS:
+            row.portal_pages += 1
+            if row.portal_pages >= 5:
                 row.end("dead")
 
     @precondition(lambda self: self.rows)
@@ -156,7 +163,8 @@ class OutboxMachine(RuleBasedStateMachine):
         queue_id = data.draw(st.sampled_from(sorted(self.rows)))
         row = self.rows[queue_id]
         twin = verb == "retry" and any(other is not row and other.stem == row.stem for other in self.waiting())
-        refused = row.state in ("done", "sending") or twin
+        self.return_half_sent()  # no drainer lives
+        refused = row.state == "done" or twin
         with pytest.raises(BadQuestion) if refused else contextlib.nullcontext():
             getattr(self.outbox, verb)(queue_id)
         if refused:
@@ -164,7 +172,8 @@ class OutboxMachine(RuleBasedStateMachine):
         if verb == "drop":
             row.end("cancelled")
         else:
-            row.state, row.attempts, row.suspicions, row.put_s, row.due_s = "ready", 0, 0, self.now_s, self.now_s
+            row.state, row.attempts, row.put_s, row.due_s = "ready", 0, self.now_s, self.now_s
+            row.portal_pages = row.unusable = 0
             row.waiting_decisions, row.abandoned = row.waiting_decisions + row.abandoned, 0
 
     @rule(seconds=st.sampled_from([1.0, 3.0, 1000.0, 86_400.0, 8 * 86_400.0]))
@@ -180,9 +189,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.sending = None
         with self.outbox.drainer():
             pass
-        for row in self.rows.values():
-            if row.state == "sending":
-                row.state = "ready"
+        self.return_half_sent()
 
     @invariant()
     def both_agree(self) -> None:

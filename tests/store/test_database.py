@@ -2,6 +2,8 @@
 
 import pathlib
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +84,33 @@ def test_mode_of_a_strangers_file_stays(tmp_path: pathlib.Path) -> None:
     with pytest.raises(StorageError):
         Store(path)
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+CLOSES = """
+import pathlib, sys, threading
+from edge_agent.core.errors import StorageError
+from edge_agent.store.store import Store
+
+def use(store, started):
+    try:
+        while True:
+            store.database.change_mark()
+            started.set()
+    except StorageError as error:
+        assert "is closed" in str(error)
+        print("told")
+
+for _ in range(40):
+    store, started = Store(pathlib.Path(sys.argv[1])), threading.Event()
+    thread = threading.Thread(target=use, args=(store, started))
+    thread.start()
+    started.wait()
+    store.close()
+    thread.join()
+"""
+
+
+def test_file_that_is_closed_while_another_thread_uses_it_ends_that_thread_with_our_error(tmp_path: pathlib.Path) -> None:
+    """In a process of its own: SQLite would crash it."""
+    done = subprocess.run([sys.executable, "-c", CLOSES, str(tmp_path / "edge-agent.db")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["told"] * 40, "")

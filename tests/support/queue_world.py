@@ -105,8 +105,8 @@ class ForgetsDecisions(Outbox):
 class IgnoresBackoff(Outbox):
     """Mutant: a failed row is due at once."""
 
-    def claim(self, after: int = 0, due_only: bool = False, **more: object) -> QueueRow | None:
-        return super().claim(after, due_only=False, **more)
+    def claim(self, queue_id: int | None = None, due_only: bool = False, **more: object) -> QueueRow | None:
+        return super().claim(queue_id, due_only=False, **more)
 
 
 class FreeAttempts(Outbox):
@@ -119,5 +119,5 @@ class FreeAttempts(Outbox):
 class ClaimsTwice(Outbox):
     """Mutant: returns a row without marking it as sending."""
 
-    def claim(self, after: int = 0, due_only: bool = False, **more: object) -> QueueRow | None:
-        return next((row for row in self.list("ready", "sending") if row.queue_id > after), None)
+    def claim(self, queue_id: int | None = None, due_only: bool = False, **more: object) -> QueueRow | None:
+        return next((row for row in self.list("ready", "sending") if queue_id in (None, row.queue_id)), None)

@@ -37,6 +37,7 @@ def purge(
     cloud; --question and --id do not. Copies of the database that edge-agent made beside it (before a migration or a restore, or of
     damaged files) are removed too, unless questions wait for the cloud only there; backups are not.
     """
+    from edge_agent.cloud.queue import Outbox
     from edge_agent.store.find import decided, find_decision
     from edge_agent.store.forget import preview
     from edge_agent.store.forget import purge as forget
@@ -47,6 +48,7 @@ def purge(
     _check(stem)
     with Store(config.database) as store:
         fingerprint = None if named is None else decided(store, find_decision(store, named))["fingerprint"]
+        Outbox(store).return_half_sent()  # a row that an interrupted drain has left does not protect its question
         chosen = (None if days is None else days * 86_400, stem, fingerprint)
         if dry_run or not yes:
             found = preview(store, *chosen)

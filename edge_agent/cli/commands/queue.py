@@ -11,7 +11,7 @@ import click
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import INDENT, duration, echo, fitted, outcome, print_json, print_rows
 from edge_agent.core.config import settings
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.terminal import one_line, plain
 from edge_agent.core.times import clock, iso
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.cloud.queue import QueueRow
     from edge_agent.store.store import Store
 
+_NOT_ANSWERED = {"dead": "given up", "cancelled": "not sent", "expired": "waited too long"}
 OPEN, OVER = ("ready", "sending", "dead", "expired"), ("done", "cancelled")
 STATES = ("ready", "sending", "done", "dead", "expired", "cancelled")
 
@@ -108,6 +109,7 @@ class _Report:
     def __init__(self, agent: Agent, as_json: bool) -> None:
         self._agent, self._as_json = agent, as_json
         self._sent: int | None = None
+        self._in_doubt: list[int] = []  # came back, and whose fault it was is not known yet
         self._waits_for = ""
         self._n_ended = {"upheld": 0, "overturned": 0}
 
@@ -150,23 +152,40 @@ class _Report:
         self._waits_for = why + until
 
     def _came_back(self) -> None:
-        """Say what came of the question that was sent last, and count how its decisions ended."""
-        if self._sent is None:
+        """Say what came of the question that was sent last, and of those whose doubt has ended."""
+        if self._sent is None and not self._in_doubt:
             return
+        for queue_id in self._in_doubt.copy():
+            self._tell(queue_id, f"{INDENT}{queue_id}: ")
+        if self._sent is not None:
+            self._in_doubt.append(self._sent)
+            self._tell(self._sent, INDENT)
+        self._sent = None
+
+    def _tell(self, queue_id: int, before: str) -> None:
+        """Say what came of a question, and count how its decisions ended; nothing new of one that is still in doubt."""
         from edge_agent.store.find import decisions_of
 
-        row = self._agent.outbox.row(self._sent)
-        rows = decisions_of(self._agent.store, self._sent)
-        self._sent = None
+        try:
+            row = self._agent.outbox.row(queue_id)
+            rows = decisions_of(self._agent.store, queue_id)
+        except (StorageError, BadQuestion):  # locked by another program, or purged: the drain goes on
+            self._in_doubt.remove(queue_id)
+            return self._say(f"{before}unknown: the row cannot be read now, or it was purged")
+        if row.state == "sending":
+            if queue_id == self._sent:
+                self._say(f"{before}not known yet: the next calls show whether the question or the cloud is to blame")
+            return None
+        self._in_doubt.remove(queue_id)
         for decision in rows:
             if row.state == "done" and decision["ending"] in self._n_ended:
                 self._n_ended[decision["ending"]] += 1
         if row.state == "done":
             words = outcome(rows[-1]) if rows and not self._as_json else "answered"
         else:
-            words = f"{'given up' if row.state == 'dead' else 'no answer yet'}: {row.last_error or 'unknown'}"
+            words = f"{_NOT_ANSWERED.get(row.state, 'no answer yet')}: {row.last_error or 'unknown'}"
         others = f" ({len(rows)} decisions)" if len(rows) > 1 else ""
-        self._say(f"{INDENT}{words}{others}")
+        return self._say(f"{before}{words}{others}")
 
     @staticmethod
     def _say(text: str) -> None:
