@@ -5,8 +5,8 @@ Linux, no /proc), all CPUs count as free.
 
 Why: the threads of an evaluation wait for each other about a thousand times in a pass, and they wait by spinning. If a browser
 uses one core, the thread there stands still while the others burn their share of time, and a decision takes 2 to 10 times as
-long. With one thread for each free CPU, nobody waits. The answer stays the same to the bit. benchmarks/README.md has the figures,
-and what was tried instead.
+long. With one thread for each free CPU, nobody waits. The answer stays the same to the bit. docs/speed.md has the figures, and
+what was tried instead.
 """
 
 from __future__ import annotations
