@@ -127,14 +127,14 @@ class Outbox:
         sql = f"SELECT count(*) AS n FROM outbox WHERE state IN ({', '.join('?' * len(states))})"
         return int(self._database.rows(sql, states)[0]["n"])
 
-    def ready(self, after: int = 0, due_only: bool = False) -> list[int]:
+    def ready(self, after: int = 0, due_only: bool = False) -> tuple[int, ...]:
         """The ids of the ready rows with an id above `after`, those that are due longest first; `due_only` as for `claim`.
 
         A row that was tried in vain is due later, so it stands behind the others.
         """
         due, parameters = self._due(due_only)
         sql = f"SELECT id FROM outbox WHERE state = 'ready' AND id > ? {due} ORDER BY due_s, id"
-        return [int(row["id"]) for row in self._database.rows(sql, (after, *parameters))]
+        return tuple(int(row["id"]) for row in self._database.rows(sql, (after, *parameters)))
 
     def claim(
         self, queue_id: int | None = None, due_only: bool = False, allowed: Callable[[QueueRow], bool] = lambda row: True
