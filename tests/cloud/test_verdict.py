@@ -3,6 +3,8 @@
 `tests/data/replies.jsonl` has replies as real servers and models send them, and after them variants of their kinds with negative
 twins ("made after ..."): the text, the options of the question, what a careful person reads in it (null where nobody sees one
 explicit answer), and its source. New rules are measured on it; a row is never changed so that a rule passes.
+`tests/data/replies-blind.jsonl` was collected without a look at the rules; `tests/data/replies-taken-back.jsonl` has replies that
+name one letter and then another.
 """
 
 import json
@@ -18,7 +20,12 @@ from edge_agent.cloud.wire.verdict import find_answer, find_letter
 from edge_agent.core.question import LETTERS, Question
 from tests.support.paths import ROOT
 
-ROWS = [json.loads(line) for line in (ROOT / "tests/data/replies.jsonl").read_text(encoding="utf-8").splitlines()]
+
+def rows_of(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (ROOT / "tests/data" / name).read_text(encoding="utf-8").splitlines()]
+
+
+ROWS, BLIND_ROWS, TAKEN_BACK = rows_of("replies.jsonl"), rows_of("replies-blind.jsonl"), rows_of("replies-taken-back.jsonl")
 QUESTION = Question("Which number is it?", ("18", "19", "24"))
 OPEN = Question("Which city is the capital of France?", (), "open")
 QUICK_S = 0.05
@@ -41,6 +48,16 @@ def test_at_most_two_percent_of_the_replies_with_an_answer_give_none() -> None:
     answered = [row for row in ROWS if row["right"]]
     missed = [row["reply"] for row in answered if letter_of(row) is None]
     assert len(missed) <= 0.02 * len(answered), missed
+
+
+def test_no_reply_that_was_collected_without_a_look_at_the_rules_gives_a_wrong_letter() -> None:
+    assert [(row["reply"], found) for row in BLIND_ROWS if (found := letter_of(row)) not in (row["right"], None)] == []
+
+
+def test_at_most_five_percent_of_the_replies_collected_without_a_look_at_the_rules_give_none() -> None:
+    answered = [row for row in BLIND_ROWS if row["right"]]
+    missed = [row["reply"] for row in answered if letter_of(row) is None]
+    assert len(answered) > 90 and len(missed) <= 0.05 * len(answered), missed
 
 
 @pytest.mark.parametrize(
@@ -147,6 +164,11 @@ def test_option_that_is_called_correct_is_no_answer_to_which_one_is_not(reply: s
 )
 def test_text_of_an_option_is_read_as_written(options: tuple[str, ...], reply: str, letter: str | None) -> None:
     assert find_letter(reply, Question("Which one?", options)) == letter
+
+
+def test_answer_that_is_taken_back_is_never_found() -> None:
+    """A careful person reads the corrected letter, or sees no one answer; the rules may miss it."""
+    assert [(row["reply"], found) for row in TAKEN_BACK if (found := letter_of(row)) not in (row["corrected"], None)] == []
 
 
 def test_letter_beyond_the_options_is_no_answer() -> None:
@@ -280,6 +302,16 @@ HOSTILE = (
     *("a long option of many ", "C) a long option of many words "),
     *("(A) ", "18 (A) ", "a) 18 ", "(", "Options: A) 18 ", "A) 18, B) 19, ", "{", '{"answer": "', '["', "even → ", "->", "18 %"),
     *("\nA\n", "B, although A ", "A. B and ", "not ", "you'd ", "would be ", "(confidence: 9", "Sure! ", "- "),
+    *(
+        "answer is 18 (19 ",
+        "Answer: A, no ",
+        "the naive answer is A ",
+        "not true that ",
+        "\nQuestion: ",
+        "A\nQ: ",
+        "The answer is A? ",
+        "if had ",
+    ),
 )
 
 

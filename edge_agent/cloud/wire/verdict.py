@@ -237,8 +237,10 @@ class _Reading:
             rivals = [other for other in re.compile(words.LETTER).finditer(self._text, *span) if self._names_another(other, letter)]
             if self._any_option:
                 rivals += [other for other in self._any_option.finditer(self._text, *span) if self._options.get(key_of(other[1])) != letter]
-            if any(self._at(words.ENDS, rival.end()) and replaces(self._text[verdict.end : rival.start()]) for rival in rivals):
-                return True
+            for rival in rivals:
+                is_clause = self._at(words.ENDS, rival.end()) or self._at(words.PREFERRED, rival.end())
+                if replaces(self._text[verdict.end : rival.start()], is_clause is not None):
+                    return True
         return False
 
     def _names_another(self, found: re.Match[str], letter: str | None) -> bool:

@@ -37,11 +37,13 @@ CYRILLIC_LABEL = r"(?m)(?:^|[\s(])[БГДЖЗИЛ][).:]|^\W{0,4}[БГДЖЗИЛ]
 
 NOUN = r"(?:нұсқа\w{0,8}|жауа[пб]\w{0,8}|вариант\w{0,4}|ответ\w{0,3}|әрпі\w{0,4}|option|answer|choice|选项|项)"  # behind a letter
 _FOREIGN = (
-    r"antwort|respuesta|r[ée]ponse|resposta|risposta|odpowied[źz]|jawaban(?:nya)?|đáp án|cevap|cevab[ıi]|cavab|yanıt|javob\w{0,3}|jogap"
+    r"antwort|antwoord|respuesta|r[ée]ponse|resposta|risposta|odpowied[źz]|jawaban(?:nya)?|đáp án|cevap|cevab[ıi]|cavab|yanıt"
+    r"|javob\w{0,3}|jogap"
     r"|жавоб\w{0,3}|җавап\w{0,4}|яуап\w{0,4}|жооп\w{0,4}|ҷавоб\w{0,2}|відповідь|адказ|хариулт|պատասխան|პასუხი"
 )
 _FOREIGN_RIGHT = (
-    r"correct[ae]|corrett[ao]|juste|bonne|richtige|juiste|poprawna|prawidłowa|(?:yang )?(?:benar|tepat)|đúng|doğru|düzgün|dogry|to'g'ri"
+    r"correct[ae]|corret[ao]|corrett[ao]|juste|bonne|richtige|juiste|poprawna|prawidłowa|(?:yang )?(?:benar|tepat)|đúng|doğru"
+    r"|düzgün|dogry|to'g'ri"
     r"|тўғри|дөрес|дөрөҫ|туура|дуруст|правильна|зөв"
 )
 _ANSWER = _any(
@@ -158,7 +160,7 @@ JUDGED = (
     rf"(?i)[)\]]?(?:-(?:ны|ні|ды|ді|ты|ті))?[^\S\n]?(?:[-–—]\s?)?(?:{NOUN}\s?(?:[-–—]\s?)?)?"
     r"[也都均]?(?:(?:is|are|was|would be|must be|seems|looks|appears|это|является|болып|деп)(?!\w)\s?|[是为])?"
     rf"(?P<no>not\s|n't\s|не\s|不是?)?(?:the\s)?(?:(?P<low>{_WRONG})|(?P<chosen>{_CHOSEN})|(?P<high>{_HIGH}))(?P<after>\s(?:емес|жоқ)\b)?"
-    rf"|[.:]\s?(?:(?P<low2>{_WRONG})(?!{_LABELS})|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ)|{_LABELS}))"
+    rf"|[.:]\s?(?:(?P<low2>{_WRONG})(?!{_LABELS}|\s?[:：])|(?P<high2>{_HIGH})(?!\s(?:емес|жоқ)|{_LABELS}))"
 )
 NOT_BEFORE = r"(?i)(?:\b(?:not|nor|neither|none|never|non|ни|не)|n't|不|非)\W{0,3}(?:options?\W|choice\W)?$"
 TICKED = r"[✅✓✔☑]\ufe0f?[^\S\n]?\Z"
@@ -220,7 +222,7 @@ PRAISED = (
 )
 IS_LABEL = rf"[{OWN}{OTHER}]?[^\S\n]?[.):=：。–—-]\s{{0,2}}\w"
 CUT_SHORT = r"(?i)[^\w\n]{1,5}(?:no|wait|hmm|actually|нет|жоқ|стоп)\W{0,4}$"
-HEADING = rf"(?m)^[^\w\n]{{0,6}}(?i:(?:option|choice|вариант|нұсқа|选项)\s?)?([{UPPER}])()[^\w\n]{{0,6}}$"
+HEADING = rf"(?m)^[^\w\n❌✗✘]{{0,6}}(?i:(?:option|choice|вариант|нұсқа|选项)\s?)?([{UPPER}])()[^\w\n❌✗✘]{{0,6}}$"
 IS_TEXT = rf"(?is)[^.!?\n]{{0,80}}(?:\b(?:is|это)\s(?:the\s)?|\s[–—-]\s|是)(?-i:([A-Z]){OWN})\W{{0,3}}$"  # "the largest one is B) 19"
 _CONFIDENCE = r"(?:confidence|confident|certainty|probability|сенімділі[кг]\w{0,2}|уверенность|вероятность|置信度|信心)"
 _DEGREE = r"(?:(?:very )?high|full|жоғары|высокая|高|\d{1,3}(?:[.,]\d{1,2})?\s?%?)"
@@ -267,6 +269,11 @@ TURN = (
 SAME_LINE = rf"(?i)[^\n]{{0,200}}(?:\n{{1,3}}\W{{0,4}}(?:{TURN})\b[^\n]{{0,80}})?"  # with the next one, if that takes back
 CLAUSE_OR_REFUSED = rf"(?:{CLAUSE}|{REFUSED})"
 NOT_SUPPOSED = r"(?!\s(?:for|in|if|with|to|had|were|when|only)\b)"  # behind "would be the answer"
+PREFERRED = (  # behind a letter: but B is better
+    rf"(?i)[{OWN})]{{0,2}}\s(?:(?:is|was|seems|looks|would be)(?:\W{{0,3}}{END}|\s(?:the |a |actually |really )?(?:better|best"
+    rf"|right|correct|more))"
+    r"|лучше|вернее|дұрысырақ|жақсырақ)"
+)
 ANSWER_OR_OPTION = rf"(?i)(?:{_ANSWER}|{_OPTION})"
 OWN_OR_LIST = f"{OWN}|\n…\n"
 FOREIGN_ANSWER = rf"(?i)(?:{_FOREIGN})(?!\w)"
