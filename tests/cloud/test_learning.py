@@ -2,6 +2,9 @@
 
 import json
 import pathlib
+import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -14,6 +17,7 @@ from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
+from edge_agent.store.store import Store
 from tests.support import refusals
 from tests.support.kiosk import Kiosk, answer, json_reply
 from tests.support.refusals import openai
@@ -162,6 +166,41 @@ def test_right_request_is_corrected_after_a_transaction_that_was_rolled_back(kio
     with kiosk.store.transaction():
         kiosk.gate.note(reservation, outcome)
     assert spent() == [256, 1]
+
+
+def test_request_that_the_deadline_leaves_no_time_for_is_not_counted(kiosk: Listening) -> None:
+    """It was counted, and never sent: another process held the database until then."""
+    kiosk.limit(BudgetLimits(calls_per_day=9))
+    kiosk.respond = lambda stem, limit: cut()
+    reservation = kiosk.gate.reserve(QUESTION)
+    assert reservation is not None
+    other = sqlite3.connect(kiosk.store.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.5, lambda: other.execute("ROLLBACK")).start()
+    assert kiosk.gate.start(QUESTION, reservation, 0.7).result().answer is None
+    time.sleep(2)
+    other.close()
+    assert len(kiosk.store.database.rows("SELECT 1 FROM spending")) == 1 == len(kiosk.sent)
+
+
+class Reads(Store):
+    """A store that lists under which names something was read beside the clouds."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__(path)
+        self.names: list[str] = []
+
+    def cloud_health(self, endpoint: str) -> str | None:
+        self.names.append(endpoint)
+        return super().cloud_health(endpoint)
+
+
+def test_note_outside_a_transaction_reads_nothing_that_it_could_not_store(kiosk: Listening, tmp_path: pathlib.Path) -> None:
+    """Where another program holds the database, each read waits five seconds."""
+    kiosk.respond = lambda stem, limit: answer()
+    with Reads(tmp_path / "other.db") as store:
+        Gate(store, kiosk.cloud).note(None, kiosk.cloud.ask(QUESTION))
+        assert "settings" not in store.names
 
 
 def test_refused_name_is_remembered_by_the_next_process_even_if_the_call_was_not_answered(kiosk: Listening) -> None:
