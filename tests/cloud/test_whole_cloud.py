@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.cloud.drain import OVER_BUDGET, Drainer
 from edge_agent.cloud.gate import TEST_QUESTION, Gate
-from edge_agent.cloud.queue import QueueRow
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
