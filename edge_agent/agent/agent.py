@@ -21,7 +21,8 @@ from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.recording import Recorder
 from edge_agent.agent.until import Until
 from edge_agent.cloud.privacy import Rules
-from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.core import routing
 from edge_agent.core.config.limits import Limits
 from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked, load

@@ -23,7 +23,8 @@ from edge_agent.cloud.breaker import IN_A_ROW, VALID
 from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
-from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.cloud.retry import WHOLE_CLOUD
 from edge_agent.core.errors import BadQuestion, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome

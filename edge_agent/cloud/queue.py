@@ -24,9 +24,9 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
+from edge_agent.cloud.queue_row import COLUMNS, QueueRow
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, PORTAL_PAGE, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
@@ -36,43 +36,6 @@ from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudKey
 from edge_agent.store.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class QueueRow:
-    """One row of the queue at the time it was read; `put_s` and `due_s` are device time, `created_at` is Unix time.
-
-    `payload` (JSON) is what will be sent. `answers_before` is the id of the newest cloud answer when the question was queued.
-    `suspicions` counts replies without an answer to this question, while the cloud answered others (see `retry.PORTAL_PAGE`).
-    """
-
-    queue_id: int
-    state: str
-    attempts: int
-    last_error: str | None
-    created_at: float
-    put_s: float
-    due_s: float
-    fingerprint: str
-    dedupe_key: str
-    job_key: str
-    payload: str | None
-    answers_before: int
-    suspicions: int = 0
-
-    @property
-    def question(self) -> Question | None:
-        """The question as it will be sent; None for rows of older versions, which stored it elsewhere.
-
-        Raises `ValueError` or `BadQuestion` if it is damaged.
-        """
-        if self.payload is None:
-            return None
-        try:
-            stem, options = json.loads(self.payload)
-            return Question.of(stem, options)
-        except (TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"what was to be sent is damaged ({error})") from error
 
 
 class Outbox:
@@ -116,7 +79,7 @@ class Outbox:
     def list(self, *states: str) -> list[QueueRow]:
         """All rows, or those in these states, oldest first."""
         where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        return [QueueRow(**row) for row in self._database.rows(f"SELECT {_COLUMNS} FROM outbox {where} ORDER BY id", states)]
+        return [QueueRow(**row) for row in self._database.rows(f"SELECT {COLUMNS} FROM outbox {where} ORDER BY id", states)]
 
     def row(self, queue_id: int) -> QueueRow:
         """One row. Raises `BadQuestion` if there is none with this number."""
@@ -152,7 +115,7 @@ class Outbox:
             self._expire()
             due, parameters = self._due(due_only)
             found = db.execute(
-                f"SELECT {_COLUMNS} FROM outbox WHERE state = 'ready' AND id = coalesce(?, id) {due} ORDER BY id LIMIT 1",
+                f"SELECT {COLUMNS} FROM outbox WHERE state = 'ready' AND id = coalesce(?, id) {due} ORDER BY id LIMIT 1",
                 (queue_id, *parameters),
             ).fetchone()
             if found is None:
@@ -399,7 +362,7 @@ class Outbox:
         return bool(found["n"] < self.limits.max_rows and found["bytes"] + size_bytes <= self.limits.max_bytes)
 
     def _row(self, queue_id: int) -> QueueRow:
-        found = self._database.rows(f"SELECT {_COLUMNS} FROM outbox WHERE id = ?", (queue_id,))
+        found = self._database.rows(f"SELECT {COLUMNS} FROM outbox WHERE id = ?", (queue_id,))
         if not found:
             raise BadQuestion(f"There is no queue row {queue_id}; `edge-agent queue list` shows the rows.")
         return QueueRow(**found[0])
@@ -416,10 +379,6 @@ def _payload(question: Question) -> str:
 
 _FORBIDDEN = "never_send"  # the last error of a row whose question must not be sent
 _DONE_OR_SENDING = {"done": "was answered", "sending": "is being sent"}
-_COLUMNS = (
-    "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "
-    "suspicions"
-)
 
 _held: set[int] = set()  # the lock files that this process holds; a forked child closes its copies, or they would stay locked
 

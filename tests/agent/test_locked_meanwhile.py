@@ -12,7 +12,7 @@ import pytest
 from edge_agent.agent import endings
 from edge_agent.cli.commands.queue import _Report
 from edge_agent.cloud.drain import Drained, Drainer
-from edge_agent.cloud.queue import QueueRow
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.question import Question

@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.cloud.drain import OVER_BUDGET, Drainer
 from edge_agent.cloud.gate import TEST_QUESTION, Gate
-from edge_agent.cloud.queue import QueueRow
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.cloud.wire.request import Shape as RequestShape
 from edge_agent.core.config.limits import BudgetLimits

@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import pytest
 
-from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey

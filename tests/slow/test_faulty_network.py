@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
-from edge_agent.cloud.queue import QueueRow
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.records import CloudAnswer

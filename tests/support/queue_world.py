@@ -3,7 +3,8 @@
 import pathlib
 from dataclasses import replace
 
-from edge_agent.cloud.queue import Outbox, QueueRow
+from edge_agent.cloud.queue import Outbox
+from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.core.config.limits import DAY_S, QueueLimits
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question

@@ -18,7 +18,7 @@ from edge_agent.core.times import clock, iso
 if TYPE_CHECKING:
     from edge_agent.agent.agent import Agent
     from edge_agent.cloud.drain import Drained
-    from edge_agent.cloud.queue import QueueRow
+    from edge_agent.cloud.queue_row import QueueRow
     from edge_agent.store.store import Store
 
 _NOT_ANSWERED = {"dead": "given up", "cancelled": "not sent", "expired": "waited too long"}
