@@ -24,7 +24,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from edge_agent.cloud.queue_row import COLUMNS, QueueRow
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, PORTAL_PAGE, RELEASED_WAIT_S, treat
