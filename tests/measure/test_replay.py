@@ -1,12 +1,12 @@
 """Decisions follow from their stored facts, another policy can be tried on them, and unknown answers are counted."""
 
+import json
 import pathlib
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from edge_agent.cloud.retry import MAX_UNUSABLE
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
@@ -38,10 +38,15 @@ def life(home: pathlib.Path, cloud: LoopbackCloud, **more: Any) -> None:
         one.ask(question("waiting"))
     with agent(home, SpokenModel(SURE), policy="only_local") as one:
         one.ask(question("only local"))
-    cloud.reply = lambda body: {"up": "A", "de": "none", "wa": "none"}.get(body["messages"][0]["content"][:2], "B")
+
+    def respond(body: dict[str, Any]) -> tuple[int, bytes]:
+        start = body["messages"][0]["content"][:2]
+        message = {"content": {"up": "A", "wa": "none"}.get(start, "B")}
+        return (400, b'{"error": {"code": "x"}}') if start == "de" else (200, json.dumps({"choices": [{"message": message}]}).encode())
+
+    cloud.respond = respond
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
-        for _ in range(MAX_UNUSABLE):
-            list(one.drain())
+        list(one.drain())
         one.ask(question("unsure"))
         one.ask(question("unsure"))
     for policy in ("prefer_cloud", "only_cloud"):
