@@ -129,10 +129,9 @@ def test_queue_continues_after_a_question_that_the_cloud_cannot_answer(home: pat
         assert list(two.drain())[-1] == Drained(answered=2, failed=1, waiting=1, stopped=None)
         assert [(row.state, row.attempts) for row in two.outbox.list()] == [("done", 1), ("ready", 1), ("done", 1)]
         assert [row["ending"] for row in two.store.log(3)] == ["overturned", None, "overturned"]
-        for _ in range(2):
+        for _ in range(2):  # before its time, by hand: that costs no attempt
             assert list(two.drain())[-1].failed == 1
-        assert [(row.state, row.attempts) for row in two.outbox.list()] == [("done", 1), ("dead", 3), ("done", 1)]
-        assert [row["ending"] for row in two.store.log(3)] == ["overturned", "abandoned", "overturned"]
+        assert [(row.state, row.attempts) for row in two.outbox.list()] == [("done", 1), ("ready", 1), ("done", 1)]
 
 
 def test_refused_key_stops_the_drain(home: pathlib.Path, cloud: LoopbackCloud) -> None:
