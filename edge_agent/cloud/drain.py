@@ -238,14 +238,13 @@ class Drainer:
         if stored := self._stored(row):  # another process has asked since
             self._finish(row, stored[1], reservation, was_made=False, stored_id=stored[0])
             done.answered += 1
-            return None
+            return
         outcome = self._gate.start(send, reservation, self._deadline_s, row.job_key).result()
         if self._is_doubtful(row, outcome):
             self._doubt(row, outcome, reservation, done)
         else:
             self._finish(row, outcome, reservation)
             self._count(row, outcome, done)
-        return None
 
     def _stored(self, row: QueueRow) -> tuple[int, CloudOutcome] | None:
         """The answer that another process has stored since the row was queued, with its id."""

@@ -86,34 +86,33 @@ def resolve(model: str, folder: pathlib.Path | None = None) -> pathlib.Path:
     known = entries()
     if model in known:
         return _file_of(known[model], folder)
-    try:
-        path = pathlib.Path(model).expanduser()
-        if path.is_file():
-            return path
-        if folder and path.name == model and (folder / f"{model}.gguf").is_file():
-            return folder / f"{model}.gguf"
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelMissing(f"Cannot use the model path '{model:.200}' ({error}); check the path.") from error
-    if path.suffix == ".gguf" or len(path.parts) > 1:
-        raise ModelMissing(f"There is no model file '{model}'; check the path.")
+    if path := _named(model, folder, "model"):
+        return path
     raise ModelMissing(f"There is no model '{model}'; give the path of a .gguf file, or one of: {', '.join(_model_names(known, folder))}.")
 
 
 def resolve_adapter(adapter: str, folder: pathlib.Path | None = None) -> pathlib.Path:
     """The GGUF of an adapter: a path, or the name of one in `folder`. Raises `ModelMissing`."""
-    try:
-        path = pathlib.Path(adapter).expanduser()
-        if path.is_file():
-            return path
-        if folder and path.name == adapter and (folder / f"{adapter}.gguf").is_file():
-            return folder / f"{adapter}.gguf"
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelMissing(f"Cannot use the adapter path '{adapter:.200}' ({error}); check the path.") from error
-    if path.suffix == ".gguf" or len(path.parts) > 1:
-        raise ModelMissing(f"There is no adapter file '{adapter}'; check the path.")
+    if path := _named(adapter, folder, "adapter"):
+        return path
     here = [file.stem for file in _files(folder) if is_adapter(file)]
     names = f", or one of: {', '.join(here)}" if here else "; no adapter is in the models folder yet"
     raise ModelMissing(f"There is no adapter '{adapter}'; give the path of a .gguf file{names}.")
+
+
+def _named(name: str, folder: pathlib.Path | None, what: str) -> pathlib.Path | None:
+    """The file at a path, or of this name in `folder`; None if it is a name that the folder lacks. Raises `ModelMissing` for a path."""
+    try:
+        path = pathlib.Path(name).expanduser()
+        if path.is_file():
+            return path
+        if folder and path.name == name and (folder / f"{name}.gguf").is_file():
+            return folder / f"{name}.gguf"
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelMissing(f"Cannot use the {what} path '{name:.200}' ({error}); check the path.") from error
+    if path.suffix == ".gguf" or len(path.parts) > 1:
+        raise ModelMissing(f"There is no {what} file '{name}'; check the path.")
+    return None
 
 
 def adapters_in(path: pathlib.Path, metadata: Mapping[str, object]) -> set[str]:
