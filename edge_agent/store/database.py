@@ -192,25 +192,31 @@ class Database:
         if wait:
             yield
             return
-        self._db.execute("PRAGMA busy_timeout = 0")
+        db = self._db
+        db.execute("PRAGMA busy_timeout = 0")
         try:
             yield
-        finally:
+        finally:  # the file may be closed by now, if an interrupt left the block unfinished
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             with self._lock, self._busy_timeout(self._may_wait):
-                self._db.execute("BEGIN IMMEDIATE")
+                db = self._db
+                db.execute("BEGIN IMMEDIATE")
                 self._writer = threading.get_ident()
                 try:
-                    yield self._db
-                    self._db.execute("COMMIT")
+                    yield db
+                    db.execute("COMMIT")
+                except GeneratorExit:  # an interrupt left the block unfinished; the file may be closed by now
+                    with contextlib.suppress(sqlite3.Error):
+                        db.execute("ROLLBACK")
+                    raise
                 except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
                     raise
                 finally:
                     self._writer = None

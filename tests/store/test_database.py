@@ -1,5 +1,6 @@
 """The SQLite file itself; test_store.py tests what it holds."""
 
+import gc
 import pathlib
 import sqlite3
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 
 from edge_agent.core.errors import StorageError
+from edge_agent.store.database import Patience
 from edge_agent.store.file.opening import journal_mode
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
@@ -89,6 +91,7 @@ def test_mode_of_a_strangers_file_stays(tmp_path: pathlib.Path) -> None:
 CLOSES = """
 import pathlib, sys, threading
 from edge_agent.core.errors import StorageError
+from edge_agent.store.database import Patience
 from edge_agent.store.store import Store
 
 def use(store, started):
@@ -114,3 +117,31 @@ def test_file_that_is_closed_while_another_thread_uses_it_ends_that_thread_with_
     """In a process of its own: SQLite would crash it."""
     done = subprocess.run([sys.executable, "-c", CLOSES, str(tmp_path / "edge-agent.db")], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["told"] * 40, "")
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_block_that_an_interrupt_left_unfinished_is_cleaned_up_after_the_file_is_closed(tmp_path: pathlib.Path, is_over: bool) -> None:
+    """Ctrl-C may come between the start of a block and its first line; Python then throws the block away later, whenever it likes."""
+    store, patience = Store(tmp_path / "edge-agent.db"), Patience()
+    patience.is_over = is_over
+    with store.database.waiting_once(patience):
+        unfinished = store.database.transaction()
+        unfinished.__enter__()
+        store.close()
+        del unfinished
+        gc.collect()  # a complaint from inside it is a warning, and warnings are errors here
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_block_that_an_interrupt_left_unfinished_writes_nothing(tmp_path: pathlib.Path, is_over: bool) -> None:
+    with Store(tmp_path / "edge-agent.db") as store:
+        patience = Patience()
+        patience.is_over = is_over
+        with store.database.waiting_once(patience):
+            unfinished = store.database.transaction()
+            unfinished.__enter__().execute("PRAGMA user_version = 99")
+            del unfinished
+            gc.collect()
+        assert store.database.rows("PRAGMA user_version")[0]["user_version"] != 99
+        with store.transaction():
+            store.clock.keep()
