@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -100,10 +101,8 @@ def _folded(name: str) -> str:
 
 def _all_different(texts: list[str]) -> list[str]:
     """The texts; those that occur more than once, however they are encoded, with their number."""
-    found, taken = list(texts), {}
-    for text in texts:
-        plain = unicodedata.normalize("NFC", text)
-        taken[plain] = taken.get(plain, 0) + 1
+    found = list(texts)
+    taken = Counter(unicodedata.normalize("NFC", text) for text in texts)
     for i, text in enumerate(texts):
         if taken[unicodedata.normalize("NFC", text)] > 1:
             numbered = f"{text} (option {i + 1})"
