@@ -25,29 +25,7 @@ from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.engine.passes import MAX_READS
 
-WORDS = [
-    "the",
-    "order",
-    "was",
-    "paid",
-    "on",
-    "monday",
-    "but",
-    "nobody",
-    "sent",
-    "a",
-    "letter",
-    "and",
-    "my",
-    "account",
-    "shows",
-    "two",
-    "charges",
-    "for",
-    "one",
-    "new",
-    "lamp",
-]
+WORDS = ("the", "order", "was", "paid", "but", "nobody", "sent", "a", "letter", "and", "my", "account", "shows", "two", "charges")
 
 
 def state(model: LocalModel, number: int, n_tokens: int) -> str:

@@ -14,7 +14,7 @@ from edge_agent.core.config.settings import load
 from edge_agent.core.errors import BadQuestion, BadSetting, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
-from edge_agent.core.typed import Rounds, TypedQuestion, play
+from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.measure.replay import replay
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.file import opening
@@ -196,20 +196,12 @@ def test_fits_says_what_the_model_cannot_read_without_reading(home: pathlib.Path
         assert one._on_device.opened().n_forward == 0 and one.store.log(5) == []
 
 
-def test_typed_questions_are_decided_in_rounds_and_replayed(home: pathlib.Path) -> None:
-    asked = [
-        TypedQuestion.choice(STATE, "Which team?", [(f"team {i}", None) for i in range(40)]),
-        TypedQuestion.yes_no(STATE, "Is it about money?"),
-        TypedQuestion.score({"text": STATE}, "How angry?", ["Calm", "Angry", "Furious"]),
-    ]
-    rounds = [Rounds(one) for one in asked]
+def test_rounds_of_a_typed_question_are_decisions_that_replay_proves(home: pathlib.Path) -> None:
+    rounds = Rounds(TypedQuestion.choice(STATE, "Which team?", [(f"team {i}", None) for i in range(40)]))
     with Agent.open(model=DEMO, tau=1.0) as one:
-        decisions = play(
-            rounds, lambda questions, may_defer: one.ask_all(questions, policy=[None if may else "only_local" for may in may_defer])
-        )
-        assert [row["policy"].count("only_local") for row in one.store.log(9)].count(1) == 2 and len(one.store.log(9)) == 5
-        assert [replay(row).differences for row in one.store.decisions()] == [()] * 5
-    for one_rounds, decision in zip(rounds, decisions, strict=True):
-        probs = one_rounds.probabilities
-        assert sum(probs) == pytest.approx(1) and one_rounds.asked.options[one_rounds.winner] == decision.answer_text
-    assert decisions[1].answer_probs == pytest.approx(dict(zip("AB", rounds[1].probabilities, strict=True)))
+        while not rounds.is_over:
+            decisions = one.ask_all(rounds.questions, policy=None if rounds.is_last else "only_local")
+            rounds.answered([list((decision.answer_probs or {}).values()) for decision in decisions])
+        assert [replay(row).differences for row in one.store.decisions()] == [()] * 3
+    assert sum(rounds.probabilities) == pytest.approx(1)
+    assert rounds.asked.options[rounds.winner] == decisions[0].answer_text
