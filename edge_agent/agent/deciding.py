@@ -61,6 +61,7 @@ class Decider:
 
     def _recall(self, inquiry: Inquiry) -> None:
         """Fill in what the store knows about the question; nothing if it cannot be read."""
+        inquiry.n_opened = self._store.database.n_opened
         with contextlib.suppress(StorageError):
             answer = self._store.cloud_answer(self._gate.key(inquiry.question.fingerprint)) if self._gate else None
             if answer and inquiry.fits(answer[1].answer):

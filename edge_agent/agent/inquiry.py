@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
 class Inquiry:
     """What is known so far about one question; an id is set where the store already has the fact.
 
+    Ids belong to the file that was open when the database's `n_opened` was the one here.
     `policy`, `model` and `profile_sha256` are those in force when it was asked. It is finished when `planned` and `settled` are
     set.
     """
@@ -38,6 +39,7 @@ class Inquiry:
     started: float = field(default_factory=time.perf_counter)
     reading: Reading | OpenReading | None = None
     reading_id: int | None = None
+    n_opened: int = 0
     model_ran: bool = False
     cloud: CloudAnswer | None = None
     cloud_id: int | None = None

@@ -15,7 +15,7 @@ from edge_agent.core.errors import BadQuestion, BadSetting, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.typed import Rounds, TypedQuestion
-from edge_agent.measure.replay import replay
+from edge_agent.measure.replay import facts, replay
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.file import opening
 from edge_agent.store.store import Store
@@ -160,6 +160,26 @@ def test_cloud_that_fails_is_called_no_more_often_than_one_by_one(home: pathlib.
         assert len(together.outbox.list()) == 8
     assert [(decision.provisional, decision.reason) for decision in decisions] == [(True, "cloud_error")] * 8
     assert 0 < len(cloud.requests) - n_alone <= n_alone + 1  # two were under way at once
+
+
+def test_file_that_is_replaced_meanwhile_gets_all_facts(home: pathlib.Path) -> None:
+    """The first record finds the damage; what the others recalled has ids of the old file."""
+
+    def damage() -> None:
+        with one.store.transaction() as db:
+            db.execute("DROP TABLE decisions")
+            db.execute("DROP TABLE readings")
+
+    asked = questions(4)
+    with agent(home, SpokenModel(SURE)) as one:
+        one.ask_all(asked[3:] + asked[:3])
+    with agent(home, SpokenModel(SURE, damage)) as one:
+        decisions = one.ask_all([*asked[:3], Question("New?", ("x", "y", "z"))])
+        assert [decision.persisted for decision in decisions] == [True] * 4
+        rows = {row["decision_id"]: row for row in one.store.decisions()}
+        for decision in decisions:
+            assert facts(rows[decision.decision_id]).reading == SURE
+        assert [one.ask(question).recalled for question in asked] == [True, True, True, False]
 
 
 def test_only_cloud_without_an_answer_raises_once_the_others_are_stored(home: pathlib.Path) -> None:
