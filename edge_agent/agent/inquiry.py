@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_agent.core import routing
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.wire.call import CloudCall
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inquiry:
     """What is known so far about one question; an id is set where the store already has the fact.
 
@@ -49,6 +50,10 @@ class Inquiry:
     patience: Patience = field(default_factory=Patience)
     planned: Plan | None = None
     settled: Settlement | None = None
+
+    def plan(self) -> Plan:
+        """What to do next."""
+        return routing.plan(self.reading, self.policy, self.circumstances)
 
     @property
     def reading_key(self) -> ReadingKey:

@@ -51,13 +51,19 @@ class WaitingLine:
         self._thread.start()
         _lines.add(self)
 
-    def run(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
+    @property
+    def n_waiting(self) -> int:
+        """How many callers wait for their turn, without the one whose job runs."""
+        return len(self._waiting)
+
+    def run(self, work: Callable[[float], T], timeout_s: float | None = None, goes_on: bool = False) -> T:
         """Run `work(waited_ms)` on the queue's thread and return its result.
 
+        With `goes_on` it is the next part of long work that let others go first: it waits at the end, even of a full line.
         Raises `ModelError` in a forked child, `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`,
         whatever `work` raises, and whatever interrupts the wait. In every case the job is over when this returns.
         """
-        job = self._put(_Job(work, is_background=False), self._waiting)
+        job = self._put(_Job(work, is_background=False), self._waiting, goes_on)
         try:
             result: T = job.future.result(timeout_s)
             return result
@@ -113,12 +119,12 @@ class WaitingLine:
         if self.is_forked:
             raise ModelError("The model was opened before this process was forked; open it again in this process.")
 
-    def _put(self, job: _Job, line: deque[_Job]) -> _Job:
+    def _put(self, job: _Job, line: deque[_Job], always: bool = False) -> _Job:
         self.check_process()
         with self._changed:
             if self._closed:
                 raise ModelError("The model is closed; open it again.")
-            if len(line) >= self._limit:
+            if len(line) >= self._limit and not always:
                 raise ModelBusy(f"{len(line)} questions are already waiting for the model; ask again later.")
             line.append(job)
             self._changed.notify_all()
