@@ -113,8 +113,8 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
-    """A body that does not fit. The value is not repeated: it may be long, or private."""
-    found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+    """A body that does not fit. The value is not repeated, or not all of it: it may be long, or private."""
+    found = [{"loc": list(one["loc"]), "msg": f"{one['msg']:.300}", "type": one["type"]} for one in error.errors()]
     if is_systemone(path):
         return JSONResponse({"detail": found}, _UNPROCESSABLE)
     first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 State = str | dict[str, Any] | list[Any]
 
@@ -40,14 +41,21 @@ class InputImage(BaseModel):
 
 
 def _is_text(part: InputImage) -> InputImage:
-    raise ValueError("images are not supported; send text alone")
+    raise PydanticCustomError("no_images", "images are not supported; send text alone")
 
 
 Part = Annotated[
     InputText | InputRefusal | InputJson | Annotated[InputImage, AfterValidator(_is_text)],
     Field(discriminator="type"),
 ]
-Content = str | list[Part]
+
+
+def _text_or_list(value: object) -> str | None:
+    return "text" if isinstance(value, str) else "list" if isinstance(value, list) else None
+
+
+_EITHER = Discriminator(_text_or_list, "text_or_list", "Input should be a text or a list")
+Content = Annotated[Annotated[str, Tag("text")] | Annotated[list[Part], Tag("list")], _EITHER]
 
 
 class InputMessage(BaseModel):
@@ -94,7 +102,7 @@ Item = Annotated[
     | Annotated[InputFunctionCall, Tag("function_call")]
     | Annotated[InputToolCall, Tag("custom_tool_call")]
     | Annotated[InputCallOutput, Tag("output")],
-    Discriminator(_kind),
+    Discriminator(_kind, "item_type", "Input should be a message, a call or the output of a call"),
 ]
 
 
@@ -104,13 +112,14 @@ def _calls_are_known(items: list[Item]) -> list[Item]:
     for item in items:
         if isinstance(item, InputCallOutput):
             if item.call_id not in known:
-                raise ValueError(f"the output of call {item.call_id!r:.80} comes before its call, or without one")
+                raise PydanticCustomError("no_call", "an output comes before its call, or without one; check each call_id")
         elif not isinstance(item, InputMessage):
             known.add(item.call_id)
     return items
 
 
-Input = str | Annotated[list[Item], Field(min_length=1), AfterValidator(_calls_are_known)]
+_Items = Annotated[list[Item], Field(min_length=1), AfterValidator(_calls_are_known)]
+Input = Annotated[Annotated[str, Tag("text")] | Annotated[_Items, Tag("list")], _EITHER]
 
 
 def state_of(given: str | list[Item]) -> State:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
@@ -72,7 +73,7 @@ class ValueQuestion(BaseModel):
     @classmethod
     def _all_different(cls, choices: list[ValueOption]) -> list[ValueOption]:
         if len({(type(one.value), one.value) for one in choices}) < len(choices):
-            raise ValueError("two choices have the same value; give each value once")
+            raise PydanticCustomError("same_value", "two choices have the same value; give each value once")
         return choices
 
     def asked(self, state: State) -> TypedQuestion:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
@@ -25,7 +26,14 @@ router = APIRouter(tags=["typed decisions"])
 ALIAS = "jev-latest"  # the name that this API's clients send if they are told none
 MOST_QUESTIONS = 400
 
-Text = str | dict[str, Any] | list[Any]
+
+def _is_text(value: object) -> object:
+    if not isinstance(value, (str, dict, list)):
+        raise PydanticCustomError("text_type", "Input should be a text, an object or an array")
+    return value
+
+
+Text = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_is_text)]
 Name = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -121,7 +129,7 @@ class SystemOneRequest(BaseModel):
     @classmethod
     def _no_assets(cls, assets: dict[str, Any] | None) -> dict[str, Any] | None:
         if assets:
-            raise ValueError("images are not supported; send text alone")
+            raise PydanticCustomError("no_images", "images are not supported; send text alone")
         return assets
 
 
