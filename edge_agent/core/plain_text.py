@@ -3,10 +3,11 @@
 Owns the two forms. Knows nothing of questions or tokens; pure. Invariants: the same value always gives the same text, and the text on
 one line has no line break.
 
-Over several lines it looks like YAML: `key: value`, one a line, lists with `- `, two spaces for each level. A small model reads it
-better than JSON for two reasons: it was trained on far more prose and lists than on escaped strings, and most quotes, brackets and
-escapes would each cost a token of the context and of the prefill. Texts of people stay as they wrote them. What is lost is the type
-of a scalar: the number 1 and the text "1" look the same, and a reader does not need to know.
+Over several lines it looks like YAML: `key: value`, one a line, lists with `- `, two spaces for each level. FogGen models were trained
+on questions in prose, so what they read should look like prose as far as it can: no quotes, no brackets, and nothing escaped in a text
+that a person wrote. A ticket with two levels and a history took 166 tokens of Qwen's vocabulary this way, 178 as Python writes JSON,
+143 as JSON without any spaces; a state is read once for all its questions, so that difference was not worth the escapes. What is lost
+is the type of a scalar: the number 1 and the text "1" look the same, and a reader does not need to know.
 """
 
 from __future__ import annotations

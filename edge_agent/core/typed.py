@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
@@ -21,7 +21,6 @@ from typing import Self
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.plain_text import EMPTY, on_one_line, written
 from edge_agent.core.question import LETTERS, Question
-from edge_agent.core.records import Decision
 
 MAX_OPTIONS = 255  # of a choice
 MAX_LEVELS = 10  # of a score
@@ -185,28 +184,6 @@ class Rounds:
         return self._played[-1]
 
 
-def play(all_rounds: Sequence[Rounds], ask: Callable[[list[Question], list[bool]], list[Decision]]) -> list[Decision]:
-    """Ask all rounds of many typed questions, and return the decision of each one's last round.
-
-    `ask` gets the questions of a round together, and whether each is of a last round, so may go to the cloud. A last round that the
-    cloud alone decided has no probabilities of this device; then `Rounds.is_over` stays False.
-    """
-    last: dict[int, Decision] = {}
-    while open_ones := [i for i in range(len(all_rounds)) if i not in last]:
-        sizes = [len(all_rounds[i].questions) for i in open_ones]
-        questions = [question for i in open_ones for question in all_rounds[i].questions]
-        is_last = [all_rounds[i].is_last for i, size in zip(open_ones, sizes, strict=True) for _ in range(size)]
-        decisions = iter(ask(questions, is_last))
-        for i, size in zip(open_ones, sizes, strict=True):
-            rounds, mine = all_rounds[i], [next(decisions) for _ in range(size)]
-            if rounds.is_last:
-                last[i] = mine[0]
-            probs = [list(one.answer_probs.values()) for one in mine if one.answer_probs]
-            if len(probs) == size:
-                rounds.answered(probs)
-    return [last[i] for i in range(len(all_rounds))]
-
-
 def confidence(probs: Sequence[float]) -> float:
     """How far the largest of n probabilities is above chance: (n p - 1) / (n - 1), from 0 to 1."""
     n = len(probs)
@@ -230,11 +207,6 @@ def score_confidence(probs: Sequence[float]) -> float:
 def expected_score(probs: Sequence[float]) -> float:
     """The mean level, from 0 to n - 1."""
     return math.fsum(level * p for level, p in enumerate(probs))
-
-
-def legend(levels: Sequence[object]) -> dict[str, str]:
-    """The levels of a score by number: "0", "1", ...; a text as it was given, anything else as it was put to the model."""
-    return {str(i): level if isinstance(level, str) else on_one_line(level, f"level {i}") or EMPTY for i, level in enumerate(levels)}
 
 
 def _largest(probs: Sequence[float]) -> int:

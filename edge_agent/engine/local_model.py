@@ -105,6 +105,11 @@ class LocalModel:
         return self._llama.options.n_ctx
 
     @property
+    def n_batch(self) -> int:
+        """The largest number of tokens in one forward pass."""
+        return self._llama.options.n_batch
+
+    @property
     def n_parameters(self) -> int:
         """The number of weights."""
         return self._llama.n_parameters

@@ -16,7 +16,6 @@ from edge_agent.core.typed import (
     TypedQuestion,
     confidence,
     expected_score,
-    legend,
     score_confidence,
 )
 
@@ -188,9 +187,8 @@ def test_confidence_of_a_score_counts_the_distance() -> None:
     assert score_confidence([0.8, 0.2, 0]) == pytest.approx(0.7) and score_confidence([0.8, 0, 0.2]) == pytest.approx(0.4)
 
 
-def test_expected_score_and_legend() -> None:
+def test_expected_score_is_the_mean_level() -> None:
     assert expected_score([0.1, 0.2, 0.7]) == pytest.approx(1.6)
-    assert legend(["Calm ", {"label": "Angry"}]) == {"0": "Calm ", "1": "label: Angry"}
 
 
 def test_kinds_are_named_once() -> None:

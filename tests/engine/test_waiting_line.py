@@ -36,8 +36,8 @@ def line(machine: Machine) -> Iterator[WaitingLine]:
 
 
 def wait_until(n: int, line: WaitingLine) -> None:
-    """Return when `n` callers wait; nothing public says how many do."""
-    while len(line._waiting) < n:
+    """Return when `n` callers wait."""
+    while line.n_waiting < n:
         time.sleep(0.001)
 
 
@@ -138,3 +138,21 @@ def test_closed_line_finishes_its_jobs_and_takes_no_more(machine: Machine) -> No
     assert done == [1]
     with pytest.raises(ModelError, match="closed"):
         line.run(lambda _: None)
+
+
+def test_long_work_goes_on_at_the_end_of_a_full_line(line: WaitingLine) -> None:
+    gate, order = threading.Event(), []
+    threads = [occupied(line, gate)]
+    for n in range(3):
+        threads.append(threading.Thread(target=lambda n=n: line.run(lambda _: order.append(n))))
+        threads[-1].start()
+        wait_until(n + 1, line)
+    with pytest.raises(ModelBusy, match="3 questions are already waiting"):
+        line.run(lambda _: None)
+    threads.append(threading.Thread(target=lambda: line.run(lambda _: order.append("more"), goes_on=True)))
+    threads[-1].start()
+    wait_until(4, line)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2, "more"] and line.n_waiting == 0
