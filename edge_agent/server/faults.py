@@ -59,8 +59,10 @@ class Refusal(EdgeAgentError):
 def reply(
     path: str, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error in the shape of the API that `path` belongs to."""
+    """An error in the shape of the API that `path` belongs to. System One says 422 for every request that does not fit."""
     own = dict(headers or {})
+    if status == 400 and is_systemone(path):
+        status = _UNPROCESSABLE
     if status == 503:
         own.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(body(path, status, code, message, param), status, own)
@@ -91,8 +93,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(EdgeAgentError)
     async def failed(request: Request, error: EdgeAgentError) -> JSONResponse:
         status, code = next(((status, code) for kind, status, code in _STATUS if isinstance(error, kind)), (500, "internal_error"))
-        if isinstance(error, (BadQuestion, BadData)) and is_systemone(request.url.path):
-            status = _UNPROCESSABLE
         return reply(request.url.path, status, code, str(error))
 
     @app.exception_handler(RequestValidationError)
@@ -113,8 +113,8 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
-    """A body that does not fit. The value is not repeated: it may be long, or private."""
-    found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+    """A body that does not fit. The value is not repeated, or not all of it: it may be long, or private."""
+    found = [{"loc": list(one["loc"]), "msg": f"{one['msg']:.300}", "type": one["type"]} for one in error.errors()]
     if is_systemone(path):
         return JSONResponse({"detail": found}, _UNPROCESSABLE)
     first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}
