@@ -1,6 +1,6 @@
 """The routes put together, behind the guard.
 
-Owns the list of routes. Each file in the folders beside this one owns its own.
+Owns the list of routers. Each file in the folders beside this one owns its own. Who may call which route is `door/callers.py`.
 """
 
 from __future__ import annotations
@@ -8,19 +8,32 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from edge_agent import __version__
-from edge_agent.server import faults
+from edge_agent.server import described, faults
 from edge_agent.server.access import Access
+from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, health
 from edge_agent.server.guard import Guard
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
+ROUTERS = (systemone.router, decisions.router, asking.router, health.router)
+
 
 def build(service: Service, access: Access) -> Guard:
     """The whole application. Handlers find the service as `request.app.state.service`."""
-    app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service, app.state.access = service, access
-    faults.install(app)
-    for router in (asking.router, health.router, systemone.router, decisions.router):
+    faults.install(app, methods())
+    described.install(app)
+    for router in ROUTERS:
         app.include_router(router)
-    return Guard(app, access)
+    return Guard(app, access, Callers(methods()))
+
+
+def methods() -> dict[str, set[str]]:
+    """The methods of each path, by its template; a WebSocket has none."""
+    found: dict[str, set[str]] = {"/openapi.json": {"GET"}}
+    for router in ROUTERS:
+        for route in router.routes:
+            found.setdefault(route.path, set()).update(getattr(route, "methods", None) or ())  # type: ignore[attr-defined]
+    return found

@@ -11,21 +11,25 @@ import logging
 import signal
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.terminal import plain
 from edge_agent.server.access import Access
 from edge_agent.server.app import build
+from edge_agent.server.door import body
+from edge_agent.server.door.connection import BoundedConnection
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for requests under way when the server is told to stop: longer than a cloud call may take
 _KEEP_ALIVE_S = 15
-_MOST_CONNECTIONS = 512
 
 
 def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -> None:
@@ -84,23 +88,42 @@ def _when_ready(service: Service, server: uvicorn.Server) -> None:
 
 
 def _config(service: Service, access: Access) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    _log_plainly()
     return uvicorn.Config(
         build(service, access),
         log_config=None,
         access_log=False,  # a decision can be read by its id, and a log would hold it
         server_header=False,
         date_header=True,
-        http="h11",
+        http=BoundedConnection,
         ws="websockets-sansio",
-        ws_max_size=64 << 10,
+        ws_max_size=body.MAX_BYTES,
+        ws_per_message_deflate=False,
         h11_max_incomplete_event_size=32 << 10,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         proxy_headers=False,
         lifespan="off",
     )
+
+
+class _Plainly(logging.Formatter):
+    """Messages on lines of their own without control characters; of an exception its type and place, as its words may be private."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record."""
+        return "\n".join(plain(line) for line in super().format(record).split("\n"))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """Where an exception came from."""
+        return "".join([*traceback.format_tb(ei[2]), ei[0].__name__])
+
+
+def _log_plainly() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plainly())
+    logging.getLogger().handlers = [handler]
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # at lower levels each bad request is a line
 
 
 def _listening(host: str, port: int) -> socket.socket:
