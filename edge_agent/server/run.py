@@ -129,8 +129,9 @@ def _log_plainly() -> None:
 def _listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `BadSetting`."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
     except OSError as error:
         raise BadSetting(
             f"The address {host!r} cannot be served ({error.strerror}); set serve_host to an address of this device."

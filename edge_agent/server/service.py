@@ -1,7 +1,7 @@
 """The agent behind the server: a bounded line in front of it, the drainer beside it, and whether it is ready.
 
 Owns the threads that work for requests. Knows nothing about HTTP. Invariants: at most `most_at_once` requests work or wait, and one
-more is refused at once; what was started is finished and stored before `close` returns, whether its client still waits or not.
+more is refused in a moment; what was started is finished and stored before `close` returns, whether its client still waits or not.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from edge_agent.core.records import Decision
 
 T = TypeVar("T")
 MOST_AT_ONCE = 16
+REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -71,6 +72,8 @@ class Service:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread of its own. A client that goes away does not stop it. Raises `ModelBusy` if too many wait."""
+        if self.n_at_work >= self.most_at_once:
+            await asyncio.sleep(REFUSAL_S)  # clients that ask again at once would take the CPU from the model (docs/speed.md)
         if self._stop.is_set():
             raise AgentClosed("The server stops; ask again in a moment.")
         if self.n_at_work >= self.most_at_once:
