@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from edge_agent import __version__
 from edge_agent.server import faults
 from edge_agent.server.access import Access
+from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.edge import asking, health
 from edge_agent.server.guard import Guard
 from edge_agent.server.service import Service
@@ -20,6 +21,6 @@ def build(service: Service, access: Access) -> Guard:
     app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
     app.state.service, app.state.access = service, access
     faults.install(app)
-    for router in (asking.router, health.router):
+    for router in (asking.router, health.router, completions.router, responses.router, models.router):
         app.include_router(router)
     return Guard(app, access)
