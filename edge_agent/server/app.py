@@ -10,13 +10,16 @@ from fastapi import FastAPI
 from edge_agent import __version__
 from edge_agent.server import described, faults
 from edge_agent.server.access import Access
+from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, health
 from edge_agent.server.guard import Guard
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
-ROUTERS = (systemone.router, decisions.router, asking.router, health.router)
+ROUTERS = (
+    completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, health.router,
+)  # fmt: skip
 
 
 def build(service: Service, access: Access) -> Guard:
