@@ -186,6 +186,11 @@ class Agent:
         if self._process != os.getpid():
             raise ModelError("This agent was opened before this process was forked; open another agent in this process.")
 
+    def warm(self) -> None:
+        """Open the model ahead of the first question. Raises `ModelMissing` or `ModelRefused`."""
+        self._check_open()
+        self._engine()
+
     def draft(self) -> Draft:
         """A question that is still being typed: the model reads what is there while the person types on.
 

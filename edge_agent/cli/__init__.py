@@ -20,6 +20,7 @@ from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to 
     queue,
     replay,
     restore,
+    serve,
     service,
     verify,
 )

@@ -1,6 +1,6 @@
 """Questions from other programs: one JSON object, or one a line.
 
-Owns what such an object may hold and what is printed for it; the question itself is read by `core/question.py`. Invariants: one
+Owns the reading of lines and what is printed for a line that cannot be asked; `core/asked.py` knows the objects. Invariants: one
 object in, one out, in the same order; a line that cannot be asked is answered with an error object, and the next one is read; no
 more than one line is in memory.
 """
@@ -12,27 +12,17 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from edge_agent.core.asked import Asked, caller_id, from_json
 from edge_agent.core.errors import BadData, BadQuestion, EdgeAgentError, ModelBusy, ModelError
 from edge_agent.core.question import CHOICE, Question
 
 if TYPE_CHECKING:
     from edge_agent.agent.agent import Agent
-    from edge_agent.core.records import Decision
 
 MAX_LINE_BYTES = 1 << 20  # a file without line breaks must not fill the memory
 _FORM = '{"question": "...", "options": ["...", "..."]}'
-
-
-class Asked(NamedTuple):
-    """A question with what counts for it alone; `id` is the caller's own name for it."""
-
-    question: Question
-    id: str | int | float | None = None
-    tau: Any = None
-    policy: Any = None
-    refresh: bool = False
 
 
 def from_text(text: str, options: tuple[str, ...] = (), kind: str = CHOICE, never_send: bool = False) -> Asked:
@@ -59,34 +49,6 @@ def from_text(text: str, options: tuple[str, ...] = (), kind: str = CHOICE, neve
     return from_json(data, kind, never_send)
 
 
-def from_json(data: Any, kind: str = CHOICE, never_send: bool = False) -> Asked:
-    """The question in an object of JSON, with its `id`, `tau`, `policy` and `refresh`, if it has them. Raises `BadQuestion`."""
-    question = Question.from_json(data, kind)
-    if never_send and not question.never_send:
-        question = Question(question.stem, question.options, question.kind, never_send=True)
-    if not isinstance(refresh := data.get("refresh", False), bool):
-        raise BadQuestion("The refresh of a JSON question must be true or false.")
-    return Asked(question, _id(data), data.get("tau"), data.get("policy"), refresh)
-
-
-def _id(data: Any) -> str | int | float | None:
-    """The caller's id, as it came. Raises `BadQuestion` if it cannot come back as it is."""
-    found = data.get("id") if isinstance(data, dict) else None
-    try:
-        if isinstance(found, bool) or not isinstance(found, (str, int, float, type(None))):
-            raise ValueError("not a text or a number")
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        raise BadQuestion(f"The id of a JSON question is {found!r:.80}; give a text or a number.") from error
-    return found
-
-
-def as_dict(asked: Asked, decision: Decision) -> dict[str, Any]:
-    """The decision as it is printed, with the caller's id if there was one."""
-    own = {} if asked.id is None else {"id": asked.id}
-    return {**own, **decision.to_dict()}
-
-
 class LineByLine:
     """Answers the questions of a file, one after the other. `exit_code` is that of the first line that failed, or 0."""
 
@@ -100,7 +62,7 @@ class LineByLine:
             found: dict[str, Any] = {"line": number, "id": None}
             try:
                 data = _parsed(line)
-                found["id"] = _id(data)
+                found["id"] = caller_id(data)
                 found |= self._answer(data)
                 self.answered += 1
             except EdgeAgentError as error:

@@ -25,7 +25,8 @@ def works(what):
     return True
 seen = {{"argv": sys.orig_argv, "environment": dict(os.environ), "secrets": secrets, "uid": os.getuid(),
     "home": os.listdir("/root") + os.listdir("/home"), "write": works(lambda: open("/etc/x", "w")),
-    "clock": ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)), "child": os.waitstatus_to_exitcode(os.system("true")), "own": works(lambda: open(os.environ["EDGE_AGENT_HOME"] + "/x", "w"))}}
+    "clock": ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)), "child": os.waitstatus_to_exitcode(os.system("true")),
+    "own": works(lambda: open(os.environ["EDGE_AGENT_HOME"] + "/x", "w"))}}
 pathlib.Path(os.environ["EDGE_AGENT_HOME"], os.environ["OUT"]).write_text(json.dumps(seen))
 notify.status("a\\nSTOPPING=1")
 notify.ready()

@@ -10,6 +10,7 @@ import click
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import print_decision, print_json
+from edge_agent.core.asked import as_dict
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion
 
@@ -52,7 +53,7 @@ def ask(
         one = asked.from_text(text, options, agent.profile.question_kind, never_send)
         decision = agent.ask(one.question, refresh or one.refresh, tau=one.tau, policy=one.policy)
         if as_json:
-            print_json(asked.as_dict(one, decision))
+            print_json(as_dict(one, decision))
         else:
             print_decision(decision, verbosity.is_quiet(), config.adapter)
         if verbosity.is_verbose():

@@ -133,6 +133,13 @@ def count(value: Any, source: str) -> int:
     return value
 
 
+def port(value: Any, source: str) -> int:
+    """A port of TCP; 0 means a free one."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65_535:
+        raise BadSetting(f"{source} is {_shown(value)}; give a port from 0 to 65535.")
+    return value
+
+
 def texts(value: Any, source: str) -> tuple[str, ...]:
     """A list of texts."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) and text for text in value):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from edge_agent.core.config import checks
+from edge_agent.core.config import checks, secret_file
 from edge_agent.core.config.checks import FOREVER, POLICIES
 from edge_agent.core.config.limits import (
     DAY_S,
@@ -36,7 +36,6 @@ PREFIX = f"{_BEGIN}_"
 HOME = "EDGE_AGENT_HOME"
 CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
-_MAX_KEY_BYTES = 4096
 
 # Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
 RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
@@ -151,6 +150,15 @@ class Settings:
     )
     redact_built_in: bool = _setting(
         True, checks.yes_or_no, "Also replace e-mail addresses, phone, card and account numbers, and Kazakh identification numbers."
+    )
+    serve_host: str = _setting("127.0.0.1", checks.text, "The address on which `serve` listens; any other than loopback needs a token.")
+    serve_port: int = _setting(8640, checks.port, "The port on which `serve` listens; 0 takes a free one.")
+    serve_hosts: tuple[str, ...] = _setting((), checks.texts, "More names by which clients may call this server.", "list of host names")
+    serve_token_file: str | None = _setting(
+        None, checks.path, "A file with the token that clients of `serve` must send; only its owner may read it."
+    )
+    operator_token_file: str | None = _setting(
+        None, checks.path, "A file with the token for the operator's routes of `serve`; without one they are closed."
     )
 
     @property
@@ -303,17 +311,7 @@ def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | N
             return None
     else:
         return None
-    try:
-        with path.open("rb") as file:
-            if named is not None and os.fstat(file.fileno()).st_mode & 0o077:
-                raise BadSetting(f"Others can read the key file '{path}'; make it readable only by its owner (chmod 600).")
-            text = file.read(_MAX_KEY_BYTES).decode("ascii").strip()
-    except OSError as error:
-        raise BadSetting(f"The key file '{path}' cannot be read ({error.strerror}); check cloud_key_file.") from error
-    except UnicodeDecodeError:
-        text = ""
-    if not text or "\n" in text:
-        raise BadSetting(f"The key file '{path}' does not hold one key on one line; check cloud_key_file.")
+    text = secret_file.read(path, "cloud_key_file", must_be_private=named is not None)
     return str(checked("cloud_key", text, f"The key in '{path}'"))
 
 

@@ -1,0 +1,105 @@
+"""Who may call: the tokens of clients and of the operator, and the names by which this server may be called.
+
+Owns both rules. Invariants: an address other than loopback is not served without a token; tokens are compared in constant time and
+are never logged; the operator's routes are closed unless there is an operator's token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+import pathlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edge_agent.core.config import secret_file
+from edge_agent.core.config.settings import CREDENTIALS, Settings
+from edge_agent.core.errors import BadSetting
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_TOKEN_CREDENTIAL, _OPERATOR_CREDENTIAL = "edge-agent-serve-token", "edge-agent-operator-token"  # names, not tokens
+_SHORTEST = 16
+
+
+@dataclass(frozen=True)
+class Access:
+    """The tokens (None: no token is needed, or for the operator: nobody is one) and the allowed Host headers, in lower case.
+
+    `hosts` are host names; each counts with the port that the server listens on and, for HTTP's own port, without one.
+    """
+
+    token: str | None
+    operator_token: str | None
+    hosts: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, environment: Mapping[str, str] | None = None) -> Access:
+        """From the settings. Raises `BadSetting`: for a token that others can read or guess, or an open address without one."""
+        environment = os.environ if environment is None else environment
+        token = _token(settings.serve_token_file, "serve_token_file", _TOKEN_CREDENTIAL, environment)
+        operator = _token(settings.operator_token_file, "operator_token_file", _OPERATOR_CREDENTIAL, environment)
+        if token is not None and token == operator:
+            raise BadSetting("The client's token and the operator's token are the same; make two, one for each file.")
+        if not is_loopback(settings.serve_host) and token is None:
+            raise BadSetting(
+                f"The server would listen on {settings.serve_host}, where others can reach it, without a token; "
+                "set serve_token_file, or listen on 127.0.0.1."
+            )
+        names = {*LOOPBACK_NAMES, *settings.serve_hosts}
+        if settings.serve_host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
+            names.add(f"[{settings.serve_host}]" if ":" in settings.serve_host else settings.serve_host)
+        return cls(token, operator, frozenset(name.lower() for name in names))
+
+    def allows_host(self, host: str, port: int) -> bool:
+        """Whether the Host header of a request is one of ours: against pages that make a stranger's name mean this address."""
+        host = host.lower()
+        name, _, given = (host, "", "") if host.endswith("]") or ":" not in host else host.rpartition(":")
+        if name not in self.hosts:
+            return False
+        return given == str(port) or (given == "" and port in (80, 443)) or self._is_named(name, given)
+
+    def _is_named(self, name: str, port: str) -> bool:
+        """Behind a gateway, the name that was allowed by hand comes with the gateway's port, or without one."""
+        return name not in LOOPBACK_NAMES and (port == "" or (port.isascii() and port.isdigit()))
+
+    def is_client(self, authorization: str | None) -> bool:
+        """Whether a request may ask: its Authorization header holds the client's token or the operator's, or none is needed."""
+        return self.token is None or self.is_operator(authorization) or _same(authorization, self.token)
+
+    def is_operator(self, authorization: str | None) -> bool:
+        """Whether a request holds the operator's token."""
+        return self.operator_token is not None and _same(authorization, self.operator_token)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this device can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _same(authorization: str | None, token: str) -> bool:
+    scheme, _, given = (authorization or "").partition(" ")
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+
+
+def _token(named: str | None, setting: str, credential: str, environment: Mapping[str, str]) -> str | None:
+    """The token from the named file, otherwise from systemd's credential; None if there is neither."""
+    path = pathlib.Path(named).expanduser() if named is not None else None
+    if path is None and (folder := environment.get(CREDENTIALS)):
+        path = pathlib.Path(folder) / credential
+        if not path.exists():
+            return None
+    if path is None:
+        return None
+    token = secret_file.read(path, setting, must_be_private=named is not None)
+    if len(token) < _SHORTEST or not token.isprintable() or " " in token:
+        raise BadSetting(
+            f"The token in '{path}' is too short or has a space; make one of at least {_SHORTEST} characters, for example with "
+            "`openssl rand -hex 24`."
+        )
+    return token

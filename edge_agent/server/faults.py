@@ -1,0 +1,123 @@
+"""What goes wrong, as HTTP: a status, a short code and a sentence, in the shape of the API that was called.
+
+Owns the table of our errors and the three shapes. Invariants: a person's mistake is a 4xx and never a 5xx; every error is JSON; a bug
+is a 500 without its traceback in the reply.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from edge_agent.core.errors import (
+    AgentClosed,
+    BadData,
+    BadQuestion,
+    BadSetting,
+    CloudUnavailable,
+    EdgeAgentError,
+    ModelBusy,
+    ModelError,
+    StorageError,
+)
+
+SYSTEMONE = "/v1/systemone"
+RETRY_AFTER_S = 1
+_UNPROCESSABLE = 422
+
+# The most special first.
+_STATUS: list[tuple[type[EdgeAgentError], int, str]] = [
+    (BadQuestion, 400, "invalid_question"),
+    (BadData, 400, "invalid_request"),
+    (BadSetting, 400, "invalid_request"),
+    (ModelBusy, 503, "server_busy"),
+    (ModelError, 503, "model_unavailable"),
+    (CloudUnavailable, 502, "cloud_unavailable"),
+    (AgentClosed, 503, "server_stopping"),
+    (StorageError, 503, "storage_unavailable"),
+]
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+          422: "invalid_request_error", 429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
+
+_log = logging.getLogger("edge_agent")
+
+
+class Refusal(EdgeAgentError):
+    """A request that is refused before it is a question: `status` and `code` say how. `param` names the field that is wrong."""
+
+    def __init__(self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.param, self.headers = status, code, param, dict(headers or {})
+
+
+def reply(
+    path: str, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error in the shape of the API that `path` belongs to."""
+    own = dict(headers or {})
+    if status == 503:
+        own.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return JSONResponse(body(path, status, code, message, param), status, own)
+
+
+def body(path: str, status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+    """The body of an error."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    if is_systemone(path):
+        if status == _UNPROCESSABLE:
+            return {"detail": [{"loc": ["body", *(param.split(".") if param else [])], "msg": message, "type": code}]}
+        return {"detail": {"error_type": kind, "message": message}}
+    return {"error": {"message": message, "type": kind, "code": code, "param": param}}
+
+
+def is_systemone(path: str) -> bool:
+    """Whether errors on this path have the shape of the System One API."""
+    return path.rstrip("/") in (SYSTEMONE, SYSTEMONE.removeprefix("/v1"))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every exception of the app in the right shape."""
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> JSONResponse:
+        return reply(request.url.path, error.status, error.code, str(error), error.param, error.headers)
+
+    @app.exception_handler(EdgeAgentError)
+    async def failed(request: Request, error: EdgeAgentError) -> JSONResponse:
+        status, code = next(((status, code) for kind, status, code in _STATUS if isinstance(error, kind)), (500, "internal_error"))
+        if isinstance(error, (BadQuestion, BadData)) and is_systemone(request.url.path):
+            status = _UNPROCESSABLE
+        return reply(request.url.path, status, code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return _invalid(request.url.path, error)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        return reply(
+            request.url.path, error.status_code, code, f"{error.detail}: {request.method} {request.url.path:.200}", None, error.headers
+        )
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        _log.error("edge-agent: a request failed (%s)", type(error).__name__, exc_info=error)
+        return reply(request.url.path, 500, "internal_error", "The server has a bug; its log says more.")
+
+
+def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
+    """A body that does not fit. The value is not repeated: it may be long, or private."""
+    found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+    if is_systemone(path):
+        return JSONResponse({"detail": found}, _UNPROCESSABLE)
+    first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    message = f"The field '{where:.100}' is wrong: {first['msg']}." if where else f"The body is wrong: {first['msg']}."
+    return reply(path, 400, "invalid_request", message, where or None)

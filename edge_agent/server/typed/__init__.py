@@ -1,0 +1,1 @@
+"""Typed decisions: questions with named options, answered with a probability for each."""

@@ -1,0 +1,54 @@
+"""The server as a process: it starts, answers, and ends with what it answered stored."""
+
+import pathlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from edge_agent.store.store import Store
+from tests.support.serving import Serving, serving
+
+ASKED = {"question": "What is 12 + 7?", "options": ["18", "19", "24"]}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("serve")) as running:
+        yield running
+
+
+def test_question_is_answered_and_its_decision_can_be_read_again(server: Serving) -> None:
+    with server.client() as client:
+        reply = client.post("/edge/ask", json={**ASKED, "id": "mine"})
+        decision = reply.json()
+        assert (reply.status_code, decision["answer"], decision["id"]) == (200, "B", "mine")
+        assert reply.headers["X-Edge-Route"] == decision["route"]
+        found = client.get(f"/edge/decisions/{decision['decision_id']}").json()
+    assert (found["answer"], found["waits"]) == ("B", False)
+
+
+def test_unknown_decision_is_not_found(server: Serving) -> None:
+    with server.client() as client:
+        assert client.get("/edge/decisions/0f8fad5b-d9cb-469f-a165-70867728950e").status_code == 404
+
+
+def test_bad_question_is_refused_in_a_sentence(server: Serving) -> None:
+    with server.client() as client:
+        reply = client.post("/edge/ask", json={"question": "What is 2 + 2?", "options": ["4"]})
+    assert reply.status_code == 400 and "2 to 26" in reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signal_ends_the_server_with_everything_stored(tmp_path: pathlib.Path, number: int, code: int) -> None:
+    server = Serving(tmp_path / "home")
+    with server.client() as client:
+        decision = client.post("/edge/ask", json=ASKED).json()
+    assert server.stop(number) == code
+    with Store(server.home / "edge-agent.db") as store:
+        assert store.ending(decision["decision_id"]).answer == decision["answer"]
+
+
+def test_missing_model_ends_with_its_exit_code(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(AssertionError, match="no model"):
+        Serving(tmp_path / "home", "--model", "nothing")

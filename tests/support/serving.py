@@ -1,0 +1,75 @@
+"""A real `edge-agent serve` process on a free port of loopback, with its own home."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from tests.support.paths import ROOT
+
+START_S = 60
+
+
+class Serving:
+    """The process and a client for it. `home` is its EDGE_AGENT_HOME; `stderr` is where its messages go."""
+
+    def __init__(self, home: pathlib.Path, *flags: str, environment: dict[str, str] | None = None, port: int = 0) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home, self.stderr = home, home / "serve.stderr"
+        self._command = [sys.executable, "-m", "edge_agent", "serve", "--port", str(port), *flags]
+        self._environment = {**os.environ, "EDGE_AGENT_HOME": str(home), "PYTHONPATH": str(ROOT), **(environment or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Start the process and wait until it listens."""
+        with self.stderr.open("ab") as output:
+            begin = output.tell()
+            self.process = subprocess.Popen(self._command, env=self._environment, stdout=output, stderr=output)
+        ends = time.monotonic() + START_S
+        while not (found := re.search(rb"listening on (http://\S+)", self.stderr.read_bytes()[begin:])):
+            assert self.process.poll() is None and time.monotonic() < ends, self.said()
+            time.sleep(0.02)
+        self.url = found[1].decode()
+        self.port = int(self.url.rpartition(":")[2])
+
+    def wait_ready(self) -> None:
+        """Wait until the model is open."""
+        ends = time.monotonic() + START_S
+        while httpx.get(f"{self.url}/health", trust_env=False).status_code != 200:
+            assert self.process.poll() is None and time.monotonic() < ends, self.said()
+            time.sleep(0.02)
+
+    def client(self, token: str | None = None, **extra: Any) -> httpx.Client:
+        """A client with the server's address, and a token if one is given."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=60, headers=headers, **extra)
+
+    def said(self) -> str:
+        """What the process has written."""
+        return self.stderr.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def serving(home: pathlib.Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Serving]:
+    """A server that is ready, and is stopped at the end."""
+    server = Serving(home, *flags, environment=environment)
+    try:
+        server.wait_ready()
+        yield server
+    finally:
+        if server.stop() not in (0, -signal.SIGKILL):
+            raise AssertionError(server.said())
