@@ -14,13 +14,13 @@ from edge_agent.model.catalog import ModelFiles
 
 N_CTX = 2048  # tokens in the KV cache: the engine's default, which a test compares
 _CACHED_BYTES = 2  # one number of the KV cache is a half float
-_PROCESS_BYTES = 320 << 20  # Python, the server, the vocabulary, the compute buffer, SQLite's caches, threads
+_PROCESS_BYTES = 256 << 20  # Python, the server, the vocabulary, the compute buffer, SQLite's caches, threads
 _STEP_BYTES = 16 << 20
 _MOST = 1 << 20  # of a file's numbers; those of real models are below
 
 
 def needed_bytes(model: ModelFiles, n_ctx: int = N_CTX) -> int:
-    """The most memory that a server with this model may need: twice the files, the KV cache, and 320 MiB, in steps of 16 MiB.
+    """The most memory that a server with this model may need: twice the files, the KV cache, and 256 MiB, in steps of 16 MiB.
 
     Twice: the files stay mapped while their weights may be kept rearranged, too. The system can drop mapped pages and read them
     again, so a service that is limited to this sum has more than it needs. Raises `ModelMissing` and `ModelRefused`.

@@ -76,11 +76,15 @@ def install(
     here stands in the unit and overrules that file. Run this command again, with --replace, after a change of the model: the
     limit of memory follows from its size.
     """
+    from edge_agent.server.access import is_loopback
+
     if for_user and (run_as or root):
         raise click.UsageError("--user is for your own user; it goes with neither --run-as nor --root.")
     found, environment = _settings(config, for_user, root)
     secrets = {"cloud_key": cloud_key_file, "token": token_file, "operator_token": operator_token_file}
     files = {_SECRETS[name]: path.absolute() for name, path in secrets.items() if path is not None}
+    if not is_loopback(host or found.serve_host) and not (token_file or found.serve_token_file):
+        raise BadSetting(f"Others could reach {host or found.serve_host} without a token; give --token-file, or listen on 127.0.0.1.")
     unit = _unit(found, environment, None if for_user else run_as or _USER, files, host, port)
     text, target = unit.text, _target(for_user, root)
     if only_print:
