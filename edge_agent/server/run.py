@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -22,6 +23,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
+from edge_agent.server import notify
 from edge_agent.server.access import Access
 from edge_agent.server.app import build
 from edge_agent.server.door import body
@@ -57,9 +59,26 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises a signal that stopped it once more, which would end the process before the agent is closed."""
+    """uvicorn, which tells systemd that it lives, and ends without a signal.
+
+    uvicorn raises a signal that stopped it once more, which would end the process before the agent is closed.
+    """
 
     was_interrupted = False
+    _beats_at = 0.0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Beat systemd's watchdog, from the loop that answers: a loop that hangs is silent. uvicorn calls this ten times a second."""
+        every_s, now = notify.watchdog_every_s(), time.monotonic()
+        if every_s is not None and now >= self._beats_at:
+            notify.beat()
+            self._beats_at = now + every_s
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish requests under way."""
+        notify.stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -78,10 +97,12 @@ class _Server(uvicorn.Server):
 
 
 def _when_ready(service: Service, server: uvicorn.Server) -> None:
-    """Stop the server if the model cannot be opened: whoever started it must see why."""
+    """Tell systemd once the model is open; stop the server if it cannot be opened: whoever started it must see why."""
 
     def watch() -> None:
-        if not service.wait_ready():
+        if service.wait_ready():
+            notify.ready()
+        else:
             server.should_exit = True
 
     threading.Thread(target=watch, name="ready", daemon=True).start()
