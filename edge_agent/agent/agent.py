@@ -29,7 +29,7 @@ from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked, l
 from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, ModelError, StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.records import Decision, Ending, LevelReading, ModelFacts
+from edge_agent.core.records import CloudAnswer, Decision, Ending, LevelReading, ModelFacts
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
@@ -48,6 +48,7 @@ T = TypeVar("T")
 
 
 _log = logging.getLogger("edge_agent")
+_PROBE_S = 5.0  # how long a request may take that finds out what the cloud offers: the process may be ending
 
 
 class Agent:
@@ -131,9 +132,14 @@ class Agent:
         self.store.close()
 
     def forget_old(self) -> None:
-        """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do."""
+        """What may wait until no person waits; `close` and drains do it, too. Forget a little of what the retention settings allow, if
+        it is time; and find out once what the cloud offers, if it has just answered: at most two requests with our test question.
+        """
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
+        with contextlib.suppress(StorageError):
+            if self.gate and self.gate.may_find_api:
+                self.gate.find_api(_PROBE_S)
 
     def ask(
         self, question: Question | str, refresh: bool = False, *, tau: float | None = None, policy: PolicyName | str | None = None
@@ -287,7 +293,7 @@ class Agent:
     def _recall(self, inquiry: Inquiry) -> None:
         """Fill in what the store knows about the question; nothing if it cannot be read."""
         with contextlib.suppress(StorageError):
-            answer = self.store.cloud_answer(self.gate.key(inquiry.question.fingerprint)) if self.gate else None
+            answer = self._stored_answer(self.gate, inquiry.question) if self.gate else None
             if answer and inquiry.fits(answer[1].answer):
                 inquiry.cloud_id, inquiry.cloud = answer
             if inquiry.policy.name is PolicyName.ONLY_CLOUD:
@@ -295,6 +301,10 @@ class Agent:
             found = self.store.reading(inquiry.reading_key)
             if found and inquiry.fits(found[1].answer):
                 inquiry.reading_id, inquiry.reading = found
+
+    def _stored_answer(self, gate: Gate, question: Question) -> tuple[int, CloudAnswer] | None:
+        """The cloud's newest stored answer, with its id, by the API that would be used now. Raises `StorageError`."""
+        return self.store.cloud_answer(gate.key(question.fingerprint, gate.api_for(question)))
 
     def _read(self, inquiry: Inquiry) -> None:
         """Read the model; if its level asks for the cloud, call the cloud at once and read the letter meanwhile."""
