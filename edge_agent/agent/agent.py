@@ -47,6 +47,9 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
 T = TypeVar("T")
 
 
+_PROBE_S = 5.0  # how long a request may take that finds out what the cloud offers: the process may be ending
+
+
 class Agent:
     """Answers questions on this device, and through the cloud where the device is not sure enough.
 
@@ -121,9 +124,14 @@ class Agent:
         self.store.close()
 
     def forget_old(self) -> None:
-        """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do."""
+        """What may wait until no person waits; `close` and drains do it, too. Forget a little of what the retention settings allow, if
+        it is time; and find out once what the cloud offers, if it has just answered: at most two requests with our test question.
+        """
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
+        with contextlib.suppress(StorageError):
+            if self.gate and self.gate.may_find_api:
+                self.gate.find_api(_PROBE_S)
 
     def ask(
         self, question: Question | str, refresh: bool = False, *, tau: float | None = None, policy: PolicyName | str | None = None

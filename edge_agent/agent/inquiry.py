@@ -109,6 +109,7 @@ class Inquiry:
             timings=self._timings(),
             persisted=storage_error is None,
             storage_error=storage_error,
+            cloud_confidence=self.cloud.confidence if self.cloud and settled.route == "cloud" else None,
         )
 
     def _timings(self) -> Timings:

@@ -136,7 +136,7 @@ class Recorder:
 
     def _put_cloud_answer(self, inquiry: Inquiry) -> None:
         assert self._gate is not None and inquiry.cloud is not None
-        inquiry.cloud_id = self._store.put_cloud_answer(self._gate.key(inquiry.question.fingerprint), inquiry.cloud)
+        inquiry.cloud_id = self._store.put_cloud_answer(self._gate.key(inquiry.question.fingerprint, inquiry.cloud.api), inquiry.cloud)
 
     @staticmethod
     def _settle_again(inquiry: Inquiry, **changed: bool) -> None:
