@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -192,7 +193,7 @@ class LocalModel:
             turn = order[start : start + QUESTIONS_A_TURN]
             self._make_way(prompts[turn[0]])
             left_s = None if timeout_s is None else max(0.0, called + timeout_s - time.perf_counter())
-            self._line.run(lambda _, turn=turn: work(turn), left_s, goes_on=start > 0)  # type: ignore[misc]
+            self._line.run(partial(work, turn), left_s, goes_on=start > 0)
         if questions and self._prefix_file and not self._prefix_file.is_there:
             with contextlib.suppress(ModelError):  # the queue is closed or full: a later reading saves it
                 self._line.later(self._save_prefix)
@@ -213,12 +214,12 @@ class LocalModel:
     def generate(self, question: Question, choose: Choose = most_probable) -> str:
         """What the model prints up to its end of turn, each token picked by `choose`; by default without any constraint."""
         tokens = self.prompt_tokens(question)
-        return self._line.run(lambda _: self._generate(tokens, choose)[0])
+        return self._line.run(lambda: self._generate(tokens, choose)[0])
 
     def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
         """Measure the evaluation of `tokens` after their first `n_cached` with the last logits, in ms. For `edge-agent bench`."""
 
-        def work(_: float) -> float:
+        def work() -> float:
             self._llama.keep(n_cached)
             while self._llama.prefill(tokens[:n_cached], n_cached):
                 pass

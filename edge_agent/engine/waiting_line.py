@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -27,10 +26,9 @@ EXIT_S = 5.0  # how long the end of the interpreter waits for the thread
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    work: Callable[[float], Any]  # gets the time that it waited, in ms
+    work: Callable[[], Any]
     is_background: bool
     future: Future[Any] = field(default_factory=Future)
-    put_at: float = field(default_factory=time.perf_counter)
 
 
 class WaitingLine:
@@ -56,8 +54,8 @@ class WaitingLine:
         """How many callers wait for their turn, without the one whose job runs."""
         return len(self._waiting)
 
-    def run(self, work: Callable[[float], T], timeout_s: float | None = None, goes_on: bool = False) -> T:
-        """Run `work(waited_ms)` on the queue's thread and return its result.
+    def run(self, work: Callable[[], T], timeout_s: float | None = None, goes_on: bool = False) -> T:
+        """Run `work` on the queue's thread and return its result.
 
         With `goes_on` it is the next part of long work that let others go first: it waits at the end, even of a full line.
         Raises `ModelError` in a forked child, `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`,
@@ -76,7 +74,7 @@ class WaitingLine:
 
     def later(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` when no other job waits."""
-        return self._put(_Job(lambda _: work(), is_background=True), self._later).future
+        return self._put(_Job(work, is_background=True), self._later).future
 
     def stop_later(self) -> None:
         """Stop the current job if it came from `later`."""
@@ -143,7 +141,7 @@ class WaitingLine:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             try:
-                result = job.work((time.perf_counter() - job.put_at) * 1000)
+                result = job.work()
             except BaseException as error:
                 self._done()
                 job.future.set_exception(error)

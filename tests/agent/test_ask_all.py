@@ -3,17 +3,21 @@
 import pathlib
 import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edge_agent.agent import assembly
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.wire.client import CloudModel
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.settings import DEFAULT_LIMITS, load
 from edge_agent.core.errors import BadQuestion, BadSetting, CloudUnavailable
 from edge_agent.core.question import Question
-from edge_agent.core.records import Decision
+from edge_agent.core.records import Decision, LevelReading, Reading
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.measure.replay import facts, replay
 from edge_agent.model.catalog import ModelFiles
@@ -58,6 +62,43 @@ def test_decisions_are_those_of_ask_one_by_one(home: pathlib.Path, cloud: Loopba
         assert len(together.store.log(9)) == len({decision.decision_id for decision in decisions}) == 5
         again = together.ask_all(asked)
     assert [decision.timings.n_forward for decision in again] == [0] * 5
+
+
+class Varied(SpokenModel):
+    """Is sure of some questions: those whose number is even."""
+
+    def read_all(self, questions: Sequence[Question], on_level: Callable[[int, LevelReading], None]) -> list[Reading]:
+        found = [SURE if int(question.stem.split()[-1][:-1]) % 2 == 0 else UNSURE for question in questions]
+        for i, reading in enumerate(found):
+            on_level(i, reading)
+        return found
+
+
+@pytest.mark.parametrize("calls_per_day", [None, 2])
+@given(data=st.data())
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_mixture_is_decided_as_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, cloud: LoopbackCloud, calls_per_day: int | None, data: st.DataObject
+) -> None:
+    """Repeated questions, policies of their own, questions that must not leave, things known before, a budget: all the same.
+
+    Only where questions repeat, the budget may go to another one: repeated questions are decided after the others.
+    """
+    numbers = data.draw(st.lists(st.integers(0, 7), max_size=10, unique=calls_per_day is not None))
+    policies = data.draw(st.lists(st.sampled_from([None, "only_local", "prefer_cloud"]), min_size=len(numbers), max_size=len(numbers)))
+    asked = [replace(questions(8)[n], never_send=data.draw(st.booleans())) for n in numbers]
+    url, before, refresh = data.draw(st.sampled_from([cloud.url, None])), data.draw(st.integers(0, 3)), data.draw(st.booleans())
+    limits = {"budget": DEFAULT_LIMITS.budget._replace(calls_per_day=calls_per_day)}
+    folder = tmp_path_factory.mktemp("mixture")
+    with agent(folder / "a", Varied(SURE), url, **limits) as alone, agent(folder / "t", Varied(SURE), url, **limits) as together:
+        for one in (alone, together):
+            for question in asked[:before]:
+                one.ask(question)
+        expected = [alone.ask(question, refresh, policy=policy) for question, policy in zip(asked, policies, strict=True)]
+        decisions = together.ask_all(asked, policy=policies, refresh=refresh)
+        assert [said(decision) for decision in decisions] == [said(decision) for decision in expected]
+        assert [row.state for row in together.outbox.list()] == [row.state for row in alone.outbox.list()]
+        assert [replay(row).differences for row in together.store.decisions()] == [()] * (len(asked) + len(asked[:before]))
 
 
 def test_state_is_shared(home: pathlib.Path) -> None:
