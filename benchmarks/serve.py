@@ -15,7 +15,7 @@ import argparse
 import pathlib
 import sys
 
-from benchmarks import serve_load, serve_overhead, serve_soak
+from benchmarks import serve_load, serve_overhead, serve_soak, serve_start
 from benchmarks.serve_http import DEMO
 
 
@@ -23,13 +23,14 @@ def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    load, overhead, soak = (commands.add_parser(name) for name in ("load", "overhead", "soak"))
-    for command in (load, overhead, soak):
+    load, overhead, start, soak = (commands.add_parser(name) for name in ("load", "overhead", "start", "soak"))
+    for command in (load, overhead, start, soak):
         command.add_argument("model", type=pathlib.Path, nargs="?", default=DEMO)
     load.add_argument("--clients", default="1,8,64")
     load.add_argument("--seconds", type=float, default=5)
     load.add_argument("--routes", default=",".join(serve_load.ROUTES))
     overhead.add_argument("--pairs", type=int, default=100)
+    start.add_argument("--rounds", type=int, default=5)
     soak.add_argument("--minutes", type=float, default=60)
     soak.add_argument("--clients", type=int, default=8)
     soak.add_argument("--kinds", default=",".join(serve_soak.KINDS), help="which traffic, to find out what leaks")
@@ -38,6 +39,8 @@ def main() -> None:
         serve_load.run(given.model, [int(n) for n in given.clients.split(",")], given.seconds, given.routes.split(","))
     elif given.command == "overhead":
         serve_overhead.run(given.model, given.pairs)
+    elif given.command == "start":
+        serve_start.run(given.model, given.rounds)
     elif wrong := serve_soak.run(given.model, given.minutes, given.clients, given.kinds.split(",")):
         sys.exit("\n".join(wrong))
 
