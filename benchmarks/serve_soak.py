@@ -218,7 +218,7 @@ def run(model: pathlib.Path, minutes: float, n_clients: int, kinds: list[str]) -
     for name, times in sorted(seen.times_ms.items()):
         print(f"{name:8}{len(times):9}{quantile(times, 0.5):10.1f}{quantile(times, 0.95):10.1f}")
     print("replies", dict(sorted(seen.statuses.items())), f"  decisions acknowledged: {len(seen.answers)}")
-    return [*_grown(samples, before, after), *lost, *(f"Unexpected: {one}" for one in seen.wrong[:20])]
+    return [*grown(samples, before, after), *lost, *(f"Unexpected: {one}" for one in seen.wrong[:20])]
 
 
 def _traffic(
@@ -263,7 +263,7 @@ def _idle(pid: int, before: Facts) -> Facts:
             return now
 
 
-def _grown(samples: list[tuple[float, Facts]], before: Facts, after: Facts) -> list[str]:
+def grown(samples: list[tuple[float, Facts]], before: Facts, after: Facts) -> list[str]:
     """What grew over the second half, or did not come back."""
     second = samples[len(samples) // 2 :]
     first_threads = max(one.n_threads for _, one in samples[: len(samples) // 2])
