@@ -59,6 +59,7 @@ class Connection:
     """One keep-alive connection: `ask` sends a request and waits for its reply."""
 
     def __init__(self, port: int, timeout_s: float = 120) -> None:
+        self.port = port
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -21,7 +21,10 @@ from benchmarks.serve_http import Connection, Reply, facts, quantile, questions,
 from tests.support.serving import Serving, serving
 
 _REMEMBERED = 200  # different questions among the recalled ones
-_COLUMNS = f"{'route':22}{'questions':11}{'clients':>8}{'503 is':>9}{'a second':>10}{'p50':>9}{'p95':>9}{'p99':>9}{'503s':>8}{'other':>7}"
+_COLUMNS = (
+    f"{'route':22}{'questions':10}{'clients':>8}{'503 is':>9}{'a second':>10}{'p50':>9}{'p95':>9}{'p99':>9}{'503s':>7}{'other':>7}"
+    f"{'server':>8}{'client':>8}"
+)
 
 
 @dataclass
@@ -120,9 +123,10 @@ def run(model: pathlib.Path, clients: list[int], seconds: float, routes: list[st
     """Print a table: each route, fresh and recalled questions, each number of clients, with Retry-After honoured and not."""
     with tempfile.TemporaryDirectory() as home, serving(pathlib.Path(home), "--model", str(model)) as server:
         begin, drawn = facts(server.process.pid), questions()
-        print(_COLUMNS + "   ms, from a client's first try to its answer")
+        print("p50 to p99: ms from a client's first try to its answer; server, client: ms of CPU time for each reply")
+        print(_COLUMNS)
         for n in clients:
-            _print("/health", "", n, "", drive(server.port, itertools.repeat(request(server.port, "/health")), n, seconds))
+            _measure(server, "/health", "", itertools.repeat(request(server.port, "/health")), n, seconds)
         for route in routes:
             if (status := _status(server, route, next(drawn))) != 200:
                 print(f"{route:22}answers {status} here")
@@ -132,12 +136,28 @@ def run(model: pathlib.Path, clients: list[int], seconds: float, routes: list[st
             _ask(server, known)
             for name, requests in (("fresh", fresh), ("recalled", itertools.cycle(known))):
                 for n in clients:
-                    for waits in (True, False):
-                        _print(route, name, n, "waited" if waits else "taken", drive(server.port, requests, n, seconds, waits))
+                    if _measure(server, route, name, requests, n, seconds).statuses[503]:
+                        _measure(server, route, name, requests, n, seconds, waits=False)
         end = facts(server.process.pid)
         megabytes = " / ".join(f"{size / 1e6:.0f}" for size in (begin.resident, end.resident, end.peak))
         print(f"\nserver, at the start / at the end / at most: {megabytes} MB resident; at the start / at the end:")
         print(f"{begin.n_files} / {end.n_files} open files, {begin.n_threads} / {end.n_threads} threads")
+
+
+def _measure(server: Serving, route: str, name: str, requests: Iterator[bytes], n: int, seconds: float, waits: bool = True) -> Result:
+    """One row of the table."""
+    before_s = facts(server.process.pid).cpu_s
+    result = drive(server.port, requests, n, seconds, waits)
+    server_ms = (facts(server.process.pid).cpu_s - before_s) * 1000 / max(1, result.statuses.total())
+    times = result.waited_ms or [float("nan")]
+    p50, p95, p99 = (quantile(times, share) for share in (0.5, 0.95, 0.99))
+    n_other = result.statuses.total() - result.statuses[200] - result.statuses[503]
+    print(
+        f"{route:22}{name:10}{n:8}{'waited' if waits else 'ignored':>9}{len(result.waited_ms) / result.seconds:10.0f}"
+        f"{p50:9.1f}{p95:9.1f}{p99:9.1f}{result.statuses[503]:7}{n_other:7}{server_ms:8.2f}{result.client_ms:8.3f}",
+        flush=True,
+    )
+    return result
 
 
 def _status(server: Serving, route: str, asked: dict[str, object]) -> int:
@@ -152,14 +172,3 @@ def _ask(server: Serving, requests: list[bytes]) -> None:
     for one in requests:
         connection.ask(one)
     connection.close()
-
-
-def _print(route: str, name: str, n: int, waits: str, result: Result) -> None:
-    times = result.waited_ms or [float("nan")]
-    p50, p95, p99 = (quantile(times, share) for share in (0.5, 0.95, 0.99))
-    n_other = result.statuses.total() - result.statuses[200] - result.statuses[503]
-    rate = len(result.waited_ms) / result.seconds
-    print(
-        f"{route:22}{name:11}{n:8}{waits:>9}{rate:10.0f}{p50:9.1f}{p95:9.1f}{p99:9.1f}{result.statuses[503]:8}{n_other:7}"
-        f"   client {result.client_ms:.3f}", flush=True,
-    )  # fmt: skip

@@ -4,7 +4,8 @@ Owns the traffic and what must hold afterwards. Clients ask new and known questi
 type drafts, wait for provisional answers, and go away in the middle; the cloud is away for a third of the time. What must hold:
 
 - memory is flat: a straight line through the second half of the samples rises by less than 3 MiB of anonymous memory;
-- so are file handles and threads: the same line rises by less than one, and when nobody asks any more there are no more than before;
+- so are file handles and threads: the same line rises by less than one (all three: beyond twice its standard error), and when nobody
+  asks any more there are no more than before;
 - no reply is a 5xx but 503, and no connection breaks that its client did not break;
 - each decision that a client got is in the database with the same answer, and each provisional one has ended or waits.
 """
@@ -218,7 +219,7 @@ def run(model: pathlib.Path, minutes: float, n_clients: int, kinds: list[str]) -
     for name, times in sorted(seen.times_ms.items()):
         print(f"{name:8}{len(times):9}{quantile(times, 0.5):10.1f}{quantile(times, 0.95):10.1f}")
     print("replies", dict(sorted(seen.statuses.items())), f"  decisions acknowledged: {len(seen.answers)}")
-    return [*_grown(samples, before, after), *lost, *(f"Unexpected: {one}" for one in seen.wrong[:20])]
+    return [*grown(samples, before, after), *lost, *(f"Unexpected: {one}" for one in seen.wrong[:20])]
 
 
 def _traffic(
@@ -263,7 +264,7 @@ def _idle(pid: int, before: Facts) -> Facts:
             return now
 
 
-def _grown(samples: list[tuple[float, Facts]], before: Facts, after: Facts) -> list[str]:
+def grown(samples: list[tuple[float, Facts]], before: Facts, after: Facts) -> list[str]:
     """What grew over the second half, or did not come back."""
     second = samples[len(samples) // 2 :]
     first_threads = max(one.n_threads for _, one in samples[: len(samples) // 2])
@@ -271,10 +272,13 @@ def _grown(samples: list[tuple[float, Facts]], before: Facts, after: Facts) -> l
     print()
     for name, unit, most in (("anonymous", "bytes", MOST_GROWTH_BYTES), ("n_files", "file handles", 1), ("n_threads", "threads", 1)):
         values = [getattr(one, name) for _, one in second]
-        slope = float(np.polyfit([at for at, _ in second], values, 1)[0])
-        growth = slope * (second[-1][0] - second[0][0])
-        print(f"{unit:14}{statistics.mean(values):14,.1f} on average in the second half, {growth:+14,.1f} by the fitted line")
-        if growth >= most:
+        (slope, _), covariance = np.polyfit([at for at, _ in second], values, 1, cov=True)
+        seconds = second[-1][0] - second[0][0]
+        growth, error = float(slope) * seconds, float(covariance[0][0]) ** 0.5 * seconds
+        print(
+            f"{unit:14}{statistics.mean(values):14,.1f} on average in the second half, {growth:+12,.1f} ± {error:,.1f} by the fitted line"
+        )
+        if growth - 2 * error >= most:
             wrong.append(f"The {unit} grew by {growth:,.1f} in the second half; {most:,} or more is a leak.")
     idle = [f"{one.n_files} file handles and {one.n_threads} threads" for one in (before, after)]
     print(f"when nobody asks: {idle[0]} before, {idle[1]} after")
