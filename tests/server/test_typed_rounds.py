@@ -121,7 +121,8 @@ class Counting:
 def test_only_the_last_round_goes_to_the_cloud(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
     with _agent(tmp_path, cloud) as agent:
         (answer,) = rounds.ask(agent, [choice(60)], CLOUD_FIRST)
-    assert len(cloud.requests) == 1 and [decision.route for decision in answer.decisions] == ["local"] * 3 + ["cloud"]
+        assert len(cloud.requests) == 1
+    assert [decision.route for decision in answer.decisions] == ["local"] * 3 + ["cloud"]
 
 
 def test_letter_of_a_cloud_without_probabilities_leaves_the_answer_to_the_device(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
