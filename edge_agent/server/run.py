@@ -22,7 +22,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
-from edge_agent.server.access import Access
+from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body
 from edge_agent.server.door.connection import Connection
@@ -46,7 +46,7 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
             service.start()
             _when_ready(service, server)
             host, port = listener.getsockname()[:2]
-            said(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            said(f"listening on http://{in_url(host)}:{port}")
             server.run([listener])
         finally:
             service.close()
@@ -123,7 +123,9 @@ def _log_plainly() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Plainly())
     logging.getLogger().handlers = [handler]
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # at lower levels each bad request is a line
+    server = logging.getLogger("uvicorn.error")
+    server.setLevel(logging.ERROR)  # at lower levels each bad request is a line
+    server.addFilter(lambda record: "without completing handshake" not in record.getMessage())  # a WebSocket that the guard refused
 
 
 def _listening(host: str, port: int) -> socket.socket:
