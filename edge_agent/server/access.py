@@ -109,7 +109,7 @@ def _split(host: str) -> tuple[str, str | None]:
 
 def _same(authorization: str | None, token: str) -> bool:
     scheme, _, given = (authorization or "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip(" ").encode("utf-8", "replace"), token.encode())
 
 
 def _token(named: str | None, setting: str, credential: str, environment: Mapping[str, str]) -> str | None:

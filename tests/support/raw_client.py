@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import io
 import json
 import socket
 from typing import Any, NamedTuple
@@ -21,14 +19,6 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-class _Wire:
-    def __init__(self, data: bytes) -> None:
-        self.file = io.BytesIO(data)
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        return self.file
-
-
 def exchange(port: int, *parts: bytes, timeout_s: float = 20, host: str = "127.0.0.1") -> bytes:
     """Send bytes and read until the server closes the connection. What cannot be sent any more is dropped."""
     with socket.create_connection((host, port), timeout=timeout_s) as connection:
@@ -44,15 +34,16 @@ def exchange(port: int, *parts: bytes, timeout_s: float = 20, host: str = "127.0
 
 
 def answers(data: bytes, method: str = "GET") -> list[Answer]:
-    """The answers in what a server sent."""
-    wire, found = _Wire(data), []
-    while wire.file.tell() < len(data):
-        reply = http.client.HTTPResponse(wire, method=method)  # type: ignore[arg-type]
-        rest, reply.fp = wire.file, wire.file  # type: ignore[assignment]
-        reply.begin()
-        length = reply.getheader("content-length")
-        body = b"" if method == "HEAD" else rest.read(int(length)) if length is not None else reply.read()
-        found.append(Answer(reply.status, {name.lower(): value for name, value in reply.getheaders()}, body))
+    """The final answers in what a server sent."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        n_bytes = 0 if method == "HEAD" else int(headers.get("content-length", len(data)))
+        if (status := int(first.split()[1])) >= 200:
+            found.append(Answer(status, headers, data[:n_bytes]))
+            data = data[n_bytes:]
     return found
 
 
