@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import logging
 import pathlib
 import socket
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from edge_agent.server.door.body import check_json, deepest
 from edge_agent.server.door.connection import ARRIVAL_S, MOST
+from edge_agent.server.door.log import Plainly
 from edge_agent.server.faults import Refusal
 from tests.support.raw_client import Answer, answers, ask, exchange, request
 from tests.support.serving import Serving, serving
@@ -418,11 +420,7 @@ def test_busy_server_says_when_to_come_again(server: Serving) -> None:
             assert int(reply.headers["Retry-After"]) >= 1 and reply.json()["error"]["code"] == "server_busy"
 
 
-def test_log_shows_the_place_of_a_bug_and_none_of_its_words(caplog: pytest.LogCaptureFixture) -> None:
-    import logging
-
-    from edge_agent.server.run import _Plainly
-
+def test_log_shows_the_place_of_a_bug_and_none_of_its_words() -> None:
     def fail(work: Callable[[], object]) -> str:
         try:
             work()
@@ -430,7 +428,7 @@ def test_log_shows_the_place_of_a_bug_and_none_of_its_words(caplog: pytest.LogCa
             record = logging.LogRecord(
                 "edge_agent", logging.ERROR, "", 0, "a request failed \x1b[2J", None, (type(error), error, error.__traceback__)
             )
-            return _Plainly().format(record)
+            return Plainly().format(record)
         raise AssertionError
 
     text = fail(lambda: int("CANARY \x1b[31m"))
