@@ -52,7 +52,10 @@ class Access:
 
         `address` and `port` are where the request arrived. That address is always ours: no page can make it mean another one.
         """
-        name, given = _split(host.lower())
+        host = host.lower()
+        name, given = _split(host)
+        if host in self.named:
+            return True
         if name in self.named:  # behind a gateway it comes with the gateway's port
             return given is None or (given.isascii() and given.isdigit())
         own = {*LOOPBACK_NAMES, in_url(address)}
@@ -86,9 +89,14 @@ def is_loopback(host: str) -> bool:
 
 
 def in_url(host: str) -> str:
-    """A host as a URL and a Host header name it."""
-    address = host.removeprefix("::ffff:") if "." in host else host  # an IPv4 client on an IPv6 socket
-    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+    """A host as a URL and a Host header name it: an IPv6 address in brackets."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    return str(address.ipv4_mapped or f"[{host}]")  # an IPv4 client on an IPv6 socket
 
 
 def _split(host: str) -> tuple[str, str | None]:
@@ -101,7 +109,7 @@ def _split(host: str) -> tuple[str, str | None]:
 
 def _same(authorization: str | None, token: str) -> bool:
     scheme, _, given = (authorization or "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip(" ").encode("utf-8", "replace"), token.encode())
 
 
 def _token(named: str | None, setting: str, credential: str, environment: Mapping[str, str]) -> str | None:

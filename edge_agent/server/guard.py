@@ -67,6 +67,10 @@ class Guard:
         """The request, with only a path as its target. Raises `Refusal` for what its start shows."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS_BYTES:
             raise Refusal(431, "headers_too_large", f"The headers have more than {MAX_HEADERS_BYTES} bytes; send fewer.")
+        if "content-length" in headers and "transfer-encoding" in headers:  # a gateway before us may see another end of the body
+            raise Refusal(
+                400, "two_lengths", "Content-Length and Transfer-Encoding contradict each other; send one.", headers={"Connection": "close"}
+            )
         if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
             raise Refusal(414, "target_too_long", f"The path and query have more than {MAX_TARGET_BYTES} bytes; send a body instead.")
         hosts = headers.getlist("host")

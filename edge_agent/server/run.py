@@ -7,26 +7,22 @@ database are closed.
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 import uvicorn
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
-from edge_agent.core.terminal import plain
 from edge_agent.server import notify
-from edge_agent.server.access import Access
+from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
-from edge_agent.server.door import body
+from edge_agent.server.door import body, log
 from edge_agent.server.door.connection import BoundedConnection
 from edge_agent.server.service import Service
 
@@ -48,7 +44,7 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
             service.start()
             _when_ready(service, server)
             host, port = listener.getsockname()[:2]
-            said(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            said(f"listening on http://{in_url(host)}:{port}")
             server.run([listener])
         finally:
             service.close()
@@ -109,7 +105,7 @@ def _when_ready(service: Service, server: uvicorn.Server) -> None:
 
 
 def _config(service: Service, access: Access) -> uvicorn.Config:
-    _log_plainly()
+    log.plainly()
     return uvicorn.Config(
         build(service, access),
         log_config=None,
@@ -126,25 +122,6 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
         proxy_headers=False,
         lifespan="off",
     )
-
-
-class _Plainly(logging.Formatter):
-    """Messages on lines of their own without control characters; of an exception its type and place, as its words may be private."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One record."""
-        return "\n".join(plain(line) for line in super().format(record).split("\n"))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
-        """Where an exception came from."""
-        return "".join([*traceback.format_tb(ei[2]), ei[0].__name__])
-
-
-def _log_plainly() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Plainly())
-    logging.getLogger().handlers = [handler]
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # at lower levels each bad request is a line
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -20,7 +20,7 @@ import pytest
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.serving import Serving, serving
 
-TOKEN = "a-token-of-this-test-0123456789"  # noqa: S105  # of a server on loopback
+TOKEN = "a-token-of-this-test-0123456789"  # of a server on loopback
 NOT_APPLICABLE = {True: {"auth.ignored-when-off"}, False: {"auth.bearer", "auth.missing", "auth.invalid"}}
 
 Situation = Callable[[pathlib.Path], contextlib.AbstractContextManager[dict[str, str]]]

@@ -51,7 +51,8 @@ class Callers:
     """Who may ask for which path, given the templates of all routes."""
 
     def __init__(self, templates: Iterable[str]) -> None:
-        self._known = [(compile_path(template)[0], CALLERS.get(template, Caller.OPERATOR)) for template in sorted(set(templates))]
+        known = {**dict.fromkeys(templates, Caller.OPERATOR), **CALLERS}
+        self._known = [(compile_path(template)[0], caller) for template, caller in known.items()]
 
     def of(self, path: str) -> Caller:
         """Who may ask for a path. If it fits several routes, the strictest counts."""
