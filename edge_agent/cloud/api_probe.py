@@ -4,7 +4,8 @@ Owns when a cloud is probed, what its replies to a probe mean, and what is store
 decisions. Invariants: only our own test question is sent, each request is counted in the budget before it is sent, and what a probe
 finds never counts against the cloud: no circuit breaker and no attempt of a question sees it.
 
-A probe costs at most two requests: the APIs with probabilities, in the order of `NEXT`. Without either, chat is used.
+A probe costs at most two requests: the APIs with probabilities, in the order of `NEXT`. Without either, chat is used. It is sent only
+if the budget has room for these two and one more, so a small budget is spent on questions.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class ApiProbe:
     def find(self, question: Question, deadline_s: float | None = None) -> CloudOutcome | None:
         """Ask `question`, which is ours, by each API with probabilities until one answers it; returns that answer's outcome.
 
-        None if no API did, if the reply did not say, or if the budget allows no request. Raises `StorageError`.
+        None if no API did, if the reply did not say, or if the budget has no room for it. Raises `StorageError`.
         """
+        if not self._has_room(question):
+            return None
         api = SYSTEMONE
         while api != CHAT:
             shape = replace(self._cloud.shape, api=api)
@@ -106,6 +109,17 @@ class ApiProbe:
             with self._store.transaction():
                 self._store.clock.keep()
                 self._store.put_cloud_health(self._name, json.dumps({"again_s": self._again_s}))
+
+    def _has_room(self, question: Question) -> bool:
+        """Whether the budget allows all requests of a probe and one more; nothing stays counted."""
+        if not self._budget.limits.is_set:
+            return True
+        shapes = [replace(self._cloud.shape, api=api) for api in (*NEXT, CHAT)]
+        with self._store.transaction():
+            found = [self._budget.reserve(question, shape) for shape in shapes]
+            for reservation in filter(None, found):
+                self._budget.close(reservation, None)
+        return all(found)
 
     def _reserve(self, question: Question, shape: Shape) -> Reservation | None:
         if not self._budget.limits.is_set:

@@ -60,9 +60,10 @@ def agent(
     kind: type[Agent] = Agent,
     rules: Rules | None = None,
     recorder: type[Recorder] = Recorder,
+    api: str = "chat",
     **limits: Any,
 ) -> Agent:
-    """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults."""
-    client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
+    """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults. `api` is how its cloud is asked."""
+    client = CloudModel(cloud, "big", deadline_s=30, api=api) if cloud else None
     files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
     return kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open, recorder)

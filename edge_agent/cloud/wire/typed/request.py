@@ -9,8 +9,7 @@ are kept under it.
 
 An option's name is its text. vLLM, SGLang and llama.cpp put their own labels before the names ("A: 18", "B: 19"), and may draw these
 labels in any order; a letter of ours as the name would contradict theirs ("B: A"). Models that were trained for such decisions expect
-names that mean something, too. Only if two texts are the same, as two redacted ones may be, the letters are the names and the texts
-their descriptions.
+names that mean something, too. Only if two texts are the same, the letters are the names and the texts their descriptions.
 """
 
 from __future__ import annotations
