@@ -6,13 +6,16 @@ database are closed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -23,7 +26,9 @@ from edge_agent.server.access import Access
 from edge_agent.server.app import build
 from edge_agent.server.service import Service
 
-GRACE_S = 30  # for requests under way when the server is told to stop: longer than a cloud call may take
+GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
+_REPLY_S = 5  # for replies to be read after that
+_LOOK_EVERY_S = 0.05
 _KEEP_ALIVE_S = 15
 _MOST_CONNECTIONS = 512
 
@@ -38,7 +43,8 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
         agent = Agent.open(settings)
         service = Service(agent)
         try:
-            server = _Server(_config(service, access))
+            server = _Server(_config(service, access), service)
+            service.hang_up = server.hang_up
             service.start()
             _when_ready(service, server)
             host, port = listener.getsockname()[:2]
@@ -53,9 +59,30 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 
 
 class _Server(uvicorn.Server):
-    """uvicorn raises a signal that stopped it once more, which would end the process before the agent is closed."""
+    """uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent
+    is closed. This one goes on to answer, with 503, until the questions under way are finished.
+    """
 
     was_interrupted = False
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish questions under way; refuse new ones; end streams at once."""
+        self._service.stop_taking()
+        ends = time.monotonic() + GRACE_S
+        while self._service.n_at_work and not self.force_exit and time.monotonic() < ends:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        await super().shutdown(sockets)
+
+    def hang_up(self, client: tuple[str, int]) -> None:
+        """End the connection of a client that does not read, without waiting for it."""
+        for connection in list(self.server_state.connections):
+            transport: Any = connection.transport
+            if transport is not None and getattr(connection, "client", None) == client:
+                transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,7 +124,7 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
         h11_max_incomplete_event_size=32 << 10,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=_REPLY_S,
         proxy_headers=False,
         lifespan="off",
     )
