@@ -16,6 +16,7 @@ import click
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.table import lines
+from edge_agent.core.records import option_text
 from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened, wrapped
 
 if TYPE_CHECKING:
@@ -179,12 +180,6 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def option_text(row: dict[str, Any], answer: str | None) -> str:
-    """The text of an answer of a decision; `row` has its `options`, none for an open question."""
-    options, place = row["options"], ord(answer) - ord("A") if answer and len(answer) == 1 else -1
-    return str(options[place]) if isinstance(options, list) and 0 <= place < len(options) else answer or ""
 
 
 def outcome(row: dict[str, Any]) -> str:

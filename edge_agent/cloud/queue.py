@@ -76,10 +76,11 @@ class Outbox:
         assert inserted.lastrowid is not None
         return inserted.lastrowid
 
-    def list(self, *states: str) -> list[QueueRow]:
-        """All rows, or those in these states, oldest first."""
-        where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        return [QueueRow(**row) for row in self._database.rows(f"SELECT {COLUMNS} FROM outbox {where} ORDER BY id", states)]
+    def list(self, *states: str, after: int = 0, limit: int = -1) -> list[QueueRow]:
+        """All rows, or those in these states, oldest first; at most `limit` of those with an id above `after`."""
+        where = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
+        sql = f"SELECT {COLUMNS} FROM outbox WHERE id > ? {where} ORDER BY id LIMIT ?"
+        return [QueueRow(**row) for row in self._database.rows(sql, (after, *states, limit))]
 
     def row(self, queue_id: int) -> QueueRow:
         """One row. Raises `BadQuestion` if there is none with this number."""

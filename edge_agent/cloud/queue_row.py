@@ -1,15 +1,19 @@
 """One row of the queue, as it was read.
 
-Owns its fields and how its question is read back; `queue` owns what happens to it. Invariant: a damaged payload is an error, never
-another question.
+Owns its fields, how its question is read back, and how it is shown; `queue` owns what happens to it. Invariant: a damaged payload is
+an error, never another question.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
+from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
+from edge_agent.core.times import iso
+from edge_agent.store.store import Store
 
 COLUMNS = (
     "id AS queue_id, state, attempts, last_error, created_at, put_s, due_s, fingerprint, dedupe_key, job_key, payload, answers_before, "
@@ -52,3 +56,23 @@ class QueueRow:
             return Question.of(stem, options)
         except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"what was to be sent is damaged ({error})") from error
+
+
+def shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
+    """A row as it is shown; `now_s` is device time."""
+    try:
+        stem = store.question(row.fingerprint).stem
+    except StorageError:
+        stem = None  # damaged: the other rows must still be shown
+    return {
+        "queue_id": row.queue_id,
+        "state": row.state,
+        "attempts": row.attempts,
+        "last_error": row.last_error,
+        "created_at": iso(row.created_at),
+        "age_s": round(max(0.0, now_s - row.put_s), 3),
+        "due_in_s": round(max(0.0, row.due_s - now_s), 3) if row.state == "ready" else None,
+        "question": stem,
+        "fingerprint": row.fingerprint,
+        "job_key": row.job_key,
+    }

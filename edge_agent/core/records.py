@@ -1,6 +1,6 @@
 """The frozen records that pass between the wings: what was read, what was decided, and on which model.
 
-Owns shapes and their JSON; no record does I/O or decides anything. Invariant: a record never changes, and
+Owns shapes, their JSON and the text of an answer; no record does I/O or decides anything. Invariant: a record never changes, and
 `Reading.from_json(reading.to_json()) == reading`, so storage loses nothing.
 """
 
@@ -245,3 +245,9 @@ class Decision:
                 "model": cloud.model, "latency_ms": cloud.latency_ms, "tokens": tokens, "api": cloud.api, "probs": cloud.probs
             }  # fmt: skip
         return data
+
+
+def option_text(row: dict[str, Any], answer: str | None) -> str:
+    """The text of an answer of a decision; `row` has its `options`, none for an open question."""
+    options, place = row["options"], ord(answer) - ord("A") if answer and len(answer) == 1 else -1
+    return str(options[place]) if isinstance(options, list) and 0 <= place < len(options) else answer or ""

@@ -1,4 +1,4 @@
-"""The routes put together, behind the guard.
+"""The routes put together, behind the guard, and each request counted.
 
 Owns the list of routers. Each file in the folders beside this one owns its own. Who may call which route is `door/callers.py`.
 """
@@ -12,17 +12,39 @@ from edge_agent.server import described, faults
 from edge_agent.server.access import Access
 from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.door.callers import Callers
-from edge_agent.server.edge import asking, health
-from edge_agent.server.guard import Guard
+from edge_agent.server.edge import asking, drafting, events, health, lists
+from edge_agent.server.guard import Guard, Message, Receive, Scope, Send
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
 ROUTERS = (
-    completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, health.router,
+    completions.router, responses.router, models.router, systemone.router, decisions.router,
+    asking.router, lists.router, events.router, drafting.router, health.router,
 )  # fmt: skip
 
 
-def build(service: Service, access: Access) -> Guard:
+class Counted:
+    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied."""
+
+    def __init__(self, app: Guard, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        counts = self._service.counts
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+            await send(message)
+
+        await self._app(scope, receive, sending)
+
+
+def build(service: Service, access: Access) -> Counted:
     """The whole application. Handlers find the service as `request.app.state.service`."""
     app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service, app.state.access = service, access
@@ -30,7 +52,7 @@ def build(service: Service, access: Access) -> Guard:
     described.install(app)
     for router in ROUTERS:
         app.include_router(router)
-    return Guard(app, access, Callers(methods()))
+    return Counted(Guard(app, access, Callers(methods())), service)
 
 
 def methods() -> dict[str, set[str]]:

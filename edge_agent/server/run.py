@@ -6,6 +6,7 @@ database are closed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -26,7 +28,9 @@ from edge_agent.server.door import body, log
 from edge_agent.server.door.connection import BoundedConnection
 from edge_agent.server.service import Service
 
-GRACE_S = 30  # for requests under way when the server is told to stop: longer than a cloud call may take
+GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
+_REPLY_S = 5  # for replies to be read after that
+_LOOK_EVERY_S = 0.05
 _KEEP_ALIVE_S = 15
 
 
@@ -40,7 +44,8 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
         agent = Agent.open(settings)
         service = Service(agent)
         try:
-            server = _Server(_config(service, access))
+            server = _Server(_config(service, access), service)
+            service.hang_up = server.hang_up
             service.start()
             _when_ready(service, server)
             host, port = listener.getsockname()[:2]
@@ -57,11 +62,16 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 class _Server(uvicorn.Server):
     """uvicorn, which tells systemd that it lives, and ends without a signal.
 
-    uvicorn raises a signal that stopped it once more, which would end the process before the agent is closed.
+    uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent
+    is closed. This one goes on to answer, with 503, until the questions under way are finished.
     """
 
     was_interrupted = False
     _beats_at = 0.0
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
 
     async def on_tick(self, counter: int) -> bool:
         """Beat systemd's watchdog, from the loop that answers: a loop that hangs is silent. uvicorn calls this ten times a second."""
@@ -72,9 +82,20 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish requests under way."""
+        """Finish questions under way; refuse new ones; end streams at once."""
         notify.stopping()
+        self._service.stop_taking()
+        ends = time.monotonic() + GRACE_S
+        while self._service.n_at_work and not self.force_exit and time.monotonic() < ends:
+            await asyncio.sleep(_LOOK_EVERY_S)
         await super().shutdown(sockets)
+
+    def hang_up(self, client: tuple[str, int]) -> None:
+        """End the connection of a client that does not read, without waiting for it."""
+        for connection in list(self.server_state.connections):
+            transport: Any = connection.transport
+            if transport is not None and getattr(connection, "client", None) == client:
+                transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,7 +139,7 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
         ws_per_message_deflate=False,
         h11_max_incomplete_event_size=32 << 10,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=_REPLY_S,
         proxy_headers=False,
         lifespan="off",
     )

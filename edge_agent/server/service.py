@@ -1,7 +1,8 @@
 """The agent behind the server: a bounded line in front of it, the drainer beside it, and whether it is ready.
 
-Owns the threads that work for requests. Knows nothing about HTTP. Invariants: at most `most_at_once` requests work or wait, and one
-more is refused in a moment; what was started is finished and stored before `close` returns, whether its client still waits or not.
+Owns the threads that work for requests, and the two that work beside them: the drainer, and the one that follows the endings. Knows
+nothing about HTTP. Invariants: at most `most_at_once` questions work or wait, and one more is refused in a moment; what was started is
+finished and stored before `close` returns, whether its client still waits or not; short work on the store never waits behind questions.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -17,31 +19,47 @@ from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
+from edge_agent.server.edge.counts import Counts
+from edge_agent.server.edge.drafts import Drafts
+from edge_agent.server.edge.following import Following
 
 T = TypeVar("T")
 MOST_AT_ONCE = 16
 REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
+_N_ASIDE = 4  # threads for short work on the store
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
 
 
 class Service:
-    """An agent for many clients at once. `start` opens the model and the drainer; `close` ends both and closes the agent."""
+    """An agent for many clients at once. `start` opens the model and the drainer; `close` ends both and closes the agent.
+
+    `hang_up` ends the connection of a client, given by its address and port: the process that owns the sockets sets it.
+    """
 
     def __init__(self, agent: Agent, most_at_once: int = MOST_AT_ONCE) -> None:
         self.agent, self.most_at_once = agent, most_at_once
         self.n_at_work = 0  # requests that work or wait; only the event loop changes it
         self.n_refused = 0
+        self.started = time.monotonic()
         self.failed: EdgeAgentError | None = None  # why the model cannot be used
+        self.hang_up: Callable[[tuple[str, int]], None] = lambda client: None
         self._ready, self._stop = threading.Event(), threading.Event()
         self._workers = ThreadPoolExecutor(most_at_once, "request")
-        self._background = [threading.Thread(target=self._open_model, name="warm", daemon=True)]
+        self._aside = ThreadPoolExecutor(_N_ASIDE, "aside")
+        self.counts = Counts(agent)
+        self.following = Following(agent, self._stop, self.counts.ended)
+        self.drafts = Drafts(agent)
+        self._background = [
+            threading.Thread(target=self._open_model, name="warm", daemon=True),
+            threading.Thread(target=self.following.run, name="follow", daemon=True),
+        ]
         if agent.gate is not None:
             self._background.append(threading.Thread(target=self._drain, name="drain", daemon=True))
 
     def start(self) -> None:
-        """Open the model and start the drainer, both in threads of their own."""
+        """Open the model, follow the endings and start the drainer, each in a thread of its own."""
         for thread in self._background:
             thread.start()
 
@@ -62,37 +80,76 @@ class Service:
 
     async def ask(self, question: Question, *, tau: float | None = None, policy: str | None = None, refresh: bool = False) -> Decision:
         """Decide one question. Raises what `Agent.ask` raises, and `ModelBusy` if too many wait."""
-        return await self.run(lambda: self.agent.ask(question, refresh, tau=tau, policy=policy))
+        decision = await self.run(lambda: self.agent.ask(question, refresh, tau=tau, policy=policy))
+        self.decided(decision)
+        return decision
 
     async def ask_all(
         self, questions: Sequence[Question], *, tau: float | None = None, policy: str | Sequence[str] | None = None, refresh: bool = False
     ) -> list[Decision]:
         """Decide several questions, whose common beginning is read once. Raises what `Agent.ask_all` raises, and `ModelBusy`."""
-        return await self.run(lambda: self.agent.ask_all(questions, tau=tau, policy=policy, refresh=refresh))
+        decisions = await self.run(lambda: self.agent.ask_all(questions, tau=tau, policy=policy, refresh=refresh))
+        for decision in decisions:
+            self.decided(decision)
+        return decisions
+
+    def decided(self, decision: Decision) -> None:
+        """Count a decision, and tell the operator's streams of it. `ask` and `ask_all` do; who decides in `run` calls it."""
+        self.counts.decided(decision)
+        self.drafts.decided()
+        self.following.decided(
+            {
+                "decision_id": decision.decision_id,
+                "answer": decision.answer,
+                "confidence": decision.confidence,
+                "route": decision.route,
+                "reason": decision.reason,
+                "cause": decision.cause,
+                "recalled": decision.recalled,
+                "provisional": decision.provisional,
+                "queue_id": decision.queue_id,
+            }
+        )
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread of its own. A client that goes away does not stop it. Raises `ModelBusy` if too many wait."""
         if self.n_at_work >= self.most_at_once:
             await asyncio.sleep(REFUSAL_S)  # clients that ask again at once would take the CPU from the model (docs/speed.md)
-        if self._stop.is_set():
-            raise AgentClosed("The server stops; ask again in a moment.")
+        self.check_taking()
         if self.n_at_work >= self.most_at_once:
             self.n_refused += 1
+            self.counts.refused_busy()
             raise ModelBusy(f"{self.n_at_work} requests are already waiting; ask again in a moment.")
         self.n_at_work += 1
         future = asyncio.get_running_loop().run_in_executor(self._workers, work)
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
+    def check_taking(self) -> None:
+        """Raise `AgentClosed` if no new work is taken."""
+        if self._stop.is_set():
+            raise AgentClosed("The server stops; ask again in a moment.")
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run short work on the store, such as a look at a decision, on threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+
     def _done(self, future: asyncio.Future[Any]) -> None:
         self.n_at_work -= 1
         if not future.cancelled():
             future.exception()  # nobody may wait for it any more
 
+    def stop_taking(self) -> None:
+        """Take no new work, and end streams and waits; what is under way goes on. To be called on the event loop."""
+        self._stop.set()
+        self.following.close()
+
     def close(self) -> None:
         """Finish what is under way, then close the agent."""
         self._stop.set()
         self._workers.shutdown(wait=True)
+        self._aside.shutdown(wait=True)
+        self.drafts.close()
         for thread in self._background:
             if thread.ident is not None:
                 thread.join()

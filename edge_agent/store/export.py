@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.core.errors import StorageError
-from edge_agent.core.records import CloudAnswer
+from edge_agent.core.records import CloudAnswer, option_text
 from edge_agent.core.times import iso
 from edge_agent.store.store import Store
 
@@ -71,3 +71,21 @@ def parsed(text: str | None) -> Any:
     with contextlib.suppress(ValueError):
         return json.loads(text) if text else None
     return text
+
+
+def as_logged(row: dict[str, Any]) -> dict[str, Any]:
+    """A decision of `Store.log` as programs read it; `row["options"]` is a list."""
+    row = {**row, "question": row["stem"], **answer_texts(row), "cloud_confidence": cloud_confidence(row)}
+    del row["stem"], row["cloud_answer"]
+    for key in ("policy", "circumstances"):
+        row[key] = parsed(row[key])
+    for key in ("created_at", "ended_at"):
+        row[key] = iso(row[key])
+    for key in ("deferred", "recalled", "provisional"):
+        row[key] = bool(row[key])
+    return row
+
+
+def answer_texts(row: dict[str, Any]) -> dict[str, str | None]:
+    """What the letters of a decision stand for."""
+    return {f"{key}_text": option_text(row, row[key]) or None for key in ("answer", "final_answer")}

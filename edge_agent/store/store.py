@@ -12,7 +12,7 @@ import os
 import pathlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Self, TypeVar
@@ -130,10 +130,11 @@ class Store:
             raise BadQuestion(f"There is no decision '{decision_id[:64]}'; `edge-agent log --json` shows the ids.")
         return _ending(row)
 
-    def endings(self, after: int, limit: int = 500) -> list[Ending]:
-        """The next endings of provisional decisions after a number, in order."""
-        sql = f"SELECT {_ENDING} FROM decisions WHERE end_number > ? ORDER BY end_number LIMIT ?"
-        return [_ending(row) for row in self.database.rows(sql, (after, limit))]
+    def endings(self, after: int, limit: int = 500, ids: Sequence[str] | None = None) -> list[Ending]:
+        """The next endings of provisional decisions after a number, in order; with `ids`, only those of these decisions."""
+        named = "" if ids is None else f"AND decision_id IN ({', '.join('?' * len(ids))})"
+        sql = f"SELECT {_ENDING} FROM decisions WHERE end_number > ? {named} ORDER BY end_number LIMIT ?"
+        return [_ending(row) for row in self.database.rows(sql, (after, *(ids or ()), limit))]
 
     def last_end(self) -> int:
         """The highest number that an ending ever had; 0 before the first."""

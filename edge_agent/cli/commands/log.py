@@ -10,9 +10,10 @@ import click
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
-from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, lines_of, option_text, outcome, print_json, print_rows, say
+from edge_agent.cli.show import ID_SHOWN, INDENT, NO_DECISIONS, echo, fitted, lines_of, outcome, print_json, print_rows, say
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion, StorageBusy
+from edge_agent.core.records import option_text
 from edge_agent.core.terminal import one_line
 from edge_agent.core.times import iso, local
 
@@ -64,26 +65,12 @@ def log(
 
 def _list(config: settings.Settings, limit: int, as_json: bool) -> None:
     """The last decisions."""
-    from edge_agent.store.export import parsed
+    from edge_agent.store.export import as_logged, parsed
     from edge_agent.store.store import Store
 
     with Store(config.database) as store:
         rows = [{**row, "options": parsed(row["options"])} for row in store.log(limit)]
-    print_rows(rows, as_json, _for_programs, _for_people, ("id", "asked", "answer", "sure", "state", "question"), NO_DECISIONS)
-
-
-def _for_programs(row: dict[str, Any]) -> dict[str, Any]:
-    from edge_agent.store.export import cloud_confidence, parsed
-
-    row = {**row, "question": row["stem"], **_texts(row), "cloud_confidence": cloud_confidence(row)}
-    del row["stem"], row["cloud_answer"]
-    for key in ("policy", "circumstances"):
-        row[key] = parsed(row[key])
-    for key in ("created_at", "ended_at"):
-        row[key] = iso(row[key])
-    for key in ("deferred", "recalled", "provisional"):
-        row[key] = bool(row[key])
-    return row
+    print_rows(rows, as_json, as_logged, _for_people, ("id", "asked", "answer", "sure", "state", "question"), NO_DECISIONS)
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
@@ -96,11 +83,6 @@ def _for_people(row: dict[str, Any]) -> dict[str, Any]:
         "state": row["ending"] or ("waiting" if row["provisional"] else "cloud" if row["route"] == "cloud" else "device"),
         "question": row["stem"],
     }
-
-
-def _texts(row: dict[str, Any]) -> dict[str, str | None]:
-    """What a letter stands for."""
-    return {f"{key}_text": option_text(row, row[key]) or None for key in ("answer", "final_answer")}
 
 
 def _show_ending(config: settings.Settings, named: str, wait_s: float | None, as_json: bool) -> None:
@@ -194,8 +176,8 @@ def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None
 def _fields(found: Ending, row: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from edge_agent.store.export import cloud_confidence
+    from edge_agent.store.export import answer_texts, cloud_confidence
 
     times = {"created_at": iso(found.created_at), "ended_at": iso(found.ended_at)}
     more = {"queue_id": row["queue_id"], "cloud_confidence": cloud_confidence(row)}
-    return {**asdict(found), **times, "question": row["stem"], **_texts(row), **more}
+    return {**asdict(found), **times, "question": row["stem"], **answer_texts(row), **more}

@@ -13,13 +13,12 @@ from edge_agent.cli.show import INDENT, duration, echo, fitted, outcome, print_j
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadQuestion, StorageError
 from edge_agent.core.terminal import one_line, plain
-from edge_agent.core.times import clock, iso
+from edge_agent.core.times import clock
 
 if TYPE_CHECKING:
     from edge_agent.agent.agent import Agent
     from edge_agent.cloud.drain import Drained
     from edge_agent.cloud.queue_row import QueueRow
-    from edge_agent.store.store import Store
 
 _NOT_ANSWERED = {"dead": "given up", "cancelled": "not sent", "expired": "waited too long"}
 OPEN, OVER = ("ready", "sending", "dead", "expired"), ("done", "cancelled")
@@ -42,6 +41,7 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], show_all: boo
     cancelled (dropped) are only listed with --all or --state.
     """
     from edge_agent.cloud.queue import Outbox
+    from edge_agent.cloud.queue_row import shown
     from edge_agent.store.store import Store
 
     if states and show_all:
@@ -49,7 +49,7 @@ def queue_list(config: settings.Settings, states: tuple[str, ...], show_all: boo
     with Store(config.database) as store:
         outbox = Outbox(store)
         now_s = store.clock.now_s()
-        rows = [_shown(row, store, now_s) for row in outbox.list(*(states or (STATES if show_all else OPEN)))]
+        rows = [shown(row, store, now_s) for row in outbox.list(*(states or (STATES if show_all else OPEN)))]
         n_over = outbox.count(*OVER) if not states and not show_all else 0
     columns = ("number", "state", "tries", "age", "next try", "question", "last error")
     print_rows(rows, as_json, lambda row: row, _for_people, columns, "No row is in this state." if states else _nothing(n_over))
@@ -219,6 +219,7 @@ def queue_drop(config: settings.Settings, rows: tuple[str, ...], dead: bool, as_
 def _change(config: settings.Settings, verb: str, named: tuple[str, ...], states: tuple[str, ...], as_json: bool) -> None:
     """`retry` or `drop` rows, each in a transaction of its own."""
     from edge_agent.cloud.queue import Outbox
+    from edge_agent.cloud.queue_row import shown
     from edge_agent.store.find import find_queue_row
     from edge_agent.store.store import Store
 
@@ -229,30 +230,10 @@ def _change(config: settings.Settings, verb: str, named: tuple[str, ...], states
         wanted = [*(find_queue_row(store, one) for one in named), *(row.queue_id for row in outbox.list(*states) if states)]
         change = outbox.retry if verb == "retry" else outbox.drop
         now_s = store.clock.now_s()
-        rows = [_shown(change(queue_id), store, now_s) for queue_id in dict.fromkeys(wanted)]
+        rows = [shown(change(queue_id), store, now_s) for queue_id in dict.fromkeys(wanted)]
     if as_json:
         print_json(rows)
     else:
         echo(f"{len(rows)} {'ready to be sent again' if verb == 'retry' else 'dropped'}.")
         for row in rows:
             echo(fitted(f"{row['queue_id']}: {row['question']}", indent=INDENT))
-
-
-def _shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:
-    """A row as it is printed."""
-    try:
-        stem = store.question(row.fingerprint).stem
-    except StorageError:
-        stem = None  # damaged: the other rows must still be shown
-    return {
-        "queue_id": row.queue_id,
-        "state": row.state,
-        "attempts": row.attempts,
-        "last_error": row.last_error,
-        "created_at": iso(row.created_at),
-        "age_s": round(max(0.0, now_s - row.put_s), 3),
-        "due_in_s": round(max(0.0, row.due_s - now_s), 3) if row.state == "ready" else None,
-        "question": stem,
-        "fingerprint": row.fingerprint,
-        "job_key": row.job_key,
-    }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, fraction, main, with_settings
-from edge_agent.cli.show import ID_SHOWN, NO_DECISIONS, echo, option_text, print_json, print_rows, print_table
+from edge_agent.cli.show import ID_SHOWN, NO_DECISIONS, echo, print_json, print_rows, print_table
 from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadData
+from edge_agent.core.records import option_text
 from edge_agent.core.terminal import plain
 from edge_agent.core.times import iso, local
 

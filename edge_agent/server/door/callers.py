@@ -38,11 +38,13 @@ CALLERS = {
     "/decisions": Caller.CLIENT,
     "/edge/ask": Caller.CLIENT,
     "/edge/draft": Caller.CLIENT,
+    "/edge/draft/{draft_id}": Caller.CLIENT,
     "/edge/decisions/{decision_id}": Caller.CLIENT,  # whoever knows the id got it from us
     "/edge/events": Caller.CLIENT,  # what it says depends on the token
     "/edge/decisions": Caller.OPERATOR,
     "/edge/queue": Caller.OPERATOR,
-    "/edge/settings": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/retry": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/drop": Caller.OPERATOR,
     "/metrics": Caller.OPERATOR,
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
@@ -9,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from edge_agent.core.asked import as_dict, from_json
 from edge_agent.core.errors import BadQuestion
+from edge_agent.core.records import Ending
 from edge_agent.core.times import iso
 from edge_agent.server import decided
 from edge_agent.server.faults import Refusal
@@ -16,9 +20,11 @@ from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
 MOST_WAIT_S = 60.0
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests wait, or the server stops; Retry-After says when."}}
 
 
-@router.post("/edge/ask")
+@router.post("/edge/ask", responses=_BUSY)
 async def ask(request: Request, data: Annotated[dict[str, Any], Body()]) -> JSONResponse:
     """Ask a question: `{"question": "...", "options": ["...", "..."]}`, perhaps with `tau`, `policy`, `never_send`, `refresh` and `id`."""
     service: Service = request.app.state.service
@@ -27,24 +33,62 @@ async def ask(request: Request, data: Annotated[dict[str, Any], Body()]) -> JSON
     return JSONResponse(as_dict(one, decision), headers=decided.headers(decision))
 
 
-@router.get("/edge/decisions/{decision_id}")
+@router.get("/edge/decisions/{decision_id}", responses={404: {"description": "There is no such decision."}, **_BUSY})
 async def decision(request: Request, decision_id: str, wait: Annotated[float, Query(ge=0, le=MOST_WAIT_S)] = 0.0) -> JSONResponse:
     """The state of a decision. With `wait`, the reply comes when a provisional one ends, or after that many seconds."""
     service: Service = request.app.state.service
+    if not is_id(decision_id):
+        raise _unknown()
     try:
-        ending = await service.run(lambda: service.agent.wait(decision_id, wait))
+        ending = await service.aside(lambda: service.agent.ending(decision_id))
+        if ending.waits and wait:
+            ending = await _ended(request, service, decision_id, wait)
     except BadQuestion as error:
-        raise Refusal(404, "no_such_decision", "There is no such decision; it may have been deleted.") from error
-    return JSONResponse(
-        {
-            "decision_id": ending.decision_id,
-            "provisional": ending.provisional,
-            "waits": ending.waits,
-            "ending": ending.ending,
-            "answer": ending.answer,
-            "final_answer": ending.final_answer,
-            "created_at": iso(ending.created_at),
-            "ended_at": iso(ending.ended_at) if ending.ended_at is not None else None,
-            "number": ending.number,
-        }
-    )
+        raise _unknown() from error
+    return JSONResponse({**as_object(ending), "created_at": iso(ending.created_at)})
+
+
+async def _ended(request: Request, service: Service, decision_id: str, wait_s: float) -> Ending:
+    """The state of a decision that waits: once it ends, the time is up, the server stops or the client goes away. Holds no thread."""
+    ends = time.monotonic() + wait_s
+    listener = service.following.listen((decision_id,), is_stream=False)
+    gone = asyncio.ensure_future(disconnected(request))
+    gone.add_done_callback(lambda _: listener.wake())
+    try:
+        ending = await service.aside(lambda: service.agent.ending(decision_id))
+        while ending.waits and (left_s := ends - time.monotonic()) > 0 and not gone.done() and not service.is_stopping:
+            item = await listener.next(left_s)
+            ending = item if isinstance(item, Ending) else ending
+        return ending
+    finally:
+        service.following.leave(listener)
+        gone.cancel()
+
+
+async def disconnected(request: Request) -> None:
+    """Returns when the client goes away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the id of a decision."""
+    return _ID.fullmatch(text) is not None
+
+
+def as_object(ending: Ending) -> dict[str, Any]:
+    """The state of a decision as clients see it."""
+    return {
+        "decision_id": ending.decision_id,
+        "provisional": ending.provisional,
+        "waits": ending.waits,
+        "ending": ending.ending,
+        "answer": ending.answer,
+        "final_answer": ending.final_answer,
+        "ended_at": iso(ending.ended_at),
+        "number": ending.number,
+    }
+
+
+def _unknown() -> Refusal:
+    return Refusal(404, "no_such_decision", "There is no such decision; it may have been deleted.")

@@ -1,0 +1,182 @@
+"""Who waits for endings: one thread follows them in the store, and every stream and every waiting request hears of them from it.
+
+Owns the fan-out and its bounds. Knows nothing about HTTP. Invariants: a listener hears each ending that was stored after it began
+to listen, in order, or is told that it is `behind` and must read the store; nobody who listens holds a thread, and no listener
+can make this process keep more than `MOST_KEPT` items for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from edge_agent.agent.agent import Agent
+from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
+from edge_agent.core.outcome import CloudKind
+from edge_agent.core.records import Ending
+
+MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 256, 256
+_STATE_EVERY_S = 1.0
+_AGAIN_S = 2.0  # after an error, such as a database that cannot be read
+
+_log = logging.getLogger("edge_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Whether the cloud can be reached, as far as is known, and how many questions wait for it.
+
+    `connection` is `online`, `offline`, `paused` (the cloud refuses calls, or too many failed) or `none` (no cloud is set up).
+    """
+
+    connection: str
+    waiting: int
+
+    @property
+    def text(self) -> str:
+        """The same as a sentence for people."""
+        said = {"online": "Online", "offline": "Offline", "paused": "The cloud is paused", "none": "No cloud is set up"}[self.connection]
+        if not self.waiting:
+            return f"{said}."
+        return f"{said}; {self.waiting} question{'s wait' if self.waiting > 1 else ' waits'} for the cloud."
+
+
+class Listener:
+    """One stream, or one request that waits. `ids` are the decisions that it wants to hear of; None means all, and decisions too.
+
+    `behind` is true when it has to read the store first: at the beginning, and after it was too slow.
+    """
+
+    def __init__(self, ids: Collection[str] | None, is_stream: bool) -> None:
+        self.ids, self.is_stream, self.behind = ids, is_stream, True
+        self._items: deque[Ending | State | dict[str, Any]] = deque()
+        self._woken = asyncio.Event()
+
+    def put(self, item: Ending | State | dict[str, Any]) -> None:
+        """Add an item, or note that there are too many."""
+        if len(self._items) >= MOST_KEPT:
+            self._items.clear()
+            self.behind = True
+        else:
+            self._items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let `next` return."""
+        self._woken.set()
+
+    async def next(self, timeout_s: float) -> Ending | State | dict[str, Any] | None:
+        """The next item; None if none comes in time, or if it was woken."""
+        if not self._items:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), timeout_s)
+        return self._items.popleft() if self._items else None
+
+
+class Following:
+    """The thread and its listeners. All but `run` is called on the event loop. `on_ending` is called with each ending."""
+
+    def __init__(self, agent: Agent, stop: threading.Event, on_ending: Callable[[Ending], None] = lambda ending: None) -> None:
+        self._agent, self._stop, self._on_ending = agent, stop, on_ending
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: set[Listener] = set()
+        self._by_id: dict[str, set[Listener]] = {}
+        self._state: State | None = None
+        self.closing = asyncio.Event()
+
+    def listen(self, ids: Collection[str] | None, is_stream: bool) -> Listener:
+        """Begin to listen; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops."""
+        if self._stop.is_set():
+            raise AgentClosed("The server stops; connect again in a moment.")
+        most = MOST_STREAMS if is_stream else MOST_WAITERS
+        if sum(one.is_stream == is_stream for one in self._listeners) >= most:
+            raise ModelBusy(f"{most} {'streams are open' if is_stream else 'requests wait for a decision'} already; try again later.")
+        self._loop = asyncio.get_running_loop()
+        listener = Listener(ids, is_stream)
+        self._listeners.add(listener)
+        for decision_id in ids or ():
+            self._by_id.setdefault(decision_id, set()).add(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """End to listen."""
+        self._listeners.discard(listener)
+        for decision_id in listener.ids or ():
+            self._by_id[decision_id].discard(listener)
+            if not self._by_id[decision_id]:
+                del self._by_id[decision_id]
+
+    @property
+    def n_streams(self) -> int:
+        """How many streams are open."""
+        return sum(listener.is_stream for listener in self._listeners)
+
+    def close(self) -> None:
+        """Let every listener see that the server stops."""
+        self.closing.set()
+        for listener in self._listeners:
+            listener.wake()
+
+    def decided(self, facts: dict[str, Any]) -> None:
+        """Tell those who may hear everything of a new decision."""
+        for listener in self._listeners:
+            if listener.ids is None:
+                listener.put(facts)
+
+    def state(self) -> State:
+        """The state now, from the store. Raises `StorageError`."""
+        gate = self._agent.gate
+        waiting = self._agent.outbox.count("ready", "sending")
+        if gate is None:
+            return State("none", waiting)
+        health = gate.breaker.health
+        if not health.open_s:
+            return State("online", waiting)
+        return State("offline" if health.kind == CloudKind.OFFLINE else "paused", waiting)
+
+    def run(self) -> None:
+        """Follow the endings until the server stops; for a thread of its own."""
+        after: int | None = None
+        mark: object = None
+        while not self._stop.is_set():
+            try:
+                if after is None:
+                    after = self._agent.store.last_end()
+                for ending in self._agent.endings(after, self._stop, timeout_s=_STATE_EVERY_S):
+                    after = ending.number
+                    self._on_ending(ending)
+                    self._tell(self._ended, ending)
+                if (now := self._agent.store.database.change_mark()) != mark:
+                    self._tell(self._changed, self.state())
+                    mark = now
+            except EdgeAgentError as error:
+                if not self._stop.is_set():
+                    _log.warning("edge-agent: endings cannot be read for now: %s", error)
+                self._stop.wait(_AGAIN_S)
+            except Exception:  # a bug in telling must not end the answering
+                _log.exception("edge-agent: following the endings failed")
+                self._stop.wait(_AGAIN_S)
+
+    def _tell(self, tell: Callable[..., None], item: Ending | State) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+                self._loop.call_soon_threadsafe(tell, item)
+
+    def _ended(self, ending: Ending) -> None:
+        everything = {listener for listener in self._listeners if listener.ids is None}
+        for listener in self._by_id.get(ending.decision_id, set()) | everything:
+            listener.put(ending)
+
+    def _changed(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            for listener in self._listeners:
+                if listener.is_stream:
+                    listener.put(state)

@@ -1,0 +1,181 @@
+"""Our own routes: waiting for a decision, what was decided, and what waits, each for whoever may see it."""
+
+import asyncio
+import pathlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from edge_agent.server.edge.following import MOST_WAITERS
+from tests.support.event_stream import NO_CLOUD, end, put_waiting
+from tests.support.serving import Serving, serving
+
+CLIENT, OPERATOR = "a-clients-token-for-tests", "an-operators-token-for-tests"
+SURE = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    home = tmp_path_factory.mktemp("edge")
+    for name, token in (("client", CLIENT), ("operator", OPERATOR)):
+        (home / name).write_text(token)
+        (home / name).chmod(0o600)
+    flags = ("--token-file", str(home / "client"), "--operator-token-file", str(home / "operator"))
+    with serving(home, *flags, environment=NO_CLOUD) as running:
+        yield running
+
+
+def test_wait_ends_with_the_decision(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        (waiting,) = put_waiting(client, 1)
+        timer = threading.Timer(0.5, end, (server.home, waiting))
+        timer.start()
+        began = time.monotonic()
+        found = client.get(f"/edge/decisions/{waiting['decision_id']}?wait=30").json()
+        timer.join()
+    assert found["ending"] and not found["waits"] and time.monotonic() - began < 10
+
+
+def test_wait_is_over_when_its_time_is_up(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        (waiting,) = put_waiting(client, 1, 10)
+        began = time.monotonic()
+        found = client.get(f"/edge/decisions/{waiting['decision_id']}?wait=0.5").json()
+    assert found["waits"] and found["ending"] is None and 0.4 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "soon", "1e999"])
+def test_wrong_wait_is_refused(server: Serving, wait: str) -> None:
+    with server.client(CLIENT) as client:
+        reply = client.get(f"/edge/decisions/0f8fad5b-d9cb-469f-a165-70867728950e?wait={wait}")
+    assert reply.status_code == 400, reply.text
+
+
+@pytest.mark.parametrize("named", ["1", "0f8fad5b", "0F8FAD5B-D9CB-469F-A165-70867728950E", "%00", "a" * 3000, "..%2f..", "0f8fad5b%25"])
+def test_malformed_id_is_not_found(server: Serving, named: str) -> None:
+    with server.client(CLIENT) as client:
+        assert client.get(f"/edge/decisions/{named}").status_code == 404
+
+
+def test_many_waiting_clients_are_bounded_and_hold_up_no_answer(server: Serving) -> None:
+    n_beyond = 4
+
+    async def waiting(path: str) -> tuple[list[httpx.Response], httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        headers = {"Authorization": f"Bearer {CLIENT}"}
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, limits=limits, timeout=120, headers=headers) as client:
+            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS + n_beyond)]
+            beyond: set[asyncio.Future[httpx.Response]] = set()
+            while len(beyond) < n_beyond:
+                beyond, _ = await asyncio.wait(waits, timeout=0.05)
+            asked = await client.post("/edge/ask", json=SURE)
+            end(server.home, decision)
+            return [await one for one in waits], asked
+
+    with server.client(CLIENT) as client:
+        (decision,) = put_waiting(client, 1, 20)
+    replies, asked = asyncio.run(waiting(f"/edge/decisions/{decision['decision_id']}?wait=60"))
+    assert asked.status_code == 200
+    refused = [reply for reply in replies if reply.status_code == 503]
+    assert len(refused) == n_beyond and all(reply.headers["Retry-After"] for reply in refused)
+    assert all(reply.json()["ending"] for reply in replies if reply.status_code == 200)
+
+
+def test_client_that_goes_away_makes_room(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        (decision,) = put_waiting(client, 1, 30)
+    path = f"/edge/decisions/{decision['decision_id']}?wait=60"
+
+    async def leaving() -> None:
+        headers = {"Authorization": f"Bearer {CLIENT}"}
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, limits=limits, timeout=60, headers=headers) as client:
+            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS + 1)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)  # the one that is refused
+            for one in waits:
+                one.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    asyncio.run(leaving())
+    with server.client(CLIENT) as client:
+        ends = time.monotonic() + 10
+        while client.get(f"/edge/decisions/{decision['decision_id']}?wait=0.1").status_code != 200:
+            assert time.monotonic() < ends
+
+
+def test_one_decision_needs_the_clients_token_and_lists_the_operators(server: Serving) -> None:
+    with server.client() as stranger, server.client(CLIENT) as client, server.client(OPERATOR) as operator:
+        decision_id = client.post("/edge/ask", json=SURE).json()["decision_id"]
+        one = f"/edge/decisions/{decision_id}"
+        assert [who.get(one).status_code for who in (stranger, client, operator)] == [401, 200, 200]
+        for path in ("/edge/decisions", "/edge/queue", "/metrics"):
+            assert [who.get(path).status_code for who in (stranger, client, operator)] == [401, 401, 200], path
+        for path in ("/edge/queue/1/retry", "/edge/queue/1/drop"):
+            assert [who.post(path).status_code for who in (stranger, client)] == [401, 401], path
+
+
+def test_decisions_are_listed_newest_first_in_pages(server: Serving) -> None:
+    with server.client(OPERATOR) as client:
+        asked = [client.post("/edge/ask", json={**SURE, "question": f"Is {n} even?"}).json()["decision_id"] for n in range(5)]
+        first = client.get("/edge/decisions?limit=2").json()
+        client.post("/edge/ask", json={**SURE, "question": "Is one stored meanwhile?"})
+        second = client.get("/edge/decisions", params={"limit": 2, "before": first["next"]}).json()
+        rest: list[dict[str, Any]] = []
+        cursor = second["next"]
+        while cursor:
+            page = client.get("/edge/decisions", params={"limit": 3, "before": cursor}).json()
+            rest += page["decisions"]
+            cursor = page["next"]
+        assert client.get("/edge/decisions?before=0f8fad5b-d9cb-469f-a165-70867728950e").status_code == 404
+        assert [client.get(f"/edge/decisions?{query}").status_code for query in ("limit=0", "limit=501", "before=x")] == [400] * 3
+    found = [row["decision_id"] for row in (*first["decisions"], *second["decisions"], *rest)]
+    assert found[:5] == asked[::-1] and len(set(found)) == len(found)
+    row = first["decisions"][0]
+    assert (row["question"], row["options"], row["policy"]["name"], row["deferred"]) == ("Is 4 even?", ["3", "4"], "only_local", False)
+    assert row["answer_text"] in ("3", "4")
+
+
+def test_queue_is_listed_in_pages_with_counts_and_its_oldest_age(server: Serving) -> None:
+    with server.client(OPERATOR) as client:
+        put_waiting(client, 3, 40)
+        found = client.get("/edge/queue?limit=2").json()
+        more = client.get("/edge/queue", params={"limit": 500, "after": found["next"]}).json()
+        numbers = [row["queue_id"] for row in (*found["rows"], *more["rows"])]
+        assert numbers == sorted(set(numbers)) and more["next"] is None
+        assert found["waiting"] == found["states"].get("ready", 0) + found["states"].get("sending", 0) >= 3
+        assert found["oldest_s"] > 0 and {"queue_id", "state", "attempts", "last_error", "question"} <= found["rows"][0].keys()
+        assert client.get("/edge/queue?state=done").json()["rows"] == []
+        assert [client.get(f"/edge/queue?{query}").status_code for query in ("state=lost", "after=-1", "after=1" + "0" * 30)] == [400] * 3
+
+
+def test_row_is_dropped_and_retried(server: Serving) -> None:
+    with server.client(OPERATOR) as client:
+        (waiting,) = put_waiting(client, 1, 50)
+        path = f"/edge/queue/{waiting['queue_id']}"
+        reply = client.post(f"{path}/drop")
+        while reply.status_code == 409 and "being sent" in reply.text:
+            reply = client.post(f"{path}/drop")
+        assert (reply.status_code, reply.json()["state"]) == (200, "cancelled")
+        assert client.get(f"/edge/decisions/{waiting['decision_id']}").json()["ending"] == "abandoned"
+        retried = client.post(f"{path}/retry")
+        for unknown in ("999999", "0", "-1", "1e3", "x", "9" * 30, "%D9%A1"):
+            assert client.post(f"/edge/queue/{unknown}/retry").status_code == 404, unknown
+    assert retried.status_code == 200 and retried.json()["state"] in ("ready", "sending")
+
+
+def test_health_tells_the_operator_more(server: Serving) -> None:
+    with server.client() as stranger, server.client(CLIENT) as client, server.client(OPERATOR) as operator:
+        assert stranger.get("/health").json() == client.get("/health").json() == {"status": "ok"}
+        found = operator.get("/health").json()
+    assert found["status"] == "ok" and found["uptime_s"] > 0 and len(found["model"]["sha256"]) == 64
+    assert found["queue"]["waiting"] >= 0 and found["breaker"].keys() == {"open", "wait_s", "error"} and found["version"]
+
+
+def test_lists_are_closed_without_an_operators_token(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path / "home") as running, running.client("a-token-that-nobody-set") as client:
+        for path in ("/edge/decisions", "/edge/queue", "/metrics"):
+            assert client.get(path).status_code == 401

@@ -1,0 +1,102 @@
+"""Metrics: what Prometheus reads, bounded and without a word of anybody."""
+
+import pathlib
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.cloud_server import LoopbackCloud
+from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
+from tests.support.serving import Serving, serving
+
+TOKEN = "an-operators-token-for-tests"
+CANARY = "xyzzy-canary"
+ASKED = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"}
+
+
+@pytest.fixture
+def token_file(tmp_path: pathlib.Path) -> str:
+    path = tmp_path / "operator"
+    path.write_text(TOKEN)
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path, token_file: str) -> Iterator[Serving]:
+    with serving(tmp_path / "home", "--operator-token-file", token_file, environment=NO_CLOUD) as running:
+        yield running
+
+
+def scraped(client: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample by its name and labels."""
+    reply = client.get("/metrics")
+    assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/plain")
+    families = text_string_to_metric_families(reply.text)
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for family in families for sample in family.samples}
+
+
+def value(samples: dict[tuple[str, frozenset[tuple[str, str]]], float], name: str, **labels: str) -> float:
+    """The sum of the samples of a name that have these labels."""
+    return sum(found for (known, own), found in samples.items() if known == name and labels.items() <= dict(own).items())
+
+
+def test_decisions_requests_endings_and_the_queue_are_counted(server: Serving) -> None:
+    with server.client(TOKEN) as client, stream(server) as events:
+        events.next()
+        for _ in range(2):
+            assert client.post("/edge/ask", json=ASKED).status_code == 200
+        waiting = put_waiting(client, 2)
+        samples = scraped(client)
+        assert value(samples, "edge_agent_decisions_total", route="local", reason="only_local") == 2
+        assert value(samples, "edge_agent_decisions_total", recalled="true") == 1
+        assert value(samples, "edge_agent_decisions_total", provisional="true", cause="prefer_cloud") == 2
+        assert value(samples, "edge_agent_decision_seconds_count") == 4
+        assert value(samples, "edge_agent_prefill_seconds_count") == value(samples, "gen_ai_server_request_duration_seconds_count") == 3
+        assert value(samples, "edge_agent_requests_total", route="/edge/ask", status="200") == 4
+        assert value(samples, "edge_agent_queue_length") == 2 and value(samples, "edge_agent_queue_oldest_seconds") > 0
+        assert value(samples, "edge_agent_model_info") == 1 and value(samples, "edge_agent_store_up") == 1
+        end(server.home, *waiting)
+        with stream(server, ",".join(one["decision_id"] for one in waiting)) as ended:
+            assert {ended.next("ending").data["ending"], ended.next("ending").data["ending"]} & {"abandoned", "upheld", "overturned"}
+        while value(samples := scraped(client), "edge_agent_endings_total") < 2:
+            pass
+        assert value(samples, "process_open_fds") > 0
+
+
+def test_no_text_of_a_stranger_becomes_a_label(server: Serving) -> None:
+    with server.client(TOKEN) as client, server.client("wrong") as stranger:
+        before = len(scraped(client))
+        client.post("/edge/ask", json={"question": f"{CANARY}?", "options": [CANARY, "4"], "policy": "only_local"})
+        for n in range(20):
+            client.get(f"/{CANARY}/{n}")
+            client.get(f"/edge/decisions/{CANARY}-{n}")
+            client.request("BREW", f"/edge/ask?{CANARY}={n}")
+            stranger.get(f"/edge/queue/{n}/{CANARY}")
+            client.get("/health", headers={"Host": f"{CANARY}-{n}"})
+        text = client.get("/metrics").text
+        samples = scraped(client)
+    assert CANARY not in text
+    assert len(samples) - before < 150  # the series of one decision and of a few pairs of route and status; not 100 requests' own
+    assert value(samples, "edge_agent_refused_requests_total", status="401") == 20
+    assert value(samples, "edge_agent_refused_requests_total", status="403") == 20
+    assert value(samples, "edge_agent_requests_total", route="/edge/decisions/{decision_id}", status="404") == 20
+
+
+def test_calls_to_the_cloud_are_counted_by_the_name_that_the_operator_gave(tmp_path: pathlib.Path, token_file: str) -> None:
+    cloud = LoopbackCloud()
+    environment = {"EDGE_AGENT_CLOUD_URL": cloud.url, "EDGE_AGENT_CLOUD_MODEL": "big"}
+    try:
+        with (
+            serving(tmp_path / "home", "--operator-token-file", token_file, environment=environment) as running,
+            running.client(TOKEN) as client,
+        ):
+            assert client.post("/edge/ask", json={**ASKED, "policy": "only_cloud"}).json()["route"] == "cloud"
+            samples = scraped(client)
+    finally:
+        cloud.stop()
+    assert value(samples, "gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="big", gen_ai_operation_name="chat") == 1
+    assert value(samples, "gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 9
+    assert value(samples, "edge_agent_cloud_seconds_count") == 1 and value(samples, "edge_agent_breaker_open") == 0
