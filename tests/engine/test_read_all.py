@@ -76,11 +76,21 @@ def test_no_question_comes_between_until_the_turn_is_over_and_then_one_does() ->
                 while model.n_waiting == 0:
                     pass
 
-        readings = model.read_all(over(STATE, 2 * QUESTIONS_A_TURN + 3), on_level)
+        readings = model.read_all(over(STATE, 35), on_level)
         other.join()
-    assert order.index("other") == QUESTIONS_A_TURN and order.count("mine") == 2 * QUESTIONS_A_TURN + 3
+    assert order.index("other") == QUESTIONS_A_TURN == 16 and order.count("mine") == 35
     n_state = max(reading.timings.n_cached_tokens for reading in readings)
     assert sum(reading.timings.n_cached_tokens < n_state / 2 for reading in readings) == 2  # the state was read again after the other
+
+
+def test_full_line_does_not_stop_questions_of_which_some_are_read() -> None:
+    def on_level(i: int, _: object) -> None:
+        model._line._limit = 0  # as full as it can be, and not for a moment only
+
+    with LocalModel(DEMO) as model:
+        assert len(model.read_all(over(STATE, QUESTIONS_A_TURN + 1), on_level)) == QUESTIONS_A_TURN + 1
+        with pytest.raises(ModelBusy):
+            model.read(Question("Mine?", ("a", "b")))
 
 
 def test_caller_who_gives_up_leaves_a_model_that_works(demo_model: LocalModel) -> None:
