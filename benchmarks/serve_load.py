@@ -138,6 +138,7 @@ def run(model: pathlib.Path, clients: list[int], seconds: float, routes: list[st
                 for n in clients:
                     if _measure(server, route, name, requests, n, seconds).statuses[503]:
                         _measure(server, route, name, requests, n, seconds, waits=False)
+        time.sleep(1)  # until it has noticed that the clients are gone
         end = facts(server.process.pid)
         megabytes = " / ".join(f"{size / 1e6:.0f}" for size in (begin.resident, end.resident, end.peak))
         print(f"\nserver, at the start / at the end / at most: {megabytes} MB resident; at the start / at the end:")
