@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
@@ -25,6 +25,11 @@ from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
 MOST_QUESTIONS = 400
+EXAMPLE: dict[str, Any] = {
+    "model": "edge-auto",
+    "input": "I was charged twice. Please refund me.",
+    "questions": [{"type": "choice", "name": "urgent", "instructions": "Is it urgent?", "choices": [{"value": True}, {"value": False}]}],
+}
 
 Value = StrictStr | StrictBool
 
@@ -66,7 +71,7 @@ class ValueQuestion(BaseModel):
 
     type: Literal["choice"]
     instructions: Content
-    choices: list[ValueOption] = Field(min_length=2, max_length=MAX_OPTIONS)
+    choices: list[ValueOption] = Field(min_length=2, max_length=MAX_OPTIONS, json_schema_extra={"uniqueItems": True})
     name: str | None = None
 
     @field_validator("choices")
@@ -130,6 +135,8 @@ class LabelQuestion(BaseModel):
 
 class DecisionsRequest(BaseModel):
     """Questions over one input. Unknown fields are ignored, and so are the fields for caching and for the safety of users."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     model: str = Field(description="`edge-auto`, `edge-auto-0.75` (with another tau), `edge-local` or `edge-cloud`.")
     input: Input

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
@@ -25,6 +25,11 @@ from edge_agent.server.typed.rounds import Answered
 router = APIRouter(tags=["typed decisions"])
 ALIAS = "jev-latest"  # the name that this API's clients send if they are told none
 MOST_QUESTIONS = 400
+EXAMPLE: dict[str, Any] = {
+    "model": ALIAS,
+    "state": "I was charged twice. Please refund me.",
+    "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": None}}},
+}
 
 
 def _is_text(value: object) -> object:
@@ -35,6 +40,15 @@ def _is_text(value: object) -> object:
 
 Text = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_is_text)]
 Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _is_empty(assets: dict[str, Any]) -> dict[str, Any]:
+    if assets:
+        raise PydanticCustomError("no_images", "images are not supported; send text alone")
+    return assets
+
+
+Assets = Annotated[dict[str, Any], AfterValidator(_is_empty), WithJsonSchema({"type": "object", "maxProperties": 0})]
 
 
 class NoulCriteria(BaseModel):
@@ -118,19 +132,14 @@ class ScoreQuestion(BaseModel):
 class SystemOneRequest(BaseModel):
     """Questions by name, over one state. Unknown fields are ignored."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
     model: str = Field(description="`jev-latest` or `edge-auto`, `edge-auto-0.75` (with another tau), `edge-local`, `edge-cloud`.")
     state: Text
     questions: dict[Name, Annotated[NoulQuestion | ChoiceQuestion | ScoreQuestion, Field(discriminator="type")]] = Field(
         min_length=1, max_length=MOST_QUESTIONS
     )
-    assets: dict[str, Any] | None = Field(None, description="Images; this server reads text alone and refuses them.")
-
-    @field_validator("assets")
-    @classmethod
-    def _no_assets(cls, assets: dict[str, Any] | None) -> dict[str, Any] | None:
-        if assets:
-            raise PydanticCustomError("no_images", "images are not supported; send text alone")
-        return assets
+    assets: Assets | None = Field(None, description="Images; this server reads text alone and refuses them.")
 
 
 class NoulAnswer(BaseModel):
