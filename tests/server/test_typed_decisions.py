@@ -122,7 +122,7 @@ def test_request_that_does_not_fit_is_400_in_one_sentence(server: Serving, asked
     assert says in error["message"] and error["type"] == "invalid_request_error" and len(error["message"]) < 500
 
 
-@pytest.mark.parametrize("model", ["gpt-6-luna", "jev-latest", "", "edge-auto-2"])
+@pytest.mark.parametrize("model", ["gpt-6-luna", "", "edge-auto-2"])
 def test_a_name_that_is_not_ours_is_not_found(server: Serving, model: str) -> None:
     with server.client() as client:
         reply = client.post("/v1/decisions", json=body(PREDICATE, model=model))

@@ -15,8 +15,6 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
-from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import chosen
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.conversation import Content, Input, State, spoken, state_of
@@ -246,12 +244,9 @@ class DecisionsError(BaseModel):
 async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""
     service: Service = request.app.state.service
-    if (names := chosen(body.model)) is None:
-        raise Refusal(
-            404, "model_not_found", f"The model {body.model!r:.80} is not served here; ask edge-auto, edge-local or edge-cloud.", "model"
-        )
+    chosen = rounds.who_answers(body.model)
     state = state_of(body.input)
-    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], names))
+    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], chosen))
     reply = {
         "model": service.agent.model.name,
         "answers": [

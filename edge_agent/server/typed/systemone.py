@@ -15,18 +15,15 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
-from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import Chosen, chosen
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
 from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
-ALIAS = "jev-latest"  # the name that this API's clients send if they are told none
 MOST_QUESTIONS = 400
 EXAMPLE: dict[str, Any] = {
-    "model": ALIAS,
+    "model": rounds.ALIAS,
     "state": "I was charged twice. Please refund me.",
     "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": None}}},
 }
@@ -217,7 +214,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
-    chosen = _chosen(body.model)
+    chosen = rounds.who_answers(body.model)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
     tokens = Tokens(answers)
     reply = {
@@ -229,12 +226,3 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
         "usage": {"input_tokens": tokens.input, "output_tokens": tokens.output},
     }
     return JSONResponse(reply, headers=headers(answers))
-
-
-def _chosen(name: str) -> Chosen:
-    found = Chosen() if name == ALIAS else chosen(name)
-    if found is None:
-        raise Refusal(
-            404, "model_not_found", f"The model {name!r:.80} is not served here; ask {ALIAS}, edge-auto, edge-local or edge-cloud."
-        )
-    return found
