@@ -35,7 +35,7 @@ def no_cloud(home: pathlib.Path) -> Iterator[dict[str, str]]:
 def chat_cloud(home: pathlib.Path) -> Iterator[dict[str, str]]:
     cloud = LoopbackCloud()
     try:
-        yield {"EDGE_AGENT_CLOUD_URL": cloud.url, "EDGE_AGENT_CLOUD_MODEL": "big", "EDGE_AGENT_CLOUD_API": "chat"}
+        yield {"cloud_url": cloud.url, "cloud_model": "big", "cloud_api": "chat"}
     finally:
         cloud.stop()
     assert len(cloud.requests) > 5
@@ -44,18 +44,14 @@ def chat_cloud(home: pathlib.Path) -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def typed_cloud(home: pathlib.Path) -> Iterator[dict[str, str]]:
     with serving(home / "cloud", "--tau", "0") as cloud:
-        yield {
-            "EDGE_AGENT_CLOUD_URL": f"{cloud.url}/v1",
-            "EDGE_AGENT_CLOUD_MODEL": "edge-local",
-            "EDGE_AGENT_CLOUD_API": "systemone",
-        }
+        yield {"cloud_url": f"{cloud.url}/v1", "cloud_model": "edge-local", "cloud_api": "systemone"}
 
 
 @contextlib.contextmanager
 def offline(home: pathlib.Path) -> Iterator[dict[str, str]]:
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
-        yield {"EDGE_AGENT_CLOUD_URL": f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "EDGE_AGENT_CLOUD_MODEL": "big"}
+        yield {"cloud_url": f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "cloud_model": "big"}
 
 
 SITUATIONS: dict[Situation, tuple[str, str]] = {  # what an unsure question shows there: who decided, and whose probabilities
@@ -75,7 +71,12 @@ def test_server_conforms(tmp_path: pathlib.Path, situation: Situation, has_key: 
         file.touch(0o600)
         file.write_text(TOKEN)
         flags = ["--token-file", str(file)]
-    with situation(tmp_path) as environment, serving(tmp_path / "edge", *flags, environment=environment) as server:
+    home = tmp_path / "edge"
+    home.mkdir()
+    with contextlib.ExitStack() as open_ones:
+        chosen = open_ones.enter_context(situation(tmp_path))
+        (home / "config.toml").write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in chosen.items()))
+        server = open_ones.enter_context(serving(home, *flags))
         report, text = conformance(server.url, tmp_path / "report.json", TOKEN if has_key else None)
         own = unsure_answer(server, TOKEN if has_key else None)["x_edge_agent"]
     statuses = {result["id"]: result["status"] for result in report["results"]}

@@ -34,19 +34,14 @@ class InputJson(BaseModel):
     data: dict[str, Any] | list[dict[str, Any]]
 
 
-class InputImage(BaseModel):
-    """An image; this server reads text alone and refuses it."""
-
-    type: Literal["input_image"]
-
-
-def _is_text(part: InputImage) -> InputImage:
-    raise PydanticCustomError("no_images", "images are not supported; send text alone")
+def _part_kind(part: Any) -> str | None:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return {"input_text": "text", "output_text": "text", "refusal": "refusal", "input_json": "json"}.get(str(kind))
 
 
 Part = Annotated[
-    InputText | InputRefusal | InputJson | Annotated[InputImage, AfterValidator(_is_text)],
-    Field(discriminator="type"),
+    Annotated[InputText, Tag("text")] | Annotated[InputRefusal, Tag("refusal")] | Annotated[InputJson, Tag("json")],
+    Discriminator(_part_kind, "part_type", "Input should be a part with text or JSON; images are not supported"),
 ]
 
 

@@ -10,13 +10,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
-from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import chosen
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.conversation import Content, Input, State, spoken, state_of
@@ -25,6 +23,11 @@ from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
 MOST_QUESTIONS = 400
+EXAMPLE: dict[str, Any] = {
+    "model": "edge-auto",
+    "input": "I was charged twice. Please refund me.",
+    "questions": [{"type": "choice", "name": "urgent", "instructions": "Is it urgent?", "choices": [{"value": True}, {"value": False}]}],
+}
 
 Value = StrictStr | StrictBool
 
@@ -66,7 +69,7 @@ class ValueQuestion(BaseModel):
 
     type: Literal["choice"]
     instructions: Content
-    choices: list[ValueOption] = Field(min_length=2, max_length=MAX_OPTIONS)
+    choices: list[ValueOption] = Field(min_length=2, max_length=MAX_OPTIONS, json_schema_extra={"uniqueItems": True})
     name: str | None = None
 
     @field_validator("choices")
@@ -130,6 +133,8 @@ class LabelQuestion(BaseModel):
 
 class DecisionsRequest(BaseModel):
     """Questions over one input. Unknown fields are ignored, and so are the fields for caching and for the safety of users."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     model: str = Field(description="`edge-auto`, `edge-auto-0.75` (with another tau), `edge-local` or `edge-cloud`.")
     input: Input
@@ -239,12 +244,9 @@ class DecisionsError(BaseModel):
 async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""
     service: Service = request.app.state.service
-    if (names := chosen(body.model)) is None:
-        raise Refusal(
-            404, "model_not_found", f"The model {body.model!r:.80} is not served here; ask edge-auto, edge-local or edge-cloud.", "model"
-        )
+    chosen = rounds.who_answers(body.model)
     state = state_of(body.input)
-    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], names))
+    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], chosen))
     reply = {
         "model": service.agent.model.name,
         "answers": [

@@ -10,21 +10,23 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
-from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import Chosen, chosen
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
 from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
-ALIAS = "jev-latest"  # the name that this API's clients send if they are told none
 MOST_QUESTIONS = 400
+EXAMPLE: dict[str, Any] = {
+    "model": rounds.ALIAS,
+    "state": "I was charged twice. Please refund me.",
+    "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": None}}},
+}
 
 
 def _is_text(value: object) -> object:
@@ -35,6 +37,15 @@ def _is_text(value: object) -> object:
 
 Text = Annotated[str | dict[str, Any] | list[Any], BeforeValidator(_is_text)]
 Name = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _is_empty(assets: dict[str, Any]) -> dict[str, Any]:
+    if assets:
+        raise PydanticCustomError("no_images", "images are not supported; send text alone")
+    return assets
+
+
+Assets = Annotated[dict[str, Any], AfterValidator(_is_empty), WithJsonSchema({"type": "object", "maxProperties": 0})]
 
 
 class NoulCriteria(BaseModel):
@@ -118,19 +129,14 @@ class ScoreQuestion(BaseModel):
 class SystemOneRequest(BaseModel):
     """Questions by name, over one state. Unknown fields are ignored."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
     model: str = Field(description="`jev-latest` or `edge-auto`, `edge-auto-0.75` (with another tau), `edge-local`, `edge-cloud`.")
     state: Text
     questions: dict[Name, Annotated[NoulQuestion | ChoiceQuestion | ScoreQuestion, Field(discriminator="type")]] = Field(
         min_length=1, max_length=MOST_QUESTIONS
     )
-    assets: dict[str, Any] | None = Field(None, description="Images; this server reads text alone and refuses them.")
-
-    @field_validator("assets")
-    @classmethod
-    def _no_assets(cls, assets: dict[str, Any] | None) -> dict[str, Any] | None:
-        if assets:
-            raise PydanticCustomError("no_images", "images are not supported; send text alone")
-        return assets
+    assets: Assets | None = Field(None, description="Images; this server reads text alone and refuses them.")
 
 
 class NoulAnswer(BaseModel):
@@ -208,7 +214,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
-    chosen = _chosen(body.model)
+    chosen = rounds.who_answers(body.model)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
     tokens = Tokens(answers)
     reply = {
@@ -220,12 +226,3 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
         "usage": {"input_tokens": tokens.input, "output_tokens": tokens.output},
     }
     return JSONResponse(reply, headers=headers(answers))
-
-
-def _chosen(name: str) -> Chosen:
-    found = Chosen() if name == ALIAS else chosen(name)
-    if found is None:
-        raise Refusal(
-            404, "model_not_found", f"The model {name!r:.80} is not served here; ask {ALIAS}, edge-auto, edge-local or edge-cloud."
-        )
-    return found
