@@ -130,11 +130,11 @@ def _credential(path: pathlib.Path) -> str:
 
 
 def _bound(path: pathlib.Path) -> str:
-    """The path in BindReadOnlyPaths=, in quotes; a colon would begin the place where it is mounted."""
+    """The path in BindReadOnlyPaths=, in quotes: outside of them, a colon would begin the place where it is mounted."""
     text = _printable(str(path))
     if '"' in text or "\\" in text:
         raise BadSetting(f"A systemd unit cannot mount the path '{path}', which has a quotation mark or a backslash; rename it.")
-    return '"' + text.replace("%", "%%").replace(":", "\\:") + '"'
+    return '"' + text.replace("%", "%%") + '"'
 
 
 def _user(name: str) -> str:

@@ -12,6 +12,7 @@ from tests.support.paths import ROOT
 
 LETTERS = " %$\\'\":;{}#=[]&|<>*?~,`@!()+-._aЖ名😀"
 IN_ONE = " %$HOME ${HOME} :;{}#=[]&|<>*?~,`@!()+ %h %% %i a"
+ODD = "a \"b\" 'c' % $HOME %h \\n \\"  # what an argument or a value may hold, but not a path
 PROBE = f"""\
 import ctypes, json, os, pathlib, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -54,8 +55,8 @@ def test_every_path_and_value_that_a_unit_takes_arrives_as_it_was(tmp_path: path
         key = folder / "key"
         key.write_text(f"secret {number}")
         key.chmod(0o600)
-        command = (str(program), str(folder / "probe.py"), name, "$HOME", "${HOME}", "%h", "")
-        environment = {"OUT": f"{number}.json", "NAME": name, "LAST": "a\\"}
+        command = (str(program), str(folder / "probe.py"), name, "$HOME", "${HOME}", "%h", ODD, "")
+        environment = {"OUT": f"{number}.json", "NAME": name, "LAST": ODD}
         readable = (folder, ROOT, *folders)
         try:
             text = Unit(command, 1 << 30, "edge-agent", environment, {"a-key": key}, readable).text
@@ -74,7 +75,7 @@ def test_every_path_and_value_that_a_unit_takes_arrives_as_it_was(tmp_path: path
             assert done.returncode == 0, f"{name!r}: {real.run('systemctl', 'status', f'u{number}').stdout}{real.log.read_text()[-2000:]}"
             seen = json.loads(done.stdout)
             assert tuple(seen["argv"]) == command
-            assert (seen["environment"]["NAME"], seen["environment"]["LAST"]) == (name, "a\\")
+            assert (seen["environment"]["NAME"], seen["environment"]["LAST"]) == (name, ODD)
             assert seen["secrets"] == {"a-key": f"secret {number}"}
             assert seen["uid"] == 987 and not seen["write"] and seen["own"] and seen["child"] == 0
             assert seen["clock"] >= 0  # the queue must know whether the clock is right
