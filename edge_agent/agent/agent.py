@@ -124,8 +124,9 @@ class Agent:
         self.store.close()
 
     def forget_old(self) -> None:
-        """What may wait until no person waits; `close` and drains do it, too. Forget a little of what the retention settings allow, if
-        it is time; and find out once what the cloud offers, if it has just answered: at most two requests with our test question.
+        """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do.
+
+        If the cloud has just answered, it is also asked once which API it offers: at most two requests with our own test question.
         """
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)

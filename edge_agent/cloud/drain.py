@@ -196,8 +196,16 @@ class Drainer:
 
     def _find_api(self, done: _Pass, by_hand: bool) -> None:
         """Before the first row is sent, find out once which API the cloud offers. What comes of it says nothing about a row."""
-        if not done.stopped and not self._stopped() and self._has_due(by_hand) and self._gate.must_find_api:
+        if done.stopped or self._stopped() or not self._gate.must_find_api:
+            return
+        if any(self._may_send(queue_id) for queue_id in self._outbox.ready(due_only=not by_hand)):
             self._gate.find_api(min(self._deadline_s, PROBE_DEADLINE_S))
+
+    def _may_send(self, queue_id: int) -> bool:
+        """Whether a row's question may leave the device: the rules may be newer than the row."""
+        with contextlib.suppress(StorageError, ValueError, BadQuestion):  # purged or damaged
+            return not self._rules.forbids(self._to_send(self._outbox.row(queue_id))[0])
+        return False
 
     def _has_due(self, by_hand: bool) -> bool:
         return bool(self._outbox.count("ready")) if by_hand else self._outbox.next_due_in_s() == 0

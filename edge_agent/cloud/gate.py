@@ -1,8 +1,9 @@
 """One cloud, with the circuit breaker and the budget that guard it.
 
 Owns how a call is reserved before it is made, how its outcome and its cost are recorded afterwards, what is remembered of the form
-of request that the cloud wants, and the test question that shows whether the cloud answers anything at all. Knows nothing of queues
-or decisions. Invariants: every request that was sent is counted in the budget, and the outcome of every call is known to the breaker.
+of request that the cloud wants, and the test question that shows whether the cloud answers anything at all. `api_probe.py` finds out
+which API the cloud offers. Knows nothing of queues or decisions. Invariants: every request that was sent is counted in the budget,
+and the outcome of every call that asks for an answer is known to the breaker.
 """
 
 from __future__ import annotations
@@ -183,7 +184,8 @@ class Gate:
     def _keep_shape(self) -> None:
         """Store the form that the cloud wants, if it taught us another one, in the caller's transaction."""
         known, learned = self._store.cloud_health(self._form), self.cloud.shape
-        if (known or learned != self.cloud.wanted) and known != (facts := remembered(self.cloud.wanted, learned)):
+        is_learned = replace(learned, api=self.cloud.wanted.api) != self.cloud.wanted  # `ApiProbe` keeps the API
+        if (known or is_learned) and known != (facts := remembered(self.cloud.wanted, learned)):
             self._store.put_cloud_health(self._form, facts)
 
     def _shape(self) -> Shape:

@@ -10,6 +10,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cloud.api_probe import AGAIN_S
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import TEST_QUESTION, Gate
+from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
@@ -75,6 +76,13 @@ def test_nothing_is_probed_while_nothing_waits_and_nothing_was_answered(world: W
     with typed_cloud() as cloud:
         of = gate(world, cloud)
         assert drained(world, of).answered == 0 and not of.may_find_api and cloud.asked == []
+
+
+def test_drain_that_may_send_nothing_calls_no_cloud(world: World) -> None:
+    with typed_cloud() as cloud:
+        world.put(world.outbox(), "a secret")
+        *_, done = Drainer(world.outbox(), gate(world, cloud), Rules.of(["secret"], []), deadline_s=5).once()
+        assert isinstance(done, Drained) and done.answered == 0 and cloud.asked == []
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 410, 422, 501])

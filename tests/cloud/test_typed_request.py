@@ -51,9 +51,9 @@ def test_every_name_stands_for_one_letter_and_every_text_is_sent(texts: list[str
     assert [unicodedata.normalize("NFC", text) for text in sent] == [unicodedata.normalize("NFC", text) for text in question.options]
 
 
-@pytest.mark.parametrize("url", ["https://a.test/v1", "https://a.test/v1/", "https://a.test/v1/chat/completions"])
-def test_addresses_have_one_base(url: str) -> None:
-    endpoint = CloudModel(url, "big").endpoint
+@pytest.mark.parametrize("path", ["", "/", "/chat/completions", "/systemone", "/decisions/"])
+def test_addresses_have_one_base(path: str) -> None:
+    endpoint = CloudModel(f"https://a.test/v1{path}", "big").endpoint
     assert [address_of(endpoint, api) for api in ("chat", "systemone", "decisions")] == [
         "https://a.test/v1/chat/completions",
         "https://a.test/v1/systemone",

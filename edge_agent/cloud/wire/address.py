@@ -12,8 +12,8 @@ _CHAT = "/chat/completions"
 
 
 def chat_path(path: str) -> str:
-    """The path of the chat API, from that path or the base's."""
-    path = path.rstrip("/")
+    """The path of the chat API, from the base's path or that of any API there (`/v1/systemone`)."""
+    path = re.sub(r"(?<=/v1)/(?:systemone|decisions)$", "", path.rstrip("/"))
     return path if path.endswith(_CHAT) else path + _CHAT
 
 

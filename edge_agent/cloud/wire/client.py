@@ -53,7 +53,7 @@ logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it logs repl
 class CloudModel:
     """A model behind an OpenAI-compatible endpoint.
 
-    `url` is the base (`https://host/v1`) or the full address of `chat/completions`. `ca_file` has the certificates of a
+    `url` is the base (`https://host/v1`) or the full address of one of its APIs. `ca_file` has the certificates of a
     private authority (without it SSL_CERT_FILE and SSL_CERT_DIR of `environment` count); `proxy` is the address of an HTTP proxy.
     `api` is how questions with options are asked (chat, systemone or decisions); with auto, by chat until `shape` says otherwise, and
     by the next API in the same call if the cloud stops offering one. Open questions are always asked by chat.
