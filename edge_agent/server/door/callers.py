@@ -30,18 +30,21 @@ CALLERS = {
     "/responses": Caller.CLIENT,
     "/v1/models": Caller.CLIENT,
     "/models": Caller.CLIENT,
-    "/v1/models/{model}": Caller.CLIENT,
-    "/models/{model}": Caller.CLIENT,
+    "/v1/models/{name}": Caller.CLIENT,
+    "/models/{name}": Caller.CLIENT,
     "/v1/systemone": Caller.CLIENT,
     "/systemone": Caller.CLIENT,
     "/v1/decisions": Caller.CLIENT,
     "/decisions": Caller.CLIENT,
     "/edge/ask": Caller.CLIENT,
     "/edge/draft": Caller.CLIENT,
+    "/edge/draft/{draft_id}": Caller.CLIENT,
     "/edge/decisions/{decision_id}": Caller.CLIENT,  # whoever knows the id got it from us
     "/edge/events": Caller.CLIENT,  # what it says depends on the token
     "/edge/decisions": Caller.OPERATOR,
     "/edge/queue": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/retry": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/drop": Caller.OPERATOR,
     "/edge/settings": Caller.OPERATOR,
     "/metrics": Caller.OPERATOR,
 }
