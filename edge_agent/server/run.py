@@ -21,7 +21,7 @@ from edge_agent.core.errors import BadSetting
 from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body, log
-from edge_agent.server.door.connection import Connection
+from edge_agent.server.door.connection import HttpConnection
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for requests under way when the server is told to stop: longer than a cloud call may take
@@ -91,7 +91,7 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
         access_log=False,  # a decision can be read by its id, and a log would hold it
         server_header=False,
         date_header=True,
-        http=Connection,
+        http=HttpConnection,
         ws="websockets-sansio",
         ws_max_size=body.MAX_BYTES,
         ws_per_message_deflate=False,

@@ -25,7 +25,7 @@ _MOST_UPGRADE_HEADERS, _MOST_UPGRADE_HEADER_BYTES = 64, 4096  # the WebSocket li
 _WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """uvicorn's connection with deadlines and bounds."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -95,12 +95,12 @@ class Connection(H11Protocol):
             and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
             and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES for name, value in self.headers)
             and super()._should_upgrade()
-            and sum(not isinstance(one, Connection) for one in self.connections) < MOST_WEBSOCKETS
+            and sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS
         )
 
     def _take_place(self) -> bool:
         """End the connection that waits for its client longest; False if all are at work or there are far too many."""
-        waiting = [one for one in self.connections if isinstance(one, Connection) and one is not self and one.waits_for_client]
+        waiting = [one for one in self.connections if isinstance(one, HttpConnection) and one is not self and one.waits_for_client]
         if not waiting:
             if len(self.connections) > 2 * MOST:
                 self.transport.abort()
