@@ -25,7 +25,7 @@ from edge_agent.server import notify
 from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body, log
-from edge_agent.server.door.connection import BoundedConnection
+from edge_agent.server.door.connection import HttpConnection
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
@@ -133,7 +133,7 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
         access_log=False,  # a decision can be read by its id, and a log would hold it
         server_header=False,
         date_header=True,
-        http=BoundedConnection,
+        http=HttpConnection,
         ws="websockets-sansio",
         ws_max_size=body.MAX_BYTES,
         ws_per_message_deflate=False,

@@ -130,4 +130,5 @@ def test_without_an_operators_token_nobody_is_one(tmp_path_factory: pytest.TempP
     with serving(tmp_path_factory.mktemp("open")) as running:
         for path, caller in CALLERS.items():
             for authorization in (None, "Bearer ", "Bearer None", f"Bearer {OPERATOR}"):
-                assert (call(running, path, authorization).status == 401) == (caller is Caller.OPERATOR), path
+                status = call(running, path, authorization, method="OPTIONS").status  # a GET may be a stream
+                assert (status == 401) == (caller is Caller.OPERATOR), path

@@ -30,8 +30,8 @@ CALLERS = {
     "/responses": Caller.CLIENT,
     "/v1/models": Caller.CLIENT,
     "/models": Caller.CLIENT,
-    "/v1/models/{model}": Caller.CLIENT,
-    "/models/{model}": Caller.CLIENT,
+    "/v1/models/{name}": Caller.CLIENT,
+    "/models/{name}": Caller.CLIENT,
     "/v1/systemone": Caller.CLIENT,
     "/systemone": Caller.CLIENT,
     "/v1/decisions": Caller.CLIENT,
@@ -45,6 +45,7 @@ CALLERS = {
     "/edge/queue": Caller.OPERATOR,
     "/edge/queue/{queue_id}/retry": Caller.OPERATOR,
     "/edge/queue/{queue_id}/drop": Caller.OPERATOR,
+    "/edge/settings": Caller.OPERATOR,
     "/metrics": Caller.OPERATOR,
 }
 

@@ -18,14 +18,15 @@ from edge_agent.server import faults
 
 ARRIVAL_S = 10.0  # from the first byte of a request to its last, and from a connection to its first request
 WRITE_S = 30.0  # for a client that does not read its reply
-MOST = 256  # connections at once; as many again get a 503, and more are closed
+MOST = 416  # connections at once: more than may wait, stream or work, and far fewer than the files that a process may open
+MOST_REFUSED = 64  # connections beyond those that get a 503; more are closed
 MOST_WEBSOCKETS = 32
 _MOST_DISCARDED_BYTES = 1 << 20  # of a body whose request is already refused
 _MOST_UPGRADE_HEADERS, _MOST_UPGRADE_HEADER_BYTES = 64, 4096  # the WebSocket library takes little more and fails badly
 _WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
 
 
-class BoundedConnection(H11Protocol):
+class HttpConnection(H11Protocol):
     """uvicorn's connection with deadlines and bounds."""
 
     _deadline: asyncio.TimerHandle | None = None
@@ -95,14 +96,14 @@ class BoundedConnection(H11Protocol):
             and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
             and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES for name, value in self.headers)
             and super()._should_upgrade()
-            and sum(not isinstance(one, BoundedConnection) for one in self.connections) < MOST_WEBSOCKETS
+            and sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS
         )
 
     def _take_place(self) -> bool:
         """End the connection that waits for its client longest; False if all are at work or there are far too many."""
-        waiting = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self and one.waits_for_client]
+        waiting = [one for one in self.connections if isinstance(one, HttpConnection) and one is not self and one.waits_for_client]
         if not waiting:
-            if len(self.connections) > 2 * MOST:
+            if len(self.connections) > MOST + MOST_REFUSED:
                 self.transport.abort()
             return False
         oldest = min(waiting, key=lambda one: one._since)
