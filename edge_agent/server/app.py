@@ -16,7 +16,9 @@ from edge_agent.server.service import Service
 
 
 class Counted:
-    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied."""
+    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied; and lets no client
+    keep its connection while the server stops.
+    """
 
     def __init__(self, app: Guard, service: Service) -> None:
         self._app, self._service = app, service
@@ -26,11 +28,13 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        counts = self._service.counts
+        service = self._service
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+                service.counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+                if service.is_stopping:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         await self._app(scope, receive, sending)

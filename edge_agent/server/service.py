@@ -160,13 +160,16 @@ class Service:
         self._ready.set()
 
     def _drain(self) -> None:
-        """Send what waits as soon as it can be sent, until the server stops."""
+        """Send what waits as soon as it can be sent, until the server stops; takes over when another process ends that drains."""
+        said = ""
         while not self._stop.is_set():
             try:
                 for _ in self.agent.watch(self._stop):
                     pass
             except EdgeAgentError as error:
-                _log.warning("edge-agent: the queue cannot be sent for now: %s", error)
+                if str(error) != said:  # once, not every time
+                    said = str(error)
+                    _log.warning("edge-agent: the queue cannot be sent for now: %s", error)
             except Exception:  # a bug in sending must not end the answering
                 _log.exception("edge-agent: the drainer failed")
             self._stop.wait(_DRAIN_AGAIN_S)
