@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -33,7 +33,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.question import Question
-from edge_agent.core.records import Reading, ReadingKey, Timings
+from edge_agent.core.records import LevelReading, Reading, ReadingKey, Timings
 from edge_agent.measure.bench.sample import memory
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
@@ -49,10 +49,11 @@ UNSURE = Reading(
 class Spoken:
     """A model that returns a fixed reading."""
 
-    def read(self, question: Question, on_level: Callable[[Reading], None]) -> Reading:
+    def read_all(self, questions: Sequence[Question], on_level: Callable[[int, LevelReading], None]) -> list[Reading]:
         """The same reading for every question."""
-        on_level(UNSURE)
-        return UNSURE
+        for i in range(len(questions)):
+            on_level(i, UNSURE)
+        return [UNSURE] * len(questions)
 
     def close(self) -> None:
         """Do nothing."""

@@ -1,6 +1,6 @@
 """Agent: asks, remembers, defers and drains; here the other wings meet.
 
-Owns only the order of a question's steps: `routing` decides what to do, the other wings do it. Invariant: an answer is returned
+Owns what a program calls, and the checks of what it gives; `deciding` has the steps of a question. Invariant: an answer is returned
 even when the database cannot be opened or written (`persisted` says so), and a question is committed to the queue before its
 answer says that it is queued.
 """
@@ -8,32 +8,32 @@ answer says that it is queued.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from edge_agent.agent import assembly, endings
+from edge_agent.agent.deciding import Decider
 from edge_agent.agent.inquiry import Inquiry
+from edge_agent.agent.on_device import OnDevice
 from edge_agent.agent.recording import Recorder
 from edge_agent.agent.until import Until
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.queue_row import QueueRow
-from edge_agent.core import routing
 from edge_agent.core.config.limits import Limits
 from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked, load
 from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, ModelError, StorageError
-from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
-from edge_agent.core.records import Decision, Ending, LevelReading, ModelFacts
-from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
+from edge_agent.core.records import Decision, Ending, ModelFacts
+from edge_agent.core.routing import Circumstances, Policy, PolicyName
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
+from edge_agent.store.database import Patience
 from edge_agent.store.forget import sweep
 from edge_agent.store.store import Store
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
 T = TypeVar("T")
 
 
-_log = logging.getLogger("edge_agent")
+_PROBE_S = 5.0  # how long a request may take that finds out what the cloud offers: the process may be ending
 
 
 class Agent:
@@ -72,16 +72,11 @@ class Agent:
         self.store, self.rules, self.limits = store, rules or Rules(), limits
         self.gate = _gate(store, cloud, limits) if cloud else None
         self.outbox = Outbox(store, limits.queue)
-        self._recorder = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
-        self._files = files
-        self._open_model = open_model or assembly.opener(load())
-        self._model: LocalModel | None = None
-        self._opening = threading.Lock()
+        self._on_device = OnDevice(store, files, open_model or assembly.opener(load()))
+        recorder_of_all = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
+        self._decider = Decider(store, self._on_device, self.gate, self.rules, recorder_of_all)
         self._closed = threading.Event()
         self._process = os.getpid()
-        self._said_unstored = False
-        self.model = assembly.identify(store, files)
-        self.profile = Profile.from_json(self.model.profile)
         self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
 
     @classmethod
@@ -124,16 +119,19 @@ class Agent:
         if self._closed.is_set() or self._process != os.getpid():  # a forked child owns neither
             return
         self._closed.set()
-        if self._model:
-            self._model.close()
-            self._model = None
+        self._on_device.close()
         self.forget_old()
         self.store.close()
 
     def forget_old(self) -> None:
-        """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do."""
+        """What may wait until no person waits; `close` and drains do it, too. Forget a little of what the retention settings allow, if
+        it is time; and find out once what the cloud offers, if it has just answered: at most two requests with our test question.
+        """
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
+        with contextlib.suppress(StorageError):
+            if self.gate and self.gate.may_find_api:
+                self.gate.find_api(_PROBE_S)
 
     def ask(
         self, question: Question | str, refresh: bool = False, *, tau: float | None = None, policy: PolicyName | str | None = None
@@ -145,51 +143,90 @@ class Agent:
         cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer, and one that
         another program locks delays it by 5 seconds at most.
         """
+        return self.ask_all([question], tau=tau, policy=[policy], refresh=refresh)[0]
+
+    def ask_all(
+        self,
+        questions: Sequence[Question | str],
+        *,
+        tau: float | None = None,
+        policy: PolicyName | str | Sequence[PolicyName | str | None] | None = None,
+        refresh: bool = False,
+    ) -> list[Decision]:
+        """Decide several questions at once, as `ask` would one by one; what their texts have in common at the start is read once.
+
+        `policy` is one for all, or a list with one for each. All are checked first: one that cannot be asked raises before any work.
+        The model reads them in one turn (after every 16, others that wait go first), and meanwhile at most two calls to the cloud
+        run for those that need one. Raises like `ask`; `CloudUnavailable` only after all other decisions are stored.
+        """
         self._check_open()
         self._check_process()
+        if not isinstance(questions, (list, tuple)):
+            raise BadQuestion(f"The questions are {questions!r:.80}; give a list of them.")
+        policies: list[Any] = list(policy) if isinstance(policy, (list, tuple)) else [policy] * len(questions)
+        if len(policies) != len(questions):
+            raise BadSetting(
+                f"There are {len(questions)} questions and {len(policies)} policies; give one policy, or one for each question."
+            )
+        patience = Patience()
+        inquiries = [self._inquiry(*each, tau, patience) for each in zip(questions, policies, strict=True)]
+        decisions: dict[Inquiry, Decision] = {}
+        with self.store.database.waiting_once(patience):
+            while rest := [inquiry for inquiry in inquiries if inquiry not in decisions]:
+                # Of several that are the same, one a time: the others recall what it found.
+                different = list({inquiry.question.fingerprint: inquiry for inquiry in reversed(rest)}.values())[::-1]
+                decisions |= zip(different, self._decider.decide(different, refresh), strict=True)
+        return [decisions[inquiry] for inquiry in inquiries]
+
+    def _inquiry(self, question: Question | str, policy: PolicyName | str | None, tau: float | None, patience: Patience) -> Inquiry:
+        """A question as it will be decided, checked. Raises `BadQuestion` or `BadSetting`."""
         question, rules = self._question(question), self._policy(tau, policy)
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
-        inquiry = Inquiry(question, rules, self.model, self.profile.sha256, circumstances)
-        with self.store.database.waiting_once(inquiry.patience):
-            return self._decide(inquiry, refresh)
+        return Inquiry(question, rules, self.model, self.profile.sha256, circumstances, patience=patience)
 
-    def _decide(self, inquiry: Inquiry, refresh: bool) -> Decision:
-        """The steps of a question, in order."""
-        circumstances = inquiry.circumstances
-        if not refresh:
-            self._recall(inquiry)
-        planned = routing.plan(inquiry.reading, inquiry.policy, circumstances)
-        if planned.step is Step.READ:
-            self._read(inquiry)
-            planned = routing.plan(inquiry.reading, inquiry.policy, circumstances)
-        if planned.step is Step.ASK_CLOUD:
-            self._ask_cloud(inquiry)
-        inquiry.planned, inquiry.circumstances = planned, replace(circumstances, over_budget=inquiry.over_budget)
-        inquiry.settled = routing.settle(planned, inquiry.cloud_kind, inquiry.circumstances)
-        if inquiry.settled is None:
-            self._recorder.note_outcome(inquiry)
-            raise CloudUnavailable(
-                f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try again later."
-            )
-        decision = self._recorder.record(inquiry)
-        if decision.persisted:
-            self._said_unstored = False
-        elif not self.store.database.is_open and not self._said_unstored:
-            self._said_unstored = True  # once, not with every question
-            why = decision.storage_error or ""
-            _log.warning("edge-agent: this answer is not stored: %s", why[:1].lower() + why[1:])
-        return decision
+    def fits(self, question: Question | str) -> None:
+        """Check that the model can read a question, without any evaluation. Raises `BadQuestion` if not; it may open the model."""
+        self._check_open()
+        self._check_process()
+        question = self._question(question)
+        question.check_options_differ()
+        self._on_device.opened().prompt_tokens(question)
+
+    def warm(self) -> ModelFacts:
+        """Open the model ahead of the first question, and let it read the system message; returns the facts of its file.
+
+        Raises `ModelMissing` or `ModelRefused`.
+        """
+        with self.draft() as draft:
+            draft.update("")
+            draft.wait()
+        return self.model
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the model is open."""
+        return self._on_device.is_open
+
+    @property
+    def n_waiting(self) -> int:
+        """How many callers wait for their turn at the model; with 16, the next one gets `ModelBusy`."""
+        return self._on_device.n_waiting
+
+    @property
+    def model(self) -> ModelFacts:
+        """The facts of the model file."""
+        return self._on_device.facts
+
+    @property
+    def profile(self) -> Profile:
+        """How the model is prompted, and what it says of itself."""
+        return self._on_device.profile
 
     def _check_process(self) -> None:
         """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""
         if self._process != os.getpid():
             raise ModelError("This agent was opened before this process was forked; open another agent in this process.")
-
-    def warm(self) -> None:
-        """Open the model ahead of the first question. Raises `ModelMissing` or `ModelRefused`."""
-        self._check_open()
-        self._engine()
 
     def draft(self) -> Draft:
         """A question that is still being typed: the model reads what is there while the person types on.
@@ -200,7 +237,7 @@ class Agent:
         from edge_agent.engine.draft import Draft
 
         self._check_process()
-        return Draft(self._engine().draft)
+        return Draft(self._on_device.opened().draft)
 
     def ending(self, decision_id: str) -> Ending:
         """The state of a decision: a provisional one ends upheld, overturned or abandoned. Raises `BadQuestion` for an unknown id."""
@@ -288,68 +325,6 @@ class Agent:
         if policy is not None:
             own["name"] = PolicyName(checked("policy", policy, "The policy of this question"))
         return replace(self.policy, **own)
-
-    def _recall(self, inquiry: Inquiry) -> None:
-        """Fill in what the store knows about the question; nothing if it cannot be read."""
-        with contextlib.suppress(StorageError):
-            answer = self.store.cloud_answer(self.gate.key(inquiry.question.fingerprint)) if self.gate else None
-            if answer and inquiry.fits(answer[1].answer):
-                inquiry.cloud_id, inquiry.cloud = answer
-            if inquiry.policy.name is PolicyName.ONLY_CLOUD:
-                return  # the device's own answer is not wanted
-            found = self.store.reading(inquiry.reading_key)
-            if found and inquiry.fits(found[1].answer):
-                inquiry.reading_id, inquiry.reading = found
-
-    def _read(self, inquiry: Inquiry) -> None:
-        """Read the model; if its level asks for the cloud, call the cloud at once and read the letter meanwhile."""
-
-        def on_level(level: LevelReading) -> None:
-            if routing.plan(level, inquiry.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
-                with self.store.database.waiting_once(inquiry.patience):  # this is the model's thread
-                    self._start_call(inquiry)
-
-        inquiry.reading, inquiry.model_ran = self._engine().read(inquiry.question, on_level), True
-        inquiry.model, inquiry.profile_sha256 = self.model, self.profile.sha256  # opening may have found another file
-
-    def _start_call(self, inquiry: Inquiry) -> None:
-        """Start a call to the cloud, unless the circuit breaker or the budget forbids it for now."""
-        assert self.gate is not None
-        send = self.rules.redacted(inquiry.question)
-        if refusal := self.gate.breaker.refusal(self.gate.cloud.deadline_s):
-            inquiry.cloud_kind, inquiry.cloud_error = refusal
-        elif (reservation := self.gate.reserve(send)) is None:
-            inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
-            if not self.store.database.is_open:
-                inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"
-            elif inquiry.patience.is_over:
-                inquiry.cloud_error = "another program locks the database, so the budget for the cloud cannot be counted now"
-        else:
-            inquiry.reservation, inquiry.cloud_call = reservation, self.gate.start(send, reservation)
-
-    def _ask_cloud(self, inquiry: Inquiry) -> None:
-        """Fill in the cloud's answer, from the store or the network, or why there is none."""
-        if inquiry.cloud:
-            inquiry.cloud_kind = CloudKind.ANSWERED
-            return
-        if self.gate is None:
-            inquiry.cloud_error = "no cloud is set up (EDGE_AGENT_CLOUD_URL)"
-            return
-        if inquiry.cloud_call is None and inquiry.cloud_kind is None and not inquiry.over_budget:
-            self._start_call(inquiry)
-        if inquiry.cloud_call:
-            outcome = inquiry.cloud_call.result()
-            inquiry.cloud, inquiry.cloud_kind, inquiry.cloud_outcome = outcome.answer, outcome.kind, outcome
-            inquiry.cloud_error, inquiry.over_budget = outcome.error, outcome.over_budget
-
-    def _engine(self) -> LocalModel:
-        """The model, opened on first use. That may be hours later, so the file is identified again."""
-        with self._opening:
-            if self._model is None:
-                self.model = assembly.identify(self.store, self._files)
-                self.profile = Profile.from_json(self.model.profile)
-                self._model = self._open_model(self._files, self.model)
-            return self._model
 
 
 def _settings(given: Settings | str | os.PathLike[str] | None, by_name: dict[str, Any]) -> Settings:

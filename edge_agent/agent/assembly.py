@@ -54,7 +54,7 @@ def cloud(settings: Settings, environment: Mapping[str, str] | None = None) -> C
     return CloudModel(
         settings.cloud_url, settings.cloud_model, settings.cloud_key, settings.cloud_deadline_s,
         ca_file=settings.cloud_ca_file, proxy=settings.cloud_proxy, wanted=wanted, headers=settings.cloud_extra_headers,
-        environment=environment,
+        environment=environment, api=settings.cloud_api,
     )  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def examine(
     """All checks, in the best order to look for a problem.
 
     `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free. With `call_cloud`, the
-    cloud is asked a test question: one call, which the budget counts and the cloud may bill.
+    cloud is asked a test question: one call, or up to three to find out which API it offers, which the budget counts and the cloud
+    may bill.
     """
     checks: dict[str, Callable[[Settings], str]] = {
         "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
@@ -173,6 +174,7 @@ _ADVICE = {
 _ADVICE_ON = {
     "cloud_url": "Check cloud_url (it often ends in /v1)",
     "cloud_model": "Check cloud_model",
+    "cloud_api": "Correct cloud_api, or remove it",
     "cloud_proxy": "Check cloud_proxy, with the user and the password in it",
 }
 
@@ -198,7 +200,7 @@ def _cloud(call: bool, settings: Settings) -> str:
 
 def _tested(gate: Gate) -> str:
     """How the cloud answers a test question."""
-    outcome = gate.test()
+    outcome = gate.test(find_api=True)
     if outcome is None:
         raise CloudUnavailable("The budget for the cloud is used up for now, so it was not called; see budget_... in config.toml.")
     if outcome.answer is None:
@@ -208,7 +210,9 @@ def _tested(gate: Gate) -> str:
             (what, _ADVICE_ON[setting]) if setting in _ADVICE_ON else (outcome.error, _ADVICE.get(outcome.kind, "Try again later"))
         )
         raise CloudUnavailable(f"{gate.cloud.endpoint}: {said}. {advice}.{key}")
-    return f"answers a test question in {outcome.answer.latency_ms:.0f} ms"
+    api = outcome.answer.api
+    by = "chat, without probabilities" if api == "chat" else f"{api}, with a probability for each option"
+    return f"answers a test question in {outcome.answer.latency_ms:.0f} ms by {by}"
 
 
 def _remembered(gate: Gate, store: Store) -> str:

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_agent.core import routing
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
@@ -21,10 +22,11 @@ if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.wire.call import CloudCall
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Inquiry:
     """What is known so far about one question; an id is set where the store already has the fact.
 
+    Ids belong to the file that was open when the database's `n_opened` was the one here.
     `policy`, `model` and `profile_sha256` are those in force when it was asked. It is finished when `planned` and `settled` are
     set.
     """
@@ -37,6 +39,7 @@ class Inquiry:
     started: float = field(default_factory=time.perf_counter)
     reading: Reading | OpenReading | None = None
     reading_id: int | None = None
+    n_opened: int = 0
     model_ran: bool = False
     cloud: CloudAnswer | None = None
     cloud_id: int | None = None
@@ -49,6 +52,10 @@ class Inquiry:
     patience: Patience = field(default_factory=Patience)
     planned: Plan | None = None
     settled: Settlement | None = None
+
+    def plan(self) -> Plan:
+        """What to do next."""
+        return routing.plan(self.reading, self.policy, self.circumstances)
 
     @property
     def reading_key(self) -> ReadingKey:
@@ -102,6 +109,7 @@ class Inquiry:
             timings=self._timings(),
             persisted=storage_error is None,
             storage_error=storage_error,
+            cloud_confidence=self.cloud.confidence if self.cloud and settled.route == "cloud" else None,
         )
 
     def _timings(self) -> Timings:

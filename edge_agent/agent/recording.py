@@ -83,7 +83,6 @@ class Recorder:
                 inquiry.reading_id, inquiry.cloud_id, inquiry.settled, inquiry.circumstances = known
                 with contextlib.suppress(StorageError):
                     if self._store.database.renew():
-                        inquiry.reading_id = inquiry.cloud_id = None  # ids of another file
                         continue
                 break
         self.note_outcome(inquiry)
@@ -108,6 +107,8 @@ class Recorder:
     def _store_facts(self, inquiry: Inquiry) -> None:
         """Keep the reading and the cloud's answer, if they are new."""
         assert inquiry.settled is not None
+        if inquiry.n_opened != self._store.database.n_opened:  # this file is another one, so its ids are other ones
+            inquiry.reading_id = inquiry.cloud_id = None
         if inquiry.reading and inquiry.reading_id is None:
             inquiry.reading_id = self._store.put_reading(inquiry.reading_key, inquiry.reading)
         if inquiry.cloud and inquiry.cloud_outcome is None and inquiry.cloud_id is None:
@@ -135,7 +136,7 @@ class Recorder:
 
     def _put_cloud_answer(self, inquiry: Inquiry) -> None:
         assert self._gate is not None and inquiry.cloud is not None
-        inquiry.cloud_id = self._store.put_cloud_answer(self._gate.key(inquiry.question.fingerprint), inquiry.cloud)
+        inquiry.cloud_id = self._store.put_cloud_answer(self._gate.key(inquiry.question.fingerprint, inquiry.cloud.api), inquiry.cloud)
 
     @staticmethod
     def _settle_again(inquiry: Inquiry, **changed: bool) -> None:

@@ -21,6 +21,7 @@ from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to 
     replay,
     restore,
     serve,
+    service,
     verify,
 )
 

@@ -80,12 +80,17 @@ def _sure(decision: Decision) -> str:
 def _source(decision: Decision) -> str:
     where = "this device"
     if decision.cloud:
-        where = f"the cloud ({decision.cloud.model})"
+        where = f"the cloud ({decision.cloud.model})" + _cloud_sure(decision.cloud_confidence)
     elif decision.provisional:
         where = f"this device, provisional: {decision.cloud_error or _PROVISIONAL[decision.reason]}"
     elif decision.reason in _FINAL:
         where = f"this device, final: {_FINAL[decision.reason]}"
     return f"{where}; remembered from before" if decision.recalled else where
+
+
+def _cloud_sure(confidence: float | None) -> str:
+    """How sure the cloud is of its own answer, where it says so: 51% is worth knowing."""
+    return "" if confidence is None else f", {confidence:.0%} sure"
 
 
 def _time(decision: Decision) -> str:
@@ -178,12 +183,16 @@ def duration(seconds: float) -> str:
 
 
 def outcome(row: dict[str, Any]) -> str:
-    """What became of a provisional decision, in words."""
+    """What became of a provisional decision, in words; `row` has its `cloud_answer`."""
+    from edge_agent.store.export import cloud_confidence
+
     was, final = (_quoted(option_text(row, row[key])) for key in ("answer", "final_answer"))
+    sure = _cloud_sure(cloud_confidence(row))
     if row["ending"] == "overturned":
-        return f"overturned: was {was}, the cloud says {final}"
+        return f"overturned: was {was}, the cloud says {final}{sure}"
     if row["ending"] == "upheld":
-        return f"upheld: the cloud says {final}, too" if final == was else f"upheld: was {was}, the cloud says {final}"
+        said = f"the cloud says {final}, too" if final == was else f"was {was}, the cloud says {final}"
+        return f"upheld: {said}{sure}"
     if row["ending"] == "abandoned":
         return f"abandoned: {was} stays, because no answer of the cloud came"
     return f"waiting: {was} until the cloud answers" if row["provisional"] else f"final: {was}"

@@ -26,12 +26,14 @@ from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.cloud.retry import WHOLE_CLOUD
+from edge_agent.cloud.wire.typed.request import CHAT
 from edge_agent.core.errors import BadQuestion, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 
 _log = logging.getLogger("edge_agent")
 DEADLINE_S = 120.0  # no person waits for these calls
+PROBE_DEADLINE_S = 15.0  # of a request that finds out what the cloud offers
 LOOK_EVERY_S = 2.0
 PROBE_S = (5.0, 300.0)  # first and longest wait after a pass that stopped
 OVER_BUDGET = "the budget for the cloud is used up for now (budget_... in config.toml)"
@@ -148,6 +150,7 @@ class Drainer:
         done = _Pass()
         try:
             self._try_new_settings(done, by_hand)
+            self._find_api(done, by_hand)
             for queue_id in self._ready(by_hand):
                 if done.stopped or self._stopped():
                     break
@@ -185,12 +188,19 @@ class Drainer:
 
     def _try_new_settings(self, done: _Pass, by_hand: bool) -> None:
         """Before the first row is sent with other settings than those that worked last, see whether the cloud answers at all."""
-        is_due = self._outbox.count("ready") if by_hand else self._outbox.next_due_in_s() == 0
-        if is_due and self._gate.has_new_settings:
+        if self._has_due(by_hand) and self._gate.has_new_settings:
             if refusal := self._refusal(by_hand):
                 done.stopped = refusal.error
             else:
                 self._test(done)
+
+    def _find_api(self, done: _Pass, by_hand: bool) -> None:
+        """Before the first row is sent, find out once which API the cloud offers. What comes of it says nothing about a row."""
+        if not done.stopped and not self._stopped() and self._has_due(by_hand) and self._gate.must_find_api:
+            self._gate.find_api(min(self._deadline_s, PROBE_DEADLINE_S))
+
+    def _has_due(self, by_hand: bool) -> bool:
+        return bool(self._outbox.count("ready")) if by_hand else self._outbox.next_due_in_s() == 0
 
     def _ready(self, by_hand: bool) -> Iterator[int]:
         """The rows of this pass, each once, and then those that were queued meanwhile."""
@@ -248,7 +258,11 @@ class Drainer:
 
     def _stored(self, row: QueueRow) -> tuple[int, CloudOutcome] | None:
         """The answer that another process has stored since the row was queued, with its id."""
-        stored = self._outbox.store.cloud_answer(self._gate.key(row.fingerprint), after=row.answers_before)
+        try:
+            api = self._gate.api_for(self._outbox.store.question(row.fingerprint))
+        except StorageError:  # purged meanwhile, or damaged
+            return None
+        stored = self._outbox.store.cloud_answer(self._gate.key(row.fingerprint, api), after=row.answers_before)
         return (stored[0], CloudOutcome(CloudKind.ANSWERED, stored[1])) if stored else None
 
     def _cancel(self, row: QueueRow, reservation: Reservation, error: str, done: _Pass) -> None:
@@ -264,8 +278,9 @@ class Drainer:
         stored_id: int | None = None,
     ) -> None:
         made = outcome if was_made else None
+        key = self._gate.key(row.fingerprint, outcome.answer.api if outcome.answer else CHAT)
         try:
-            self._outbox.finish(row, outcome, self._gate.key(row.fingerprint), stored_id, also=lambda: self._gate.note(reservation, made))
+            self._outbox.finish(row, outcome, key, stored_id, also=lambda: self._gate.note(reservation, made))
         except StorageError:
             if made:  # the row stays as it was; the breaker remembers at least what it has seen
                 self._gate.note(None, made)

@@ -13,9 +13,11 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_agent.cloud.breaker import Breaker, is_marked, mark
+from edge_agent.cloud.api_probe import ApiProbe
+from edge_agent.cloud.breaker import VALID, Breaker, is_marked, mark
 from edge_agent.cloud.budget import Budget, Reservation
 from edge_agent.cloud.wire.request import PROMPT_VERSION, Shape, recalled, remembered
+from edge_agent.cloud.wire.typed import request as typed
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import StorageError
@@ -42,10 +44,18 @@ class Gate:
         self.budget = Budget(store, cloud.endpoint, limits, self._shape, cloud.wanted.max_tokens)
         self._form = f"{cloud.endpoint} {cloud.model}"  # under this name the store keeps what was learned; no endpoint has a space
         self._is_recalled = False
+        self._probe = ApiProbe(store, cloud, self.budget)
+        self._has_new_answer = False  # of a visitor's question, since the last look at what the cloud offers
 
-    def key(self, fingerprint: str) -> CloudKey:
-        """The key under which this cloud's answer to a question is stored."""
-        return CloudKey(fingerprint, self.cloud.model, self.cloud.endpoint, PROMPT_VERSION)
+    def api_for(self, question: Question) -> str:
+        """The API by which a question would be asked now."""
+        self._shape()
+        return self.cloud.api_for(question)
+
+    def key(self, fingerprint: str, api: str = typed.CHAT) -> CloudKey:
+        """The key under which this cloud's answer to a question is stored; `api` is how it was asked."""
+        version = PROMPT_VERSION if api == typed.CHAT else typed.VERSION
+        return CloudKey(fingerprint, self.cloud.model, self.cloud.endpoint, version, api)
 
     def reserve(self, send: Question) -> Reservation | None:
         """Count a call in a transaction of its own; returns None if it would exceed the budget, or cannot be stored."""
@@ -98,6 +108,8 @@ class Gate:
         if not self._store.database.in_transaction:  # the database fails, and another read could wait for a lock
             return
         self._keep_shape()
+        self._probe.keep(is_real_reply=outcome.kind in VALID)
+        self._has_new_answer |= outcome.kind is CloudKind.ANSWERED and not proven
         if outcome.kind is CloudKind.ANSWERED and not self._is_known(marks := self._marks()):
             self._store.put_cloud_health(_SETTINGS, json.dumps([*marks, mark(self._settings)][-_MOST_MARKS:]))
 
@@ -107,12 +119,39 @@ class Gate:
         marks = self._marks()
         return bool(marks) and not self._is_known(marks)
 
-    def test(self, deadline_s: float | None = None) -> CloudOutcome | None:
+    def find_api(self, deadline_s: float | None = None) -> CloudOutcome | None:
+        """Find out whether the cloud offers typed decisions: at most two requests with our test question.
+
+        Returns the outcome if one was answered. A person should not wait for it. Raises `StorageError`.
+        """
+        self._shape()
+        self._has_new_answer = False
+        outcome = self._probe.find(TEST_QUESTION, deadline_s)
+        if outcome:
+            with self._store.transaction():
+                self.note(None, outcome, proven=True)
+        return outcome
+
+    @property
+    def must_find_api(self) -> bool:
+        """Whether it is not known what the cloud offers, and it may be asked: not while calls are paused."""
+        self._shape()
+        return self._probe.is_due and not self.breaker.health.open_s
+
+    @property
+    def may_find_api(self) -> bool:
+        """Whether it is worth asking while no person waits: the cloud has just answered a question, and it is not known what it offers."""
+        return self._has_new_answer and self.must_find_api
+
+    def test(self, deadline_s: float | None = None, find_api: bool = False) -> CloudOutcome | None:
         """Ask our own test question, to see whether the cloud answers at all; None if the budget allows no call.
 
         The call is counted, its answer is not stored. A question this simple cannot be to blame: an outcome that would be the
-        fault of another question is `MISCONFIGURED`, and the breaker pauses the cloud. Raises `StorageError`.
+        fault of another question is `MISCONFIGURED`, and the breaker pauses the cloud. With `find_api`, a cloud whose API is not set is
+        asked again what it offers. Raises `StorageError`.
         """
+        if find_api and self.cloud.is_auto and (found := self.find_api(deadline_s)):
+            return found
         if (reservation := self.reserve(TEST_QUESTION)) is None:
             return None
         outcome = self.start(TEST_QUESTION, reservation, deadline_s).result()
@@ -152,5 +191,6 @@ class Gate:
         if not self._is_recalled:
             with contextlib.suppress(StorageError):
                 self.cloud.shape = recalled(self.cloud.wanted, self._store.cloud_health(self._form))
+                self._probe.recall()
             self._is_recalled = True
         return self.cloud.shape

@@ -37,7 +37,8 @@ class CloudOutcome:
 
     `retry_after_s` is how long the cloud asked us to wait, if it did. `doubtful` means that the reply does not say whether it is
     about this question alone or about every question. `over_budget` means that the budget ended the call. `was_hurried` means that
-    most of the time for the call passed before it could start, so it says nothing about the cloud.
+    most of the time for the call passed before it could start, so it says nothing about the cloud. `no_api` means that the cloud
+    does not offer the API at all by which it was asked, whatever the question.
     """
 
     kind: CloudKind
@@ -47,6 +48,7 @@ class CloudOutcome:
     doubtful: bool = False
     over_budget: bool = False
     was_hurried: bool = False
+    no_api: bool = False
 
     @property
     def was_sent(self) -> bool:

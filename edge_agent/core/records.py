@@ -27,6 +27,7 @@ class CloudKey(NamedTuple):
     cloud_model: str
     endpoint: str
     prompt_version: int
+    api: str = "chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,11 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class CloudAnswer:
-    """A usable answer of the cloud: the letter found in its reply (for an open question, the text), and what it cost."""
+    """A usable answer of the cloud: the letter found in its reply (for an open question, the text), and what it cost.
+
+    `api` is how it was asked: chat, systemone or decisions. `probs` is the cloud's own probability of every letter; None where its
+    API brings none (chat). They are never made up: a letter without a distribution has no probability.
+    """
 
     answer: str
     reply: str
@@ -144,6 +149,27 @@ class CloudAnswer:
     latency_ms: float
     n_prompt_tokens: int | None = None
     n_completion_tokens: int | None = None
+    probs: dict[str, float] | None = None
+    api: str = "chat"
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability that the cloud gave to its own letter; None without a distribution."""
+        return self.probs[self.answer] if self.probs else None
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads back exactly."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> CloudAnswer:
+        """The answer that `to_json` wrote, in this version or an older one. Raises `ValueError` or `TypeError` if it is damaged."""
+        answer = CloudAnswer(**json.loads(text))
+        if (probs := answer.probs) is not None:
+            is_sound = isinstance(probs, dict) and answer.answer in probs
+            if not is_sound or not all(type(p) in (int, float) and 0 <= p <= 1 for p in probs.values()):
+                raise ValueError(f"the probabilities are {probs!r:.80}")
+        return answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +201,8 @@ class Decision:
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
     `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
     it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when
-    only the cloud was asked.
+    only the cloud was asked. `cloud_confidence` is the probability that the cloud gave to its own letter; None without the cloud's
+    distribution.
     """
 
     decision_id: str
@@ -203,6 +230,7 @@ class Decision:
     timings: Timings
     persisted: bool
     storage_error: str | None = None
+    cloud_confidence: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""
@@ -212,7 +240,10 @@ class Decision:
             data["model"]["adapter_sha256"] = self.model.adapter_sha256
         if self.cloud:
             tokens = {"prompt": self.cloud.n_prompt_tokens, "completion": self.cloud.n_completion_tokens}
-            data["cloud"] = {"model": self.cloud.model, "latency_ms": self.cloud.latency_ms, "tokens": tokens}
+            cloud = self.cloud
+            data["cloud"] = {
+                "model": cloud.model, "latency_ms": cloud.latency_ms, "tokens": tokens, "api": cloud.api, "probs": cloud.probs
+            }  # fmt: skip
         return data
 
 

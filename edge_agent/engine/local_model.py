@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ from edge_agent.model.profile import Profile, from_metadata
 
 MAX_ANSWER_TOKENS = 64
 ANSWER_RESERVE = 2 * MAX_ANSWER_TOKENS  # tokens of the context kept free: for the answer format and for an answer in words
+QUESTIONS_A_TURN = 16  # that one caller may have read before the others; more share a beginning better, but make others wait
 DRAFT_TOKENS = 32  # evaluated in one step while a question is typed; whoever presses Enter waits for at most one step
 
 Choose = Callable[[Logits], int]
@@ -104,6 +106,11 @@ class LocalModel:
         return self._llama.options.n_ctx
 
     @property
+    def n_batch(self) -> int:
+        """The largest number of tokens in one forward pass."""
+        return self._llama.options.n_batch
+
+    @property
     def n_parameters(self) -> int:
         """The number of weights."""
         return self._llama.n_parameters
@@ -117,6 +124,11 @@ class LocalModel:
     def n_forward(self) -> int:
         """The number of forward passes since the model was opened."""
         return self._llama.n_forward
+
+    @property
+    def n_waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self._line.n_waiting
 
     def prompt_tokens(self, question: Question) -> list[int]:
         """The tokens of the whole prompt. Raises `BadQuestion` if it is too long, or if the model is for other questions."""
@@ -143,25 +155,49 @@ class LocalModel:
         in words. Both run on the model's thread and must be quick. Raises `BadQuestion` before any work if the question does
         not fit; `ModelBusy` if too many callers wait or there is no answer within `timeout_s`.
         """
+        return self.read_all([question], lambda _, level: on_level(level) if on_level else None, timeout_s, on_text)[0]
+
+    def read_all(
+        self,
+        questions: Sequence[Question],
+        on_level: Callable[[int, LevelReading], None] | None = None,
+        timeout_s: float | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[Reading | OpenReading]:
+        """Read several questions, like `read`, and evaluate what their prompts have in common at the beginning only once.
+
+        They are read in one turn, so that no other caller's question takes the place of theirs in the KV cache. After
+        `QUESTIONS_A_TURN` questions those who wait go first. `on_level` gets the index of the question, too. Questions with the same
+        beginning are read one after another, whatever their order.
+        """
         called = time.perf_counter()
-        tokens, trie = self.prompt_tokens(question), self._trie(question)
-        self._make_way(tokens)
+        prompts, tries = [self.prompt_tokens(question) for question in questions], [self._trie(question) for question in questions]
+        ready = time.perf_counter()
+        order = sorted(range(len(questions)), key=prompts.__getitem__)
+        found: dict[int, Reading | OpenReading] = {}
 
-        def work(waited_ms: float) -> Reading | OpenReading:
-            clock = _Clock(called, time.perf_counter(), waited_ms, self._llama.n_forward, self._n_cached(tokens), len(tokens))
-            walk, level, known = self._read_level(tokens, trie)
-            clock.prefilled = time.perf_counter()
-            if on_level:
-                on_level(level)
-            if question.options:
-                return self._read_letter(question, tokens, walk, level, known, clock)
-            return self._read_words(tokens, walk, level, clock, on_text or (lambda piece: None))
+        def work(turn: Sequence[int]) -> None:
+            for i in turn:
+                n_cached, started = self._n_cached(prompts[i]), time.perf_counter()
+                clock = _Clock(called, started, (started - ready) * 1000, self._llama.n_forward, n_cached, len(prompts[i]))
+                walk, level, known = self._read_level(prompts[i], tries[i])
+                clock.prefilled = time.perf_counter()
+                if on_level:
+                    on_level(i, level)
+                if questions[i].options:
+                    found[i] = self._read_letter(questions[i], prompts[i], walk, level, known, clock)
+                else:
+                    found[i] = self._read_words(prompts[i], walk, level, clock, on_text or (lambda piece: None))
 
-        reading = self._line.run(work, timeout_s)
-        if self._prefix_file and not self._prefix_file.is_there:
+        for start in range(0, len(order), QUESTIONS_A_TURN):
+            turn = order[start : start + QUESTIONS_A_TURN]
+            self._make_way(prompts[turn[0]])
+            left_s = None if timeout_s is None else max(0.0, called + timeout_s - time.perf_counter())
+            self._line.run(partial(work, turn), left_s, goes_on=start > 0)
+        if questions and self._prefix_file and not self._prefix_file.is_there:
             with contextlib.suppress(ModelError):  # the queue is closed or full: a later reading saves it
                 self._line.later(self._save_prefix)
-        return reading
+        return [found[i] for i in range(len(questions))]
 
     def draft(self, user_message: str, complete: bool) -> Future[bool]:
         """Evaluate one more step of a question that is being typed, when no other job waits. True when nothing is left.
@@ -178,12 +214,12 @@ class LocalModel:
     def generate(self, question: Question, choose: Choose = most_probable) -> str:
         """What the model prints up to its end of turn, each token picked by `choose`; by default without any constraint."""
         tokens = self.prompt_tokens(question)
-        return self._line.run(lambda _: self._generate(tokens, choose)[0])
+        return self._line.run(lambda: self._generate(tokens, choose)[0])
 
     def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
         """Measure the evaluation of `tokens` after their first `n_cached` with the last logits, in ms. For `edge-agent bench`."""
 
-        def work(_: float) -> float:
+        def work() -> float:
             self._llama.keep(n_cached)
             while self._llama.prefill(tokens[:n_cached], n_cached):
                 pass

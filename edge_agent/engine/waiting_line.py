@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -27,10 +26,9 @@ EXIT_S = 5.0  # how long the end of the interpreter waits for the thread
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    work: Callable[[float], Any]  # gets the time that it waited, in ms
+    work: Callable[[], Any]
     is_background: bool
     future: Future[Any] = field(default_factory=Future)
-    put_at: float = field(default_factory=time.perf_counter)
 
 
 class WaitingLine:
@@ -51,13 +49,19 @@ class WaitingLine:
         self._thread.start()
         _lines.add(self)
 
-    def run(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
-        """Run `work(waited_ms)` on the queue's thread and return its result.
+    @property
+    def n_waiting(self) -> int:
+        """How many callers wait for their turn, without the one whose job runs."""
+        return len(self._waiting)
 
+    def run(self, work: Callable[[], T], timeout_s: float | None = None, goes_on: bool = False) -> T:
+        """Run `work` on the queue's thread and return its result.
+
+        With `goes_on` it is the next part of long work that let others go first: it waits at the end, even of a full line.
         Raises `ModelError` in a forked child, `ModelBusy` if too many callers wait or the job takes longer than `timeout_s`,
         whatever `work` raises, and whatever interrupts the wait. In every case the job is over when this returns.
         """
-        job = self._put(_Job(work, is_background=False), self._waiting)
+        job = self._put(_Job(work, is_background=False), self._waiting, goes_on)
         try:
             result: T = job.future.result(timeout_s)
             return result
@@ -70,7 +74,7 @@ class WaitingLine:
 
     def later(self, work: Callable[[], T]) -> Future[T]:
         """Run `work` when no other job waits."""
-        return self._put(_Job(lambda _: work(), is_background=True), self._later).future
+        return self._put(_Job(work, is_background=True), self._later).future
 
     def stop_later(self) -> None:
         """Stop the current job if it came from `later`."""
@@ -113,12 +117,12 @@ class WaitingLine:
         if self.is_forked:
             raise ModelError("The model was opened before this process was forked; open it again in this process.")
 
-    def _put(self, job: _Job, line: deque[_Job]) -> _Job:
+    def _put(self, job: _Job, line: deque[_Job], always: bool = False) -> _Job:
         self.check_process()
         with self._changed:
             if self._closed:
                 raise ModelError("The model is closed; open it again.")
-            if len(line) >= self._limit:
+            if len(line) >= self._limit and not always:
                 raise ModelBusy(f"{len(line)} questions are already waiting for the model; ask again later.")
             line.append(job)
             self._changed.notify_all()
@@ -137,7 +141,7 @@ class WaitingLine:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             try:
-                result = job.work((time.perf_counter() - job.put_at) * 1000)
+                result = job.work()
             except BaseException as error:
                 self._done()
                 job.future.set_exception(error)

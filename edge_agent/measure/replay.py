@@ -198,4 +198,4 @@ def _underivable(row: dict[str, Any], why: str) -> Replayed:
 
 
 def _cloud_answer(text: str | None) -> CloudAnswer | None:
-    return CloudAnswer(**json.loads(text)) if text else None
+    return CloudAnswer.from_json(text) if text else None

@@ -19,19 +19,17 @@ from edge_agent.core.errors import BadSetting
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _TOKEN_CREDENTIAL, _OPERATOR_CREDENTIAL = "edge-agent-serve-token", "edge-agent-operator-token"  # names, not tokens
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # where to listen, and never a name for this server: browsers take it for loopback
 _SHORTEST = 16
 
 
 @dataclass(frozen=True)
 class Access:
-    """The tokens (None: no token is needed, or for the operator: nobody is one) and the allowed Host headers, in lower case.
-
-    `hosts` are host names; each counts with the port that the server listens on and, for HTTP's own port, without one.
-    """
+    """The tokens (None: no token is needed, or for the operator: nobody is one) and the names allowed by hand, in lower case."""
 
     token: str | None
     operator_token: str | None
-    hosts: frozenset[str]
+    named: frozenset[str]
 
     @classmethod
     def of(cls, settings: Settings, environment: Mapping[str, str] | None = None) -> Access:
@@ -46,22 +44,30 @@ class Access:
                 f"The server would listen on {settings.serve_host}, where others can reach it, without a token; "
                 "set serve_token_file, or listen on 127.0.0.1."
             )
-        names = {*LOOPBACK_NAMES, *settings.serve_hosts}
-        if settings.serve_host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
-            names.add(f"[{settings.serve_host}]" if ":" in settings.serve_host else settings.serve_host)
-        return cls(token, operator, frozenset(name.lower() for name in names))
+        own = () if is_loopback(settings.serve_host) or settings.serve_host in _EVERY_ADDRESS else (settings.serve_host,)
+        return cls(token, operator, frozenset(in_url(name).lower() for name in (*own, *settings.serve_hosts)))
 
-    def allows_host(self, host: str, port: int) -> bool:
-        """Whether the Host header of a request is one of ours: against pages that make a stranger's name mean this address."""
+    def allows_host(self, host: str, address: str, port: int) -> bool:
+        """Whether a Host header is one of ours: against pages that make a stranger's name mean this address.
+
+        `address` and `port` are where the request arrived. That address is always ours: no page can make it mean another one.
+        """
         host = host.lower()
-        name, _, given = (host, "", "") if host.endswith("]") or ":" not in host else host.rpartition(":")
-        if name not in self.hosts:
-            return False
-        return given == str(port) or (given == "" and port in (80, 443)) or self._is_named(name, given)
+        name, given = _split(host)
+        if host in self.named:
+            return True
+        if name in self.named:  # behind a gateway it comes with the gateway's port
+            return given is None or (given.isascii() and given.isdigit())
+        own = {*LOOPBACK_NAMES, in_url(address)}
+        return name in own and given == (None if port == 80 and given is None else str(port))
 
-    def _is_named(self, name: str, port: str) -> bool:
-        """Behind a gateway, the name that was allowed by hand comes with the gateway's port, or without one."""
-        return name not in LOOPBACK_NAMES and (port == "" or (port.isascii() and port.isdigit()))
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Whether a page of this origin may call, given the request's Host header, which is allowed.
+
+        Only our own pages may: of the same host, over HTTP or, for a name that was allowed by hand, HTTPS from a gateway.
+        """
+        origin, host = origin.lower(), host.lower()
+        return origin == f"http://{host}" or (origin == f"https://{host}" and _split(host)[0] in self.named)
 
     def is_client(self, authorization: str | None) -> bool:
         """Whether a request may ask: its Authorization header holds the client's token or the operator's, or none is needed."""
@@ -82,9 +88,28 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def in_url(host: str) -> str:
+    """A host as a URL and a Host header name it: an IPv6 address in brackets."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    return str(address.ipv4_mapped or f"[{host}]")  # an IPv4 client on an IPv6 socket
+
+
+def _split(host: str) -> tuple[str, str | None]:
+    """The name in a Host header, and the port if there is one."""
+    if host.endswith("]") or ":" not in host:
+        return host, None
+    name, _, port = host.rpartition(":")
+    return name, port
+
+
 def _same(authorization: str | None, token: str) -> bool:
     scheme, _, given = (authorization or "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("utf-8", "replace"), token.encode())
+    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip(" ").encode("utf-8", "replace"), token.encode())
 
 
 def _token(named: str | None, setting: str, credential: str, environment: Mapping[str, str]) -> str | None:

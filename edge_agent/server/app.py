@@ -1,18 +1,27 @@
 """The routes put together, behind the guard, and each request counted.
 
-Owns the list of routes. Each file in the folders beside this one owns its own.
+Owns the list of routers. Each file in the folders beside this one owns its own. Who may call which route is `door/callers.py`.
 """
 
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 
 from edge_agent import __version__
-from edge_agent.server import faults
+from edge_agent.server import described, faults
 from edge_agent.server.access import Access
+from edge_agent.server.chat import completions, models, responses
+from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, drafting, events, health, lists
 from edge_agent.server.guard import Guard, Message, Receive, Scope, Send
 from edge_agent.server.service import Service
+from edge_agent.server.typed import decisions, systemone
+
+ROUTERS = (
+    completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, lists.router,
+    events.router, drafting.router, health.router,
+)  # fmt: skip
 
 
 class Counted:
@@ -34,7 +43,7 @@ class Counted:
             if message["type"] == "http.response.start":
                 service.counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
                 if service.is_stopping:
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                    MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, sending)
@@ -42,9 +51,19 @@ class Counted:
 
 def build(service: Service, access: Access) -> Counted:
     """The whole application. Handlers find the service as `request.app.state.service`."""
-    app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service, app.state.access = service, access
-    faults.install(app)
-    for router in (asking.router, lists.router, events.router, drafting.router, health.router):
+    faults.install(app, methods())
+    described.install(app)
+    for router in ROUTERS:
         app.include_router(router)
-    return Counted(Guard(app, access), service)
+    return Counted(Guard(app, access, Callers(methods())), service)
+
+
+def methods() -> dict[str, set[str]]:
+    """The methods of each path, by its template; a WebSocket has none."""
+    found: dict[str, set[str]] = {"/openapi.json": {"GET"}}
+    for router in ROUTERS:
+        for route in router.routes:
+            found.setdefault(route.path, set()).update(getattr(route, "methods", None) or ())  # type: ignore[attr-defined]
+    return found

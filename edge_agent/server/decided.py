@@ -1,14 +1,27 @@
-"""What a decision looks like over HTTP: the object `edge_agent` in a reply, and the `X-Edge-*` headers.
+"""What a decision looks like over HTTP: the object `edge_agent` in a reply, the `X-Edge-*` headers, and the tokens that it took.
 
-Owns their names. Pure. Invariant: a header holds ASCII that no stranger wrote.
+Owns their names. Pure. Invariants: a header holds ASCII that no stranger wrote; probabilities belong to whoever answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_agent.core.records import Decision
+
+
+class Usage(NamedTuple):
+    """The tokens that this answer took now: nothing if it was remembered."""
+
+    n_prompt: int = 0
+    n_cached: int = 0
+    n_completion: int = 0
+
+    @property
+    def n_total(self) -> int:
+        """Both kinds together."""
+        return self.n_prompt + self.n_completion
 
 
 def as_object(decision: Decision, ignored: Iterable[str] = ()) -> dict[str, Any]:
@@ -30,3 +43,26 @@ def headers(decision: Decision) -> dict[str, str]:
         "X-Edge-Queue-Id": decision.queue_id,
     }
     return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def usage(decision: Decision) -> Usage:
+    """What was evaluated for this answer: by the cloud if it answered, otherwise by this device.
+
+    The device evaluates its answer in `n_forward` passes, most of them together with the prompt, so these count as its completion.
+    """
+    if decision.recalled:
+        return Usage()
+    if decision.route == "cloud" and decision.cloud is not None:
+        return Usage(decision.cloud.n_prompt_tokens or 0, 0, decision.cloud.n_completion_tokens or 0)
+    timings = decision.timings
+    return Usage(timings.n_prompt_tokens, timings.n_cached_tokens, timings.n_forward)
+
+
+def probs(decision: Decision) -> dict[str, float] | None:
+    """The probability of every letter by whoever answered; None if they gave none."""
+    return decision.answer_probs if decision.route == "local" else None
+
+
+def confidence(decision: Decision) -> float | None:
+    """How sure whoever answered was; None if they did not say."""
+    return decision.confidence if decision.route == "local" else None

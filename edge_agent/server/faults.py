@@ -6,14 +6,15 @@ is a 500 without its traceback in the reply.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from edge_agent.core.errors import (
     AgentClosed,
@@ -45,7 +46,51 @@ _STATUS: list[tuple[type[EdgeAgentError], int, str]] = [
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
           422: "invalid_request_error", 429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
 
-_log = logging.getLogger("edge_agent")
+ON_EVERY_REPLY = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_TEXT, _MAYBE_TEXT = {"type": "string"}, {"type": ["string", "null"]}
+# The three shapes, for the OpenAPI document.
+SCHEMAS: dict[str, Any] = {
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "code", "param"],
+                "properties": {"message": _TEXT, "type": _TEXT, "code": _TEXT, "param": _MAYBE_TEXT},
+            }
+        },
+    },
+    "SystemOneError": {
+        "type": "object",
+        "required": ["detail"],
+        "properties": {
+            "detail": {"type": "object", "required": ["error_type", "message"], "properties": {"error_type": _TEXT, "message": _TEXT}}
+        },
+    },
+    "SystemOneInvalid": {
+        "type": "object",
+        "required": ["detail"],
+        "properties": {
+            "detail": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["loc", "msg", "type"],
+                    "properties": {"loc": {"type": "array"}, "msg": _TEXT, "type": _TEXT},
+                },
+            }
+        },
+    },
+}
 
 
 class Refusal(EdgeAgentError):
@@ -59,8 +104,10 @@ class Refusal(EdgeAgentError):
 def reply(
     path: str, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error in the shape of the API that `path` belongs to."""
+    """An error in the shape of the API that `path` belongs to. System One says 422 for every request that does not fit."""
     own = dict(headers or {})
+    if status == 400 and is_systemone(path):
+        status = _UNPROCESSABLE
     if status == 503:
         own.setdefault("Retry-After", str(RETRY_AFTER_S))
     return JSONResponse(body(path, status, code, message, param), status, own)
@@ -76,45 +123,50 @@ def body(path: str, status: int, code: str, message: str, param: str | None = No
     return {"error": {"message": message, "type": kind, "code": code, "param": param}}
 
 
+def schema_name(path: str, status: int) -> str:
+    """Which of `SCHEMAS` an error on this path has."""
+    return "Error" if not is_systemone(path) else "SystemOneInvalid" if status == _UNPROCESSABLE else "SystemOneError"
+
+
 def is_systemone(path: str) -> bool:
     """Whether errors on this path have the shape of the System One API."""
     return path.rstrip("/") in (SYSTEMONE, SYSTEMONE.removeprefix("/v1"))
 
 
-def install(app: FastAPI) -> None:
-    """Answer every exception of the app in the right shape."""
+def install(app: FastAPI, methods: Mapping[str, Iterable[str]]) -> None:
+    """Answer every exception of the app in the right shape. `methods` are those of each path, by its template."""
+    allowed = [(compile_path(template)[0], set(found)) for template, found in methods.items()]
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, error: Refusal) -> JSONResponse:
-        return reply(request.url.path, error.status, error.code, str(error), error.param, error.headers)
+        return reply(request.scope["path"], error.status, error.code, str(error), error.param, error.headers)
 
     @app.exception_handler(EdgeAgentError)
     async def failed(request: Request, error: EdgeAgentError) -> JSONResponse:
         status, code = next(((status, code) for kind, status, code in _STATUS if isinstance(error, kind)), (500, "internal_error"))
-        if isinstance(error, (BadQuestion, BadData)) and is_systemone(request.url.path):
-            status = _UNPROCESSABLE
-        return reply(request.url.path, status, code, str(error))
+        return reply(request.scope["path"], status, code, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return _invalid(request.url.path, error)
+        return _invalid(request.scope["path"], error)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return reply(
-            request.url.path, error.status_code, code, f"{error.detail}: {request.method} {request.url.path:.200}", None, error.headers
-        )
+        path, code = request.scope["path"], {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            found = {method for pattern, some in allowed if re.match(pattern, path) for method in some}
+            headers["Allow"] = ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
+        return reply(path, error.status_code, code, f"{error.detail}: {request.method} {path:.200}", None, headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
-        _log.error("edge-agent: a request failed (%s)", type(error).__name__, exc_info=error)
-        return reply(request.url.path, 500, "internal_error", "The server has a bug; its log says more.")
+        return reply(request.scope["path"], 500, "internal_error", "The server has a bug; its log says more.")
 
 
 def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
-    """A body that does not fit. The value is not repeated: it may be long, or private."""
-    found = [{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in error.errors()]
+    """A body that does not fit. The value is not repeated, or not all of it: it may be long, or private."""
+    found = [{"loc": list(one["loc"]), "msg": f"{one['msg']:.300}", "type": one["type"]} for one in error.errors()]
     if is_systemone(path):
         return JSONResponse({"detail": found}, _UNPROCESSABLE)
     first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}

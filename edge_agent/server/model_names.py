@@ -10,7 +10,15 @@ from typing import NamedTuple
 
 from edge_agent.core.routing import PolicyName
 
-NAMES = ("edge-auto", "edge-local", "edge-cloud")
+DEFAULT = "edge-auto"
+ALIAS = "jev-latest"  # what clients of the System One API send by default
+SINCE = "2026-11-01"  # the date of these names, not of the model behind them
+DESCRIPTIONS = {
+    DEFAULT: "This device answers, and the cloud where the device is not sure enough; edge-auto-0.75 sets how sure.",
+    "edge-local": "This device alone answers.",
+    "edge-cloud": "The cloud alone answers.",
+}
+NAMES = tuple(DESCRIPTIONS)
 
 
 class Chosen(NamedTuple):
@@ -22,7 +30,7 @@ class Chosen(NamedTuple):
 
 def chosen(name: str) -> Chosen | None:
     """What a model's name says; None for a name that is not ours. `edge-auto-0.75` keeps answers from 0.75 on."""
-    if name == "edge-auto":
+    if name in (DEFAULT, ALIAS):
         return Chosen()
     if name == "edge-local":
         return Chosen(PolicyName.ONLY_LOCAL.value)
@@ -30,3 +38,8 @@ def chosen(name: str) -> Chosen | None:
         return Chosen(PolicyName.ONLY_CLOUD.value)
     found = re.fullmatch(r"edge-auto-(0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?)", name)
     return Chosen(PolicyName.PREFER_LOCAL.value, float(found[1])) if found else None
+
+
+def describe(name: str) -> str:
+    """One sentence about a name that `chosen` knows."""
+    return DESCRIPTIONS.get(DEFAULT if name.startswith(DEFAULT) or name == ALIAS else name, "")

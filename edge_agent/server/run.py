@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 import threading
@@ -22,15 +21,17 @@ import uvicorn
 from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
-from edge_agent.server.access import Access
+from edge_agent.server import notify
+from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
+from edge_agent.server.door import body, log
+from edge_agent.server.door.connection import BoundedConnection
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
 _REPLY_S = 5  # for replies to be read after that
 _LOOK_EVERY_S = 0.05
 _KEEP_ALIVE_S = 15
-_MOST_CONNECTIONS = 512
 
 
 def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -> None:
@@ -48,7 +49,7 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
             service.start()
             _when_ready(service, server)
             host, port = listener.getsockname()[:2]
-            said(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            said(f"listening on http://{in_url(host)}:{port}")
             server.run([listener])
         finally:
             service.close()
@@ -59,18 +60,30 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 
 
 class _Server(uvicorn.Server):
-    """uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent
-    is closed. This one goes on to answer, with 503, until the questions under way are finished.
+    """uvicorn, which tells systemd that it lives, finishes what is under way, and ends without a signal.
+
+    uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent is
+    closed. This one goes on to answer, with 503, until the questions under way are finished.
     """
 
     was_interrupted = False
+    _beats_at = 0.0
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
+    async def on_tick(self, counter: int) -> bool:
+        """Beat systemd's watchdog, from the loop that answers: a loop that hangs is silent. uvicorn calls this ten times a second."""
+        every_s, now = notify.watchdog_every_s(), time.monotonic()
+        if every_s is not None and now >= self._beats_at:
+            notify.beat()
+            self._beats_at = now + every_s
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish questions under way; refuse new ones; end streams at once."""
+        notify.stopping()
         self._service.stop_taking()
         ends = time.monotonic() + GRACE_S
         while self._service.n_at_work and not self.force_exit and time.monotonic() < ends:
@@ -101,28 +114,30 @@ class _Server(uvicorn.Server):
 
 
 def _when_ready(service: Service, server: uvicorn.Server) -> None:
-    """Stop the server if the model cannot be opened: whoever started it must see why."""
+    """Tell systemd once the model is open; stop the server if it cannot be opened: whoever started it must see why."""
 
     def watch() -> None:
-        if not service.wait_ready():
+        if service.wait_ready():
+            notify.ready()
+        else:
             server.should_exit = True
 
     threading.Thread(target=watch, name="ready", daemon=True).start()
 
 
 def _config(service: Service, access: Access) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    log.plainly()
     return uvicorn.Config(
         build(service, access),
         log_config=None,
         access_log=False,  # a decision can be read by its id, and a log would hold it
         server_header=False,
         date_header=True,
-        http="h11",
+        http=BoundedConnection,
         ws="websockets-sansio",
-        ws_max_size=64 << 10,
+        ws_max_size=body.MAX_BYTES,
+        ws_per_message_deflate=False,
         h11_max_incomplete_event_size=32 << 10,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_REPLY_S,
         proxy_headers=False,
@@ -133,8 +148,9 @@ def _config(service: Service, access: Access) -> uvicorn.Config:
 def _listening(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises `BadSetting`."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
     except OSError as error:
         raise BadSetting(
             f"The address {host!r} cannot be served ({error.strerror}); set serve_host to an address of this device."

@@ -1,7 +1,7 @@
 """The agent behind the server: a bounded line in front of it, the drainer beside it, and whether it is ready.
 
 Owns the threads that work for requests, and the two that work beside them: the drainer, and the one that follows the endings. Knows
-nothing about HTTP. Invariants: at most `most_at_once` questions work or wait, and one more is refused at once; what was started is
+nothing about HTTP. Invariants: at most `most_at_once` questions work or wait, and one more is refused in a moment; what was started is
 finished and stored before `close` returns, whether its client still waits or not; short work on the store never waits behind questions.
 """
 
@@ -26,6 +26,8 @@ from edge_agent.server.edge.following import Following
 T = TypeVar("T")
 MOST_AT_ONCE = 16
 _N_ASIDE = 4  # threads for short work on the store
+REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
+_TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "recalled", "provisional", "queue_id")
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -88,30 +90,20 @@ class Service:
     ) -> list[Decision]:
         """Decide several questions, whose common beginning is read once. Raises what `Agent.ask_all` raises, and `ModelBusy`."""
         decisions = await self.run(lambda: self.agent.ask_all(questions, tau=tau, policy=policy, refresh=refresh))
-        for decision in decisions:
-            self.decided(decision)
+        self.decided(*decisions)
         return decisions
 
-    def decided(self, decision: Decision) -> None:
-        """Count a decision, and tell the operator's streams of it. `ask` and `ask_all` do; who decides in `run` calls it."""
-        self.counts.decided(decision)
+    def decided(self, *decisions: Decision) -> None:
+        """Count decisions, and tell the operator's streams of them. `ask` and `ask_all` do; who decides in `run` calls it."""
         self.drafts.decided()
-        self.following.decided(
-            {
-                "decision_id": decision.decision_id,
-                "answer": decision.answer,
-                "confidence": decision.confidence,
-                "route": decision.route,
-                "reason": decision.reason,
-                "cause": decision.cause,
-                "recalled": decision.recalled,
-                "provisional": decision.provisional,
-                "queue_id": decision.queue_id,
-            }
-        )
+        for decision in decisions:
+            self.counts.decided(decision)
+            self.following.decided({name: getattr(decision, name) for name in _TOLD})
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread of its own. A client that goes away does not stop it. Raises `ModelBusy` if too many wait."""
+        if self.n_at_work >= self.most_at_once:
+            await asyncio.sleep(REFUSAL_S)  # clients that ask again at once would take the CPU from the model (docs/speed.md)
         self.check_taking()
         if self.n_at_work >= self.most_at_once:
             self.n_refused += 1

@@ -52,6 +52,7 @@ class Database:
         self._here = threading.local()  # the `Patience` of what this thread does
         self._damaged = False
         self._connected: sqlite3.Connection | None = None
+        self.n_opened = 0  # how often a file was opened: ids of an earlier one may mean nothing now
         self._why_not = StorageError(f"The database '{path}' is closed; open it again.")
         self._tried_at: float | None = None  # when the file could not be opened; None if it is not to be tried again
         try:
@@ -109,6 +110,7 @@ class Database:
         try:
             self._connected = Opening(self.path, self._marker, self._connection).open()
             self._damaged, self._tried_at = False, None
+            self.n_opened += 1
         except StorageError as error:
             self._why_not, self._tried_at = error, time.monotonic()
             raise

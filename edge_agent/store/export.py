@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from edge_agent.core.errors import StorageError
-from edge_agent.core.records import option_text
+from edge_agent.core.records import CloudAnswer, option_text
 from edge_agent.core.times import iso
 from edge_agent.store.store import Store
 
@@ -53,9 +53,17 @@ def export(store: Store) -> Iterator[dict[str, Any]]:
             "policy": parsed(row["policy"]),
             "circumstances": parsed(row["circumstances"]),
             "cloud_kind": row["cloud_kind"],
+            "cloud_confidence": cloud_confidence(row),
             "reading": parsed(row["reading"]),
             "cloud_answer": parsed(row["cloud_answer"]),
         }
+
+
+def cloud_confidence(row: dict[str, Any]) -> float | None:
+    """The probability that the cloud gave to its own letter, from a row with its `cloud_answer`; None without a distribution."""
+    with contextlib.suppress(ValueError, TypeError):  # removed to make room, or damaged
+        return CloudAnswer.from_json(row["cloud_answer"]).confidence if row["cloud_answer"] else None
+    return None
 
 
 def parsed(text: str | None) -> Any:
@@ -67,8 +75,8 @@ def parsed(text: str | None) -> Any:
 
 def as_logged(row: dict[str, Any]) -> dict[str, Any]:
     """A decision of `Store.log` as programs read it; `row["options"]` is a list."""
-    row = {**row, "question": row["stem"], **answer_texts(row)}
-    del row["stem"]
+    row = {**row, "question": row["stem"], **answer_texts(row), "cloud_confidence": cloud_confidence(row)}
+    del row["stem"], row["cloud_answer"]
     for key in ("policy", "circumstances"):
         row[key] = parsed(row[key])
     for key in ("created_at", "ended_at"):

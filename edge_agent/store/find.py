@@ -50,8 +50,11 @@ def find_queue_row(store: Store, named: str) -> int:
 
 
 def decided(store: Store, decision_id: str) -> dict[str, Any]:
-    """A decision with its question's `stem` and `options` (a list). Raises `BadQuestion` if it was deleted."""
-    sql = "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) WHERE decision_id = ?"
+    """A decision with its question's `stem` and `options` (a list), and its `cloud_answer`. Raises `BadQuestion` if it was deleted."""
+    sql = (
+        "SELECT d.*, q.stem, q.options, c.answer AS cloud_answer FROM decisions d JOIN questions q USING (fingerprint) "
+        "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE decision_id = ?"
+    )
     if not (rows := store.database.rows(sql, (decision_id,))):
         raise BadQuestion(f"The decision '{decision_id}' was deleted.")
     return {**rows[0], "options": parsed(rows[0]["options"])}

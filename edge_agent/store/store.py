@@ -93,10 +93,10 @@ class Store:
         """The newest stored cloud answer for a key, with its id; only one with an id above `after`."""
         row = self._one(
             "SELECT id, answer FROM cloud_answers WHERE fingerprint = ? AND cloud_model = ? AND endpoint = ? AND prompt_version = ? "
-            "AND id > ? ORDER BY id DESC LIMIT 1",
+            "AND api = ? AND id > ? ORDER BY id DESC LIMIT 1",
             (*key, after),
         )
-        return (row["id"], found) if row and (found := _readable(_cloud_answer, row["answer"])) else None
+        return (row["id"], found) if row and (found := _readable(CloudAnswer.from_json, row["answer"])) else None
 
     def question(self, fingerprint: str) -> Question:
         """A stored question. Raises `StorageError` if it was purged or is damaged."""
@@ -109,9 +109,14 @@ class Store:
         return question
 
     def log(self, limit: int) -> list[dict[str, Any]]:
-        """The last decisions with their questions, newest first by number, whatever the wall clock says."""
+        """The last decisions with their questions, newest first by number, whatever the wall clock says.
+
+        `cloud_answer` is the cloud's answer that each rests on or ended with (JSON, or None).
+        """
         return self.database.rows(
-            "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) ORDER BY d.rowid DESC LIMIT ?", (limit,)
+            "SELECT d.*, q.stem, q.options, c.answer AS cloud_answer FROM decisions d JOIN questions q USING (fingerprint) "
+            "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id ORDER BY d.rowid DESC LIMIT ?",
+            (limit,),
         )
 
     def count_decisions(self) -> int:
@@ -196,10 +201,10 @@ class Store:
 
     def put_cloud_answer(self, key: CloudKey, answer: CloudAnswer) -> int:
         """Add a cloud answer and return its id; older ones stay, because decisions refer to them."""
-        text = json.dumps(asdict(answer))
+        text = answer.to_json()
         return self._insert(
-            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, answer, size_bytes, used_s) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO cloud_answers (created_at, fingerprint, cloud_model, endpoint, prompt_version, api, answer, size_bytes, used_s) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (time.time(), *key, text, len(text), self.clock.now_s()),
         )
 
@@ -301,10 +306,6 @@ def _sound_reading(text: str) -> Reading | OpenReading:
     if not all(0 <= float(level) <= 1 for level in reading.levels):
         raise ValueError(f"levels are {reading.levels}")
     return reading
-
-
-def _cloud_answer(text: str) -> CloudAnswer:
-    return CloudAnswer(**json.loads(text))
 
 
 def _ending(row: dict[str, Any]) -> Ending:

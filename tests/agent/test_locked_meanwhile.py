@@ -5,7 +5,7 @@ import pathlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -160,8 +160,8 @@ def test_answer_waits_once_for_a_lock_and_not_at_each_step(
 class InAThread(SpokenModel):
     """Says its level on a thread of its own, as the real one does."""
 
-    def read(self, question: Question, on_level: Callable[[LevelReading], None]) -> Reading:
-        thread = threading.Thread(target=on_level, args=(self.reading,))
+    def read_all(self, questions: Sequence[Question], on_level: Callable[[int, LevelReading], None]) -> list[Reading]:
+        thread = threading.Thread(target=on_level, args=(0, self.reading))
         thread.start()
         thread.join()
-        return self.reading
+        return [self.reading]

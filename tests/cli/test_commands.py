@@ -47,7 +47,21 @@ def test_recall_loads_no_heavy_library(url: str, monkeypatch: pytest.MonkeyPatch
     assert "remembered" in done.stdout and done.stderr.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [[*ASK], ["log"], ["queue", "list"], ["replay"], ["doctor"], ["models"], ["verify", str(DEMO)], ["serve", "--help"]]
+)
+def test_only_serve_imports_the_server_and_its_libraries(arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom edge_agent.cli import main\n"
+        "try: main(sys.argv[1:], prog_name='edge-agent')\n"
+        "except SystemExit: print([m for m in ('edge_agent.server', 'fastapi', 'starlette', 'pydantic', 'uvicorn', 'websockets',"
+        " 'prometheus_client') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["serve", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom edge_agent.cli import main\n"

@@ -46,6 +46,12 @@ def test_reading_equals_what_the_model_prints_without_constraint(model: LocalMod
     assert printed == f"Confidence: {reading.level}\nFinal answer: {reading.text}"
 
 
+def test_questions_asked_together_are_answered_as_alone(model: LocalModel) -> None:
+    questions = [QUESTION, Question("What is 30 + 4?", (), OPEN)]
+    alone = [model.read(question).answer for question in questions]
+    assert [reading.answer for reading in model.read_all(questions)] == alone
+
+
 def test_models_refuse_the_other_kind_of_question(model: LocalModel, demo_model: LocalModel, question: Question) -> None:
     with pytest.raises(BadQuestion, match="ask it without options"):
         model.read(question)

@@ -61,6 +61,16 @@ def test_table_and_csv_have_every_file_and_a_dash_for_unmeasured_figures(files: 
     assert len(list(csv.DictReader(tables.as_csv(results).splitlines()))) == 2
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_table_fits_the_terminal_in_several_parts(files: list[ModelFiles], width: int) -> None:
+    results = runs.results([runs.Run(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
+    about = machine.Machine("Some processor", "aarch64", 4, None, None, None)
+    whole, parts = list(tables.lines(results, about, 4)), list(tables.lines(results, about, 4, width))
+    assert max(map(len, parts)) <= width < max(map(len, whole))
+    for name in whole[2].replace("95 % interval", "").replace("x prefill", "").split():
+        assert any(name in line.split() for line in parts), name
+
+
 def test_machine_is_described_and_measured() -> None:
     about = machine.describe(1)
     assert about.processor and about.architecture

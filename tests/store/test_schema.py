@@ -31,6 +31,7 @@ ADDED_COLUMNS = {
     3: {"outbox": {"put_s", "due_s", "suspicions", "answers_before", "payload", "size_bytes"}},
     4: {"questions": {"asked_s"}, "cloud_answers": {"used_s", "size_bytes"}},
     5: {"decisions": {"end_number"}},
+    7: {"cloud_answers": {"api"}},
 }
 ADDED_TABLES = {3: {"clock", "clouds", "spending"}, 4: {"marks"}}
 # The key column of each table, if it is not `id`.
@@ -140,7 +141,7 @@ def test_old_question_and_its_cloud_answer_are_read_as_they_were_written(tmp_pat
         assert found and found[1].answer == "A" and store.question(question.fingerprint) == question
 
 
-@pytest.mark.parametrize(("number", "n_endings", "last"), [(1, 2, 2), (2, 2, 2), (3, 5, 5), (4, 5, 5), (5, 5, 9)])
+@pytest.mark.parametrize(("number", "n_endings", "last"), [(1, 2, 2), (2, 2, 2), (3, 5, 5), (4, 5, 5), (5, 5, 9), (6, 5, 9)])
 def test_old_endings_are_read_as_they_were_written(tmp_path: pathlib.Path, number: int, n_endings: int, last: int) -> None:
     shutil.copy(fixture(number), tmp_path / "edge-agent.db")
     with Store(tmp_path / "edge-agent.db") as store:

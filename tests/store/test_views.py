@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from edge_agent.core.records import CloudAnswer, CloudKey
 from edge_agent.store.store import Store
 from tests.support import old_databases
 from tests.support.paths import ROOT
@@ -19,12 +20,12 @@ COLUMNS = {
     "decisions_readable": [
         "number", "decision_id", "asked_at", "question", "options", "answer", "answer_text", "confidence", "score", "tau", "policy",
         "route", "reason", "cause", "deferred", "recalled", "provisional", "ending", "final_answer", "final_answer_text", "ended_at",
-        "model", "cloud_model", "queue_number",
+        "model", "cloud_model", "queue_number", "cloud_api", "cloud_confidence",
     ],
     "queue_readable": ["number", "state", "attempts", "last_error", "question", "queued_at", "changed_at", "waiting_decisions"],
     "cloud_answers_readable": [
         "number", "received_at", "question", "answer", "reply", "cloud_model", "endpoint", "latency_ms", "prompt_tokens",
-        "completion_tokens", "removed",
+        "completion_tokens", "removed", "api", "confidence",
     ],
     "spending_readable": ["number", "endpoint", "called_at", "cost"],
 }  # fmt: skip
@@ -61,7 +62,7 @@ def test_person_reads_decisions(path: pathlib.Path) -> None:
         "options": "A. Алматы | B. Астана", "answer": "A", "answer_text": "Алматы", "confidence": 0.75, "score": 0.75, "tau": 0.5,
         "policy": "prefer_local", "route": "local", "reason": "confident", "cause": None, "deferred": "no", "recalled": "no",
         "provisional": "no", "ending": None, "final_answer": None, "final_answer_text": None, "ended_at": None, "model": "FogGen-0.6B",
-        "cloud_model": None, "queue_number": None,
+        "cloud_model": None, "queue_number": None, "cloud_api": None, "cloud_confidence": None,
     }  # fmt: skip
     open_ended = by_id["decision-4"]
     assert (open_ended["options"], open_ended["answer"], open_ended["answer_text"], open_ended["cloud_model"]) == (
@@ -96,7 +97,7 @@ def test_person_reads_cloud_answers_and_spending(path: pathlib.Path) -> None:
     assert answers[2] == {
         "number": 3, "received_at": "2026-01-01T12:01:43Z", "question": "sent and overturned", "answer": "B", "reply": "The answer is B.",
         "cloud_model": "big", "endpoint": old_databases.ENDPOINT, "latency_ms": 812.5, "prompt_tokens": 61, "completion_tokens": 2,
-        "removed": "no",
+        "removed": "no", "api": "chat", "confidence": None,
     }  # fmt: skip
     assert (answers[-1]["answer"], answers[-1]["reply"], answers[-1]["removed"]) == (None, None, "yes")
     spending = json.loads(sqlite_utils("rows", str(path), "spending_readable"))
@@ -110,6 +111,19 @@ def test_sqlite_utils_changes_nothing(path: pathlib.Path) -> None:
     for view in COLUMNS:
         sqlite_utils("rows", str(path), view)
     assert path.read_bytes() == before
+
+
+def test_person_reads_how_sure_the_cloud_was(path: pathlib.Path) -> None:
+    question = old_databases.QUESTIONS["sent and overturned"]
+    answer = CloudAnswer("B", "y", "big", 5.0, probs={"A": 0.49, "B": 0.51}, api="systemone")
+    with Store(path) as store, store.transaction() as db:
+        number = store.put_cloud_answer(CloudKey(question.fingerprint, "big", old_databases.ENDPOINT, 1, "systemone"), answer)
+        db.execute("UPDATE decisions SET cloud_answer_id = ? WHERE decision_id = 'decision-8'", (number,))
+    by_id = {row["decision_id"]: row for row in json.loads(sqlite_utils("rows", str(path), "decisions_readable"))}
+    found = [(by_id[name]["cloud_api"], by_id[name]["cloud_confidence"]) for name in ("decision-1", "decision-3", "decision-8")]
+    assert found == [(None, None), ("chat", None), ("systemone", 0.51)]
+    last = json.loads(sqlite_utils("rows", str(path), "cloud_answers_readable"))[-1]
+    assert (last["answer"], last["api"], last["confidence"]) == ("B", "systemone", 0.51)
 
 
 @pytest.mark.parametrize("trusted", ["ON", "OFF"])

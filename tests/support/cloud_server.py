@@ -31,6 +31,7 @@ def gpt_5(asked: dict) -> tuple[int, bytes]:
 class LoopbackCloud:
     """A server on loopback that answers chat completions; `reply` and `status` may be changed, `requests` are kept.
 
+    It has no other API: what is asked at another address gets 404, and only the address is kept, in `probes`.
     `respond` makes the whole response from the body of a request: its status and its bytes.
     """
 
@@ -39,12 +40,16 @@ class LoopbackCloud:
         self.status, self.raw = 200, None
         self.headers: dict[str, str] = {}
         self.requests: list[dict] = []
+        self.probes: list[str] = []
         self.respond: Callable[[dict], tuple[int, bytes]] | None = None
         cloud = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not self.path.endswith("/chat/completions"):
+                    cloud.probes.append(self.path)
+                    return self.send_error(404)
                 cloud.requests.append({"path": self.path, "body": body, "headers": dict(self.headers)})
                 if cloud.respond:
                     cloud.status, cloud.raw = cloud.respond(body)

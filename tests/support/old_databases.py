@@ -15,8 +15,8 @@ from edge_agent.core.records import OpenReading, Reading, Timings
 from edge_agent.store.schema import APPLICATION_ID, MIGRATIONS
 from tests.support.paths import ROOT
 
-VERSIONS = (1, 2, 3, 4, 5)
-MADE = (1, 3, 4, 5)
+VERSIONS = (1, 2, 3, 4, 5, 6)
+MADE = (1, 3, 4, 5, 6)
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 ENDPOINT = "https://cloud.test/v1/chat/completions"
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")

@@ -37,7 +37,7 @@ class Serving:
         while not (found := re.search(rb"listening on (http://\S+)", self.stderr.read_bytes()[begin:])):
             assert self.process.poll() is None and time.monotonic() < ends, self.said()
             time.sleep(0.02)
-        self.url = found[1].decode()
+        self.url = found[1].decode().replace("//0.0.0.0", "//127.0.0.1")  # which is no name for a server
         self.port = int(self.url.rpartition(":")[2])
 
     def wait_ready(self) -> None:

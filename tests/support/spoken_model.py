@@ -1,7 +1,7 @@
 """A model that returns what the test wants, and an agent around it."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,11 +37,14 @@ class SpokenModel:
         self.opened += 1
         return self
 
-    def read(self, question: Question, on_level: Callable[[LevelReading], None]) -> Reading:
-        self.ran += 1
-        on_level(self.reading)
-        self.before_letter()
-        return self.reading
+    n_waiting = 0
+
+    def read_all(self, questions: Sequence[Question], on_level: Callable[[int, LevelReading], None]) -> list[Reading]:
+        for i in range(len(questions)):
+            self.ran += 1
+            on_level(i, self.reading)
+            self.before_letter()
+        return [self.reading] * len(questions)
 
     def close(self) -> None:
         pass
@@ -57,9 +60,10 @@ def agent(
     kind: type[Agent] = Agent,
     rules: Rules | None = None,
     recorder: type[Recorder] = Recorder,
+    api: str = "chat",
     **limits: Any,
 ) -> Agent:
-    """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults."""
-    client = CloudModel(cloud, "big", deadline_s=30) if cloud else None
+    """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults. `api` is how its cloud is asked."""
+    client = CloudModel(cloud, "big", deadline_s=30, api=api) if cloud else None
     files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
     return kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open, recorder)

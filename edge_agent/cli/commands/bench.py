@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.show import echo, print_json, terminal_width
 from edge_agent.core.config import settings
 from edge_agent.core.errors import StorageError
 from edge_agent.core.terminal import plain
@@ -88,7 +88,7 @@ def bench(
     if as_json:
         print_json(runs.to_dict(results, about, n_threads))
     else:
-        for line in tables.lines(results, about, n_threads):
+        for line in tables.lines(results, about, n_threads, terminal_width()):
             echo(plain(line))
 
 

@@ -13,7 +13,7 @@ from edge_agent.core.errors import BadSetting
 
 
 @main.command(epilog=EXIT_CODES)
-@click.option("--cloud", "call_cloud", is_flag=True, help="Also ask the cloud a test question: one call, which it may bill.")
+@click.option("--cloud", "call_cloud", is_flag=True, help="Also ask the cloud a test question: up to three calls, which it may bill.")
 @with_settings("model", "adapter", "cloud_url", "cloud_model", load=settings.examine)
 def doctor(config: tuple[settings.Settings, list[BadSetting]], call_cloud: bool, as_json: bool) -> None:
     """Check the settings, build, model, database, disk and cloud.

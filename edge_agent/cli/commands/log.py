@@ -135,9 +135,14 @@ def _print_one(row: dict[str, Any]) -> None:
     """One decision, for a person."""
     for line in lines_of(one_line(row["stem"])):
         echo(click.style(line, bold=True))
+    from edge_agent.store.export import cloud_confidence
+
     ended = f" ({at})" if (at := local(row["ended_at"])) else ""
     source = "answered by the cloud" if row["route"] == "cloud" else "answered by this device"
-    sure = f", {row['score']:.0%} sure" if row["score"] is not None and row["cause"] != "no_confidence" else ""
+    own = f"{row['score']:.0%}" if row["score"] is not None and row["cause"] != "no_confidence" else ""
+    sure = f", {own} sure" if own else ""
+    if row["route"] == "cloud" and (confidence := cloud_confidence(row)) is not None:
+        sure = f", {confidence:.0%} sure" + (f" (this device {own})" if own else "")
     for name, text in (
         ("state", outcome(row) + ended),
         ("asked", f"{local(row['created_at']) or 'at an unknown time'}, {source}{sure}; reason: {row['reason']}"),
@@ -171,7 +176,8 @@ def _follow(config: settings.Settings, after: int | None, as_json: bool) -> None
 def _fields(found: Ending, row: dict[str, Any]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from edge_agent.store.export import answer_texts
+    from edge_agent.store.export import answer_texts, cloud_confidence
 
     times = {"created_at": iso(found.created_at), "ended_at": iso(found.ended_at)}
-    return {**asdict(found), **times, "question": row["stem"], **answer_texts(row), "queue_id": row["queue_id"]}
+    more = {"queue_id": row["queue_id"], "cloud_confidence": cloud_confidence(row)}
+    return {**asdict(found), **times, "question": row["stem"], **answer_texts(row), **more}

@@ -61,6 +61,11 @@ class CloudCall:
         """Whether the cloud may have seen the question."""
         return self._sent
 
+    @property
+    def is_over(self) -> bool:
+        """Whether `result` would not wait."""
+        return not self._done.empty() or not self.left_s
+
     def result(self) -> CloudOutcome:
         """Wait for the outcome, until the deadline at the latest. Call it once."""
         try:

@@ -1,9 +1,10 @@
-"""Asks a stronger model over an OpenAI-compatible `/v1/chat/completions`, and gives every outcome a kind.
+"""Asks a stronger model by chat (`/v1/chat/completions`) or for a typed decision, and gives every outcome a kind.
 
-Owns the HTTP call. `call.py` ends it in time, `request.py` knows its form, `reply.py` what came back. Knows nothing of databases or
-policies. Invariants: a call has an outcome by its deadline, and no fault of the network, the cloud or this device raises an
-exception; the key and the extra headers go to the configured host only, redirects are not followed, and neither is ever logged or
-stored, not even when a reply repeats it; of the environment only SSL_CERT_FILE and SSL_CERT_DIR count.
+Owns the HTTP call. `call.py` ends it in time; `request.py` knows its form and `reply.py` what came back, `typed/` both for typed
+decisions. Knows nothing of databases or policies. Invariants: a call has an outcome by its deadline, and no fault of the network,
+the cloud or this device raises an exception; the key and the extra headers go to the configured host only, redirects are not
+followed, and neither is ever logged or stored, not even when a reply repeats it; of the environment only SSL_CERT_FILE and
+SSL_CERT_DIR count.
 
 httpx and TLS are imported by the first call: an answer from memory needs neither, and importing them takes as long as such an
 answer.
@@ -11,22 +12,25 @@ answer.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
-import re
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from edge_agent.cloud.wire.address import address_of, chat_path, is_normal, shown
 from edge_agent.cloud.wire.call import CloudCall
+from edge_agent.cloud.wire.fault import first_line, own_fault, tls_error, tls_message
 from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, known_after, learn
 from edge_agent.cloud.wire.secret import Secrets
+from edge_agent.cloud.wire.typed.reply import read_typed_reply
+from edge_agent.cloud.wire.typed.request import AUTO, CHAT, NEXT, typed_body
 from edge_agent.core.config import network
 from edge_agent.core.config.settings import CLOUD_DEADLINE_S, checked
 from edge_agent.core.errors import BadSetting
@@ -40,9 +44,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 60.0, 5.0
-_EARLIEST_PLAUSIBLE = 1_767_225_600  # 2026-01-01: an earlier date means that the device's clock was never set
-_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EACCES, errno.EPERM)  # the device's, not the network's
-_CERTIFICATE_NOT_YET_VALID, _CERTIFICATE_EXPIRED = 9, 10  # X509_V_ERR_*
+_VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs full URLs
 logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it logs reply headers, which may repeat the key
@@ -53,6 +55,8 @@ class CloudModel:
 
     `url` is the base (`https://host/v1`) or the full address of `chat/completions`. `ca_file` has the certificates of a
     private authority (without it SSL_CERT_FILE and SSL_CERT_DIR of `environment` count); `proxy` is the address of an HTTP proxy.
+    `api` is how questions with options are asked (chat, systemone or decisions); with auto, by chat until `shape` says otherwise, and
+    by the next API in the same call if the cloud stops offering one. Open questions are always asked by chat.
     `wanted` is the form of a request, and `shape` the form after what replies have taught. `headers` are sent with each request.
     A wrong value raises `BadSetting`. At most two calls run at the same time. `transport` replaces httpx's own in tests.
     """
@@ -69,10 +73,12 @@ class CloudModel:
         wanted: Shape | None = None,
         headers: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
+        api: str = CHAT,
     ) -> None:
         self.endpoint, self.model, self.deadline_s = _endpoint(url), model, deadline_s
         self.key = checked("cloud_key", key, "The cloud key") if key else None
-        self.wanted = self.shape = wanted or Shape()
+        self.is_auto = checked("cloud_api", api, "The cloud's API") == AUTO
+        self.wanted = self.shape = replace(wanted or Shape(), api=CHAT if self.is_auto else api)
         self._headers = _headers(headers, self.key)
         self._transport, self._ca_file = transport, ca_file
         self._proxy = network.proxy_address(proxy, "cloud_proxy") if proxy is not None else None
@@ -92,7 +98,12 @@ class CloudModel:
         How long a call may take, and through which proxy, is not in it: processes of one device may differ in both.
         """
         headers = sorted(self._headers.items())
-        return json.dumps([self.endpoint, self.model, self._ca_file, repr(self.wanted), repr(headers)])
+        api = [] if self.wanted.api == CHAT else [self.wanted.api]
+        return json.dumps([self.endpoint, self.model, self._ca_file, repr(self.wanted), repr(headers), *api])
+
+    def api_for(self, question: Question) -> str:
+        """The API by which a question would be asked now."""
+        return self.shape.api if question.options else CHAT
 
     def ask(self, question: Question, deadline_s: float | None = None, job_key: str | None = None) -> CloudOutcome:
         """Ask once and wait for the outcome, until the deadline at the latest. The cloud can log `job_key` (X-Client-Request-Id)."""
@@ -105,31 +116,38 @@ class CloudModel:
         job_key: str | None = None,
         shape: Shape | None = None,
         again: Callable[[Shape], bool] = lambda shape: True,
+        only_this_api: bool = False,
     ) -> CloudCall:
         """Start to ask, without waiting; the deadline counts from now.
 
-        If a reply asks for another form of request than `shape`, the question is sent again in the same call, once `again` has
-        agreed to that form; it is called in another thread. What the call teaches for the next question is in `self.shape`.
+        If a reply asks for another form of request than `shape`, or `api` is auto and the cloud does not offer the API of `shape` (any
+        more), the question is sent again in the same call, once `again` has agreed to that form; it is called in another thread. With
+        `only_this_api`, no other API is tried. What the call teaches for the next question is in `self.shape`.
         """
         first = shape or self.shape
+        first = first if question.options else replace(first, api=CHAT)
         return CloudCall(
-            lambda call: self._secrets.removed(self._call(call, question, job_key, first, again)),
+            lambda call: self._secrets.removed(self._call(call, question, job_key, first, again, only_this_api)),
             self.deadline_s if deadline_s is None else deadline_s,
             self._slots,
         )
 
-    def _call(self, call: CloudCall, question: Question, job_key: str | None, first: Shape, again: Callable[[Shape], bool]) -> CloudOutcome:
+    def _call(
+        self, call: CloudCall, question: Question, job_key: str | None, first: Shape, again: Callable[[Shape], bool], only_this_api: bool
+    ) -> CloudOutcome:
         headers = {**self._headers, "Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
         tried: list[tuple[Shape, CloudOutcome]] = []
         shape = first
         try:
             with self._client(call) as client:
                 while True:
-                    outcome, mended = self._send(client, call, question, shape, headers)
+                    outcome, mended = self._send(client, call, question, shape, headers, only_this_api)
                     tried.append((shape, outcome))
                     if (last := mended or shape) != first:
                         self.shape = known_after(self.shape, last, is_answered=outcome.answer is not None)
-                    if mended is None or len(tried) >= MOST_SENDS or not call.left_s:
+                    if shape.api != first.api and outcome.kind in _VALID:
+                        self.shape = replace(self.shape, api=shape.api)
+                    if mended is None or sum(form.api == mended.api for form, _ in tried) >= MOST_SENDS or not call.left_s:
                         return outcome
                     if earlier := [ended for form, ended in tried if form == mended]:  # it was cut, and a longer one is refused
                         return earlier[0] if earlier[0].kind is CloudKind.UNUSABLE else outcome
@@ -142,17 +160,24 @@ class CloudModel:
             return _failure(error, call.was_sent or self._transport is not None)
 
     def _send(
-        self, client: httpx.Client, call: CloudCall, question: Question, shape: Shape, headers: Mapping[str, str]
+        self, client: httpx.Client, call: CloudCall, question: Question, shape: Shape, headers: Mapping[str, str], only_this_api: bool
     ) -> tuple[CloudOutcome, Shape | None]:
         """Send a question once; returns the outcome, and the form in which the reply wants it instead, if it does."""
         started = time.perf_counter()
-        asked, extensions = body(question, self.model, shape), {"trace": call.trace}
-        with client.stream("POST", self.endpoint, json=asked, headers=headers, extensions=extensions) as response:
+        is_chat, extensions = shape.api == CHAT, {"trace": call.trace}
+        asked = body(question, self.model, shape) if is_chat else typed_body(question, self.model, shape.api)
+        address = address_of(self.endpoint, shape.api)
+        with client.stream("POST", address, json=asked, headers=headers, extensions=extensions) as response:
             data = _read_capped(response)
         latency_ms = round((time.perf_counter() - started) * 1000, 3)
         data = None if data is None else self._secrets.removed_from(data)
-        outcome = read_reply(response.status_code, response.headers, data, question, self.model, latency_ms, self.key, self._secrets.words)
-        return outcome, None if outcome.answer else learn(shape, response.status_code, data)
+        about = self.model, latency_ms, self.key, self._secrets.words
+        if is_chat:
+            outcome = read_reply(response.status_code, response.headers, data, question, *about)
+            return outcome, None if outcome.answer else learn(shape, response.status_code, data)
+        outcome = read_typed_reply(response.status_code, response.headers, data, question, shape.api, *about)
+        may_move = self.is_auto and not only_this_api and (outcome.no_api or outcome.kind is CloudKind.MISCONFIGURED)
+        return outcome, replace(shape, api=NEXT[shape.api]) if may_move else None
 
     def _client(self, call: CloudCall) -> httpx.Client:
         """A client for one call."""
@@ -181,60 +206,20 @@ class CloudModel:
 
 def _failure(error: Exception, was_sent: bool) -> CloudOutcome:
     """The outcome of a call that got no reply."""
-    if not was_sent and (fault := _own_fault(error)):
+    if not was_sent and (fault := own_fault(error)):
         return CloudOutcome(CloudKind.DEVICE, error=f"{fault}; nothing was sent to the cloud")
     import httpx
 
-    if tls := _tls_error(error):
+    if tls := tls_error(error):
         return CloudOutcome(CloudKind.TLS, error=tls_message(tls))
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
     if never_sent or (not was_sent and isinstance(error, httpx.HTTPError)):  # also a proxy that breaks off
-        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({_plain(error)})")
+        return CloudOutcome(CloudKind.OFFLINE, error=f"no connection to the cloud ({first_line(error)})")
     if isinstance(error, httpx.TimeoutException):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the cloud stopped answering ({type(error).__name__})")
     if isinstance(error, (httpx.HTTPError, httpx.InvalidURL)):
         return CloudOutcome(CloudKind.TIMEOUT, error=f"the connection broke ({type(error).__name__})")
     return CloudOutcome(CloudKind.FAILED, error=f"the call failed ({type(error).__name__})")
-
-
-def _own_fault(error: BaseException | None) -> str | None:
-    """What is wrong with this device, if that is why there was no call."""
-    import ssl
-
-    if isinstance(error, ImportError):
-        return f"this device cannot make the call ({_plain(error)}); install edge-agent again"
-    if isinstance(error, BadSetting):
-        return str(error).rstrip(".")
-    while error is not None:
-        is_own = isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno in _OWN_FAULTS
-        if is_own or isinstance(error, MemoryError):
-            why = getattr(error, "strerror", None) or "out of memory"
-            return f"this device cannot make the call ({why}); check its limits, its firewall and its permissions"
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    import ssl
-
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def tls_message(error: ssl.SSLError, wall: float | None = None) -> str:
-    """Why there is no secure connection, as far as this device can know; `wall` is its clock, in Unix time (default: now)."""
-    wall = time.time() if wall is None else wall
-    code = getattr(error, "verify_code", None)
-    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
-    today = time.strftime("%Y-%m-%d", time.gmtime(wall))
-    if code == _CERTIFICATE_NOT_YET_VALID or (code == _CERTIFICATE_EXPIRED and wall < _EARLIEST_PLAUSIBLE) or wall < _EARLIEST_PLAUSIBLE:
-        return f"no secure connection to the cloud: the clock of this device says {today}; set the clock ({reason})"
-    if code == _CERTIFICATE_EXPIRED:
-        return f"no secure connection to the cloud: its certificate has expired, or this device's date ({today}) is wrong ({reason})"
-    return f"no secure connection to the cloud ({reason}); the cause may be a captive portal or an unknown certificate authority"
 
 
 def _read_capped(response: httpx.Response) -> bytes | None:
@@ -254,43 +239,22 @@ def _read_capped(response: httpx.Response) -> bytes | None:
     return bytes(data)
 
 
-def _plain(error: BaseException) -> str:
-    return str(error).split("\n")[0][:200] or type(error).__name__
-
-
 def _endpoint(url: str) -> str:
     wanted = "write it like https://api.example.com/v1"
     if is_normal(url):
-        path = url.rstrip("/")
-        return path if path.endswith("/chat/completions") else path + "/chat/completions"
+        return chat_path(url)
     import httpx
 
     try:
         urlsplit(url)  # finds mistakes that httpx does not
         parsed = httpx.URL(url.strip())
     except (httpx.InvalidURL, ValueError) as error:
-        raise BadSetting(f"The cloud URL {_shown(url)!r} is malformed; {wanted}.") from error
+        raise BadSetting(f"The cloud URL {shown(url)!r} is malformed; {wanted}.") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadSetting(f"The cloud URL {_shown(url)!r} is not an http or https address; {wanted}.")
+        raise BadSetting(f"The cloud URL {shown(url)!r} is not an http or https address; {wanted}.")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise BadSetting(f"The cloud URL at {parsed.host} contains a password, a query or a fragment; {wanted}.")
-    path = parsed.path.rstrip("/")
-    return str(parsed.copy_with(path=path if path.endswith("/chat/completions") else path + "/chat/completions"))
-
-
-def is_normal(url: str) -> bool:
-    """Whether httpx would leave an address as it is written, so that httpx is not needed to check it.
-
-    False for a few more. Answers are stored under the address, so its spelling must never change.
-    """
-    label, start = "[a-z0-9][a-z0-9-]*", "[A-Za-z0-9_~/-]"
-    match = re.fullmatch(rf"https?://({label}(?:\.{label})*)(?::([1-9][0-9]{{0,4}}))?(/{start}[A-Za-z0-9_~./-]*|/)?", url)
-    if not match:
-        return False
-    host, port, path = match.groups()
-    is_name = re.search(r"[a-z]", host) is not None and "xn--" not in host
-    has_port = port is None or (port not in ("80", "443") and int(port) <= 65_535)
-    return (is_name or host == "127.0.0.1") and has_port and not re.search(r"/\.|//", path or "")
+    return str(parsed.copy_with(path=chat_path(parsed.path)))
 
 
 def _headers(extra: Mapping[str, str] | None, key: str | None) -> dict[str, str]:
@@ -301,9 +265,3 @@ def _headers(extra: Mapping[str, str] | None, key: str | None) -> dict[str, str]
     if any(name.lower() == "authorization" for name in headers):
         raise BadSetting("cloud_extra_headers has an Authorization, and there is a cloud key, which is sent under that name; remove one.")
     return {**headers, "Authorization": f"Bearer {key}"}
-
-
-def _shown(url: str) -> str:
-    """A URL for a message, without the parts that may be a password or a key."""
-    scheme, found, rest = url.rpartition("://")
-    return f"{scheme}{found}{rest.rpartition('@')[2].partition('?')[0]}"

@@ -27,7 +27,7 @@ _KEY_WORDS = ("key", "auth", "credential", "token")
 _MODEL_CODES = ("model_not_found", "model_not_available", "model_not_supported", "invalid_model", "unknown_model", "deploymentnotfound")
 _PARAMETER_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _ADDRESS_STATUSES = (404, 405, 406, 410, 411, 414, 415, 417, 421, 426, 431)
-_PORTAL = "it may come from a captive portal, or cloud_url is wrong"
+PORTAL = "it may come from a captive portal, or cloud_url is wrong"
 _MOST_WORDS, _LONGEST_ECHO = 200, 12  # characters; of an echo, letters and digits
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_PART = 6  # characters of a key; a shorter part may be a word
@@ -52,33 +52,40 @@ def read_reply(
     """
     hidden = (key, *secrets) if key else secrets
     if status != 200:
-        return _read_status(status, headers, data, question, hidden)
+        return read_status(status, headers, data, question, hidden)
     if data is None:
-        return _read_no_body(headers)
-    portal = CloudOutcome(CloudKind.PORTAL, error=f"the reply is not a chat completion{_title(data, question, hidden)}; {_PORTAL}")
+        return read_no_body(headers)
+    no_completion = f"the reply is not a chat completion{page_title(data, question, hidden)}; {PORTAL}"
     try:
         payload = json.loads(data)
     except (ValueError, RecursionError):
-        broken = data.lstrip()[:1] == b"{"
-        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is incomplete") if broken else portal
+        return incomplete_or_page(data, no_completion)
     choices = payload.get("choices") if isinstance(payload, dict) else None
     if not isinstance(choices, list):
-        return _read_error_in_200(data, headers, question, hidden) if isinstance(payload, dict) and "error" in payload else portal
+        has_error = isinstance(payload, dict) and "error" in payload
+        return read_error_in_200(data, headers, question, hidden) if has_error else CloudOutcome(CloudKind.PORTAL, error=no_completion)
     choice = choices[0] if choices and isinstance(choices[0], dict) else {}
     message = choice.get("message")
     reply = _content(message.get("content")) if isinstance(message, dict) else ""
     if choice.get("finish_reason") in ("length", "content_filter"):
         why = "reached its length limit" if choice["finish_reason"] == "length" else "was blocked by the cloud's content filter"
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
-    reply = _storable(reply)
+    reply = storable(reply)
     found = find_answer(reply.replace("\ufffd", ""), question)
     if not found:
         why = _why_unusable(reply)
         return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {why}")
     usage = payload.get("usage")
     stored = reply if len(reply) <= MAX_ANSWER_CHARS else spoken(reply)  # thinking may be long, and is never an answer
-    answer = CloudAnswer(found, stored, model, latency_ms, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    answer = CloudAnswer(found, stored, model, latency_ms, count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
     return CloudOutcome(CloudKind.ANSWERED, answer)
+
+
+def incomplete_or_page(data: bytes, page: str) -> CloudOutcome:
+    """The outcome of a reply that is not JSON: a cut one of the cloud, or a `page` of somebody else."""
+    if data.lstrip()[:1] == b"{":
+        return CloudOutcome(CloudKind.FAILED, error="the cloud's reply is incomplete")
+    return CloudOutcome(CloudKind.PORTAL, error=page)
 
 
 def _content(content: Any) -> str:
@@ -110,30 +117,36 @@ def _why_unusable(reply: str) -> str:
     return "does not name exactly one option"
 
 
-def _read_no_body(headers: Mapping[str, str]) -> CloudOutcome:
+def read_no_body(headers: Mapping[str, str]) -> CloudOutcome:
     """The outcome of a reply that was too large or packed in an unknown way: one that does not call itself JSON is no chat completion."""
     why = f"the cloud's reply is over {MAX_REPLY_BYTES} bytes, or in an encoding that was not requested"
     packed = headers.get("Content-Encoding", "").strip().lower()
     if packed not in ("", "identity", "gzip") or "json" not in headers.get("Content-Type", "json").lower():
-        return CloudOutcome(CloudKind.PORTAL, error=f"{why}; {_PORTAL}")
+        return CloudOutcome(CloudKind.PORTAL, error=f"{why}; {PORTAL}")
     return CloudOutcome(CloudKind.UNUSABLE, error=why)
 
 
-def _read_error_in_200(data: bytes, headers: Mapping[str, str], question: Question, hidden: tuple[str, ...]) -> CloudOutcome:
+def read_error_in_200(
+    data: bytes, headers: Mapping[str, str], question: Question, hidden: tuple[str, ...], api: str = "chat"
+) -> CloudOutcome:
     """The outcome of an error in a reply whose status is 200, as OpenRouter and some proxies send it."""
     code = _error(data).get("code")
     status = int(code) if isinstance(code, (int, str)) and re.fullmatch("[45][0-9][0-9]", str(code)[:4]) else 500
-    return _read_status(status, headers, data, question, hidden)
+    return read_status(status, headers, data, question, hidden, api)
 
 
-def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, question: Question, hidden: tuple[str, ...]) -> CloudOutcome:
-    """The outcome of a reply without an answer, from its HTTP status and the error in it.
+def read_status(
+    status: int, headers: Mapping[str, str], data: bytes | None, question: Question, hidden: tuple[str, ...], api: str = "chat"
+) -> CloudOutcome:
+    """The outcome of a reply without an answer, from its HTTP status and the error in it. `api` is how the cloud was asked.
 
     What no question can cause (a wrong address, an unknown model) is `MISCONFIGURED`. A 403 that does not name the key is
     doubtful: the same status is sent for a forbidden content, and by a firewall that dislikes a word.
     """
     error = _error(data)
     names = _names(error)
+    no_api = f"there is no {api} API at this address"
+    setting = "cloud_url" if api == "chat" else "cloud_api"
     said = f"(HTTP {status}{_quoted(error, data, question, hidden)})"
     if status == 403 and _is_about_content(error):
         return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected the content of this question {said}")
@@ -147,7 +160,7 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, qu
     if status == 429 and "too large" not in _message(error).lower():
         return CloudOutcome(CloudKind.LIMITED, None, f"the cloud accepts no more calls for now {said}", _retry_after_s(headers))
     if status in (501, 505):
-        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"there is no chat API at this address {said}; check cloud_url")
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}")
     if status in (408, 409, 425) or (status >= 500 and status != 511):
         return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered with an error {said}")
     if status == 407:
@@ -160,7 +173,7 @@ def _read_status(status: int, headers: Mapping[str, str], data: bytes | None, qu
     if any(name in _MODEL_CODES for name in names) or (status in (404, 410) and "model" in _message(error).lower()):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not offer this model {said}; check cloud_model")
     if status in _ADDRESS_STATUSES or (status in (400, 422) and data and data.lstrip()[:1] not in (b"{", b"[")):
-        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"there is no chat API at this address {said}; check cloud_url")
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}")
     if any(name in _PARAMETER_CODES for name in names):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not accept a part of our requests {said}")
     return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question {said}")
@@ -186,7 +199,8 @@ def _error(data: bytes | None) -> dict[str, Any]:
 
 def _names(error: Mapping[str, Any]) -> list[str]:
     """What an error calls itself, its code first, in lower case; a code that is no text counts as none."""
-    return [name.lower() if isinstance(name, str) else "" for name in (error.get("code"), error.get("type"))]
+    kinds = (error.get("code") or error.get("error_type"), error.get("type"))  # `error_type`: /v1/systemone
+    return [name.lower() if isinstance(name, str) else "" for name in kinds]
 
 
 def _message(error: Mapping[str, Any]) -> str:
@@ -204,10 +218,10 @@ def _message(error: Mapping[str, Any]) -> str:
 def _quoted(error: Mapping[str, Any], data: bytes | None, question: Question, hidden: tuple[str, ...]) -> str:
     """The server's own words, ready to be added to a message; "" if it says nothing, or repeats the question or a secret."""
     words = _message(error)
-    return _shown(words, question, hidden) if words else _title(data, question, hidden)
+    return _shown(words, question, hidden) if words else page_title(data, question, hidden)
 
 
-def _title(data: bytes | None, question: Question, hidden: tuple[str, ...]) -> str:
+def page_title(data: bytes | None, question: Question, hidden: tuple[str, ...]) -> str:
     """The title of a web page, ready to be added to a message; "" if it has none."""
     found = re.search(rb"(?is)<title[^>]{0,200}>(.{1,400}?)</title>", (data or b"")[:8192])
     return _shown(found[1].decode("utf-8", errors="replace"), question, hidden) if found else ""
@@ -229,7 +243,7 @@ def _repeats(words: str, question: Question) -> bool:
 
     An error outlives a purged question, so it must hold nothing of it.
     """
-    if re.search(r"[\"'](?:messages|content|role)\\*[\"']\s*:", words):
+    if re.search(r"[\"'](?:messages|content|role|state|input|instructions|criteria|choices)\\*[\"']\s*:", words):
         return True
     stem, said = _bare(question.stem), _bare(_unescaped(words))
     asked = "\n".join((stem, *(_bare(option) for option in question.options)))
@@ -243,7 +257,7 @@ def _unescaped(words: str) -> str:
 
     words = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), words)
     words = re.sub(r"(?:\\+x[0-9a-fA-F]{2})+", lambda found: bytes.fromhex(re.sub(r"\\+x", "", found[0])).decode(errors="replace"), words)
-    return unquote(html.unescape(_storable(re.sub(r"\\+[ntr]", " ", words))))
+    return unquote(html.unescape(storable(re.sub(r"\\+[ntr]", " ", words))))
 
 
 def _bare(text: str) -> str:
@@ -271,7 +285,7 @@ def _is_about_content(error: Mapping[str, Any]) -> bool:
     metadata = error.get("metadata")
     if isinstance(metadata, dict) and ("reasons" in metadata or "flagged_input" in metadata):
         return True
-    names = [name.lower() for name in (error.get("code"), error.get("type")) if isinstance(name, str)]
+    names = _names(error)
     return any(word in name for word in _CONTENT_WORDS for name in names)
 
 
@@ -291,12 +305,12 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, _RETRY_AFTER_S[0]), _RETRY_AFTER_S[1])
 
 
-def _count(usage: Any, key: str) -> int | None:
+def count(usage: Any, key: str) -> int | None:
     """A number of tokens; None if the cloud does not name one, or one that cannot be."""
     value = usage.get(key) if isinstance(usage, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """A text that UTF-8 and so SQLite can hold: JSON may contain half of a surrogate pair, such as "\\ud83d"."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

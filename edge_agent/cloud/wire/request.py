@@ -19,6 +19,7 @@ PROMPT_VERSION = 2
 MAX_COMPLETION_TOKENS = 256  # the limit that a request sets first; a letter needs one or two
 RAISED_TOKENS = 4096  # the limit for a model whose reply was cut: most think for fewer tokens, and it bounds what one call costs
 MOST_SENDS = 5  # of one question in one call: another limit name, no temperature, a higher limit, a lower one
+_TYPED_FRAME_TOKENS = 128  # what a server of typed decisions writes around a question; vLLM's words for it have about 80
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
 
 
@@ -28,7 +29,8 @@ class Shape:
 
     `max_tokens` limits the reply and is sent under `limit_name`. A reply that was cut raises it to `raised_tokens`, or to `at_most`,
     the highest limit that the cloud named. `fits_tokens` is a lower limit for one question alone, which would not fit into the
-    model's context otherwise. `temperature` None is not sent. `extra` are more fields.
+    model's context otherwise. `temperature` None is not sent. `extra` are more fields. All of this is for chat; a typed decision
+    (`typed/request.py`) has only an `api`.
     """
 
     max_tokens: int = MAX_COMPLETION_TOKENS
@@ -38,6 +40,7 @@ class Shape:
     at_most: int | None = None
     fits_tokens: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    api: str = field(default="chat", repr=False)  # a settings' mark is made from the `repr`, and older versions had no such field
 
     @property
     def limit(self) -> int:
@@ -46,7 +49,9 @@ class Shape:
 
     @property
     def n_extra_bytes(self) -> int:
-        """The size of the extra fields: a text never has more tokens than bytes."""
+        """The size of what is sent beside the question: a text never has more tokens than bytes."""
+        if self.api != "chat":
+            return _TYPED_FRAME_TOKENS
         return len(json.dumps(self.extra)) if self.extra else 0
 
 

@@ -15,6 +15,7 @@ from edge_agent.core.config.limits import DAY_S
 from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
+CLOUD_APIS = ("auto", "chat", "decisions", "systemone")
 FOREVER, NONE = "forever", "none"
 MOST = 10**12  # of anything: in bytes, seconds or millionths it still fits a 64-bit integer, which is what SQLite adds with
 _MOST_PRICE = 10**9  # per million tokens: a year of calls at this price fits, too
@@ -158,6 +159,13 @@ def policy(value: Any, source: str) -> str:
     """The name of a policy."""
     if value not in POLICIES:
         raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(POLICIES)}.")
+    return str(value)
+
+
+def cloud_api(value: Any, source: str) -> str:
+    """The name of an API of a cloud, or `auto`."""
+    if value not in CLOUD_APIS:
+        raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(CLOUD_APIS)}.")
     return str(value)
 
 

@@ -88,6 +88,11 @@ class Settings:
         None, checks.address, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"
     )
     cloud_model: str = _setting("default", checks.text, "The name of the model to ask there.", environment="EDGE_AGENT_CLOUD_MODEL")
+    cloud_api: str = _setting(
+        "auto",
+        checks.cloud_api,
+        "How the cloud is asked: `chat`, `systemone` or `decisions`; `auto` uses an API with probabilities where the cloud offers one.",
+    )
     cloud_key: str | None = _setting(
         None, checks.header_value, "The API key; it must not be in config.toml.", environment="EDGE_AGENT_CLOUD_KEY", shown=False
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -34,6 +35,7 @@ _COLUMNS = (
     ("mapped MB", lambda r: _or_dash(r.mapped_bytes and r.mapped_bytes / 1e6, "{:.0f}")),
     ("differ", lambda r: _or_dash(r.differing, "{:.1%}")),
 )
+_LEGEND_WIDTH = 125
 _LEGEND = """\
 Times are in ms. load: opening the file; cold: the first answer of a new process; restored: the same with the system message
 on disk; decision: the median of all warm decisions; busy: the same beside a program that keeps one core busy; x prefill: a
@@ -42,20 +44,33 @@ measured rate or the bytes at the measured bandwidth, whichever takes longer; di
 which has a dash here (by default the largest file)."""
 
 
-def lines(results: Sequence[Result], machine: Machine, n_threads: int) -> Iterator[str]:
-    """The machine, the table, and the meaning of its columns."""
+def lines(results: Sequence[Result], machine: Machine, n_threads: int, width: int | None = None) -> Iterator[str]:
+    """The machine, the table, and the meaning of its columns; in as many tables below each other as a terminal of `width` needs."""
     yield f"{machine.processor}, {machine.architecture}, {n_threads} of {machine.n_cpus} CPUs"
     if machine.governor and machine.governor != "performance":
         yield f"The CPU governor is '{machine.governor}'; with 'performance' the figures vary less."
     if machine.throttled and machine.throttled != "0x0":
         yield f"The firmware reports throttling or low voltage ({machine.throttled}), so these figures are too slow."
     yield ""
-    rows = [[name for name, _ in _COLUMNS], *([show(result) for _, show in _COLUMNS] for result in results)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    for row in rows:
-        yield "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-    yield ""
-    yield from _LEGEND.splitlines()
+    columns = [[name, *(show(result) for result in results)] for name, show in _COLUMNS]
+    for part in _parts(columns, width):
+        widths = [max(map(len, column)) for column in part]
+        for row in zip(*part, strict=True):
+            yield "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        yield ""
+    yield from textwrap.wrap(_LEGEND, min(width or _LEGEND_WIDTH, _LEGEND_WIDTH))
+
+
+def _parts(columns: list[list[str]], width: int | None) -> Iterator[list[list[str]]]:
+    """The columns in groups that fit into `width`, each led by the first column, which names the rows."""
+    first, *others = columns
+    taken: list[list[str]] = []
+    for column in others:
+        if taken and width is not None and sum(max(map(len, one)) + 2 for one in (first, *taken, column)) - 2 > width:
+            yield [first, *taken]
+            taken = []
+        taken.append(column)
+    yield [first, *taken]
 
 
 def as_csv(results: Sequence[Result]) -> str:

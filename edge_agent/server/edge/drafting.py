@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse, Response
 
 from edge_agent.core.errors import BadQuestion, EdgeAgentError, ModelBusy
 from edge_agent.core.question import Question
+from edge_agent.server.door.body import MAX_BYTES, check_json
 from edge_agent.server.faults import Refusal
-from edge_agent.server.guard import MAX_BODY_BYTES, check_json
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
@@ -89,8 +89,8 @@ async def _ready(service: Service) -> None:
 def _object(message: Any) -> dict[str, Any]:
     """The object in a message of a WebSocket. Raises `Refusal`."""
     data = message.get("bytes") or (message.get("text") or "").encode("utf-8", "surrogatepass")
-    if len(data) > MAX_BODY_BYTES:
-        raise Refusal(413, "body_too_large", f"A message has more than {MAX_BODY_BYTES} bytes; send less.")
+    if len(data) > MAX_BYTES:
+        raise Refusal(413, "body_too_large", f"A message has more than {MAX_BYTES} bytes; send less.")
     check_json(data)
     found = json.loads(data)
     if not isinstance(found, dict):

@@ -304,9 +304,7 @@ def _is_reading(row: dict[str, Any]) -> bool:
 
 
 def _is_answer(row: dict[str, Any]) -> bool:
-    return row["answer"] == "" or bool(
-        CloudAnswer(**json.loads(row["answer"])).answer
-    )  # "": removed to make room; decisions still refer to it
+    return row["answer"] == "" or bool(CloudAnswer.from_json(row["answer"]).answer)  # "": removed; decisions still refer to it
 
 
 def _is_json_answer(row: dict[str, Any]) -> bool:

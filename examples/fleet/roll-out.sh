@@ -1,7 +1,7 @@
 #!/bin/sh
-# Install a fleet: make a bundle once and pull it on every device, without a network.
-# Here each device is a folder; on real devices, copy the bundle and run the last two commands there.
-# Usage: examples/fleet.sh MODEL.gguf FOLDER
+# Rolls out a model to a fleet: make a bundle once and pull it on every device, without a network.
+# Here each device is a folder; on real devices, copy the bundle and run the last two commands there, as the service's user.
+# Usage: examples/fleet/roll-out.sh MODEL.gguf FOLDER
 set -eu
 model=$1 folder=$2
 mkdir -p "$folder"

@@ -1,0 +1,126 @@
+"""What a chat client wants to know: the question in its messages, and the form in which it wants the answer.
+
+Owns how a conversation becomes one question. Invariants: a decision is one question, so only the last message of the user is read, and
+`ignored` names the rest; a text that is no question for this model is refused with a sentence, or answered with one and not decided.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edge_agent.core import parsing
+from edge_agent.core.errors import BadQuestion
+from edge_agent.core.question import CHOICE, Question
+from edge_agent.server.chat.requests import ChatMessage, ContentPart, InputItem
+from edge_agent.server.chat.structure import Structure
+from edge_agent.server.faults import Refusal
+
+PROBE_TOKENS = 16  # a client that takes no more tests the connection: no text in words fits
+NO_DECISION = (
+    "This server answers multiple-choice questions: write the question, then one option a line as 'A. text', 'B. text'. "
+    "Nothing was decided."
+)
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_ONE_WORD = re.compile(r"\s*\w+\s*[.!]*\s*")
+_OWN_FORMAT = re.compile(r"Confidence:.*Final answer:", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The question, or None if there is nothing to decide. `in_own_format` asks for FogGen's own two lines."""
+
+    question: Question | None
+    in_own_format: bool
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """The user's last message, where it stands in the request, what the system said, and which kinds of turns are not read."""
+
+    text: str
+    where: str
+    system: str
+    ignored: tuple[str, ...]
+
+
+def wanted(
+    messages: Sequence[ChatMessage | InputItem],
+    where: str,
+    structure: Structure | None,
+    kind: str,
+    most_tokens: int | None,
+    never_send: bool = False,
+    instructions: str = "",
+) -> Wanted:
+    """The question of these messages (`where` names their field). Raises `Refusal`, and `BadQuestion` for one that cannot be asked."""
+    turns = _turns(messages, where, instructions)
+    try:
+        question = _question(turns, kind, structure)
+    except BadQuestion as error:
+        raise Refusal(400, "invalid_question", str(error), turns.where) from error
+    if question is None and not _is_probe(turns.text, most_tokens):
+        raise Refusal(400, "invalid_question", _no_options(turns.text, kind), turns.where)
+    if question is not None and never_send:
+        question = replace(question, never_send=True)
+    return Wanted(question, _OWN_FORMAT.search(turns.system) is not None, turns.ignored)
+
+
+def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions: str) -> _Turns:
+    at = next((i for i in reversed(range(len(messages))) if messages[i].role == "user"), None)
+    if at is None:
+        raise Refusal(400, "invalid_question", "No message is the user's; send the question with the role 'user'.", where)
+    place = f"{where}.{at}.content"
+    text = _text(messages[at].content, place)
+    system, others = [instructions] if instructions else [], False
+    for i, message in enumerate(messages):
+        if message.role in ("system", "developer"):
+            system.append(_readable(message.content))
+        elif i != at:
+            others = True
+    ignored = [name for name, is_there in (("system messages", system), ("other messages", others)) if is_there]
+    return _Turns(text, place, "\n".join(system), tuple(ignored))
+
+
+def _text(content: str | list[ContentPart] | None, where: str) -> str:
+    """The text of the message that is read. Raises `Refusal` for what is no text."""
+    if isinstance(content, str):
+        return content
+    for i, part in enumerate(content or []):
+        if part.type not in _TEXT_PARTS or part.text is None:
+            message = f"The message has a part of type '{part.type}', and this server reads text alone; send parts of type 'text'."
+            raise Refusal(400, "unsupported_content", message, f"{where}.{i}")
+    return _readable(content)
+
+
+def _readable(content: str | list[ContentPart] | None) -> str:
+    return content if isinstance(content, str) else "\n".join(part.text or "" for part in content or [])
+
+
+def _question(turns: _Turns, kind: str, structure: Structure | None) -> Question | None:
+    """The question; None if the text has no options and needs some."""
+    if kind != CHOICE:
+        return Question.parse(turns.text, kind)
+    if structure is not None and structure.options and _has_no_options(turns.text):
+        return Question(turns.text, structure.options)
+    return None if _has_no_options(turns.text) else Question.parse(turns.text)
+
+
+def _has_no_options(text: str) -> bool:
+    """Whether the text has nothing that may be options; an unclear one raises `BadQuestion`."""
+    return bool(text.strip()) and not parsing.split(text.replace("\r\n", "\n").replace("\r", "\n").strip()).options
+
+
+def _is_probe(text: str, most_tokens: int | None) -> bool:
+    """Whether a client only tries whether somebody answers: one word, or a limit in which no answer in words fits."""
+    return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text) is not None
+
+
+def _no_options(text: str, kind: str) -> str:
+    try:
+        Question.parse(text, kind)
+    except BadQuestion as error:
+        return str(error)
+    return NO_DECISION

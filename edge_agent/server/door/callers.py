@@ -1,0 +1,62 @@
+"""Which route is for whom: for everyone, for clients, or for the operator.
+
+Owns this list; a test compares it with the routes. Invariants: a route that is not listed is the operator's; a path that is no route
+still asks for the client's token, so that a stranger learns nothing from a 404.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+
+from starlette.routing import compile_path
+
+
+class Caller(enum.IntEnum):
+    """Who a route is for; a larger number may call less."""
+
+    ANYONE = 0
+    CLIENT = 1
+    OPERATOR = 2
+
+
+CALLERS = {
+    "/health": Caller.ANYONE,  # a balancer or a container asks it
+    "/openapi.json": Caller.CLIENT,
+    "/v1/chat/completions": Caller.CLIENT,
+    "/chat/completions": Caller.CLIENT,
+    "/v1/responses": Caller.CLIENT,
+    "/responses": Caller.CLIENT,
+    "/v1/models": Caller.CLIENT,
+    "/models": Caller.CLIENT,
+    "/v1/models/{model}": Caller.CLIENT,
+    "/models/{model}": Caller.CLIENT,
+    "/v1/systemone": Caller.CLIENT,
+    "/systemone": Caller.CLIENT,
+    "/v1/decisions": Caller.CLIENT,
+    "/decisions": Caller.CLIENT,
+    "/edge/ask": Caller.CLIENT,
+    "/edge/draft": Caller.CLIENT,
+    "/edge/draft/{draft_id}": Caller.CLIENT,
+    "/edge/decisions/{decision_id}": Caller.CLIENT,  # whoever knows the id got it from us
+    "/edge/events": Caller.CLIENT,  # what it says depends on the token
+    "/edge/decisions": Caller.OPERATOR,
+    "/edge/queue": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/retry": Caller.OPERATOR,
+    "/edge/queue/{queue_id}/drop": Caller.OPERATOR,
+    "/edge/settings": Caller.OPERATOR,
+    "/metrics": Caller.OPERATOR,
+}
+
+
+class Callers:
+    """Who may ask for which path, given the templates of all routes."""
+
+    def __init__(self, templates: Iterable[str]) -> None:
+        known = {**dict.fromkeys(templates, Caller.OPERATOR), **CALLERS}
+        self._known = [(compile_path(template)[0], caller) for template, caller in known.items()]
+
+    def of(self, path: str) -> Caller:
+        """Who may ask for a path. If it fits several routes, the strictest counts."""
+        return max((caller for pattern, caller in self._known if re.match(pattern, path)), default=Caller.CLIENT)

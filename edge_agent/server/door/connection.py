@@ -1,0 +1,156 @@
+"""One connection of a client: what may take how long, how many there may be, and what is said to bytes that are not HTTP.
+
+Owns the limits below uvicorn's, which has no deadline for a request that trickles in and answers in plain text. Invariants: a
+connection without a whole request ends by itself, and gives way to a new one when there are too many; every answer is JSON; nothing
+that a client sends reaches a log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edge_agent.server import faults
+
+ARRIVAL_S = 10.0  # from the first byte of a request to its last, and from a connection to its first request
+WRITE_S = 30.0  # for a client that does not read its reply
+MOST = 256  # connections at once; as many again get a 503, and more are closed
+MOST_WEBSOCKETS = 32
+_MOST_DISCARDED_BYTES = 1 << 20  # of a body whose request is already refused
+_MOST_UPGRADE_HEADERS, _MOST_UPGRADE_HEADER_BYTES = 64, 4096  # the WebSocket library takes little more and fails badly
+_WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's connection with deadlines and bounds."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _write_deadline: asyncio.TimerHandle | None = None
+    _n_discarded = 0
+    _since = 0.0  # when it began to wait for its client
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, in the place of the connection that waits for its client longest if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST and not self._take_place():
+            self.app = _busy
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End, with all timers."""
+        self._stop_watching()
+        self.resume_writing()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        if self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY:
+            self._n_discarded += len(data)
+            if self._n_discarded > _MOST_DISCARDED_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: give it a while."""
+        super().pause_writing()
+        self._write_deadline = self.loop.call_later(WRITE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not HTTP; uvicorn calls it while it handles the error."""
+        status = getattr(sys.exc_info()[1], "error_status_hint", 400)
+        if status == 431:
+            self._end(431, "headers_too_large", "The request's line or headers are too long; send less.")
+        elif status == 501:
+            self._end(501, "unknown_transfer_encoding", "Only Transfer-Encoding: chunked is understood.")
+        else:
+            self._end(400, "not_http", "The request is not valid HTTP.")
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to the WebSocket."""
+        self._stop_watching()
+        super().handle_websocket_upgrade(event)
+
+    def _should_upgrade(self) -> bool:
+        """Whether a request begins a WebSocket. One that the library could not take is answered as a plain request."""
+        names = {name for name, _ in self.headers}
+        return (
+            self.scope["method"] == "GET"
+            and self.scope["http_version"] == "1.1"
+            and not names & {b"content-length", b"transfer-encoding"}
+            and len(self.headers) <= _MOST_UPGRADE_HEADERS
+            and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
+            and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES for name, value in self.headers)
+            and super()._should_upgrade()
+            and sum(not isinstance(one, BoundedConnection) for one in self.connections) < MOST_WEBSOCKETS
+        )
+
+    def _take_place(self) -> bool:
+        """End the connection that waits for its client longest; False if all are at work or there are far too many."""
+        waiting = [one for one in self.connections if isinstance(one, BoundedConnection) and one is not self and one.waits_for_client]
+        if not waiting:
+            if len(self.connections) > 2 * MOST:
+                self.transport.abort()
+            return False
+        oldest = min(waiting, key=lambda one: one._since)
+        self.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether no whole request is here."""
+        return self.conn.their_state in _WAITS_FOR_CLIENT
+
+    def _watch(self) -> None:
+        """Start the deadline when a request begins to arrive, and end it when it is whole."""
+        if not self.waits_for_client:
+            self._stop_watching()
+        elif self._deadline is None and not self.transport.is_closing():
+            self._since = self.loop.time()
+            self._deadline = self.loop.call_later(ARRIVAL_S, self._too_slow)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._n_discarded = 0
+
+    def _too_slow(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
+            self.transport.close()
+        else:
+            self._end(408, "too_slow", f"The request did not arrive within {ARRIVAL_S:g} s; send it faster.")
+
+    def _end(self, status: int, code: str, message: str) -> None:
+        """Answer if nothing was answered yet, and close."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            is_known = self.cycle is not None and not self.cycle.response_complete
+            reply = faults.reply(self.scope["path"] if is_known else "", status, code, message, headers=faults.ON_EVERY_REPLY)
+            headers = [*self.server_state.default_headers, *reply.raw_headers, (b"connection", b"close")]
+            for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+
+async def _busy(scope: Any, receive: Any, send: Any) -> None:
+    headers = {**faults.ON_EVERY_REPLY, "Connection": "close"}
+    await faults.reply(scope["path"], 503, "server_busy", "The server has too many connections; come again.", headers=headers)(
+        scope, receive, send
+    )

@@ -1,0 +1,35 @@
+"""What the server writes to its log.
+
+Owns its form. Invariants: no control character of a stranger reaches it; of an exception it shows the type and the places, never the
+words, which may hold a question; and a request that is merely bad leaves no line.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Any
+
+from edge_agent.core.terminal import plain
+
+
+class Plainly(logging.Formatter):
+    """Messages without control characters but the ends of lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record."""
+        return "\n".join(plain(line) for line in super().format(record).split("\n"))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """Where an exception came from, and its type."""
+        return "".join([*traceback.format_tb(ei[2]), ei[0].__name__])
+
+
+def plainly() -> None:
+    """Write the log of this process to stderr in this form."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Plainly())
+    logging.getLogger().handlers = [handler]
+    server = logging.getLogger("uvicorn.error")
+    server.setLevel(logging.ERROR)  # at lower levels each bad request is a line
+    server.addFilter(lambda record: "without completing handshake" not in record.getMessage())  # a WebSocket that the guard refused

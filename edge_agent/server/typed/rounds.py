@@ -1,0 +1,105 @@
+"""Asks typed questions of the agent, round by round, and says whose probabilities an answer has.
+
+Owns the order of the rounds and the rule whose probabilities count. Knows no HTTP. Invariants: the first rounds of all questions of a
+request are asked together, then the next ones; only a last round may go to the cloud; no probability is made up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edge_agent.agent.agent import Agent
+from edge_agent.core.question import Question
+from edge_agent.core.records import Decision
+from edge_agent.core.routing import PolicyName
+from edge_agent.core.typed import Rounds, TypedQuestion
+from edge_agent.server.faults import Refusal
+from edge_agent.server.model_names import Chosen
+
+DEVICE, CLOUD = "device", "cloud"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One typed question with its answer.
+
+    `probabilities` has one for each option, in their order, and `winner` is the index of the largest. They belong to `answered_by`:
+    the device or the cloud. `decisions` are those of all rounds in the order asked; the last one decided. `cloud_choice` is the index
+    of the option that the cloud's letter stands for, if there is one.
+    """
+
+    asked: TypedQuestion
+    probabilities: tuple[float, ...]
+    winner: int
+    answered_by: str
+    decisions: tuple[Decision, ...]
+    cloud_choice: int | None
+
+    @property
+    def decision(self) -> Decision:
+        """The decision of the last round.
+
+        It counts as provisional where the cloud gave a letter without probabilities: the typed answer is still the device's.
+        """
+        last = self.decisions[-1]
+        return replace(last, provisional=True) if last.route == "cloud" and self.answered_by == DEVICE else last
+
+
+class _Game:
+    """One typed question on its way through the rounds."""
+
+    def __init__(self, asked: TypedQuestion) -> None:
+        self.rounds = Rounds(asked)
+        self.decisions: list[Decision] = []
+        self.answered_by = DEVICE
+
+    def take(self, questions: Sequence[Question], decisions: Sequence[Decision]) -> None:
+        self.decisions += decisions
+        found = [_whose(*each) for each in zip(questions, decisions, strict=True)]
+        self.answered_by = found[-1][0]
+        self.rounds.answered([probabilities for _, probabilities in found])
+
+    def answered(self) -> Answered:
+        last, (question,) = self.decisions[-1], self.rounds.questions
+        options = self.rounds.asked.options
+        cloud_choice = options.index(question.options[question.letters.index(last.cloud.answer)]) if last.cloud else None
+        return Answered(
+            self.rounds.asked, self.rounds.probabilities, self.rounds.winner, self.answered_by, tuple(self.decisions), cloud_choice
+        )
+
+
+def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> list[Answered]:
+    """The answers, in the order of the questions.
+
+    Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
+    that a typed answer could hold. Its letter is stored all the same.
+    """
+    games = [_Game(asked) for asked in questions]
+    policy = chosen.policy or agent.policy.name.value
+    while going_on := [game for game in games if not game.rounds.is_over]:
+        asked = [(game, question) for game in going_on for question in game.rounds.questions]
+        policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
+        decisions = agent.ask_all([question for _, question in asked], tau=chosen.tau, policy=policies)
+        for game in going_on:
+            mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
+            game.take(*zip(*mine, strict=True))
+    return [game.answered() for game in games]
+
+
+def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
+    """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none."""
+    if decision.route == "cloud" and decision.cloud:
+        of_cloud: dict[str, float] = getattr(decision.cloud, "probs", None) or {}
+        probabilities = [of_cloud.get(letter, 0.0) for letter in question.letters]
+        if (total := math.fsum(probabilities)) > 0:
+            return CLOUD, [p / total for p in probabilities]
+    if decision.answer_probs is None:
+        raise Refusal(
+            502,
+            "no_probabilities",
+            f"The cloud answered {decision.answer} without probabilities, and a typed answer needs them; ask the model edge-auto, "
+            "which has them from this device.",
+        )
+    return DEVICE, list(decision.answer_probs.values())
