@@ -80,6 +80,7 @@ class Draft:
                         self._text = None
                     else:
                         self._complete = True  # nothing new was typed: this may have been the last letter
+            del text  # this thread may wait for long, and the text is a person's own
 
     def _finishes(self, text: str, complete: bool) -> bool:
         """Do one step. True if the text needs no more, which includes a text that cannot be evaluated."""

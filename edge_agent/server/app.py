@@ -6,6 +6,7 @@ Owns the list of routers. Each file in the folders beside this one owns its own.
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 
 from edge_agent import __version__
 from edge_agent.server import described, faults
@@ -18,13 +19,15 @@ from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
 ROUTERS = (
-    completions.router, responses.router, models.router, systemone.router, decisions.router,
-    asking.router, lists.router, events.router, drafting.router, health.router,
+    completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, lists.router,
+    events.router, drafting.router, health.router,
 )  # fmt: skip
 
 
 class Counted:
-    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied."""
+    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied; and lets no client
+    keep its connection while the server stops.
+    """
 
     def __init__(self, app: Guard, service: Service) -> None:
         self._app, self._service = app, service
@@ -34,11 +37,13 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        counts = self._service.counts
+        service = self._service
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+                service.counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+                if service.is_stopping:
+                    MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, sending)

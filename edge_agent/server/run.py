@@ -60,10 +60,10 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells systemd that it lives, and ends without a signal.
+    """uvicorn, which tells systemd that it lives, finishes what is under way, and ends without a signal.
 
-    uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent
-    is closed. This one goes on to answer, with 503, until the questions under way are finished.
+    uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent is
+    closed. This one goes on to answer, with 503, until the questions under way are finished.
     """
 
     was_interrupted = False

@@ -25,8 +25,9 @@ from edge_agent.server.edge.following import Following
 
 T = TypeVar("T")
 MOST_AT_ONCE = 16
-REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
 _N_ASIDE = 4  # threads for short work on the store
+REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
+_TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "recalled", "provisional", "queue_id")
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -89,27 +90,15 @@ class Service:
     ) -> list[Decision]:
         """Decide several questions, whose common beginning is read once. Raises what `Agent.ask_all` raises, and `ModelBusy`."""
         decisions = await self.run(lambda: self.agent.ask_all(questions, tau=tau, policy=policy, refresh=refresh))
-        for decision in decisions:
-            self.decided(decision)
+        self.decided(*decisions)
         return decisions
 
-    def decided(self, decision: Decision) -> None:
-        """Count a decision, and tell the operator's streams of it. `ask` and `ask_all` do; who decides in `run` calls it."""
-        self.counts.decided(decision)
+    def decided(self, *decisions: Decision) -> None:
+        """Count decisions, and tell the operator's streams of them. `ask` and `ask_all` do; who decides in `run` calls it."""
         self.drafts.decided()
-        self.following.decided(
-            {
-                "decision_id": decision.decision_id,
-                "answer": decision.answer,
-                "confidence": decision.confidence,
-                "route": decision.route,
-                "reason": decision.reason,
-                "cause": decision.cause,
-                "recalled": decision.recalled,
-                "provisional": decision.provisional,
-                "queue_id": decision.queue_id,
-            }
-        )
+        for decision in decisions:
+            self.counts.decided(decision)
+            self.following.decided({name: getattr(decision, name) for name in _TOLD})
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run `work` on a thread of its own. A client that goes away does not stop it. Raises `ModelBusy` if too many wait."""
@@ -163,13 +152,16 @@ class Service:
         self._ready.set()
 
     def _drain(self) -> None:
-        """Send what waits as soon as it can be sent, until the server stops."""
+        """Send what waits as soon as it can be sent, until the server stops; takes over when another process ends that drains."""
+        said = ""
         while not self._stop.is_set():
             try:
                 for _ in self.agent.watch(self._stop):
                     pass
             except EdgeAgentError as error:
-                _log.warning("edge-agent: the queue cannot be sent for now: %s", error)
+                if str(error) != said:  # once, not every time
+                    said = str(error)
+                    _log.warning("edge-agent: the queue cannot be sent for now: %s", error)
             except Exception:  # a bug in sending must not end the answering
                 _log.exception("edge-agent: the drainer failed")
             self._stop.wait(_DRAIN_AGAIN_S)

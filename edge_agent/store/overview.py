@@ -48,7 +48,7 @@ def decisions_before(store: Store, decision_id: str | None, limit: int) -> list[
             raise BadQuestion(f"There is no decision '{decision_id[:64]}' to go on from; begin with the newest again.")
         before = found[0]["number"]
     return store.database.rows(
-        "SELECT d.*, q.stem, q.options FROM decisions d JOIN questions q USING (fingerprint) WHERE d.rowid < coalesce(?, 9e18) "
-        "ORDER BY d.rowid DESC LIMIT ?",
+        "SELECT d.*, q.stem, q.options, c.answer AS cloud_answer FROM decisions d JOIN questions q USING (fingerprint) "
+        "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE d.rowid < coalesce(?, 9e18) ORDER BY d.rowid DESC LIMIT ?",
         (before, limit),
     )

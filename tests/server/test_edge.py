@@ -55,7 +55,7 @@ def test_wrong_wait_is_refused(server: Serving, wait: str) -> None:
     assert reply.status_code == 400, reply.text
 
 
-@pytest.mark.parametrize("named", ["1", "0f8fad5b", "0F8FAD5B-D9CB-469F-A165-70867728950E", "%00", "a" * 3000, "..%2f..", "0f8fad5b%25"])
+@pytest.mark.parametrize("named", ["1", "0f8fad5b", "0F8FAD5B-D9CB-469F-A165-70867728950E", "%00", "a" * 300, "..%2f..", "0f8fad5b%25"])
 def test_malformed_id_is_not_found(server: Serving, named: str) -> None:
     with server.client(CLIENT) as client:
         assert client.get(f"/edge/decisions/{named}").status_code == 404
@@ -113,9 +113,9 @@ def test_one_decision_needs_the_clients_token_and_lists_the_operators(server: Se
         one = f"/edge/decisions/{decision_id}"
         assert [who.get(one).status_code for who in (stranger, client, operator)] == [401, 200, 200]
         for path in ("/edge/decisions", "/edge/queue", "/metrics"):
-            assert [who.get(path).status_code for who in (stranger, client, operator)] == [401, 401, 200], path
+            assert [who.get(path).status_code for who in (stranger, client, operator)] == [401, 403, 200], path
         for path in ("/edge/queue/1/retry", "/edge/queue/1/drop"):
-            assert [who.post(path).status_code for who in (stranger, client)] == [401, 401], path
+            assert [who.post(path).status_code for who in (stranger, client)] == [401, 403], path
 
 
 def test_decisions_are_listed_newest_first_in_pages(server: Serving) -> None:

@@ -74,7 +74,7 @@ def test_no_text_of_a_stranger_becomes_a_label(server: Serving) -> None:
             client.get(f"/{CANARY}/{n}")
             client.get(f"/edge/decisions/{CANARY}-{n}")
             client.request("BREW", f"/edge/ask?{CANARY}={n}")
-            stranger.get(f"/edge/queue/{n}/{CANARY}")
+            stranger.get(f"/edge/queue?state={CANARY}-{n}")
             client.get("/health", headers={"Host": f"{CANARY}-{n}"})
         text = client.get("/metrics").text
         samples = scraped(client)

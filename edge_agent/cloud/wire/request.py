@@ -16,6 +16,8 @@ from typing import Any
 from edge_agent.core.question import OPEN, Question
 
 PROMPT_VERSION = 2
+_REQUEST = "\n\nAnswer with the Latin letter of the right option alone, one of: "
+_LETTERS = re.compile(r"[A-Z](?:, [A-Z])*\.\s*")
 MAX_COMPLETION_TOKENS = 256  # the limit that a request sets first; a letter needs one or two
 RAISED_TOKENS = 4096  # the limit for a model whose reply was cut: most think for fewer tokens, and it bounds what one call costs
 MOST_SENDS = 5  # of one question in one call: another limit name, no temperature, a higher limit, a lower one
@@ -64,7 +66,13 @@ def prompt(question: Question) -> str:
     if question.kind == OPEN:
         return question.stem
     letters = ", ".join(question.letters)
-    return f"{question.user_message}\n\nAnswer with the Latin letter of the right option alone, one of: {letters}."
+    return f"{question.user_message}{_REQUEST}{letters}."
+
+
+def without_request(text: str) -> str:
+    """A text that another edge sent (`prompt`) without its request for one letter: the question and its options. Others as they are."""
+    question, found, letters = text.rpartition(_REQUEST)
+    return question if found and _LETTERS.fullmatch(letters) else text
 
 
 def body(question: Question, model: str, shape: Shape | None = None) -> dict[str, Any]:

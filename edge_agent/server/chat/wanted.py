@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from edge_agent.cloud.wire.request import without_request
 from edge_agent.core import parsing
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import CHOICE, Question
@@ -57,6 +58,7 @@ def wanted(
 ) -> Wanted:
     """The question of these messages (`where` names their field). Raises `Refusal`, and `BadQuestion` for one that cannot be asked."""
     turns = _turns(messages, where, instructions)
+    turns = replace(turns, text=without_request(turns.text))
     try:
         question = _question(turns, kind, structure)
     except BadQuestion as error:

@@ -10,16 +10,26 @@ import asyncio
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import BadQuestion, ModelBusy
 
-if TYPE_CHECKING:
-    from edge_agent.engine.draft import Draft
-
 MOST_DRAFTS = 32
 IDLE_S = 60.0
+
+
+class ReadAhead(Protocol):
+    """What `Agent.draft` returns."""
+
+    def update(self, text: str, complete: bool = False) -> None:
+        """Set the text to read."""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether nothing is left to read, now or within this time."""
+
+    def close(self) -> None:
+        """Stop."""
 
 
 class Drafts:
@@ -30,7 +40,7 @@ class Drafts:
     def __init__(self, agent: Agent, idle_s: float = IDLE_S) -> None:
         self._agent, self.idle_s = agent, idle_s
         self._opening = threading.Lock()
-        self._draft: Draft | None = None
+        self._draft: ReadAhead | None = None
         self._ends: dict[str, float] = {}  # of each client's draft: when it is forgotten
         self._newest: str | None = None  # whose text the model has
         self._is_asked = False  # since then, a question was answered

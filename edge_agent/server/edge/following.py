@@ -21,7 +21,7 @@ from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
 
-MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 256, 256
+MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 128, 256  # together fewer than the connections that the server takes
 _STATE_EVERY_S = 1.0
 _AGAIN_S = 2.0  # after an error, such as a database that cannot be read
 

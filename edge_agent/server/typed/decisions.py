@@ -247,6 +247,7 @@ async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     chosen = rounds.who_answers(body.model)
     state = state_of(body.input)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], chosen))
+    service.decided(*(decision for answer in answers for decision in answer.decisions))
     reply = {
         "model": service.agent.model.name,
         "answers": [

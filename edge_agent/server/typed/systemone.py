@@ -216,6 +216,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     names, questions = list(body.questions), list(body.questions.values())
     chosen = rounds.who_answers(body.model)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
+    service.decided(*(decision for answer in answers for decision in answer.decisions))
     tokens = Tokens(answers)
     reply = {
         "model": service.agent.model.name,
