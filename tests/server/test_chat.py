@@ -9,6 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from edge_agent.core.question import OPEN
+from edge_agent.server.chat.requests import ChatMessage
+from edge_agent.server.chat.wanted import wanted
 from edge_agent.store.store import Store
 from tests.support.chatting import COMPLETIONS, SURE, UNSURE, chat, events
 from tests.support.cloud_server import LoopbackCloud
@@ -160,6 +163,11 @@ def test_question_marked_never_send_stays_here(client: httpx.Client, remote: Loo
     found = chat(client, UNSURE.replace("1994", "1995"), edge_agent={"never_send": True}).json()["edge_agent"]
     assert (found["route"], found["reason"], len(remote.requests)) == ("local", "never_send", n_requests)
     assert "neversend" in refused(chat(client, UNSURE, edge_agent={"neversend": True}))["param"]
+    assert "edge-local" in refused(chat(client, UNSURE, model="edge-cloud", edge_agent={"never_send": True}))["message"]
+
+
+def test_question_that_does_not_fit_is_refused(client: httpx.Client) -> None:
+    assert refused(chat(client, "word " * 9000 + SURE))["code"] == "invalid_question"
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "edge-auto-1.5", "edge-auto-", "edge-auto-nan", "EDGE-AUTO", "", "edge-auto\n"])
@@ -246,6 +254,12 @@ def test_text_that_is_no_question_is_refused_in_a_sentence(client: httpx.Client,
 def test_part_that_is_no_text_is_refused_by_name(client: httpx.Client, kind: str) -> None:
     error = refused(chat(client, [{"type": "text", "text": SURE}, {"type": kind, kind: {"url": "data:,"}}]))
     assert kind in error["message"] and error["param"] == "messages.0.content.1"
+
+
+def test_model_that_answers_in_its_own_words_gets_the_whole_text() -> None:
+    for text in ("hi", "Why is the sky blue?", SURE):
+        found = wanted([ChatMessage(role="user", content=text)], "messages", None, OPEN, most_tokens=3)
+        assert found.question is not None and (found.question.stem, found.question.options) == (text, ())
 
 
 # Wrong parameters

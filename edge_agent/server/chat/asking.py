@@ -28,7 +28,7 @@ _LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerForm:
     """How the answer is wanted: in JSON, and with the probabilities of how many letters (None: none)."""
 
     structure: Structure | None = None
@@ -77,7 +77,7 @@ async def answer(
     asked: Asking,
     messages: Sequence[ChatMessage | InputItem],
     where: str,
-    form: Form,
+    form: AnswerForm,
     most_tokens: int | None = None,
     instructions: str = "",
 ) -> Answered:
@@ -86,6 +86,9 @@ async def answer(
     _refuse_forced_tools(asked)
     profile, own = service.agent.profile, asked.edge_agent
     found = wanted(messages, where, form.structure, profile.question_kind, most_tokens, bool(own and own.never_send), instructions)
+    if own and own.never_send and picked.policy == PolicyName.ONLY_CLOUD:
+        message = "The question may not leave this device, and edge-cloud asks the cloud alone; choose edge-local or edge-auto."
+        raise Refusal(400, "invalid_request", message, "edge_agent.never_send")
     ignored = (*asked.ignored(), *found.ignored)
     if found.question is None:
         return Answered(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)

@@ -14,6 +14,7 @@ from edge_agent.server.model_names import DEFAULT
 
 _MOST = 2**31 - 1
 _SHOWN = 64  # fields that `ignored` names, and characters of each
+_EXAMPLE = "What is 12 + 7?\nA. 18\nB. 19\nC. 24"
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
@@ -25,7 +26,7 @@ Best = Annotated[int, Field(strict=True, ge=0, le=20)]
 Bias = Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)]
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A part of a message: `text` and `input_text` are read; an image or a file is refused."""
 
     model_config = ConfigDict(extra="allow")
@@ -38,7 +39,7 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     role: Role
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
 
 class InputItem(BaseModel):
@@ -47,7 +48,7 @@ class InputItem(BaseModel):
     model_config = ConfigDict(extra="allow")
     type: Annotated[str, Field(max_length=64)] = "message"
     role: Role | None = None
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
 
 class StreamOptions(BaseModel):
@@ -94,6 +95,9 @@ class Asking(BaseModel):
 class ChatRequest(Asking):
     """A chat completion. What is not listed here is accepted and does nothing."""
 
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "messages": [{"role": "user", "content": _EXAMPLE}]}]}
+    )
     used: ClassVar[frozenset[str]] = frozenset(
         {"model", "messages", "stream", "stream_options", "edge_agent", "response_format", "n", "tool_choice", "logprobs", "top_logprobs"}
     )
@@ -124,6 +128,7 @@ class TextOptions(BaseModel):
 class ResponsesRequest(Asking):
     """A response. What is not listed here is accepted and does nothing."""
 
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "input": _EXAMPLE}]})
     used: ClassVar[frozenset[str]] = frozenset(
         {"model", "input", "stream", "stream_options", "edge_agent", "text", "tool_choice", "include", "top_logprobs", "background"}
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edge_agent.core import parsing
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import CHOICE, Question
-from edge_agent.server.chat.requests import ChatMessage, InputItem, Part
+from edge_agent.server.chat.requests import ChatMessage, ContentPart, InputItem
 from edge_agent.server.chat.structure import Structure
 from edge_agent.server.faults import Refusal
 
@@ -84,7 +84,7 @@ def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions
     return _Turns(text, place, "\n".join(system), tuple(ignored))
 
 
-def _text(content: str | list[Part] | None, where: str) -> str:
+def _text(content: str | list[ContentPart] | None, where: str) -> str:
     """The text of the message that is read. Raises `Refusal` for what is no text."""
     if isinstance(content, str):
         return content
@@ -95,7 +95,7 @@ def _text(content: str | list[Part] | None, where: str) -> str:
     return _readable(content)
 
 
-def _readable(content: str | list[Part] | None) -> str:
+def _readable(content: str | list[ContentPart] | None) -> str:
     return content if isinstance(content, str) else "\n".join(part.text or "" for part in content or [])
 
 
