@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -47,13 +48,20 @@ def running(tmp_path_factory: pytest.TempPathFactory, remote: LoopbackCloud) -> 
 
 
 @pytest.fixture(autouse=True)
-def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no setting of the machine reaches a client."""
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No setting of the machine reaches a client, and a call that would leave loopback meets a proxy that counts it."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith(("OPENAI_", "LANGCHAIN_", "LANGSMITH_", "LITELLM_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise it fetches a list of prices when it is imported
-    monkeypatch.setenv("LANGSMITH_TRACING", "false")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.setblocking(False)
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        yield
+        with pytest.raises(BlockingIOError):  # nobody came
+            proxy.accept()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """From a request of a chat client to a decision, the same for chat completions and responses.
 
-Owns the order: everything that can be refused is refused before anything is decided. Invariant: an `Answered` without a decision left
+Owns the order: everything that can be refused is refused before anything is decided. Invariant: an `ChatAnswer` without a decision left
 nothing in the store.
 """
 
@@ -36,7 +36,7 @@ class AnswerForm:
 
 
 @dataclass(frozen=True)
-class Answered:
+class ChatAnswer:
     """What is said. `decision` is None if there was nothing to decide; `pieces` together are the text; `is_cut` then says that a
     limit left no room for an answer.
     """
@@ -80,7 +80,7 @@ async def answer(
     form: AnswerForm,
     most_tokens: int | None = None,
     instructions: str = "",
-) -> Answered:
+) -> ChatAnswer:
     """Decide what a request asks. Raises `Refusal`, and what `Agent.ask` raises."""
     picked = _picked(asked.model)
     _refuse_forced_tools(asked)
@@ -91,7 +91,7 @@ async def answer(
         raise Refusal(400, "invalid_request", message, "edge_agent.never_send")
     ignored = (*asked.ignored(), *found.ignored)
     if found.question is None:
-        return Answered(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)
+        return ChatAnswer(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)
     write = None
     if form.structure is not None:
         has_confidence = (picked.policy or service.agent.policy.name.value) not in _CLOUD_FIRST
@@ -102,7 +102,7 @@ async def answer(
     if form.top_logprobs is not None:
         logprobs = _logprobs(decision, pieces, form.top_logprobs) if write is None and not found.in_own_format else None
         ignored = ignored if logprobs else (*ignored, "logprobs")
-    return Answered(decision.decision_id, int(time.time()), pieces, decision, False, ignored, logprobs)
+    return ChatAnswer(decision.decision_id, int(time.time()), pieces, decision, False, ignored, logprobs)
 
 
 def _picked(model: str) -> Chosen:

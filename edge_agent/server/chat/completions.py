@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from edge_agent.server.chat import structure
-from edge_agent.server.chat.asking import Answered, AnswerForm, answer
+from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
 from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import ChatRequest
 from edge_agent.server.decided import Usage
@@ -49,13 +49,13 @@ def _refuse_what_is_not_done(asked: ChatRequest) -> None:
         raise Refusal(400, "unsupported_parameter", "This server answers in text alone; send modalities ['text'].", "modalities")
 
 
-def _whole(model: str, found: Answered) -> dict[str, Any]:
+def _whole(model: str, found: ChatAnswer) -> dict[str, Any]:
     message = {"role": "assistant", "content": found.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": _logprobs(found.logprobs), "finish_reason": _finish(found)}
     return {**_head(model, found, "chat.completion"), "choices": [choice], "usage": _usage(found.usage), "edge_agent": found.edge_agent}
 
 
-def _events(model: str, found: Answered, with_usage: bool) -> Iterator[str]:
+def _events(model: str, found: ChatAnswer, with_usage: bool) -> Iterator[str]:
     """The chunks: the role, the pieces of the text, the end with `edge_agent`, and the usage if it was asked for."""
     head = {**_head(model, found, "chat.completion.chunk"), **({"usage": None} if with_usage else {})}
 
@@ -72,7 +72,7 @@ def _events(model: str, found: Answered, with_usage: bool) -> Iterator[str]:
     yield "data: [DONE]\n\n"
 
 
-def streamed(events: Iterable[str], found: Answered) -> StreamingResponse:
+def streamed(events: Iterable[str], found: ChatAnswer) -> StreamingResponse:
     """The events as a reply. They are all known, so no thread is needed to make them."""
 
     async def sent() -> AsyncIterator[str]:
@@ -87,11 +87,11 @@ def sse(data: dict[str, Any], event: str | None = None) -> str:
     return (f"event: {event}\n" if event else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def _head(model: str, found: Answered, kind: str) -> dict[str, Any]:
+def _head(model: str, found: ChatAnswer, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{found.id}", "object": kind, "created": found.created, "model": model}
 
 
-def _finish(found: Answered) -> str:
+def _finish(found: ChatAnswer) -> str:
     return "length" if found.is_cut else "stop"
 
 

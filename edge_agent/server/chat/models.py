@@ -25,18 +25,18 @@ async def models() -> JSONResponse:
     return JSONResponse({"object": "list", "data": [_model(name) for name in NAMES], "models": known})
 
 
-async def model(name: str) -> JSONResponse:
+async def one(model: str) -> JSONResponse:
     """One name; `edge-auto-0.75` and every other tau exist, too."""
-    if chosen(name) is None:
-        raise Refusal(404, "model_not_found", f"The model '{name:.80}' does not exist; choose {', '.join(NAMES)}.", "model")
-    return JSONResponse(_model(name))
+    if chosen(model) is None:
+        raise Refusal(404, "model_not_found", f"The model '{model:.80}' does not exist; choose {', '.join(NAMES)}.", "model")
+    return JSONResponse(_model(model))
 
 
 def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": _CREATED, "owned_by": "edge-agent", "description": describe(name)}
 
 
-for _path, _handler in (("/models", models), ("/models/{name}", model)):
+for _path, _handler in (("/models", models), ("/models/{model}", one)):
     router.add_api_route(f"/v1{_path}", _handler, methods=["GET"], responses=ERRORS)
     router.add_api_route(_path, _handler, methods=["GET"], include_in_schema=False)
     for _prefix in ("/v1", ""):

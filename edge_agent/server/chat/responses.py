@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from edge_agent.server.chat import structure
-from edge_agent.server.chat.asking import Answered, AnswerForm, answer
+from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
 from edge_agent.server.chat.completions import sse, streamed
 from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import InputItem, ResponsesRequest
@@ -40,7 +40,7 @@ async def respond(request: Request, asked: ResponsesRequest) -> Response:
     return streamed(_events(asked, found), found)
 
 
-def _response(asked: ResponsesRequest, found: Answered, status: str | None = None) -> dict[str, Any]:
+def _response(asked: ResponsesRequest, found: ChatAnswer, status: str | None = None) -> dict[str, Any]:
     """The object; with a `status`, as it is before the answer."""
     is_begin = status is not None
     return {
@@ -71,7 +71,7 @@ def _response(asked: ResponsesRequest, found: Answered, status: str | None = Non
     }
 
 
-def _events(asked: ResponsesRequest, found: Answered) -> Iterator[str]:
+def _events(asked: ResponsesRequest, found: ChatAnswer) -> Iterator[str]:
     """The events of one message with one part, as the SDKs put them together again."""
     number = iter(range(1000))
     place: dict[str, Any] = {"item_id": f"msg_{found.id}", "output_index": 0, "content_index": 0}
@@ -93,15 +93,15 @@ def _events(asked: ResponsesRequest, found: Answered) -> Iterator[str]:
     yield event(f"response.{_status(found)}", response=_response(asked, found))
 
 
-def _message(found: Answered) -> dict[str, Any]:
+def _message(found: ChatAnswer) -> dict[str, Any]:
     return {"id": f"msg_{found.id}", "type": "message", "role": "assistant", "status": _status(found), "content": [_part(found)]}
 
 
-def _part(found: Answered) -> dict[str, Any]:
+def _part(found: ChatAnswer) -> dict[str, Any]:
     return {"type": "output_text", "text": found.text, "annotations": [], "logprobs": list(found.logprobs or ())}
 
 
-def _status(found: Answered) -> str:
+def _status(found: ChatAnswer) -> str:
     return "incomplete" if found.is_cut else "completed"
 
 
