@@ -3,15 +3,17 @@
 import json
 import math
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from edge_agent.core.question import OPEN
+from edge_agent.core.question import CHOICE, OPEN
 from edge_agent.server.chat.requests import ChatMessage
 from edge_agent.server.chat.wanted import wanted
+from edge_agent.server.faults import Refusal
 from edge_agent.store.store import Store
 from tests.support.chatting import COMPLETIONS, SURE, UNSURE, chat, events
 from tests.support.cloud_server import LoopbackCloud
@@ -254,6 +256,21 @@ def test_text_that_is_no_question_is_refused_in_a_sentence(client: httpx.Client,
 def test_part_that_is_no_text_is_refused_by_name(client: httpx.Client, kind: str) -> None:
     error = refused(chat(client, [{"type": "text", "text": SURE}, {"type": kind, kind: {"url": "data:,"}}]))
     assert kind in error["message"] and error["param"] == "messages.0.content.1"
+
+
+def test_one_word_is_no_answer_in_json(client: httpx.Client) -> None:
+    refused(chat(client, "hi", max_tokens=3, response_format={"type": "json_object"}))
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + " " * 60_000 + "?", "Confidence:" * 5400, "(" * 60_000, "A) " * 20_000, "a. " * 20_000, "1 " * 30_000]
+)
+def test_long_text_is_read_in_a_moment(text: str) -> None:
+    messages = [ChatMessage(role="system", content=text), ChatMessage(role="user", content=text)]
+    begin = time.process_time()
+    with pytest.raises(Refusal):
+        wanted(messages, "messages", None, CHOICE, most_tokens=None)
+    assert time.process_time() - begin < 1.0
 
 
 def test_model_that_answers_in_its_own_words_gets_the_whole_text() -> None:
