@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from edge_agent.core.records import Decision
 
+CHOSEN_TOKENS = 2
+
 
 class Usage(NamedTuple):
     """The tokens that this answer took now: nothing if it was remembered."""
@@ -48,14 +50,15 @@ def headers(decision: Decision) -> dict[str, str]:
 def usage(decision: Decision) -> Usage:
     """What was evaluated for this answer: by the cloud if it answered, otherwise by this device.
 
-    The device evaluates its answer in `n_forward` passes, most of them together with the prompt, so these count as its completion.
+    Of a choice the model chooses two tokens, the level and the letter: the format says the others. An open answer takes a pass a token.
     """
     if decision.recalled:
         return Usage()
     if decision.route == "cloud" and decision.cloud is not None:
         return Usage(decision.cloud.n_prompt_tokens or 0, 0, decision.cloud.n_completion_tokens or 0)
     timings = decision.timings
-    return Usage(timings.n_prompt_tokens, timings.n_cached_tokens, timings.n_forward)
+    n_chosen = CHOSEN_TOKENS if decision.answer_probs is not None else timings.n_forward
+    return Usage(timings.n_prompt_tokens, timings.n_cached_tokens, n_chosen)
 
 
 def probs(decision: Decision) -> dict[str, float] | None:

@@ -3,12 +3,17 @@
 import json
 import math
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from edge_agent.core.question import CHOICE, OPEN
+from edge_agent.server.chat.requests import ChatMessage
+from edge_agent.server.chat.wanted import wanted
+from edge_agent.server.faults import Refusal
 from edge_agent.store.store import Store
 from tests.support.chatting import COMPLETIONS, SURE, UNSURE, chat, events
 from tests.support.cloud_server import LoopbackCloud
@@ -62,7 +67,7 @@ def test_choice_is_answered_with_its_letter_and_text(client: httpx.Client) -> No
     timings = body["edge_agent"]["timings"]
     assert body["usage"]["prompt_tokens"] == timings["n_prompt_tokens"] > 0
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == timings["n_cached_tokens"]
-    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 2  # the level and the letter are chosen
 
 
 @pytest.mark.parametrize(
@@ -160,6 +165,11 @@ def test_question_marked_never_send_stays_here(client: httpx.Client, remote: Loo
     found = chat(client, UNSURE.replace("1994", "1995"), edge_agent={"never_send": True}).json()["edge_agent"]
     assert (found["route"], found["reason"], len(remote.requests)) == ("local", "never_send", n_requests)
     assert "neversend" in refused(chat(client, UNSURE, edge_agent={"neversend": True}))["param"]
+    assert "edge-local" in refused(chat(client, UNSURE, model="edge-cloud", edge_agent={"never_send": True}))["message"]
+
+
+def test_question_that_does_not_fit_is_refused(client: httpx.Client) -> None:
+    assert refused(chat(client, "word " * 9000 + SURE))["code"] == "invalid_question"
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "edge-auto-1.5", "edge-auto-", "edge-auto-nan", "EDGE-AUTO", "", "edge-auto\n"])
@@ -246,6 +256,27 @@ def test_text_that_is_no_question_is_refused_in_a_sentence(client: httpx.Client,
 def test_part_that_is_no_text_is_refused_by_name(client: httpx.Client, kind: str) -> None:
     error = refused(chat(client, [{"type": "text", "text": SURE}, {"type": kind, kind: {"url": "data:,"}}]))
     assert kind in error["message"] and error["param"] == "messages.0.content.1"
+
+
+def test_one_word_is_no_answer_in_json(client: httpx.Client) -> None:
+    refused(chat(client, "hi", max_tokens=3, response_format={"type": "json_object"}))
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + " " * 60_000 + "?", "Confidence:" * 5400, "(" * 60_000, "A) " * 20_000, "a. " * 20_000, "1 " * 30_000]
+)
+def test_long_text_is_read_in_a_moment(text: str) -> None:
+    messages = [ChatMessage(role="system", content=text), ChatMessage(role="user", content=text)]
+    begin = time.process_time()
+    with pytest.raises(Refusal):
+        wanted(messages, "messages", None, CHOICE, most_tokens=None)
+    assert time.process_time() - begin < 1.0
+
+
+def test_model_that_answers_in_its_own_words_gets_the_whole_text() -> None:
+    for text in ("hi", "Why is the sky blue?", SURE):
+        found = wanted([ChatMessage(role="user", content=text)], "messages", None, OPEN, most_tokens=3)
+        assert found.question is not None and (found.question.stem, found.question.options) == (text, ())
 
 
 # Wrong parameters

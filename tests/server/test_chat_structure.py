@@ -133,6 +133,13 @@ def test_case_of_an_enum_is_kept(decision: Decision) -> None:
     assert filled(schema({"answer": {"type": "boolean"}}), decision, truth) == {"answer": False}
 
 
+def test_words_of_an_open_answer_are_the_answer(decision: Decision) -> None:
+    spoken, question = replace(decision, answer="Astana", answer_text="Astana"), Question("Capital?", (), "open")
+    assert filled(Plain.model_json_schema(), spoken, question) == {"answer": "Astana", "confidence": 1.0}
+    with pytest.raises(Refusal, match="answer_index"):
+        filled(schema({"answer": TEXT, "answer_index": INTEGER}), spoken, question)
+
+
 def test_confidence_of_a_cloud_answer_is_not_invented(decision: Decision) -> None:
     by_cloud = replace(decision, route="cloud", answer="C", cloud=CloudAnswer("C", "C", "large", 1.0))
     optional, must = schema({"answer": TEXT, "confidence": NUMBER}, ["answer"]), schema({"answer": TEXT, "confidence": NUMBER})

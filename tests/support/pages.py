@@ -7,10 +7,12 @@ Owns the conventions of the pages:
 - A ```python block is a program. The comment after a `print` is what it prints.
 - A block that no test runs has `<!-- not run: why -->` on the line before it.
 - The address CLOUD is replaced by the address of a cloud that the caller provides.
+- A page with the address SERVER gets a server of its own, with that cloud; its address is put there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import re
@@ -21,8 +23,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.support.paths import ROOT
+from tests.support.serving import serving
 
 CLOUD = "https://api.example.com/v1"
+SERVER = "http://127.0.0.1:8640"
 _MARK = re.compile(r"\x1e(\d+)\n")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d|\d\d [A-Z][a-z]{2} \d\d:\d\d")
 _AS_IF_INSTALLED = {"make demo": "sh examples/demo.sh"}  # what make does once .venv exists
@@ -76,9 +80,18 @@ def prose(text: str) -> str:
 
 def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
     """Run the blocks of a page in one shell in `folder`, with links to the checkout's files. Returns what differs from the page."""
+    page = page.replace(CLOUD, cloud_url)
+    with contextlib.ExitStack() as stack:
+        if SERVER in page:
+            server = stack.enter_context(serving(folder.parent / "served", "--cloud-url", cloud_url, "--cloud-model", "large"))
+            page = page.replace(SERVER, server.url)
+        return _run(page, folder)
+
+
+def _run(page: str, folder: pathlib.Path) -> list[str]:
     _link_checkout(folder)
     script, expected = [], []
-    for block in blocks(page.replace(CLOUD, cloud_url)):
+    for block in blocks(page):
         if block.not_run or block.language not in ("console", "python"):
             continue
         if block.language == "python":
@@ -95,6 +108,8 @@ def run(page: str, folder: pathlib.Path, cloud_url: str) -> list[str]:
         "PATH": f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "HOME": str(folder),
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
         "OMP_WAIT_POLICY": "passive",  # llama.cpp's threads do not spin while they wait, which would slow down a busy machine
     }
     done = subprocess.run(

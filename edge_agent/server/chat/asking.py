@@ -6,6 +6,7 @@ nothing in the store.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 import uuid
@@ -28,7 +29,7 @@ _LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 @dataclass(frozen=True)
-class Form:
+class AnswerForm:
     """How the answer is wanted: in JSON, and with the probabilities of how many letters (None: none)."""
 
     structure: Structure | None = None
@@ -77,7 +78,7 @@ async def answer(
     asked: Asking,
     messages: Sequence[ChatMessage | InputItem],
     where: str,
-    form: Form,
+    form: AnswerForm,
     most_tokens: int | None = None,
     instructions: str = "",
 ) -> ChatAnswer:
@@ -85,7 +86,13 @@ async def answer(
     picked = _picked(asked.model)
     _refuse_forced_tools(asked)
     profile, own = service.agent.profile, asked.edge_agent
-    found = wanted(messages, where, form.structure, profile.question_kind, most_tokens, bool(own and own.never_send), instructions)
+    never_send = bool(own and own.never_send)
+    found = await asyncio.to_thread(  # a long text takes a while, and other requests need not wait for it
+        wanted, messages, where, form.structure, profile.question_kind, most_tokens, never_send, instructions
+    )
+    if never_send and picked.policy == PolicyName.ONLY_CLOUD:
+        message = "The question may not leave this device, and edge-cloud asks the cloud alone; choose edge-local or edge-auto."
+        raise Refusal(400, "invalid_request", message, "edge_agent.never_send")
     ignored = (*asked.ignored(), *found.ignored)
     if found.question is None:
         return ChatAnswer(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)

@@ -7,21 +7,20 @@ always a status and never a broken stream.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from edge_agent.server.chat import structure
-from edge_agent.server.chat.asking import ChatAnswer, Form, answer
+from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
 from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import ChatRequest
 from edge_agent.server.decided import Usage
 from edge_agent.server.faults import Refusal
 
 router = APIRouter(tags=["chat"])
-STREAM_TYPE = "text/event-stream"
 
 
 @router.post("/v1/chat/completions", responses=ANSWERS)
@@ -30,13 +29,13 @@ async def complete(request: Request, asked: ChatRequest) -> Response:
     """Decide the question in the last message of the user. `edge_agent` in the reply says how it was decided."""
     _refuse_what_is_not_done(asked)
     top = (asked.top_logprobs or 0) if asked.logprobs else None
-    form = Form(structure.of(asked.response_format, "response_format"), top)
+    form = AnswerForm(structure.of(asked.response_format, "response_format"), top)
     limits = [limit for limit in (asked.max_tokens, asked.max_completion_tokens) if limit is not None]
     found = await answer(request.app.state.service, asked, asked.messages, "messages", form, min(limits, default=None))
     if not asked.stream:
         return JSONResponse(_whole(asked.model, found), headers=found.headers)
     with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-    return StreamingResponse(_events(asked.model, found, with_usage), headers=found.headers, media_type=STREAM_TYPE)
+    return streamed(_events(asked.model, found, with_usage), found)
 
 
 def _refuse_what_is_not_done(asked: ChatRequest) -> None:
@@ -71,6 +70,16 @@ def _events(model: str, found: ChatAnswer, with_usage: bool) -> Iterator[str]:
     if with_usage:
         yield sse({**head, "choices": [], "usage": _usage(found.usage)})
     yield "data: [DONE]\n\n"
+
+
+def streamed(events: Iterable[str], found: ChatAnswer) -> StreamingResponse:
+    """The events as a reply. They are all known, so no thread is needed to make them."""
+
+    async def sent() -> AsyncIterator[str]:
+        for event in events:
+            yield event
+
+    return StreamingResponse(sent(), headers=found.headers, media_type="text/event-stream")
 
 
 def sse(data: dict[str, Any], event: str | None = None) -> str:

@@ -14,6 +14,7 @@ from edge_agent.server.model_names import DEFAULT
 
 _MOST = 2**31 - 1
 _SHOWN = 64  # fields that `ignored` names, and characters of each
+_EXAMPLE = "What is 12 + 7?\nA. 18\nB. 19\nC. 24"
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
@@ -94,6 +95,9 @@ class Asking(BaseModel):
 class ChatRequest(Asking):
     """A chat completion. What is not listed here is accepted and does nothing."""
 
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "messages": [{"role": "user", "content": _EXAMPLE}]}]}
+    )
     used: ClassVar[frozenset[str]] = frozenset(
         {"model", "messages", "stream", "stream_options", "edge_agent", "response_format", "n", "tool_choice", "logprobs", "top_logprobs"}
     )
@@ -124,6 +128,7 @@ class TextOptions(BaseModel):
 class ResponsesRequest(Asking):
     """A response. What is not listed here is accepted and does nothing."""
 
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "input": _EXAMPLE}]})
     used: ClassVar[frozenset[str]] = frozenset(
         {"model", "input", "stream", "stream_options", "edge_agent", "text", "tool_choice", "include", "top_logprobs", "background"}
     )

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from edge_agent.server.chat import structure
-from edge_agent.server.chat.asking import ChatAnswer, Form, answer
-from edge_agent.server.chat.completions import STREAM_TYPE, sse
+from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
+from edge_agent.server.chat.completions import sse, streamed
 from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import InputItem, ResponsesRequest
 from edge_agent.server.decided import Usage
@@ -32,12 +32,12 @@ async def respond(request: Request, asked: ResponsesRequest) -> Response:
         raise Refusal(400, "unsupported_parameter", "Nothing runs in the background here; leave background out.", "background")
     items = [InputItem(role="user", content=asked.input)] if isinstance(asked.input, str) else asked.input
     top = (asked.top_logprobs or 0) if _LOGPROBS in (asked.include or []) else None
-    form = Form(structure.of(asked.text.format if asked.text else None, "text.format"), top)
+    form = AnswerForm(structure.of(asked.text.format if asked.text else None, "text.format"), top)
     instructions = asked.instructions if isinstance(asked.instructions, str) else ""
     found = await answer(request.app.state.service, asked, items, "input", form, asked.max_output_tokens, instructions)
     if not asked.stream:
         return JSONResponse(_response(asked, found), headers=found.headers)
-    return StreamingResponse(_events(asked, found), headers=found.headers, media_type=STREAM_TYPE)
+    return streamed(_events(asked, found), found)
 
 
 def _response(asked: ResponsesRequest, found: ChatAnswer, status: str | None = None) -> dict[str, Any]:

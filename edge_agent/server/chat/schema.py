@@ -24,7 +24,7 @@ class BadSchema(BadData):
 
 
 @dataclass(frozen=True)
-class Field:
+class SchemaField:
     """One property: its name, its schema without references and null, and whether it must be there and may be null."""
 
     name: str
@@ -82,7 +82,7 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def fields_of(schema: Mapping[str, Any]) -> Iterator[Field]:
+def fields_of(schema: Mapping[str, Any]) -> Iterator[SchemaField]:
     """The properties of an object. Raises `BadSchema` for another schema."""
     root, _ = _resolved(schema, schema)
     properties, required = root.get("properties"), root.get("required", [])
@@ -97,7 +97,7 @@ def fields_of(schema: Mapping[str, Any]) -> Iterator[Field]:
             limits.append("pattern")
         if limits:
             raise BadSchema(f"The schema has '{limits[0]}' in the field '{name:.60}', which is not supported; leave it out.")
-        yield Field(name, one, isinstance(required, list) and name in required, nullable)
+        yield SchemaField(name, one, isinstance(required, list) and name in required, nullable)
 
 
 def _resolved(described: Any, root: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:

@@ -15,7 +15,7 @@ from typing import Any
 from edge_agent.core.question import LETTERS, Question
 from edge_agent.core.records import Decision
 from edge_agent.server import decided
-from edge_agent.server.chat.schema import BadSchema, Field, fields_of, plain
+from edge_agent.server.chat.schema import BadSchema, SchemaField, fields_of, plain
 from edge_agent.server.faults import Refusal
 
 _ANSWERS = {
@@ -36,7 +36,7 @@ class Structure:
     """The wanted form. `fields` is None for any object (`json_object`); `options` are those that the schema's enum names."""
 
     where: str
-    fields: tuple[Field, ...] | None
+    fields: tuple[SchemaField, ...] | None
     options: tuple[str, ...] = ()
 
     def promise(self, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Callable[[Decision], str]:
@@ -61,11 +61,11 @@ class Structure:
 
         return write
 
-    def _fields(self, question: Question) -> tuple[Field, ...]:
+    def _fields(self, question: Question) -> tuple[SchemaField, ...]:
         if self.fields is not None:
             return self.fields
         names = ("answer", "answer_text") if question.options else ("answer",)
-        return (*(Field(name, {"type": "string"}) for name in names), Field("confidence", {"type": "number"}, nullable=True))
+        return (*(SchemaField(name, {"type": "string"}) for name in names), SchemaField("confidence", {"type": "number"}, nullable=True))
 
 
 def of(response_format: Mapping[str, Any] | None, where: str) -> Structure | None:
@@ -89,7 +89,7 @@ def of(response_format: Mapping[str, Any] | None, where: str) -> Structure | Non
     return Structure(where, fields, enums[0] if len(enums) == 1 and 2 <= len(enums[0]) <= len(LETTERS) else ())
 
 
-def _fill(one: Field, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
+def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
     """What fills a field; None for one that stays empty. Raises `BadSchema` if it may not."""
     name = plain(one.name)
     found: Fill | None = None
@@ -108,7 +108,7 @@ def _fill(one: Field, question: Question, levels: tuple[str, ...], has_confidenc
     return found
 
 
-def _confidence(one: Field, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
+def _confidence(one: SchemaField, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
     low, high = one.range
     if one.type not in ("number", "integer") or high is None:
         if one.required and not one.nullable:
@@ -135,7 +135,7 @@ def _confidence(one: Field, levels: tuple[str, ...], has_confidence: bool) -> Fi
     return fill
 
 
-def _answer(one: Field, name: str, question: Question) -> Fill | None:
+def _answer(one: SchemaField, name: str, question: Question) -> Fill | None:
     if not question.options:
         return (lambda question, decision: decision.answer) if one.type == "string" and one.enum is None else None
     values = _values(one, name, question)
@@ -147,7 +147,7 @@ def _answer(one: Field, name: str, question: Question) -> Fill | None:
     return lambda question, decision: by_letter[decision.answer]
 
 
-def _values(one: Field, name: str, question: Question) -> list[Any] | None:
+def _values(one: SchemaField, name: str, question: Question) -> list[Any] | None:
     """The value of each option in this field, in order; None if an option has none."""
     letters, texts = list(question.letters), list(question.options)
     if one.enum is not None:

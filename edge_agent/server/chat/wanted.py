@@ -24,8 +24,8 @@ NO_DECISION = (
     "Nothing was decided."
 )
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_ONE_WORD = re.compile(r"\s*\w+\s*[.!]*\s*")
-_OWN_FORMAT = re.compile(r"Confidence:.*Final answer:", re.DOTALL)
+_ONE_WORD = re.compile(r"\w{1,40}[.!]{0,3}")
+_OWN_FORMAT = ("Confidence:", "Final answer:")
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def wanted(
         question = _question(turns, kind, structure)
     except BadQuestion as error:
         raise Refusal(400, "invalid_question", str(error), turns.where) from error
-    if question is None and not _is_probe(turns.text, most_tokens):
+    if question is None and (structure is not None or not _is_probe(turns.text, most_tokens)):
         raise Refusal(400, "invalid_question", _no_options(turns.text, kind), turns.where)
     if question is not None and never_send:
         question = replace(question, never_send=True)
-    return Wanted(question, _OWN_FORMAT.search(turns.system) is not None, turns.ignored)
+    return Wanted(question, all(part in turns.system for part in _OWN_FORMAT), turns.ignored)
 
 
 def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions: str) -> _Turns:
@@ -117,7 +117,7 @@ def _has_no_options(text: str) -> bool:
 
 def _is_probe(text: str, most_tokens: int | None) -> bool:
     """Whether a client only tries whether somebody answers: one word, or a limit in which no answer in words fits."""
-    return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text) is not None
+    return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text.strip()) is not None
 
 
 def _no_options(text: str, kind: str) -> str:
