@@ -15,6 +15,7 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision
 from edge_agent.model.profile import LEVELS
 from edge_agent.server.chat import structure
+from edge_agent.server.chat.field_names import purpose
 from edge_agent.server.faults import Refusal
 from tests.support.chatting import SURE, UNSURE, chat
 from tests.support.paths import DEMO
@@ -125,6 +126,26 @@ def test_schema_that_cannot_be_filled_is_refused(described: dict[str, Any], word
     with pytest.raises(Refusal, match=words) as refusal:
         filled(described, decision)
     assert (refusal.value.status, refusal.value.param) == (400, "response_format")
+
+
+NAMES = {
+    "answer": ["answer", "finalAnswer", "Final Answer", "answer_choice", "selected_option", "predicted-label", "class"],
+    "letter": ["letter", "answer_letter", "correctOptionLetter", "optionKey"],
+    "text": ["text", "answer_text", "selectedOptionText"],
+    "index": ["index", "answer_idx", "chosen_option_index"],
+    "confidence": ["confidence", "confidenceScore", "answer_confidence", "certainty", "prob", "confidence_in_answer"],
+    "percent": ["confidence_percent", "confidencePct"],
+    None: ["reasoning", "answer_explanation", "explanation_text", "probabilities", "final", "", "уверенность", "id"],
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), [(name, meant) for meant, names in NAMES.items() for name in names])
+def test_name_says_what_a_field_gets(name: str, meant: str | None) -> None:
+    assert purpose(name) == meant
+
+
+def test_percent_is_scaled(decision: Decision) -> None:
+    assert filled(schema({"answer": TEXT, "confidence_percent": INTEGER}), decision) == {"answer": "B", "confidence_percent": 100}
 
 
 def test_case_of_an_enum_is_kept(decision: Decision) -> None:

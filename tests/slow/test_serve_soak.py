@@ -29,8 +29,8 @@ def test_what_grows_is_told_from_what_goes_up_and_down() -> None:
     assert grown([(t, facts(80e6 + 4e6 * (t % 60) / 60, 20 + t % 3, 21 + t % 2)) for t in times], idle, idle) == []
     leaks = [
         [(t, facts(anonymous=80e6 + 4000 * t)) for t in times],
-        [(t, facts(n_files=20 + t // 900)) for t in times],
-        [(t, facts(n_threads=21 + t // 900)) for t in times],
+        [(t, facts(n_files=20 + t // 300)) for t in times],
+        [(t, facts(n_threads=21 + t // 300)) for t in times],
     ]
     for samples, word in zip(leaks, ("bytes", "file handles", "threads"), strict=True):
         (wrong,) = grown(samples, idle, idle)

@@ -60,10 +60,9 @@ class SchemaField:
         """The only value that it may have, if there is one."""
         return self.schema.get("const")
 
-    @property
-    def range(self) -> tuple[float, float | None]:
-        """The lowest and the highest value: 0 and 1 unless the schema says more; an integer has no highest by itself."""
-        low, high = self.schema.get("minimum", 0), self.schema.get("maximum", None if self.type == "integer" else 1)
+    def range(self, highest: float | None) -> tuple[float, float | None]:
+        """The lowest and the highest value: 0 and `highest` unless the schema says more; None if there is no highest."""
+        low, high = self.schema.get("minimum", 0), self.schema.get("maximum", highest)
         known = [value is None or (isinstance(value, (int, float)) and abs(value) < 1e9) for value in (low, high)]
         return (low, high) if all(known) and low is not None and (high is None or high > low) else (0, None)
 
@@ -75,11 +74,6 @@ class SchemaField:
             and not (isinstance(longest, int) and len(text) > longest)
             and (pattern is None or re.search(pattern, text) is not None)
         )
-
-
-def plain(name: str) -> str:
-    """A name without case and marks: `final_answer` and `finalAnswer` are the same."""
-    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def fields_of(schema: Mapping[str, Any]) -> Iterator[SchemaField]:

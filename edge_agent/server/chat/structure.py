@@ -1,6 +1,6 @@
 """An answer in JSON, as `response_format` asks for it: which field of a schema gets what.
 
-Owns the names of fields that are understood. Invariants: what was promised can be filled, for every answer that may come, before
+Owns what each field gets. Invariants: what was promised can be filled, for every answer that may come, before
 anything is decided; a field that only a writer of prose could fill is refused by name. A schema's checks beyond types, enums and ranges
 are refused, too, because nothing here would keep them.
 """
@@ -15,18 +15,11 @@ from typing import Any
 from edge_agent.core.question import LETTERS, Question
 from edge_agent.core.records import Decision
 from edge_agent.server import decided
-from edge_agent.server.chat.schema import BadSchema, SchemaField, fields_of, plain
+from edge_agent.server.chat.field_names import Purpose, purpose
+from edge_agent.server.chat.schema import BadSchema, SchemaField, fields_of
 from edge_agent.server.faults import Refusal
 
-_ANSWERS = {
-    *("answer", "finalanswer", "correctanswer", "choice", "finalchoice", "selectedchoice", "option", "selectedoption", "correctoption"),
-    *("selected", "selection", "prediction", "predicted", "predictedlabel", "label", "category", "class", "classification"),
-    *("result", "response", "output", "value", "decision"),
-}
-_LETTERS = {"letter", "answerletter", "optionletter", "choiceletter", "key", "answerkey", "optionkey"}
-_TEXTS = {"answertext", "optiontext", "choicetext", "text", "selectedtext"}
-_INDEXES = {"index", "answerindex", "optionindex", "choiceindex"}
-_CONFIDENCES = {"confidence", "confidencescore", "confidencelevel", "score", "probability", "prob", "certainty"}
+_SURE = (Purpose.CONFIDENCE, Purpose.PERCENT)
 
 Fill = Callable[[Question, Decision], Any]
 
@@ -46,7 +39,7 @@ class Structure:
         """
         try:
             fills = [(one, _fill(one, question, levels, has_confidence)) for one in self._fields(question)]
-            if not any(fill and one.const is None and plain(one.name) not in _CONFIDENCES for one, fill in fills):
+            if not any(fill and one.const is None and purpose(one.name) not in _SURE for one, fill in fills):
                 raise BadSchema("The schema has no field for the answer; name one 'answer'.")
         except BadSchema as error:
             raise Refusal(400, "unsupported_schema", str(error), self.where) from error
@@ -91,15 +84,15 @@ def of(response_format: Mapping[str, Any] | None, where: str) -> Structure | Non
 
 def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
     """What fills a field; None for one that stays empty. Raises `BadSchema` if it may not."""
-    name = plain(one.name)
+    meant = purpose(one.name)
     found: Fill | None = None
-    if name in _CONFIDENCES:
-        found = _confidence(one, levels, has_confidence)
+    if meant in _SURE:
+        found = _confidence(one, meant is Purpose.PERCENT, levels, has_confidence)
     elif one.const is not None:
         value = one.const
         found = lambda question, decision: value  # noqa: E731
-    elif one.enum is not None or name in _ANSWERS | _LETTERS | _TEXTS | _INDEXES:
-        found = _answer(one, name, question)
+    elif one.enum is not None or meant is not None:
+        found = _answer(one, meant, question)
     if found is None and one.required and not one.nullable:
         raise _refused(
             f"needs the field '{one.name:.60}', which this model cannot fill; it gives an answer and a confidence. "
@@ -108,8 +101,8 @@ def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_con
     return found
 
 
-def _confidence(one: SchemaField, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
-    low, high = one.range
+def _confidence(one: SchemaField, is_percent: bool, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
+    low, high = one.range(100 if is_percent else None if one.type == "integer" else 1)
     if one.type not in ("number", "integer") or high is None:
         if one.required and not one.nullable:
             raise _refused(f"wants '{one.name:.60}' in a form that a confidence does not have; make it a number from 0 to 1")
@@ -135,10 +128,10 @@ def _confidence(one: SchemaField, levels: tuple[str, ...], has_confidence: bool)
     return fill
 
 
-def _answer(one: SchemaField, name: str, question: Question) -> Fill | None:
+def _answer(one: SchemaField, meant: Purpose | None, question: Question) -> Fill | None:
     if not question.options:
         return (lambda question, decision: decision.answer) if one.type == "string" and one.enum is None else None
-    values = _values(one, name, question)
+    values = _values(one, meant, question)
     if values is None:
         if one.required and not one.nullable:
             raise _refused(f"has the field '{one.name:.60}', whose values do not fit the options of the question")
@@ -147,14 +140,14 @@ def _answer(one: SchemaField, name: str, question: Question) -> Fill | None:
     return lambda question, decision: by_letter[decision.answer]
 
 
-def _values(one: SchemaField, name: str, question: Question) -> list[Any] | None:
+def _values(one: SchemaField, meant: Purpose | None, question: Question) -> list[Any] | None:
     """The value of each option in this field, in order; None if an option has none."""
     letters, texts = list(question.letters), list(question.options)
     if one.enum is not None:
         both = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
         return next((found for each in (texts, letters, both) if (found := _matched(each, one.enum))), None)
     if one.type in ("integer", "number"):
-        if name in _INDEXES and one.type == "integer":
+        if meant is Purpose.INDEX and one.type == "integer":
             return list(range(len(letters)))
         return _numbers(texts, one.type)
     if one.type == "boolean":
@@ -162,7 +155,7 @@ def _values(one: SchemaField, name: str, question: Question) -> list[Any] | None
         return [text in ("yes", "true") for text in said] if sorted(said) in (["no", "yes"], ["false", "true"]) else None
     if one.type != "string":
         return None
-    wanted = texts if name in _TEXTS else letters
+    wanted = texts if meant is Purpose.TEXT else letters
     return wanted if all(map(one.allows, wanted)) else None
 
 
