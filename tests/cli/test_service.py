@@ -105,10 +105,10 @@ def test_what_is_given_stands_in_the_unit(tmp_path: pathlib.Path) -> None:
     model = tmp_path / "my 50% model.gguf"
     model.write_bytes(DEMO.read_bytes())
     key = tmp_path / "a key"
-    text = printed("--model", str(model), "--cloud-url", "http://cloud/v1", "--host", "0.0.0.0", "--port", "80", "--token-file", str(key))
+    text = printed("--model", str(model), "--cloud-url", "http://cloud/v1", "--host", "0.0.0.0", "--port", "8080", "--token-file", str(key))
     in_unit = str(model).replace("%", "%%")
     assert {f'"EDGE_AGENT_MODEL={in_unit}"', '"EDGE_AGENT_CLOUD_URL=http://cloud/v1"'} <= set(directive(text, "Environment"))
-    assert directive(text, "ExecStart")[0].endswith('"serve" "--host" "0.0.0.0" "--port" "80"')
+    assert directive(text, "ExecStart")[0].endswith('"serve" "--host" "0.0.0.0" "--port" "8080"')
     assert directive(text, "LoadCredential") == [f"edge-agent-serve-token:{key}"]
     assert f'"{in_unit}"' in directive(text, "BindReadOnlyPaths")
 
@@ -132,7 +132,7 @@ def test_a_relative_model_counts_from_here_and_a_name_stays_a_name(tmp_path: pat
         (("--host", "x\ny", "--token-file", "/t"), 78, "control character"),
         (("--host", "0.0.0.0"), 78, "--token-file"),
         (("--host", "::"), 78, "--token-file"),
-        (("--port", "0"), 2, "0"),
+        (("--port", "80"), 2, "1024"),
         (("--user", "--run-as", "pi"), 2, "--run-as"),
         (("--user", "--root", "/mnt"), 2, "--root"),
         (("--cloud-url", "no address"), 78, "EDGE_AGENT_CLOUD_URL"),

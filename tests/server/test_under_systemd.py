@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from edge_agent.cli.commands.service import _python
 from tests.support import systemd
 from tests.support.command_line import run
-from tests.support.paths import DEMO
+from tests.support.paths import DEMO, ROOT
 
 UNIT = "edge-agent.service"
 QUICK = "[Unit]\nDefaultDependencies=no\n[Service]\nStandardOutput=null\nStandardError=file:/run/stderr\nWatchdogSec=3\nRestartSec=200ms\n"
@@ -113,3 +114,43 @@ def test_a_wrong_setting_stops_the_service_and_is_not_tried_again(installed: Ins
     time.sleep(1)
     assert (real.shown(UNIT, "NRestarts"), real.shown(UNIT, "ExecMainStatus"), real.shown(UNIT, "ActiveState")) == ("0", "78", "failed")
     assert "tau" in installed.said()
+
+
+def test_a_users_service_runs_in_the_users_own_systemd(tmp_path: pathlib.Path) -> None:
+    """The user's systemd is started by the system's, as a login would, for a user that is nobody special."""
+    port, run_at = free_port(), "/run/user/987"
+    key = tmp_path / "key"
+    key.write_text("k" * 24)
+    key.chmod(0o600)
+    done = run(
+        "service", "install", "--print", "--user", "--port", str(port), "--cloud-key-file", str(key), EDGE_AGENT_HOME="/var/lib/mine"
+    )
+    assert done.returncode == 0, done.stderr
+    _, folders = _python()
+    unit = done.stdout.replace(str(key), f"{run_at}/key")
+    own = "[Unit]\nDefaultDependencies=no\n[Service]\nStandardOutput=null\nStandardError=file:/run/user/987/stderr\nEnvironment=EDGE_AGENT_CLOUD_URL=http://127.0.0.1:9/v1\n"
+    units = {
+        "login.service": f"[Unit]\nDefaultDependencies=no\n[Service]\nUser=edge-agent\nDelegate=yes\nType=notify\n"
+        f"StateDirectory=mine\nRuntimeDirectory=user/987\nEnvironment=XDG_RUNTIME_DIR={run_at} HOME=/var/lib/mine\n"
+        "Environment=SYSTEMD_UNIT_PATH=/run/systemd/system/mine\nStandardOutput=null\nStandardError=file:/run/login\n"
+        "ProtectHome=tmpfs\nPrivateTmp=yes\n"
+        + "".join(f'BindReadOnlyPaths="{one}"\n' for one in (*folders, ROOT))
+        + "ExecStart=/lib/systemd/systemd --user --unit=idle.target --log-target=console\n",
+        "mine/idle.target": "[Unit]\nDefaultDependencies=no\n",
+        f"mine/{UNIT}": unit,
+        f"mine/{UNIT}.d/test.conf": own,
+    }
+    with systemd.running(tmp_path / "systemd", units) as real:
+        real.control("start", "login.service")
+        real.run("sh", "-c", f"printf {'k' * 24} > {run_at}/key; chmod 600 {run_at}/key; chown edge-agent {run_at}/key")
+        as_user = ("setpriv", "--reuid=987", "--regid=987", "--clear-groups", "env", f"XDG_RUNTIME_DIR={run_at}", "systemctl", "--user")
+        started = real.run(*as_user, "start", UNIT)
+        said = real.run("cat", f"{run_at}/stderr", "/run/login").stdout
+        assert started.returncode == 0, f"{started.stderr}{real.run(*as_user, 'status', UNIT).stdout}{said}"
+        installed = Installed(real, port)
+        answer = installed.call("/edge/ask", BODY)
+        assert answer["answer"] == "B"
+        pid = int(real.run(*as_user, "show", UNIT, "--property=MainPID", "--value").stdout)
+        environment = real.run("cat", f"/proc/{pid}/environ").stdout
+        assert "CREDENTIALS_DIRECTORY=" in environment and "k" * 24 not in environment
+        assert real.run(*as_user, "stop", UNIT).returncode == 0

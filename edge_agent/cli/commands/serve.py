@@ -22,10 +22,15 @@ def serve(config: settings.Settings, as_json: bool) -> None:
     It listens on this device only, unless --host says otherwise, which needs a token. docs/http.md lists the routes. SIGTERM and
     Ctrl-C let requests under way finish.
     """
+    check_installed()
+    from edge_agent.server.run import serve as run
+
+    run(config, verbosity.problem)
+
+
+def check_installed() -> None:
+    """Raises `BadSetting` if a library of the server is missing."""
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         from edge_agent.core.installation import install_command
 
         raise BadSetting(f"The server needs '{missing[0]}', which is not installed; run `{install_command('serve')}`.")
-    from edge_agent.server.run import serve as run
-
-    run(config, verbosity.problem)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.commands.serve import check_installed
 from edge_agent.cli.show import echo, print_json, say
 from edge_agent.cli.unit import MARK, NAME, STATE, Unit
 from edge_agent.core.config import settings
@@ -51,7 +52,11 @@ def service() -> None:
 @below
 @click.option("--run-as", metavar="NAME", help=f"The system user that the service runs as.  [default: {_USER}]")
 @click.option("--host", help="The address on which it listens. Without it, serve_host in config.toml counts.")
-@click.option("--port", type=click.IntRange(1, 65_535), help="The port on which it listens. Without it, serve_port in config.toml counts.")
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65_535),
+    help="The port on which it listens, 1024 or higher. Without it, serve_port in config.toml counts.",
+)
 @click.option("--cloud-key-file", type=_FILE, help="A file with the cloud's key. systemd reads it as root and hands it to the service.")
 @click.option("--token-file", type=_FILE, help="A file with the token of the clients, handed over in the same way.")
 @click.option("--operator-token-file", type=_FILE, help="A file with the token of the operator, handed over in the same way.")
@@ -93,6 +98,7 @@ def install(
         else:
             echo(text.rstrip("\n"))
         return
+    check_installed()
     for path in files.values():
         _check_secret((root / path.relative_to("/")) if root else path)
     changed = _write(target, text, replace)
