@@ -63,9 +63,11 @@ def usage(decision: Decision) -> Usage:
 
 def probs(decision: Decision) -> dict[str, float] | None:
     """The probability of every letter by whoever answered; None if they gave none."""
-    return decision.answer_probs if decision.route == "local" else None
+    if decision.route == "local":
+        return decision.answer_probs
+    return decision.cloud.probs if decision.cloud else None
 
 
 def confidence(decision: Decision) -> float | None:
     """How sure whoever answered was; None if they did not say."""
-    return decision.confidence if decision.route == "local" else None
+    return decision.confidence if decision.route == "local" else decision.cloud_confidence

@@ -28,7 +28,7 @@ GENERATED = ROOT / "docs" / "cli.md"
 RUN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(set((ROOT / "docs").glob("*.md")) - {GENERATED})]
 READ = [*RUN, ROOT / "benchmarks" / "README.md", ROOT / "models" / "demo" / "README.md", ROOT / "models" / "recipe" / "README.md"]
 README_BYTES = 6000
-LANGUAGES = {"console", "python", "toml", "json", "text"}
+LANGUAGES = {"console", "python", "toml", "json", "text", "js", "yaml"}
 
 
 def name_of(page: pathlib.Path) -> str:

@@ -70,7 +70,7 @@ def test_hint_names_what_works_where_it_is_read(place: str, wheel: pathlib.Path,
 
 
 def test_nothing_sends_people_to_the_strangers_package() -> None:
-    wrong = re.compile(r"(?<!foggen-)\bedge[-_]agent\[|(pip|uv)[^\n`]* (install|wheel|download)[^\n`]* (?<!foggen-)edge-agent\b")
+    wrong = re.compile(r"(?<!foggen-)\bedge[-_]agent\[(?!\W)|(pip|uv)[^\n`]* (install|wheel|download)[^\n`]* (?<!foggen-)edge-agent\b")
     folders = ("edge_agent", "convert", "models", "benchmarks", "docs", "examples", "requirements")
     files = [
         path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".md", ".sh", ".txt", ".toml", ".in"}
