@@ -43,7 +43,7 @@ def run(model: pathlib.Path, pairs: int) -> float:
                 for times, way in ways if number % 2 else reversed(ways):
                     time.sleep(_PAUSE_S if name == "fresh" else 0.002)
                     times.append(_timed(way))
-            added = statistics.median(there) - statistics.median(here)
+            added = statistics.median(after - before for before, after in zip(here, there, strict=True))  # of pairs: the machine drifts
             overheads.append(added)
             tails = f"{quantile(here, 0.95):.2f} / {quantile(there, 0.95):.2f}"
             print(f"{name:10}{statistics.median(here):12.3f}{statistics.median(there):12.3f}{added:10.3f}{tails:>20}")
