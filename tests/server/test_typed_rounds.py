@@ -131,6 +131,8 @@ def test_letter_of_a_cloud_without_probabilities_leaves_the_answer_to_the_device
         letter = "ABC"[(alone.winner + 1) % 3]
         cloud.reply = lambda body: letter
         (answer,) = rounds.ask(agent, [choice(3)], CLOUD_FIRST)
+        again = rounds.ask(agent, [choice(3)], CLOUD_FIRST)
+    assert (Tokens([answer]).input, Tokens(again).input, again[0].probabilities) == (9, 0, answer.probabilities)
     own = x_edge_agent(answer, ["x", "y", "z"])
     assert answer.probabilities == alone.probabilities and answer.winner == alone.winner and max(answer.probabilities) < 1
     assert (own["route"], own["answered_by"], own["provisional"]) == ("cloud", "device", True)

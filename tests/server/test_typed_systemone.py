@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edge_agent.server.typed.decisions import DecisionsReply
 from edge_agent.server.typed.systemone import SystemOneError, SystemOneReply
 from tests.support.serving import Serving, serving
 
@@ -112,6 +113,20 @@ def test_a_name_that_is_not_ours_is_not_found(server: Serving) -> None:
         reply = client.post("/v1/systemone", json=body({"refund": NOUL}, model="gpt-6-luna"))
     assert reply.status_code == 404 and reply.json()["detail"]["error_type"] == "not_found_error"
     assert "gpt-6-luna" in reply.json()["detail"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/systemone", "/v1/decisions"])
+def test_documented_example_is_answered_as_documented(server: Serving, path: str) -> None:
+    with server.client() as client:
+        document = client.get("/openapi.json").json()
+        operation = document["paths"][path]["post"]
+        name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        (example,) = document["components"]["schemas"][name]["examples"]
+        reply = client.post(path, json=example)
+    assert reply.status_code == 200 and set(operation["responses"]) == {"200", "4XX", "5XX"}, reply.text
+    kind = SystemOneReply if path == "/v1/systemone" else DecisionsReply
+    assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith(kind.__name__)
+    kind.model_validate(reply.json())
 
 
 LONG = {"type": "choice", "instructions": "word " * 3000, "criteria": {"a": None, "b": None}}

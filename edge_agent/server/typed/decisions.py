@@ -75,7 +75,7 @@ class ValueQuestion(BaseModel):
     @field_validator("choices")
     @classmethod
     def _all_different(cls, choices: list[ValueOption]) -> list[ValueOption]:
-        if len({(type(one.value), one.value) for one in choices}) < len(choices):
+        if len({one.value for one in choices}) < len(choices):
             raise PydanticCustomError("same_value", "two choices have the same value; give each value once")
         return choices
 

@@ -25,7 +25,7 @@ MOST_QUESTIONS = 400
 EXAMPLE: dict[str, Any] = {
     "model": rounds.ALIAS,
     "state": "I was charged twice. Please refund me.",
-    "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": None}}},
+    "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": "Bugs"}}},
 }
 
 
