@@ -92,13 +92,14 @@ def test_body_that_is_not_plain_json_is_refused(server: Serving, body: bytes) ->
     assert time.perf_counter() - began < 5
 
 
-def test_brackets_in_strings_are_not_depth() -> None:
+def test_depth_counts_brackets_outside_strings_and_numbers_are_finite() -> None:
     text = json.dumps({"question": "[" * 100 + '"\\{', "x": [[1]]})
     assert deepest(text) == 3
     check_json(text.encode())
     check_json(rb'"\ud83d\ude00"')
-    with pytest.raises(Refusal):
-        check_json(b"[" * 33 + b"]" * 33)
+    for data in (b"[" * 33 + b"]" * 33, b"1e999", b"[-1e999]", b"9" * 101, rb'"\ud800"'):
+        with pytest.raises(Refusal):
+            check_json(data)
 
 
 BAD_VALUES: list[dict[str, Any]] = [
