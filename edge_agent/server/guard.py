@@ -41,7 +41,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        headers, guarded = Headers(scope=scope), _guarded(send)
+        given, headers, guarded = scope, Headers(scope=scope), _guarded(send)
         try:
             scope = self._checked(scope, headers)
             if scope["type"] == "http":
@@ -57,7 +57,7 @@ class Guard:
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope, receive, guarded = _as_get(scope, receive, guarded)
         try:
-            await self.app(scope, receive, guarded)
+            await self.app(scope, receive, guarded if scope is given else _telling(scope, given, guarded))
         except WebSocketDisconnect:
             pass
         except Exception as error:  # a reply was sent, if none had begun; otherwise uvicorn closes the connection
@@ -127,6 +127,17 @@ def _as_get(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive,
         await send({**message, "body": b"", "more_body": False} if ended else message)
 
     return {**scope, "method": "GET"}, received, sending
+
+
+def _telling(scope: Scope, given: Scope, send: Send) -> Send:
+    """Write the route that the app finds into the scope that was `given`, too, before the reply begins."""
+
+    async def sending(message: Message) -> None:
+        if "route" in scope:
+            given["route"] = scope["route"]
+        await send(message)
+
+    return sending
 
 
 def _unauthorized(needed: str) -> Refusal:

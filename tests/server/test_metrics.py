@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
+from tests.support.raw_client import ask
 from tests.support.serving import Serving, serving
 
 TOKEN = "an-operators-token-for-tests"
@@ -64,6 +65,14 @@ def test_decisions_requests_endings_and_the_queue_are_counted(server: Serving) -
         while value(samples := scraped(client), "edge_agent_endings_total") < 2:
             pass
         assert value(samples, "process_open_fds") > 0
+
+
+def test_request_is_counted_under_its_route_however_it_names_it(server: Serving) -> None:
+    with server.client(TOKEN) as client:
+        client.head("/v1/models")
+        request = f"GET {server.url}/v1/models HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nConnection: close\r\n\r\n"
+        assert ask(server.port, request.encode()).status == 200
+        assert value(scraped(client), "edge_agent_requests_total", route="/v1/models", status="200") == 2
 
 
 def test_no_text_of_a_stranger_becomes_a_label(server: Serving) -> None:

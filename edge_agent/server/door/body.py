@@ -1,8 +1,8 @@
 """The body of a request, read whole before the app sees it.
 
-Owns its limits and what counts as JSON here. Invariant: the app gets a body that is complete, at most `MAX_BYTES` long, and JSON that
-every parser reads the same way: UTF-8, each name once, no lone surrogate, no number that a double cannot hold. How long it may take
-to arrive is the connection's rule.
+Owns its limits and what counts as JSON here. Invariant: the app gets a body that is complete, at most `MAX_BYTES` long, also once it is
+unpacked, and JSON that every parser reads the same way: UTF-8, each name once, no lone surrogate, no number that a double cannot hold.
+How long it may take to arrive is the connection's rule.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
+from edge_agent.server.door import unpacking
 from edge_agent.server.faults import Refusal
 
 Message = MutableMapping[str, Any]
@@ -31,9 +32,13 @@ async def whole(headers: Headers, receive: Receive) -> Receive:
     length = headers.get("content-length", "")
     if length.isdigit() and int(length) > MAX_BYTES:
         raise _too_large()
-    if any(coding.strip().lower() != "identity" for coding in headers.getlist("content-encoding")):
-        raise Refusal(415, "compressed", "The body is compressed; send it as it is.")
+    packed = unpacking.encoding(headers.getlist("content-encoding"))
     data = await _read(receive)
+    if packed and data:
+        unpacked = unpacking.unpacked(data, packed, MAX_BYTES)
+        if unpacked is None:
+            raise _too_large()
+        data = unpacked
     if data:
         kinds = headers.getlist("content-type")
         kind = kinds[0].partition(";")[0].strip().lower() if len(kinds) == 1 else ""
