@@ -16,10 +16,9 @@ from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import Chosen, chosen
+from edge_agent.server.model_names import Chosen
 
 DEVICE, CLOUD = "device", "cloud"
-ALIAS = "jev-latest"  # the name that clients of the System One API send if they are told none
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,6 @@ class _Game:
         )
 
 
-def who_answers(name: str) -> Chosen:
-    """What a model's name says. Raises `Refusal` for a name that is not ours."""
-    found = Chosen() if name == ALIAS else chosen(name)
-    if found is None:
-        served = f"{ALIAS}, edge-auto, edge-local or edge-cloud"
-        raise Refusal(404, "model_not_found", f"The model {name!r:.80} is not served here; ask {served}.", "model")
-    return found
-
-
 def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> list[Answered]:
     """The answers, in the order of the questions.
 
@@ -101,8 +91,7 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> lis
 def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
     """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none."""
     if decision.route == "cloud" and decision.cloud:
-        of_cloud: dict[str, float] = getattr(decision.cloud, "probs", None) or {}
-        probabilities = [of_cloud.get(letter, 0.0) for letter in question.letters]
+        probabilities = [(decision.cloud.probs or {}).get(letter, 0.0) for letter in question.letters]
         if (total := math.fsum(probabilities)) > 0:
             return CLOUD, [p / total for p in probabilities]
     if decision.answer_probs is None:
