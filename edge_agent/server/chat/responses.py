@@ -17,7 +17,6 @@ from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
 from edge_agent.server.chat.completions import sse, streamed
 from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import InputItem, ResponsesRequest
-from edge_agent.server.decided import Usage
 from edge_agent.server.faults import Refusal
 
 router = APIRouter(tags=["chat"])
@@ -65,7 +64,7 @@ def _response(asked: ResponsesRequest, found: ChatAnswer, status: str | None = N
         "tools": asked.tools or [],
         "top_p": asked.top_p,
         "truncation": "disabled",
-        "usage": None if is_begin else _usage(found.usage),
+        "usage": None if is_begin else found.usage.as_object(),
         "metadata": asked.metadata or {},
         **({} if is_begin else {"edge_agent": found.edge_agent}),
     }
@@ -103,13 +102,3 @@ def _part(found: ChatAnswer) -> dict[str, Any]:
 
 def _status(found: ChatAnswer) -> str:
     return "incomplete" if found.is_cut else "completed"
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.n_prompt,
-        "input_tokens_details": {"cached_tokens": usage.n_cached, "cache_write_tokens": 0},
-        "output_tokens": usage.n_completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage.n_total,
-    }
