@@ -12,11 +12,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from edge_agent.server import sse
 from edge_agent.server.chat import structure
 from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
-from edge_agent.server.chat.completions import sse, streamed
-from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import InputItem, ResponsesRequest
+from edge_agent.server.chat.streaming import ANSWERS, streamed
 from edge_agent.server.faults import Refusal
 
 router = APIRouter(tags=["chat"])
@@ -76,7 +76,7 @@ def _events(asked: ResponsesRequest, found: ChatAnswer) -> Iterator[str]:
     place: dict[str, Any] = {"item_id": f"msg_{found.id}", "output_index": 0, "content_index": 0}
 
     def event(kind: str, **fields: Any) -> str:
-        return sse({"type": kind, "sequence_number": next(number), **fields}, kind)
+        return sse.event({"type": kind, "sequence_number": next(number), **fields}, kind)
 
     begun = _response(asked, found, "in_progress")
     yield event("response.created", response=begun)

@@ -1,7 +1,7 @@
 """`POST /v1/systemone`: named questions over one state, in the shape of the System One API.
 
-Owns the request and the reply of this API; `faults.py` has its errors. What is asked stands in `core/typed.py`, how in `rounds.py`. Invariant: extra
-fields of a reply begin with `x_`.
+Owns the request and the reply of this API; `faults.py` has its errors. What is asked stands in `core/typed.py`, how in `rounds.py`.
+Invariant: extra fields of a reply begin with `x_`.
 """
 
 from __future__ import annotations
