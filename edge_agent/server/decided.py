@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from edge_agent.core.records import Decision
 
-CHOSEN_TOKENS = 2
+CHOSEN_TOKENS = 2  # of a choice: the level and the letter; the format says all others
 
 
 class Usage(NamedTuple):
-    """The tokens that this answer took now: nothing if it was remembered."""
+    """The tokens that a request took, on this device and in the cloud; `n_cached` of the prompt were in the device's cache."""
 
     n_prompt: int = 0
     n_cached: int = 0
@@ -24,6 +24,16 @@ class Usage(NamedTuple):
     def n_total(self) -> int:
         """Both kinds together."""
         return self.n_prompt + self.n_completion
+
+    def as_object(self) -> dict[str, Any]:
+        """The object `usage` of OpenAI's responses and decisions."""
+        return {
+            "input_tokens": self.n_prompt,
+            "input_tokens_details": {"cached_tokens": self.n_cached, "cache_write_tokens": 0},
+            "output_tokens": self.n_completion,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self.n_total,
+        }
 
 
 def as_object(decision: Decision, ignored: Iterable[str] = ()) -> dict[str, Any]:
@@ -47,18 +57,22 @@ def headers(decision: Decision) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None}
 
 
-def usage(decision: Decision) -> Usage:
-    """What was evaluated for this answer: by the cloud if it answered, otherwise by this device.
+def usage(decisions: Iterable[Decision]) -> Usage:
+    """What was evaluated now for these decisions: the device's readings and, where the cloud answered, what it counted itself.
 
-    Of a choice the model chooses two tokens, the level and the letter: the format says the others. An open answer takes a pass a token.
+    An open answer takes one pass for each token. A recalled decision took nothing.
     """
-    if decision.recalled:
-        return Usage()
-    if decision.route == "cloud" and decision.cloud is not None:
-        return Usage(decision.cloud.n_prompt_tokens or 0, 0, decision.cloud.n_completion_tokens or 0)
-    timings = decision.timings
-    n_chosen = CHOSEN_TOKENS if decision.answer_probs is not None else timings.n_forward
-    return Usage(timings.n_prompt_tokens, timings.n_cached_tokens, n_chosen)
+    n_prompt = n_cached = n_completion = 0
+    for decision in decisions:
+        timings, cloud = decision.timings, decision.cloud
+        if timings.n_forward:
+            n_prompt += timings.n_prompt_tokens
+            n_cached += timings.n_cached_tokens
+            n_completion += CHOSEN_TOKENS if decision.answer_probs is not None else timings.n_forward
+        if cloud is not None and not decision.recalled:
+            n_prompt += cloud.n_prompt_tokens or 0
+            n_completion += cloud.n_completion_tokens or 0
+    return Usage(n_prompt, n_cached, n_completion)
 
 
 def probs(decision: Decision) -> dict[str, float] | None:

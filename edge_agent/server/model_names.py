@@ -1,6 +1,7 @@
 """The names by which a client chooses who may answer: `edge-auto`, `edge-auto-0.75`, `edge-local`, `edge-cloud`.
 
-Owns these names. Pure. Invariant: a name that is not ours is refused, so no client believes that it reached another model.
+Owns these names, and the error for any other. Pure. Invariant: a name that is not ours is refused, so no client believes that it
+reached another model.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import re
 from typing import NamedTuple
 
 from edge_agent.core.routing import PolicyName
+from edge_agent.server.faults import Refusal
 
 DEFAULT = "edge-auto"
-ALIAS = "jev-latest"  # what clients of the System One API send by default
+ALIAS = "jev-latest"  # the default name of clients of the System One API
 SINCE = "2026-11-01"  # the date of these names, not of the model behind them
 DESCRIPTIONS = {
     DEFAULT: "This device answers, and the cloud where the device is not sure enough; edge-auto-0.75 sets how sure.",
@@ -28,8 +30,8 @@ class Chosen(NamedTuple):
     tau: float | None = None
 
 
-def chosen(name: str) -> Chosen | None:
-    """What a model's name says; None for a name that is not ours. `edge-auto-0.75` keeps answers from 0.75 on."""
+def chosen(name: str) -> Chosen:
+    """What a model's name says; `edge-auto-0.75` keeps answers from 0.75 on. Raises `Refusal` for a name that is not ours."""
     if name in (DEFAULT, ALIAS):
         return Chosen()
     if name == "edge-local":
@@ -37,7 +39,10 @@ def chosen(name: str) -> Chosen | None:
     if name == "edge-cloud":
         return Chosen(PolicyName.ONLY_CLOUD.value)
     found = re.fullmatch(r"edge-auto-(0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?)", name)
-    return Chosen(PolicyName.PREFER_LOCAL.value, float(found[1])) if found else None
+    if found is None:
+        message = f"The model '{name:.80}' does not exist; choose {', '.join(NAMES)}, or edge-auto-0.75 for a tau of 0.75."
+        raise Refusal(404, "model_not_found", message, "model")
+    return Chosen(PolicyName.PREFER_LOCAL.value, float(found[1]))
 
 
 def describe(name: str) -> str:

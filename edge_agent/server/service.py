@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -85,16 +85,8 @@ class Service:
         self.decided(decision)
         return decision
 
-    async def ask_all(
-        self, questions: Sequence[Question], *, tau: float | None = None, policy: str | Sequence[str] | None = None, refresh: bool = False
-    ) -> list[Decision]:
-        """Decide several questions, whose common beginning is read once. Raises what `Agent.ask_all` raises, and `ModelBusy`."""
-        decisions = await self.run(lambda: self.agent.ask_all(questions, tau=tau, policy=policy, refresh=refresh))
-        self.decided(*decisions)
-        return decisions
-
     def decided(self, *decisions: Decision) -> None:
-        """Count decisions, and tell the operator's streams of them. `ask` and `ask_all` do; who decides in `run` calls it."""
+        """Count decisions, and tell the operator's streams of them. `ask` does; whoever decides in `run` calls it."""
         self.drafts.decided()
         for decision in decisions:
             self.counts.decided(decision)

@@ -153,9 +153,12 @@ def test_model_says_who_answers(client: httpx.Client, remote: LoopbackCloud) -> 
     assert {found[name] for name in ("edge-auto", "edge-auto-1.0", "edge-cloud", "jev-latest")} == {("C. 2011", "cloud")}
 
 
-def test_usage_of_a_cloud_answer_is_the_clouds_and_of_a_recalled_one_nothing(client: httpx.Client) -> None:
-    sent = {"model": "edge-cloud", "edge_agent": {"refresh": True}}
-    assert chat(client, UNSURE, **sent).json()["usage"]["prompt_tokens"] == 9
+def test_usage_counts_the_reading_and_the_clouds_own_count_and_nothing_that_was_recalled(client: httpx.Client) -> None:
+    alone, both = (chat(client, UNSURE, model=name, edge_agent={"refresh": True}).json() for name in ("edge-cloud", "edge-auto"))
+    assert (alone["usage"]["prompt_tokens"], alone["usage"]["total_tokens"]) == (9, 10)
+    read = both["edge_agent"]["timings"]["n_prompt_tokens"]
+    assert (both["edge_agent"]["route"], both["usage"]["prompt_tokens"], both["usage"]["completion_tokens"]) == ("cloud", read + 9, 2 + 1)
+    assert read > 9
     again = chat(client, UNSURE, model="edge-cloud").json()
     assert again["edge_agent"]["recalled"] and again["usage"]["total_tokens"] == 0
 

@@ -29,6 +29,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield running
 
 
+@pytest.mark.parametrize("path", ["/edge/ask", "/edge/draft"])
+def test_documented_example_is_accepted_and_needs_what_is_required(server: Serving, path: str) -> None:
+    with server.client(CLIENT) as client:
+        operation = client.get("/openapi.json").json()["paths"][path]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        (example,) = schema["examples"]
+        assert client.post(path, json=example).status_code == 200
+        for name in schema["required"]:
+            assert client.post(path, json={key: value for key, value in example.items() if key != name}).status_code == 400
+        for name in schema["properties"]:
+            assert client.post(path, json={**example, name: {"not": ["this"]}}).status_code == 400, name
+
+
 def test_wait_ends_with_the_decision(server: Serving) -> None:
     with server.client(CLIENT) as client:
         (waiting,) = put_waiting(client, 1)

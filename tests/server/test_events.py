@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import pathlib
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent.core.records import Ending
+from edge_agent.server import sse
 from edge_agent.server.edge.following import MOST_KEPT, MOST_STREAMS, Following, Listener, State
 from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
 from tests.support.serving import Serving, serving
@@ -189,3 +191,10 @@ def test_following_goes_on_after_a_bug(caplog: pytest.LogCaptureFixture) -> None
     stop = threading.Event()
     Following(Broken(), stop).run()  # type: ignore[arg-type]
     assert "following the endings failed" in caplog.text
+
+
+def test_event_is_one_line_a_field_for_every_client() -> None:
+    text = "a\nb\r\nc\u2028d\x85e"
+    name, number, data, *rest = sse.event({"text": text}, "state", 7).splitlines()
+    assert (name, number, json.loads(data.removeprefix("data: ")), rest) == ("event: state", "id: 7", {"text": text}, [""])
+    assert sse.event({}) == "data: {}\n\n"

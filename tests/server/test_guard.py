@@ -1,11 +1,13 @@
 """Who is let in: by which name of ours, from which page, with which method. Real sockets, a real server."""
 
 import pathlib
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from edge_agent.server.door.connection import ARRIVAL_S
 from tests.support.raw_client import ask, request
 from tests.support.serving import Serving, serving
 
@@ -269,11 +271,12 @@ def test_get_never_writes(server: Serving) -> None:
     assert [path.read_bytes() for path in files] == before
 
 
-def upgrade(port: int, path: str, *headers: tuple[str, str]) -> int:
+def upgrade(port: int, path: str, *headers: tuple[str, str], body: bytes = b"") -> int:
+    """The status of a WebSocket's first request. `close` is for what is answered as a plain request, and would be kept alive."""
     key = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]
     lines = [*headers] if any(name == "Host" for name, _ in headers) else [("Host", f"127.0.0.1:{port}"), *headers]
-    text = f"GET {path} HTTP/1.1\r\nConnection: Upgrade\r\n" + "".join(f"{name}: {value}\r\n" for name, value in [*lines, *key])
-    return ask(port, text.encode() + b"\r\n").status
+    text = f"GET {path} HTTP/1.1\r\nConnection: Upgrade, close\r\n" + "".join(f"{name}: {value}\r\n" for name, value in [*lines, *key])
+    return ask(port, text.encode() + b"\r\n" + body).status
 
 
 @pytest.mark.parametrize("path", ["/edge/draft", "/nothing", "/health"])
@@ -285,18 +288,19 @@ def test_web_socket_from_another_site_is_refused(server: Serving, path: str) -> 
 
 
 @pytest.mark.parametrize(
-    "headers",
+    ("headers", "body"),
     [
-        [("X", "y")] * 200,
-        [("X", "y" * 9000)],
-        [("Content-Length", "5")],
-        [("Transfer-Encoding", "chunked")],
-        [("Sec-WebSocket-Key", "again")],
-        [("X", "\x01\xff")],
+        ([("X", "y")] * 200, b""),
+        ([("X", "y" * 9000)], b""),
+        ([("Content-Length", "5")], b"hello"),
+        ([("Transfer-Encoding", "chunked")], b"0\r\n\r\n"),
+        ([("Sec-WebSocket-Key", "again")], b""),
+        ([("X", "\x01\xff")], b""),
     ],
 )
-def test_strange_upgrade_is_answered(server: Serving, headers: list[tuple[str, str]]) -> None:
-    assert 400 <= upgrade(server.port, "/nothing", *headers) < 500
+def test_strange_upgrade_is_answered_at_once(server: Serving, headers: list[tuple[str, str]], body: bytes) -> None:
+    began = time.monotonic()
+    assert 400 <= upgrade(server.port, "/nothing", *headers, body=body) < 500 and time.monotonic() - began < ARRIVAL_S
     with server.client() as client:
         assert client.get("/health", headers={"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}).status_code == 200
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.server.typed.conversation import state_of
-from edge_agent.server.typed.decisions import DecisionsError, DecisionsReply, DecisionsRequest
+from edge_agent.server.typed.decisions import DecisionsReply, DecisionsRequest
 from tests.support.serving import Serving, serving
 
 INPUT = "I was charged twice for my March invoice. Please refund me today."
@@ -117,8 +117,8 @@ def test_request_that_does_not_fit_is_400_in_one_sentence(server: Serving, asked
     with server.client() as client:
         reply = client.post("/v1/decisions", json=asked)
     assert reply.status_code == 400, reply.text
-    DecisionsError.model_validate(reply.json())
     error = reply.json()["error"]
+    assert set(error) == {"message", "type", "code", "param"}
     assert says in error["message"] and error["type"] == "invalid_request_error" and len(error["message"]) < 500
 
 

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from edge_agent.measure.replay import replay
 from edge_agent.server.faults import Refusal
 from edge_agent.server.model_names import Chosen
 from edge_agent.server.typed import rounds
-from edge_agent.server.typed.extension import Tokens, headers, x_edge_agent
+from edge_agent.server.typed.extension import headers, usage, x_edge_agent
 from tests.support.cloud_server import LoopbackCloud
 
 CLOUD_ALONE, CLOUD_FIRST = Chosen("only_cloud"), Chosen("prefer_cloud")
@@ -132,7 +132,7 @@ def test_letter_of_a_cloud_without_probabilities_leaves_the_answer_to_the_device
         cloud.reply = lambda body: letter
         (answer,) = rounds.ask(agent, [choice(3)], CLOUD_FIRST)
         again = rounds.ask(agent, [choice(3)], CLOUD_FIRST)
-    assert (Tokens([answer]).input, Tokens(again).input, again[0].probabilities) == (9, 0, answer.probabilities)
+    assert (usage([answer]).n_prompt, usage(again).n_total, again[0].probabilities) == (9, 0, answer.probabilities)
     own = x_edge_agent(answer, ["x", "y", "z"])
     assert answer.probabilities == alone.probabilities and answer.winner == alone.winner and max(answer.probabilities) < 1
     assert (own["route"], own["answered_by"], own["provisional"]) == ("cloud", "device", True)
@@ -148,13 +148,6 @@ def test_cloud_alone_without_probabilities_is_an_error_and_its_letter_is_kept(tm
         assert raised.value.status == 502 and len(cloud.requests) == 1
 
 
-@dataclass(frozen=True, slots=True)
-class TypedCloudAnswer(CloudAnswer):
-    """An answer of a cloud that serves typed decisions."""
-
-    probs: dict[str, float] | None = None
-
-
 class TypedCloud:
     """An agent whose cloud decides every question that may leave the device, with these probabilities."""
 
@@ -164,9 +157,9 @@ class TypedCloud:
     def ask_all(self, questions: Sequence[Question], *, policy: Sequence[str], tau: float | None) -> list[Decision]:
         found = self.agent.ask_all(questions, tau=tau, policy="only_local")
         best = max(self.probs, key=self.probs.__getitem__)
-        answer = TypedCloudAnswer(best, best, "big", 1.0, 40, 1, probs=self.probs)
+        answer = CloudAnswer(best, best, "big", 1.0, 40, 1, probs=self.probs)
         return [
-            one if name == "only_local" else replace(one, route="cloud", answer=best, answer_probs=None, cloud=answer)
+            one if name == "only_local" else replace(one, route="cloud", answer=best, cloud=answer)
             for one, name in zip(found, policy, strict=True)
         ]
 
@@ -192,5 +185,5 @@ def test_probabilities_of_the_cloud_are_shared_out_in_the_groups_of_the_device(a
 
 def test_tokens_count_what_was_read_on_the_device_and_in_the_cloud(agent: Agent) -> None:
     answers = rounds.ask(TypedCloud(agent, {"A": 0.1, "B": 0.2, "C": 0.7}), [choice(3, "A new state.")], CLOUD_ALONE)  # type: ignore[arg-type]
-    tokens = Tokens(answers)
-    assert (tokens.input, tokens.output) == (answers[0].decision.timings.n_prompt_tokens + 40, 2 + 1)
+    tokens = usage(answers)
+    assert (tokens.n_prompt, tokens.n_completion) == (answers[0].decision.timings.n_prompt_tokens + 40, 2 + 1)

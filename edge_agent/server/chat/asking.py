@@ -1,7 +1,7 @@
 """From a request of a chat client to a decision, the same for chat completions and responses.
 
-Owns the order: everything that can be refused is refused before anything is decided. Invariant: an `ChatAnswer` without a decision left
-nothing in the store.
+Owns the order: everything that can be refused is refused before anything is decided. Invariant: a `ChatAnswer` without a decision
+left nothing in the store.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_agent.server.chat.requests import Asking, ChatMessage, InputItem
 from edge_agent.server.chat.structure import Structure
 from edge_agent.server.chat.wanted import NO_DECISION, wanted
 from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import NAMES, Chosen, chosen
+from edge_agent.server.model_names import chosen
 from edge_agent.server.service import Service
 
 _CLOUD_FIRST = (PolicyName.ONLY_CLOUD.value, PolicyName.PREFER_CLOUD.value)
@@ -69,8 +69,8 @@ class ChatAnswer:
 
     @property
     def usage(self) -> decided.Usage:
-        """The tokens."""
-        return decided.usage(self.decision) if self.decision else decided.Usage()
+        """The tokens; none without a decision."""
+        return decided.usage([self.decision] if self.decision else [])
 
 
 async def answer(
@@ -83,7 +83,7 @@ async def answer(
     instructions: str = "",
 ) -> ChatAnswer:
     """Decide what a request asks. Raises `Refusal`, and what `Agent.ask` raises."""
-    picked = _picked(asked.model)
+    picked = chosen(asked.model)
     _refuse_forced_tools(asked)
     profile, own = service.agent.profile, asked.edge_agent
     never_send = bool(own and own.never_send)
@@ -107,14 +107,6 @@ async def answer(
         logprobs = _logprobs(decision, pieces, form.top_logprobs) if write is None and not found.in_own_format else None
         ignored = ignored if logprobs else (*ignored, "logprobs")
     return ChatAnswer(decision.decision_id, int(time.time()), pieces, decision, False, ignored, logprobs)
-
-
-def _picked(model: str) -> Chosen:
-    found = chosen(model)
-    if found is None:
-        message = f"The model '{model:.80}' does not exist; choose {', '.join(NAMES)}, or edge-auto-0.75 for a tau of 0.75."
-        raise Refusal(404, "model_not_found", message, "model")
-    return found
 
 
 def _refuse_forced_tools(asked: Asking) -> None:

@@ -6,17 +6,17 @@ always a status and never a broken stream.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
+from edge_agent.server import sse
 from edge_agent.server.chat import structure
 from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
-from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import ChatRequest
+from edge_agent.server.chat.streaming import ANSWERS, streamed
 from edge_agent.server.decided import Usage
 from edge_agent.server.faults import Refusal
 
@@ -61,30 +61,15 @@ def _events(model: str, found: ChatAnswer, with_usage: bool) -> Iterator[str]:
 
     def chunk(delta: dict[str, Any], finish: str | None = None, logprob: dict[str, Any] | None = None, **extra: Any) -> str:
         logprobs = _logprobs((logprob,) if logprob else None)
-        return sse({**head, "choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}], **extra})
+        return sse.event({**head, "choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}], **extra})
 
     yield chunk({"role": "assistant", "content": "", "refusal": None})
     for i, piece in enumerate(found.pieces):
         yield chunk({"content": piece}, logprob=found.logprobs[i] if found.logprobs else None)
     yield chunk({}, _finish(found), edge_agent=found.edge_agent)
     if with_usage:
-        yield sse({**head, "choices": [], "usage": _usage(found.usage)})
+        yield sse.event({**head, "choices": [], "usage": _usage(found.usage)})
     yield "data: [DONE]\n\n"
-
-
-def streamed(events: Iterable[str], found: ChatAnswer) -> StreamingResponse:
-    """The events as a reply. They are all known, so no thread is needed to make them."""
-
-    async def sent() -> AsyncIterator[str]:
-        for event in events:
-            yield event
-
-    return StreamingResponse(sent(), headers=found.headers, media_type="text/event-stream")
-
-
-def sse(data: dict[str, Any], event: str | None = None) -> str:
-    """One server-sent event."""
-    return (f"event: {event}\n" if event else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 def _head(model: str, found: ChatAnswer, kind: str) -> dict[str, Any]:

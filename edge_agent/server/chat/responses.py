@@ -12,12 +12,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from edge_agent.server import sse
 from edge_agent.server.chat import structure
 from edge_agent.server.chat.asking import AnswerForm, ChatAnswer, answer
-from edge_agent.server.chat.completions import sse, streamed
-from edge_agent.server.chat.documented import ANSWERS
 from edge_agent.server.chat.requests import InputItem, ResponsesRequest
-from edge_agent.server.decided import Usage
+from edge_agent.server.chat.streaming import ANSWERS, streamed
 from edge_agent.server.faults import Refusal
 
 router = APIRouter(tags=["chat"])
@@ -65,7 +64,7 @@ def _response(asked: ResponsesRequest, found: ChatAnswer, status: str | None = N
         "tools": asked.tools or [],
         "top_p": asked.top_p,
         "truncation": "disabled",
-        "usage": None if is_begin else _usage(found.usage),
+        "usage": None if is_begin else found.usage.as_object(),
         "metadata": asked.metadata or {},
         **({} if is_begin else {"edge_agent": found.edge_agent}),
     }
@@ -77,7 +76,7 @@ def _events(asked: ResponsesRequest, found: ChatAnswer) -> Iterator[str]:
     place: dict[str, Any] = {"item_id": f"msg_{found.id}", "output_index": 0, "content_index": 0}
 
     def event(kind: str, **fields: Any) -> str:
-        return sse({"type": kind, "sequence_number": next(number), **fields}, kind)
+        return sse.event({"type": kind, "sequence_number": next(number), **fields}, kind)
 
     begun = _response(asked, found, "in_progress")
     yield event("response.created", response=begun)
@@ -103,13 +102,3 @@ def _part(found: ChatAnswer) -> dict[str, Any]:
 
 def _status(found: ChatAnswer) -> str:
     return "incomplete" if found.is_cut else "completed"
-
-
-def _usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.n_prompt,
-        "input_tokens_details": {"cached_tokens": usage.n_cached, "cache_write_tokens": 0},
-        "output_tokens": usage.n_completion,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": usage.n_total,
-    }

@@ -8,6 +8,7 @@ that a client sends reaches a log.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from typing import Any
 
@@ -22,7 +23,9 @@ MOST = 416  # connections at once: more than may wait, stream or work, and far f
 MOST_REFUSED = 64  # connections beyond those that get a 503; more are closed
 MOST_WEBSOCKETS = 32
 _MOST_DISCARDED_BYTES = 1 << 20  # of a body whose request is already refused
-_MOST_UPGRADE_HEADERS, _MOST_UPGRADE_HEADER_BYTES = 64, 4096  # the WebSocket library takes little more and fails badly
+# The WebSocket library neither answers nor closes where a request has more than this, or other characters in a header.
+_MOST_UPGRADE_HEADERS, _MOST_UPGRADE_HEADER_BYTES = 64, 4096
+_UPGRADE_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
 
 
@@ -94,7 +97,7 @@ class HttpConnection(H11Protocol):
             and not names & {b"content-length", b"transfer-encoding"}
             and len(self.headers) <= _MOST_UPGRADE_HEADERS
             and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
-            and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES for name, value in self.headers)
+            and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES and _UPGRADE_VALUE.fullmatch(value) for name, value in self.headers)
             and super()._should_upgrade()
             and sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS
         )

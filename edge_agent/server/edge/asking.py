@@ -13,20 +13,42 @@ from fastapi.responses import JSONResponse
 from edge_agent.core.asked import as_dict, from_json
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.records import Ending
+from edge_agent.core.routing import PolicyName
 from edge_agent.core.times import iso
-from edge_agent.server import decided
+from edge_agent.server import decided, described
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
 MOST_WAIT_S = 60.0
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_QUESTION = {  # read by `from_json`
+    "type": "object",
+    "required": ["question"],
+    "properties": {
+        "question": {"type": "string", "description": "The question; with its options as lines, if there are no `options`."},
+        "options": {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+                {"type": "null"},
+            ],
+            "description": "2 to 26 texts, as a list or with the keys A, B, C, ...",
+        },
+        "tau": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "The threshold for this question."},
+        "policy": {"enum": [*(name.value for name in PolicyName), None], "description": "Who may answer this question."},
+        "never_send": {"type": "boolean", "description": "Whether the question must not leave this device."},
+        "refresh": {"type": "boolean", "description": "Whether what is remembered does not count."},
+        "id": {"type": ["string", "number", "null"], "description": "Your own name for the question; it comes back."},
+    },
+    "examples": [{"question": "What is 12 + 7?", "options": ["18", "19", "24"]}],
+}
 _BUSY: dict[int | str, dict[str, Any]] = {503: {"description": "Too many requests wait, or the server stops; Retry-After says when."}}
 
 
-@router.post("/edge/ask", responses=_BUSY)
+@router.post("/edge/ask", responses=_BUSY, openapi_extra=described.json_body(_QUESTION))
 async def ask(request: Request, data: Annotated[dict[str, Any], Body()]) -> JSONResponse:
-    """Ask a question: `{"question": "...", "options": ["...", "..."]}`, perhaps with `tau`, `policy`, `never_send`, `refresh` and `id`."""
+    """Ask a question; the reply is what `edge-agent ask --json` prints."""
     service: Service = request.app.state.service
     one = from_json(data, service.agent.profile.question_kind)
     decision = await service.ask(one.question, tau=one.tau, policy=one.policy, refresh=one.refresh)

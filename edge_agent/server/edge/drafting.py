@@ -14,21 +14,35 @@ from fastapi.responses import JSONResponse, Response
 
 from edge_agent.core.errors import BadQuestion, EdgeAgentError, ModelBusy
 from edge_agent.core.question import Question
+from edge_agent.server import described
 from edge_agent.server.door.body import MAX_BYTES, check_json
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
-_GOING_AWAY, _POLICY, _TOO_BIG, _BUSY, _BAD = 1001, 1008, 1009, 1013, 1007
+_GOING_AWAY, _BUSY, _BAD = 1001, 1013, 1007  # codes that end a WebSocket
 
 
-@router.post("/edge/draft", responses={404: {"description": "The draft was dropped, or too long not changed."}})
+_DRAFT = {  # read by `_read`
+    "type": "object",
+    "required": ["text"],
+    "properties": {
+        "text": {"type": "string", "description": "What was typed so far; with `options`, the question alone."},
+        "options": {"type": ["array", "null"], "items": {"type": "string"}, "description": "The options, which are read ahead, too."},
+        "complete": {"type": "boolean", "default": False, "description": "Whether the text will not change any more."},
+        "draft_id": {"type": ["string", "null"], "description": "The id in the first reply, to change that draft."},
+    },
+    "examples": [{"text": "What is 12 +"}],
+}
+
+
+@router.post(
+    "/edge/draft",
+    responses={404: {"description": "The draft was dropped, or not changed for too long."}},
+    openapi_extra=described.json_body(_DRAFT),
+)
 async def draft(request: Request, data: Annotated[dict[str, Any], Body()]) -> JSONResponse:
-    """Send a draft: `{"text": "...", "complete": false}`, and from the second time on with the `draft_id` of the first reply.
-
-    `text` is the question so far, or with `options` the question, so that both are read ahead. `complete` says that it will not
-    change any more.
-    """
+    """Send what a person has typed so far, and from the second time on with the `draft_id` of the first reply."""
     service: Service = request.app.state.service
     text, complete = _read(data)
     draft_id = data.get("draft_id")

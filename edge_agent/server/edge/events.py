@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
@@ -20,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.records import Ending
+from edge_agent.server import sse
 from edge_agent.server.edge.asking import as_object, disconnected, is_id
 from edge_agent.server.edge.following import State
 from edge_agent.server.faults import Refusal
@@ -111,23 +111,23 @@ class _Stream(Response):
                 listener.behind = False  # before the store is read: what is stored meanwhile comes through the listener
                 async for ending in self._stored(last):
                     last = ending.number or last
-                    yield _event("ending", as_object(ending), last)
+                    yield sse.event(as_object(ending), "ending", last)
                 if state is None:
                     state = await service.aside(service.following.state)
                     last = max(last, newest)
-                    yield _event("state", _said(state), last)
+                    yield sse.event(_said(state), "state", last)
                 continue
             item = await listener.next(HEARTBEAT_S)
             if isinstance(item, State):
                 if item != state:
                     state = item
-                    yield _event("state", _said(item))
+                    yield sse.event(_said(item), "state")
             elif isinstance(item, Ending):
                 if item.number is not None and item.number > last:
                     last = item.number
-                    yield _event("ending", as_object(item), last)
+                    yield sse.event(as_object(item), "ending", last)
             elif item is not None:
-                yield _event("decision", item)
+                yield sse.event(item, "decision")
             elif not listener.behind and not service.is_stopping:
                 yield ": still here\n\n"
 
@@ -153,9 +153,3 @@ class _Stream(Response):
 
 def _said(state: State) -> dict[str, Any]:
     return {"connection": state.connection, "waiting": state.waiting, "text": state.text}
-
-
-def _event(name: str, data: dict[str, Any], number: int | None = None) -> str:
-    """One event. JSON has no line break in it, so the data is one line."""
-    own = "" if number is None else f"id: {number}\n"
-    return f"event: {name}\n{own}data: {json.dumps(data)}\n\n"

@@ -18,11 +18,10 @@ from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.conversation import Content, Input, State, spoken, state_of
-from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
+from edge_agent.server.typed.extension import XEdgeAgent, headers, usage, x_edge_agent
 from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
-MOST_QUESTIONS = 400
 EXAMPLE: dict[str, Any] = {
     "model": "edge-auto",
     "input": "I was charged twice. Please refund me.",
@@ -139,7 +138,7 @@ class DecisionsRequest(BaseModel):
     model: str = Field(description="`edge-auto`, `edge-auto-0.75` (with another tau), `edge-local` or `edge-cloud`.")
     input: Input
     questions: list[Annotated[PredicateQuestion | ValueQuestion | LabelQuestion, Field(discriminator="type")]] = Field(
-        min_length=1, max_length=MOST_QUESTIONS
+        min_length=1, max_length=rounds.MOST_QUESTIONS
     )
 
 
@@ -220,50 +219,19 @@ class DecisionsReply(BaseModel):
     usage: DecisionsUsage
 
 
-class DecisionsProblem(BaseModel):
-    """What went wrong, and with which field."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class DecisionsError(BaseModel):
-    """An error."""
-
-    error: DecisionsProblem
-
-
-@router.post(
-    "/v1/decisions",
-    response_model=DecisionsReply,
-    responses={"4XX": {"model": DecisionsError}, "5XX": {"model": DecisionsError}},
-)
+@router.post("/v1/decisions", response_model=DecisionsReply)
 @router.post("/decisions", include_in_schema=False)
 async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""
     service: Service = request.app.state.service
-    chosen = rounds.who_answers(body.model)
     state = state_of(body.input)
-    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], chosen))
-    service.decided(*(decision for answer in answers for decision in answer.decisions))
+    answers = await rounds.run(service, body.model, lambda: [one.asked(state) for one in body.questions])
     reply = {
         "model": service.agent.model.name,
         "answers": [
             {"type": one.type, "name": one.name, **one.answer(answer), "x_edge_agent": x_edge_agent(answer, one.names())}
             for one, answer in zip(body.questions, answers, strict=True)
         ],
-        "usage": _usage(Tokens(answers)),
+        "usage": usage(answers).as_object(),
     }
     return JSONResponse(reply, headers=headers(answers))
-
-
-def _usage(tokens: Tokens) -> dict[str, Any]:
-    return {
-        "input_tokens": tokens.input,
-        "input_tokens_details": {"cached_tokens": tokens.cached, "cache_write_tokens": 0},
-        "output_tokens": tokens.output,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": tokens.input + tokens.output,
-    }

@@ -1,11 +1,10 @@
-"""What a typed answer says beyond its API: the object `x_edge_agent`, and the tokens that a request used.
+"""What a typed answer says beyond its API: the object `x_edge_agent`, the headers and the tokens that its request took.
 
 Owns their fields. Pure. Invariant: the fields of the API itself are never bent for what stands here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,8 +13,6 @@ from edge_agent.core.records import Decision
 from edge_agent.core.typed import TypedKind
 from edge_agent.server import decided
 from edge_agent.server.typed.rounds import Answered
-
-CHOSEN_TOKENS = 2  # of a reading: the level and the letter; all others follow from the format
 
 
 class XEdgeAgent(BaseModel):
@@ -39,18 +36,6 @@ class XEdgeAgent(BaseModel):
     cloud_confidence: float | None = Field(description="The probability that the cloud gave to its own letter.")
 
 
-class Tokens:
-    """The tokens that a request used on the device and in the cloud; a decision that was recalled used none."""
-
-    def __init__(self, answers: Iterable[Answered]) -> None:
-        fresh = [decision for answer in answers for decision in answer.decisions if not decision.recalled]
-        clouds = [decision.cloud for decision in fresh if decision.cloud]
-        read = [decision.timings for decision in fresh if decision.timings.n_prompt_tokens]
-        self.cached = sum(timings.n_cached_tokens for timings in read)
-        self.input = sum(timings.n_prompt_tokens for timings in read) + sum(cloud.n_prompt_tokens or 0 for cloud in clouds)
-        self.output = CHOSEN_TOKENS * len(read) + sum(cloud.n_completion_tokens or 0 for cloud in clouds)
-
-
 def x_edge_agent(answer: Answered, names: list[Any]) -> dict[str, Any]:
     """The object `x_edge_agent` of one answer; `names` are the options as the client named them."""
     decision = answer.decision
@@ -72,3 +57,8 @@ def headers(answers: list[Answered]) -> dict[str, str]:
     """The `X-Edge-*` headers, where a request was one decision."""
     one: Decision | None = answers[0].decision if len(answers) == 1 and len(answers[0].decisions) == 1 else None
     return decided.headers(one) if one else {}
+
+
+def usage(answers: list[Answered]) -> decided.Usage:
+    """The tokens that a request took, in all rounds of all its questions."""
+    return decided.usage(decision for answer in answers for decision in answer.decisions)

@@ -7,7 +7,7 @@ request are asked together, then the next ones; only a last round may go to the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge_agent.agent.agent import Agent
@@ -17,9 +17,10 @@ from edge_agent.core.routing import PolicyName
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.server.faults import Refusal
 from edge_agent.server.model_names import Chosen, chosen
+from edge_agent.server.service import Service
 
 DEVICE, CLOUD = "device", "cloud"
-ALIAS = "jev-latest"  # the name that clients of the System One API send if they are told none
+MOST_QUESTIONS = 400  # of one request
 
 
 @dataclass(frozen=True)
@@ -71,27 +72,29 @@ class _Game:
         )
 
 
-def who_answers(name: str) -> Chosen:
-    """What a model's name says. Raises `Refusal` for a name that is not ours."""
-    found = Chosen() if name == ALIAS else chosen(name)
-    if found is None:
-        served = f"{ALIAS}, edge-auto, edge-local or edge-cloud"
-        raise Refusal(404, "model_not_found", f"The model {name!r:.80} is not served here; ask {served}.", "model")
-    return found
+async def run(service: Service, model: str, questions: Callable[[], list[TypedQuestion]]) -> list[Answered]:
+    """The answers to a request that names `model`. Its questions are worded in the thread that asks them: a long text takes a while.
+
+    Raises what `ask` and `Service.run` raise, and `Refusal` for an unknown name.
+    """
+    who = chosen(model)
+    answers = await service.run(lambda: ask(service.agent, questions(), who))
+    service.decided(*(decision for answer in answers for decision in answer.decisions))
+    return answers
 
 
-def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> list[Answered]:
+def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen) -> list[Answered]:
     """The answers, in the order of the questions.
 
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
     that a typed answer could hold. Its letter is stored all the same.
     """
     games = [_Game(asked) for asked in questions]
-    policy = chosen.policy or agent.policy.name.value
+    policy = who.policy or agent.policy.name.value
     while going_on := [game for game in games if not game.rounds.is_over]:
         asked = [(game, question) for game in going_on for question in game.rounds.questions]
         policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
-        decisions = agent.ask_all([question for _, question in asked], tau=chosen.tau, policy=policies)
+        decisions = agent.ask_all([question for _, question in asked], tau=who.tau, policy=policies)
         for game in going_on:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
             game.take(*zip(*mine, strict=True))
@@ -101,8 +104,7 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> lis
 def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
     """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none."""
     if decision.route == "cloud" and decision.cloud:
-        of_cloud: dict[str, float] = getattr(decision.cloud, "probs", None) or {}
-        probabilities = [of_cloud.get(letter, 0.0) for letter in question.letters]
+        probabilities = [(decision.cloud.probs or {}).get(letter, 0.0) for letter in question.letters]
         if (total := math.fsum(probabilities)) > 0:
             return CLOUD, [p / total for p in probabilities]
     if decision.answer_probs is None:

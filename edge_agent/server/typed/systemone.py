@@ -1,7 +1,7 @@
 """`POST /v1/systemone`: named questions over one state, in the shape of the System One API.
 
-Owns the request, the reply and the errors of this API. What is asked stands in `core/typed.py`, how in `rounds.py`. Invariant: extra
-fields of a reply begin with `x_`.
+Owns the request and the reply of this API; `faults.py` has its errors. What is asked stands in `core/typed.py`, how in `rounds.py`.
+Invariant: extra fields of a reply begin with `x_`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
+from edge_agent.server import model_names
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
-from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
+from edge_agent.server.typed.extension import XEdgeAgent, headers, usage, x_edge_agent
 from edge_agent.server.typed.rounds import Answered
 
 router = APIRouter(tags=["typed decisions"])
-MOST_QUESTIONS = 400
 EXAMPLE: dict[str, Any] = {
-    "model": rounds.ALIAS,
+    "model": model_names.ALIAS,
     "state": "I was charged twice. Please refund me.",
     "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": "Bugs"}}},
 }
@@ -134,7 +134,7 @@ class SystemOneRequest(BaseModel):
     model: str = Field(description="`jev-latest` or `edge-auto`, `edge-auto-0.75` (with another tau), `edge-local`, `edge-cloud`.")
     state: Text
     questions: dict[Name, Annotated[NoulQuestion | ChoiceQuestion | ScoreQuestion, Field(discriminator="type")]] = Field(
-        min_length=1, max_length=MOST_QUESTIONS
+        min_length=1, max_length=rounds.MOST_QUESTIONS
     )
     assets: Assets | None = Field(None, description="Images; this server reads text alone and refuses them.")
 
@@ -183,47 +183,20 @@ class SystemOneReply(BaseModel):
     usage: SystemOneUsage
 
 
-class InvalidField(BaseModel):
-    """One field that does not fit."""
-
-    loc: list[str | int]
-    msg: str
-    type: str
-
-
-class SystemOneProblem(BaseModel):
-    """What went wrong otherwise."""
-
-    error_type: str
-    message: str
-
-
-class SystemOneError(BaseModel):
-    """`detail` is a list for a request that does not fit (422), and an object for everything else."""
-
-    detail: list[InvalidField] | SystemOneProblem
-
-
-@router.post(
-    "/v1/systemone",
-    response_model=SystemOneReply,
-    responses={"4XX": {"model": SystemOneError}, "5XX": {"model": SystemOneError}},
-)
+@router.post("/v1/systemone", response_model=SystemOneReply)
 @router.post("/systemone", include_in_schema=False)
 async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
-    chosen = rounds.who_answers(body.model)
-    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
-    service.decided(*(decision for answer in answers for decision in answer.decisions))
-    tokens = Tokens(answers)
+    answers = await rounds.run(service, body.model, lambda: [one.asked(body.state) for one in questions])
+    used = usage(answers)
     reply = {
         "model": service.agent.model.name,
         "answers": {
             name: {"type": one.type, **one.answer(answer), "x_edge_agent": x_edge_agent(answer, one.names())}
             for name, one, answer in zip(names, questions, answers, strict=True)
         },
-        "usage": {"input_tokens": tokens.input, "output_tokens": tokens.output},
+        "usage": {"input_tokens": used.n_prompt, "output_tokens": used.n_completion},
     }
     return JSONResponse(reply, headers=headers(answers))
