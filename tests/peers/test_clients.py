@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from tests.support.chatting import SURE, UNSURE
 from tests.support.cloud_server import LoopbackCloud
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 openai = pytest.importorskip("openai")
 
@@ -157,16 +157,8 @@ def test_openai_without_a_cloud_gets_a_provisional_answer_or_an_error(tmp_path: 
                 client.chat.completions.create(model="edge-cloud", messages=UNSURE_TURN)
 
 
-@pytest.fixture
-def token_file(tmp_path: pathlib.Path) -> pathlib.Path:
-    file = tmp_path / "token"
-    file.write_text(TOKEN)
-    file.chmod(0o600)
-    return file
-
-
-def test_openai_key_is_the_token(tmp_path: pathlib.Path, token_file: pathlib.Path) -> None:
-    with serving(tmp_path / "home", "--token-file", str(token_file)) as server:
+def test_openai_key_is_the_token(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path / "home", "--token-file", token_file(tmp_path / "token", TOKEN)) as server:
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key=TOKEN) as client:
             assert client.models.list().data
         with openai.OpenAI(base_url=f"{server.url}/v1", api_key="wrong") as client, pytest.raises(openai.AuthenticationError):

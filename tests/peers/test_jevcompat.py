@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.cloud_server import LoopbackCloud
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 TOKEN = "a-token-of-this-test-0123456789"  # of a server on loopback
 NOT_APPLICABLE = {True: {"auth.ignored-when-off"}, False: {"auth.bearer", "auth.missing", "auth.invalid"}}
@@ -65,12 +65,7 @@ SITUATIONS: dict[Situation, tuple[str, str]] = {  # what an unsure question show
 @pytest.mark.parametrize("has_key", [True, False], ids=["key", "no-key"])
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
 def test_server_conforms(tmp_path: pathlib.Path, situation: Situation, has_key: bool) -> None:
-    flags = []
-    if has_key:
-        file = tmp_path / "token"
-        file.touch(0o600)
-        file.write_text(TOKEN)
-        flags = ["--token-file", str(file)]
+    flags = ["--token-file", token_file(tmp_path / "token", TOKEN)] if has_key else []
     home = tmp_path / "edge"
     home.mkdir()
     with contextlib.ExitStack() as open_ones:

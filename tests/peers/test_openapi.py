@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.serving import serving
+from tests.support.serving import serving, token_file
 
 pytest.importorskip("schemathesis")
 
@@ -25,12 +25,10 @@ expected-statuses = ["2xx", "400", "401", "403", "404", "409", "422", "429", "50
 
 def test_no_route_fails_or_answers_what_the_document_does_not_say(tmp_path: pathlib.Path) -> None:
     """All checks of the tool, the token of the operator, streams apart."""
-    token = tmp_path / "operator"
-    token.write_text(OPERATOR)
-    token.chmod(0o600)
+    token = token_file(tmp_path / "operator", OPERATOR)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     report = tmp_path / "report.xml"
-    with serving(tmp_path / "home", "--operator-token-file", str(token)) as server:
+    with serving(tmp_path / "home", "--operator-token-file", token) as server:
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
         command += [f"{server.url}/openapi.json", "--checks", "all", "--max-examples", str(N_EXAMPLES), "--seed", "1", "--no-shrink"]
         command += ["--header", f"Authorization: Bearer {OPERATOR}", "--report", "junit", "--report-junit-path", str(report)]

@@ -27,7 +27,7 @@ from pydantic_ai.providers.system_one import SystemOneProvider
 from typesafe_sdk import AsyncTypeSafeClient, Choice, Noul, Score, TypeSafeClient
 
 from tests.support.cloud_server import LoopbackCloud
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 TOKEN = "a-token-of-this-test-0123456789"  # of a server on loopback
 STATE = "I was charged twice for my March invoice. Please refund me today."
@@ -53,10 +53,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("clients")
-    file = home / "token"
-    file.touch(0o600)
-    file.write_text(TOKEN)
-    with serving(home / "edge", "--token-file", str(file)) as running:
+    with serving(home / "edge", "--token-file", token_file(home / "token", TOKEN)) as running:
         yield running
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from edge_agent.server.edge.following import MOST_WAITERS
 from tests.support.event_stream import NO_CLOUD, end, put_waiting
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 CLIENT, OPERATOR = "a-clients-token-for-tests", "an-operators-token-for-tests"
 SURE = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"}
@@ -21,10 +21,7 @@ SURE = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_loc
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("edge")
-    for name, token in (("client", CLIENT), ("operator", OPERATOR)):
-        (home / name).write_text(token)
-        (home / name).chmod(0o600)
-    flags = ("--token-file", str(home / "client"), "--operator-token-file", str(home / "operator"))
+    flags = ("--token-file", token_file(home / "client", CLIENT), "--operator-token-file", token_file(home / "operator", OPERATOR))
     with serving(home, *flags, environment=NO_CLOUD) as running:
         yield running
 

@@ -16,7 +16,7 @@ from edge_agent.core.records import Ending
 from edge_agent.server import sse
 from edge_agent.server.edge.following import MOST_KEPT, MOST_STREAMS, Following, Listener, State
 from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 TOKEN = "an-operators-token-for-tests"
 
@@ -24,10 +24,7 @@ TOKEN = "an-operators-token-for-tests"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("events")
-    token = home / "operator"
-    token.write_text(TOKEN)
-    token.chmod(0o600)
-    with serving(home, "--operator-token-file", str(token), environment=NO_CLOUD) as running:
+    with serving(home, "--operator-token-file", token_file(home / "operator", TOKEN), environment=NO_CLOUD) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.server.door.connection import ARRIVAL_S
 from tests.support.raw_client import ask, request
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 JSON = ("Content-Type", "application/json")
 ASKED = b'{"question": "What is 12 + 7?", "options": ["18", "19", "24"]}'
@@ -307,10 +307,8 @@ def test_strange_upgrade_is_answered_at_once(server: Serving, headers: list[tupl
 
 def test_address_of_the_connection_is_a_name_of_ours(tmp_path: pathlib.Path) -> None:
     """Who listens everywhere is called by an address that no setting names; 0.0.0.0 itself, which browsers take for loopback, is none."""
-    token = tmp_path / "token"
-    token.write_text("0123456789abcdef0123")
-    token.chmod(0o600)
-    with serving(tmp_path / "home", "--host", "0.0.0.0", "--token-file", str(token)) as server:
+    token = token_file(tmp_path / "token", "0123456789abcdef0123")
+    with serving(tmp_path / "home", "--host", "0.0.0.0", "--token-file", token) as server:
         for host, status in (("127.0.0.1", 200), ("127.0.0.2", 403), ("0.0.0.0", 403), ("evil.example", 403)):
             assert request(server.port, headers=[("Host", f"{host}:{server.port}")]).status == status
         assert request(server.port, headers=[("Host", f"127.0.0.2:{server.port}")], host="127.0.0.2").status == 200

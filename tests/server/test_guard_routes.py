@@ -8,7 +8,7 @@ import pytest
 from edge_agent.server import app
 from edge_agent.server.door.callers import CALLERS, Caller, Callers
 from tests.support.raw_client import Answer, request
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 CLIENT, OPERATOR = "client-CANARY-0123456789", "operator-CANARY-0123456789"
 ROUTES = sorted(app.methods())
@@ -39,12 +39,7 @@ NOT_THE_TOKENS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     home = tmp_path_factory.mktemp("serve")
-    flags = []
-    for flag, token in (("--token-file", CLIENT), ("--operator-token-file", OPERATOR)):
-        path = home / flag.strip("-")
-        path.write_text(token + "\n")
-        path.chmod(0o600)
-        flags += [flag, str(path)]
+    flags = ("--token-file", token_file(home / "client", f"{CLIENT}\n"), "--operator-token-file", token_file(home / "operator", OPERATOR))
     with serving(home, *flags, environment={"EDGE_AGENT_CLOUD_KEY": CLOUD_KEY}) as running:
         yield running
         assert "CANARY" not in running.said() and running.said().count("\n") == 1, running.said()

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
 from tests.support.raw_client import ask
-from tests.support.serving import Serving, serving
+from tests.support.serving import Serving, serving, token_file
 
 TOKEN = "an-operators-token-for-tests"
 CANARY = "xyzzy-canary"
@@ -18,16 +18,13 @@ ASKED = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_lo
 
 
 @pytest.fixture
-def token_file(tmp_path: pathlib.Path) -> str:
-    path = tmp_path / "operator"
-    path.write_text(TOKEN)
-    path.chmod(0o600)
-    return str(path)
+def flags(tmp_path: pathlib.Path) -> tuple[str, str]:
+    return "--operator-token-file", token_file(tmp_path / "operator", TOKEN)
 
 
 @pytest.fixture
-def server(tmp_path: pathlib.Path, token_file: str) -> Iterator[Serving]:
-    with serving(tmp_path / "home", "--operator-token-file", token_file, environment=NO_CLOUD) as running:
+def server(tmp_path: pathlib.Path, flags: tuple[str, str]) -> Iterator[Serving]:
+    with serving(tmp_path / "home", *flags, environment=NO_CLOUD) as running:
         yield running
 
 
@@ -94,12 +91,12 @@ def test_no_text_of_a_stranger_becomes_a_label(server: Serving) -> None:
     assert value(samples, "edge_agent_requests_total", route="/edge/decisions/{decision_id}", status="404") == 20
 
 
-def test_calls_to_the_cloud_are_counted_by_the_name_that_the_operator_gave(tmp_path: pathlib.Path, token_file: str) -> None:
+def test_calls_to_the_cloud_are_counted_by_the_name_that_the_operator_gave(tmp_path: pathlib.Path, flags: tuple[str, str]) -> None:
     cloud = LoopbackCloud()
     environment = {"EDGE_AGENT_CLOUD_URL": cloud.url, "EDGE_AGENT_CLOUD_MODEL": "big"}
     try:
         with (
-            serving(tmp_path / "home", "--operator-token-file", token_file, environment=environment) as running,
+            serving(tmp_path / "home", *flags, environment=environment) as running,
             running.client(TOKEN) as client,
         ):
             assert client.post("/edge/ask", json={**ASKED, "policy": "only_cloud"}).json()["route"] == "cloud"

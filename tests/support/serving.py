@@ -63,6 +63,14 @@ class Serving:
         return self.process.wait(60)
 
 
+def token_file(path: pathlib.Path, token: str) -> str:
+    """A file with a token, which only its owner can read, as a flag takes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    path.write_text(token)
+    return str(path)
+
+
 @contextlib.contextmanager
 def serving(home: pathlib.Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[Serving]:
     """A server that is ready, and is stopped at the end."""
