@@ -1,6 +1,7 @@
 """The names by which a client chooses who may answer: `edge-auto`, `edge-auto-0.75`, `edge-local`, `edge-cloud`.
 
-Owns these names. Pure. Invariant: a name that is not ours is refused, so no client believes that it reached another model.
+Owns these names. Pure. Invariant: a name that is not ours is refused, everywhere with the same sentence, so no client believes that it
+reached another model.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from edge_agent.core.routing import PolicyName
+from edge_agent.server.faults import Refusal
 
 DEFAULT = "edge-auto"
 ALIAS = "jev-latest"  # what clients of the System One API send by default
@@ -38,6 +40,17 @@ def chosen(name: str) -> Chosen | None:
         return Chosen(PolicyName.ONLY_CLOUD.value)
     found = re.fullmatch(r"edge-auto-(0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?)", name)
     return Chosen(PolicyName.PREFER_LOCAL.value, float(found[1])) if found else None
+
+
+def pick(name: str) -> Chosen:
+    """What a model's name says. Raises `Refusal` (404) for a name that is not ours."""
+    if (found := chosen(name)) is not None:
+        return found
+    if name.startswith(f"{DEFAULT}-"):
+        message = f"The model '{name:.80}' does not exist; after {DEFAULT}- write a tau from 0 to 1, as in {DEFAULT}-0.75."
+    else:
+        message = f"The model '{name:.80}' does not exist; ask {', '.join(NAMES)}, {ALIAS}, or {DEFAULT}-0.75 for a tau of 0.75."
+    raise Refusal(404, "model_not_found", message, "model")
 
 
 def describe(name: str) -> str:

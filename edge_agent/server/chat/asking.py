@@ -21,7 +21,7 @@ from edge_agent.server.chat.requests import Asking, ChatMessage, InputItem
 from edge_agent.server.chat.structure import Structure
 from edge_agent.server.chat.wanted import NO_DECISION, wanted
 from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import NAMES, Chosen, chosen
+from edge_agent.server.model_names import pick
 from edge_agent.server.service import Service
 
 _CLOUD_FIRST = (PolicyName.ONLY_CLOUD.value, PolicyName.PREFER_CLOUD.value)
@@ -83,7 +83,7 @@ async def answer(
     instructions: str = "",
 ) -> ChatAnswer:
     """Decide what a request asks. Raises `Refusal`, and what `Agent.ask` raises."""
-    picked = _picked(asked.model)
+    picked = pick(asked.model)
     _refuse_forced_tools(asked)
     profile, own = service.agent.profile, asked.edge_agent
     never_send = bool(own and own.never_send)
@@ -107,14 +107,6 @@ async def answer(
         logprobs = _logprobs(decision, pieces, form.top_logprobs) if write is None and not found.in_own_format else None
         ignored = ignored if logprobs else (*ignored, "logprobs")
     return ChatAnswer(decision.decision_id, int(time.time()), pieces, decision, False, ignored, logprobs)
-
-
-def _picked(model: str) -> Chosen:
-    found = chosen(model)
-    if found is None:
-        message = f"The model '{model:.80}' does not exist; choose {', '.join(NAMES)}, or edge-auto-0.75 for a tau of 0.75."
-        raise Refusal(404, "model_not_found", message, "model")
-    return found
 
 
 def _refuse_forced_tools(asked: Asking) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import ALIAS, NAMES, SINCE, chosen, describe
+from edge_agent.server.model_names import ALIAS, NAMES, SINCE, describe, pick
 
 router = APIRouter(tags=["chat"])
 _CREATED = int(datetime.fromisoformat(SINCE).replace(tzinfo=UTC).timestamp())
@@ -26,8 +25,7 @@ async def models() -> JSONResponse:
 
 async def one(model: str) -> JSONResponse:
     """One name; `edge-auto-0.75` and every other tau exist, too."""
-    if chosen(model) is None:
-        raise Refusal(404, "model_not_found", f"The model '{model:.80}' does not exist; choose {', '.join(NAMES)}.", "model")
+    pick(model)
     return JSONResponse(_model(model))
 
 

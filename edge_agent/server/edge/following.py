@@ -25,6 +25,8 @@ MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 128, 256  # together fewer than the 
 _STATE_EVERY_S = 1.0
 _AGAIN_S = 2.0  # after an error, such as a database that cannot be read
 
+_IN_WORDS = {"online": "Online", "offline": "Offline", "paused": "The cloud has a problem", "none": "No cloud is set up"}
+
 _log = logging.getLogger("edge_agent")
 
 
@@ -42,9 +44,7 @@ class State:
     @property
     def text(self) -> str:
         """The same as a sentence for people."""
-        said = {"online": "Online", "offline": "Offline", "paused": "The cloud has a problem", "none": "No cloud is set up"}[
-            self.connection
-        ]
+        said = _IN_WORDS[self.connection]
         if not self.waiting:
             return f"{said}."
         one, until = self.waiting == 1, " until one is" if self.connection == "none" else " for the cloud"

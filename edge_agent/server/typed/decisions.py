@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
+from edge_agent.server.model_names import pick
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.conversation import Content, Input, State, spoken, state_of
@@ -244,7 +245,7 @@ class DecisionsError(BaseModel):
 async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""
     service: Service = request.app.state.service
-    chosen = rounds.who_answers(body.model)
+    chosen = pick(body.model)
     state = state_of(body.input)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(state) for one in body.questions], chosen))
     service.decided(*(decision for answer in answers for decision in answer.decisions))

@@ -16,10 +16,9 @@ from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.server.faults import Refusal
-from edge_agent.server.model_names import Chosen, chosen
+from edge_agent.server.model_names import Chosen
 
 DEVICE, CLOUD = "device", "cloud"
-ALIAS = "jev-latest"  # the name that clients of the System One API send if they are told none
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,6 @@ class _Game:
         return Answered(
             self.rounds.asked, self.rounds.probabilities, self.rounds.winner, self.answered_by, tuple(self.decisions), cloud_choice
         )
-
-
-def who_answers(name: str) -> Chosen:
-    """What a model's name says. Raises `Refusal` for a name that is not ours."""
-    found = Chosen() if name == ALIAS else chosen(name)
-    if found is None:
-        served = f"{ALIAS}, edge-auto, edge-local or edge-cloud"
-        raise Refusal(404, "model_not_found", f"The model {name!r:.80} is not served here; ask {served}.", "model")
-    return found
 
 
 def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> list[Answered]:

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
+from edge_agent.server.model_names import ALIAS, pick
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
@@ -23,7 +24,7 @@ from edge_agent.server.typed.rounds import Answered
 router = APIRouter(tags=["typed decisions"])
 MOST_QUESTIONS = 400
 EXAMPLE: dict[str, Any] = {
-    "model": rounds.ALIAS,
+    "model": ALIAS,
     "state": "I was charged twice. Please refund me.",
     "questions": {"team": {"type": "choice", "instructions": "Which team?", "criteria": {"Billing": "Payments", "Technical": "Bugs"}}},
 }
@@ -214,7 +215,7 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
-    chosen = rounds.who_answers(body.model)
+    chosen = pick(body.model)
     answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
     service.decided(*(decision for answer in answers for decision in answer.decisions))
     tokens = Tokens(answers)
