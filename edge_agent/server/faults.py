@@ -157,7 +157,13 @@ def install(app: FastAPI, methods: Mapping[str, Iterable[str]]) -> None:
         if error.status_code == 405:
             found = {method for pattern, some in allowed if re.match(pattern, path) for method in some}
             headers["Allow"] = ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
-        return reply(path, error.status_code, code, f"{error.detail}: {request.method} {path:.200}", None, headers)
+        if error.status_code == 404:
+            message = f"There is nothing at {path:.200}; /openapi.json lists the routes."
+        elif error.status_code == 405:
+            message = f"{request.method:.20} is not possible at {path:.200}; use {headers['Allow']}."
+        else:
+            message = f"{error.detail}: {request.method} {path:.200}"
+        return reply(path, error.status_code, code, message, None, headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
