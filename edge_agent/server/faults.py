@@ -27,6 +27,7 @@ from edge_agent.core.errors import (
     ModelError,
     StorageError,
 )
+from edge_agent.server.door.misfit import misfits
 
 SYSTEMONE = "/v1/systemone"
 RETRY_AFTER_S = 1
@@ -171,11 +172,9 @@ def install(app: FastAPI, methods: Mapping[str, Iterable[str]]) -> None:
 
 
 def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
-    """A body that does not fit. The value is not repeated, or not all of it: it may be long, or private."""
-    found = [{"loc": list(one["loc"]), "msg": f"{one['msg']:.300}", "type": one["type"]} for one in error.errors()]
+    """A request that does not fit."""
+    found = misfits(error.errors(), error.body)
     if is_systemone(path):
-        return JSONResponse({"detail": found}, _UNPROCESSABLE)
-    first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = f"The field '{where:.100}' is wrong: {first['msg']}." if where else f"The body is wrong: {first['msg']}."
-    return reply(path, 400, "invalid_request", message, where or None)
+        detail = [{"loc": ["body", *one.path], "msg": one.sentence, "type": one.type} for one in found]
+        return JSONResponse({"detail": detail}, _UNPROCESSABLE)
+    return reply(path, 400, "invalid_request", found[0].sentence, found[0].param)
