@@ -99,7 +99,9 @@ _SETTINGS = {
     "policy": click.option("--policy", type=click.Choice(checks.POLICIES), help="Who may answer.  [default: prefer_local]"),
     "cloud_url": click.option("--cloud-url", help="The base URL of an OpenAI-compatible API. Without it there is no cloud."),
     "serve_host": click.option("--host", "serve_host", help="The address to listen on.  [default: 127.0.0.1]"),
-    "serve_port": click.option("--port", "serve_port", type=click.IntRange(0, 65_535), help="The port to listen on; 0 takes a free one.  [default: 8640]"),
+    "serve_port": click.option(
+        "--port", "serve_port", type=click.IntRange(0, 65_535), help="The port to listen on; 0 takes a free one.  [default: 8640]"
+    ),
     "serve_token_file": click.option(
         "--token-file", "serve_token_file", metavar="FILE", help="A file with the token that clients must send."
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 
 from edge_agent import __version__
 from edge_agent.server import described, faults
@@ -57,7 +58,16 @@ def build(service: Service, access: Access) -> Counted:
     described.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.router.default = _nothing_there
     return Counted(Guard(app, access, Callers(methods())), service)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a path that no route has. Starlette's own refusal of a WebSocket is an empty 403, which reads like a wrong origin."""
+    if scope["type"] != "websocket":
+        raise HTTPException(404)
+    message = f"There is no WebSocket at {scope['path']:.200}; the one for drafts is at /edge/draft."
+    await faults.reply(scope["path"], 404, "not_found", message)(scope, receive, send)
 
 
 def methods() -> dict[str, set[str]]:

@@ -27,6 +27,7 @@ from edge_agent.core.errors import (
     ModelError,
     StorageError,
 )
+from edge_agent.server.door.misfit import misfits
 
 SYSTEMONE = "/v1/systemone"
 RETRY_AFTER_S = 1
@@ -157,7 +158,13 @@ def install(app: FastAPI, methods: Mapping[str, Iterable[str]]) -> None:
         if error.status_code == 405:
             found = {method for pattern, some in allowed if re.match(pattern, path) for method in some}
             headers["Allow"] = ", ".join(sorted(found | ({"HEAD"} if "GET" in found else set())))
-        return reply(path, error.status_code, code, f"{error.detail}: {request.method} {path:.200}", None, headers)
+        if error.status_code == 404:
+            message = f"There is nothing at {path:.200}; /openapi.json lists the routes."
+        elif error.status_code == 405:
+            message = f"{request.method:.20} is not possible at {path:.200}; use {headers['Allow']}."
+        else:
+            message = f"{error.detail}: {request.method} {path:.200}"
+        return reply(path, error.status_code, code, message, None, headers)
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
@@ -165,11 +172,9 @@ def install(app: FastAPI, methods: Mapping[str, Iterable[str]]) -> None:
 
 
 def _invalid(path: str, error: RequestValidationError) -> JSONResponse:
-    """A body that does not fit. The value is not repeated, or not all of it: it may be long, or private."""
-    found = [{"loc": list(one["loc"]), "msg": f"{one['msg']:.300}", "type": one["type"]} for one in error.errors()]
+    """A request that does not fit."""
+    found = misfits(error.errors(), error.body)
     if is_systemone(path):
-        return JSONResponse({"detail": found}, _UNPROCESSABLE)
-    first = found[0] if found else {"loc": ["body"], "msg": "the body does not fit"}
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = f"The field '{where:.100}' is wrong: {first['msg']}." if where else f"The body is wrong: {first['msg']}."
-    return reply(path, 400, "invalid_request", message, where or None)
+        detail = [{"loc": ["body", *one.path], "msg": one.sentence, "type": one.type} for one in found]
+        return JSONResponse({"detail": detail}, _UNPROCESSABLE)
+    return reply(path, 400, "invalid_request", found[0].sentence, found[0].param)

@@ -40,7 +40,10 @@ def chosen(name: str) -> Chosen:
         return Chosen(PolicyName.ONLY_CLOUD.value)
     found = re.fullmatch(r"edge-auto-(0(?:\.[0-9]{1,6})?|1(?:\.0{1,6})?)", name)
     if found is None:
-        message = f"The model '{name:.80}' does not exist; choose {', '.join(NAMES)}, or edge-auto-0.75 for a tau of 0.75."
+        wanted = f"ask {', '.join(NAMES)}, {ALIAS}, or {DEFAULT}-0.75 for a tau of 0.75"
+        if name.startswith(f"{DEFAULT}-"):
+            wanted = f"after {DEFAULT}- write a tau from 0 to 1, as in {DEFAULT}-0.75"
+        message = f"The model '{name:.80}' does not exist; {wanted}."
         raise Refusal(404, "model_not_found", message, "model")
     return Chosen(PolicyName.PREFER_LOCAL.value, float(found[1]))
 

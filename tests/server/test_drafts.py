@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from edge_agent import Agent
 from edge_agent.core.errors import BadQuestion
+from edge_agent.server.edge.drafting import MOST_BAD
 from edge_agent.server.edge.drafts import MOST_DRAFTS, Drafts
 from tests.support.serving import Serving, serving
 
@@ -128,11 +129,36 @@ def test_wrong_draft_is_refused(server: Serving, message: dict[str, Any]) -> Non
     assert reply.status_code == 400 and reply.json()["error"]["message"], reply.text
 
 
-@pytest.mark.parametrize("message", ["", "no JSON", "[]", "1", b"\xff\xfe", '{"text": 5}', "[" * 1000, '{"text": NaN}', "x" * 70_000])
-def test_wrong_message_ends_its_connection_and_nothing_else(server: Serving, message: str | bytes) -> None:
+WRONG = ["", "no JSON", "[]", "1", b"\xff\xfe", '{"text": 5}', "[" * 1000, '{"text": NaN}', '{"text": "x", "options": ["y"]}']
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_message_gets_an_error_and_its_connection_goes_on(server: Serving, message: str | bytes) -> None:
+    stem = f"After {message!r:.20}. {STEM}"
+    n_cached(server, "Something else: what is 2 + 5?")
+    with socket(server) as connection:
+        connection.send(message)
+        error = json.loads(connection.recv(timeout=10))["error"]
+        assert error["message"] and error["code"]
+        connection.send(json.dumps({"text": stem, "options": OPTIONS, "complete": True}))
+        time.sleep(1)
+        n_warm, n_prompt = n_cached(server, stem)
+    assert n_warm > 0.9 * n_prompt - 10
+
+
+def test_connection_that_only_sends_wrong_messages_ends(server: Serving) -> None:
+    with socket(server) as connection:
+        for _ in range(MOST_BAD):
+            connection.send("no JSON")
+            assert json.loads(connection.recv(timeout=10))["error"]["code"] == "not_json"
+        with pytest.raises(ConnectionClosed):
+            connection.recv(timeout=10)
+
+
+def test_message_that_is_too_large_ends_its_connection_and_nothing_else(server: Serving) -> None:
     with socket(server) as connection:
         with contextlib.suppress(ConnectionClosed):
-            connection.send(message)
+            connection.send("x" * 70_000)
         with pytest.raises(ConnectionClosed):
             connection.recv(timeout=10)
     assert n_cached(server, "What is 3 + 4?")[1] > 0

@@ -15,6 +15,7 @@ from tests.support.event_stream import NO_CLOUD, end, put_waiting
 from tests.support.serving import Serving, serving, token_file
 
 CLIENT, OPERATOR = "a-clients-token-for-tests", "an-operators-token-for-tests"
+NINE = {"question": "What is 4 + 5?", "options": ["8", "9"]}
 SURE = {"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"}
 
 
@@ -126,6 +127,34 @@ def test_one_decision_needs_the_clients_token_and_lists_the_operators(server: Se
             assert [who.get(path).status_code for who in (stranger, client, operator)] == [401, 403, 200], path
         for path in ("/edge/queue/1/retry", "/edge/queue/1/drop"):
             assert [who.post(path).status_code for who in (stranger, client)] == [401, 403], path
+
+
+def test_model_of_a_question_says_who_answers(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        for name, policy, tau in (("edge-local", "only_local", None), ("edge-auto-0.2", "prefer_local", 0.2), ("jev-latest", None, None)):
+            told = client.post("/edge/ask", json={**NINE, "refresh": True, "model": name}).json()
+            assert policy is None or told["policy"] == policy
+            assert tau is None or told["tau"] == tau
+        mixed = client.post("/edge/ask", json={**NINE, "refresh": True, "model": "edge-auto", "tau": 0.3}).json()
+        assert mixed["tau"] == 0.3
+        assert client.post("/edge/ask", json={**NINE, "model": "edge-cloud"}).status_code == 502
+
+
+@pytest.mark.parametrize(
+    ("extra", "status", "words"),
+    [
+        ({"model": "gpt-4o"}, 404, "does not exist; ask edge-auto"),
+        ({"model": "edge-auto-1.5"}, 404, "from 0 to 1"),
+        ({"model": 5}, 400, "must be a text"),
+        ({"model": "edge-local", "policy": "only_cloud"}, 400, "leave out policy and tau"),
+        ({"model": "edge-auto-0.75", "tau": 0.5}, 400, "leave out policy and tau"),
+    ],
+)
+def test_model_that_cannot_count_is_refused(server: Serving, extra: dict[str, Any], status: int, words: str) -> None:
+    with server.client(CLIENT) as client:
+        refused = client.post("/edge/ask", json={**NINE, **extra})
+    assert refused.status_code == status and words in refused.json()["error"]["message"], refused.text
+    assert refused.json()["error"]["param"] == "model"
 
 
 def test_decisions_are_listed_newest_first_in_pages(server: Serving) -> None:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from edge_agent import Agent
+from edge_agent.core.config.settings import HOME, load
+from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
 from edge_agent.server.edge.following import MOST_KEPT, MOST_STREAMS, Following, Listener, State
@@ -72,6 +75,32 @@ def test_state_says_how_many_wait_and_that_the_cloud_is_away(other: Serving) -> 
         while not found.data["waiting"]:
             found = events.next("state")
     assert found.data["waiting"] == 1 and found.data["text"].endswith("; 1 question waits for the cloud.")
+
+
+def test_state_is_offline_as_soon_as_one_call_found_no_connection(other: Serving) -> None:
+    with other.client() as client:
+        (waiting,) = put_waiting(client, 1)
+        assert waiting["reason"] == "offline"
+        with stream(other, waiting["decision_id"]) as events:
+            assert events.next("state").data["connection"] == "offline"
+
+
+@pytest.mark.parametrize(
+    ("kind", "connection"),
+    [(CloudKind.OFFLINE, "offline"), (CloudKind.FAILED, "paused"), (CloudKind.TIMEOUT, "paused"), (CloudKind.ANSWERED, "online")],
+)
+def test_state_follows_the_newest_call(tmp_path: pathlib.Path, kind: CloudKind, connection: str) -> None:
+    settings = load({"cloud_url": "http://127.0.0.1:9/v1", "cloud_model": "m"}, {HOME: str(tmp_path)})
+    with Agent.open(settings) as agent:
+        assert agent.gate is not None
+        agent.gate.breaker.note(CloudKind.OFFLINE, "no connection")
+        agent.gate.breaker.note(CloudKind.ANSWERED, None)
+        agent.gate.breaker.note(kind, None)
+        assert Following(agent, threading.Event()).state().connection == connection
+
+
+def test_state_without_a_cloud_promises_none() -> None:
+    assert State("none", 2).text == "No cloud is set up; 2 questions wait until one is."
 
 
 def test_each_ending_comes_once_and_in_order_over_drops_and_a_killed_server(other: Serving) -> None:

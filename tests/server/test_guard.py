@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from edge_agent.server.door.connection import ARRIVAL_S
 from tests.support.raw_client import ask, request
@@ -277,6 +279,23 @@ def upgrade(port: int, path: str, *headers: tuple[str, str], body: bytes = b"") 
     lines = [*headers] if any(name == "Host" for name, _ in headers) else [("Host", f"127.0.0.1:{port}"), *headers]
     text = f"GET {path} HTTP/1.1\r\nConnection: Upgrade, close\r\n" + "".join(f"{name}: {value}\r\n" for name, value in [*lines, *key])
     return ask(port, text.encode() + b"\r\n" + body).status
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/edge/events", "/v1/systemone", "/edge/draft/5"])
+def test_web_socket_that_is_not_there_is_a_404_in_json(server: Serving, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"ws://127.0.0.1:{server.port}{path}", proxy=None):
+        pass
+    response = refused.value.response
+    assert response.status_code == 404 and response.headers["content-type"] == "application/json"
+    assert "There is no WebSocket at" in bytes(response.body or b"").decode()
+
+
+def test_path_that_is_not_there_says_where_the_routes_are(server: Serving) -> None:
+    for path in ("/", "/docs", "/v1/embeddings", "/v1/models/"):
+        reply = request(server.port, path)
+        assert reply.status == 404 and "/openapi.json lists the routes" in reply.json()["error"]["message"]
+    message = request(server.port, "/v1/models", "PUT").json()["error"]["message"]
+    assert message == "PUT is not possible at /v1/models; use GET, HEAD."
 
 
 @pytest.mark.parametrize("path", ["/edge/draft", "/nothing", "/health"])

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import JSONResponse
 
-from edge_agent.core.asked import as_dict, from_json
+from edge_agent.core.asked import Asked, as_dict, from_json
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.records import Ending
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.times import iso
 from edge_agent.server import decided, described
 from edge_agent.server.faults import Refusal
+from edge_agent.server.model_names import Chosen, chosen
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
@@ -51,8 +52,21 @@ async def ask(request: Request, data: Annotated[dict[str, Any], Body()]) -> JSON
     """Ask a question; the reply is what `edge-agent ask --json` prints."""
     service: Service = request.app.state.service
     one = from_json(data, service.agent.profile.question_kind)
-    decision = await service.ask(one.question, tau=one.tau, policy=one.policy, refresh=one.refresh)
+    picked = _picked(data.get("model"), one)
+    decision = await service.ask(one.question, tau=picked.tau, policy=picked.policy, refresh=one.refresh)
     return JSONResponse(as_dict(one, decision), headers=decided.headers(decision))
+
+
+def _picked(model: Any, one: Asked) -> Chosen:
+    """Who may answer: by the model's name if there is one, otherwise by `policy` and `tau`. Raises `Refusal`."""
+    if model is None:
+        return Chosen(one.policy, one.tau)
+    if not isinstance(model, str):
+        raise Refusal(400, "invalid_request", "The model must be a text, such as edge-auto.", "model")
+    found = chosen(model)
+    if found.policy is not None and (one.policy is not None or one.tau is not None):
+        raise Refusal(400, "invalid_request", f"The model {model} already says who may answer; leave out policy and tau.", "model")
+    return found if found.policy is not None else Chosen(one.policy, one.tau)
 
 
 @router.get("/edge/decisions/{decision_id}", responses={404: {"description": "There is no such decision."}, **_BUSY})

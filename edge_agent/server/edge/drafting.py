@@ -14,12 +14,13 @@ from fastapi.responses import JSONResponse, Response
 
 from edge_agent.core.errors import BadQuestion, EdgeAgentError, ModelBusy
 from edge_agent.core.question import Question
-from edge_agent.server import described
+from edge_agent.server import described, faults
 from edge_agent.server.door.body import MAX_BYTES, check_json
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["edge"])
+MOST_BAD = 8  # messages of one connection that cannot be read
 _GOING_AWAY, _BUSY, _BAD = 1001, 1013, 1007  # codes that end a WebSocket
 
 
@@ -63,13 +64,16 @@ async def drop(request: Request, draft_id: str) -> Response:
     """Drop a draft: its text is forgotten at once."""
     service: Service = request.app.state.service
     if not service.drafts.drop(draft_id):
-        raise Refusal(404, "no_such_draft", "There is no such draft; it was dropped already.")
+        raise Refusal(404, "no_such_draft", "There is no such draft; it may have been dropped already.")
     return Response(status_code=204)
 
 
 @router.websocket("/edge/draft")
 async def drafting(socket: WebSocket) -> None:
-    """The same over one connection: each message is `{"text": "...", "complete": false}`; the end of the connection drops the draft."""
+    """The same over one connection: each message is `{"text": "...", "complete": false}`; the end of the connection drops the draft.
+
+    A message that cannot be read gets an error as its reply and changes nothing; after `MOST_BAD` of them the connection ends.
+    """
     service: Service = socket.app.state.service
     await socket.accept()
     try:
@@ -78,16 +82,23 @@ async def drafting(socket: WebSocket) -> None:
     except EdgeAgentError as error:
         await socket.close(_BUSY, str(error)[:100])
         return
+    n_bad = 0
     try:
-        while True:
+        while n_bad < MOST_BAD:
             message = await asyncio.wait_for(socket.receive(), service.drafts.idle_s)
             if message["type"] == "websocket.disconnect":
                 return
-            service.drafts.update(draft_id, *_read(_object(message)))
-    except TimeoutError:
+            try:
+                text, complete = _read(_object(message))
+            except (Refusal, BadQuestion) as refusal:
+                n_bad += 1
+                code, param = (refusal.code, refusal.param) if isinstance(refusal, Refusal) else ("invalid_question", "options")
+                await socket.send_json(faults.body(socket.scope["path"], 400, code, str(refusal), param))
+                continue
+            service.drafts.update(draft_id, text, complete)
+        await socket.close(_BAD, f"{MOST_BAD} messages could not be read")
+    except (TimeoutError, BadQuestion):  # the draft is forgotten
         await socket.close(_GOING_AWAY, f"nothing came for {service.drafts.idle_s:g} s")
-    except (Refusal, BadQuestion) as refusal:
-        await socket.close(_BAD, str(refusal).encode("ascii", "replace").decode()[:100])
     finally:
         service.drafts.drop(draft_id)
 

@@ -25,6 +25,8 @@ MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 128, 256  # together fewer than the 
 _STATE_EVERY_S = 1.0
 _AGAIN_S = 2.0  # after an error, such as a database that cannot be read
 
+_IN_WORDS = {"online": "Online", "offline": "Offline", "paused": "The cloud has a problem", "none": "No cloud is set up"}
+
 _log = logging.getLogger("edge_agent")
 
 
@@ -32,7 +34,8 @@ _log = logging.getLogger("edge_agent")
 class State:
     """Whether the cloud can be reached, as far as is known, and how many questions wait for it.
 
-    `connection` is `online`, `offline`, `paused` (the cloud refuses calls, or too many failed) or `none` (no cloud is set up).
+    `connection` is `online` (the last call got a reply, or there was none yet), `offline` (it found no connection), `paused` (it failed
+    otherwise, or the cloud refuses calls) or `none` (no cloud is set up).
     """
 
     connection: str
@@ -41,10 +44,11 @@ class State:
     @property
     def text(self) -> str:
         """The same as a sentence for people."""
-        said = {"online": "Online", "offline": "Offline", "paused": "The cloud is paused", "none": "No cloud is set up"}[self.connection]
+        said = _IN_WORDS[self.connection]
         if not self.waiting:
             return f"{said}."
-        return f"{said}; {self.waiting} question{'s wait' if self.waiting > 1 else ' waits'} for the cloud."
+        one, until = self.waiting == 1, " until one is" if self.connection == "none" else " for the cloud"
+        return f"{said}; {self.waiting} question{' waits' if one else 's wait'}{until}."
 
 
 class Listener:
@@ -137,7 +141,7 @@ class Following:
         if gate is None:
             return State("none", waiting)
         health = gate.breaker.health
-        if not health.open_s:
+        if not health.open_s and not health.recent.endswith("-"):
             return State("online", waiting)
         return State("offline" if health.kind == CloudKind.OFFLINE else "paused", waiting)
 

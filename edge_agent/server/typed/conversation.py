@@ -41,7 +41,7 @@ def _part_kind(part: Any) -> str | None:
 
 Part = Annotated[
     Annotated[InputText, Tag("text")] | Annotated[InputRefusal, Tag("refusal")] | Annotated[InputJson, Tag("json")],
-    Discriminator(_part_kind, "part_type", "Input should be a part with text or JSON; images are not supported"),
+    Discriminator(_part_kind, "part_type", "must be a part with text or JSON; images cannot be read here"),
 ]
 
 
@@ -49,7 +49,7 @@ def _text_or_list(value: object) -> str | None:
     return "text" if isinstance(value, str) else "list" if isinstance(value, list) else None
 
 
-_EITHER = Discriminator(_text_or_list, "text_or_list", "Input should be a text or a list")
+_EITHER = Discriminator(_text_or_list, "text_or_list", "must be a text or a list")
 Content = Annotated[Annotated[str, Tag("text")] | Annotated[list[Part], Tag("list")], _EITHER]
 
 
@@ -97,7 +97,7 @@ Item = Annotated[
     | Annotated[InputFunctionCall, Tag("function_call")]
     | Annotated[InputToolCall, Tag("custom_tool_call")]
     | Annotated[InputCallOutput, Tag("output")],
-    Discriminator(_kind, "item_type", "Input should be a message, a call or the output of a call"),
+    Discriminator(_kind, "item_type", "must be a message, a call or the output of a call"),
 ]
 
 
@@ -107,7 +107,7 @@ def _calls_are_known(items: list[Item]) -> list[Item]:
     for item in items:
         if isinstance(item, InputCallOutput):
             if item.call_id not in known:
-                raise PydanticCustomError("no_call", "an output comes before its call, or without one; check each call_id")
+                raise PydanticCustomError("no_call", "has an output before its call, or without one; check each call_id")
         elif not isinstance(item, InputMessage):
             known.add(item.call_id)
     return items

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
@@ -57,6 +57,13 @@ class ValueOption(BaseModel):
     value: Value
     description: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, given: object) -> object:
+        if isinstance(given, (str, bool)):
+            raise PydanticCustomError("option_type", 'must be an object, such as {"value": "18"}')
+        return given
+
     @property
     def text(self) -> str:
         """The value as the model reads it."""
@@ -75,7 +82,7 @@ class ValueQuestion(BaseModel):
     @classmethod
     def _all_different(cls, choices: list[ValueOption]) -> list[ValueOption]:
         if len({one.value for one in choices}) < len(choices):
-            raise PydanticCustomError("same_value", "two choices have the same value; give each value once")
+            raise PydanticCustomError("same_value", "has two choices with the same value; give each value once")
         return choices
 
     def asked(self, state: State) -> TypedQuestion:

@@ -31,7 +31,7 @@ EXAMPLE: dict[str, Any] = {
 
 def _is_text(value: object) -> object:
     if not isinstance(value, (str, dict, list)):
-        raise PydanticCustomError("text_type", "Input should be a text, an object or an array")
+        raise PydanticCustomError("text_type", "must be a text, an object or a list")
     return value
 
 
@@ -41,7 +41,7 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 
 def _is_empty(assets: dict[str, Any]) -> dict[str, Any]:
     if assets:
-        raise PydanticCustomError("no_images", "images are not supported; send text alone")
+        raise PydanticCustomError("no_images", "has images, which cannot be read here; send text alone")
     return assets
 
 
