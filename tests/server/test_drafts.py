@@ -175,6 +175,39 @@ def test_number_of_drafts_is_bounded(tmp_path: pathlib.Path) -> None:
         assert client.post("/edge/draft", json={"text": "What"}).status_code == 200
 
 
+class NoModel:
+    """In place of an agent: it reads nothing ahead, so that only the keeping of drafts is at work."""
+
+    def draft(self) -> "NoModel":
+        return self
+
+    def update(self, text: str, complete: bool = False) -> None:
+        """Take a text."""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        return True
+
+
+def test_messages_leave_no_timer_each_and_every_draft_is_forgotten_in_time() -> None:
+    async def type_fast() -> tuple[int, list[bool]]:
+        drafts = Drafts(NoModel(), idle_s=0.5)  # type: ignore[arg-type]
+        drafts.open()
+        first = drafts.add()
+        await asyncio.sleep(0.2)
+        second = drafts.add()
+        loop = asyncio.get_running_loop()
+        before = len(loop._scheduled)  # type: ignore[attr-defined]
+        for _ in range(1000):
+            drafts.update(second, "x", complete=False)
+        n_timers = len(loop._scheduled) - before  # type: ignore[attr-defined]
+        await asyncio.sleep(0.45)  # 0.65 s after the first was changed
+        kept = [second in drafts._ends, first in drafts._ends]
+        await asyncio.sleep(0.3)
+        return n_timers, [*kept, bool(drafts._ends)]
+
+    assert asyncio.run(type_fast()) == (0, [True, False, False])
+
+
 class Typed(str):
     """A text whose last reference can be seen to go."""
 

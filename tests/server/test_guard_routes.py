@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 
@@ -91,6 +92,23 @@ def test_token_elsewhere_does_not_count(server: Serving) -> None:
         assert request(server.port, f"/openapi.json?{name}=Bearer%20{CLIENT}").status == 401
     assert call(server, "/openapi.json", f"Bearer {CLIENT}", f"Bearer {CLIENT}").status == 401
     assert call(server, "/openapi.json", "Bearer x", f"Bearer {CLIENT}").status == 401
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0" * 20 + "9" * 20, "0" * 19 + "9" * 1500, str(2**63), str(-(2**63) - 1), "9" * 400, "1e999", "-0", "٣", "²", "0x10", "1_0"],
+    ids=lambda number: f"{number:.25}",
+)
+def test_number_that_nothing_can_hold_is_a_clients_mistake(server: Serving, number: str) -> None:
+    with server.client(OPERATOR) as client:
+        document = client.get("/openapi.json").json()["paths"]
+        for template, operations in document.items():
+            path = re.sub(r"\{\w+\}", quote(number), template)
+            for method, operation in operations.items():
+                named = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
+                for target in [path, *(f"{path}?{name}={quote(number)}" for name in named)]:
+                    with client.stream(method, target, headers={"Last-Event-ID": quote(number)}) as reply:
+                        assert reply.status_code < 500, target
 
 
 def test_refusal_names_the_scheme_and_not_the_token(server: Serving) -> None:

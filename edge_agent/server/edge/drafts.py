@@ -44,6 +44,7 @@ class Drafts:
         self._ends: dict[str, float] = {}  # of each client's draft: when it is forgotten
         self._newest: str | None = None  # whose text the model has
         self._is_asked = False  # since then, a question was answered
+        self._is_timed = False  # whether the one timer runs: one for each message would take memory for as long as a draft lives
 
     def open(self) -> None:
         """Make ready for drafts; opens the model if need be. Raises what `Agent.draft` raises."""
@@ -93,7 +94,19 @@ class Drafts:
 
     def _keep(self, draft_id: str) -> None:
         self._ends[draft_id] = time.monotonic() + self.idle_s
-        asyncio.get_running_loop().call_later(self.idle_s + 0.1, self._forget_idle)
+        if not self._is_timed:
+            self._look_after(self.idle_s)
+
+    def _look_after(self, wait_s: float) -> None:
+        self._is_timed = True
+        asyncio.get_running_loop().call_later(wait_s + 0.1, self._look)
+
+    def _look(self) -> None:
+        """Forget what is idle, and look again when the next one may be."""
+        self._is_timed = False
+        self._forget_idle()
+        if self._ends:
+            self._look_after(min(self._ends.values()) - time.monotonic())
 
     def _forget_idle(self) -> None:
         now = time.monotonic()

@@ -5,6 +5,7 @@ Owns these pages and what the operator may do to a row of the queue. Invariant: 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -22,6 +23,7 @@ router = APIRouter(tags=["operator"])
 MOST_ROWS = 500
 _OPEN = ("ready", "sending", "dead", "expired")
 _MOST_NUMBER = 10**15
+_NUMBER = re.compile(r"[0-9]{1,15}")  # of a row: few enough digits for SQLite, with zeros before it, too
 _OPERATOR: dict[int | str, dict[str, Any]] = {401: {"description": "The operator's token is missing or wrong."}}
 State = Literal["ready", "sending", "done", "dead", "expired", "cancelled"]
 
@@ -93,7 +95,7 @@ async def drop(request: Request, queue_id: str) -> JSONResponse:
 
 
 async def _change(service: Service, named: str, verb: str) -> JSONResponse:
-    if not (named.isascii() and named.isdigit()) or int(named[:19]) > _MOST_NUMBER:
+    if not _NUMBER.fullmatch(named):
         raise Refusal(404, "no_such_row", "There is no such row in the queue.")
     outbox, store, queue_id = service.agent.outbox, service.agent.store, int(named)
 
