@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from edge_agent.agent.agent import Agent
+from edge_agent.core.errors import BadQuestion, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.server.faults import Refusal
 from edge_agent.server.model_names import Chosen, chosen
+from edge_agent.server.own_fields import OwnOptions
 
 DEVICE, CLOUD = "device", "cloud"
 ALIAS = "jev-latest"  # the name that clients of the System One API send if they are told none
@@ -46,6 +49,21 @@ class Answered:
         """
         last = self.decisions[-1]
         return replace(last, provisional=True) if last.route == "cloud" and self.answered_by == DEVICE else last
+
+
+class Unaskable(BadQuestion):
+    """One question of several cannot be asked; `index` says which."""
+
+    def __init__(self, index: int, error: BadQuestion) -> None:
+        super().__init__(str(error))
+        self.index = index
+
+
+class Worded(Protocol):
+    """A question as an API describes it."""
+
+    def asked(self, state: Any) -> TypedQuestion:
+        """The question in words. Raises `BadQuestion`."""
 
 
 class _Game:
@@ -80,22 +98,50 @@ def who_answers(name: str) -> Chosen:
     return found
 
 
-def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen) -> list[Answered]:
+def worded(state: object, questions: Sequence[Worded]) -> list[TypedQuestion]:
+    """The questions in words. Raises `Unaskable`."""
+    found = []
+    for index, one in enumerate(questions):
+        try:
+            found.append(one.asked(state))
+        except BadQuestion as error:
+            raise Unaskable(index, error) from error
+    return found
+
+
+def ask(agent: Agent, questions: Sequence[TypedQuestion], chosen: Chosen, own: OwnOptions | None = None) -> list[Answered]:
     """The answers, in the order of the questions.
 
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
-    that a typed answer could hold. Its letter is stored all the same.
+    that a typed answer could hold. Its letter is stored all the same. `Unaskable` names the first question that cannot be asked.
     """
-    games = [_Game(asked) for asked in questions]
+    own = own or OwnOptions()
+    own.check(chosen.policy)
+    games = [_Game(replace(asked, never_send=asked.never_send or own.never_send)) for asked in questions]
     policy = chosen.policy or agent.policy.name.value
+    if policy == PolicyName.ONLY_CLOUD and agent.gate is None and not all(game.rounds.is_last for game in games):
+        raise CloudUnavailable("No cloud is set up, and a cloud alone may answer; choose edge-auto or edge-local, or set up a cloud.")
     while going_on := [game for game in games if not game.rounds.is_over]:
         asked = [(game, question) for game in going_on for question in game.rounds.questions]
         policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
-        decisions = agent.ask_all([question for _, question in asked], tau=chosen.tau, policy=policies)
+        try:
+            decisions = agent.ask_all([question for _, question in asked], tau=chosen.tau, policy=policies, refresh=own.refresh)
+        except BadQuestion as error:
+            raise _named(agent, [(games.index(game), question) for game, question in asked], error) from error
         for game in going_on:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
             game.take(*zip(*mine, strict=True))
     return [game.answered() for game in games]
+
+
+def _named(agent: Agent, asked: Sequence[tuple[int, Question]], error: BadQuestion) -> BadQuestion:
+    """The error with the number of the first question that the model cannot read."""
+    for index, question in asked:
+        try:
+            agent.fits(question)
+        except BadQuestion as found:
+            return Unaskable(index, found)
+    return error
 
 
 def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
+from edge_agent.server.own_fields import NoOwnFields, WithOwnFields
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.extension import Tokens, XEdgeAgent, headers, x_edge_agent
@@ -55,7 +57,7 @@ class NoulCriteria(BaseModel):
     false: Text | None = None
 
 
-class NoulQuestion(BaseModel):
+class NoulQuestion(NoOwnFields):
     """Yes or no."""
 
     type: Literal["noul"]
@@ -76,7 +78,7 @@ class NoulQuestion(BaseModel):
         return {"noul": answered.probabilities[0]}
 
 
-class ChoiceQuestion(BaseModel):
+class ChoiceQuestion(NoOwnFields):
     """One of 2 to 255 named options, each with a description or null."""
 
     type: Literal["choice"]
@@ -101,7 +103,7 @@ class ChoiceQuestion(BaseModel):
         }
 
 
-class ScoreQuestion(BaseModel):
+class ScoreQuestion(NoOwnFields):
     """2 to 10 levels, from the lowest to the highest."""
 
     type: Literal["score"]
@@ -126,8 +128,8 @@ class ScoreQuestion(BaseModel):
         }
 
 
-class SystemOneRequest(BaseModel):
-    """Questions by name, over one state. Unknown fields are ignored."""
+class SystemOneRequest(WithOwnFields):
+    """Questions by name, over one state. Unknown fields are ignored; `edge_agent` has our own wishes for this request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -215,7 +217,11 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
     chosen = rounds.who_answers(body.model)
-    answers = await service.run(lambda: rounds.ask(service.agent, [one.asked(body.state) for one in questions], chosen))
+    try:
+        answers = await service.run(lambda: rounds.ask(service.agent, rounds.worded(body.state, questions), chosen, body.own))
+    except rounds.Unaskable as error:
+        wrong = {"loc": ("body", "questions", names[error.index]), "msg": str(error), "type": "invalid_question"}
+        raise RequestValidationError([wrong]) from error
     service.decided(*(decision for answer in answers for decision in answer.decisions))
     tokens = Tokens(answers)
     reply = {
