@@ -94,17 +94,19 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
+Param = str | tuple[str | int, ...] | None
+"""The field that is wrong, by its path in the body: with dots, or as its parts where a name may have dots itself."""
+
+
 class Refusal(EdgeAgentError):
     """A request that is refused before it is a question: `status` and `code` say how. `param` names the field that is wrong."""
 
-    def __init__(self, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, code: str, message: str, param: Param = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.param, self.headers = status, code, param, dict(headers or {})
 
 
-def reply(
-    path: str, status: int, code: str, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def reply(path: str, status: int, code: str, message: str, param: Param = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error in the shape of the API that `path` belongs to. System One says 422 for every request that does not fit."""
     own = dict(headers or {})
     if status == 400 and is_systemone(path):
@@ -114,14 +116,15 @@ def reply(
     return JSONResponse(body(path, status, code, message, param), status, own)
 
 
-def body(path: str, status: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
+def body(path: str, status: int, code: str, message: str, param: Param = None) -> dict[str, Any]:
     """The body of an error."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    parts = tuple(param.split(".")) if isinstance(param, str) and param else param or ()
     if is_systemone(path):
         if status == _UNPROCESSABLE:
-            return {"detail": [{"loc": ["body", *(param.split(".") if param else [])], "msg": message, "type": code}]}
+            return {"detail": [{"loc": ["body", *parts], "msg": message, "type": code}]}
         return {"detail": {"error_type": kind, "message": message}}
-    return {"error": {"message": message, "type": kind, "code": code, "param": param}}
+    return {"error": {"message": message, "type": kind, "code": code, "param": ".".join(map(str, parts)) or None}}
 
 
 def schema_name(path: str, status: int) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import load
+from edge_agent.core.errors import CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision
 from edge_agent.core.typed import TypedQuestion
@@ -76,6 +77,13 @@ def test_fresh_answers_do_not_depend_on_the_other_questions(tmp_path: pathlib.Pa
         alone = [rounds.ask(two, [question], Chosen())[0] for question in reversed(questions)][::-1]
     for a, b in zip(together, alone, strict=True):
         assert a.winner == b.winner and max(abs(p - q) for p, q in zip(a.probabilities, b.probabilities, strict=True)) < 0.01
+
+
+def test_cloud_that_is_not_set_up_is_missed_before_the_first_round(tmp_path: pathlib.Path) -> None:
+    with _agent(tmp_path) as agent:
+        with pytest.raises(CloudUnavailable, match="No cloud is set up"):
+            rounds.ask(agent, [choice(30)], CLOUD_ALONE)
+        assert not list(agent.store.decisions())
 
 
 def test_winner_of_255_options_follows_from_the_stored_rounds(tmp_path: pathlib.Path) -> None:
@@ -153,9 +161,10 @@ class TypedCloud:
 
     def __init__(self, agent: Agent, probs: dict[str, float]) -> None:
         self.agent, self.policy, self.probs = agent, agent.policy, probs
+        self.gate = self  # there is a cloud
 
-    def ask_all(self, questions: Sequence[Question], *, policy: Sequence[str], tau: float | None) -> list[Decision]:
-        found = self.agent.ask_all(questions, tau=tau, policy="only_local")
+    def ask_all(self, questions: Sequence[Question], *, policy: Sequence[str], tau: float | None, refresh: bool) -> list[Decision]:
+        found = self.agent.ask_all(questions, tau=tau, policy="only_local", refresh=refresh)
         best = max(self.probs, key=self.probs.__getitem__)
         answer = CloudAnswer(best, best, "big", 1.0, 40, 1, probs=self.probs)
         return [

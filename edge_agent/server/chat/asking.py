@@ -85,14 +85,11 @@ async def answer(
     """Decide what a request asks. Raises `Refusal`, and what `Agent.ask` raises."""
     picked = chosen(asked.model)
     _refuse_forced_tools(asked)
-    profile, own = service.agent.profile, asked.edge_agent
-    never_send = bool(own and own.never_send)
+    profile, own = service.agent.profile, asked.own
+    own.check(picked.policy)
     found = await asyncio.to_thread(  # a long text takes a while, and other requests need not wait for it
-        wanted, messages, where, form.structure, profile.question_kind, most_tokens, never_send, instructions
+        wanted, messages, where, form.structure, profile.question_kind, most_tokens, own.never_send, instructions
     )
-    if never_send and picked.policy == PolicyName.ONLY_CLOUD:
-        message = "The question may not leave this device, and edge-cloud asks the cloud alone; choose edge-local or edge-auto."
-        raise Refusal(400, "invalid_request", message, "edge_agent.never_send")
     ignored = (*asked.ignored(), *found.ignored)
     if found.question is None:
         return ChatAnswer(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)
@@ -100,7 +97,7 @@ async def answer(
     if form.structure is not None:
         has_confidence = (picked.policy or service.agent.policy.name.value) not in _CLOUD_FIRST
         write = form.structure.promise(found.question, profile.levels, has_confidence)
-    decision = await service.ask(found.question, tau=picked.tau, policy=picked.policy, refresh=bool(own and own.refresh))
+    decision = await service.ask(found.question, tau=picked.tau, policy=picked.policy, refresh=own.refresh)
     pieces = (write(decision),) if write else _pieces(decision, found.in_own_format)
     logprobs = None
     if form.top_logprobs is not None:

@@ -11,8 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from edge_agent.server.model_names import DEFAULT
+from edge_agent.server.own_fields import WithOwnFields
 
 _MOST = 2**31 - 1
+_OWN = frozenset(WithOwnFields.model_fields)
 _SHOWN = 64  # fields that `ignored` names, and characters of each
 _EXAMPLE = "What is 12 + 7?\nA. 18\nB. 19\nC. 24"
 
@@ -58,15 +60,7 @@ class StreamOptions(BaseModel):
     include_usage: StrictBool | None = None
 
 
-class OwnOptions(BaseModel):
-    """Our own wishes: `never_send` keeps the question on this device, `refresh` ignores what is remembered."""
-
-    model_config = ConfigDict(extra="forbid")
-    never_send: StrictBool = False
-    refresh: StrictBool = False
-
-
-class Asking(BaseModel):
+class Asking(WithOwnFields):
     """What both requests have. `model` says who may answer: see /v1/models."""
 
     model_config = ConfigDict(extra="allow")
@@ -74,7 +68,6 @@ class Asking(BaseModel):
     model: Annotated[str, Field(max_length=200)] = DEFAULT
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    edge_agent: OwnOptions | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = None
@@ -88,7 +81,7 @@ class Asking(BaseModel):
     def ignored(self) -> list[str]:
         """The fields that were sent and do nothing here."""
         sent = {**{name: getattr(self, name) for name in self.model_fields_set}, **(self.model_extra or {})}
-        names = sorted(name[:_SHOWN] for name, value in sent.items() if value is not None and name not in self.used)
+        names = sorted(name[:_SHOWN] for name, value in sent.items() if value is not None and name not in self.used | _OWN)
         return names[:_SHOWN]
 
 
@@ -99,7 +92,7 @@ class ChatRequest(Asking):
         extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "messages": [{"role": "user", "content": _EXAMPLE}]}]}
     )
     used: ClassVar[frozenset[str]] = frozenset(
-        {"model", "messages", "stream", "stream_options", "edge_agent", "response_format", "n", "tool_choice", "logprobs", "top_logprobs"}
+        {"model", "messages", "stream", "stream_options", "response_format", "n", "tool_choice", "logprobs", "top_logprobs"}
     )
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     response_format: dict[str, Any] | None = None
@@ -130,7 +123,7 @@ class ResponsesRequest(Asking):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "input": _EXAMPLE}]})
     used: ClassVar[frozenset[str]] = frozenset(
-        {"model", "input", "stream", "stream_options", "edge_agent", "text", "tool_choice", "include", "top_logprobs", "background"}
+        {"model", "input", "stream", "stream_options", "text", "tool_choice", "include", "top_logprobs", "background"}
     )
     input: str | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | list[InputItem] | None = None

@@ -15,6 +15,8 @@ from pydantic_core import PydanticCustomError
 
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
+from edge_agent.server.faults import Refusal
+from edge_agent.server.own_fields import NoOwnFields, WithOwnFields
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.conversation import Content, Input, State, spoken, state_of
@@ -31,7 +33,7 @@ EXAMPLE: dict[str, Any] = {
 Value = StrictStr | StrictBool
 
 
-class PredicateQuestion(BaseModel):
+class PredicateQuestion(NoOwnFields):
     """How probable it is that a statement about the input is true."""
 
     type: Literal["predicate"]
@@ -70,7 +72,7 @@ class ValueOption(BaseModel):
         return self.value if isinstance(self.value, str) else str(self.value).lower()
 
 
-class ValueQuestion(BaseModel):
+class ValueQuestion(NoOwnFields):
     """One of 2 to 255 values."""
 
     type: Literal["choice"]
@@ -110,7 +112,7 @@ class LabelLevel(BaseModel):
     description: str | None = None
 
 
-class LabelQuestion(BaseModel):
+class LabelQuestion(NoOwnFields):
     """2 to 10 levels, from the lowest to the highest."""
 
     type: Literal["score"]
@@ -137,7 +139,7 @@ class LabelQuestion(BaseModel):
         }
 
 
-class DecisionsRequest(BaseModel):
+class DecisionsRequest(WithOwnFields):
     """Questions over one input. Unknown fields are ignored, and so are the fields for caching and for the safety of users."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
@@ -232,7 +234,10 @@ async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""
     service: Service = request.app.state.service
     state = state_of(body.input)
-    answers = await rounds.run(service, body.model, lambda: [one.asked(state) for one in body.questions])
+    try:
+        answers = await rounds.run(service, body.model, lambda: rounds.worded(state, body.questions), body.own)
+    except rounds.Unaskable as error:
+        raise Refusal(400, "invalid_question", str(error), f"questions.{error.index}") from error
     reply = {
         "model": service.agent.model.name,
         "answers": [

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from edge_agent.agent.agent import Agent
+from edge_agent.core.errors import BadQuestion, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.core.typed import Rounds, TypedQuestion
 from edge_agent.server.faults import Refusal
 from edge_agent.server.model_names import Chosen, chosen
+from edge_agent.server.own_fields import OwnOptions
 from edge_agent.server.service import Service
 
 DEVICE, CLOUD = "device", "cloud"
@@ -49,6 +52,21 @@ class Answered:
         return replace(last, provisional=True) if last.route == "cloud" and self.answered_by == DEVICE else last
 
 
+class Unaskable(BadQuestion):
+    """One question of several cannot be asked; `index` says which."""
+
+    def __init__(self, index: int, error: BadQuestion) -> None:
+        super().__init__(str(error))
+        self.index = index
+
+
+class Worded(Protocol):
+    """A question as an API describes it."""
+
+    def asked(self, state: Any) -> TypedQuestion:
+        """The question in words. Raises `BadQuestion`."""
+
+
 class _Game:
     """One typed question on its way through the rounds."""
 
@@ -72,33 +90,61 @@ class _Game:
         )
 
 
-async def run(service: Service, model: str, questions: Callable[[], list[TypedQuestion]]) -> list[Answered]:
+async def run(service: Service, model: str, questions: Callable[[], list[TypedQuestion]], own: OwnOptions | None = None) -> list[Answered]:
     """The answers to a request that names `model`. Its questions are worded in the thread that asks them: a long text takes a while.
 
     Raises what `ask` and `Service.run` raise, and `Refusal` for an unknown name.
     """
     who = chosen(model)
-    answers = await service.run(lambda: ask(service.agent, questions(), who))
+    answers = await service.run(lambda: ask(service.agent, questions(), who, own))
     service.decided(*(decision for answer in answers for decision in answer.decisions))
     return answers
 
 
-def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen) -> list[Answered]:
+def worded(state: object, questions: Sequence[Worded]) -> list[TypedQuestion]:
+    """The questions in words. Raises `Unaskable`."""
+    found = []
+    for index, one in enumerate(questions):
+        try:
+            found.append(one.asked(state))
+        except BadQuestion as error:
+            raise Unaskable(index, error) from error
+    return found
+
+
+def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnOptions | None = None) -> list[Answered]:
     """The answers, in the order of the questions.
 
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
-    that a typed answer could hold. Its letter is stored all the same.
+    that a typed answer could hold. Its letter is stored all the same. `Unaskable` names the first question that cannot be asked.
     """
-    games = [_Game(asked) for asked in questions]
+    own = own or OwnOptions()
+    own.check(who.policy)
+    games = [_Game(replace(asked, never_send=asked.never_send or own.never_send)) for asked in questions]
     policy = who.policy or agent.policy.name.value
+    if policy == PolicyName.ONLY_CLOUD and agent.gate is None and not all(game.rounds.is_last for game in games):
+        raise CloudUnavailable("No cloud is set up, and a cloud alone may answer; choose edge-auto or edge-local, or set up a cloud.")
     while going_on := [game for game in games if not game.rounds.is_over]:
         asked = [(game, question) for game in going_on for question in game.rounds.questions]
         policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
-        decisions = agent.ask_all([question for _, question in asked], tau=who.tau, policy=policies)
+        try:
+            decisions = agent.ask_all([question for _, question in asked], tau=who.tau, policy=policies, refresh=own.refresh)
+        except BadQuestion as error:
+            raise _named(agent, [(games.index(game), question) for game, question in asked], error) from error
         for game in going_on:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
             game.take(*zip(*mine, strict=True))
     return [game.answered() for game in games]
+
+
+def _named(agent: Agent, asked: Sequence[tuple[int, Question]], error: BadQuestion) -> BadQuestion:
+    """The error with the number of the first question that the model cannot read."""
+    for index, question in asked:
+        try:
+            agent.fits(question)
+        except BadQuestion as found:
+            return Unaskable(index, found)
+    return error
 
 
 def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:

@@ -16,6 +16,8 @@ from pydantic_core import PydanticCustomError
 from edge_agent.core import typed
 from edge_agent.core.typed import MAX_LEVELS, MAX_OPTIONS, TypedQuestion
 from edge_agent.server import model_names
+from edge_agent.server.faults import Refusal
+from edge_agent.server.own_fields import NoOwnFields, WithOwnFields
 from edge_agent.server.service import Service
 from edge_agent.server.typed import rounds
 from edge_agent.server.typed.extension import XEdgeAgent, headers, usage, x_edge_agent
@@ -55,7 +57,7 @@ class NoulCriteria(BaseModel):
     false: Text | None = None
 
 
-class NoulQuestion(BaseModel):
+class NoulQuestion(NoOwnFields):
     """Yes or no."""
 
     type: Literal["noul"]
@@ -76,7 +78,7 @@ class NoulQuestion(BaseModel):
         return {"noul": answered.probabilities[0]}
 
 
-class ChoiceQuestion(BaseModel):
+class ChoiceQuestion(NoOwnFields):
     """One of 2 to 255 named options, each with a description or null."""
 
     type: Literal["choice"]
@@ -101,7 +103,7 @@ class ChoiceQuestion(BaseModel):
         }
 
 
-class ScoreQuestion(BaseModel):
+class ScoreQuestion(NoOwnFields):
     """2 to 10 levels, from the lowest to the highest."""
 
     type: Literal["score"]
@@ -126,8 +128,8 @@ class ScoreQuestion(BaseModel):
         }
 
 
-class SystemOneRequest(BaseModel):
-    """Questions by name, over one state. Unknown fields are ignored."""
+class SystemOneRequest(WithOwnFields):
+    """Questions by name, over one state. Unknown fields are ignored; `edge_agent` has our own wishes for this request."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -189,7 +191,10 @@ async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
     service: Service = request.app.state.service
     names, questions = list(body.questions), list(body.questions.values())
-    answers = await rounds.run(service, body.model, lambda: [one.asked(body.state) for one in questions])
+    try:
+        answers = await rounds.run(service, body.model, lambda: rounds.worded(body.state, questions), body.own)
+    except rounds.Unaskable as error:
+        raise Refusal(422, "invalid_question", str(error), ("questions", names[error.index])) from error
     used = usage(answers)
     reply = {
         "model": service.agent.model.name,
