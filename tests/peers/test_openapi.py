@@ -35,7 +35,7 @@ def test_no_route_fails_or_answers_what_the_document_does_not_say(tmp_path: path
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(tmp_path / "schemathesis.toml"), "run"]
         command += [f"{server.url}/openapi.json", "--checks", "all", "--max-examples", str(N_EXAMPLES), "--seed", "1", "--no-shrink"]
         command += ["--header", f"Authorization: Bearer {OPERATOR}", "--report", "junit", "--report-junit-path", str(report)]
-        command += ["--request-timeout", "20", "--suppress-health-check", "all", "--no-color", "--warnings", "off"]
+        command += ["--request-timeout", "75", "--suppress-health-check", "all", "--no-color", "--warnings", "off"]
         command += [part for path in STREAMS for part in ("--exclude-path", path)]
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
         assert found.returncode == 0, found.stdout[-12_000:] + found.stderr[-2000:]
