@@ -1,4 +1,4 @@
-"""What a request must be before any of our code sees it: for a name of ours, from a program or a page of ours, with the right token.
+"""What every request must satisfy: it names this server, no page of another site sent it, and it has the right token.
 
 Owns these checks for every route alike, as ASGI middleware, and the headers of every reply. Knows nothing about questions. Invariants:
 no reply can be framed, sniffed or cached, or read by a page of another site; an exception in the app ends the request, never more.

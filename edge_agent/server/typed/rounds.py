@@ -49,7 +49,7 @@ class Answered:
         return replace(last, provisional=True) if last.route == "cloud" and self.answered_by == DEVICE else last
 
 
-class _Game:
+class _InProgress:
     """One typed question on its way through the rounds."""
 
     def __init__(self, asked: TypedQuestion) -> None:
@@ -89,16 +89,16 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen) -> list[A
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
     that a typed answer could hold. Its letter is stored all the same.
     """
-    games = [_Game(asked) for asked in questions]
+    started = [_InProgress(asked) for asked in questions]
     policy = who.policy or agent.policy.name.value
-    while going_on := [game for game in games if not game.rounds.is_over]:
-        asked = [(game, question) for game in going_on for question in game.rounds.questions]
-        policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
+    while unfinished := [one for one in started if not one.rounds.is_over]:
+        asked = [(one, question) for one in unfinished for question in one.rounds.questions]
+        policies = [policy if one.rounds.is_last else PolicyName.ONLY_LOCAL.value for one, _ in asked]
         decisions = agent.ask_all([question for _, question in asked], tau=who.tau, policy=policies)
-        for game in going_on:
-            mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
-            game.take(*zip(*mine, strict=True))
-    return [game.answered() for game in games]
+        for one in unfinished:
+            mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is one]
+            one.take(*zip(*mine, strict=True))
+    return [one.answered() for one in started]
 
 
 def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
