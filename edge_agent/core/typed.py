@@ -46,8 +46,8 @@ class TypedQuestion:
     """One typed question in words: the `stem` is the state and then the instructions, each of the `options` has one line.
 
     Make one with `choice`, `yes_no` or `score`. The state, the instructions and the descriptions are texts or structured (JSON).
-    All raise `BadQuestion`. An option is its name, with its description behind it if there is one; two that would be the same text
-    get their numbers as well ("red (option 2)"), because an answer could not tell them apart.
+    All raise `BadQuestion`. An option is its name, followed by its description if there is one; two that would be the same text
+    also get their numbers ("red (option 2)"), because an answer could not tell them apart.
     """
 
     kind: TypedKind
@@ -105,7 +105,7 @@ def _all_different(texts: list[str]) -> list[str]:
     for i, text in enumerate(texts):
         if taken[unicodedata.normalize("NFC", text)] > 1:
             numbered = f"{text} (option {i + 1})"
-            while unicodedata.normalize("NFC", numbered) in taken:  # somebody calls an option like this
+            while unicodedata.normalize("NFC", numbered) in taken:  # an option has this very name
                 numbered += f" (option {i + 1})"
             found[i] = numbered
     return found
@@ -116,7 +116,7 @@ class Rounds:
 
     With more, groups of about the same size (at most 26) are asked first, each as a question of its own, and the winners meet in the
     next round. Ask `questions`, pass the probabilities to `answered`, and go on until `is_over`. Only the last round may go to the
-    cloud: an earlier one decides nothing that anybody is told.
+    cloud: the answers of an earlier one are nobody's result.
     """
 
     def __init__(self, asked: TypedQuestion) -> None:

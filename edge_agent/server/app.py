@@ -8,6 +8,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from edge_agent import __version__
 from edge_agent.server import described, faults
@@ -15,7 +16,7 @@ from edge_agent.server.access import Access
 from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, drafting, events, health, lists
-from edge_agent.server.guard import Guard, Message, Receive, Scope, Send
+from edge_agent.server.guard import Guard
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 

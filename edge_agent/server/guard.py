@@ -1,4 +1,4 @@
-"""What a request must be before any of our code sees it: for a name of ours, from a program or a page of ours, with the right token.
+"""What every request must satisfy: it names this server, no page of another site sent it, and it has the right token.
 
 Owns these checks for every route alike, as ASGI middleware, and the headers of every reply. Knows nothing about questions. Invariants:
 no reply can be framed, sniffed or cached, or read by a page of another site; an exception in the app ends the request, never more.
@@ -7,11 +7,10 @@ no reply can be framed, sniffed or cached, or read by a page of another site; an
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from edge_agent.server import faults
@@ -19,11 +18,6 @@ from edge_agent.server.access import Access
 from edge_agent.server.door import body
 from edge_agent.server.door.callers import Caller, Callers
 from edge_agent.server.faults import Refusal
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 MAX_HEADERS_BYTES = 16 << 10
 MAX_TARGET_BYTES = 2048  # path and query
@@ -33,7 +27,7 @@ _log = logging.getLogger("edge_agent")
 class Guard:
     """Passes good requests on to `app`; refuses the others in the shape of the API that they called."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], access: Access, callers: Callers) -> None:
+    def __init__(self, app: ASGIApp, access: Access, callers: Callers) -> None:
         self.app, self._access, self._callers = app, access, callers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

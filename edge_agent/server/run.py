@@ -29,8 +29,8 @@ from edge_agent.server.door.connection import HttpConnection
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
-_REPLY_S = 5  # for replies to be read after that
-_LOOK_EVERY_S = 0.05
+_REPLY_S = 5  # for clients to read their replies after that
+_LOOK_EVERY_S = 0.05  # for questions that are still under way
 _KEEP_ALIVE_S = 15
 
 
@@ -62,8 +62,8 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
 class _Server(uvicorn.Server):
     """uvicorn, which tells systemd that it lives, finishes what is under way, and ends without a signal.
 
-    uvicorn stops to listen at once, and raises the signal that stopped it once more, which would end the process before the agent is
-    closed. This one goes on to answer, with 503, until the questions under way are finished.
+    uvicorn stops listening at once, and raises the signal that stopped it once more, which would end the process before the agent is
+    closed. This one keeps answering, new questions with 503, until the questions under way are finished.
     """
 
     was_interrupted = False

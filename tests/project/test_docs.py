@@ -196,6 +196,13 @@ def test_every_policy_reason_and_outcome_is_explained(page: str, kind: type[Reas
     assert {member.value for member in kind} <= set(rows)
 
 
+def test_codes_of_errors_on_the_page_about_http_are_those_of_the_server() -> None:
+    rows = re.findall(r"^\| [\d, ]+ \| (.*?) \|", (ROOT / "docs" / "http.md").read_text(), re.MULTILINE)
+    named = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    source = "".join(path.read_text() for path in (ROOT / "edge_agent" / "server").rglob("*.py"))
+    assert len(named) > 10 and [code for code in named if f'"{code}"' not in source] == []
+
+
 def test_exit_codes_in_the_help_and_the_page_are_those_of_the_exceptions() -> None:
     def codes(kind: type[EdgeAgentError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(sub) for sub in kind.__subclasses__()))

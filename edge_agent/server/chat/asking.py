@@ -17,7 +17,7 @@ from typing import Any
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.server import decided
-from edge_agent.server.chat.requests import Asking, ChatMessage, InputItem
+from edge_agent.server.chat.requests import ChatMessage, CommonFields, InputItem
 from edge_agent.server.chat.structure import Structure
 from edge_agent.server.chat.wanted import NO_DECISION, wanted
 from edge_agent.server.faults import Refusal
@@ -75,7 +75,7 @@ class ChatAnswer:
 
 async def answer(
     service: Service,
-    asked: Asking,
+    asked: CommonFields,
     messages: Sequence[ChatMessage | InputItem],
     where: str,
     form: AnswerForm,
@@ -106,7 +106,7 @@ async def answer(
     return ChatAnswer(decision.decision_id, int(time.time()), pieces, decision, False, ignored, logprobs)
 
 
-def _refuse_forced_tools(asked: Asking) -> None:
+def _refuse_forced_tools(asked: CommonFields) -> None:
     if asked.tool_choice not in (None, "auto", "none"):
         raise Refusal(
             400, "unsupported_parameter", "No tool is ever called here; send tool_choice 'auto' or 'none', or leave it out. "

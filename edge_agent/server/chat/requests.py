@@ -1,7 +1,7 @@
 """What chat clients send: the fields of a chat completion and of a response, their types and their ranges.
 
-Owns these two shapes; `wanted.py` finds the question in them. Invariants: a number that is no number, negative where it must not be, or
-too large is refused here; a field that does nothing is accepted, and `ignored` names it.
+Owns these two shapes; `wanted.py` finds the question in them. Invariants: a number out of range or of another type is refused here; a
+field that does nothing is accepted, and `ignored` names it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _EXAMPLE = "What is 12 + 7?\nA. 18\nB. 19\nC. 24"
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 Count = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+TopP = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(strict=True, ge=-2, le=2, allow_inf_nan=False)]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
-Best = Annotated[int, Field(strict=True, ge=0, le=20)]
+TopLogprobs = Annotated[int, Field(strict=True, ge=0, le=20)]
 Bias = Annotated[float, Field(strict=True, ge=-100, le=100, allow_inf_nan=False)]
 
 
@@ -60,8 +60,8 @@ class StreamOptions(BaseModel):
     include_usage: StrictBool | None = None
 
 
-class Asking(WithOwnFields):
-    """What both requests have. `model` says who may answer: see /v1/models."""
+class CommonFields(WithOwnFields):
+    """The fields of both requests. `model` says who may answer: see /v1/models."""
 
     model_config = ConfigDict(extra="allow")
     used: ClassVar[frozenset[str]] = frozenset()
@@ -72,8 +72,8 @@ class Asking(WithOwnFields):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = None
     temperature: Temperature | None = None
-    top_p: Share | None = None
-    top_logprobs: Best | None = None
+    top_p: TopP | None = None
+    top_logprobs: TopLogprobs | None = None
     metadata: dict[str, Any] | None = None
     store: StrictBool | None = None
     user: str | None = None
@@ -85,7 +85,7 @@ class Asking(WithOwnFields):
         return names[:_SHOWN]
 
 
-class ChatRequest(Asking):
+class ChatRequest(CommonFields):
     """A chat completion. What is not listed here is accepted and does nothing."""
 
     model_config = ConfigDict(
@@ -118,7 +118,7 @@ class TextOptions(BaseModel):
     verbosity: str | None = None
 
 
-class ResponsesRequest(Asking):
+class ResponsesRequest(CommonFields):
     """A response. What is not listed here is accepted and does nothing."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"model": DEFAULT, "input": _EXAMPLE}]})

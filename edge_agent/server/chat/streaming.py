@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from edge_agent.server.chat.asking import ChatAnswer
 
-_KINDS = {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+_KINDS = {"text/event-stream": {}, "application/json": {"schema": {"type": "object"}}}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, whole or (with `stream`) as events.", "content": _KINDS},
 }

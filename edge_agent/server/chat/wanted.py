@@ -1,7 +1,8 @@
 """What a chat client wants to know: the question in its messages, and the form in which it wants the answer.
 
 Owns how a conversation becomes one question. Invariants: a decision is one question, so only the last message of the user is read, and
-`ignored` names the rest; a text that is no question for this model is refused with a sentence, or answered with one and not decided.
+`ignored` names the rest; a text that is not a question for this model is refused with a
+sentence, or gets a sentence without a decision.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions
 
 
 def _text(content: str | list[ContentPart] | None, where: str) -> str:
-    """The text of the message that is read. Raises `Refusal` for what is no text."""
+    """The text of the message that is read. Raises `Refusal` for a part that is not text."""
     if isinstance(content, str):
         return content
     for i, part in enumerate(content or []):
@@ -116,7 +117,7 @@ def _has_no_options(text: str) -> bool:
 
 
 def _is_probe(text: str, most_tokens: int | None) -> bool:
-    """Whether a client only tries whether somebody answers: one word, or a limit in which no answer in words fits."""
+    """Whether a client only tests the connection: one word, or a limit in which no answer in words fits."""
     return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text.strip()) is not None
 
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.types import Message, Receive
 
 from edge_agent.server.door import unpacking
 from edge_agent.server.faults import Refusal
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 
 MAX_BYTES = 64 << 10
 MAX_DEPTH = 32  # of arrays and objects inside each other

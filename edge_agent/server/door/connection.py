@@ -1,8 +1,8 @@
-"""One connection of a client: what may take how long, how many there may be, and what is said to bytes that are not HTTP.
+"""One connection of a client: its deadlines, how many there may be, and the answer to bytes that are not HTTP.
 
-Owns the limits below uvicorn's, which has no deadline for a request that trickles in and answers in plain text. Invariants: a
-connection without a whole request ends by itself, and gives way to a new one when there are too many; every answer is JSON; nothing
-that a client sends reaches a log.
+Owns the limits that uvicorn lacks: it has no deadline for a request that arrives slowly, and it answers bad bytes in plain text.
+Invariants: a connection without a complete request ends by itself, and makes room for a new one when there are too many; every answer
+is JSON; nothing that a client sends reaches a log.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HttpConnection(H11Protocol):
     _since = 0.0  # when it began to wait for its client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin, in the place of the connection that waits for its client longest if there are too many."""
+        """Start; if there are too many, end the one that has waited longest for its client."""
         super().connection_made(transport)
         if len(self.connections) > MOST and not self._take_place():
             self.app = _busy
@@ -62,7 +62,7 @@ class HttpConnection(H11Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: give it a while."""
+        """The client reads too slowly: end the connection if that goes on."""
         super().pause_writing()
         self._write_deadline = self.loop.call_later(WRITE_S, self.transport.abort)
 

@@ -121,7 +121,7 @@ class _OfStore(Collector):
             return
         yield GaugeMetricFamily("edge_agent_store_up", "Whether the database can be read.", 1)
         yield GaugeMetricFamily("edge_agent_queue_length", "Questions that wait for the cloud.", queue.waiting)
-        yield GaugeMetricFamily("edge_agent_queue_dead", "Questions that were given up and are kept to be read.", queue.dead)
+        yield GaugeMetricFamily("edge_agent_queue_dead", "Questions that were given up; their rows are kept.", queue.dead)
         yield GaugeMetricFamily(
             "edge_agent_queue_oldest_seconds", "How long the oldest question has waited; 0 if none waits.", queue.oldest_s
         )

@@ -1,7 +1,7 @@
 """`/edge/events`: how provisional answers end, as Server-Sent Events that a client can resume.
 
 Owns the form of the stream. Invariants: an event's id is the number of an ending, so a client that sends the last id it saw gets each
-later ending once and in order, also from a server that was started again; a client that reads too slowly is hung up on.
+later ending once and in order, also from a server that was started again; a client that reads too slowly is disconnected.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ async def events(
 
 
 class _Stream(Response):
-    """One stream, from the moment that its head is sent. Raises `ModelBusy` before, if too many are open."""
+    """One stream. Making one raises `ModelBusy` if too many are open, before anything is sent."""
 
     media_type = "text/event-stream"
 

@@ -72,7 +72,7 @@ class Listener:
         self.wake()
 
     def wake(self) -> None:
-        """Let `next` return."""
+        """Make `next` return."""
         self._woken.set()
 
     async def next(self, timeout_s: float) -> Ending | State | dict[str, Any] | None:
@@ -96,7 +96,7 @@ class Following:
         self.closing = asyncio.Event()
 
     def listen(self, ids: Collection[str] | None, is_stream: bool) -> Listener:
-        """Begin to listen; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops."""
+        """Start listening; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops."""
         if self._stop.is_set():
             raise AgentClosed("The server stops; connect again in a moment.")
         most = MOST_STREAMS if is_stream else MOST_WAITERS
@@ -110,7 +110,7 @@ class Following:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """End to listen."""
+        """Stop listening."""
         self._listeners.discard(listener)
         for decision_id in listener.ids or ():
             self._by_id[decision_id].discard(listener)
@@ -123,7 +123,7 @@ class Following:
         return sum(listener.is_stream for listener in self._listeners)
 
     def close(self) -> None:
-        """Let every listener see that the server stops."""
+        """Wake every listener, because the server stops."""
         self.closing.set()
         for listener in self._listeners:
             listener.wake()

@@ -67,7 +67,7 @@ class Worded(Protocol):
         """The question in words. Raises `BadQuestion`."""
 
 
-class _Game:
+class _InProgress:
     """One typed question on its way through the rounds."""
 
     def __init__(self, asked: TypedQuestion) -> None:
@@ -120,21 +120,21 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnO
     """
     own = own or OwnOptions()
     own.check(who.policy)
-    games = [_Game(replace(asked, never_send=asked.never_send or own.never_send)) for asked in questions]
+    started = [_InProgress(replace(asked, never_send=asked.never_send or own.never_send)) for asked in questions]
     policy = who.policy or agent.policy.name.value
-    if policy == PolicyName.ONLY_CLOUD and agent.gate is None and not all(game.rounds.is_last for game in games):
+    if policy == PolicyName.ONLY_CLOUD and agent.gate is None and not all(one.rounds.is_last for one in started):
         raise CloudUnavailable("No cloud is set up, and a cloud alone may answer; choose edge-auto or edge-local, or set up a cloud.")
-    while going_on := [game for game in games if not game.rounds.is_over]:
-        asked = [(game, question) for game in going_on for question in game.rounds.questions]
-        policies = [policy if game.rounds.is_last else PolicyName.ONLY_LOCAL.value for game, _ in asked]
+    while unfinished := [one for one in started if not one.rounds.is_over]:
+        asked = [(one, question) for one in unfinished for question in one.rounds.questions]
+        policies = [policy if one.rounds.is_last else PolicyName.ONLY_LOCAL.value for one, _ in asked]
         try:
             decisions = agent.ask_all([question for _, question in asked], tau=who.tau, policy=policies, refresh=own.refresh)
         except BadQuestion as error:
-            raise _named(agent, [(games.index(game), question) for game, question in asked], error) from error
-        for game in going_on:
-            mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is game]
-            game.take(*zip(*mine, strict=True))
-    return [game.answered() for game in games]
+            raise _named(agent, [(started.index(one), question) for one, question in asked], error) from error
+        for one in unfinished:
+            mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is one]
+            one.take(*zip(*mine, strict=True))
+    return [one.answered() for one in started]
 
 
 def _named(agent: Agent, asked: Sequence[tuple[int, Question]], error: BadQuestion) -> BadQuestion:

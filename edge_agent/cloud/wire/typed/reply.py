@@ -151,7 +151,7 @@ def _tolerance(values: list[float]) -> tuple[float, float]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; the value of a key that occurs twice is nothing usable."""
+    """A JSON object; a key that occurs twice gets a value that no check accepts."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         found[key] = _TWICE if key in found else value
