@@ -99,8 +99,15 @@ class HttpConnection(H11Protocol):
             and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
             and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES and _UPGRADE_VALUE.fullmatch(value) for name, value in self.headers)
             and super()._should_upgrade()
-            and sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS
+            and self._has_place_for_websocket()
         )
+
+    def _has_place_for_websocket(self) -> bool:
+        """Whether one more may be open; if not, the request is answered 503, and the connection ends."""
+        if sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS:
+            return True
+        self.app = _busy
+        return False
 
     def _take_place(self) -> bool:
         """End the connection that waits for its client longest; False if all are at work or there are far too many."""
@@ -155,6 +162,6 @@ class HttpConnection(H11Protocol):
 
 async def _busy(scope: Any, receive: Any, send: Any) -> None:
     headers = {**faults.ON_EVERY_REPLY, "Connection": "close"}
-    await faults.reply(scope["path"], 503, "server_busy", "The server has too many connections; come again.", headers=headers)(
+    await faults.reply(scope["path"], 503, "server_busy", "The server has too many connections of this kind; come again.", headers=headers)(
         scope, receive, send
     )
