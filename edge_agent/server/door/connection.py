@@ -41,7 +41,7 @@ class HttpConnection(H11Protocol):
         """Begin, in the place of the connection that waits for its client longest if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > MOST and not self._take_place():
-            self.app = _busy
+            self._be_busy()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,7 +106,7 @@ class HttpConnection(H11Protocol):
         """Whether one more may be open; if not, the request is answered 503, and the connection ends."""
         if sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS:
             return True
-        self.app = _busy
+        self._be_busy()
         return False
 
     def _take_place(self) -> bool:
@@ -151,6 +151,7 @@ class HttpConnection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             is_known = self.cycle is not None and not self.cycle.response_complete
             reply = faults.reply(self.scope["path"] if is_known else "", status, code, message, headers=faults.ON_EVERY_REPLY)
+            self._count(status)
             headers = [*self.server_state.default_headers, *reply.raw_headers, (b"connection", b"close")]
             for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
@@ -158,6 +159,20 @@ class HttpConnection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+    def _be_busy(self) -> None:
+        """Answer the next request with 503, and end."""
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            self._count(503)
+            await _busy(scope, receive, send)
+
+        self.app = counted
+
+    def _count(self, status: int) -> None:
+        """Count a reply that the app does not give."""
+        app: Any = self.config.loaded_app
+        app.replied_before_app("connection", status)
 
 
 async def _busy(scope: Any, receive: Any, send: Any) -> None:
