@@ -16,7 +16,7 @@ from edge_agent.server.access import Access
 from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, drafting, events, health, lists
-from edge_agent.server.guard import Guard
+from edge_agent.server.guard import REFUSED, Guard
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
@@ -27,8 +27,8 @@ ROUTERS = (
 
 
 class Counted:
-    """Counts each request by the template of its route, which only the app knows, and its status, whoever replied; and lets no client
-    keep its connection while the server stops.
+    """Counts each request by its status and the template of its route, which only the app knows, and lets no client keep its connection
+    while the server stops. What the guard refuses has `guard` as its route, and what the connection itself answers `connection`.
     """
 
     def __init__(self, app: Guard, service: Service) -> None:
@@ -36,19 +36,24 @@ class Counted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         service = self._service
 
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                service.counts.replied(getattr(scope.get("route"), "path", "none"), message["status"])
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                route = "guard" if scope.get(REFUSED) else getattr(scope.get("route"), "path", "none")
+                service.counts.replied(route, message["status"])
                 if service.is_stopping:
                     MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, sending)
+
+    def replied_before_app(self, route: str, status: int) -> None:
+        """Count a reply that was given before the request came here."""
+        self._service.counts.replied(route, status)
 
 
 def build(service: Service, access: Access) -> Counted:

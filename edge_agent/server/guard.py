@@ -21,6 +21,7 @@ from edge_agent.server.faults import Refusal
 
 MAX_HEADERS_BYTES = 16 << 10
 MAX_TARGET_BYTES = 2048  # path and query
+REFUSED = "edge_agent.refused"  # in the scope of a request that the guard refused
 _log = logging.getLogger("edge_agent")
 
 
@@ -44,6 +45,7 @@ class Guard:
             # A client that waits for `100 Continue` may send no body now, and then its next request would be read as one.
             extra = {**refusal.headers, "Connection": "close"} if "expect" in headers else refusal.headers
             reply = faults.reply(scope["path"], refusal.status, refusal.code, str(refusal), refusal.param, extra)
+            given[REFUSED] = True
             await reply(scope, receive, guarded)
             return
         except ConnectionError:  # the client is gone

@@ -1,6 +1,7 @@
 """What a hostile client sends: it gets a short JSON answer or a closed connection, the server goes on, and its log shows nothing."""
 
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import logging
@@ -15,7 +16,7 @@ import pytest
 
 from edge_agent.server.door import unpacking
 from edge_agent.server.door.body import check_json, deepest
-from edge_agent.server.door.connection import ARRIVAL_S, MOST
+from edge_agent.server.door.connection import ARRIVAL_S, MOST, MOST_WEBSOCKETS
 from edge_agent.server.door.log import Plainly
 from edge_agent.server.faults import Refusal
 from tests.support.raw_client import Answer, answers, ask, exchange, request
@@ -378,6 +379,46 @@ def test_slow_clients_are_ended_and_hold_up_nobody(server: Serving) -> None:
         "head", "line", "body", "body of a get", "chunk", "waits for 100", "second"
     }  # fmt: skip
     assert b" 403 " in ended["refused"][1] and ended["silent"][1] == b""
+
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+def upgraded(server: Serving) -> tuple[socket.socket, bytes]:
+    """A connection that asked to become a WebSocket, and the beginning of the answer."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection.sendall(f"GET /edge/draft HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{UPGRADE}\r\n".encode())
+    return connection, connection.recv(65536)
+
+
+def test_web_socket_too_many_is_told_to_come_again(server: Serving) -> None:
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(MOST_WEBSOCKETS + 1):
+            connection, head = upgraded(server)
+            stack.enter_context(connection)
+            found.append(head)
+        assert all(head.startswith(b"HTTP/1.1 101 ") for head in found[:-1])
+        while more := connection.recv(65536):  # the connection ends, too
+            found[-1] += more
+        (refused,) = answers(found[-1])
+        assert refused.status == 503 and refused.headers["retry-after"] and refused.json()["error"]["code"] == "server_busy"
+    ends = time.monotonic() + 10
+    while True:
+        connection, head = upgraded(server)
+        connection.close()
+        if head.startswith(b"HTTP/1.1 101 "):
+            return
+        assert time.monotonic() < ends
+
+
+def test_web_socket_text_that_is_not_utf8_ends_it_and_leaves_no_line(server: Serving) -> None:
+    connection, head = upgraded(server)
+    with connection:
+        assert head.startswith(b"HTTP/1.1 101 ")
+        connection.sendall(bytes.fromhex("818200000000fffe"))
+        assert connection.recv(100).startswith(bytes.fromhex("8802") + (1007).to_bytes(2, "big"))
+    assert "Traceback" not in server.said() and "UTF-8" not in server.said() and "UnicodeDecodeError" not in server.said()
 
 
 def test_many_connections_do_not_shut_out_others(server: Serving) -> None:

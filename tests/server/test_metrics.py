@@ -72,6 +72,37 @@ def test_request_is_counted_under_its_route_however_it_names_it(server: Serving)
         assert value(scraped(client), "edge_agent_requests_total", route="/v1/models", status="200") == 2
 
 
+def test_refusals_and_what_is_no_request_are_counted_under_fixed_names(server: Serving) -> None:
+    bad = [
+        (400, b"\x16\x03\x01 no HTTP\r\n\r\n"),
+        (431, b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000),
+        (501, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        (408, b"GET / HTTP/1.1\r\nHo"),  # and no more
+    ]
+    with server.client(TOKEN) as client, server.client("wrong") as stranger:
+        for status, data in bad:
+            assert ask(server.port, data).status == status
+        stranger.get("/edge/queue")
+        client.post("/edge/ask", content=b"{", headers={"Content-Type": "application/json"})
+        client.get("/health", headers={"Host": CANARY})
+        client.get("/nothing")
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        }
+        assert client.get("/edge/draft", headers={**upgrade, "Origin": f"http://{CANARY}"}).status_code == 403
+        samples = scraped(client)
+    for status, _ in bad:
+        assert value(samples, "edge_agent_requests_total", route="connection", status=str(status)) == 1, status
+    for status, n in ((400, 1), (401, 1), (403, 2)):
+        assert value(samples, "edge_agent_requests_total", route="guard", status=str(status)) == n, status
+    assert value(samples, "edge_agent_requests_total", route="none") == 1
+    n_loading = value(samples, "edge_agent_refused_requests_total", status="503")  # of /health, while the model was being opened
+    assert value(samples, "edge_agent_refused_requests_total") - n_loading == 6
+
+
 def test_no_text_of_a_stranger_becomes_a_label(server: Serving) -> None:
     with server.client(TOKEN) as client, server.client("wrong") as stranger:
         before = len(scraped(client))

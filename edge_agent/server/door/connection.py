@@ -41,7 +41,7 @@ class HttpConnection(H11Protocol):
         """Start; if there are too many, end the one that has waited longest for its client."""
         super().connection_made(transport)
         if len(self.connections) > MOST and not self._take_place():
-            self.app = _busy
+            self._be_busy()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -99,8 +99,15 @@ class HttpConnection(H11Protocol):
             and len(self.scope["raw_path"] + self.scope["query_string"]) <= _MOST_UPGRADE_HEADER_BYTES
             and all(len(name + value) <= _MOST_UPGRADE_HEADER_BYTES and _UPGRADE_VALUE.fullmatch(value) for name, value in self.headers)
             and super()._should_upgrade()
-            and sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS
+            and self._has_place_for_websocket()
         )
+
+    def _has_place_for_websocket(self) -> bool:
+        """Whether one more may be open; if not, the request is answered 503, and the connection ends."""
+        if sum(not isinstance(one, HttpConnection) for one in self.connections) < MOST_WEBSOCKETS:
+            return True
+        self._be_busy()
+        return False
 
     def _take_place(self) -> bool:
         """End the connection that waits for its client longest; False if all are at work or there are far too many."""
@@ -144,6 +151,7 @@ class HttpConnection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             is_known = self.cycle is not None and not self.cycle.response_complete
             reply = faults.reply(self.scope["path"] if is_known else "", status, code, message, headers=faults.ON_EVERY_REPLY)
+            self._count(status)
             headers = [*self.server_state.default_headers, *reply.raw_headers, (b"connection", b"close")]
             for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
@@ -152,9 +160,23 @@ class HttpConnection(H11Protocol):
             self.cycle.message_event.set()
         self.transport.close()
 
+    def _be_busy(self) -> None:
+        """Answer the next request with 503, and end."""
+
+        async def counted(scope: Any, receive: Any, send: Any) -> None:
+            self._count(503)
+            await _busy(scope, receive, send)
+
+        self.app = counted
+
+    def _count(self, status: int) -> None:
+        """Count a reply that the app does not give."""
+        app: Any = self.config.loaded_app
+        app.replied_before_app("connection", status)
+
 
 async def _busy(scope: Any, receive: Any, send: Any) -> None:
     headers = {**faults.ON_EVERY_REPLY, "Connection": "close"}
-    await faults.reply(scope["path"], 503, "server_busy", "The server has too many connections; come again.", headers=headers)(
+    await faults.reply(scope["path"], 503, "server_busy", "The server has too many connections of this kind; come again.", headers=headers)(
         scope, receive, send
     )

@@ -12,6 +12,9 @@ from typing import Any
 
 from edge_agent.core.terminal import plain
 
+# What uvicorn calls an error of its own: a WebSocket that the guard refused, and one whose text is not UTF-8.
+_MERELY_BAD = ("without completing handshake", "Invalid UTF-8 sequence received from client")
+
 
 class Plainly(logging.Formatter):
     """Messages without control characters but the ends of lines."""
@@ -32,4 +35,4 @@ def plainly() -> None:
     logging.getLogger().handlers = [handler]
     server = logging.getLogger("uvicorn.error")
     server.setLevel(logging.ERROR)  # at lower levels each bad request is a line
-    server.addFilter(lambda record: "without completing handshake" not in record.getMessage())  # a WebSocket that the guard refused
+    server.addFilter(lambda record: not any(words in record.getMessage() for words in _MERELY_BAD))

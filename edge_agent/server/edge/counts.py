@@ -20,7 +20,7 @@ from edge_agent.store import overview
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # from a small model on a PC to a long prompt on a Pi
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
-_REFUSED = frozenset({401, 403, 408, 413, 414, 415, 421, 429, 431, 503})
+_REFUSED = frozenset({401, 403, 408, 413, 414, 415, 421, 429, 431, 501, 503})
 _DECISION = ("route", "reason", "cause", "recalled", "provisional")
 _CALL = ("gen_ai_operation_name", "gen_ai_request_model")
 _OPERATION = "chat"  # OpenTelemetry's name for what a decision does: a chat completion
@@ -86,7 +86,7 @@ class Counts:
         self._busy.inc()
 
     def replied(self, route: str, status: int) -> None:
-        """Count a request; `route` is the template of the route, such as `/edge/decisions/{decision_id}`."""
+        """Count a request; `route` is the template of the route, such as `/edge/decisions/{decision_id}`, or another fixed name."""
         self._requests.labels(route, str(status)).inc()
         if status in _REFUSED:
             self._refused.labels(str(status)).inc()
