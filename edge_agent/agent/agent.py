@@ -169,10 +169,9 @@ class Agent:
             raise BadSetting(
                 f"There are {len(questions)} questions and {len(policies)} policies; give one policy, or one for each question."
             )
-        patience = Patience()
-        inquiries = [self._inquiry(*each, tau, patience) for each in zip(questions, policies, strict=True)]
         decisions: dict[Inquiry, Decision] = {}
-        with self.store.database.waiting_once(patience):
+        with self.store.database.waiting_once() as patience:
+            inquiries = [self._inquiry(*each, tau, patience) for each in zip(questions, policies, strict=True)]
             while rest := [inquiry for inquiry in inquiries if inquiry not in decisions]:
                 # Of several that are the same, one a time: the others recall what it found.
                 different = list({inquiry.question.fingerprint: inquiry for inquiry in reversed(rest)}.values())[::-1]

@@ -18,7 +18,8 @@ MAX_CALLS = 2  # at once: a call's deadline runs from its start, and all share o
 class Calls:
     """Calls that are started with `start(inquiry)` in the order in which they are wanted.
 
-    `start` may find that no call is allowed; then the inquiry has no `cloud_call`. Not thread-safe: the model's thread may want calls
+    `start` may find that no call is allowed; then the inquiry has no `cloud_call`. If it raises, `want` does, too, and it is tried
+    again later. Not thread-safe: the model's thread may want calls
     only while the caller's thread waits for it.
     """
 
@@ -49,8 +50,8 @@ class Calls:
         for inquiry in [one for one in self._running if one.cloud_call and one.cloud_call.is_over]:
             self._take(inquiry)
         while self._held and len(self._running) < MAX_CALLS and not self._failed:
-            inquiry = self._held.popleft()
-            self._start(inquiry)
+            self._start(inquiry := self._held[0])
+            self._held.popleft()
             if inquiry.cloud_call:
                 self._running.append(inquiry)
 

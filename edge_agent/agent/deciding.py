@@ -18,11 +18,12 @@ from edge_agent.agent.on_device import OnDevice
 from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.privacy import Rules
 from edge_agent.core import routing
-from edge_agent.core.errors import CloudUnavailable, StorageError
+from edge_agent.core.errors import CloudUnavailable, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, LevelReading
 from edge_agent.core.routing import PolicyName, Step
+from edge_agent.store.database import Patience
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
@@ -85,8 +86,8 @@ class Decider:
         def on_level(i: int, level: LevelReading) -> None:
             inquiry = inquiries[i]
             if routing.plan(level, inquiry.policy, inquiry.circumstances).step is Step.ASK_CLOUD and not inquiry.cloud:
-                with self._store.database.waiting_once(inquiry.patience):  # this is the model's thread
-                    calls.want(inquiry)
+                with self._store.database.waiting_once(Patience(0)), contextlib.suppress(StorageBusy):
+                    calls.want(inquiry)  # this is the model's thread, and others wait for the model: a lock is waited for afterwards
 
         readings = self._model.opened().read_all([inquiry.question for inquiry in inquiries], on_level)
         for inquiry, reading in zip(inquiries, readings, strict=True):
@@ -98,12 +99,17 @@ class Decider:
         return self._gate is not None and inquiry.plan().step is Step.ASK_CLOUD and inquiry.cloud_id is None
 
     def _start_call(self, inquiry: Inquiry) -> None:
-        """Start a call to the cloud, unless the circuit breaker or the budget forbids it for now."""
+        """Start a call to the cloud, unless the circuit breaker or the budget forbids it for now.
+
+        Raises `StorageBusy` if it cannot be counted, and another thread may wait for the lock that is in the way.
+        """
         assert self._gate is not None
         send = self._rules.redacted(inquiry.question)
         if refusal := self._gate.breaker.refusal(self._gate.cloud.deadline_s):
             inquiry.cloud_kind, inquiry.cloud_error = refusal
         elif (reservation := self._gate.reserve(send)) is None:
+            if self._store.database.must_not_wait and not inquiry.patience.is_over:
+                raise StorageBusy(f"The database '{self._store.path}' may be in use by another program; try again.")
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
             if not self._store.database.is_open:
                 inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"

@@ -22,6 +22,7 @@ from edge_agent.core.records import Decision
 from edge_agent.server.edge.counts import Counts
 from edge_agent.server.edge.drafts import Drafts
 from edge_agent.server.edge.following import Following
+from edge_agent.store.database import Patience
 
 T = TypeVar("T")
 MOST_AT_ONCE = 16
@@ -102,7 +103,7 @@ class Service:
             self.counts.refused_busy()
             raise ModelBusy(f"{self.n_at_work} requests are already waiting; ask again in a moment.")
         self.n_at_work += 1
-        future = asyncio.get_running_loop().run_in_executor(self._workers, work)
+        future = asyncio.get_running_loop().run_in_executor(self._workers, self._patiently(work))
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
@@ -113,7 +114,18 @@ class Service:
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run short work on the store, such as a look at a decision, on threads of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, self._patiently(work))
+
+    def _patiently(self, work: Callable[[], T]) -> Callable[[], T]:
+        """`work`, all steps of which share one `Patience` with another program's lock; the wait for a thread takes from it."""
+        asked, patience = time.monotonic(), Patience()
+
+        def patiently() -> T:
+            patience.left_s -= time.monotonic() - asked
+            with self.agent.store.database.waiting_once(patience):
+                return work()
+
+        return patiently
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self.n_at_work -= 1

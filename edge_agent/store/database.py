@@ -1,8 +1,9 @@
 """The one SQLite file, open: runs transactions on it, and copies, packs and shrinks it.
 
 Owns the connection, who may use it (threads in turn; a forked child never), and when it is opened again. Knows nothing about the
-tables, or how the file is opened and repaired (`opening.py`). Invariant: a write happens inside `transaction()`, from BEGIN
-IMMEDIATE to COMMIT, so a crash leaves all of it or nothing.
+tables, or how the file is opened and repaired (`opening.py`). Invariants: a write happens inside `transaction()`, from BEGIN
+EXCLUSIVE to COMMIT, so a crash leaves all of it or nothing; a thread that waits for another program's lock does not keep its turn at
+the connection, so no thread waits behind another one's wait.
 
 Why plain `sqlite3`: there are few statements, each says its transaction, and every import makes a recalled answer slower
 (docs/decisions.md).
@@ -21,20 +22,27 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Self
 
-from edge_agent.core.errors import StorageBusy, StorageError, StorageForeign
+from edge_agent.core.errors import StorageError, StorageForeign
+from edge_agent.store.file import opening
 from edge_agent.store.file.marker import Marker
-from edge_agent.store.file.opening import BUSY_TIMEOUT_MS, Opening
-from edge_agent.store.file.salvage import is_damage, is_wrong_schema, refused
+from edge_agent.store.file.opening import Opening
+from edge_agent.store.file.salvage import is_busy, is_damage, is_wrong_schema, refused
 from edge_agent.store.schema import INCREMENTAL, copy_to, version
 
 _OPEN_AGAIN_S = 30.0  # a database that could not be opened is tried again after this time
+_NAPS_S = (0.001, 0.1)  # between two looks at another program's lock: the first one, and the longest
 
 
 class Patience:
-    """The patience of one piece of work with another program's lock: once `is_over`, its other steps do not wait for one."""
+    """How long one piece of work may still wait for another program's lock, all its steps together: `left_s` seconds."""
 
-    def __init__(self) -> None:
-        self.is_over = False
+    def __init__(self, left_s: float | None = None) -> None:
+        self.left_s = opening.BUSY_TIMEOUT_MS / 1000 if left_s is None else left_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next step must not wait."""
+        return self.left_s <= 0
 
 
 class Database:
@@ -136,7 +144,7 @@ class Database:
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[bool]:
         """Wait until no thread is inside a transaction, and let none begin; False if one stays inside for very long."""
-        held = self._lock.acquire(timeout=2 * BUSY_TIMEOUT_MS / 1000)
+        held = self._lock.acquire(timeout=2 * opening.BUSY_TIMEOUT_MS / 1000)
         try:
             yield held
         finally:
@@ -144,28 +152,54 @@ class Database:
                 self._lock.release()
 
     @contextlib.contextmanager
-    def waiting_once(self, patience: Patience) -> Iterator[None]:
-        """In the block, this thread waits for another program's lock only until `patience` is over, that is once.
+    def waiting_once(self, patience: Patience | None = None) -> Iterator[Patience]:
+        """In the block, all steps of this thread share one `Patience` with another program's lock, and the block gets it.
 
-        A person waits for an answer, and each step would otherwise wait for seconds. Threads that work together share a `Patience`.
+        A person waits for an answer, and each step would otherwise wait for seconds. Threads that work together share a `patience`;
+        without one, this thread keeps the one that it has, or gets a new one.
         """
-        before = getattr(self._here, "patience", None)
-        self._here.patience = patience
+        before: Patience | None = getattr(self._here, "patience", None)
+        self._here.patience = now = patience or before or Patience()
         try:
-            yield
+            yield now
         finally:
             self._here.patience = before
 
     @property
-    def _may_wait(self) -> bool:
-        patience = getattr(self._here, "patience", None)
-        return patience is None or not patience.is_over
+    def must_not_wait(self) -> bool:
+        """Whether this thread's patience with another program's lock is over."""
+        patience: Patience | None = getattr(self._here, "patience", None)
+        return patience is not None and patience.is_over
+
+    @contextlib.contextmanager
+    def _turn(self, sql: str, parameters: tuple[Any, ...] = ()) -> Iterator[sqlite3.Cursor]:
+        """This thread's turn at the connection, begun with a statement that another program's lock may refuse.
+
+        While it waits for that lock, other threads have their turns.
+        """
+        patience: Patience = getattr(self._here, "patience", None) or Patience()
+        nap_s, longest_s = _NAPS_S
+        while True:
+            with self._lock:
+                try:
+                    cursor = self._db.execute(sql, parameters)
+                except sqlite3.Error as error:
+                    if not is_busy(error) or patience.is_over or self.in_transaction:
+                        raise
+                else:
+                    yield cursor
+                    return
+            began = time.monotonic()
+            time.sleep(min(nap_s, patience.left_s))
+            patience.left_s -= time.monotonic() - began
+            nap_s = min(2 * nap_s, longest_s)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """One write, all or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK and the exception.
+        """One write, all or nothing: BEGIN EXCLUSIVE, then COMMIT, or ROLLBACK and the exception.
 
-        SQLite's errors become `StorageError`. A crash inside leaves the file as it was before.
+        Only its beginning may have to wait for another program: without WAL, a COMMIT would have to wait for those that read, and
+        the threads of this process behind it. SQLite's errors become `StorageError`. A crash inside leaves the file as it was before.
         """
         with self._transaction() as db:
             yield db
@@ -180,7 +214,7 @@ class Database:
         with self._lock:
             try:
                 self._db.execute("PRAGMA foreign_keys = OFF")
-                with self._busy_timeout(wait), self._transaction() as db:
+                with self.waiting_once(None if wait else Patience(0)), self._transaction() as db:
                     yield db
             except sqlite3.Error as error:
                 raise self._refused(error) from error
@@ -190,24 +224,23 @@ class Database:
 
     @contextlib.contextmanager
     def _busy_timeout(self, wait: bool) -> Iterator[None]:
-        """Without `wait`, do not wait for other processes inside the block."""
-        if wait:
+        """In the block, SQLite itself waits for other programs, and this process's threads wait behind it; only if `wait`."""
+        if not wait:
             yield
             return
         db = self._db
-        db.execute("PRAGMA busy_timeout = 0")
+        db.execute(f"PRAGMA busy_timeout = {opening.BUSY_TIMEOUT_MS}")
         try:
             yield
         finally:  # the file may be closed by now, if an interrupt left the block unfinished
             with contextlib.suppress(sqlite3.Error):
-                db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                db.execute("PRAGMA busy_timeout = 0")
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            with self._lock, self._busy_timeout(self._may_wait):
+            with self._turn("BEGIN EXCLUSIVE"):
                 db = self._db
-                db.execute("BEGIN IMMEDIATE")
                 self._writer = threading.get_ident()
                 try:
                     yield db
@@ -228,8 +261,8 @@ class Database:
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         """The rows of a query, as dictionaries; reads only."""
         try:
-            with self._lock, self._busy_timeout(self._may_wait):
-                return [dict(row) for row in self._db.execute(sql, parameters)]
+            with self._turn(sql, parameters) as found:
+                return [dict(row) for row in found]
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
@@ -251,8 +284,8 @@ class Database:
     def change_mark(self) -> tuple[int, int]:
         """A pair that changes whenever anything is written, by this connection or another; costs no query."""
         try:
-            with self._lock:  # not in the middle of another thread's transaction
-                return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+            with self._turn("PRAGMA data_version") as found:  # not in the middle of another thread's transaction
+                return found.fetchone()[0], self._db.total_changes
         except sqlite3.Error as error:
             raise self._refused(error) from error
 
@@ -287,7 +320,7 @@ class Database:
         """
         vacuum = f"PRAGMA incremental_vacuum({n_pages});" if self.free_pages() else ""
         try:
-            with self._lock, self._busy_timeout(False):
+            with self._lock:
                 self._db.executescript(f"{vacuum} PRAGMA wal_checkpoint(TRUNCATE)")  # execute() would stop after the first page
         except sqlite3.Error as error:
             raise self._refused(error) from error
@@ -295,7 +328,7 @@ class Database:
     def copy_to(self, path: pathlib.Path) -> None:
         """Copy the file as of one moment; the copy is complete or absent. Raises `StorageError`, OSError."""
         try:
-            with self._lock:
+            with self._lock, self._busy_timeout(True):
                 copy_to(self._db, path)
         except sqlite3.Error as error:
             raise self._refused(error) from error
@@ -305,10 +338,7 @@ class Database:
         if is_damage(error) or is_wrong_schema(error):
             self._damaged = True
             self._marker.mark_damaged()
-        why = refused(self.path, error)
-        if isinstance(why, StorageBusy) and (patience := getattr(self._here, "patience", None)):
-            patience.is_over = True
-        return why
+        return refused(self.path, error)
 
 
 # A fork copies a connection, but neither the locks that it holds nor SQLite's knowledge of who holds them. So nothing is forked in the

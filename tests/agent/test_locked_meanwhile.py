@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,7 +18,6 @@ from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, Reading
-from edge_agent.store import database
 from edge_agent.store.file import opening
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
@@ -142,8 +142,7 @@ def test_what_a_drain_reports_under_a_lock_does_not_end_it(home: pathlib.Path, l
 def test_answer_waits_once_for_a_lock_and_not_at_each_step(
     home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, budget: BudgetLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (opening, database):
-        monkeypatch.setattr(module, "BUSY_TIMEOUT_MS", 1000)
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
     with agent(home, InAThread(UNSURE), cloud.url, budget=budget) as one:
         lock.take()
         started = time.monotonic()
@@ -155,6 +154,53 @@ def test_answer_waits_once_for_a_lock_and_not_at_each_step(
             assert decision.route == "cloud"
         lock.release()
         assert one.ask(question("two")).persisted
+
+
+def test_answers_to_many_at_once_wait_no_longer_for_a_lock_than_one(
+    home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
+    stop = threading.Event()
+    with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=9)) as one, ThreadPoolExecutor(10) as threads:
+        following = threads.submit(lambda: list(one.endings(0, stop)))
+        draining = threads.submit(lambda: list(one.watch(stop)))
+        lock.take()
+
+        def ask(stem: str) -> float:
+            started = time.monotonic()
+            assert not one.ask(question(stem)).persisted
+            return time.monotonic() - started
+
+        try:
+            assert max(threads.map(ask, "abcdefgh")) < 1.9
+        finally:
+            stop.set()
+            lock.release()
+        assert (following.result(), draining.result()) == ([], [])
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_models_thread_does_not_wait_for_a_lock(
+    home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, monkeypatch: pytest.MonkeyPatch, is_released: bool
+) -> None:
+    """Others wait for the model: the call is started by the thread of the one who asked."""
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
+
+    class MeetsTheLock(SpokenModel):
+        def read_all(self, questions: Sequence[Question], on_level: Callable[[int, LevelReading], None]) -> list[Reading]:
+            lock.take()
+            started = time.monotonic()
+            on_level(0, self.reading)
+            assert time.monotonic() - started < 0.5
+            if is_released:
+                threading.Timer(0.2, lock.release).start()
+            return [self.reading]
+
+    with agent(home, MeetsTheLock(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=9)) as one:
+        decision = one.ask(question("one"))
+        assert (decision.route, decision.persisted) == (("cloud", True) if is_released else ("local", False))
+        assert len(cloud.requests) == is_released
+        lock.release()
 
 
 class InAThread(SpokenModel):

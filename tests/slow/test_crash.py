@@ -181,7 +181,7 @@ class Unguarded(sqlite3.Connection):
     """Mutant: migrations without a transaction."""
 
     def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
-        guards = ("BEGIN", "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+        guards = ("BEGIN", "BEGIN IMMEDIATE", "BEGIN EXCLUSIVE", "COMMIT", "ROLLBACK")
         return super().execute("SELECT 1" if sql in guards else sql, *more)
 
 

@@ -1,15 +1,20 @@
 """The SQLite file itself; test_store.py tests what it holds."""
 
+import contextlib
 import gc
 import pathlib
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edge_agent.core.errors import StorageError
+from edge_agent.core.errors import StorageBusy, StorageError
 from edge_agent.store.database import Patience
+from edge_agent.store.file import opening
 from edge_agent.store.file.opening import journal_mode
 from edge_agent.store.store import Store
 from tests.support.mutation import catches
@@ -79,6 +84,53 @@ def test_copy_from_elsewhere_becomes_its_owners_alone(tmp_path: pathlib.Path) ->
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("lock", ["BEGIN EXCLUSIVE", "BEGIN IMMEDIATE", "BEGIN"])
+def test_thread_does_not_wait_behind_another_thread_that_waits_for_a_lock(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, lock: str
+) -> None:
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
+    with Store(tmp_path / "edge-agent.db") as store, ThreadPoolExecutor(6) as threads:
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute(lock)
+        other.execute("SELECT count(*) FROM questions").fetchone()  # a transaction that only reads stops a COMMIT without WAL
+
+        def write(_: int) -> float:
+            began = time.monotonic()
+            with contextlib.suppress(StorageBusy):
+                store.database.check_writable()
+            return time.monotonic() - began
+
+        def read(_: int) -> float:
+            began = time.monotonic()
+            with contextlib.suppress(StorageBusy):
+                store.database.change_mark()
+            return time.monotonic() - began
+
+        try:
+            assert max([*threads.map(write, range(3)), *threads.map(read, range(3))]) < 1.9
+        finally:
+            other.close()
+        store.database.check_writable()
+
+
+def test_all_steps_together_wait_no_longer_than_one_patience(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when each step gets its lock before its time is up."""
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
+    with Store(tmp_path / "edge-agent.db") as store, store.database.waiting_once() as patience:
+        other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
+        for waits_s in (0.4, 0.4):
+            other.execute("BEGIN EXCLUSIVE")
+            threading.Timer(waits_s, lambda: other.execute("ROLLBACK")).start()
+            store.database.check_writable()
+        assert patience.left_s < 0.3
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        with pytest.raises(StorageBusy):
+            store.database.check_writable()
+        assert time.monotonic() - began < 0.6 and patience.is_over
+        other.close()
+
+
 def test_mode_of_a_strangers_file_stays(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "edge-agent.db"
     path.write_text("somebody's notes, and no database")
@@ -122,8 +174,7 @@ def test_file_that_is_closed_while_another_thread_uses_it_ends_that_thread_with_
 @pytest.mark.parametrize("is_over", [True, False])
 def test_block_that_an_interrupt_left_unfinished_is_cleaned_up_after_the_file_is_closed(tmp_path: pathlib.Path, is_over: bool) -> None:
     """Ctrl-C may come between the start of a block and its first line; Python then throws the block away later, whenever it likes."""
-    store, patience = Store(tmp_path / "edge-agent.db"), Patience()
-    patience.is_over = is_over
+    store, patience = Store(tmp_path / "edge-agent.db"), Patience(0 if is_over else None)
     with store.database.waiting_once(patience):
         unfinished = store.database.transaction()
         unfinished.__enter__()
@@ -135,9 +186,7 @@ def test_block_that_an_interrupt_left_unfinished_is_cleaned_up_after_the_file_is
 @pytest.mark.parametrize("is_over", [True, False])
 def test_block_that_an_interrupt_left_unfinished_writes_nothing(tmp_path: pathlib.Path, is_over: bool) -> None:
     with Store(tmp_path / "edge-agent.db") as store:
-        patience = Patience()
-        patience.is_over = is_over
-        with store.database.waiting_once(patience):
+        with store.database.waiting_once(Patience(0 if is_over else None)):
             unfinished = store.database.transaction()
             unfinished.__enter__().execute("PRAGMA user_version = 99")
             del unfinished

@@ -15,6 +15,7 @@ from edge_agent.cloud.queue import Outbox
 from edge_agent.core.errors import StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey, OpenReading, Reading, ReadingKey, Timings
+from edge_agent.store.file import opening
 from edge_agent.store.store import Store
 
 QUESTION = Question("Q", ("a", "b"))
@@ -92,12 +93,13 @@ def test_database_of_another_program_is_not_changed(tmp_path: pathlib.Path) -> N
     assert path.read_bytes() == before
 
 
-def test_opening_the_file_twice_keeps_the_locks_of_this_process(store: Store) -> None:
+def test_opening_the_file_twice_keeps_the_locks_of_this_process(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """POSIX drops a process's locks on a file when it closes any descriptor of it; a second Store must not do that."""
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 50)
     program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); db.execute('BEGIN IMMEDIATE')"
     with store.transaction():
         store.put_question(QUESTION)
-        Store(store.path).close()
+        Store(store.path, must_open=False).close()  # without WAL, it finds the file locked
         done = subprocess.run([sys.executable, "-c", program, str(store.path)], capture_output=True, text=True, check=False)
     assert "locked" in done.stderr
 

@@ -21,7 +21,7 @@ from edge_agent.store.file.salvage import Connection, is_damage, is_wrong_schema
 from edge_agent.store.schema import APPLICATION_ID, migrate, version
 
 _log = logging.getLogger("edge_agent")
-BUSY_TIMEOUT_MS = 5000  # how long a write waits for another process's write
+BUSY_TIMEOUT_MS = 5000  # how long a step waits for another program's lock
 
 
 class Opening:
@@ -42,6 +42,7 @@ class Opening:
                     opened = identity_of(self._path)
                     self._marker.share()
                     if identity_of(self._path) == opened:
+                        db.execute("PRAGMA busy_timeout = 0")  # from here on `Database` waits
                         return db
                 except BaseException:
                     self._marker.forget()

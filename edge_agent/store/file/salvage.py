@@ -58,6 +58,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return result_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another program's lock is in the way."""
+    return result_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def is_wrong_schema(error: sqlite3.Error) -> bool:
     """Whether a statement of ours does not fit the file: a table or column is missing, exists already, or holds malformed JSON.
 
@@ -76,7 +81,7 @@ def refused(path: pathlib.Path, error: sqlite3.Error) -> StorageError:
         )
     if is_wrong_schema(error):
         return StorageError(f"The database '{path}' does not have the tables of this edge-agent ({error}); try again to check the file.")
-    if result_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if is_busy(error):
         return StorageBusy(f"The database '{path}' is in use by another program; try again.")
     return StorageError(f"The database '{path}' cannot be used ({error}); check the free disk space and the file's owner.")
 
