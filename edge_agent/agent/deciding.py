@@ -20,8 +20,7 @@ from edge_agent.cloud.privacy import Rules
 from edge_agent.core import routing
 from edge_agent.core.errors import CloudUnavailable, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind
-from edge_agent.core.question import Question
-from edge_agent.core.records import CloudAnswer, Decision, LevelReading
+from edge_agent.core.records import Decision, LevelReading
 from edge_agent.core.routing import PolicyName, Step
 from edge_agent.store.database import Patience
 from edge_agent.store.store import Store
@@ -65,7 +64,7 @@ class Decider:
         """Fill in what the store knows about the question; nothing if it cannot be read."""
         inquiry.n_opened = self._store.database.n_opened
         with contextlib.suppress(StorageError):
-            answer = self._stored_answer(self._gate, inquiry.question) if self._gate else None
+            answer = self._gate.stored_answer(inquiry.question) if self._gate else None
             if answer and inquiry.fits(answer[1].answer):
                 inquiry.cloud_id, inquiry.cloud = answer
             if inquiry.policy.name is PolicyName.ONLY_CLOUD:
@@ -73,10 +72,6 @@ class Decider:
             found = self._store.reading(inquiry.reading_key)
             if found and inquiry.fits(found[1].answer):
                 inquiry.reading_id, inquiry.reading = found
-
-    def _stored_answer(self, gate: Gate, question: Question) -> tuple[int, CloudAnswer] | None:
-        """The cloud's newest stored answer, with its id, by the API that would be used now. Raises `StorageError`."""
-        return self._store.cloud_answer(gate.key(question.fingerprint, gate.api_for(question)))
 
     def _read(self, inquiries: Sequence[Inquiry], calls: Calls) -> None:
         """Read the model; where its level asks for the cloud, the call starts at once, and the letter is read meanwhile."""

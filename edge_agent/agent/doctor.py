@@ -203,6 +203,8 @@ def _tested(gate: Gate) -> str:
     outcome = gate.test(find_api=True)
     if outcome is None:
         raise CloudUnavailable("The budget for the cloud is used up for now, so it was not called; see budget_... in config.toml.")
+    if outcome.kind is CloudKind.PROVISIONAL:
+        return f"answers a test question, but {outcome.error}"
     if outcome.answer is None:
         key = "" if gate.cloud.key else " No key is set up." if outcome.kind is CloudKind.REFUSED else ""
         what, _, setting = (outcome.error or "").rpartition("; check ")

@@ -32,7 +32,8 @@ _OTHERS_OPEN_S = (30.0, 900.0)
 _UNTIL_CHANGED = (CloudKind.REFUSED, CloudKind.NO_CREDIT)
 _MARKED = (CloudKind.REFUSED, CloudKind.MISCONFIGURED)  # another key or other settings end the pause
 _SAYS_NOTHING = (CloudKind.DEVICE, CloudKind.PAUSED)  # this device or its budget ended the call
-VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this, so it is reachable
+_ANSWERS = (CloudKind.ANSWERED, CloudKind.PROVISIONAL)
+VALID = (*_ANSWERS, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this, so it is reachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Health:
         proven: bool = False,
     ) -> Health:
         """The state after a call that ended as `kind`; `proven` if it was our own test question, so no question is to blame."""
-        if kind in VALID and kind is not CloudKind.ANSWERED and self.open_s and self.kind == CloudKind.MISCONFIGURED:
+        if kind in VALID and kind not in _ANSWERS and self.open_s and self.kind == CloudKind.MISCONFIGURED:
             if now_s < self.open_until_s:
                 return self
             open_s = self.longer_s(CloudKind.MISCONFIGURED)  # it is there, but still answers nothing

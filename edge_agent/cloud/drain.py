@@ -267,10 +267,10 @@ class Drainer:
     def _stored(self, row: QueueRow) -> tuple[int, CloudOutcome] | None:
         """The answer that another process has stored since the row was queued, with its id."""
         try:
-            api = self._gate.api_for(self._outbox.store.question(row.fingerprint))
+            question = self._outbox.store.question(row.fingerprint)
         except StorageError:  # purged meanwhile, or damaged
             return None
-        stored = self._outbox.store.cloud_answer(self._gate.key(row.fingerprint, api), after=row.answers_before)
+        stored = self._gate.stored_answer(question, after=row.answers_before)
         return (stored[0], CloudOutcome(CloudKind.ANSWERED, stored[1])) if stored else None
 
     def _cancel(self, row: QueueRow, reservation: Reservation, error: str, done: _Pass) -> None:
@@ -302,6 +302,8 @@ class Drainer:
             self._note_that_cloud_answers(done)
             return
         done.failed += 1
+        if outcome.has_answered:
+            self._note_that_cloud_answers(done)
         if outcome.kind is CloudKind.PORTAL:
             done.portal_rows.append(row.queue_id)
         if self._ends_pass(outcome.kind, done):
@@ -347,7 +349,7 @@ class Drainer:
         outcome = self._gate.test(self._deadline_s)
         if outcome is None:
             done.stopped = OVER_BUDGET
-        elif outcome.answer:
+        elif outcome.has_answered:
             self._note_that_cloud_answers(done)
         else:
             done.stopped = outcome.error

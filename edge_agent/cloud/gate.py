@@ -24,7 +24,7 @@ from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
-from edge_agent.core.records import CloudKey
+from edge_agent.core.records import CloudAnswer, CloudKey
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
@@ -57,6 +57,20 @@ class Gate:
         """The key under which this cloud's answer to a question is stored; `api` is how it was asked."""
         version = PROMPT_VERSION if api == typed.CHAT else typed.VERSION
         return CloudKey(fingerprint, self.cloud.model, self.cloud.endpoint, version, api)
+
+    def stored_answer(self, question: Question, after: int = 0) -> tuple[int, CloudAnswer] | None:
+        """The cloud's newest stored answer with an id above `after`, and its id, by the API that would be used now.
+
+        Where that was found out and not set, an answer by another API counts, too: one with probabilities always, and one by chat if
+        it was asked for though typed decisions were known to be there. Raises `StorageError`.
+        """
+        now = self.api_for(question)
+        others = [api for api in (*typed.NEXT, typed.CHAT) if api != now] if self.cloud.is_auto and question.options else []
+        for api in (now, *others):
+            since = self._probe.since if api == typed.CHAT != now else 0
+            if found := self._store.cloud_answer(self.key(question.fingerprint, api), max(after, since)):
+                return found
+        return None
 
     def reserve(self, send: Question) -> Reservation | None:
         """Count a call in a transaction of its own; returns None if it would exceed the budget, or cannot be stored."""
@@ -110,8 +124,8 @@ class Gate:
             return
         self._keep_shape()
         self._probe.keep(is_real_reply=outcome.kind in VALID)
-        self._has_new_answer |= outcome.kind is CloudKind.ANSWERED and not proven
-        if outcome.kind is CloudKind.ANSWERED and not self._is_known(marks := self._marks()):
+        self._has_new_answer |= outcome.has_answered and not proven
+        if outcome.has_answered and not self._is_known(marks := self._marks()):
             self._store.put_cloud_health(_SETTINGS, json.dumps([*marks, mark(self._settings)][-_MOST_MARKS:]))
 
     @property

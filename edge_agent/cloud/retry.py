@@ -14,6 +14,7 @@ the drainer asks a test question first (`drain`), and comes here with what that 
     unusable reply                       yes       ready, to be tried again after 7 to 15 minutes; dead the third time, because
                                                    a model that was cut off or rambled once may do better, and each try is billed
     rejected                             yes       dead
+    provisional answer of another edge   no        ready, to be tried again after 7 to 15 minutes, until its time to live is over
 """
 
 from __future__ import annotations
@@ -61,10 +62,17 @@ def treat(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) ->
     """
     if kind in WHOLE_CLOUD:
         return Treatment("ready", costs_attempt=False, wait_s=0.0)
+    if kind is CloudKind.PROVISIONAL:
+        return Treatment("ready", costs_attempt=False, wait_s=_long_wait_s(chance))
     unusable = kind is CloudKind.UNUSABLE
     if kind is CloudKind.REJECTED or attempts + 1 >= MAX_ATTEMPTS or (unusable and suspicions % PORTAL_PAGE + 1 >= MAX_UNUSABLE):
         return Treatment("dead", costs_attempt=True, wait_s=0.0)
-    return Treatment("ready", costs_attempt=True, wait_s=LONGEST_WAIT_S * (1 + chance) / 2 if unusable else backoff_s(attempts, chance))
+    return Treatment("ready", costs_attempt=True, wait_s=_long_wait_s(chance) if unusable else backoff_s(attempts, chance))
+
+
+def _long_wait_s(chance: float) -> float:
+    """A wait between half of the longest one and the longest."""
+    return LONGEST_WAIT_S * (1 + chance) / 2
 
 
 def backoff_s(failures: int, chance: float) -> float:

@@ -27,6 +27,7 @@ class CloudKind(StrEnum):
     FAILED = "failed"  # a temporary fault of the cloud (5xx, 408, 409, 425)
     REJECTED = "rejected"  # this request will not be accepted (other 4xx)
     UNUSABLE = "unusable"  # a reply without an answer in it
+    PROVISIONAL = "provisional"  # an answer of another edge, which itself still waits for a cloud
     DEVICE = "device"  # this device could not make the call: a wrong setting, no file handles; nothing was sent
     PAUSED = "paused"  # not called: it failed too often, or asked for a pause
 
@@ -38,7 +39,8 @@ class CloudOutcome:
     `retry_after_s` is how long the cloud asked us to wait, if it did. `doubtful` means that the reply does not say whether it is
     about this question alone or about every question. `over_budget` means that the budget ended the call. `was_hurried` means that
     most of the time for the call passed before it could start, so it says nothing about the cloud. `no_api` means that the cloud
-    does not offer the API at all by which it was asked, whatever the question.
+    does not offer the API at all by which it was asked, whatever the question. `bad_form` means that this API cannot answer this
+    question, though another may: it does not accept the request's form, or contradicts itself in its reply.
     """
 
     kind: CloudKind
@@ -49,6 +51,12 @@ class CloudOutcome:
     over_budget: bool = False
     was_hurried: bool = False
     no_api: bool = False
+    bad_form: bool = False
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether the cloud answered, be it provisionally: so it can be reached, and its settings are right."""
+        return self.kind in (CloudKind.ANSWERED, CloudKind.PROVISIONAL)
 
     @property
     def was_sent(self) -> bool:

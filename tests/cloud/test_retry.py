@@ -31,7 +31,7 @@ def test_every_failure_is_treated(part, kind: CloudKind) -> None:
         assert first.costs_attempt == (each in COSTLY + FINAL)
         assert first.state == ("dead" if each in FINAL else "ready")
         assert last.state == ("dead" if each in COSTLY + FINAL else "ready")
-        assert (first.wait_s > 0) == (each in COSTLY)
+        assert (first.wait_s > 0) == (each in COSTLY or each is CloudKind.PROVISIONAL)
 
 
 def final_at_once(kind: CloudKind, attempts: int, chance: float, suspicions: int = 0) -> Treatment:

@@ -8,6 +8,7 @@ thread ends too. Only name resolution cannot be interrupted: such a thread ends 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,11 +31,18 @@ class CloudCall:
 
     The thread is needed because httpx limits the time of each read but not of the whole call, and does not limit name
     resolution at all. A server that sends a byte a second would keep the thread and its place for ever. `work` makes the call
-    and passes `trace` to httpcore. At most as many calls run as `slots` allows.
+    and passes `trace` to httpcore. At most as many calls run as `slots` allows. A call that gets its place when less than half of its
+    time is left, and less than `enough_s` returns, sends nothing: it could hardly be answered, and would be billed all the same.
     """
 
-    def __init__(self, work: Callable[[CloudCall], CloudOutcome], deadline_s: float, slots: threading.BoundedSemaphore) -> None:
-        self._work, self._slots = work, slots
+    def __init__(
+        self,
+        work: Callable[[CloudCall], CloudOutcome],
+        deadline_s: float,
+        slots: threading.BoundedSemaphore,
+        enough_s: Callable[[], float] = lambda: math.inf,
+    ) -> None:
+        self._work, self._slots, self._enough_s = work, slots, enough_s
         self._deadline_s = min(deadline_s, threading.TIMEOUT_MAX)
         self.ends_s = time.monotonic() + self._deadline_s  # by time.monotonic
         self._done: SimpleQueue[CloudOutcome] = SimpleQueue()
@@ -116,22 +124,27 @@ class CloudCall:
                 self._leave()
                 return
         try:
-            outcome = self._work(self)
+            is_too_late = self._is_hurried and self.left_s < self._enough_s()
+            outcome = self._not_sent() if is_too_late else self._work(self)
             if outcome.kind is CloudKind.TIMEOUT and self._is_hurried:
                 outcome = replace(outcome, was_hurried=True)
-            self._done.put(outcome if outcome.answer or self.left_s else self._too_late())
+            self._done.put(outcome if outcome.answer or self.left_s or is_too_late else self._too_late())
         finally:
             self._timer.cancel()
             with self._lock:
                 self._let_go()
                 self._leave()
 
+    def _not_sent(self) -> CloudOutcome:
+        waited_s = (self._slot_s or self.ends_s) - self.ends_s + self._deadline_s
+        waited = f"other calls to the cloud were under way for {waited_s:.2g} of {self._deadline_s:g} s"
+        return CloudOutcome(
+            CloudKind.OFFLINE, error=f"{waited}, and this device makes only a few at once; nothing was sent", was_hurried=True
+        )
+
     def _too_late(self) -> CloudOutcome:
         if self._slot_s is None:
-            waited = f"other calls to the cloud were under way for {self._deadline_s:g} s"
-            return CloudOutcome(
-                CloudKind.OFFLINE, error=f"{waited}, and this device makes only a few at once; nothing was sent", was_hurried=True
-            )
+            return self._not_sent()
         left_s = max(0.0, self.ends_s - self._slot_s)  # for the call itself
         within = f"{left_s:.2g} s, after it had waited for other calls" if self._is_hurried else f"{self._deadline_s:g} s"
         kind, what = (CloudKind.TIMEOUT, "the cloud sent no answer") if self._sent else (CloudKind.OFFLINE, "no connection to the cloud")

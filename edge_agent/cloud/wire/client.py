@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -30,7 +31,7 @@ from edge_agent.cloud.wire.reply import MAX_REPLY_BYTES, read_reply
 from edge_agent.cloud.wire.request import MOST_SENDS, Shape, body, known_after, learn
 from edge_agent.cloud.wire.secret import Secrets
 from edge_agent.cloud.wire.typed.reply import read_typed_reply
-from edge_agent.cloud.wire.typed.request import AUTO, CHAT, NEXT, typed_body
+from edge_agent.cloud.wire.typed.request import AUTO, CHAT, NEXT, SYSTEMONE, typed_body
 from edge_agent.core.config import network
 from edge_agent.core.config.settings import CLOUD_DEADLINE_S, checked
 from edge_agent.core.errors import BadSetting
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     import httpx
 
 AT_ONCE = 2
+_TIMES_USUAL = 2  # of the usual time are left where a call is worth sending late
 _READ_TIMEOUT_S, _CONNECT_TIMEOUT_S = 60.0, 5.0
-_VALID = (CloudKind.ANSWERED, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this
+_VALID = (CloudKind.ANSWERED, CloudKind.PROVISIONAL, CloudKind.UNUSABLE, CloudKind.REJECTED)  # only the real cloud replies like this
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs full URLs
 logging.getLogger("httpcore").setLevel(logging.WARNING)  # at DEBUG it logs reply headers, which may repeat the key
@@ -90,6 +92,7 @@ class CloudModel:
             network.certificates(self._environment)
         self._tls: ssl.SSLContext | None = None
         self._slots = threading.BoundedSemaphore(AT_ONCE)
+        self._usual_s = math.inf  # how long the last call took that brought a reply; not known after one that brought none
 
     @property
     def settings(self) -> str:
@@ -130,6 +133,7 @@ class CloudModel:
             lambda call: self._secrets.removed(self._call(call, question, job_key, first, again, only_this_api)),
             self.deadline_s if deadline_s is None else deadline_s,
             self._slots,
+            lambda: _TIMES_USUAL * self._usual_s,
         )
 
     def _call(
@@ -137,26 +141,33 @@ class CloudModel:
     ) -> CloudOutcome:
         headers = {**self._headers, "Accept-Encoding": "gzip"} | ({"X-Client-Request-Id": job_key} if job_key else {})
         tried: list[tuple[Shape, CloudOutcome]] = []
-        shape = first
+        shape, started_s = first, time.monotonic()
         try:
             with self._client(call) as client:
                 while True:
                     outcome, mended = self._send(client, call, question, shape, headers, only_this_api)
                     tried.append((shape, outcome))
+                    self._usual_s = time.monotonic() - started_s
                     if (last := mended or shape) != first:
-                        self.shape = known_after(self.shape, last, is_answered=outcome.answer is not None)
-                    if shape.api != first.api and outcome.kind in _VALID:
+                        self.shape = known_after(self.shape, last, is_answered=outcome.has_answered)
+                    is_other_api = shape.api != first.api and all(ended.no_api for form, ended in tried if form.api != shape.api)
+                    if is_other_api and outcome.kind in _VALID:
                         self.shape = replace(self.shape, api=shape.api)
                     if mended is None or sum(form.api == mended.api for form, _ in tried) >= MOST_SENDS or not call.left_s:
                         return outcome
+                    if any(form.api == mended.api for form, _ in tried) and mended.api != shape.api:
+                        return _said_most(tried)
                     if earlier := [ended for form, ended in tried if form == mended]:  # it was cut, and a longer one is refused
                         return earlier[0] if earlier[0].kind is CloudKind.UNUSABLE else outcome
                     if not again(mended):
+                        if outcome.no_api:  # the next question starts with the other API
+                            self.shape = replace(self.shape, api=mended.api)
                         if outcome.kind is CloudKind.UNUSABLE:  # it was cut: the next question starts with the higher limit
                             self.shape = known_after(self.shape, mended, is_answered=True)
                         return CloudOutcome(CloudKind.PAUSED, error="the budget for the cloud is used up for now", over_budget=True)
                     shape = mended
         except Exception as error:  # an unexpected error of a library must not lose the question
+            self._usual_s = math.inf
             return _failure(error, call.was_sent or self._transport is not None)
 
     def _send(
@@ -174,10 +185,13 @@ class CloudModel:
         about = self.model, latency_ms, self.key, self._secrets.words
         if is_chat:
             outcome = read_reply(response.status_code, response.headers, data, question, *about)
-            return outcome, None if outcome.answer else learn(shape, response.status_code, data)
-        outcome = read_typed_reply(response.status_code, response.headers, data, question, shape.api, *about)
-        may_move = self.is_auto and not only_this_api and (outcome.no_api or outcome.kind is CloudKind.MISCONFIGURED)
-        return outcome, replace(shape, api=NEXT[shape.api]) if may_move else None
+            if not outcome.has_answered and (learned := learn(shape, response.status_code, data)):
+                return outcome, learned
+        else:
+            outcome = read_typed_reply(response.status_code, response.headers, data, question, shape.api, *about)
+        may_move = self.is_auto and not only_this_api and bool(question.options)
+        api = _next_api(shape.api, outcome) if may_move else None
+        return outcome, replace(shape, api=api) if api else None
 
     def _client(self, call: CloudCall) -> httpx.Client:
         """A client for one call."""
@@ -202,6 +216,25 @@ class CloudModel:
             own = network.Certificates(self._ca_file, source="cloud_ca_file") if self._ca_file else None
             self._tls = network.tls_context(own or network.certificates(self._environment))
         return self._tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without TLS, one that trusts nobody
+
+
+def _next_api(api: str, outcome: CloudOutcome) -> str | None:
+    """The API by which the same question is worth asking after this outcome; None if there is none.
+
+    Without an answer to expect by this API, the next one is tried, in a circle. One that cannot answer this question alone, and of which
+    nobody says that it is missing, is replaced by chat, which can ask everything.
+    """
+    if outcome.no_api:
+        return NEXT.get(api, SYSTEMONE)
+    if api == CHAT:
+        return None
+    return NEXT[api] if outcome.kind is CloudKind.MISCONFIGURED else CHAT if outcome.bad_form else None
+
+
+def _said_most(tried: list[tuple[Shape, CloudOutcome]]) -> CloudOutcome:
+    """Of outcomes by several APIs, the last of which is missing: the first that says more than that, otherwise chat's."""
+    found = next((ended for _, ended in tried if not ended.no_api), None)
+    return found or next((ended for form, ended in tried if form.api == CHAT), tried[-1][1])
 
 
 def _failure(error: Exception, was_sent: bool) -> CloudOutcome:

@@ -28,6 +28,7 @@ _MODEL_CODES = ("model_not_found", "model_not_available", "model_not_supported",
 _PARAMETER_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
 _ADDRESS_STATUSES = (404, 405, 406, 410, 411, 414, 415, 417, 421, 426, 431)
 PORTAL = "it may come from a captive portal, or cloud_url is wrong"
+PROVISIONAL = "the cloud is another edge, and its answer is provisional: it waits for a cloud of its own"
 _MOST_WORDS, _LONGEST_ECHO = 200, 12  # characters; of an echo, letters and digits
 _MOST_TOKENS = 1 << 31  # a cloud that claims more claims nonsense, which SQLite and a budget could not hold
 _SHORTEST_PART = 6  # characters of a key; a shorter part may be a word
@@ -78,6 +79,17 @@ def read_reply(
     usage = payload.get("usage")
     stored = reply if len(reply) <= MAX_ANSWER_CHARS else spoken(reply)  # thinking may be long, and is never an answer
     answer = CloudAnswer(found, stored, model, latency_ms, count(usage, "prompt_tokens"), count(usage, "completion_tokens"))
+    return answered(answer, payload.get("edge_agent"), headers)
+
+
+def answered(answer: CloudAnswer, edge: Any, headers: Mapping[str, str]) -> CloudOutcome:
+    """The outcome of a reply with an answer, which is not the last word if it comes from another edge and is provisional there.
+
+    `edge` is what the reply says of itself as an edge, if it does: in it, and in the header, only the exact words of an edge count.
+    """
+    says = edge.get("provisional") if isinstance(edge, dict) else None
+    if says is True or headers.get("X-Edge-Provisional", "").strip().lower() == "true":
+        return CloudOutcome(CloudKind.PROVISIONAL, error=PROVISIONAL)
     return CloudOutcome(CloudKind.ANSWERED, answer)
 
 
@@ -160,7 +172,7 @@ def read_status(
     if status == 429 and "too large" not in _message(error).lower():
         return CloudOutcome(CloudKind.LIMITED, None, f"the cloud accepts no more calls for now {said}", _retry_after_s(headers))
     if status in (501, 505):
-        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}")
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}", no_api=True)
     if status in (408, 409, 425) or (status >= 500 and status != 511):
         return CloudOutcome(CloudKind.FAILED, error=f"the cloud answered with an error {said}")
     if status == 407:
@@ -173,10 +185,10 @@ def read_status(
     if any(name in _MODEL_CODES for name in names) or (status in (404, 410) and "model" in _message(error).lower()):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not offer this model {said}; check cloud_model")
     if status in _ADDRESS_STATUSES or (status in (400, 422) and data and data.lstrip()[:1] not in (b"{", b"[")):
-        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}")
+        return CloudOutcome(CloudKind.MISCONFIGURED, error=f"{no_api} {said}; check {setting}", no_api=True)
     if any(name in _PARAMETER_CODES for name in names):
         return CloudOutcome(CloudKind.MISCONFIGURED, error=f"the cloud does not accept a part of our requests {said}")
-    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question {said}")
+    return CloudOutcome(CloudKind.REJECTED, error=f"the cloud rejected this question {said}", bad_form=not _is_about_content(error))
 
 
 def _error(data: bytes | None) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from edge_agent.cloud.wire.reply import (
     PORTAL,
+    answered,
     count,
     incomplete_or_page,
     page_title,
@@ -74,11 +74,26 @@ def read_typed_reply(
         return CloudOutcome(CloudKind.REJECTED, error="the cloud refuses to answer this question")
     chosen = _chosen(found, question, api)
     if isinstance(chosen, str):
-        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {chosen}")
+        return CloudOutcome(CloudKind.UNUSABLE, error=f"the cloud's reply {chosen}", bad_form=True)
     letter, name, probs = chosen
     usage = payload.get("usage")
     tokens = count(usage, "input_tokens"), count(usage, "output_tokens")
-    return CloudOutcome(CloudKind.ANSWERED, CloudAnswer(letter, storable(name), model, latency_ms, *tokens, probs, api))
+    edge = found.get("x_edge_agent")
+    if final := _final_letter(edge, question):
+        return CloudOutcome(CloudKind.ANSWERED, CloudAnswer(final[0], storable(final[1]), model, latency_ms, *tokens, None, api))
+    return answered(CloudAnswer(letter, storable(name), model, latency_ms, *tokens, probs, api), edge, headers)
+
+
+def _final_letter(edge: Any, question: Question) -> tuple[str, str] | None:
+    """The letter that another edge's own cloud brought without a distribution, and the option's name; None if that is not the case.
+
+    The edge then says that its typed answer, which needs one, is still its own; the letter is final all the same.
+    """
+    if not isinstance(edge, dict) or edge.get("route") != "cloud" or edge.get("answered_by") != "device":
+        return None
+    name = edge["cloud"].get("choice") if isinstance(edge.get("cloud"), dict) else None
+    letter = letters_by_name(question).get(plain_name(name)) if isinstance(name, str) else None
+    return (letter, name) if letter and isinstance(name, str) else None
 
 
 def _read_status(
@@ -89,7 +104,7 @@ def _read_status(
     if outcome.kind is CloudKind.REJECTED and status in (400, 422) and re.search(_NO_PATH, outcome.error or "", re.IGNORECASE):
         error = f"there is no {api} API at this address (HTTP {status}); check cloud_api"
         return CloudOutcome(CloudKind.MISCONFIGURED, error=error, no_api=True)
-    return replace(outcome, no_api=outcome.kind is CloudKind.MISCONFIGURED and "check cloud_api" in (outcome.error or ""))
+    return outcome
 
 
 def _our_answer(answers: Any, api: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 from edge_agent.core.question import Question
 
 AUTO, CHAT, SYSTEMONE, DECISIONS = "auto", "chat", "systemone", "decisions"
-NEXT = {SYSTEMONE: DECISIONS, DECISIONS: CHAT}  # the order in which APIs are tried; every cloud has the last
+NEXT = {SYSTEMONE: DECISIONS, DECISIONS: CHAT}  # the order in which a cloud is asked what it offers
 VERSION = 1
 NAME = "answer"  # of our one question; vLLM's model completes "answer:"
 INSTRUCTIONS = "Which option is the right answer to this question?"
