@@ -175,7 +175,7 @@ def test_question_that_does_not_fit_is_refused(client: httpx.Client) -> None:
 @pytest.mark.parametrize("name", ["gpt-4o", "edge-auto-1.5", "edge-auto-", "edge-auto-nan", "EDGE-AUTO", "", "edge-auto\n"])
 def test_unknown_model_is_not_found(client: httpx.Client, name: str) -> None:
     error = refused(chat(client, SURE, model=name), 404)
-    assert (error["code"], error["param"]) == ("model_not_found", "model") and "edge-local" in error["message"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model") and "edge-auto-0.75" in error["message"]
 
 
 # Streams

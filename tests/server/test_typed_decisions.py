@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.server.typed.conversation import state_of
-from edge_agent.server.typed.decisions import DecisionsError, DecisionsReply, DecisionsRequest
+from edge_agent.server.typed.decisions import DecisionsReply, DecisionsRequest
 from tests.support.serving import Serving, serving
 
 INPUT = "I was charged twice for my March invoice. Please refund me today."
@@ -105,8 +105,8 @@ LONG = {"type": "predicate", "instructions": "word " * 3000}
         (body(TWICE), "same value"),
         (body(NUMBER), "value"),
         (body({"type": "score", "instructions": "?", "levels": [{"label": "a"}]}), "levels"),
-        (body(PREDICATE, input=[{"role": "user", "content": [IMAGE]}]), "images are not supported"),
-        (body({"type": "predicate", "instructions": [IMAGE]}), "images are not supported"),
+        (body(PREDICATE, input=[{"role": "user", "content": [IMAGE]}]), "images cannot be read"),
+        (body({"type": "predicate", "instructions": [IMAGE]}), "images cannot be read"),
         (body(PREDICATE, input=[OUTPUT]), "before its call"),
         (body(PREDICATE, input=[{"type": "reasoning", "id": "1"}]), "input"),
         (body(LONG), "tokens"),
@@ -117,7 +117,7 @@ def test_request_that_does_not_fit_is_400_in_one_sentence(server: Serving, asked
     with server.client() as client:
         reply = client.post("/v1/decisions", json=asked)
     assert reply.status_code == 400, reply.text
-    DecisionsError.model_validate(reply.json())
+    assert reply.json()["error"].keys() == {"message", "type", "code", "param"}
     error = reply.json()["error"]
     assert says in error["message"] and error["type"] == "invalid_request_error" and len(error["message"]) < 500
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from edge_agent.server.typed.decisions import DecisionsReply
-from edge_agent.server.typed.systemone import SystemOneError, SystemOneReply
+from edge_agent.server.typed.systemone import SystemOneReply
 from tests.support.serving import Serving, serving
 
 TICKET = "I was charged twice for my March invoice. Please refund me today."
@@ -123,7 +123,7 @@ def test_documented_example_is_answered_as_documented(server: Serving, path: str
         name = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         (example,) = document["components"]["schemas"][name]["examples"]
         reply = client.post(path, json=example)
-    assert reply.status_code == 200 and set(operation["responses"]) == {"200", "4XX", "5XX"}, reply.text
+    assert reply.status_code == 200 and operation["responses"].keys() >= {"200", "401", "502", "503"}, reply.text
     kind = SystemOneReply if path == "/v1/systemone" else DecisionsReply
     assert operation["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith(kind.__name__)
     kind.model_validate(reply.json())
@@ -142,12 +142,12 @@ LONG = {"type": "choice", "instructions": "word " * 3000, "criteria": {"a": None
         (body({"": NOUL}), ["questions"]),
         (body({"a": {"type": "box", "instructions": "The dog"}}), ["questions", "a"]),
         (body({"a": {"type": "x" * 60_000}}), ["questions", "a"]),
-        (body({"a": {"type": "choice", "criteria": {"only": None}}}), ["questions", "a", "choice", "criteria"]),
-        (body({"a": {"type": "choice", "criteria": {str(i): None for i in range(256)}}}), ["questions", "a", "choice", "criteria"]),
-        (body({"a": {"type": "score", "criteria": ["one"]}}), ["questions", "a", "score", "criteria"]),
-        (body({"a": {"type": "score", "criteria": [str(i) for i in range(11)]}}), ["questions", "a", "score", "criteria"]),
-        (body({"a": {"type": "score", "criteria": ["one", None]}}), ["questions", "a", "score", "criteria", 1]),
-        (body({"a": {"type": "score", "criteria": {"0": "one", "1": "two"}}}), ["questions", "a", "score", "criteria"]),
+        (body({"a": {"type": "choice", "criteria": {"only": None}}}), ["questions", "a", "criteria"]),
+        (body({"a": {"type": "choice", "criteria": {str(i): None for i in range(256)}}}), ["questions", "a", "criteria"]),
+        (body({"a": {"type": "score", "criteria": ["one"]}}), ["questions", "a", "criteria"]),
+        (body({"a": {"type": "score", "criteria": [str(i) for i in range(11)]}}), ["questions", "a", "criteria"]),
+        (body({"a": {"type": "score", "criteria": ["one", None]}}), ["questions", "a", "criteria", 1]),
+        (body({"a": {"type": "score", "criteria": {"0": "one", "1": "two"}}}), ["questions", "a", "criteria"]),
         (body({str(i): {"type": "noul"} for i in range(401)}), ["questions"]),
         (body({"a": NOUL}, assets={"image": {"type": "image", "data_base64": "aGk="}}), ["assets"]),
         (body({"a": LONG}), []),
@@ -159,7 +159,7 @@ def test_request_that_does_not_fit_is_422_and_says_where(server: Serving, asked:
     with server.client() as client:
         reply = client.post("/v1/systemone", json=asked)
     assert reply.status_code == 422, reply.text
-    SystemOneError.model_validate(reply.json())
+    assert all(one.keys() == {"loc", "msg", "type"} for one in reply.json()["detail"])
     detail = reply.json()["detail"][0]
     assert detail["loc"][: len(where) + 1] == ["body", *where] and detail["msg"] and len(reply.text) < 2000
 

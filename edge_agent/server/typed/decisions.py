@@ -228,26 +228,7 @@ class DecisionsReply(BaseModel):
     usage: DecisionsUsage
 
 
-class DecisionsProblem(BaseModel):
-    """What went wrong, and with which field."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None
-
-
-class DecisionsError(BaseModel):
-    """An error."""
-
-    error: DecisionsProblem
-
-
-@router.post(
-    "/v1/decisions",
-    response_model=DecisionsReply,
-    responses={"4XX": {"model": DecisionsError}, "5XX": {"model": DecisionsError}},
-)
+@router.post("/v1/decisions", response_model=DecisionsReply)
 @router.post("/decisions", include_in_schema=False)
 async def decisions(request: Request, body: DecisionsRequest) -> JSONResponse:
     """Decide questions over one input, each with probabilities."""

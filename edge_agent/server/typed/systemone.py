@@ -184,32 +184,7 @@ class SystemOneReply(BaseModel):
     usage: SystemOneUsage
 
 
-class InvalidField(BaseModel):
-    """One field that does not fit."""
-
-    loc: list[str | int]
-    msg: str
-    type: str
-
-
-class SystemOneProblem(BaseModel):
-    """What went wrong otherwise."""
-
-    error_type: str
-    message: str
-
-
-class SystemOneError(BaseModel):
-    """`detail` is a list for a request that does not fit (422), and an object for everything else."""
-
-    detail: list[InvalidField] | SystemOneProblem
-
-
-@router.post(
-    "/v1/systemone",
-    response_model=SystemOneReply,
-    responses={"4XX": {"model": SystemOneError}, "5XX": {"model": SystemOneError}},
-)
+@router.post("/v1/systemone", response_model=SystemOneReply)
 @router.post("/systemone", include_in_schema=False)
 async def system_one(request: Request, body: SystemOneRequest) -> JSONResponse:
     """Decide named questions over one state, each with probabilities."""
