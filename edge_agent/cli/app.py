@@ -100,13 +100,17 @@ _SETTINGS = {
     "cloud_url": click.option("--cloud-url", help="The base URL of an OpenAI-compatible API. Without it there is no cloud."),
     "serve_host": click.option("--host", "serve_host", help="The address to listen on.  [default: 127.0.0.1]"),
     "serve_port": click.option(
-        "--port", "serve_port", type=click.IntRange(0, 65_535), help="The port to listen on; 0 takes a free one.  [default: 8640]"
+        "--port",
+        "serve_port",
+        type=click.IntRange(0, 65_535),
+        metavar="PORT",
+        help="The port to listen on; 0 takes a free one.  [default: 8640]",
     ),
     "serve_token_file": click.option(
         "--token-file", "serve_token_file", metavar="FILE", help="A file with the token that clients must send."
     ),
     "operator_token_file": click.option("--operator-token-file", metavar="FILE", help="A file with the token for the operator's routes."),
-    "cloud_model": click.option("--cloud-model", help="The name of the cloud model."),
+    "cloud_model": click.option("--cloud-model", help="The name of the model to ask there."),
 }
 
 

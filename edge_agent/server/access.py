@@ -42,7 +42,7 @@ class Access:
         if not is_loopback(settings.serve_host) and token is None:
             raise BadSetting(
                 f"The server would listen on {settings.serve_host}, where others can reach it, without a token; "
-                "set serve_token_file, or listen on 127.0.0.1."
+                "give --token-file (serve_token_file), or listen on 127.0.0.1."
             )
         own = () if is_loopback(settings.serve_host) or settings.serve_host in _EVERY_ADDRESS else (settings.serve_host,)
         return cls(token, operator, frozenset(in_url(name).lower() for name in (*own, *settings.serve_hosts)))
@@ -121,7 +121,8 @@ def _token(named: str | None, setting: str, credential: str, environment: Mappin
             return None
     if path is None:
         return None
-    token = secret_file.read(path, setting, must_be_private=named is not None)
+    flag = "--token-file" if setting == "serve_token_file" else "--operator-token-file"
+    token = secret_file.read(path, f"{flag} ({setting})", must_be_private=named is not None, what="token")
     if len(token) < _SHORTEST or not token.isprintable() or " " in token:
         raise BadSetting(
             f"The token in '{path}' is too short or has a space; make one of at least {_SHORTEST} characters, for example with "

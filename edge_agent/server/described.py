@@ -26,10 +26,15 @@ _ALWAYS = {
     414: "The query is too long.",
     431: "The headers are too large.",
     500: "A bug in the server.",
-    502: "The cloud had to answer and did not.",
     503: "Busy, loading or stopping; Retry-After says when to come again.",
 }
-_WITH_BODY = {413: "The body is too large.", 415: "The body is not JSON, by its content type.", 422: "A value does not fit."}
+_WITH_BODY = {
+    413: "The body is too large.",
+    415: "The body is not JSON, by its content type.",
+    422: "A value does not fit.",
+    502: "The cloud had to answer and did not.",
+}
+_FASTAPIS_ERRORS = ("HTTPValidationError", "ValidationError")
 
 
 def install(app: FastAPI) -> None:
@@ -58,6 +63,8 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
         caller = CALLERS.get(path, Caller.OPERATOR)
         for method in operations.keys() & set(_METHODS):
             operation = operations[method]
+            if "description" in operation:  # FastAPI's own summary is the name of a function
+                operation["summary"] = operation["description"].partition("\n")[0].removesuffix(".")
             if caller in _TOKENS:
                 # An empty requirement: on loopback a client needs no token.
                 operation["security"] = [{_TOKENS[caller]: []}, *([{}, {"operator": []}] if caller is Caller.CLIENT else [])]
@@ -66,6 +73,8 @@ def _described(document: dict[str, Any]) -> dict[str, Any]:
                 del responses["422"]  # FastAPI's guess; ours has another shape
             for status, meaning in {**_ALWAYS, **(_WITH_BODY if "requestBody" in operation else {})}.items():
                 responses.setdefault(str(status), _error(path, status, meaning))
+    for name in _FASTAPIS_ERRORS:
+        components["schemas"].pop(name, None)
     return document
 
 

@@ -73,11 +73,11 @@ class Guard:
         scope, named = _in_origin_form(scope)
         for host in (hosts[0] if len(hosts) == 1 else "", *named):
             if not self._access.allows_host(host, *(scope.get("server") or ("", 0))):
-                raise Refusal(
-                    403, "host_not_allowed", "This server is not called by this name; use its address, or add the name to serve_hosts."
-                )
+                message = f"The Host {host!r:.100} is not a name of this server; use its address, or add it to serve_hosts."
+                raise Refusal(403, "host_not_allowed", message)
         if not self._may_come_from(headers, hosts[0]):
-            raise Refusal(403, "origin_not_allowed", "A page of another site may not call this server.")
+            message = "A page of another site may not call this server; serve the page and this server under one name, by a gateway."
+            raise Refusal(403, "origin_not_allowed", message)
         self._check_token(self._callers.of(scope["path"]), headers.getlist("authorization"))
         return scope
 
@@ -91,11 +91,13 @@ class Guard:
     def _check_token(self, caller: Caller, sent: list[str]) -> None:
         token = sent[0] if len(sent) == 1 else None
         if caller is Caller.CLIENT and not self._access.is_client(token):
-            raise _unauthorized("another token" if sent else "a token")
+            raise _unauthorized("The token is wrong" if sent else "This request needs a token")
         if caller is Caller.OPERATOR and not self._access.is_operator(token):
             if self._access.token is not None and self._access.is_client(token):
                 raise Refusal(403, "operator_only", "A client's token may not do this; it needs the operator's token.")
-            raise _unauthorized("the operator's token (operator_token_file)")
+            if self._access.operator_token is None:
+                raise _unauthorized("This is for the operator, and the server has no operator's token: start it with --operator-token-file")
+            raise _unauthorized("The token is wrong" if sent else "This request needs the operator's token")
 
 
 def _in_origin_form(scope: Scope) -> tuple[Scope, list[str]]:
@@ -136,8 +138,8 @@ def _telling(scope: Scope, given: Scope, send: Send) -> Send:
     return sending
 
 
-def _unauthorized(needed: str) -> Refusal:
-    message = f"This request needs {needed}; send it as 'Authorization: Bearer TOKEN'."
+def _unauthorized(why: str) -> Refusal:
+    message = f"{why}; send it as 'Authorization: Bearer TOKEN'."
     return Refusal(401, "invalid_api_key", message, headers={"WWW-Authenticate": "Bearer"})
 
 

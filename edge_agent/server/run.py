@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
+from edge_agent.core.routing import PolicyName
 from edge_agent.server import notify
 from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
@@ -34,12 +37,27 @@ _LOOK_EVERY_S = 0.05  # for questions that are still under way
 _KEEP_ALIVE_S = 15
 
 
-def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -> None:
-    """Serve until the process is told to stop. `said` gets a line for the person who started it.
+class Told(Protocol):
+    """What the person or the program that starts the server is told."""
+
+    def warning(self, text: str) -> None:
+        """The server starts, but something in its settings is probably a mistake."""
+
+    def listening(self, url: str) -> None:
+        """The server listens, and does not answer questions yet."""
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        """The model is open. `facts` has `url`, `model`, `cloud` (its host, or None), `policy`, and whether there are tokens."""
+
+
+def serve(settings: Settings, told: Told) -> None:
+    """Serve until the process is told to stop.
 
     Raises `BadSetting` for an address that cannot be served, and what `Agent.open` raises, before anything is answered.
     """
     access = Access.of(settings)
+    if warning := _lacks_cloud(settings):
+        told.warning(warning)
     with _listening(settings.serve_host, settings.serve_port) as listener:
         agent = Agent.open(settings)
         service = Service(agent)
@@ -47,9 +65,10 @@ def serve(settings: Settings, said: Callable[[str], None] = lambda text: None) -
             server = _Server(_config(service, access), service)
             service.hang_up = server.hang_up
             service.start()
-            _when_ready(service, server)
             host, port = listener.getsockname()[:2]
-            said(f"listening on http://{in_url(host)}:{port}")
+            url = f"http://{in_url(host)}:{port}"
+            told.listening(url)
+            _when_ready(service, server, lambda: told.ready(_facts(url, settings, service.agent, access)))
             server.run([listener])
         finally:
             service.close()
@@ -113,12 +132,36 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _when_ready(service: Service, server: uvicorn.Server) -> None:
-    """Tell systemd once the model is open; stop the server if it cannot be opened: whoever started it must see why."""
+def _lacks_cloud(settings: Settings) -> str | None:
+    """A sentence if the settings want answers of a cloud and name none."""
+    if settings.cloud_url:
+        return None
+    if settings.policy == PolicyName.ONLY_CLOUD:
+        return "The policy only_cloud needs a cloud, and none is set up, so every question fails; give --cloud-url, or another --policy."
+    if settings.policy == PolicyName.PREFER_CLOUD:
+        return "The policy prefer_cloud asks a cloud first, and none is set up, so this device answers alone; give --cloud-url."
+    return None
+
+
+def _facts(url: str, settings: Settings, agent: Agent, access: Access) -> dict[str, Any]:
+    """What a program wants to know of a server that is ready; no secret."""
+    return {
+        "url": url,
+        "model": agent.model.name,
+        "policy": agent.policy.name.value,
+        "cloud": urlsplit(settings.cloud_url).hostname if settings.cloud_url else None,
+        "token": access.token is not None,
+        "operator_token": access.operator_token is not None,
+    }
+
+
+def _when_ready(service: Service, server: uvicorn.Server, tell: Callable[[], None]) -> None:
+    """Tell systemd and whoever started it once the model is open; stop the server if it cannot be opened: they must see why."""
 
     def watch() -> None:
         if service.wait_ready():
             notify.ready()
+            tell()
         else:
             server.should_exit = True
 
@@ -153,7 +196,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)  # asyncio sets TCP_NODELAY only where the protocol is named
     except OSError as error:
         raise BadSetting(
-            f"The address {host!r} cannot be served ({error.strerror}); set serve_host to an address of this device."
+            f"The name {host!r} cannot be found ({error.strerror}); give --host (serve_host) an address of this device."
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -161,7 +204,11 @@ def _listening(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise BadSetting(f"This device has no address {host}; give --host (serve_host) one of its own, or 127.0.0.1.") from error
+        if error.errno == errno.EACCES:
+            raise BadSetting(f"You may not use port {port} of {host}; choose a --port (serve_port) from 1024.") from error
         raise BadSetting(
-            f"Port {port} of {host} cannot be used ({error.strerror}); is another server there? Choose another --port."
+            f"Port {port} of {host} cannot be used ({error.strerror}); is another server there? Choose another --port (serve_port)."
         ) from error
     return listener

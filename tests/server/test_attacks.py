@@ -31,7 +31,7 @@ QUESTION, OPTIONS = "What is 12 + 7?", ["18", "19", "24"]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("serve")) as running:
         yield running
-        assert running.process.poll() is None and running.said().count("\n") == 1, running.said()
+        assert running.process.poll() is None and not running.complaints(), running.said()
 
 
 def rss_bytes(server: Serving) -> int:

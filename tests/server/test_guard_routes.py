@@ -1,5 +1,6 @@
 """Who may call which route: every route is listed as open, a client's or the operator's, and its token is asked for."""
 
+import json
 import re
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -43,12 +44,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     flags = ("--token-file", token_file(home / "client", f"{CLIENT}\n"), "--operator-token-file", token_file(home / "operator", OPERATOR))
     with serving(home, *flags, environment={"EDGE_AGENT_CLOUD_KEY": CLOUD_KEY}) as running:
         yield running
-        assert "CANARY" not in running.said() and running.said().count("\n") == 1, running.said()
+        assert "CANARY" not in running.said() and not running.complaints(), running.said()
 
 
 def call(server: Serving, path: str, *authorization: str | None, method: str = "GET") -> Answer:
     headers = [("Authorization", text) for text in authorization if text is not None]
     return request(server.port, re.sub(r"\{\w+\}", "0f8fad5b-d9cb-469f-a165-70867728950e", path), method, headers)
+
+
+def test_document_has_a_sentence_for_each_route_and_no_leftover(server: Serving) -> None:
+    text = call(server, "/openapi.json", f"Bearer {CLIENT}").body.decode()
+    document = json.loads(text)
+    assert "ValidationError" not in text and "4XX" not in text and "5XX" not in text
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert len(operation["summary"].split()) > 3, (path, method)
+            assert ("502" in operation["responses"]) == ("requestBody" in operation), (path, method)
 
 
 def test_every_route_is_listed() -> None:

@@ -1,12 +1,19 @@
 """The server as a process: it starts, answers, and ends with what it answered stored."""
 
+import json
+import os
 import pathlib
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from edge_agent.store.store import Store
+from tests.support.paths import ROOT
 from tests.support.serving import Serving, serving
 
 ASKED = {"question": "What is 12 + 7?", "options": ["18", "19", "24"]}
@@ -52,3 +59,59 @@ def test_signal_ends_the_server_with_everything_stored(tmp_path: pathlib.Path, n
 def test_missing_model_ends_with_its_exit_code(tmp_path: pathlib.Path) -> None:
     with pytest.raises(AssertionError, match="no model"):
         Serving(tmp_path / "home", "--model", "nothing")
+
+
+def test_start_says_with_what_it_is_ready(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path / "home", "--cloud-url", "http://127.0.0.1:9/v1") as server:
+        ends = time.monotonic() + 10
+        while "ready" not in server.said() and time.monotonic() < ends:
+            time.sleep(0.02)
+        first, second = server.said().splitlines()
+    assert first == f"edge-agent: listening on {server.url}"
+    assert second == "edge-agent: ready with the model FogGen-demo-Q8_0 and the cloud at 127.0.0.1; no token is needed"
+
+
+def test_start_says_to_programs_when_it_is_ready(tmp_path: pathlib.Path) -> None:
+    command = [sys.executable, "-m", "edge_agent", "serve", "--port", "0", "--json"]
+    environment = {**os.environ, "EDGE_AGENT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        reply = httpx.post(f"{facts['url']}/edge/ask", json=ASKED, trust_env=False, timeout=60)
+        process.terminate()
+    assert reply.status_code == 200 and process.returncode == 0
+    assert {**facts, "url": ""} == {
+        "url": "", "model": "FogGen-demo-Q8_0", "policy": "prefer_local", "cloud": None, "token": False, "operator_token": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--policy", "only_cloud"], "The policy only_cloud needs a cloud, and none is set up"),
+        (["--policy", "prefer_cloud"], "this device answers alone"),
+        ([], None),
+        (["--policy", "only_cloud", "--cloud-url", "http://127.0.0.1:9/v1"], None),
+    ],
+)
+def test_policy_that_lacks_a_cloud_is_a_warning_at_the_start(tmp_path: pathlib.Path, flags: list[str], words: str | None) -> None:
+    with serving(tmp_path / "home", *flags) as server:
+        said = server.complaints()
+    assert (words is None and not said) or (words is not None and len(said) == 1 and words in said[0]), said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--host", "192.0.2.9"], "This device has no address 192.0.2.9; give --host (serve_host)"),
+        (["--host", "nothing.invalid"], "The name 'nothing.invalid' cannot be found"),
+        (["--port", "99999"], "Invalid value for '--port'"),
+    ],
+)
+def test_address_that_cannot_be_served_is_named_with_its_flag(tmp_path: pathlib.Path, flags: list[str], words: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-clients-token-for-tests")
+    token.chmod(0o600)
+    with pytest.raises(AssertionError) as raised:
+        Serving(tmp_path / "home", "--token-file", str(token), *flags)
+    assert words in str(raised.value)

@@ -56,6 +56,10 @@ class Serving:
         """What the process has written."""
         return self.stderr.read_text(errors="replace")
 
+    def complaints(self) -> list[str]:
+        """The lines that it has written beyond those of every start."""
+        return [line for line in self.said().splitlines() if not line.startswith(("edge-agent: listening on ", "edge-agent: ready with "))]
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit code."""
         if self.process.poll() is None:

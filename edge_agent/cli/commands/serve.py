@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from typing import Any
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.show import print_json
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
 
@@ -19,13 +22,40 @@ _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "websockets")
 def serve(config: settings.Settings, as_json: bool) -> None:
     """Answer over HTTP, for chat clients and for typed decisions, until stopped.
 
-    It listens on this device only, unless --host says otherwise, which needs a token. docs/http.md lists the routes. SIGTERM and
-    Ctrl-C let requests under way finish.
+    \b
+    edge-agent serve --cloud-url https://api.example.com/v1 --cloud-model NAME
+    curl http://127.0.0.1:8640/v1/models
+
+    It listens on this device only, unless --host says otherwise, which needs a token. /openapi.json lists its routes. What waits
+    for the cloud is sent while it runs. SIGTERM and Ctrl-C let requests under way finish. With --json, one line on stdout says
+    that it is ready, at which address, and with which model and cloud.
     """
     check_installed()
     from edge_agent.server.run import serve as run
 
-    run(config, verbosity.problem)
+    run(config, _Told(as_json))
+
+
+class _Told:
+    """Says on stderr what the server does, and on stdout for programs that it is ready."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def warning(self, text: str) -> None:
+        verbosity.problem(text)
+
+    def listening(self, url: str) -> None:
+        verbosity.problem(f"listening on {url}")
+
+    def ready(self, facts: dict[str, Any]) -> None:
+        if self._as_json:
+            print_json(facts, line=True)
+            sys.stdout.flush()
+            return
+        cloud = f"the cloud at {facts['cloud']}" if facts["cloud"] else "no cloud"
+        token = "clients need a token" if facts["token"] else "no token is needed"
+        verbosity.problem(f"ready with the model {facts['model']} and {cloud}; {token}")
 
 
 def check_installed() -> None:
