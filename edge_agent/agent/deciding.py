@@ -102,16 +102,26 @@ class Decider:
         send = self._rules.redacted(inquiry.question)
         if refusal := self._gate.breaker.refusal(self._gate.cloud.deadline_s):
             inquiry.cloud_kind, inquiry.cloud_error = refusal
-        elif (reservation := self._gate.reserve(send)) is None:
-            if self._store.database.must_not_wait and not inquiry.patience.is_over:
-                raise StorageBusy(f"The database '{self._store.path}' may be in use by another program; try again.")
+            return
+        try:
+            reservation = self._gate.reserve(send)
+        except StorageError as error:
+            if isinstance(error, StorageBusy) and self._store.database.must_not_wait and not inquiry.patience.is_over:
+                raise
+            inquiry.cloud_kind, inquiry.cloud_error = CloudKind.DEVICE, self._why_not_counted(inquiry)
+            return
+        if reservation is None:
             inquiry.over_budget, inquiry.cloud_error = True, "the budget for the cloud is used up for now"
-            if not self._store.database.is_open:
-                inquiry.cloud_error = "without the database the budget for the cloud cannot be counted"
-            elif inquiry.patience.is_over:
-                inquiry.cloud_error = "another program locks the database, so the budget for the cloud cannot be counted now"
         else:
             inquiry.reservation, inquiry.cloud_call = reservation, self._gate.start(send, reservation)
+
+    def _why_not_counted(self, inquiry: Inquiry) -> str:
+        """Why a call cannot be counted in the budget, so that it must not be made."""
+        if not self._store.database.is_open:
+            return "without the database the budget for the cloud cannot be counted"
+        if inquiry.patience.is_over:
+            return "another program locks the database, so the budget for the cloud cannot be counted now"
+        return "the database cannot be written, so the budget for the cloud cannot be counted"
 
     def _finished(self, inquiry: Inquiry) -> Decision | CloudUnavailable:
         """Settle and record an inquiry for which nothing is left to do."""

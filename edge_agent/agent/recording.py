@@ -51,6 +51,8 @@ class Recorder:
             queue_id, error = None, f"only {free >> 20} MiB of the disk are free, reserved for questions that wait for the cloud"
             if (why := self._store.database.why_not_open) is not None:
                 error = why
+        if error is not None and inquiry.settled.queue:  # nothing waits that could end it
+            inquiry.settled = replace(inquiry.settled, provisional=False, queue=False)
         return inquiry.decision(decision_id, queue_id, error)
 
     def note_outcome(self, inquiry: Inquiry) -> None:

@@ -26,6 +26,7 @@ from edge_agent.store.store import Store
 
 IN_A_ROW, OF_LAST, WINDOW = 5, 10, 20
 HOUR_S = 3600.0
+CALLED_AGAIN = "; it will not be called for "  # then comes a duration
 _LAST_ERROR = "last_error"  # stored beside the fields of `Health`
 _OPEN_S = {CloudKind.OFFLINE: (5.0, 300.0), CloudKind.LIMITED: (30.0, HOUR_S)}  # first, longest
 _OTHERS_OPEN_S = (30.0, 900.0)
@@ -155,7 +156,7 @@ class Breaker:
         if not left_s:
             return None
         kind = CloudKind.OFFLINE if health.kind == CloudKind.OFFLINE else CloudKind.PAUSED
-        return kind, f"{health.error or 'the cloud did not answer'}; it will not be called for {_duration(left_s)}"
+        return kind, f"{health.error or 'the cloud did not answer'}{CALLED_AGAIN}{_duration(left_s)}"
 
     def wait_s(self) -> float:
         """Seconds until the cloud may be called."""

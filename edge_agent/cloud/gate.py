@@ -73,12 +73,14 @@ class Gate:
         return None
 
     def reserve(self, send: Question) -> Reservation | None:
-        """Count a call in a transaction of its own; returns None if it would exceed the budget, or cannot be stored."""
+        """Count a call in a transaction of its own; returns None if it would exceed the budget.
+
+        Raises `StorageError` if it cannot be counted, and then it must not be made.
+        """
         if not self.budget.limits.is_set:
             return Reservation()
-        with contextlib.suppress(StorageError), self._store.transaction():
+        with self._store.transaction():
             return self.budget.reserve(send)
-        return None
 
     def start(self, send: Question, reserved: Reservation, deadline_s: float | None = None, job_key: str | None = None) -> CloudCall:
         """Start a reserved call, without waiting. If it must send the question again, each time is reserved first.

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from edge_agent.agent.agent import Agent
+from edge_agent.cloud.breaker import CALLED_AGAIN
+from edge_agent.cloud.drain import Drained
 from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
@@ -32,6 +34,23 @@ _TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "rec
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
+
+
+class Told:
+    """What the log was told last about sending: why it cannot be done is said once, and so is that it can be done again."""
+
+    def __init__(self) -> None:
+        self._why = ""
+
+    def hear(self, done: Drained) -> None:
+        """Log what a pass over the queue showed, if it is news. An error of a cloud repeats no question."""
+        why, _, _ = (done.stopped or "").partition(CALLED_AGAIN)  # how long the pause still lasts is no news
+        if why and why != self._why:
+            self._why = why
+            _log.warning("edge-agent: %d questions wait for the cloud: %s", done.waiting, done.stopped)
+        elif done.answered and not why and self._why:
+            self._why = ""
+            _log.warning("edge-agent: the cloud answers again")
 
 
 class Service:
@@ -158,10 +177,12 @@ class Service:
     def _drain(self) -> None:
         """Send what waits as soon as it can be sent, until the server stops; takes over when another process ends that drains."""
         said = ""
+        told = Told()
         while not self._stop.is_set():
             try:
-                for _ in self.agent.watch(self._stop):
-                    pass
+                for step in self.agent.watch(self._stop):
+                    if isinstance(step, Drained):
+                        told.hear(step)
             except EdgeAgentError as error:
                 if str(error) != said:  # once, not every time
                     said = str(error)

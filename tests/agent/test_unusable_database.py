@@ -108,7 +108,7 @@ def test_cloud_is_asked_without_a_database_unless_there_is_a_budget(
         assert asked == 1
         with agent(home, SpokenModel(UNSURE), cloud.url, store=tolerant, budget=BudgetLimits(calls_per_day=5)) as two:
             decision = two.ask(QUESTION)
-        assert (decision.route, decision.reason, decision.provisional, decision.queue_id) == ("local", "over_budget", True, None)
+        assert (decision.route, decision.reason, decision.provisional, decision.queue_id) == ("local", "cloud_error", False, None)
         assert "cannot be counted" in decision.cloud_error and len(cloud.requests) == asked
 
 

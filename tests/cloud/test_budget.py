@@ -133,7 +133,22 @@ def test_call_that_cannot_be_counted_is_not_made(home: pathlib.Path, cloud: Loop
     with agent(home, SpokenModel(UNSURE), cloud.url, budget=BudgetLimits(calls_per_day=9)) as one:
         with one.store.transaction() as db:
             db.execute("CREATE TRIGGER full BEFORE INSERT ON spending BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-        assert one.ask(Question("Q", ("x", "y", "z"))).reason == "over_budget" and cloud.requests == []
+        decision = one.ask(Question("Q", ("x", "y", "z")))
+        assert (decision.reason, decision.provisional, decision.queue_id) == ("cloud_error", True, 1) and cloud.requests == []
+        assert decision.cloud_error == "the database cannot be written, so the budget for the cloud cannot be counted"
+
+
+@pytest.mark.parametrize("url", [True, False])
+def test_answer_that_nothing_can_end_is_not_called_provisional(home: pathlib.Path, cloud: LoopbackCloud, url: bool) -> None:
+    """The disk is full: no row waits, and no decision is stored that could be upheld."""
+    budget = BudgetLimits(calls_per_day=9)
+    with agent(home, SpokenModel(UNSURE), cloud.url if url else None, budget=budget) as one:
+        with one.store.transaction() as db:
+            for table in ("spending", "outbox", "decisions"):
+                db.execute(f"CREATE TRIGGER full_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        decision = one.ask(Question("Q", ("x", "y", "z")))
+        assert (decision.persisted, decision.provisional, decision.queue_id, decision.route) == (False, False, None, "local")
+        assert decision.reason == ("cloud_error" if url else "no_cloud") and cloud.requests == []
 
 
 def test_call_stays_counted_after_a_crash(world: World) -> None:
