@@ -122,6 +122,7 @@ class _Server(uvicorn.Server):
 
         def stop(number: int, frame: FrameType | None) -> None:
             self.was_interrupted = self.was_interrupted or number == signal.SIGINT
+            self.force_exit = self.should_exit
             self.handle_exit(number, frame)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

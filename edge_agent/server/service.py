@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.breaker import CALLED_AGAIN
 from edge_agent.cloud.drain import Drained
-from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
+from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy, ModelError
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.server.edge.counts import Counts
@@ -31,6 +31,7 @@ MOST_AT_ONCE = 16
 _N_ASIDE = 4  # threads for short work on the store
 REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
 _TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "recalled", "provisional", "queue_id")
+_DRAIN_ENDS_S = 5.0  # how long a call that the drainer makes may go on when the server stops: nobody waits for its answer
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -121,8 +122,11 @@ class Service:
             self.n_refused += 1
             self.counts.refused_busy()
             raise ModelBusy(f"{self.n_at_work} requests are already waiting; ask again in a moment.")
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._workers, self._patiently(work))
+        except RuntimeError as error:
+            raise ModelBusy("This device cannot start another thread now; ask again in a moment.") from error
         self.n_at_work += 1
-        future = asyncio.get_running_loop().run_in_executor(self._workers, self._patiently(work))
         future.add_done_callback(self._done)
         return await asyncio.shield(future)
 
@@ -157,14 +161,17 @@ class Service:
         self.following.close()
 
     def close(self) -> None:
-        """Finish what is under way, then close the agent."""
+        """Finish what is under way, then close the agent.
+
+        A call of the drainer that takes longer is left: its row stays `sending`, as after a crash, and the next drainer sends it again.
+        """
         self._stop.set()
         self._workers.shutdown(wait=True)
         self._aside.shutdown(wait=True)
         self.drafts.close()
         for thread in self._background:
             if thread.ident is not None:
-                thread.join()
+                thread.join(_DRAIN_ENDS_S if thread.name == "drain" else None)
         self.agent.close()
 
     def _open_model(self) -> None:
@@ -172,7 +179,11 @@ class Service:
             self.agent.warm()
         except EdgeAgentError as error:
             self.failed = error
-        self._ready.set()
+        except Exception as error:  # no memory, no more threads, a bug below: the server must end, not load for ever
+            _log.exception("edge-agent: opening the model failed")
+            self.failed = ModelError(f"The model cannot be opened ({type(error).__name__}); is there enough memory?")
+        finally:
+            self._ready.set()
 
     def _drain(self) -> None:
         """Send what waits as soon as it can be sent, until the server stops; takes over when another process ends that drains."""

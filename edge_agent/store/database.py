@@ -58,7 +58,7 @@ class Database:
         self._writer: int | None = None  # the thread that is inside a transaction
         self._lock = threading.RLock()  # the threads of a process share the connection and take turns
         self._here = threading.local()  # the `Patience` of what this thread does
-        self._damaged = False
+        self._must_reopen = False  # the file is damaged, or not at its path any more
         self._connected: sqlite3.Connection | None = None
         self.n_opened = 0  # how often a file was opened: ids of an earlier one may mean nothing now
         self._why_not = StorageError(f"The database '{path}' is closed; open it again.")
@@ -97,7 +97,7 @@ class Database:
             self._marker.release()
 
     def renew(self) -> bool:
-        """Reopen the file if SQLite found it damaged, or if it could not be opened some time ago; returns whether it did.
+        """Reopen the file if SQLite found it damaged or moved away, or if it could not be opened some time ago; returns whether it did.
 
         A damaged file is replaced, unless others use it. Raises `StorageError`.
         """
@@ -105,7 +105,7 @@ class Database:
             if self._connected is None:
                 if self._tried_at is None or time.monotonic() - self._tried_at < _OPEN_AGAIN_S:
                     return False
-            elif not self._damaged:
+            elif not self._must_reopen:
                 return False
             else:
                 self._connected.close()
@@ -117,7 +117,7 @@ class Database:
     def _connect_now(self) -> None:
         try:
             self._connected = Opening(self.path, self._marker, self._connection).open()
-            self._damaged, self._tried_at = False, None
+            self._must_reopen, self._tried_at = False, None
             self.n_opened += 1
         except StorageError as error:
             self._why_not, self._tried_at = error, time.monotonic()
@@ -335,8 +335,10 @@ class Database:
 
     def _refused(self, error: sqlite3.Error) -> StorageError:
         """Our exception for SQLite's error; if it puts the file in doubt, the next process to open it checks all of it."""
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:  # another file has its path, or none
+            self._must_reopen = True
         if is_damage(error) or is_wrong_schema(error):
-            self._damaged = True
+            self._must_reopen = True
             self._marker.mark_damaged()
         return refused(self.path, error)
 

@@ -142,3 +142,18 @@ def test_closed_database_is_not_blamed_on_the_disk(home: pathlib.Path) -> None:
     store.close()
     with pytest.raises(StorageError, match="is closed; open it again"):
         store.count_decisions()
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_file_that_is_replaced_or_deleted_while_it_is_open_is_opened_again(home: pathlib.Path, is_replaced: bool) -> None:
+    path, copy = home / "edge-agent.db", home / "copy.db"
+    with agent(home, SpokenModel(SURE)) as one:
+        one.ask(Question("one", ("x", "y", "z")))
+        one.store.database.copy_to(copy)
+        if is_replaced:
+            copy.replace(path)
+        else:
+            path.unlink()
+        assert one.ask(Question("two", ("x", "y", "z"))).persisted
+    with Store(path) as store:
+        assert [row["stem"] for row in store.log(9)] == (["two", "one"] if is_replaced else ["two"])

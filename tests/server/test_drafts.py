@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from edge_agent import Agent
 from edge_agent.core.errors import BadQuestion
+from edge_agent.server.door.connection import ARRIVAL_S
 from edge_agent.server.edge.drafting import MOST_BAD
 from edge_agent.server.edge.drafts import MOST_DRAFTS, Drafts
 from tests.support.serving import Serving, serving
@@ -96,6 +97,17 @@ def test_closed_connection_drops_its_draft(server: Serving) -> None:
         time.sleep(1)
     time.sleep(0.5)
     assert n_cached(server, f"Closed. {STEM}")[0] <= n_cold + 5
+
+
+def test_connection_of_a_slow_typist_stays_open(server: Serving) -> None:
+    """Longer than a request may take to arrive."""
+    with socket(server) as connection:
+        connection.send(json.dumps({"text": STEM[:20]}))
+        with pytest.raises(TimeoutError):
+            connection.recv(timeout=ARRIVAL_S + 1)
+        connection.send(json.dumps({"text": STEM, "complete": True}))
+        with pytest.raises(TimeoutError):
+            connection.recv(timeout=0.5)
 
 
 def test_draft_is_neither_stored_nor_logged(server: Serving) -> None:

@@ -64,6 +64,26 @@ def test_question_under_way_is_answered_and_a_new_one_is_refused(tmp_path: pathl
         assert store.count_decisions() == 1
 
 
+def test_call_of_the_drainer_does_not_hold_up_the_end_and_is_made_again(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
+    may_reply = threading.Event()
+    cloud.status, cloud.raw = 503, b"{}"
+    server = Serving(tmp_path / "home", environment=environment(cloud))
+    server.wait_ready()
+    with server.client() as client:
+        asked = client.post("/edge/ask", json={"question": "What is 5 + 1?", "options": OPTIONS, "policy": "prefer_cloud"}).json()
+    assert asked["provisional"]
+    seen = len(cloud.requests)
+    cloud.reply = lambda body: "B" if may_reply.wait(60) else ""
+    cloud.status, cloud.raw = 200, None
+    until(lambda: len(cloud.requests) > seen)
+    began = time.monotonic()
+    assert server.stop() == 0 and time.monotonic() - began < 15
+    may_reply.set()
+    with serving(tmp_path / "home", environment=environment(cloud)) as again, again.client() as client:
+        found = client.get(f"/edge/decisions/{asked['decision_id']}?wait=60").json()
+    assert found["ending"] in ("upheld", "overturned") and found["final_answer"] == "B"
+
+
 def test_second_drainer_beside_the_server_is_harmless_and_the_server_takes_over(tmp_path: pathlib.Path, cloud: LoopbackCloud) -> None:
     home = tmp_path / "home"
     home.mkdir()

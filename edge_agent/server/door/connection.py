@@ -35,6 +35,7 @@ class HttpConnection(H11Protocol):
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
     _n_discarded = 0
+    _is_handed_over = False  # to a WebSocket, which has its own deadlines
     _since = 0.0  # when it began to wait for its client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,7 +60,8 @@ class HttpConnection(H11Protocol):
                 self.transport.abort()
                 return
         super().data_received(data)
-        self._watch()
+        if not self._is_handed_over:
+            self._watch()
 
     def pause_writing(self) -> None:
         """The client reads too slowly: end the connection if that goes on."""
@@ -86,6 +88,7 @@ class HttpConnection(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the connection over to the WebSocket."""
         self._stop_watching()
+        self._is_handed_over = True
         super().handle_websocket_upgrade(event)
 
     def _should_upgrade(self) -> bool:

@@ -149,6 +149,7 @@ class Following:
         """Follow the endings until the server stops; for a thread of its own."""
         after: int | None = None
         mark: object = None
+        said = ""
         while not self._stop.is_set():
             try:
                 if after is None:
@@ -160,8 +161,10 @@ class Following:
                 if (now := self._agent.store.database.change_mark()) != mark:
                     self._tell(self._changed, self.state())
                     mark = now
+                said = ""
             except EdgeAgentError as error:
-                if not self._stop.is_set():
+                if not self._stop.is_set() and str(error) != said:  # once, not every time
+                    said = str(error)
                     _log.warning("edge-agent: endings cannot be read for now: %s", error)
                 self._stop.wait(_AGAIN_S)
             except Exception:  # a bug in telling must not end the answering

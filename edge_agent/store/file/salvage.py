@@ -83,6 +83,8 @@ def refused(path: pathlib.Path, error: sqlite3.Error) -> StorageError:
         return StorageError(f"The database '{path}' does not have the tables of this edge-agent ({error}); try again to check the file.")
     if is_busy(error):
         return StorageBusy(f"The database '{path}' is in use by another program; try again.")
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_DBMOVED:
+        return StorageError(f"The database '{path}' was moved, deleted or replaced while it was open; it is opened again.")
     return StorageError(f"The database '{path}' cannot be used ({error}); check the free disk space and the file's owner.")
 
 
