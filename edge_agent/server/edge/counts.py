@@ -18,7 +18,7 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.records import Decision, Ending
 from edge_agent.store import overview
 
-disable_created_metrics()  # when a series began: it doubles the lines, and Prometheus does not ask for it
+disable_created_metrics()  # type: ignore[no-untyped-call]  # when each series began: twice the lines, and nobody asks for it
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # from a small model on a PC to a long prompt on a Pi
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 _REFUSED = frozenset({401, 403, 408, 413, 414, 415, 421, 429, 431, 503})
