@@ -134,8 +134,10 @@ class Decider:
         inquiry.settled = routing.settle(planned, inquiry.cloud_kind, inquiry.circumstances)
         if inquiry.settled is None:
             self._recorder.note_outcome(inquiry)
+            first = "set one up" if self._gate is None else "try again later"
             return CloudUnavailable(
-                f"The policy only_cloud allows no local answer, and {inquiry.cloud_error}; choose another policy, or try again later."
+                f"Only the cloud may answer (only_cloud), and it did not: {inquiry.cloud_error}; {first}, or let this device "
+                "answer, too (policy prefer_local; over HTTP, the model edge-auto)."
             )
         decision = self._recorder.record(inquiry)
         if decision.persisted:

@@ -11,18 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from edge_agent import __version__
+from edge_agent.core.config.settings import Settings
 from edge_agent.server import described, faults
 from edge_agent.server.access import Access
 from edge_agent.server.chat import completions, models, responses
 from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, drafting, events, health, lists
+from edge_agent.server.edge import settings as settings_route
 from edge_agent.server.guard import REFUSED, Guard
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
 ROUTERS = (
     completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, lists.router,
-    events.router, drafting.router, health.router,
+    events.router, drafting.router, health.router, settings_route.router,
 )  # fmt: skip
 
 
@@ -56,10 +58,10 @@ class Counted:
         self._service.counts.replied(route, status)
 
 
-def build(service: Service, access: Access) -> Counted:
-    """The whole application. Handlers find the service as `request.app.state.service`."""
+def build(service: Service, access: Access, settings: Settings) -> Counted:
+    """The whole application. Handlers find these three in `request.app.state`."""
     app = FastAPI(title="edge-agent", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.state.service, app.state.access = service, access
+    app.state.service, app.state.access, app.state.settings = service, access, settings
     faults.install(app, methods())
     described.install(app)
     for router in ROUTERS:

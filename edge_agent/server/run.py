@@ -62,7 +62,7 @@ def serve(settings: Settings, told: Told) -> None:
         agent = Agent.open(settings)
         service = Service(agent)
         try:
-            server = _Server(_config(service, access), service)
+            server = _Server(_config(service, access, settings), service)
             service.hang_up = server.hang_up
             service.start()
             host, port = listener.getsockname()[:2]
@@ -169,10 +169,10 @@ def _when_ready(service: Service, server: uvicorn.Server, tell: Callable[[], Non
     threading.Thread(target=watch, name="ready", daemon=True).start()
 
 
-def _config(service: Service, access: Access) -> uvicorn.Config:
+def _config(service: Service, access: Access, settings: Settings) -> uvicorn.Config:
     log.plainly()
     return uvicorn.Config(
-        build(service, access),
+        build(service, access, settings),
         log_config=None,
         access_log=False,  # a decision can be read by its id, and a log would hold it
         server_header=False,

@@ -225,7 +225,7 @@ def test_file_that_is_replaced_meanwhile_gets_all_facts(home: pathlib.Path) -> N
 
 def test_only_cloud_without_an_answer_raises_once_the_others_are_stored(home: pathlib.Path) -> None:
     with agent(home, SpokenModel(SURE), OFFLINE) as one:
-        with pytest.raises(CloudUnavailable, match="allows no local answer"):
+        with pytest.raises(CloudUnavailable, match="Only the cloud may answer"):
             one.ask_all(questions(3), policy=["only_cloud", None, "only_local"])
         assert sorted(row["reason"] for row in one.store.log(5)) == ["confident", "only_local"]
 

@@ -137,7 +137,8 @@ def test_model_of_a_question_says_who_answers(server: Serving) -> None:
             assert tau is None or told["tau"] == tau
         mixed = client.post("/edge/ask", json={**NINE, "refresh": True, "model": "edge-auto", "tau": 0.3}).json()
         assert mixed["tau"] == 0.3
-        assert client.post("/edge/ask", json={**NINE, "model": "edge-cloud"}).status_code == 502
+        refused = client.post("/edge/ask", json={**NINE, "model": "edge-cloud"})
+        assert refused.status_code == 502 and "model edge-auto" in refused.json()["error"]["message"], refused.text
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,21 @@ def test_row_is_dropped_and_retried(server: Serving) -> None:
         for unknown in ("999999", "0", "-1", "1e3", "x", "9" * 30, "%D9%A1"):
             assert client.post(f"/edge/queue/{unknown}/retry").status_code == 404, unknown
     assert retried.status_code == 200 and retried.json()["state"] in ("ready", "sending")
+
+
+def test_settings_in_force_are_the_operators_and_hold_no_secret(tmp_path: pathlib.Path) -> None:
+    token, key = tmp_path / "operator", "a-key-that-nobody-may-read"
+    token.write_text(OPERATOR)
+    token.chmod(0o600)
+    environment = {**NO_CLOUD, "EDGE_AGENT_CLOUD_KEY": key}
+    with serving(tmp_path / "home", "--operator-token-file", str(token), "--tau", "0.7", environment=environment) as server:
+        with server.client() as client:
+            assert client.get("/edge/settings").status_code == 401
+        with server.client(OPERATOR) as client:
+            reply = client.get("/edge/settings")
+    rows = {row.pop("name"): row for row in reply.json()["settings"]}
+    assert rows["tau"] == {"value": 0.7} and rows["cloud_model"] == {"value": "big"} and rows["cloud_key"] == {"set": True}
+    assert key not in reply.text and OPERATOR not in reply.text
 
 
 def test_health_tells_the_operator_more(server: Serving) -> None:

@@ -50,10 +50,8 @@ def config_group(config: tuple[settings.Settings, list[BadSetting]], as_json: bo
 
 
 def _row(one: settings.Declared, found: settings.Settings, source: str) -> dict[str, Any]:
-    value = getattr(found, one.name)
-    if one.name in settings.SECRETS:
-        return {"name": one.name, "set": bool(value), "source": source}
-    return {"name": one.name, "value": list(value) if isinstance(value, tuple) else value, "source": source, "default": one.default or None}
+    row = {"name": one.name, **settings.public(found, one.name), "source": source}
+    return row if one.name in settings.SECRETS else {**row, "default": one.default or None}
 
 
 @config_group.command("path", epilog=EXIT_CODES)

@@ -199,6 +199,12 @@ ENVIRONMENT = {one.name: one.environment for one in DECLARED if one.environment}
 DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits
 
 
+def public(found: Settings, name: str) -> dict[str, Any]:
+    """A setting's `value` as JSON can hold it; of a secret only whether it is `set`."""
+    value = getattr(found, name)
+    return {"set": bool(value)} if name in SECRETS else {"value": list(value) if isinstance(value, tuple) else value}
+
+
 def checked(name: str, value: Any, source: str) -> Any:
     """The value of a setting in its right type. Raises `BadSetting` that names `source`."""
     return _FIELDS[name].metadata["check"](value, source)
