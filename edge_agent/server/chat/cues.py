@@ -22,7 +22,7 @@ _STEPS = r"let(?:'|’)?s think step[ -]by[ -]step"
 _CUE = re.compile(rf"(?:(?:{_WHICH}) ){{0,3}}(?:{_NAME})(?: is| это)?\s?[:：](?:\s*\(|\s*{_STEPS}[.:]?)?|{_STEPS}[.:]?", re.IGNORECASE)
 _REQUEST = re.compile(
     r"(?:please,? )?(?:only )?(?:answer|respond|reply)(?: the question| to the question)?(?: only)? (?:with|by|using)"
-    r"|(?:пожалуйста,? )?(?:ответь|ответьте|отвечай|отвечайте)|(?:тек|өтінеміз,?)(?= )",
+    r"|(?:пожалуйста,? )?(?:ответьте|ответь|отвечайте|отвечай)|(?:тек|өтінеміз,?)(?= )",
     re.IGNORECASE,
 )
 _WORDS = frozenset(
