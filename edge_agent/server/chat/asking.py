@@ -129,7 +129,7 @@ def _refuse_forced_tools(asked: Asking) -> None:
 def _pieces(decision: Decision, in_own_format: bool) -> tuple[str, ...]:
     """The text: `B. 19`, or the words of an open answer; or FogGen's two lines, the first only where it is the answerer's own."""
     if in_own_format:
-        sure = decided.confidence(decision)
+        sure = decision.confidence if decision.route == "local" else None  # a cloud's probability is no level of a FogGen model
         return (*([f"Confidence: {sure}\n"] if sure is not None else []), f"Final answer: {decision.answer}")
     return (decision.answer, f". {decision.answer_text}") if decision.answer_text != decision.answer else (decision.answer,)
 

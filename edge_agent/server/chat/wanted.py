@@ -29,6 +29,7 @@ NO_DECISION = (
     "Nothing was decided."
 )
 WHICH = "Which option fits best?"  # between a text that ends in a list and the options that a schema lists
+OTHERS = "other messages"
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _ONE_WORD = re.compile(r"\w{1,40}[.!]{0,3}")
 _OWN_FORMAT = ("Confidence:", "Final answer:")
@@ -71,9 +72,9 @@ def wanted(
     except BadSchema as error:
         raise Refusal(400, "unsupported_schema", str(error), structure.where if structure else None) from error
     except BadQuestion as error:
-        raise Refusal(400, "invalid_question", str(error), turns.where) from error
+        raise Refusal(400, "invalid_question", f"{error}{_others_are_not_read(turns)}", turns.where) from error
     if question is None and (structure is not None or not _is_probe(turns.text, most_tokens)):
-        raise Refusal(400, "invalid_question", _no_options(turns.text, kind), turns.where)
+        raise Refusal(400, "invalid_question", _no_options(turns.text, kind) + _others_are_not_read(turns), turns.where)
     if question is not None and never_send:
         question = replace(question, never_send=True)
     return Wanted(question, all(part in turns.system for part in _OWN_FORMAT), turns.where, turns.ignored)
@@ -91,7 +92,7 @@ def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions
             system.append(_readable(message.content))
         elif i != at:
             others = True
-    ignored = [name for name, is_there in (("system messages", system), ("other messages", others)) if is_there]
+    ignored = [name for name, is_there in (("system messages", system), (OTHERS, others)) if is_there]
     return _Turns(text, place, "\n".join(system), tuple(ignored))
 
 
@@ -102,6 +103,8 @@ def _text(content: str | list[ContentPart] | None, where: str) -> str:
     for i, part in enumerate(content or []):
         if part.type not in _TEXT_PARTS or part.text is None:
             message = f"The message has a part of type '{part.type}', and this server reads text alone; send parts of type 'text'."
+            if part.type in _TEXT_PARTS:
+                message = f"The message has a part of type '{part.type}' without a text; send its 'text'."
             raise Refusal(400, "unsupported_content", message, f"{where}.{i}")
     return _readable(content)
 
@@ -158,6 +161,11 @@ def _listed_question(text: str, structure: Structure, one: SchemaField) -> Quest
 def _is_probe(text: str, most_tokens: int | None) -> bool:
     """Whether a client only tries whether somebody answers: one word, or a limit in which no answer in words fits."""
     return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text.strip()) is not None
+
+
+def _others_are_not_read(turns: _Turns) -> str:
+    """What a client has to know that wrote a question over several messages."""
+    return " Only the last message of the user is read, so it must hold the whole question." if OTHERS in turns.ignored else ""
 
 
 def _no_options(text: str, kind: str) -> str:
