@@ -48,6 +48,7 @@ def headers(decision: Decision) -> dict[str, str]:
         "X-Edge-Reason": decision.reason,
         "X-Edge-Cause": decision.cause,
         "X-Edge-Confidence": decision.confidence,
+        "X-Edge-Cloud-Confidence": decision.cloud_confidence,
         "X-Edge-Tau": decision.tau,
         "X-Edge-Provisional": str(decision.provisional).lower(),
         "X-Edge-Recalled": str(decision.recalled).lower(),

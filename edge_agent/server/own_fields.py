@@ -42,7 +42,7 @@ class NoOwnFields(BaseModel):
             wish = _WISHES.get(re.sub(r"[\W_]", "", key[:80]).casefold())
             if wish and key not in cls.model_fields:
                 raise PydanticCustomError(
-                    "misplaced", f"'{key:.80}' does nothing here; send edge_agent: {{never_send: true}} beside the field 'model'"
+                    "misplaced", f"has '{key:.80}', which does nothing here; send edge_agent: {{never_send: true}} beside the field 'model'"
                 )
         return data
 

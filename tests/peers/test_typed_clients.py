@@ -5,9 +5,11 @@ an error, in each client's own class.
 """
 
 import asyncio
+import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -75,6 +77,15 @@ def test_typesafe_sdk(server: Serving) -> None:
         assert any(model.name == "jev-latest" for model in client.models.list().models)
     assert found.usage.input_tokens and found.usage.output_tokens == 6
     assert again.raw_http_response.json()["answers"]["team"]["x_edge_agent"]["reason"] == "only_local"
+
+
+def test_typesafe_sdk_compresses_a_long_state(server: Serving) -> None:
+    assert importlib.util.find_spec("backports.zstd") or sys.version_info >= (3, 14), "without zstd the SDK sends bodies as they are"
+    with TypeSafeClient(api_key=TOKEN, base_url=server.url) as client:
+        found = client.system_one(state=f"{STATE} " * 25, questions=QUESTIONS)
+        again = client.system_one(state=f"{STATE} " * 25, questions=QUESTIONS)
+    check_system_one(found)
+    assert again.raw_http_response.request.headers["content-encoding"] == "zstd" and again.answers == found.answers
 
 
 def test_typesafe_sdk_async(server: Serving) -> None:

@@ -172,7 +172,8 @@ def test_question_marked_never_send_stays_here(client: httpx.Client, remote: Loo
 
 
 def test_question_that_does_not_fit_is_refused(client: httpx.Client) -> None:
-    assert refused(chat(client, "word " * 9000 + SURE))["code"] == "invalid_question"
+    error = refused(chat(client, "word " * 9000 + SURE))
+    assert (error["code"], error["param"]) == ("invalid_question", "messages.0.content")
 
 
 @pytest.mark.parametrize("name", ["gpt-4o", "edge-auto-1.5", "edge-auto-", "edge-auto-nan", "EDGE-AUTO", "", "edge-auto\n"])
@@ -261,6 +262,19 @@ def test_part_that_is_no_text_is_refused_by_name(client: httpx.Client, kind: str
     assert kind in error["message"] and error["param"] == "messages.0.content.1"
 
 
+def test_part_without_its_text_is_refused_with_the_reason(client: httpx.Client) -> None:
+    error = refused(chat(client, [{"type": "text", "text": None}]))
+    assert "without a text" in error["message"] and error["param"] == "messages.0.content.0"
+
+
+def test_question_over_two_messages_is_refused_with_the_reason(client: httpx.Client) -> None:
+    stem, _, options = SURE.partition("\n")
+    for first, last in ((stem, options), (options, stem)):
+        turns = [{"role": "user", "content": first}, {"role": "user", "content": last}]
+        error = refused(client.post(COMPLETIONS, json={"model": "edge-auto", "messages": turns}))
+        assert "Only the last message" in error["message"] and error["param"] == "messages.1.content"
+
+
 def test_one_word_is_no_answer_in_json(client: httpx.Client) -> None:
     refused(chat(client, "hi", max_tokens=3, response_format={"type": "json_object"}))
 
@@ -288,7 +302,8 @@ WRONG: list[tuple[str, Any]] = [
     ("n", 2), ("n", 0), ("n", -1), ("n", 1.5), ("n", True), ("n", 10**30),
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", "0.5"), ("temperature", True), ("temperature", 1e308), ("temperature", []),
     ("top_p", 1.01), ("top_p", -1), ("max_tokens", 0), ("max_tokens", -5), ("max_tokens", 10**12), ("max_tokens", "3"),
-    ("max_completion_tokens", -1), ("presence_penalty", 3), ("frequency_penalty", -3), ("seed", 2**63), ("seed", 1.5), ("logprobs", "yes"),
+    ("max_completion_tokens", -2), ("max_tokens", -1.0), ("presence_penalty", 3), ("frequency_penalty", -3), ("seed", 2**63),
+    ("seed", 1.5), ("logprobs", "yes"),
     ("logit_bias", {"1": 101}), ("logit_bias", [1]), ("stop", 5), ("stop", [5]), ("stream", "yes"), ("stream", 1), ("stream_options", 3),
     ("stream_options", {"include_usage": 1}), ("tools", {}), ("tools", ["x"]), ("tool_choice", "required"), ("tool_choice", 5),
     ("tool_choice", {"type": "function", "function": {"name": "x"}}), ("function_call", {"name": "x"}), ("modalities", ["audio"]),
@@ -305,6 +320,10 @@ WRONG: list[tuple[str, Any]] = [
 def test_wrong_parameter_is_refused_by_name(client: httpx.Client, name: str, value: Any) -> None:
     error = refused(chat(client, SURE, **{name: value}))
     assert error["param"].split(".")[0] == name and error["type"] == "invalid_request_error" and len(error["message"]) < 500
+
+
+def test_no_limit_may_be_said_as_minus_one(client: httpx.Client) -> None:
+    assert content(chat(client, SURE, max_tokens=-1, max_completion_tokens=-1, temperature=0.7, stream=False)) == "B. 19"
 
 
 def test_top_logprobs_need_logprobs(client: httpx.Client) -> None:
@@ -336,3 +355,19 @@ def test_provisional_and_failed_answers_say_so(tmp_path: pathlib.Path) -> None:
         assert reply.headers["X-Edge-Queue-Id"] == str(found["queue_id"]) and reply.headers["X-Edge-Provisional"] == "true"
         error = refused(chat(client, UNSURE, model="edge-cloud"), 502)
         assert (error["code"], error["type"]) == ("cloud_unavailable", "server_error")
+
+
+def test_probability_of_a_typed_cloud_is_no_level_of_a_foggen_model(tmp_path: pathlib.Path) -> None:
+    with serving(tmp_path / "far") as far:
+        cloud = {"EDGE_AGENT_CLOUD_URL": f"{far.url}/v1", "EDGE_AGENT_CLOUD_MODEL": "edge-local"}
+        (tmp_path / "near").mkdir()
+        (tmp_path / "near" / "config.toml").write_text('cloud_api = "systemone"')
+        with serving(tmp_path / "near", "--tau", "1", environment=cloud) as near, near.client() as client:
+            turns = [{"role": "system", "content": OWN_FORMAT}, {"role": "user", "content": UNSURE}]
+            reply = client.post(COMPLETIONS, json={"model": "edge-auto", "messages": turns})
+            plain = chat(client, UNSURE, response_format={"type": "json_object"})
+    found = reply.json()["edge_agent"]
+    assert found["route"] == "cloud" and content(reply) == f"Final answer: {found['answer']}"
+    assert reply.headers["X-Edge-Confidence"] == str(found["confidence"])
+    assert float(reply.headers["X-Edge-Cloud-Confidence"]) == found["cloud_confidence"] != found["confidence"]
+    assert json.loads(content(plain))["confidence"] == round(found["cloud_confidence"], 6)

@@ -11,11 +11,13 @@ import pytest
 from pydantic import BaseModel, Field
 
 from edge_agent.agent.agent import Agent
-from edge_agent.core.question import Question
+from edge_agent.core.question import CHOICE, Question
 from edge_agent.core.records import CloudAnswer, Decision
 from edge_agent.model.profile import LEVELS
 from edge_agent.server.chat import structure
 from edge_agent.server.chat.field_names import purpose
+from edge_agent.server.chat.requests import ChatMessage
+from edge_agent.server.chat.wanted import wanted
 from edge_agent.server.faults import Refusal
 from tests.support.chatting import SURE, UNSURE, chat
 from tests.support.paths import DEMO
@@ -87,6 +89,14 @@ class Inner(BaseModel):
         (schema({"answer": TEXT, "reason": {"type": ["string", "null"]}}), {"answer": "B", "reason": None}),
         (schema({"answer": TEXT, "kind": {"const": "mcq"}}), {"answer": "B", "kind": "mcq"}),
         (schema({"answer": TEXT, "confidence": LEVEL}), {"answer": "B", "confidence": 1.0}),
+        (schema({"answer_index": {**INTEGER, "minimum": 1, "maximum": 3}}), {"answer_index": 2}),
+        (schema({"answer_index": {**INTEGER, "enum": [1, 2, 3]}}), {"answer_index": 2}),
+        (schema({"answer_index": {**INTEGER, "enum": [0, 1, 2]}}), {"answer_index": 1}),
+        (schema({"answer_index": {**INTEGER, "minimum": 0, "maximum": 2}}), {"answer_index": 1}),
+        (schema({"answer": {"oneOf": [{"const": "18"}, {"const": "19"}, {"const": "24"}]}}), {"answer": "19"}),
+        (schema({"answer": {**INTEGER, "minimum": 18, "maximum": 24, "description": "the sum", "x-order": 1}}), {"answer": 19}),
+        (schema({"answer": {"$ref": "#/$defs/L", "maxLength": 1}}, None, **{"$defs": {"L": TEXT}}), {"answer": "B"}),
+        (schema({"answer": TEXT, "confidence": {**NUMBER, "exclusiveMaximum": 2, "maximum": 1}}), {"answer": "B", "confidence": 1.0}),
     ],
 )  # fmt: skip
 def test_schema_is_filled(described: dict[str, Any], expected: dict[str, Any], decision: Decision) -> None:
@@ -108,7 +118,7 @@ def test_schema_is_filled(described: dict[str, Any], expected: dict[str, Any], d
         (schema({"answer": TEXT, "confidence": TEXT}), "from 0 to 1"),
         (schema({"answer": TEXT, "confidence": {"enum": ["low", "high"]}}), "from 0 to 1"),
         (schema({"answer": TEXT, "confidence": {"type": "number", "enum": [0.1, 0.9]}}), "levels"),
-        (schema({"answer": TEXT, "confidence": {"type": "number", "exclusiveMaximum": 1}}), "exclusiveMaximum"),
+        (schema({"answer": TEXT, "confidence": {"type": "number", "exclusiveMaximum": 1}}), "levels"),
         (schema({"answer": {"type": "string", "pattern": "(a+)+$"}}), "pattern"),
         (schema({"answer": {"anyOf": [TEXT, NUMBER]}}), "several types"),
         (schema({"answer": {"$ref": "#"}}), "answer"),
@@ -118,6 +128,28 @@ def test_schema_is_filled(described: dict[str, Any], expected: dict[str, Any], d
         (schema({"answer": {"type": "object", "properties": {"letter": TEXT}}}), "do not fit"),
         (schema({f"p{i}": TEXT for i in range(40)}), "properties"),
         (schema({"answer": 5}), "described by an object"),
+        (schema({"answer_index": {**INTEGER, "minimum": 1, "maximum": 2}}), "do not fit"),
+        (schema({"answer_index": {**INTEGER, "minimum": 2}}), "do not fit"),
+        (schema({"answer": {**INTEGER, "minimum": 1, "maximum": 5}}), "do not fit"),
+        (schema({"answer": {**NUMBER, "maximum": 10}}), "do not fit"),
+        (schema({"answer": {**INTEGER, "enum": ["18", "19", "24"]}}), "do not fit"),
+        (schema({"answer": {"enum": ["18", "19", "24", "30"]}}), "do not fit"),
+        (schema({"answer": {"enum": ["A", "B", "C", "D"]}}), "do not fit"),
+        (schema({"answer": {"enum": ["18", "19", "24"], "maxLength": 1}}), "do not fit"),
+        (schema({"answer": TEXT}, ["answer", "reason"]), "required"),
+        (schema({"answer": {"$ref": "#/$defs/L", "enum": ["x", "y", "z"]}}, None, **{"$defs": {"L": TEXT}}), "do not fit"),
+        (schema({"answer": TEXT, "confidence": {**NUMBER, "const": 0.3}}), "levels"),
+        (schema({"answer": TEXT, "confidence": {**NUMBER, "multipleOf": 0.1}}), "multipleOf"),
+        (schema({"answer": {**TEXT, "format": "date"}}), "format"),
+        (schema({"answer": TEXT}, None, minProperties=4), "minProperties"),
+        (schema({"answer": TEXT}, None, **{"not": {}}), "not"),
+        (schema({"answer": TEXT}, None, dependentRequired={"answer": ["x"]}), "dependentRequired"),
+        (schema({"answer": {**TEXT, "minLength": "x"}}), "minLength"),
+        (schema({"answer": {"type": "text"}}), "type"),
+        (
+            schema({"answer": {"anyOf": [{"$ref": "#/$defs/L"}] * 40}}, None, **{"$defs": {"L": {"anyOf": [{"$ref": "#/$defs/L"}] * 40}}}),
+            "itself|long",
+        ),
         ({"type": "array", "items": TEXT}, "one object"),
         ({"type": "object"}, "one object"),
     ],
@@ -144,6 +176,27 @@ def test_name_says_what_a_field_gets(name: str, meant: str | None) -> None:
     assert purpose(name) == meant
 
 
+@pytest.mark.parametrize(
+    "texts", [("inf", "10", "nan"), ("1_0", "10"), ("01", "1"), ("+1", "2"), ("١٢", "13"), ("1e400", "2"), ("1.0", "1"), ("9" * 30, "1")]
+)
+@pytest.mark.parametrize("kind", [NUMBER, INTEGER])
+def test_text_that_is_no_number_for_others_is_none_here(decision: Decision, texts: tuple[str, ...], kind: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="do not fit"):
+        filled(schema({"answer": kind}), decision, Question("Which?", texts))
+
+
+def test_numbers_are_written_as_numbers(decision: Decision) -> None:
+    assert filled(schema({"answer": NUMBER}), decision, Question("Which?", ("1", "-2.5e3"))) == {"answer": -2500.0}
+
+
+def test_confidence_that_the_schema_does_not_allow_falls_back_to_the_devices(decision: Decision) -> None:
+    answered = CloudAnswer("C", "C", "large", 1.0, probs={"A": 0.1, "B": 0.1, "C": 0.8})
+    by_cloud = replace(decision, route="cloud", answer="C", cloud=answered, cloud_confidence=0.8)
+    assert filled(schema({"answer": TEXT, "confidence": NUMBER}), by_cloud) == {"answer": "C", "confidence": 0.8}
+    assert filled(schema({"answer": TEXT, "confidence": LEVEL}), by_cloud) == {"answer": "C", "confidence": decision.confidence}
+    assert filled(schema({"answer": TEXT, "confidence": LEVEL}, ["answer"]), by_cloud) == {"answer": "C"}
+
+
 def test_percent_is_scaled(decision: Decision) -> None:
     assert filled(schema({"answer": TEXT, "confidence_percent": INTEGER}), decision) == {"answer": "B", "confidence_percent": 100}
 
@@ -168,7 +221,7 @@ def test_confidence_of_a_cloud_answer_is_not_invented(decision: Decision) -> Non
     assert filled(optional, by_cloud) == {"answer": "C"}
     assert filled(nullable, by_cloud, has_confidence=False) == {"answer": "C", "confidence": None}
     assert filled(must, by_cloud)["confidence"] == decision.confidence  # must be a number: the device's own
-    with pytest.raises(Refusal, match="cloud says none"):
+    with pytest.raises(Refusal, match="cloud may say none"):
         filled(must, by_cloud, has_confidence=False)
 
 
@@ -202,3 +255,89 @@ def test_refused_schema_decides_nothing(client: httpx.Client, tmp_path: pathlib.
     reply = chat(client, text, response_format=asked(schema({"answer": TEXT, "reasoning": TEXT})))
     assert reply.status_code == 400 and reply.json()["error"]["code"] == "unsupported_schema"
     assert not chat(client, text).json()["edge_agent"]["recalled"]
+
+
+GRADE = {"grade": {**TEXT, "enum": ["A", "B", "C", "D", "F"]}}
+CLAIM = {"decision": {**TEXT, "enum": ["approve", "reject", "escalate"]}}
+MOOD = {"label": {**TEXT, "enum": ["positive", "negative", "neutral"]}}
+
+
+def asked_with(text: str, properties: dict[str, Any]) -> Question:
+    """The question that a text and a schema make."""
+    form = structure.of(asked(schema(properties)), "response_format")
+    found = wanted([ChatMessage(role="user", content=text)], "messages", form, CHOICE, None).question
+    assert form is not None and found is not None
+    form.promise(found, LEVELS, True)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "properties"),
+    [
+        ("Decide which grade this essay gets:\n\nThings I like:\nA. tea\nB. milk", GRADE),
+        ("Decide about this expense claim:\n\n10000 for a party\nA. approve\nB. escalate", CLAIM),
+        ("Classify the review.\n\nPros:\n- cheap\n- light", MOOD),
+        ("Classify the review.\n\n1. Great food\n2. Nice staff", MOOD),
+        ("Classify the review.\n\nDear team,\n\nA) refund me\nB) call me", MOOD),
+        ("Classify the review.\n\nWhich do you like? A) tea B) coffee", MOOD),
+        ("Classify the review.\n\n- great\n- bad\n- ok", MOOD),
+        ("Classify the review.\n\nA. positive\nB. negative\nC. neutral\nD. other", MOOD),
+        ("Classify the review.\n\nAnswer:", MOOD),
+        ("How many stars?\n\nFine.", {"rating": {**INTEGER, "enum": [1, 2, 3, 4, 5]}}),
+        ("Which?", {"kind": {"oneOf": [{"const": "spam"}, {"const": "ham", "title": "Ham"}]}}),
+    ],
+)
+def test_text_never_takes_options_away_from_the_schema(text: str, properties: dict[str, Any]) -> None:
+    question, (described,) = asked_with(text, properties), properties.values()
+    values = described.get("enum") or [one["const"] for one in described["oneOf"]]
+    assert question.options == tuple(map(str, values)) and question.stem.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "properties"),
+    [
+        (SURE, {"answer": {"enum": ["A", "B", "C"]}}),
+        (SURE, {"answer": {"enum": ["24", "18", "19"]}}),
+        (SURE, {"answer": {"enum": ["A. 18", "B. 19", "C. 24"]}}),
+        (SURE, {"answer": {**INTEGER, "enum": [18, 19, 24]}}),
+        (SURE, {"letter": {"enum": ["A", "B", "C", "D"]}}),
+        (SURE, {"letter": {"enum": ["A", "B", "C"]}, "text": {"enum": ["18", "19", "24"]}}),
+        (f"{SURE}\nAnswer:", {"answer": {"enum": ["A", "B", "C"]}}),
+    ],
+)
+def test_options_of_the_text_count_if_the_schema_lists_them(text: str, properties: dict[str, Any]) -> None:
+    assert asked_with(text, properties) == Question.parse(SURE)
+
+
+@pytest.mark.parametrize(
+    ("text", "properties"),
+    [
+        (SURE, {"answer": {"enum": ["A", "B"]}}),
+        (SURE, {"grade": {"enum": ["A", "B", "C", "D"]}}),
+        ("Which?\nA. B\nB. A", {"answer": {"enum": ["A", "B"]}}),
+        ("Which number?\n1. tea\n2. milk", {"answer": {"enum": ["A", "B"]}}),
+        (SURE, {"answer": TEXT, "language": {"enum": ["en", "de"]}}),
+        ("Which?", {"answer": {"enum": [f"v{i}" for i in range(27)]}}),
+        ("Which?", {"answer": {"enum": ["é", "e\u0301"]}}),
+        ("Which?", {"answer": {"enum": ["a\nb", "c"]}}),
+        ("Which?", {"answer": {"enum": ["", "c"]}}),
+    ],
+)
+def test_text_and_schema_that_may_mean_two_things_are_refused(text: str, properties: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="schema") as refusal:
+        asked_with(text, properties)
+    assert (refusal.value.code, refusal.value.param) == ("unsupported_schema", "response_format")
+
+
+def test_true_and_false_are_options(client: httpx.Client) -> None:
+    for described in ({"type": "boolean"}, {"type": "boolean", "enum": [True, False]}, {"enum": [False, True]}):
+        form = asked(schema({"is_sum": described}))
+        assert said(chat(client, "Is 2 + 2 = 4?\nA. True\nB. False", response_format=form)).keys() == {"is_sum"}
+        reply = chat(client, "Is 2 + 2 = 4?", response_format=form)
+        assert said(reply)["is_sum"] is (reply.json()["edge_agent"]["answer_text"] == "Yes")
+
+
+def test_json_object_keeps_a_schema_beside_it(client: httpx.Client) -> None:
+    described = schema({"label": {"enum": ["18", "19", "24"]}})
+    assert said(chat(client, SURE, response_format={"type": "json_object", "schema": described})) == {"label": "19"}
+    assert chat(client, SURE, response_format={"type": "json_object", "schema": 5}).status_code == 400

@@ -85,7 +85,7 @@ def test_probe_is_incomplete_and_not_decided(client: httpx.Client) -> None:
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "input"),
         ({"background": True}, "background"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"max_output_tokens": -1}, "max_output_tokens"),
+        ({"max_output_tokens": -2}, "max_output_tokens"),
         ({"temperature": 3}, "temperature"),
         ({"text": {"format": {"type": "json_schema", "schema": {"type": "array"}}}}, "text"),
     ],
@@ -93,6 +93,19 @@ def test_probe_is_incomplete_and_not_decided(client: httpx.Client) -> None:
 def test_what_cannot_be_done_is_refused_by_name(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
     reply = client.post("/v1/responses", json={"model": "edge-auto", "input": SURE, **fields})
     assert reply.status_code == 400 and reply.json()["error"]["param"].split(".")[0] == param
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "mcp_list_tools", "content": [1]},
+        {"type": "computer_call_output", "content": {"a": 1}, "output": {}},
+        {"type": "reasoning", "role": 5, "content": None, "summary": []},
+    ],
+)
+def test_item_that_is_not_read_may_hold_anything(client: httpx.Client, item: dict[str, Any]) -> None:
+    body = respond(client, [item, {"role": "user", "content": SURE}], max_output_tokens=-1).json()
+    assert text(body) == "B. 19" and "other messages" in body["edge_agent"]["ignored"]
 
 
 def test_unknown_model_is_not_found(client: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.core.errors import BadQuestion
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
 from edge_agent.server import decided
@@ -97,7 +98,10 @@ async def answer(
     if form.structure is not None:
         has_confidence = (picked.policy or service.agent.policy.name.value) not in _CLOUD_FIRST
         write = form.structure.promise(found.question, profile.levels, has_confidence)
-    decision = await service.ask(found.question, tau=picked.tau, policy=picked.policy, refresh=own.refresh)
+    try:
+        decision = await service.ask(found.question, tau=picked.tau, policy=picked.policy, refresh=own.refresh)
+    except BadQuestion as error:  # too long, for example
+        raise Refusal(400, "invalid_question", str(error), found.where) from error
     pieces = (write(decision),) if write else _pieces(decision, found.in_own_format)
     logprobs = None
     if form.top_logprobs is not None:
@@ -117,7 +121,7 @@ def _refuse_forced_tools(asked: CommonFields) -> None:
 def _pieces(decision: Decision, in_own_format: bool) -> tuple[str, ...]:
     """The text: `B. 19`, or the words of an open answer; or FogGen's two lines, the first only where it is the answerer's own."""
     if in_own_format:
-        sure = decided.confidence(decision)
+        sure = decision.confidence if decision.route == "local" else None  # a cloud's probability is no level of a FogGen model
         return (*([f"Confidence: {sure}\n"] if sure is not None else []), f"Final answer: {decision.answer}")
     return (decision.answer, f". {decision.answer_text}") if decision.answer_text != decision.answer else (decision.answer,)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
 
 from edge_agent.server.model_names import DEFAULT
 from edge_agent.server.own_fields import WithOwnFields
@@ -19,8 +19,12 @@ _SHOWN = 64  # fields that `ignored` names, and characters of each
 _EXAMPLE = "What is 12 + 7?\nA. 18\nB. 19\nC. 24"
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-Count = Annotated[int, Field(strict=True, ge=1, le=_MOST)]
 TopP = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+TokenLimit = Annotated[
+    Annotated[int, Field(strict=True, ge=1, le=_MOST)] | None,
+    BeforeValidator(lambda value: None if value == -1 and isinstance(value, int) else value),  # how LM Studio says: no limit
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": _MOST}, {"const": -1}, {"type": "null"}]}),
+]
 Temperature = Annotated[float, Field(strict=True, ge=0, le=2, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(strict=True, ge=-2, le=2, allow_inf_nan=False)]
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
@@ -51,6 +55,13 @@ class InputItem(BaseModel):
     type: Annotated[str, Field(max_length=64)] = "message"
     role: Role | None = None
     content: str | list[ContentPart] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_turns_are_read(cls, data: Any) -> Any:
+        """Of a call of a tool, its output and all else only the type: their fields may hold anything."""
+        kind = data.get("type", "message") if isinstance(data, dict) else "message"
+        return {"type": kind} if isinstance(kind, str) and kind != "message" else data
 
 
 class StreamOptions(BaseModel):
@@ -98,8 +109,8 @@ class ChatRequest(CommonFields):
     response_format: dict[str, Any] | None = None
     n: Annotated[int, Field(strict=True, ge=1, le=_MOST)] | None = None
     logprobs: StrictBool | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
+    max_tokens: TokenLimit = None
+    max_completion_tokens: TokenLimit = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: dict[str, Bias] | None = None
@@ -128,7 +139,7 @@ class ResponsesRequest(CommonFields):
     input: str | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | list[InputItem] | None = None
     text: TextOptions | None = None
-    max_output_tokens: Count | None = None
+    max_output_tokens: TokenLimit = None
     include: list[str] | None = None
     background: StrictBool | None = None
     previous_response_id: str | None = None

@@ -1,36 +1,38 @@
 """The fields of a JSON schema that describes one flat object, as pydantic and the SDKs write it.
 
-Owns which parts of JSON Schema are understood. Pure. Invariants: `$ref` is followed a few steps and never in a circle; what is not
-understood is refused with a sentence (`BadSchema`), never guessed.
+Owns what is read out of a schema; `validity.py` says whether a value is valid under it. Pure. Invariant: what is read here only proposes
+values, so a limit that is not seen here can never be broken.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.core.errors import BadData
+from edge_agent.server.chat.validity import MOST_STEPS, BadSchema, Validator, followed, refused, same
 
 _MOST_FIELDS = 32
-_MOST_STEPS = 8  # of references
 _SIMPLE = ("string", "number", "integer", "boolean")
-_KEPT_BY_NOBODY = ("format", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "not", "if")
-
-
-class BadSchema(BadData):
-    """A schema that cannot be filled; the message says why."""
 
 
 @dataclass(frozen=True)
 class SchemaField:
-    """One property: its name, its schema without references and null, and whether it must be there and may be null."""
+    """One property: its name, its schema without references and null, and whether it must be there and may be null.
+
+    `described` is its schema as it came, and `validator` knows what that refers to.
+    """
 
     name: str
     schema: Mapping[str, Any]
     required: bool = True
     nullable: bool = False
+    described: Any = True
+    validator: Validator | None = None
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value is valid in this field. Raises `BadSchema` for a schema that is not understood."""
+        return self.validator is None or _refusal(self.validator, self.name, self.described, value) is None
 
     @property
     def type(self) -> str | None:
@@ -48,14 +50,6 @@ class SchemaField:
         return [value for value in found if value is not None] if isinstance(found, list) else None
 
     @property
-    def texts(self) -> tuple[str, ...] | None:
-        """The allowed values if they are listed and are texts of one line."""
-        found = self.enum
-        if not found or not all(isinstance(value, str) and value.strip() and "\n" not in value for value in found):
-            return None
-        return tuple(found)
-
-    @property
     def const(self) -> Any:
         """The only value that it may have, if there is one."""
         return self.schema.get("const")
@@ -66,81 +60,69 @@ class SchemaField:
         known = [value is None or (isinstance(value, (int, float)) and abs(value) < 1e9) for value in (low, high)]
         return (low, high) if all(known) and low is not None and (high is None or high > low) else (0, None)
 
-    def allows(self, text: str) -> bool:
-        """Whether the limits of a text allow this one."""
-        shortest, longest, pattern = (self.schema.get(key) for key in ("minLength", "maxLength", "pattern"))
-        return (
-            not (isinstance(shortest, int) and len(text) < shortest)
-            and not (isinstance(longest, int) and len(text) > longest)
-            and (pattern is None or re.search(pattern, text) is not None)
-        )
-
 
 def fields_of(schema: Mapping[str, Any]) -> Iterator[SchemaField]:
     """The properties of an object. Raises `BadSchema` for another schema."""
-    root, _ = _resolved(schema, schema)
+    root = _resolved(schema, schema)
     properties, required = root.get("properties"), root.get("required", [])
     if root.get("type", "object") != "object" or not isinstance(properties, dict) or not properties:
-        raise _refused("is not one object with properties")
+        raise refused("is not one object with properties")
     if len(properties) > _MOST_FIELDS:
-        raise _refused(f"has {len(properties)} properties, and {_MOST_FIELDS} are allowed")
+        raise refused(f"has {len(properties)} properties, and {_MOST_FIELDS} are allowed")
+    validator = Validator(schema)
     for name, described in properties.items():
-        one, nullable = _resolved(described, schema)
-        limits = [limit for limit in _KEPT_BY_NOBODY if limit in one]
-        if "pattern" in one and not _is_letter_pattern(one["pattern"]):
-            limits.append("pattern")
-        if limits:
-            raise BadSchema(f"The schema has '{limits[0]}' in the field '{name:.60}', which is not supported; leave it out.")
-        yield SchemaField(name, one, isinstance(required, list) and name in required, nullable)
+        must = isinstance(required, list) and name in required
+        nullable = _refusal(validator, name, described, None) is None
+        yield SchemaField(name, _resolved(described, schema), must, nullable, described, validator)
 
 
-def _resolved(described: Any, root: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
-    """A schema without references and without null, and whether it allows null."""
-    nullable = False
-    for _ in range(_MOST_STEPS):
+def _refusal(validator: Validator, name: str, described: Any, value: Any) -> str | None:
+    try:
+        return validator.refusal(described, value)
+    except BadSchema as error:
+        raise BadSchema(f"The field '{name:.60}' cannot be filled. {error}") from error
+
+
+def _resolved(described: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema without references and without null; what stands beside a reference or a choice counts, too."""
+    for _ in range(MOST_STEPS):
         if not isinstance(described, dict):
-            raise _refused("has a property that is not described by an object")
-        if "$ref" in described:
-            described = _followed(described["$ref"], root)
-            continue
-        choices = next((described[key] for key in ("anyOf", "oneOf", "allOf") if key in described), None)
-        if choices is None:
+            raise refused("has a property that is not described by an object")
+        key = next((key for key in ("$ref", "anyOf", "oneOf", "allOf") if key in described), None)
+        if key is None:
             break
-        if not isinstance(choices, list):
-            raise _refused("has a list of choices that is not a list")
-        real = [choice for choice in choices if not (isinstance(choice, dict) and choice.get("type") == "null")]
-        nullable = nullable or len(real) < len(choices)
-        if len(real) != 1:
-            raise _refused("has a property of several types, and one is supported (and null beside it)")
-        described = real[0]
+        inner = followed(described[key], root) if key == "$ref" else _one_of(described[key])
+        beside = {name: limit for name, limit in described.items() if name != key}
+        described = {**inner, **beside} if isinstance(inner, dict) else inner
     else:
-        raise _refused("refers to itself, or too far")
+        raise refused("refers to itself, or too far")
     kinds = described.get("type")
     if isinstance(kinds, list):
-        nullable = nullable or "null" in kinds
         real_kinds = [kind for kind in kinds if kind != "null"]
         described = {**described, "type": real_kinds[0] if len(real_kinds) == 1 else None}
-    return described, nullable
-
-
-def _followed(reference: Any, root: Mapping[str, Any]) -> Any:
-    found: Any = root
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        raise _refused("refers to something outside itself")
-    for part in reference[2:].split("/"):
-        found = found.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+    found: Mapping[str, Any] = described
     return found
 
 
-def _is_letter_pattern(pattern: Any) -> bool:
-    return isinstance(pattern, str) and re.fullmatch(r"\^?\(?\[A-[A-Z]\]\)?\$?", pattern) is not None
+def _one_of(choices: Any) -> Any:
+    """The one choice that is not null, or the values that all of them list together."""
+    if not isinstance(choices, list):
+        raise refused("has a list of choices that is not a list")
+    real = [choice for choice in choices if not (isinstance(choice, dict) and choice.get("type") == "null")]
+    if len(real) == 1:
+        return real[0]
+    listed = [choice for choice in real if isinstance(choice, dict) and ("const" in choice or "enum" in choice)]
+    if len(listed) < len(real) or not real:
+        raise refused("has a property of several types, and one is supported (and null beside it)")
+    values: list[Any] = []
+    for choice in listed:
+        for value in choice["enum"] if isinstance(choice.get("enum"), list) else [choice.get("const")]:
+            if not any(same(value, known) for known in values):
+                values.append(value)
+    return {"enum": values}
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     return {str: "string", int: "integer", float: "number"}.get(type(value), "other")
-
-
-def _refused(why: str) -> BadSchema:
-    return BadSchema(f"The schema {why}; send one flat object such as {{answer: string, confidence: number}}.")

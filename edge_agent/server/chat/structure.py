@@ -1,56 +1,80 @@
 """An answer in JSON, as `response_format` asks for it: which field of a schema gets what.
 
-Owns what each field gets. Invariants: what was promised can be filled, for every answer that may come, before
-anything is decided; a field that only a writer of prose could fill is refused by name. A schema's checks beyond types, enums and ranges
-are refused, too, because nothing here would keep them.
+Owns what each field gets; `listed.py` owns the values of a field that lists them. Invariants: every answer that may come is valid under
+the whole schema, and that is checked before anything is decided; a field that only a writer of prose could fill is refused by name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edge_agent.core.question import LETTERS, Question
+from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.server import decided
+from edge_agent.server.chat import listed
 from edge_agent.server.chat.field_names import Purpose, purpose
-from edge_agent.server.chat.schema import BadSchema, SchemaField, fields_of
+from edge_agent.server.chat.schema import SchemaField, fields_of
+from edge_agent.server.chat.validity import BadSchema, Validator
 from edge_agent.server.faults import Refusal
 
 _SURE = (Purpose.CONFIDENCE, Purpose.PERCENT)
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})")  # as JSON writes them, and every language reads them
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?(?:[eE][+-]?[0-9]{1,3})?")
 
-Fill = Callable[[Question, Decision], Any]
+
+@dataclass(frozen=True)
+class _Said:
+    """What an answer says: the letter (or the words), how sure whoever answered was, and how sure the device was."""
+
+    answer: str
+    sure: float | None
+    device: float | None
+
+
+Fill = Callable[[_Said], Any]
 
 
 @dataclass(frozen=True)
 class Structure:
-    """The wanted form. `fields` is None for any object (`json_object`); `options` are those that the schema's enum names."""
+    """The wanted form. `fields` is None for any object (`json_object`). `listing` is the one field that lists the options, if any."""
 
     where: str
     fields: tuple[SchemaField, ...] | None
-    options: tuple[str, ...] = ()
+    schema: Mapping[str, Any]
+    listing: SchemaField | None = None
+
+    @property
+    def has_free_answer(self) -> bool:
+        """Whether some field takes an answer and does not say which there are."""
+        return any(one.enum is None and one.const is None and purpose(one.name) not in (None, *_SURE) for one in self.fields or ())
 
     def promise(self, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Callable[[Decision], str]:
         """What writes the answer to this question. Raises `Refusal` if some answer could not be written.
 
         `has_confidence` is False where the cloud may answer without the device.
         """
+        validator = Validator(self.schema)
         try:
             fills = [(one, _fill(one, question, levels, has_confidence)) for one in self._fields(question)]
             if not any(fill and one.const is None and purpose(one.name) not in _SURE for one, fill in fills):
                 raise BadSchema("The schema has no field for the answer; name one 'answer'.")
+            for said in _possible(question, levels):
+                if keyword := validator.refusal(self.schema, _filled(fills, said)):
+                    raise _refused(f"has '{keyword}', which the answer {said.answer:.20} cannot keep; leave it out")
         except BadSchema as error:
             raise Refusal(400, "unsupported_schema", str(error), self.where) from error
 
         def write(decision: Decision) -> str:
-            found = {}
-            for one, fill in fills:
-                value = fill(question, decision) if fill else None
-                if value is not None or one.required:
-                    found[one.name] = value
-            return json.dumps(found, ensure_ascii=False)
+            said = _Said(decision.answer, decided.confidence(decision), decision.confidence)
+            found = _filled(fills, said)
+            if Validator(self.schema).refusal(self.schema, found):  # a cloud may say any probability; the device's levels were checked
+                found = _filled(fills, _Said(said.answer, None, said.device))
+            return json.dumps(found, ensure_ascii=False, allow_nan=False)
 
         return write
 
@@ -66,20 +90,32 @@ def of(response_format: Mapping[str, Any] | None, where: str) -> Structure | Non
     kind = (response_format or {"type": "text"}).get("type")
     if kind == "text":
         return None
-    if kind == "json_object":
-        return Structure(where, None)
-    if kind != "json_schema" or response_format is None:
+    if kind not in ("json_object", "json_schema") or response_format is None:
         raise Refusal(400, "invalid_request", f"The type {kind!r:.40} is unknown; use text, json_object or json_schema.", f"{where}.type")
     inner = response_format.get("json_schema", response_format)
     schema = inner.get("schema") if isinstance(inner, dict) else None
+    if kind == "json_object" and schema is None:
+        return Structure(where, None, {})
     if not isinstance(schema, dict):
         raise Refusal(400, "invalid_request", "The json_schema has no 'schema' object; send one with properties.", where)
     try:
         fields = tuple(fields_of(schema))
     except BadSchema as error:
         raise Refusal(400, "unsupported_schema", str(error), where) from error
-    enums = [one.texts for one in fields if one.texts is not None]
-    return Structure(where, fields, enums[0] if len(enums) == 1 and 2 <= len(enums[0]) <= len(LETTERS) else ())
+    return Structure(where, fields, schema, listed.listing([one for one in fields if purpose(one.name) not in _SURE]))
+
+
+def _possible(question: Question, levels: tuple[str, ...]) -> Iterator[_Said]:
+    """Every answer that may come: each letter with each level, and of a cloud that does not say how sure it is."""
+    for answer in question.letters or ("some words",):
+        for level in map(float, levels):
+            yield _Said(answer, level, level)
+            yield _Said(answer, None, level)
+
+
+def _filled(fills: list[tuple[SchemaField, Fill | None]], said: _Said) -> dict[str, Any]:
+    found = {one.name: fill(said) if fill else None for one, fill in fills}
+    return {one.name: found[one.name] for one, _ in fills if found[one.name] is not None or one.required}
 
 
 def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
@@ -90,8 +126,8 @@ def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_con
         found = _confidence(one, meant is Purpose.PERCENT, levels, has_confidence)
     elif one.const is not None:
         value = one.const
-        found = lambda question, decision: value  # noqa: E731
-    elif one.enum is not None or meant is not None:
+        found = lambda said: value  # noqa: E731
+    elif one.enum is not None or meant is not None or one.type == "boolean":
         found = _answer(one, meant, question)
     if found is None and one.required and not one.nullable:
         raise _refused(
@@ -113,16 +149,14 @@ def _confidence(one: SchemaField, is_percent: bool, levels: tuple[str, ...], has
         found = low + value * (most - low)
         return round(found) if one.type == "integer" else round(found, 6)
 
-    if one.enum is not None and any(scaled(float(level)) not in one.enum for level in levels):
-        raise _refused(f"allows '{one.name:.60}' values that this model does not say; its levels are {', '.join(levels)}")
+    if not all(one.allows(scaled(float(level))) for level in levels):
+        raise _refused(f"does not allow '{one.name:.60}' some of the levels that this model says, {', '.join(levels)}")
     must = one.required and not one.nullable
     if must and not has_confidence:
-        raise _refused(f"needs '{one.name:.60}', and a cloud says none; let it be null, or use edge-auto or edge-local")
+        raise _refused(f"needs '{one.name:.60}', and a cloud may say none; let it be null, or use edge-auto or edge-local")
 
-    def fill(question: Question, decision: Decision) -> float | int | None:
-        value = decided.confidence(decision)
-        if value is None and must:
-            value = decision.confidence  # the device's own, from before the cloud answered
+    def fill(said: _Said) -> float | int | None:
+        value = said.device if said.sure is None and must else said.sure  # the device's own, from before the cloud answered
         return None if value is None else scaled(value)
 
     return fill
@@ -130,52 +164,46 @@ def _confidence(one: SchemaField, is_percent: bool, levels: tuple[str, ...], has
 
 def _answer(one: SchemaField, meant: Purpose | None, question: Question) -> Fill | None:
     if not question.options:
-        return (lambda question, decision: decision.answer) if one.type == "string" and one.enum is None else None
+        is_free = one.type == "string" and not {"enum", "minLength", "maxLength", "pattern"} & one.schema.keys()
+        return (lambda said: said.answer) if is_free else None
     values = _values(one, meant, question)
-    if values is None:
+    if values is None or not all(one.allows(value) for value in values):
         if one.required and not one.nullable:
             raise _refused(f"has the field '{one.name:.60}', whose values do not fit the options of the question")
         return None
     by_letter = dict(zip(question.letters, values, strict=True))
-    return lambda question, decision: by_letter[decision.answer]
+    return lambda said: by_letter[said.answer]
 
 
 def _values(one: SchemaField, meant: Purpose | None, question: Question) -> list[Any] | None:
     """The value of each option in this field, in order; None if an option has none."""
     letters, texts = list(question.letters), list(question.options)
+    if meant is Purpose.INDEX and one.type == "integer":
+        first = 1 if _counts_from_one(one) else 0
+        return list(range(first, first + len(letters)))
     if one.enum is not None:
-        both = [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
-        return next((found for each in (texts, letters, both) if (found := _matched(each, one.enum))), None)
+        return listed.values(one, texts)
     if one.type in ("integer", "number"):
-        if meant is Purpose.INDEX and one.type == "integer":
-            return list(range(len(letters)))
         return _numbers(texts, one.type)
     if one.type == "boolean":
-        said = [text.strip().casefold() for text in texts]
-        return [text in ("yes", "true") for text in said] if sorted(said) in (["no", "yes"], ["false", "true"]) else None
+        return listed.booleans(texts)
     if one.type != "string":
         return None
-    wanted = texts if meant is Purpose.TEXT else letters
-    return wanted if all(map(one.allows, wanted)) else None
+    return texts if meant is Purpose.TEXT else letters
 
 
-def _matched(texts: list[str], allowed: list[Any]) -> list[Any] | None:
-    """The allowed value for each text: the same, or the same without regard to case if only one is."""
-    found = []
-    for text in texts:
-        same = [value for value in allowed if value == text or (not isinstance(value, (str, bool)) and str(value) == text)]
-        same = same or [value for value in allowed if isinstance(value, str) and value.casefold() == text.casefold()]
-        if len(same) != 1:
-            return None
-        found.append(same[0])
-    return found if len(set(map(repr, found))) == len(found) else None
+def _counts_from_one(one: SchemaField) -> bool:
+    lowest = [one.schema.get("minimum"), *([min(one.enum)] if one.enum and all(type(value) is int for value in one.enum) else [])]
+    return 1 in lowest or one.schema.get("exclusiveMinimum") == 0
 
 
 def _numbers(texts: list[str], kind: str) -> list[Any] | None:
-    try:
-        return [int(text) for text in texts] if kind == "integer" else [float(text) for text in texts]
-    except ValueError:
+    """The options as numbers that JSON can hold; None unless all are, and are different."""
+    form = _INTEGER if kind == "integer" else _NUMBER
+    if not all(form.fullmatch(text) for text in texts):
         return None
+    found = [int(text) if kind == "integer" else float(text) for text in texts]
+    return found if all(map(math.isfinite, found)) and len(set(found)) == len(found) else None
 
 
 def _refused(why: str) -> BadSchema:

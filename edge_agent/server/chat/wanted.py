@@ -13,10 +13,15 @@ from dataclasses import dataclass, replace
 
 from edge_agent.cloud.wire.request import without_request
 from edge_agent.core import parsing
+from edge_agent.core.choice import Found
 from edge_agent.core.errors import BadQuestion
 from edge_agent.core.question import CHOICE, Question
+from edge_agent.server.chat import listed
+from edge_agent.server.chat.cues import without_cue
 from edge_agent.server.chat.requests import ChatMessage, ContentPart, InputItem
+from edge_agent.server.chat.schema import SchemaField
 from edge_agent.server.chat.structure import Structure
+from edge_agent.server.chat.validity import BadSchema
 from edge_agent.server.faults import Refusal
 
 PROBE_TOKENS = 16  # a client that takes no more tests the connection: no text in words fits
@@ -24,6 +29,8 @@ NO_DECISION = (
     "This server answers multiple-choice questions: write the question, then one option a line as 'A. text', 'B. text'. "
     "Nothing was decided."
 )
+WHICH = "Which option fits best?"  # between a text that ends in a list and the options that a schema lists
+OTHERS = "other messages"
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _ONE_WORD = re.compile(r"\w{1,40}[.!]{0,3}")
 _OWN_FORMAT = ("Confidence:", "Final answer:")
@@ -31,10 +38,11 @@ _OWN_FORMAT = ("Confidence:", "Final answer:")
 
 @dataclass(frozen=True)
 class Wanted:
-    """The question, or None if there is nothing to decide. `in_own_format` asks for FogGen's own two lines."""
+    """The question, or None if there is nothing to decide, and which field holds it. `in_own_format` asks for FogGen's own two lines."""
 
     question: Question | None
     in_own_format: bool
+    where: str
     ignored: tuple[str, ...]
 
 
@@ -62,13 +70,15 @@ def wanted(
     turns = replace(turns, text=without_request(turns.text))
     try:
         question = _question(turns, kind, structure)
+    except BadSchema as error:
+        raise Refusal(400, "unsupported_schema", str(error), structure.where if structure else None) from error
     except BadQuestion as error:
-        raise Refusal(400, "invalid_question", str(error), turns.where) from error
+        raise Refusal(400, "invalid_question", f"{error}{_others_are_not_read(turns)}", turns.where) from error
     if question is None and (structure is not None or not _is_probe(turns.text, most_tokens)):
-        raise Refusal(400, "invalid_question", _no_options(turns.text, kind), turns.where)
+        raise Refusal(400, "invalid_question", _no_options(turns.text, kind) + _others_are_not_read(turns), turns.where)
     if question is not None and never_send:
         question = replace(question, never_send=True)
-    return Wanted(question, all(part in turns.system for part in _OWN_FORMAT), turns.ignored)
+    return Wanted(question, all(part in turns.system for part in _OWN_FORMAT), turns.where, turns.ignored)
 
 
 def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions: str) -> _Turns:
@@ -83,7 +93,7 @@ def _turns(messages: Sequence[ChatMessage | InputItem], where: str, instructions
             system.append(_readable(message.content))
         elif i != at:
             others = True
-    ignored = [name for name, is_there in (("system messages", system), ("other messages", others)) if is_there]
+    ignored = [name for name, is_there in (("system messages", system), (OTHERS, others)) if is_there]
     return _Turns(text, place, "\n".join(system), tuple(ignored))
 
 
@@ -94,6 +104,8 @@ def _text(content: str | list[ContentPart] | None, where: str) -> str:
     for i, part in enumerate(content or []):
         if part.type not in _TEXT_PARTS or part.text is None:
             message = f"The message has a part of type '{part.type}', and this server reads text alone; send parts of type 'text'."
+            if part.type in _TEXT_PARTS:
+                message = f"The message has a part of type '{part.type}' without a text; send its 'text'."
             raise Refusal(400, "unsupported_content", message, f"{where}.{i}")
     return _readable(content)
 
@@ -106,19 +118,55 @@ def _question(turns: _Turns, kind: str, structure: Structure | None) -> Question
     """The question; None if the text has no options and needs some."""
     if kind != CHOICE:
         return Question.parse(turns.text, kind)
-    if structure is not None and structure.options and _has_no_options(turns.text):
-        return Question(turns.text, structure.options)
-    return None if _has_no_options(turns.text) else Question.parse(turns.text)
+    if structure is not None and structure.listing is not None:
+        return _listed_question(turns.text, structure, structure.listing)
+    return _own_question(turns.text)
 
 
-def _has_no_options(text: str) -> bool:
-    """Whether the text has nothing that may be options; an unclear one raises `BadQuestion`."""
-    return bool(text.strip()) and not parsing.split(text.replace("\r\n", "\n").replace("\r", "\n").strip()).options
+def _own_question(text: str) -> Question | None:
+    """The question with the options in its text; None if it has none."""
+    text = without_cue(text)
+    return Question.parse(text) if _found(text).options or not text.strip() else None
+
+
+def _found(text: str) -> Found:
+    """The options in the text; an unclear one raises `BadQuestion`."""
+    return parsing.split(text.replace("\r\n", "\n").replace("\r", "\n").strip())
+
+
+def _listed_question(text: str, structure: Structure, one: SchemaField) -> Question:
+    """The question where a field of the schema lists the options.
+
+    The listed values are the options, and the whole text is the stem, whatever lists it holds: it may be a text that somebody else
+    wrote. The options in the text count only if they are the listed values themselves, or if the values are their letters.
+    """
+    found, unclear = None, None
+    try:
+        found = _own_question(text)
+    except BadQuestion as error:
+        unclear = error
+    letters = listed.are_letters(one)
+    if letters and unclear:
+        raise unclear
+    if found is not None and listed.values(one, list(found.options)) is not None and (not letters or _found(without_cue(text)).lettered):
+        return found
+    if found is not None and (letters or structure.has_free_answer):
+        raise BadSchema(
+            f"The field '{one.name:.60}' of the schema lists its own values, and the text ends in other options ('{found.options[0]:.20}', "
+            "...), so the answer may mean two things; list exactly the letters of these options, or their texts."
+        )
+    stem = f"{text}\n\n{WHICH}" if parsing.has_lettered_options(text.strip()) else text
+    return Question(stem, listed.options(one))
 
 
 def _is_probe(text: str, most_tokens: int | None) -> bool:
     """Whether a client only tests the connection: one word, or a limit in which no answer in words fits."""
     return (most_tokens is not None and most_tokens <= PROBE_TOKENS) or _ONE_WORD.fullmatch(text.strip()) is not None
+
+
+def _others_are_not_read(turns: _Turns) -> str:
+    """What a client has to know that wrote a question over several messages."""
+    return " Only the last message of the user is read, so it must hold the whole question." if OTHERS in turns.ignored else ""
 
 
 def _no_options(text: str, kind: str) -> str:
