@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
-from edge_agent.server.edge.following import MOST_KEPT, MOST_STREAMS, Following, Listener, State
+from edge_agent.server.edge.following import FOR_OPERATOR, MOST_KEPT, MOST_STREAMS, Following, Listener, State
 from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
 from tests.support.serving import Serving, serving
 
@@ -133,10 +133,14 @@ def test_wrong_ids_are_refused(server: Serving, query: str, headers: dict[str, s
 
 
 def test_number_of_streams_is_bounded_and_a_closed_one_makes_room(server: Serving) -> None:
-    with contextlib.ExitStack() as stack, server.client() as client:
-        streams = [stack.enter_context(stream(server)) for _ in range(MOST_STREAMS)]
+    with contextlib.ExitStack() as stack, server.client() as client, server.client(TOKEN) as operator:
+        streams = [stack.enter_context(stream(server)) for _ in range(MOST_STREAMS - FOR_OPERATOR)]
         assert all(events.next().name == "state" for events in streams)
         with client.stream("GET", "/edge/events") as refused:
+            assert refused.status_code == 503 and refused.headers["Retry-After"]
+        streams = [stack.enter_context(stream(server, token=TOKEN)) for _ in range(FOR_OPERATOR)]
+        assert all(events.next().name == "state" for events in streams)
+        with operator.stream("GET", "/edge/events") as refused:
             assert refused.status_code == 503 and refused.headers["Retry-After"]
         asked = client.post("/edge/ask", json={"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"})
         assert asked.status_code == 200  # streams use up nothing that answers need

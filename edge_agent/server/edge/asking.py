@@ -73,7 +73,8 @@ async def decision(request: Request, decision_id: str, wait: Annotated[float, Qu
 async def _ended(request: Request, service: Service, decision_id: str, wait_s: float) -> Ending:
     """The state of a decision that waits: once it ends, the time is up, the server stops or the client goes away. Holds no thread."""
     ends = time.monotonic() + wait_s
-    listener = service.following.listen((decision_id,), is_stream=False)
+    is_operator = request.app.state.access.is_operator(request.headers.get("authorization"))
+    listener = service.following.listen((decision_id,), False, is_operator)
     gone = asyncio.ensure_future(disconnected(request))
     gone.add_done_callback(lambda _: listener.wake())
     try:

@@ -21,7 +21,7 @@ from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
 from edge_agent.server.edge.asking import as_object, disconnected, is_id
-from edge_agent.server.edge.following import State
+from edge_agent.server.edge.following import Listener, State
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 
@@ -56,17 +56,17 @@ async def events(
     seen = request.headers.get("last-event-id") or after
     if seen and not _NUMBER.fullmatch(seen):
         raise Refusal(400, "invalid_event_id", "The last event's id must be a number that this server sent.", "Last-Event-ID")
-    return _Stream(request, service, None if is_operator and not named else named, int(seen) if seen else None)
+    listener = service.following.listen(None if is_operator and not named else named, True, is_operator)
+    return _Stream(request, service, listener, int(seen) if seen else None)
 
 
 class _Stream(Response):
-    """One stream, from the moment that its head is sent. Raises `ModelBusy` before, if too many are open."""
+    """One stream, from the moment that its head is sent, to its end, when its listener leaves."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, service: Service, ids: list[str] | None, seen: int | None) -> None:
-        self._request, self._service, self._ids, self._seen = request, service, ids, seen
-        self._listener = service.following.listen(ids, is_stream=True)
+    def __init__(self, request: Request, service: Service, listener: Listener, seen: int | None) -> None:
+        self._request, self._service, self._listener, self._ids, self._seen = request, service, listener, listener.ids, seen
         super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
 
 MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 128, 256  # together fewer than the connections that the server takes
+FOR_OPERATOR = 8  # of the streams, and of the waiting requests: so many are kept for whoever has the operator's token
 _STATE_EVERY_S = 1.0
 _AGAIN_S = 2.0  # after an error, such as a database that cannot be read
 
@@ -53,7 +54,7 @@ class Listener:
     `behind` is true when it has to read the store first: at the beginning, and after it was too slow.
     """
 
-    def __init__(self, ids: Collection[str] | None, is_stream: bool) -> None:
+    def __init__(self, ids: Sequence[str] | None, is_stream: bool) -> None:
         self.ids, self.is_stream, self.behind = ids, is_stream, True
         self._items: deque[Ending | State | dict[str, Any]] = deque()
         self._woken = asyncio.Event()
@@ -91,11 +92,14 @@ class Following:
         self._state: State | None = None
         self.closing = asyncio.Event()
 
-    def listen(self, ids: Collection[str] | None, is_stream: bool) -> Listener:
-        """Begin to listen; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops."""
+    def listen(self, ids: Sequence[str] | None, is_stream: bool, is_operator: bool = False) -> Listener:
+        """Begin to listen; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops.
+
+        The last `FOR_OPERATOR` places are the operator's, so that no client can shut the operator out.
+        """
         if self._stop.is_set():
             raise AgentClosed("The server stops; connect again in a moment.")
-        most = MOST_STREAMS if is_stream else MOST_WAITERS
+        most = (MOST_STREAMS if is_stream else MOST_WAITERS) - (0 if is_operator else FOR_OPERATOR)
         if sum(one.is_stream == is_stream for one in self._listeners) >= most:
             raise ModelBusy(f"{most} {'streams are open' if is_stream else 'requests wait for a decision'} already; try again later.")
         self._loop = asyncio.get_running_loop()
