@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from edge_agent.server.edge.following import FOR_OPERATOR, MOST_WAITERS
-from tests.support.event_stream import NO_CLOUD, end, put_waiting
+from tests.support.event_stream import NO_CLOUD, end, forget, put_waiting
 from tests.support.serving import Serving, serving
 
 CLIENT, OPERATOR = "a-clients-token-for-tests", "an-operators-token-for-tests"
@@ -51,6 +51,17 @@ def test_wait_ends_with_the_decision(server: Serving) -> None:
         found = client.get(f"/edge/decisions/{waiting['decision_id']}?wait=30").json()
         timer.join()
     assert found["ending"] and not found["waits"] and time.monotonic() - began < 10
+
+
+def test_wait_ends_with_404_when_the_decision_is_deleted(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        (waiting,) = put_waiting(client, 1, 5)
+        timer = threading.Timer(0.5, forget, (server.home, waiting))
+        timer.start()
+        began = time.monotonic()
+        reply = client.get(f"/edge/decisions/{waiting['decision_id']}?wait=30")
+        timer.join()
+    assert reply.status_code == 404 and reply.json()["error"]["code"] == "no_such_decision" and time.monotonic() - began < 10
 
 
 def test_wait_is_over_when_its_time_is_up(server: Serving) -> None:
