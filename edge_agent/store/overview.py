@@ -6,7 +6,9 @@ the one before it ended, whatever is stored or deleted meanwhile.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edge_agent.core.errors import BadQuestion
@@ -34,6 +36,13 @@ def queue(store: Store) -> Queue:
 def queue_states(store: Store) -> Counter[str]:
     """How many rows of the queue are in each state. Reads the whole queue. Raises `StorageError`."""
     return Counter({row["state"]: int(row["n"]) for row in store.database.rows("SELECT state, count(*) AS n FROM outbox GROUP BY state")})
+
+
+def forgotten(store: Store, ids: Sequence[str]) -> list[str]:
+    """Those of these decisions that are not stored, in order: deleted, or never there. Raises `StorageError`."""
+    sql = "SELECT decision_id FROM decisions WHERE decision_id IN (SELECT value FROM json_each(?))"
+    known = {row["decision_id"] for row in store.database.rows(sql, (json.dumps(list(ids)),))}
+    return [one for one in ids if one not in known]
 
 
 def decisions_before(store: Store, decision_id: str | None, limit: int) -> list[dict[str, Any]]:

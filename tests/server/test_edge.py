@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from edge_agent.server.edge.following import MOST_WAITERS
-from tests.support.event_stream import NO_CLOUD, end, put_waiting
+from edge_agent.server.edge.following import FOR_OPERATOR, MOST_WAITERS
+from tests.support.event_stream import NO_CLOUD, end, forget, put_waiting
 from tests.support.serving import Serving, serving, token_file
 
 CLIENT, OPERATOR = "a-clients-token-for-tests", "an-operators-token-for-tests"
@@ -51,6 +51,17 @@ def test_wait_ends_with_the_decision(server: Serving) -> None:
     assert found["ending"] and not found["waits"] and time.monotonic() - began < 10
 
 
+def test_wait_ends_with_404_when_the_decision_is_deleted(server: Serving) -> None:
+    with server.client(CLIENT) as client:
+        (waiting,) = put_waiting(client, 1, 5)
+        timer = threading.Timer(0.5, forget, (server.home, waiting))
+        timer.start()
+        began = time.monotonic()
+        reply = client.get(f"/edge/decisions/{waiting['decision_id']}?wait=30")
+        timer.join()
+    assert reply.status_code == 404 and reply.json()["error"]["code"] == "no_such_decision" and time.monotonic() - began < 10
+
+
 def test_wait_is_over_when_its_time_is_up(server: Serving) -> None:
     with server.client(CLIENT) as client:
         (waiting,) = put_waiting(client, 1, 10)
@@ -79,11 +90,13 @@ def test_many_waiting_clients_are_bounded_and_hold_up_no_answer(server: Serving)
         limits = httpx.Limits(max_connections=None)
         headers = {"Authorization": f"Bearer {CLIENT}"}
         async with httpx.AsyncClient(base_url=server.url, trust_env=False, limits=limits, timeout=120, headers=headers) as client:
-            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS + n_beyond)]
+            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS - FOR_OPERATOR + n_beyond)]
             beyond: set[asyncio.Future[httpx.Response]] = set()
             while len(beyond) < n_beyond:
                 beyond, _ = await asyncio.wait(waits, timeout=0.05)
             asked = await client.post("/edge/ask", json=SURE)
+            by_operator = await client.get(path.replace("=60", "=0.2"), headers={"Authorization": f"Bearer {OPERATOR}"})
+            assert by_operator.status_code == 200 and by_operator.json()["waits"]
             end(server.home, decision)
             return [await one for one in waits], asked
 
@@ -105,7 +118,7 @@ def test_client_that_goes_away_makes_room(server: Serving) -> None:
         headers = {"Authorization": f"Bearer {CLIENT}"}
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=server.url, trust_env=False, limits=limits, timeout=60, headers=headers) as client:
-            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS + 1)]
+            waits = [asyncio.ensure_future(client.get(path)) for _ in range(MOST_WAITERS - FOR_OPERATOR + 1)]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)  # the one that is refused
             for one in waits:
                 one.cancel()

@@ -17,8 +17,8 @@ from edge_agent.core.config.settings import HOME, load
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
-from edge_agent.server.edge.following import MOST_KEPT, MOST_STREAMS, Following, Listener, State
-from tests.support.event_stream import NO_CLOUD, end, put_waiting, stream
+from edge_agent.server.edge.following import FOR_OPERATOR, MOST_KEPT, MOST_STREAMS, Following, Listener, State
+from tests.support.event_stream import NO_CLOUD, end, forget, put_waiting, stream
 from tests.support.serving import Serving, serving, token_file
 
 TOKEN = "an-operators-token-for-tests"
@@ -65,6 +65,23 @@ def test_operator_hears_everything_and_of_decisions_as_they_come(server: Serving
         assert events.next("decision").data["decision_id"] == one["decision_id"]
         end(server.home, one, two)
         assert [events.next("ending").data["decision_id"] for _ in range(2)] == [one["decision_id"], two["decision_id"]]
+
+
+def test_decision_that_is_deleted_is_told_once_and_other_endings_still_come(server: Serving) -> None:
+    with server.client() as client:
+        before, meanwhile, kept = put_waiting(client, 3, 500)
+    forget(server.home, before)
+    with stream(server, ",".join(one["decision_id"] for one in (before, meanwhile, kept))) as events:
+        first = events.next()
+        assert (first.name, first.id, first.data) == ("gone", None, {"decision_id": before["decision_id"]})
+        assert events.next().name == "state"
+        forget(server.home, meanwhile)
+        assert events.next("gone").data == {"decision_id": meanwhile["decision_id"]}
+        end(server.home, kept)
+        names = []
+        while not names or names[-1] != "ending":
+            names.append((event := events.next()).name)
+        assert event.data["decision_id"] == kept["decision_id"] and "gone" not in names
 
 
 def test_state_says_how_many_wait_and_that_the_cloud_is_away(other: Serving) -> None:
@@ -159,10 +176,14 @@ def test_wrong_ids_are_refused(server: Serving, query: str, headers: dict[str, s
 
 
 def test_number_of_streams_is_bounded_and_a_closed_one_makes_room(server: Serving) -> None:
-    with contextlib.ExitStack() as stack, server.client() as client:
-        streams = [stack.enter_context(stream(server)) for _ in range(MOST_STREAMS)]
+    with contextlib.ExitStack() as stack, server.client() as client, server.client(TOKEN) as operator:
+        streams = [stack.enter_context(stream(server)) for _ in range(MOST_STREAMS - FOR_OPERATOR)]
         assert all(events.next().name == "state" for events in streams)
         with client.stream("GET", "/edge/events") as refused:
+            assert refused.status_code == 503 and refused.headers["Retry-After"]
+        streams += [stack.enter_context(stream(server, token=TOKEN)) for _ in range(FOR_OPERATOR)]
+        assert all(events.next().name == "state" for events in streams[-FOR_OPERATOR:])
+        with operator.stream("GET", "/edge/events") as refused:
             assert refused.status_code == 503 and refused.headers["Retry-After"]
         asked = client.post("/edge/ask", json={"question": "What is 2 + 2?", "options": ["3", "4"], "policy": "only_local"})
         assert asked.status_code == 200  # streams use up nothing that answers need

@@ -10,6 +10,7 @@ import httpx
 
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core.records import CloudAnswer, CloudKey
+from edge_agent.store.forget import purge
 from edge_agent.store.store import Store
 from tests.support.serving import Serving
 
@@ -81,3 +82,10 @@ def end(home: pathlib.Path, *decisions: dict[str, Any]) -> None:
                     answer = CloudAnswer("B", "B", "big", 1.0)
                     answer_id = store.put_cloud_answer(CloudKey(row.fingerprint, "big", "http://test", 1), answer)
                     store.end_provisional(queue_id, "B", answer_id)
+
+
+def forget(home: pathlib.Path, decision: dict[str, Any]) -> None:
+    """Delete a decision from another process's side, as `edge-agent purge` does."""
+    with Store(home / "edge-agent.db") as store:
+        sql = "SELECT fingerprint FROM decisions WHERE decision_id = ?"
+        purge(store, fingerprint=store.database.rows(sql, (decision["decision_id"],))[0]["fingerprint"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
@@ -71,28 +72,38 @@ def _picked(model: Any, one: Asked) -> Chosen:
 
 @router.get("/edge/decisions/{decision_id}", responses={404: {"description": "There is no such decision."}, **_BUSY})
 async def decision(request: Request, decision_id: str, wait: Annotated[float, Query(ge=0, le=MOST_WAIT_S)] = 0.0) -> JSONResponse:
-    """The state of a decision. With `wait`, the reply comes when a provisional one ends, or after that many seconds."""
+    """The state of a decision. With `wait`, the reply comes when a provisional one ends or is deleted (404), or after that many seconds."""
     service: Service = request.app.state.service
     if not is_id(decision_id):
         raise _unknown()
     try:
         ending = await service.aside(lambda: service.agent.ending(decision_id))
         if ending.waits and wait:
-            ending = await _ended(request, service, decision_id, wait)
+            ending = await _ended(request, service, ending, wait)
     except BadQuestion as error:
         raise _unknown() from error
     return JSONResponse({**as_object(ending), "created_at": iso(ending.created_at)})
 
 
-async def _ended(request: Request, service: Service, decision_id: str, wait_s: float) -> Ending:
-    """The state of a decision that waits: once it ends, the time is up, the server stops or the client goes away. Holds no thread."""
+async def _ended(request: Request, service: Service, ending: Ending, wait_s: float) -> Ending:
+    """The state of a decision that waits: once it ends, the time is up, the server stops or the client goes away. Holds no thread.
+
+    Raises `BadQuestion` if the decision is deleted meanwhile.
+    """
     ends = time.monotonic() + wait_s
-    listener = service.following.listen((decision_id,), is_stream=False)
+    is_operator = request.app.state.access.is_operator(request.headers.get("authorization"))
+    listener = service.following.listen((ending.decision_id,), False, is_operator)
     gone = asyncio.ensure_future(disconnected(request))
     gone.add_done_callback(lambda _: listener.wake())
     try:
-        ending = await service.aside(lambda: service.agent.ending(decision_id))
-        while ending.waits and (left_s := ends - time.monotonic()) > 0 and not gone.done() and not service.is_stopping:
+        while not gone.done() and not service.is_stopping:  # and no await between this and `next`
+            if listener.behind:
+                listener.behind = False  # before the store is read: what is stored meanwhile comes through the listener
+                ending = await service.aside(partial(service.agent.ending, ending.decision_id))
+                continue
+            left_s = ends - time.monotonic()
+            if not ending.waits or left_s <= 0:
+                break
             item = await listener.next(left_s)
             ending = item if isinstance(item, Ending) else ending
         return ending

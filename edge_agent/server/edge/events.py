@@ -21,9 +21,10 @@ from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
 from edge_agent.server.edge.asking import as_object, disconnected, is_id
-from edge_agent.server.edge.following import State
+from edge_agent.server.edge.following import Listener, State
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
+from edge_agent.store import overview
 
 router = APIRouter(tags=["edge"])
 MOST_IDS = 32
@@ -43,7 +44,8 @@ async def events(
     ids: Annotated[str, Query(description=f"The decisions to hear of, at most {MOST_IDS}, with commas between them.")] = "",
     after: Annotated[str, Query(description="The id of the last event that was seen, for clients that cannot send Last-Event-ID.")] = "",
 ) -> Response:
-    """A stream of events: `state` (the connection to the cloud), `ending` (a provisional answer ended) and, for the operator, `decision`.
+    """A stream of events: `state` (the connection to the cloud), `ending` (a provisional answer ended), `gone` (a decision in `ids` was
+    deleted) and, for the operator, `decision`.
 
     Without the operator's token, only the endings of the decisions in `ids` are sent. A client that reconnects sends the last id
     that it saw as `Last-Event-ID`, and misses nothing.
@@ -56,17 +58,17 @@ async def events(
     seen = request.headers.get("last-event-id") or after
     if seen and not _NUMBER.fullmatch(seen):
         raise Refusal(400, "invalid_event_id", "The last event's id must be a number that this server sent.", "Last-Event-ID")
-    return _Stream(request, service, None if is_operator and not named else named, int(seen) if seen else None)
+    listener = service.following.listen(None if is_operator and not named else named, True, is_operator)
+    return _Stream(request, service, listener, int(seen) if seen else None)
 
 
 class _Stream(Response):
-    """One stream. Making one raises `ModelBusy` if too many are open, before anything is sent."""
+    """One stream, from the moment that its head is sent, to its end, when its listener leaves."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, request: Request, service: Service, ids: list[str] | None, seen: int | None) -> None:
-        self._request, self._service, self._ids, self._seen = request, service, ids, seen
-        self._listener = service.following.listen(ids, is_stream=True)
+    def __init__(self, request: Request, service: Service, listener: Listener, seen: int | None) -> None:
+        self._request, self._service, self._listener, self._ids, self._seen = request, service, listener, listener.ids, seen
         super().__init__(headers={"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
 
@@ -105,6 +107,7 @@ class _Stream(Response):
         service, listener = self._service, self._listener
         last, newest = await service.aside(self._where)
         state: State | None = None
+        told: set[str] = set()  # that are gone
         yield f"retry: {RETRY_MS}\n\n"
         while not service.is_stopping:  # and no await between this and `next`, or the end of the server would not wake it
             if listener.behind:
@@ -112,6 +115,8 @@ class _Stream(Response):
                 async for ending in self._stored(last):
                     last = ending.number or last
                     yield sse.event(as_object(ending), "ending", last)
+                for decision_id in await self._gone(told):
+                    yield sse.event({"decision_id": decision_id}, "gone")
                 if state is None:
                     state = await service.aside(service.following.state)
                     last = max(last, newest)
@@ -149,6 +154,13 @@ class _Stream(Response):
             for ending in found:
                 yield ending
             after = found[-1].number or after
+
+    async def _gone(self, told: set[str]) -> list[str]:
+        """The named decisions that are not stored and are not in `told`; adds them to it."""
+        found = await self._service.aside(partial(overview.forgotten, self._service.agent.store, self._ids or ()))
+        new = [decision_id for decision_id in found if decision_id not in told]
+        told.update(new)
+        return new
 
 
 def _said(state: State) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,10 @@ from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import AgentClosed, EdgeAgentError, ModelBusy
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
+from edge_agent.store import overview
 
 MOST_STREAMS, MOST_WAITERS, MOST_KEPT = 64, 128, 256  # together fewer than the connections that the server takes
+FOR_OPERATOR = 8  # of the streams, and of the waiting requests: so many are kept for whoever has the operator's token
 _STATE_EVERY_S = 1.0
 _AGAIN_S = 2.0  # after an error, such as a database that cannot be read
 
@@ -54,10 +56,11 @@ class State:
 class Listener:
     """One stream, or one request that waits. `ids` are the decisions that it wants to hear of; None means all, and decisions too.
 
-    `behind` is true when it has to read the store first: at the beginning, and after it was too slow.
+    `behind` is true when it has to read the store first: at the beginning, after it was too slow, and when one of its
+    decisions was deleted.
     """
 
-    def __init__(self, ids: Collection[str] | None, is_stream: bool) -> None:
+    def __init__(self, ids: Sequence[str] | None, is_stream: bool) -> None:
         self.ids, self.is_stream, self.behind = ids, is_stream, True
         self._items: deque[Ending | State | dict[str, Any]] = deque()
         self._woken = asyncio.Event()
@@ -95,11 +98,14 @@ class Following:
         self._state: State | None = None
         self.closing = asyncio.Event()
 
-    def listen(self, ids: Collection[str] | None, is_stream: bool) -> Listener:
-        """Start listening; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops."""
+    def listen(self, ids: Collection[str] | None, is_stream: bool, is_operator: bool = False) -> Listener:
+        """Start listening; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops.
+
+        The last `FOR_OPERATOR` places are the operator's, so that no client can shut the operator out.
+        """
         if self._stop.is_set():
             raise AgentClosed("The server stops; connect again in a moment.")
-        most = MOST_STREAMS if is_stream else MOST_WAITERS
+        most = (MOST_STREAMS if is_stream else MOST_WAITERS) - (0 if is_operator else FOR_OPERATOR)
         if sum(one.is_stream == is_stream for one in self._listeners) >= most:
             raise ModelBusy(f"{most} {'streams are open' if is_stream else 'requests wait for a decision'} already; try again later.")
         self._loop = asyncio.get_running_loop()
@@ -113,9 +119,10 @@ class Following:
         """Stop listening."""
         self._listeners.discard(listener)
         for decision_id in listener.ids or ():
-            self._by_id[decision_id].discard(listener)
-            if not self._by_id[decision_id]:
-                del self._by_id[decision_id]
+            listeners = self._by_id.get(decision_id, set())
+            listeners.discard(listener)
+            if not listeners:
+                self._by_id.pop(decision_id, None)
 
     @property
     def n_streams(self) -> int:
@@ -160,6 +167,8 @@ class Following:
                     self._tell(self._ended, ending)
                 if (now := self._agent.store.database.change_mark()) != mark:
                     self._tell(self._changed, self.state())
+                    for decision_id in overview.forgotten(self._agent.store, list(self._by_id)):
+                        self._tell(self._forgotten, decision_id)
                     mark = now
                 said = ""
             except EdgeAgentError as error:
@@ -171,7 +180,7 @@ class Following:
                 _log.exception("edge-agent: following the endings failed")
                 self._stop.wait(_AGAIN_S)
 
-    def _tell(self, tell: Callable[..., None], item: Ending | State) -> None:
+    def _tell(self, tell: Callable[..., None], item: Ending | State | str) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
                 self._loop.call_soon_threadsafe(tell, item)
@@ -180,6 +189,12 @@ class Following:
         everything = {listener for listener in self._listeners if listener.ids is None}
         for listener in self._by_id.get(ending.decision_id, set()) | everything:
             listener.put(ending)
+
+    def _forgotten(self, decision_id: str) -> None:
+        """Let those who wait for a decision that was deleted read the store."""
+        for listener in self._by_id.pop(decision_id, set()):  # once: an id is never used again
+            listener.behind = True
+            listener.wake()
 
     def _changed(self, state: State) -> None:
         if state != self._state:
