@@ -90,7 +90,7 @@ def test_typesafe_sdk_async(server: Serving) -> None:
 def test_typesafe_sdk_understands_our_errors(server: Serving) -> None:
     never_again = typesafe_sdk.RetryPolicy(max_retries=0)
     with TypeSafeClient(api_key=TOKEN, base_url=server.url, retry=never_again) as client:
-        with pytest.raises(typesafe_sdk.TypeSafeNotFoundError, match="not served here"):
+        with pytest.raises(typesafe_sdk.TypeSafeNotFoundError, match="does not exist"):
             client.system_one(state=STATE, questions=QUESTIONS, model="gpt-6-luna")
         with pytest.raises(typesafe_sdk.TypeSafeUnprocessableEntityError, match="tokens"):
             client.system_one(state="word " * 5000, questions=QUESTIONS)
@@ -138,7 +138,8 @@ def check_decisions(found: Any) -> None:
     assert (predicate.type, predicate.name, choice.name, score.name) == ("predicate", "refund", None, "anger")
     best = max(choice.probabilities, key=lambda one: one.probability)
     assert [one.value for one in choice.probabilities] == [True, "true", False] and choice.choice == best.value
-    assert type(choice.choice) is type(best.value) and 0 <= score.score <= 1 and found.usage.total_tokens >= 0
+    assert type(choice.choice) is type(best.value) and 0 <= score.score <= 1
+    assert found.usage.total_tokens == found.usage.input_tokens + found.usage.output_tokens
     assert choice.x_edge_agent["answered_by"] == "device"
 
 
@@ -149,7 +150,7 @@ def test_openai_decisions(server: Serving) -> None:
             model="edge-auto", input=[{"role": "user", "content": STATE}], questions=LISTED[:1], prompt_cache_key="k"
         )
         assert raw.headers["X-Edge-Recalled"] == "true" and raw.headers["X-Edge-Route"] == "local"
-        with pytest.raises(openai.NotFoundError, match="not served here"):
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
             client.decisions.create(model="gpt-6-luna", input=STATE, questions=LISTED)
         with pytest.raises(openai.BadRequestError, match="tokens") as long:
             client.decisions.create(model="edge-auto", input="word " * 5000, questions=LISTED)
