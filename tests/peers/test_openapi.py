@@ -17,6 +17,8 @@ OPERATOR = "0123456789abcdef-operator"
 N_EXAMPLES = int(os.environ.get("EDGE_AGENT_TEST_EXAMPLES", "12"))
 STREAMS = ("/edge/events",)
 CONFIG = """
+[checks]
+max_response_time = 70  # seconds: a client may wait up to a minute for a decision
 # No schema can say what fits the model's context or 64 KiB, which words are options, or whether there is a cloud: a request that fits
 # the schema may be refused.
 [checks.positive_data_acceptance]

@@ -149,7 +149,8 @@ def check_decisions(found: Any) -> None:
     assert (predicate.type, predicate.name, choice.name, score.name) == ("predicate", "refund", None, "anger")
     best = max(choice.probabilities, key=lambda one: one.probability)
     assert [one.value for one in choice.probabilities] == [True, "true", False] and choice.choice == best.value
-    assert type(choice.choice) is type(best.value) and 0 <= score.score <= 1 and found.usage.total_tokens >= 0
+    assert type(choice.choice) is type(best.value) and 0 <= score.score <= 1
+    assert found.usage.total_tokens == found.usage.input_tokens + found.usage.output_tokens
     assert choice.x_edge_agent["answered_by"] == "device"
 
 

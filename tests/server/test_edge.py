@@ -238,9 +238,10 @@ def test_settings_in_force_are_the_operators_and_hold_no_secret(tmp_path: pathli
 def test_health_tells_the_operator_more(server: Serving) -> None:
     with server.client() as stranger, server.client(CLIENT) as client, server.client(OPERATOR) as operator:
         assert stranger.get("/health").json() == client.get("/health").json() == {"status": "ok"}
+        put_waiting(client, 1, 900)
         found = operator.get("/health").json()
     assert found["status"] == "ok" and found["uptime_s"] > 0 and len(found["model"]["sha256"]) == 64
-    assert found["queue"]["waiting"] >= 0 and found["breaker"].keys() == {"open", "wait_s", "error"} and found["version"]
+    assert found["queue"]["waiting"] >= 1 and found["breaker"].keys() == {"open", "wait_s", "error"} and found["version"]
 
 
 def test_lists_are_closed_without_an_operators_token(tmp_path: pathlib.Path) -> None:
