@@ -98,7 +98,7 @@ class Following:
         self._state: State | None = None
         self.closing = asyncio.Event()
 
-    def listen(self, ids: Collection[str] | None, is_stream: bool, is_operator: bool = False) -> Listener:
+    def listen(self, ids: Sequence[str] | None, is_stream: bool, is_operator: bool = False) -> Listener:
         """Start listening; `leave` ends it. Raises `ModelBusy` if too many listen, `AgentClosed` if the server stops.
 
         The last `FOR_OPERATOR` places are the operator's, so that no client can shut the operator out.
