@@ -37,7 +37,7 @@ _LOOK_EVERY_S = 0.05  # for questions that are still under way
 _KEEP_ALIVE_S = 15
 
 
-class Told(Protocol):
+class StartReport(Protocol):
     """What the person or the program that starts the server is told."""
 
     def warning(self, text: str) -> None:
@@ -50,7 +50,7 @@ class Told(Protocol):
         """The model is open. `facts` has `url`, `model`, `cloud` (its host, or None), `policy`, and whether there are tokens."""
 
 
-def serve(settings: Settings, told: Told) -> None:
+def serve(settings: Settings, told: StartReport) -> None:
     """Serve until the process is told to stop.
 
     Raises `BadSetting` for an address that cannot be served, and what `Agent.open` raises, before anything is answered.
