@@ -136,7 +136,7 @@ class ApiProbe:
 
     def _put(self, api: str | None, again_s: float) -> None:
         self._store.clock.keep()  # the time must not lie in the future after a restart
-        self.since = self._store.database.rows("SELECT coalesce(max(id), 0) AS n FROM cloud_answers")[0]["n"] if api in NEXT else 0
+        self.since = self._store.newest_cloud_answer() if api in NEXT else 0
         facts = {"api": api, "again_s": again_s, "since": self.since}
         self._store.put_cloud_health(self._name, json.dumps({name: value for name, value in facts.items() if value}))
         self._stored, self._again_s = api, again_s

@@ -98,6 +98,10 @@ class Store:
         )
         return (row["id"], found) if row and (found := _readable(CloudAnswer.from_json, row["answer"])) else None
 
+    def newest_cloud_answer(self) -> int:
+        """The id of the newest stored cloud answer; 0 if there is none."""
+        return int(self.database.rows("SELECT coalesce(max(id), 0) AS n FROM cloud_answers")[0]["n"])
+
     def question(self, fingerprint: str) -> Question:
         """A stored question. Raises `StorageError` if it was purged or is damaged."""
         row = self._one("SELECT stem, options FROM questions WHERE fingerprint = ?", (fingerprint,))

@@ -10,7 +10,7 @@ from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.cloud.wire.request import PROMPT_VERSION
 from edge_agent.core.config.limits import BudgetLimits
-from edge_agent.core.errors import CloudUnavailable
+from edge_agent.core.errors import CloudUnavailable, StorageError
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, CloudKey
@@ -71,7 +71,8 @@ def test_reservation_is_stored_before_the_call(world: World) -> None:
 def test_reservation_that_cannot_be_stored_is_refused(world: World) -> None:
     with world.store.transaction() as db:
         db.execute("CREATE TRIGGER full BEFORE INSERT ON spending BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-    assert gate(world, PRICED).reserve(QUESTION) is None
+    with pytest.raises(StorageError, match="disk full"):
+        gate(world, PRICED).reserve(QUESTION)
 
 
 def test_without_limits_every_call_is_allowed_and_none_is_counted(world: World) -> None:
