@@ -1,11 +1,16 @@
 """The server as a process: it starts, answers, and ends with what it answered stored."""
 
+import logging
 import pathlib
+import resource
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
 
+from edge_agent.server.door.connection import FILES, MOST, MOST_REFUSED, room
+from edge_agent.server.door.log import Seldom
 from edge_agent.store.store import Store
 from tests.support.serving import Serving, serving
 
@@ -52,3 +57,36 @@ def test_signal_ends_the_server_with_everything_stored(tmp_path: pathlib.Path, n
 def test_missing_model_ends_with_its_exit_code(tmp_path: pathlib.Path) -> None:
     with pytest.raises(AssertionError, match="no model"):
         Serving(tmp_path / "home", "--model", "nothing")
+
+
+def test_process_that_may_open_few_files_holds_fewer_connections(tmp_path: pathlib.Path) -> None:
+    server, held = Serving(tmp_path / "home", n_files=160), []
+    try:
+        server.wait_ready()
+        for _ in range(300):
+            held.append(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        with server.client() as client:
+            assert client.post("/edge/ask", json=ASKED).json()["persisted"]
+    finally:
+        for connection in held:
+            connection.close()
+        assert server.stop() == 0
+    assert "out of system resource" not in server.said()
+
+
+def test_limit_of_files_is_raised_where_it_may_be(server: Serving) -> None:
+    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] >= min(FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def test_room_for_connections() -> None:
+    for n_files in (0, 64, 160, 256, 1024, 1 << 20):
+        most, refused = room(n_files)
+        assert 0 < most <= MOST and 0 < refused <= MOST_REFUSED and most + refused <= max(n_files - 64, 16)
+    assert room(FILES) == (MOST, MOST_REFUSED)
+
+
+def test_message_that_comes_again_and_again_is_written_once() -> None:
+    seldom = Seldom("out of system resource")
+    records = [logging.makeLogRecord({"msg": text}) for text in ("socket.accept() out of system resource", "other") * 3]
+    assert [record.getMessage() for record in records if seldom.filter(record)].count("other") == 3
+    assert not seldom.filter(records[0])
