@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 import threading
@@ -28,7 +29,7 @@ from edge_agent.server import notify
 from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body, log
-from edge_agent.server.door.connection import HttpConnection
+from edge_agent.server.door.connection import FILES, MOST_ACCEPTED, HttpConnection, room
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
@@ -169,8 +170,20 @@ def _when_ready(service: Service, server: uvicorn.Server, tell: Callable[[], Non
     threading.Thread(target=watch, name="ready", daemon=True).start()
 
 
+def _allowed_files() -> int:
+    """How many files this process may open, after it asked for enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        soft = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return FILES if soft == resource.RLIM_INFINITY else soft
+
+
 def _config(service: Service, access: Access, settings: Settings) -> uvicorn.Config:
     log.plainly()
+    HttpConnection.most, HttpConnection.most_refused = room(_allowed_files())
     return uvicorn.Config(
         build(service, access, settings),
         log_config=None,
@@ -178,6 +191,7 @@ def _config(service: Service, access: Access, settings: Settings) -> uvicorn.Con
         server_header=False,
         date_header=True,
         http=HttpConnection,
+        backlog=MOST_ACCEPTED,
         ws="websockets-sansio",
         ws_max_size=body.MAX_BYTES,
         ws_per_message_deflate=False,

@@ -1,9 +1,12 @@
 """The server as a process: it starts, answers, and ends with what it answered stored."""
 
 import json
+import logging
 import os
 import pathlib
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from edge_agent.server.door.connection import FILES, MOST, MOST_REFUSED, room
+from edge_agent.server.door.log import Seldom
 from edge_agent.store.store import Store
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, serving
@@ -115,3 +120,36 @@ def test_address_that_cannot_be_served_is_named_with_its_flag(tmp_path: pathlib.
     with pytest.raises(AssertionError) as raised:
         Serving(tmp_path / "home", "--token-file", str(token), *flags)
     assert words in str(raised.value)
+
+
+def test_process_that_may_open_few_files_holds_fewer_connections(tmp_path: pathlib.Path) -> None:
+    server, held = Serving(tmp_path / "home", n_files=160), []
+    try:
+        server.wait_ready()
+        for _ in range(300):
+            held.append(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        with server.client() as client:
+            assert client.post("/edge/ask", json=ASKED).json()["persisted"]
+    finally:
+        for connection in held:
+            connection.close()
+        assert server.stop() == 0
+    assert "out of system resource" not in server.said()
+
+
+def test_limit_of_files_is_raised_where_it_may_be(server: Serving) -> None:
+    assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] >= min(FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def test_room_for_connections() -> None:
+    for n_files in (0, 64, 160, 256, 1024, 1 << 20):
+        most, refused = room(n_files)
+        assert 0 < most <= MOST and 0 < refused <= MOST_REFUSED and most + refused <= max(n_files - 64, 16)
+    assert room(FILES) == (MOST, MOST_REFUSED)
+
+
+def test_message_that_comes_again_and_again_is_written_once() -> None:
+    seldom = Seldom("out of system resource")
+    records = [logging.makeLogRecord({"msg": text}) for text in ("socket.accept() out of system resource", "other") * 3]
+    assert [record.getMessage() for record in records if seldom.filter(record)].count("other") == 3
+    assert not seldom.filter(records[0])

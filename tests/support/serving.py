@@ -21,10 +21,12 @@ START_S = 60
 class Serving:
     """The process and a client for it. `home` is its EDGE_AGENT_HOME; `stderr` is where its messages go."""
 
-    def __init__(self, home: pathlib.Path, *flags: str, environment: dict[str, str] | None = None, port: int = 0) -> None:
+    def __init__(self, home: pathlib.Path, *flags: str, environment: dict[str, str] | None = None, port: int = 0, n_files: int = 0) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home, self.stderr = home, home / "serve.stderr"
         self._command = [sys.executable, "-m", "edge_agent", "serve", "--port", str(port), *flags]
+        if n_files:  # that it may open at most
+            self._command = ["sh", "-c", f'ulimit -n {n_files}; exec "$@"', "sh", *self._command]
         self._environment = {**os.environ, "EDGE_AGENT_HOME": str(home), "PYTHONPATH": str(ROOT), **(environment or {})}
         self.start()
 

@@ -19,8 +19,11 @@ from edge_agent.server import faults
 
 ARRIVAL_S = 10.0  # from the first byte of a request to its last, and from a connection to its first request
 WRITE_S = 30.0  # for a client that does not read its reply
-MOST = 416  # connections at once: more than may wait, stream or work, and far fewer than the files that a process may open
+MOST = 416  # connections at once: more than may wait, stream or work; fewer where the process may open fewer files
 MOST_REFUSED = 64  # connections beyond those that get a 503; more are closed
+FILES = 1024  # open files that are enough for these connections and everything else
+MOST_ACCEPTED = 64  # in one turn of the event loop, which counts them only afterwards
+_OWN_FILES = MOST_ACCEPTED + 48  # the model, the database, the cloud and a little to spare
 MOST_WEBSOCKETS = 32
 _MOST_DISCARDED_BYTES = 1 << 20  # of a body whose request is already refused
 # The WebSocket library neither answers nor closes where a request has more than this, or other characters in a header.
@@ -29,8 +32,17 @@ _UPGRADE_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
 
 
+def room(n_files: int) -> tuple[int, int]:
+    """How many connections to hold, and how many more to refuse with a 503, for a process that may open so many files."""
+    left = max(n_files - _OWN_FILES, 16)
+    refused = min(MOST_REFUSED, left // 4)
+    return min(MOST, left - refused), refused
+
+
 class HttpConnection(H11Protocol):
-    """uvicorn's connection with deadlines and bounds."""
+    """uvicorn's connection with deadlines and bounds; `most` and `most_refused` are those of this process (`room`)."""
+
+    most, most_refused = MOST, MOST_REFUSED
 
     _deadline: asyncio.TimerHandle | None = None
     _write_deadline: asyncio.TimerHandle | None = None
@@ -41,7 +53,7 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start; if there are too many, end the one that has waited longest for its client."""
         super().connection_made(transport)
-        if len(self.connections) > MOST and not self._take_place():
+        if len(self.connections) > self.most and not self._take_place():
             self._be_busy()
         self._watch()
 
@@ -116,7 +128,7 @@ class HttpConnection(H11Protocol):
         """End the connection that waits for its client longest; False if all are at work or there are far too many."""
         waiting = [one for one in self.connections if isinstance(one, HttpConnection) and one is not self and one.waits_for_client]
         if not waiting:
-            if len(self.connections) > MOST + MOST_REFUSED:
+            if len(self.connections) > self.most + self.most_refused:
                 self.transport.abort()
             return False
         oldest = min(waiting, key=lambda one: one._since)
