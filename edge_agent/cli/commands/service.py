@@ -34,7 +34,11 @@ _FILE = click.Path(path_type=pathlib.Path)
 for_user = click.option(
     "--user", "for_user", is_flag=True, help="A service of your own user, without root. It uses your own settings and data."
 )
-below = click.option("--root", type=_FILE, help="Work in the files of another system, such as an image that is mounted there; all other paths are those inside it.")
+below = click.option(
+    "--root",
+    type=_FILE,
+    help="Work in the files of another system, such as an image that is mounted there; all other paths are those inside it.",
+)
 
 
 @main.group(epilog=EXIT_CODES)
