@@ -34,7 +34,11 @@ _FILE = click.Path(path_type=pathlib.Path)
 for_user = click.option(
     "--user", "for_user", is_flag=True, help="A service of your own user, without root. It uses your own settings and data."
 )
-below = click.option("--root", type=_FILE, help="Work in the files of another system, such as an image that is mounted there.")
+below = click.option(
+    "--root",
+    type=_FILE,
+    help="Work in the files of another system, such as an image that is mounted there; all other paths are those inside it.",
+)
 
 
 @main.group(epilog=EXIT_CODES)
@@ -100,7 +104,7 @@ def install(
         return
     check_installed()
     for path in files.values():
-        _check_secret((root / path.relative_to("/")) if root else path)
+        _check_secret((root / path.relative_to("/")) if root else path, root)
     changed = _write(target, text, replace)
     steps = _to_start(unit, root)
     if as_json:
@@ -284,13 +288,14 @@ def _refused(target: pathlib.Path, error: OSError, is_own: bool) -> StorageError
     return StorageError(f"'{target}' cannot be written ({error.strerror or error}); {hint}.")
 
 
-def _check_secret(path: pathlib.Path) -> None:
+def _check_secret(path: pathlib.Path, root: pathlib.Path | None) -> None:
     """Raises `BadSetting` for a file of a secret that is not there, or that others can read."""
     try:
         if path.stat().st_mode & 0o077:
             raise BadSetting(f"Others can read the secret in '{path}'; make it readable only by its owner (chmod 600).")
     except OSError as error:
-        raise BadSetting(f"The file '{path}' cannot be used ({error.strerror}); the service could not start without it.") from error
+        hint = f"give its path inside {root}, and put it there" if root else "the service could not start without it"
+        raise BadSetting(f"The file '{path}' cannot be used ({error.strerror}); {hint}.") from error
 
 
 def _to_start(unit: Unit, root: pathlib.Path | None) -> list[str]:
