@@ -119,7 +119,7 @@ class Counting:
     """An agent that counts how many questions come at once."""
 
     def __init__(self, agent: Agent) -> None:
-        self.agent, self.policy, self.gate, self.asked = agent, agent.policy, agent.gate, list[int]()
+        self.agent, self.policy, self.asked = agent, agent.policy, list[int]()
 
     def ask_all(self, questions: Sequence[Question], **how: Any) -> list[Decision]:
         self.asked.append(len(questions))
@@ -167,7 +167,8 @@ class TypedCloud:
     """An agent whose cloud decides every question that may leave the device, with these probabilities."""
 
     def __init__(self, agent: Agent, probs: dict[str, float]) -> None:
-        self.agent, self.policy, self.gate, self.probs = agent, agent.policy, agent.gate, probs
+        self.agent, self.policy, self.probs = agent, agent.policy, probs
+        self.gate = self  # there is a cloud
 
     def ask_all(self, questions: Sequence[Question], *, policy: Sequence[str], tau: float | None, refresh: bool) -> list[Decision]:
         found = self.agent.ask_all(questions, tau=tau, policy="only_local", refresh=refresh)
