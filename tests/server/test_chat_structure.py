@@ -1,7 +1,9 @@
 """An answer in JSON: which schemas can be filled, how, and which are refused before anything is decided."""
 
+import contextlib
 import json
 import pathlib
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -341,3 +343,23 @@ def test_json_object_keeps_a_schema_beside_it(client: httpx.Client) -> None:
     described = schema({"label": {"enum": ["18", "19", "24"]}})
     assert said(chat(client, SURE, response_format={"type": "json_object", "schema": described})) == {"label": "19"}
     assert chat(client, SURE, response_format={"type": "json_object", "schema": 5}).status_code == 400
+
+
+LONG = [f"v{i}" for i in range(8000)]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"answer": {"enum": ["18", "19", "24"]}, "confidence": {**NUMBER, "enum": [0.1, 0.2] * 8000}},
+        {"answer": {"enum": LONG}},
+        {f"answer{i}": {"enum": LONG[:250]} for i in range(32)},
+        {"answer": {"allOf": [{"anyOf": [TEXT] * 90}] * 90}},
+        {"answer": {"$ref": "#/$defs/" + "a/" * 20_000}},
+    ],
+)
+def test_large_schema_is_looked_at_in_a_moment(properties: dict[str, Any]) -> None:
+    begin = time.process_time()
+    with contextlib.suppress(Refusal):
+        asked_with(SURE, properties)
+    assert time.process_time() - begin < 1.0

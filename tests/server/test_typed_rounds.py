@@ -119,7 +119,7 @@ class Counting:
     """An agent that counts how many questions come at once."""
 
     def __init__(self, agent: Agent) -> None:
-        self.agent, self.policy, self.gate, self.asked = agent, agent.policy, agent.gate, list[int]()
+        self.agent, self.policy, self.asked = agent, agent.policy, list[int]()
 
     def ask_all(self, questions: Sequence[Question], **how: Any) -> list[Decision]:
         self.asked.append(len(questions))

@@ -49,6 +49,8 @@ def values(one: SchemaField, texts: list[str]) -> list[Any] | None:
     letters than there are options.
     """
     allowed, letters = _allowed(one), list(LETTERS[: len(texts)])
+    if len(allowed) > len(LETTERS):
+        return None
     if all(isinstance(value, bool) for value in allowed):
         found = booleans(texts)
         return found if found and len(allowed) == 2 else None

@@ -14,7 +14,7 @@ from typing import Any
 from edge_agent.core.errors import BadData
 
 MOST_STEPS = 12  # of references and choices inside each other
-_MOST_LOOKS = 50_000  # at keywords, for all answers together
+_MOST_LOOKS = 200_000  # at keywords and listed values, for all answers together
 _SAYS_NOTHING = {
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly", "nullable"),
     *("$schema", "$id", "$comment", "$defs", "definitions"),
@@ -46,7 +46,7 @@ class Validator:
         for key, limit in schema.items():
             if key == "type" or key in _SAYS_NOTHING or key.startswith("x-"):
                 continue
-            self._n_left -= 1
+            self._n_left -= len(limit) if isinstance(limit, list) else 1
             if self._n_left < 0:
                 raise refused("takes too long to check")
             found = self._refused_by(key, limit, schema, value, steps - 1)
