@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+_STREAM: dict[str, Any] = {"text/event-stream": {}, "application/json": {"schema": {"type": "object"}}}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The answer, whole or (with `stream`) as events.", "content": _STREAM},
 }
