@@ -75,7 +75,7 @@ class LineByLine:
     def _answer(self, data: Any) -> dict[str, Any]:
         asked = from_json(data, self._agent.profile.question_kind, self._never_send)
         decision = self._agent.ask(asked.question, asked.refresh or self._refresh, tau=asked.tau, policy=asked.policy)
-        if decision.provisional and not decision.persisted:
+        if decision.is_lost:
             self._fail(74)  # answered, but not queued
         return decision.to_dict()
 

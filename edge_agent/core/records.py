@@ -194,6 +194,9 @@ class Ending:
         return self.provisional and self.ending is None
 
 
+_WAITS = frozenset({"no_cloud", "offline", "cloud_error", "over_budget"})  # reasons to ask the cloud later
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One answered question: the answer, its confidence, its route and why.
@@ -231,6 +234,11 @@ class Decision:
     persisted: bool
     storage_error: str | None = None
     cloud_confidence: float | None = None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the question should wait for the cloud, and does not, because it could not be stored."""
+        return not self.persisted and self.route == "local" and self.reason in _WAITS
 
     def to_dict(self) -> dict[str, Any]:
         """The object that `edge-agent ask --json` prints."""

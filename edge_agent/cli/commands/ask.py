@@ -59,7 +59,7 @@ def ask(
         if verbosity.is_verbose():
             verbosity.note(_timings(decision))
         sys.stdout.flush()  # before closing, which may take a moment
-    if decision.provisional and not decision.persisted:
+    if decision.is_lost:
         click.get_current_context().exit(74)  # the question is not queued, so this is not a success
 
 
