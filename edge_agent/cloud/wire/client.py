@@ -201,7 +201,13 @@ class CloudModel:
         is_secure = self._proxy is not None and self._proxy.startswith("https://")
         proxy = httpx.Proxy(self._proxy, ssl_context=self._context() if is_secure else None) if self._proxy else None
         return httpx.Client(
-            transport=self._transport, timeout=timeout, follow_redirects=False, verify=self._context(), proxy=proxy, trust_env=False
+            transport=self._transport,
+            timeout=timeout,
+            limits=httpx.Limits(max_keepalive_connections=0),  # a server may close one just as the question is sent again
+            follow_redirects=False,
+            verify=self._context(),
+            proxy=proxy,
+            trust_env=False,
         )
 
     @property
