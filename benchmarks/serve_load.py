@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.serve_http import Connection, Reply, facts, quantile, questions, request, whole
 from tests.support.serving import Serving, serving
@@ -93,26 +94,26 @@ def drive(port: int, requests: Iterator[bytes], n_clients: int, seconds: float, 
     return result
 
 
-def as_ask(question: dict[str, object]) -> object:
+def as_ask(question: dict[str, Any]) -> object:
     """The body for /edge/ask."""
     return question
 
 
-def as_chat(question: dict[str, object]) -> object:
+def as_chat(question: dict[str, Any]) -> object:
     """The body for /v1/chat/completions: the question as FogGen writes it."""
     return {"model": "edge-auto", "messages": [{"role": "user", "content": as_text(question)}]}
 
 
-def as_systemone(question: dict[str, object]) -> object:
+def as_systemone(question: dict[str, Any]) -> object:
     """The body for /v1/systemone: one choice."""
-    options = [str(option) for option in question["options"]]  # type: ignore[attr-defined]
+    options = [str(option) for option in question["options"]]
     choice = {"type": "choice", "instructions": "Which sum is right?", "criteria": {f"sum {n}": text for n, text in enumerate(options)}}
     return {"model": "edge-auto", "state": question["question"], "questions": {"sum": choice}}
 
 
-def as_text(question: dict[str, object]) -> str:
+def as_text(question: dict[str, Any]) -> str:
     """FogGen's user message: the question, then one option a line."""
-    options = zip("ABC", question["options"], strict=True)  # type: ignore[call-overload]
+    options = zip("ABC", question["options"], strict=True)
     return "\n".join([str(question["question"]), *(f"{letter}. {text}" for letter, text in options)])
 
 
@@ -161,7 +162,7 @@ def _measure(server: Serving, route: str, name: str, requests: Iterator[bytes], 
     return result
 
 
-def _status(server: Serving, route: str, asked: dict[str, object]) -> int:
+def _status(server: Serving, route: str, asked: dict[str, Any]) -> int:
     connection = Connection(server.port)
     status = connection.ask(request(server.port, route, ROUTES[route](asked))).status
     connection.close()

@@ -4,38 +4,23 @@ import json
 import logging
 import pathlib
 import threading
-from collections.abc import Iterator
 
 import pytest
 
 from edge_agent.cloud.api_probe import AGAIN_S, CHAT_AGAIN_S
 from edge_agent.cloud.drain import Drained, Drainer
 from edge_agent.cloud.gate import Gate
-from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.limits import BudgetLimits
-from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import OPEN, Question
 from tests.support.queue_world import World
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
-from tests.support.typed_cloud import TypedCloud, refused, typed_cloud
+from tests.support.typed_cloud import TypedCloud, gate, refused, typed_cloud
 
 QUESTION = Question("Which?", ("x", "y", "z"))
 TOO_MANY = (400, json.dumps({"error": {"message": "question 'answer': at most 2 options for this model"}}).encode())
 NO_MODEL = (404, json.dumps({"error": {"message": "The model `big` does not exist.", "param": "model"}}).encode())
 TYPED = ("systemone", "decisions")
-
-
-@pytest.fixture
-def world(tmp_path: pathlib.Path) -> Iterator[World]:
-    made = World(tmp_path / "edge-agent.db")
-    yield made
-    made.store.close()
-
-
-def gate(world: World, cloud: TypedCloud, api: str = "auto", limits: BudgetLimits = DEFAULT_LIMITS.budget) -> Gate:
-    """A gate of a process that has just started."""
-    return Gate(world.store, CloudModel(cloud.url, "big", api=api, deadline_s=5), limits)
 
 
 def drained(world: World, of: Gate) -> Drained:

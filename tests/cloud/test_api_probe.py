@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,27 +12,14 @@ from edge_agent.cloud.gate import TEST_QUESTION, Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.limits import BudgetLimits
-from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.question import OPEN, Question
 from tests.support.queue_world import World
 from tests.support.spoken_model import UNSURE, SpokenModel, agent
-from tests.support.typed_cloud import TypedCloud, typed_cloud
+from tests.support.typed_cloud import gate, typed_cloud
 
 QUESTION = Question("Which?", ("x", "y", "z"))
-
-
-@pytest.fixture
-def world(tmp_path: pathlib.Path) -> Iterator[World]:
-    made = World(tmp_path / "edge-agent.db")
-    yield made
-    made.store.close()
-
-
-def gate(world: World, cloud: TypedCloud, api: str = "auto", limits: BudgetLimits = DEFAULT_LIMITS.budget) -> Gate:
-    """A gate of a process that has just started."""
-    return Gate(world.store, CloudModel(cloud.url, "big", api=api, deadline_s=5), limits)
 
 
 def drained(world: World, of: Gate) -> Drained:

@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from edge_agent.cloud.gate import Gate
+from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.core.config.limits import BudgetLimits
+from edge_agent.core.config.settings import DEFAULT_LIMITS
+from tests.support.queue_world import World
+
 Fault = Callable[[str, dict], tuple[int, bytes] | None]
 SERVED = ("systemone", "decisions", "chat")
 
@@ -110,3 +116,8 @@ def typed_cloud(*serves: str) -> Iterator[TypedCloud]:
         yield cloud
     finally:
         cloud.stop()
+
+
+def gate(world: World, cloud: TypedCloud, api: str = "auto", limits: BudgetLimits = DEFAULT_LIMITS.budget) -> Gate:
+    """A gate to this cloud, of a process that has just started."""
+    return Gate(world.store, CloudModel(cloud.url, "big", api=api, deadline_s=5), limits)

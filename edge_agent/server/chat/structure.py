@@ -125,8 +125,7 @@ def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_con
     if meant in _SURE:
         found = _confidence(one, meant is Purpose.PERCENT, levels, has_confidence)
     elif one.const is not None:
-        value = one.const
-        found = lambda said: value  # noqa: E731
+        found = _always(one.const)
     elif one.enum is not None or meant is not None or one.type == "boolean":
         found = _answer(one, meant, question)
     if found is None and one.required and not one.nullable:
@@ -135,6 +134,10 @@ def _fill(one: SchemaField, question: Question, levels: tuple[str, ...], has_con
             "Leave the field out, or let it be null"
         )
     return found
+
+
+def _always(value: Any) -> Fill:
+    return lambda said: value
 
 
 def _confidence(one: SchemaField, is_percent: bool, levels: tuple[str, ...], has_confidence: bool) -> Fill | None:
