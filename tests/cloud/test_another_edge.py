@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -40,13 +39,6 @@ def ask(api: str, edge: object, headers: dict[str, str] | None = None) -> CloudO
         return httpx.Response(200, headers=headers, stream=httpx.ByteStream(reply(api, edge)))
 
     return CloudModel("http://edge.test/v1", "edge-auto", transport=httpx.MockTransport(handle), api=api).ask(QUESTION)
-
-
-@pytest.fixture
-def world(tmp_path: pathlib.Path) -> Iterator[World]:
-    made = World(tmp_path / "edge-agent.db")
-    yield made
-    made.store.close()
 
 
 @pytest.mark.parametrize("api", APIS)
