@@ -29,7 +29,7 @@ from edge_agent.server import notify
 from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body, log
-from edge_agent.server.door.connection import FILES, MOST_ACCEPTED, HttpConnection, room
+from edge_agent.server.door.connection import FILES, WAITING, HttpConnection, accepted, room
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
@@ -92,6 +92,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; asyncio takes as many connections in one turn as its backlog, which must be few, and the system may hold more."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(WAITING)
 
     async def on_tick(self, counter: int) -> bool:
         """Beat systemd's watchdog, from the loop that answers: a loop that hangs is silent. uvicorn calls this ten times a second."""
@@ -183,7 +189,8 @@ def _allowed_files() -> int:
 
 def _config(service: Service, access: Access, settings: Settings) -> uvicorn.Config:
     log.plainly()
-    HttpConnection.most, HttpConnection.most_refused = room(_allowed_files())
+    n_files = _allowed_files()
+    HttpConnection.most, HttpConnection.most_refused = room(n_files)
     return uvicorn.Config(
         build(service, access, settings),
         log_config=None,
@@ -191,7 +198,7 @@ def _config(service: Service, access: Access, settings: Settings) -> uvicorn.Con
         server_header=False,
         date_header=True,
         http=HttpConnection,
-        backlog=MOST_ACCEPTED,
+        backlog=accepted(n_files),
         ws="websockets-sansio",
         ws_max_size=body.MAX_BYTES,
         ws_per_message_deflate=False,
@@ -216,7 +223,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(WAITING)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRNOTAVAIL:

@@ -22,8 +22,10 @@ WRITE_S = 30.0  # for a client that does not read its reply
 MOST = 416  # connections at once: more than may wait, stream or work; fewer where the process may open fewer files
 MOST_REFUSED = 64  # connections beyond those that get a 503; more are closed
 FILES = 1024  # open files that are enough for these connections and everything else
-MOST_ACCEPTED = 64  # in one turn of the event loop, which counts them only afterwards
-_OWN_FILES = MOST_ACCEPTED + 48  # the model, the database, the cloud and a little to spare
+WAITING = 1024  # connections that the system holds until they are accepted
+_OWN_FILES = 48  # the model, the database, the cloud and a little to spare
+_MOST_ACCEPTED = 16  # in one turn of the event loop
+_TURNS = 4  # from accepting a connection to the end of one that is too many: its task, its protocol, its abort, its last call
 MOST_WEBSOCKETS = 32
 _MOST_DISCARDED_BYTES = 1 << 20  # of a body whose request is already refused
 # The WebSocket library neither answers nor closes where a request has more than this, or other characters in a header.
@@ -32,9 +34,14 @@ _UPGRADE_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _WAITS_FOR_CLIENT = (h11.IDLE, h11.SEND_BODY)
 
 
+def accepted(n_files: int) -> int:
+    """How many connections to accept in one turn of the event loop, which counts them only some turns later."""
+    return max(1, min(_MOST_ACCEPTED, n_files // 32))
+
+
 def room(n_files: int) -> tuple[int, int]:
     """How many connections to hold, and how many more to refuse with a 503, for a process that may open so many files."""
-    left = max(n_files - _OWN_FILES, 16)
+    left = max(n_files - _OWN_FILES - _TURNS * accepted(n_files), 16)
     refused = min(MOST_REFUSED, left // 4)
     return min(MOST, left - refused), refused
 
