@@ -10,6 +10,6 @@ without_torch=$(mktemp)
 trap 'rm -f "$without_torch"' EXIT
 echo 'torch ; python_version < "0"' >"$without_torch"
 lock requirements/build.in -o requirements/build.txt
-lock pyproject.toml --extra convert --extra serve -o requirements/runtime.txt
+lock pyproject.toml --extra convert --extra serve --extra calibrate --extra report -o requirements/runtime.txt
 lock requirements/dev.in -o requirements/dev.txt
 lock requirements/peers.in --override "$without_torch" -o requirements/peers.txt

@@ -11,13 +11,15 @@ another threshold can be tried on yesterday's log.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edge_agent.core import readouts
 from edge_agent.core.outcome import CloudKind
-from edge_agent.core.records import LevelReading
+from edge_agent.core.records import LevelReading, OpenReading, Reading
 
-RULE_VERSION = 2  # 2 added never_send, over_budget and queue_full; it repeats every decision of version 1
+RULE_VERSION = 3  # 2 added never_send, over_budget and queue_full, 3 calibrations; each repeats every older decision
 
 
 class PolicyName(StrEnum):
@@ -66,12 +68,19 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules in force: a name, the threshold `tau` (0 to 1), and the format mass below which there is no confidence."""
+    """The rules in force: a name, the threshold `tau` (0 to 1), and the format mass below which there is no confidence.
+
+    `tau` compares with the score of the `readout` (with its `weights`). Of the questions whose score is exactly tau, the share
+    `tie_share` is deferred. `calibration` is the sha256 of the calibration that chose all this, "" if none did.
+    """
 
     name: PolicyName = PolicyName.PREFER_LOCAL
     tau: float = 0.5
     format_mass_min: float = 0.5
-    readout: str = "confidence"
+    readout: str = readouts.CONFIDENCE
+    weights: tuple[float, ...] = ()
+    tie_share: float = 0.0
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ class Circumstances:
 
     `never_send`: this question must not leave the device. `over_budget`: nothing may be spent now. `queue_full`: no more
     questions can wait. `disk_low`: the rest of the disk is reserved for questions that already wait; nothing is stored, so
-    replay never sees it.
+    replay never sees it. `draw` is this question's own number, 0 to 1 (`draw`), which decides where its score is exactly tau.
     """
 
     cloud_configured: bool
@@ -88,6 +97,7 @@ class Circumstances:
     over_budget: bool = False
     queue_full: bool = False
     disk_low: bool = False
+    draw: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +120,28 @@ class Settlement:
     queue: bool = False
 
 
-def score(reading: LevelReading, readout: str) -> float:
-    """The number that is compared with tau."""
-    return {"confidence": reading.confidence, "expected_confidence": reading.expected_confidence}[readout]
+def draw(fingerprint: str, salt: str) -> float:
+    """A number from 0 to below 1 that belongs to a question, evenly spread over all questions; another `salt` gives another one."""
+    return int.from_bytes(hashlib.sha256(f"draw-1:{salt}:{fingerprint}".encode()).digest()[:6]) / (1 << 48)
 
 
 def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstances) -> Plan:
     """What to do next, given what is known so far.
 
-    The level is enough to know that the cloud is wanted: the letter can only lower the format mass. A question that must
-    not be sent is answered on the device, whatever the policy says.
+    The level may be enough to know that the cloud is wanted: the letter can only lower the format mass. Where the readout needs the
+    letter, the plan of a level is to read on. A question that must not be sent is answered on the device, whatever the policy says.
     """
     if policy.name is PolicyName.ONLY_CLOUD and not circumstances.never_send:
         return Plan(Step.ASK_CLOUD, cause=Cause.ONLY_CLOUD)
     if reading is None:
         return Plan(Step.READ)
-    value = score(reading, policy.readout)
+    value = readouts.score(reading, policy.readout, policy.weights)
     if policy.name is PolicyName.ONLY_LOCAL:
         return Plan(Step.DONE, Reason.ONLY_LOCAL, score=value)
-    cause = _cause(reading, value, policy)
+    cause = _cause(reading, value, policy, circumstances.draw)
     if cause is None:
-        return Plan(Step.DONE, Reason.CONFIDENT, score=value)
+        is_whole = isinstance(reading, (Reading, OpenReading))
+        return Plan(Step.DONE, Reason.CONFIDENT, score=value) if is_whole or value is not None else Plan(Step.READ)
     if circumstances.never_send:
         return Plan(Step.DONE, Reason.NEVER_SEND, cause, value)
     if not circumstances.cloud_configured:
@@ -138,7 +149,7 @@ def plan(reading: LevelReading | None, policy: Policy, circumstances: Circumstan
     return Plan(Step.ASK_CLOUD, cause=cause, score=value)
 
 
-def _cause(reading: LevelReading, value: float, policy: Policy) -> Cause | None:
+def _cause(reading: LevelReading, value: float | None, policy: Policy, draw: float) -> Cause | None:
     """Why the cloud is wanted, if it is."""
     if policy.name is PolicyName.ONLY_CLOUD:
         return Cause.ONLY_CLOUD
@@ -146,7 +157,14 @@ def _cause(reading: LevelReading, value: float, policy: Policy) -> Cause | None:
         return Cause.PREFER_CLOUD
     if reading.format_mass < policy.format_mass_min:
         return Cause.NO_CONFIDENCE
-    return Cause.UNSURE if value < policy.tau else None
+    if value is None:  # an answer in words has no probability, and a level has no letter yet
+        return Cause.NO_CONFIDENCE if isinstance(reading, OpenReading) else None
+    return Cause.UNSURE if is_below(value, policy.tau, policy.tie_share, draw) else None
+
+
+def is_below(value: float, tau: float, tie_share: float, draw: float) -> bool:
+    """Whether a score is too low to keep the answer; of the scores that are exactly `tau`, the share `tie_share` is."""
+    return value < tau or (value == tau and draw < tie_share)
 
 
 def settle(planned: Plan, outcome: CloudKind | None, circumstances: Circumstances | None = None) -> Settlement | None:

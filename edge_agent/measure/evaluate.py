@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent.core import routing
+from edge_agent.core import readouts, routing
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
@@ -195,7 +195,7 @@ def evaluate(rows: Sequence[Row], profile: Profile, tau: float | None = None, cl
 
 
 def _readout(rows: Sequence[Row], profile: Profile, name: str, tau: float, cloud_accuracy: float) -> Readout:
-    score = [min(routing.score(row.reading, name), 1.0) for row in rows]  # a mean of levels may exceed 1 by a rounding error
+    score = [readouts.score(row.reading, name) or 0.0 for row in rows]
     right, cloud = [row.right for row in rows], [cloud_accuracy] * len(rows)
     policy = routing.Policy(tau=tau, format_mass_min=profile.format_mass_min, readout=name)
     groups: dict[str, list[Row]] = {}

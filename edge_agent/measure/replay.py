@@ -80,7 +80,7 @@ def facts(row: dict[str, Any]) -> DecisionFacts:
     known = {field.name for field in fields(Circumstances)}
     return DecisionFacts(
         rule_version=row["rule_version"],
-        policy=Policy(**{**policy, "name": PolicyName(policy["name"])}),
+        policy=Policy(**{**policy, "name": PolicyName(policy["name"]), "weights": tuple(policy.get("weights", ()))}),
         circumstances=Circumstances(**{name: circumstances[name] for name in known & circumstances.keys()}),
         reading=Reading.from_json(row["reading"]) if row["reading"] else None,
         cloud_kind=CloudKind(row["cloud_kind"]) if row["cloud_kind"] else None,

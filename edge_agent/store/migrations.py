@@ -186,4 +186,20 @@ MIGRATIONS = {
         JOIN questions q USING (fingerprint)
         ORDER BY c.id
     """,
+    "calibrations_and_audits": """
+    CREATE TABLE calibrations (
+        sha256 TEXT PRIMARY KEY, created_at REAL NOT NULL, model_sha256 TEXT NOT NULL, adapter_sha256 TEXT NOT NULL,
+        profile_sha256 TEXT NOT NULL, calibration TEXT NOT NULL
+    );
+    CREATE TABLE audits (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, put_s REAL NOT NULL,
+        decision_id TEXT NOT NULL UNIQUE REFERENCES decisions, fingerprint TEXT NOT NULL REFERENCES questions,
+        calibration TEXT NOT NULL, cloud_model TEXT NOT NULL, answer TEXT NOT NULL, payload TEXT,
+        state TEXT NOT NULL CHECK (state IN ('ready', 'sending', 'done', 'dropped')), attempts INTEGER NOT NULL DEFAULT 0,
+        cloud_answer TEXT, agrees INTEGER, ended_at REAL, last_error TEXT
+    );
+    CREATE INDEX audits_ready ON audits (id) WHERE state IN ('ready', 'sending');
+    CREATE INDEX audits_done ON audits (calibration, cloud_model, id) WHERE state = 'done';
+    CREATE INDEX audits_by_question ON audits (fingerprint)
+    """,
 }

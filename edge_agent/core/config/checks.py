@@ -71,6 +71,14 @@ def path(value: Any, source: str) -> str:
     return value
 
 
+def calibration(value: Any, source: str) -> str:
+    """`auto`, `none`, or the start of a sha256."""
+    found = value.strip().lower() if isinstance(value, str) else ""
+    if found not in ("auto", NONE) and not re.fullmatch("[0-9a-f]{6,64}", found):
+        raise BadSetting(f"{source} is {_shown(value)}; give auto, none, or at least 6 characters of a calibration's sha256.")
+    return found
+
+
 def _number(value: Any) -> float:
     """The value as a number; NaN if it is not one."""
     try:

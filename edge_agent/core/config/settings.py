@@ -77,6 +77,12 @@ class Settings:
         "0 to 1",
         "EDGE_AGENT_TAU",
     )
+    calibration: str = _setting(
+        "auto",
+        checks.calibration,
+        "Which calibration applies where no tau is given: `auto` for the newest of this model, `none`, or the start of its sha256.",
+        environment="EDGE_AGENT_CALIBRATION",
+    )
     policy: str = _setting(
         POLICIES[0],
         checks.policy,
@@ -156,6 +162,12 @@ class Settings:
     redact_built_in: bool = _setting(
         True, checks.yes_or_no, "Also replace e-mail addresses, phone, card and account numbers, and Kazakh identification numbers."
     )
+    audit_share: float = _setting(
+        0.0,
+        checks.fraction,
+        "The share of kept answers that are also sent to the cloud, when it is idle, to see how often it agrees.",
+        "0 to 1",
+    )
     serve_host: str = _setting("127.0.0.1", checks.text, "The address on which `serve` listens; any other than loopback needs a token.")
     serve_port: int = _setting(8640, checks.port, "The port on which `serve` listens; 0 takes a free one.")
     serve_hosts: tuple[str, ...] = _setting((), checks.texts, "More names by which clients may call this server.", "list of host names")
@@ -175,6 +187,11 @@ class Settings:
     def models_folder(self) -> pathlib.Path:
         """The folder of pulled models."""
         return self.data_folder / "models"
+
+    @property
+    def calibrations_folder(self) -> pathlib.Path:
+        """The folder of stored calibrations."""
+        return self.data_folder / "calibrations"
 
     @property
     def limits(self) -> Limits:

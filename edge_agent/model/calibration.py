@@ -1,0 +1,230 @@
+"""A calibration: which readout and which tau to use with one model file, and what they were measured to promise.
+
+Owns the file (JSON, named by its own sha256), its checks and the choice of the one that applies. `measure/calibrate` makes them.
+Invariants: a calibration applies only to the model, the adapter and the profile that it names; a file whose bytes do not have the
+sha256 in its name is never used; what it changes in a decision stands in the decision's policy, so replay needs no calibration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edge_agent.core import readouts
+from edge_agent.core.errors import BadData
+from edge_agent.core.files import not_written, replacing
+from edge_agent.core.routing import Policy, PolicyName
+
+VERSION = 1
+AUTO, OFF = "auto", "none"  # values of the setting `calibration` that are not the start of a sha256
+MAX_BYTES = 1 << 20
+GOALS = ("cloud_rate", "accuracy", "budget", "max_local_error")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"([0-9a-f]{64})\.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disagreement:
+    """How often a cloud gave another answer than the device, among the answers that this calibration keeps: `different` of `kept`."""
+
+    cloud_model: str
+    kept: int
+    different: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What `calibrate` found; all shares are fractions 0 to 1.
+
+    It is bound to `model_sha256`, `adapter_sha256` ("" without one) and `profile_sha256`. `readout`, `weights`, `tau` and `tie_share`
+    are those of a `Policy`; `salt` is that of `routing.draw`. `curve` has rising pairs of a score and the measured probability that
+    an answer with it is right. `goal` and `value` say what was asked for, `delta` how likely a guarantee may fail (None without a
+    guarantee). `deferral_rate` and `local_error` were measured on questions that chose nothing; None if they are not known.
+    `questions` are the sizes of the three parts: to choose, to test, to report.
+    """
+
+    model_sha256: str
+    adapter_sha256: str
+    profile_sha256: str
+    readout: str
+    weights: tuple[float, ...]
+    tau: float
+    tie_share: float
+    salt: str
+    curve: tuple[tuple[float, float], ...]
+    goal: str
+    value: float
+    delta: float | None
+    deferral_rate: float | None
+    local_error: float | None
+    questions: tuple[int, int, int]
+    data: str
+    data_sha256: str
+    created_at: str
+    disagreement: Disagreement | None = None
+
+    def to_json(self) -> str:
+        """The whole file, always the same text for the same calibration."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the file, which is its name and its key."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def fits(self, model_sha256: str, adapter_sha256: str, profile_sha256: str) -> bool:
+        """Whether it was measured with exactly this model, adapter and profile."""
+        return (self.model_sha256, self.adapter_sha256, self.profile_sha256) == (model_sha256, adapter_sha256, profile_sha256)
+
+    def policy(self, name: PolicyName, format_mass_min: float) -> Policy:
+        """The policy that it stands for."""
+        return Policy(name, self.tau, format_mass_min, self.readout, self.weights, self.tie_share, self.sha256)
+
+
+def parse(text: str, source: str) -> Calibration:
+    """The calibration in a text from anywhere, every field checked. Raises `BadData` that names `source`."""
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.pop("version", None) != VERSION:
+            raise ValueError(f"it has not version {VERSION}")
+        return _checked(data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise BadData(f"{source} is not a sound calibration ({error!s:.80}); run `edge-agent calibrate` again.") from error
+
+
+def load(path: pathlib.Path) -> Calibration:
+    """The calibration in a file that is named by its sha256. Raises `BadData`."""
+    named = _NAME.fullmatch(path.name)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BadData(f"The calibration '{path}' cannot be read ({error.strerror}); run `edge-agent calibrate` again.") from error
+    if len(data) > MAX_BYTES or not named or hashlib.sha256(data).hexdigest() != named[1]:
+        raise BadData(f"The calibration '{path}' was changed or is damaged; delete it, and run `edge-agent calibrate` again.")
+    return parse(data.decode("utf-8", errors="replace"), f"'{path}'")
+
+
+def save(folder: pathlib.Path, calibration: Calibration) -> pathlib.Path:
+    """Write its file; one that is there stays. Raises `StorageError`."""
+    path = folder / f"{calibration.sha256}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "w", private=False) as file:
+            file.write(calibration.to_json())
+    except OSError as error:
+        raise not_written(path, error) from error
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The calibration that applies, or None; `problems` say which files cannot be used, and why none applies if one was wanted."""
+
+    calibration: Calibration | None
+    problems: tuple[str, ...] = ()
+
+
+def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile_sha256: str, wanted: str = AUTO) -> Applied:
+    """The calibration of a model: the newest that fits, or the one whose sha256 begins with `wanted`; none with `OFF`.
+
+    Never raises: a file that is damaged, or another model's, leaves the model its own tau, and `problems` say so.
+    """
+    if wanted == OFF:
+        return Applied(None)
+    found, problems = [], []
+    for path in _files(folder):
+        if wanted != AUTO and not path.name.startswith(wanted):
+            continue
+        try:
+            found.append(load(path))
+        except BadData as error:
+            problems.append(str(error))
+    fitting = [one for one in found if one.fits(model_sha256, adapter_sha256, profile_sha256)]
+    if wanted != AUTO and len(fitting) != 1:
+        problems.append(_why_not(wanted, len(found), len(fitting)))
+        return Applied(None, tuple(problems))
+    return Applied(max(fitting, key=lambda one: (one.created_at, one.sha256), default=None), tuple(problems))
+
+
+def _why_not(wanted: str, n_found: int, n_fitting: int) -> str:
+    shown = f"the calibration {wanted[:12]}"
+    if n_fitting > 1:
+        return f"More than one calibration begins with {wanted[:12]}, so the model's own tau applies; give more of its sha256."
+    if n_found:
+        return f"{shown[0].upper()}{shown[1:]} belongs to another model file, so the model's own tau applies; run `edge-agent calibrate`."
+    return f"There is no sound calibration that begins with {wanted[:12]}, so the model's own tau applies; run `edge-agent calibrate`."
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def _checked(data: Mapping[str, Any]) -> Calibration:
+    checked: dict[str, Any] = {name: _share(data[name]) for name in ("tau", "tie_share")}
+    checked |= {name: None if data[name] is None else _share(data[name]) for name in ("delta", "deferral_rate", "local_error")}
+    curve = tuple((_share(x), _share(y)) for x, y in data["curve"])
+    weights = tuple(_finite(weight) for weight in data["weights"])
+    readout = data["readout"]
+    if readout not in readouts.READOUTS or len(weights) != (readouts.N_WEIGHTS if readout == readouts.COMBINED else 0):
+        raise ValueError(f"the readout is {readout!r:.40} with {len(weights)} weights")
+    if any(a[0] >= b[0] for a, b in itertools.pairwise(curve)):
+        raise ValueError("the scores of its curve do not rise")
+    if data["goal"] not in GOALS:
+        raise ValueError(f"the goal is {data['goal']!r:.40}")
+    questions = tuple(_count(n) for n in data["questions"])
+    if len(questions) != 3:
+        raise ValueError("it has not three parts")
+    checked |= {name: _hash(data[name]) for name in ("model_sha256", "profile_sha256", "data_sha256")}
+    checked |= {name: _text(data[name]) for name in ("salt", "data", "created_at")}
+    checked["adapter_sha256"] = _hash(data["adapter_sha256"]) if data["adapter_sha256"] else ""
+    checked["disagreement"] = None if data["disagreement"] is None else _disagreement(data["disagreement"])
+    checked |= {"readout": readout, "weights": weights, "curve": curve, "questions": questions}
+    return Calibration(**checked, goal=data["goal"], value=_finite(data["value"]))
+
+
+def _disagreement(data: Mapping[str, Any]) -> Disagreement:
+    kept, different = _count(data["kept"]), _count(data["different"])
+    if different > kept:
+        raise ValueError(f"{different} of {kept} answers differ")
+    return Disagreement(cloud_model=_text(data["cloud_model"]), kept=kept, different=different)
+
+
+def _finite(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.40} is not a number")
+    return float(value)
+
+
+def _share(value: Any) -> float:
+    if not 0 <= (number := _finite(value)) <= 1:
+        raise ValueError(f"{number} is not a share")
+    return number
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} is not a count")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 500 or (value and not value.isprintable()):
+        raise ValueError(f"{value!r:.40} is not a line of text")
+    return value
+
+
+def _hash(value: Any) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise ValueError(f"{value!r:.40} is not a sha256")
+    return value
