@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.core import routing
+from edge_agent.core.config.checks import AUTO
 from edge_agent.core.records import ModelFacts
 from edge_agent.core.routing import Policy, PolicyName
 from edge_agent.model.profile import Profile
 
 if TYPE_CHECKING:  # imported only where there are calibrations: it takes milliseconds
     from edge_agent.model.calibration import Applied, Calibration
-
-_AUTO = "auto"
 
 _log = logging.getLogger("edge_agent")
 
@@ -30,11 +29,11 @@ class Calibrations(NamedTuple):
     """Where calibrations are (None: nowhere) and which one is wanted, as the setting `calibration` says."""
 
     folder: pathlib.Path | None = None
-    wanted: str = _AUTO
+    wanted: str = AUTO
 
     def of(self, facts: ModelFacts, profile: Profile) -> Applied | None:
         """What applies to a model, and what is wrong with the files; None where there are none and none is wanted."""
-        if self.folder is None or (self.wanted == _AUTO and not self.folder.exists()):
+        if self.folder is None or (self.wanted == AUTO and not self.folder.exists()):
             return None
         from edge_agent.model.calibration import choose
 

@@ -19,12 +19,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge_agent.core import readouts
+from edge_agent.core.config.checks import AUTO, NONE
 from edge_agent.core.errors import BadData
 from edge_agent.core.files import not_written, replacing
 from edge_agent.core.routing import Policy, PolicyName
 
 VERSION = 1
-AUTO, OFF = "auto", "none"  # values of the setting `calibration` that are not the start of a sha256
 MAX_BYTES = 1 << 20
 MAX_WEIGHT = 1e9  # a sum of five such terms is still a number
 GOALS = ("cloud_rate", "accuracy", "budget", "max_local_error")
@@ -186,6 +186,11 @@ def save(folder: pathlib.Path, calibration: Calibration) -> pathlib.Path:
     return path
 
 
+def waiting_beside(model: pathlib.Path) -> pathlib.Path:
+    """Where the calibration of a downloaded bundle waits until a person wants it; none that waits applies."""
+    return model.with_suffix(".calibration.json")
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The calibration that applies, or None; `problems` say which files cannot be used, and why none applies if one was wanted.
@@ -199,11 +204,11 @@ class Applied:
 
 
 def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile_sha256: str, wanted: str = AUTO) -> Applied:
-    """The calibration of a model: the newest that fits, or the one whose sha256 begins with `wanted`; none with `OFF`.
+    """The calibration of a model: the newest that fits, or the one whose sha256 begins with `wanted`; none with `NONE`.
 
     Never raises: a file that is damaged, or another model's, leaves the model its own tau, and `problems` say so.
     """
-    if wanted == OFF:
+    if wanted == NONE:
         return Applied(None)
     found, problems = [], []
     for path in _files(folder):
