@@ -108,16 +108,20 @@ class Calibration:
             said.append(f"{self.deferral_rate:.1%} went to the cloud when it was measured")
         if self.local_error is not None:
             said.append(f"{self.local_error:.1%} of the kept answers were wrong")
-        said.append("no guarantee" if self.delta is None else f"the limit holds with a probability of at least {1 - self.delta:.0%}")
+        said.append("no guarantee" if self.delta is None else f"the limit holds with a probability of at least {_percent(1 - self.delta)}")
         return "; ".join(said)
 
     def _goal(self) -> str:
         return {
-            "cloud_rate": f"a cloud rate of {self.value:.1%}",
-            "accuracy": f"an accuracy of {self.value:.1%}",
+            "cloud_rate": f"a cloud rate of {_percent(self.value)}",
+            "accuracy": f"an accuracy of {_percent(self.value)}",
             "budget": f"a budget of {self.value:g} a day",
-            "max_local_error": f"an error of at most {self.value:.1%} among the kept answers",
+            "max_local_error": f"an error of at most {_percent(self.value)} among the kept answers",
         }[self.goal]
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.6g}%"
 
 
 def parse(text: str, source: str) -> Calibration:
@@ -224,6 +228,11 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
         problems.append(_why_not(wanted, n_others, len(fitting)))
         return Applied(None, tuple(problems), n_others)
     return Applied(max(fitting, key=lambda one: (one.created_at, one.sha256), default=None), tuple(problems), n_others)
+
+
+def named(folder: pathlib.Path, wanted: str) -> bool:
+    """Whether a value of the setting `calibration` names something: a file of the folder, whatever it holds, or none in particular."""
+    return wanted in (AUTO, NONE) or any(path.name.startswith(wanted) for path in _files(folder))
 
 
 def _why_not(wanted: str, n_others: int, n_fitting: int) -> str:
