@@ -24,7 +24,7 @@ EXTRAS = (ORDERS_2, ORDERS_ALL, AUTOMIX)
 class RunOptions:
     """What is read of each question, beside the one reading.
 
-    `orders` is the number of option orders to average over: 0 for none, 2, or `ALL_ORDERS` for all cyclic shifts. `automix` adds
+    `orders` is the number of option orders to average over: 0 for none, 2, or `ALL_ORDERS` for two and all cyclic shifts. `automix` adds
     AutoMix's verification, drawn with `seed`. `greedy` records what the model prints without any constraint. `max_answer_tokens` is
     the longest answer in words; None means what the form of the data needs.
     """
@@ -38,19 +38,23 @@ class RunOptions:
     @property
     def extras(self) -> tuple[str, ...]:
         """The readouts that ask the model again."""
-        orders = {2: (ORDERS_2,), ALL_ORDERS: (ORDERS_ALL,)}.get(self.orders, ())
+        orders = {2: (ORDERS_2,), ALL_ORDERS: (ORDERS_2, ORDERS_ALL)}.get(self.orders, ())
         return (*orders, *((AUTOMIX,) if self.automix else ()))
 
 
 @dataclass(frozen=True, slots=True)
 class ExtraReading:
-    """What a readout that asks the model again brought: its score, its answer (the reading's own for AutoMix), and its price."""
+    """What a readout that asks the model again brought: its score, its answer (the reading's own for AutoMix), and its price.
+
+    `agreed` says whether all option orders had the same answer; None where there are none.
+    """
 
     score: float
     answer: str
     right: float
     n_passes: int
     ms: float
+    agreed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class CloudReply:
     """What the cloud said to a question: `right` is 0 or 1, or the probability of a simulated cloud.
 
     `answer` and `agrees` (1 where it is the device's answer) are None where only the grade is known. `error` says why there is no
-    answer. `ms` and tokens are None where no call was made.
+    answer. `ms` is None where no call was made; with `estimated_tokens` nobody counted the tokens.
     """
 
     right: float | None = None
@@ -68,6 +72,7 @@ class CloudReply:
     completion_tokens: float | None = None
     ms: float | None = None
     error: str | None = None
+    estimated_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ simulated cloud is labelled as one in everything that it makes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edge_agent.core import routing
@@ -28,6 +28,10 @@ class Cloud(Protocol):
     def source(self) -> CloudSource:
         """What to call it."""
 
+    @property
+    def identity(self) -> str:
+        """What makes its answers different from those of another source of the same name; secret-free."""
+
     def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
         """The replies to questions that the device has answered, each with its place in `rows`, in any order."""
 
@@ -40,6 +44,11 @@ class NoCloud:
     def source(self) -> CloudSource:
         """What to call it."""
         return CloudSource(NO_CLOUD)
+
+    @property
+    def identity(self) -> str:
+        """Nothing: there is only one."""
+        return ""
 
     def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
         """None."""
@@ -63,7 +72,12 @@ class Simulated:
     def source(self) -> CloudSource:
         """What to call it."""
         name = "expected value" if self.seed is None else f"drawn with seed {self.seed}"
-        return CloudSource(SIMULATED, name, self.accuracy, self.prompt_price, self.completion_price, estimated_tokens=True)
+        return CloudSource(SIMULATED, name, self.accuracy, self.prompt_price, self.completion_price)
+
+    @property
+    def identity(self) -> str:
+        """Nothing: the source says it all."""
+        return ""
 
     def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
         """One for each question, at once."""
@@ -79,21 +93,20 @@ def estimated(labelled: Labelled, reply: CloudReply) -> CloudReply:
     question = labelled.question
     prompt = math.ceil(len(question.user_message) / CHARS_A_TOKEN) + _FRAME_TOKENS
     completion = 1 if question.options else max(1, math.ceil(len(reply.answer or "") / CHARS_A_TOKEN))
-    return CloudReply(
-        reply.right,
-        reply.answer,
-        reply.agrees,
-        prompt_tokens=float(prompt),
-        completion_tokens=float(completion),
-        ms=reply.ms,
-        error=reply.error,
-    )
+    return replace(reply, prompt_tokens=float(prompt), completion_tokens=float(completion), estimated_tokens=True)
 
 
-def graded(labelled: Labelled, row: AnsweredRow, answer: str, grade: Callable[[Labelled, str], float]) -> CloudReply:
-    """A cloud's answer with its grade, and whether it is the device's answer."""
+def grade(labelled: Labelled, answer: str) -> float:
+    """1 where the answer is the gold one, or an option with the same text, 0 where it is not."""
+    return float(answer in labelled.question.same_as(labelled.answer))
+
+
+def graded(labelled: Labelled, row: AnsweredRow, answer: str) -> CloudReply:
+    """A cloud's answer with its grade, and whether it is the device's answer (for an open question, but for case and spaces)."""
     question, own = labelled.question, row.reading.answer
-    agrees = (
-        answer in question.same_as(own) if question.options else " ".join(answer.split()).casefold() == " ".join(own.split()).casefold()
-    )
-    return CloudReply(right=grade(labelled, answer), answer=answer, agrees=float(agrees))
+    is_same = answer in question.same_as(own) if question.options else _plain(answer) == _plain(own)
+    return CloudReply(right=grade(labelled, answer), answer=answer, agrees=float(is_same))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()

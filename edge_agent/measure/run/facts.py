@@ -24,7 +24,8 @@ class RunFacts:
     """The facts of a run.
 
     `data_sha256` is that of the questions asked, with their gold answers, whatever file they came in; `notes` are what the loader had to
-    say about them. `size_bytes` is the size of the model's files.
+    say about them. `size_bytes` is the size of the model's files. `cloud_identity` tells clouds of one name apart: an endpoint, or the
+    sha256 of a recorded file.
     """
 
     model: ModelFacts
@@ -36,6 +37,7 @@ class RunFacts:
     options: RunOptions
     notes: tuple[str, ...] = ()
     size_bytes: int = 0
+    cloud_identity: str = ""
     edge_agent: str = __version__
     llama_cpp: str = ""
     machine: str = ""
@@ -60,14 +62,15 @@ class RunFacts:
             "the adapter": (self.model.adapter_sha256[:12] or "none", other.model.adapter_sha256[:12] or "none"),
             "the profile": (self.profile_sha256[:12], other.profile_sha256[:12]),
             "the questions": (f"{self.n_questions}, {self.data_sha256[:12]}", f"{other.n_questions}, {other.data_sha256[:12]}"),
-            "the cloud": (_cloud(self.cloud), _cloud(other.cloud)),
+            "the cloud": (self._cloud, other._cloud),
             "the options": (repr(self.options), repr(other.options)),
         }
         return "; ".join(f"{name}: {mine} there, {theirs} now" for name, (mine, theirs) in pairs.items() if mine != theirs)
 
-
-def _cloud(cloud: CloudSource) -> str:
-    return f"{cloud.words} ({cloud.name})" if cloud.name and cloud.name not in cloud.words else cloud.words
+    @property
+    def _cloud(self) -> str:
+        about = [part for part in (self.cloud.name, self.cloud_identity[:80]) if part and part not in self.cloud.words]
+        return self.cloud.words + (f" ({', '.join(about)})" if about else "")
 
 
 def questions_sha256(questions: Iterable[tuple[str, str, str]]) -> str:

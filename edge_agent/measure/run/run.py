@@ -23,7 +23,7 @@ from edge_agent.measure.datasets import Labelled
 from edge_agent.measure.results import Floats, Results
 from edge_agent.measure.run import run_file
 from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, RunOptions
-from edge_agent.measure.run.clouds import Cloud, NoCloud
+from edge_agent.measure.run.clouds import Cloud, NoCloud, grade
 from edge_agent.measure.run.facts import RunFacts, questions_sha256, this_machine
 from edge_agent.measure.run.run_file import RunFile
 from edge_agent.model import catalog
@@ -77,7 +77,7 @@ class Run:
         return Results(
             model=self.facts.model,
             profile_sha256=self.facts.profile_sha256,
-            cloud=self.facts.cloud,
+            cloud=replace(self.facts.cloud, estimated_tokens=any(each.estimated_tokens for each in cloud)),
             ids=tuple(row.id for row in rows),
             fingerprints=tuple(row.fingerprint for row in rows),
             domains=tuple(row.domain for row in rows),
@@ -115,7 +115,8 @@ def answer(
     cloud, wanted = cloud or NoCloud(), wanted or RunOptions()
     facts = RunFacts(
         model=identified(files), data=data.name, form=data.form, notes=tuple(data.notes),
-        size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source, options=wanted,
+        size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
+        cloud_identity=cloud.identity, options=wanted,
         data_sha256=questions_sha256((row.id, row.question.fingerprint, _gold(row)) for row in data.rows),
         llama_cpp=build(), machine=this_machine(),
     )  # fmt: skip
@@ -192,11 +193,6 @@ def _ask(
         on_start("cloud", len(rows) - len(left), len(rows))
     for place, reply in cloud.replies([(data.rows[number], rows[number]) for number in left]):
         yield left[place], replace(rows[left[place]], cloud=reply)
-
-
-def grade(labelled: Labelled, answer: str) -> float:
-    """1 where the answer is the gold one, or an option with the same text, 0 where it is not."""
-    return float(answer in labelled.question.same_as(labelled.answer))
 
 
 def _gold(labelled: Labelled) -> str:

@@ -32,12 +32,13 @@ from edge_agent.measure.run.facts import RunFacts
 
 FORMAT = 1
 RUN, ANSWERS = "run", "answers"
-_CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error")
+_CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error", "estimated_tokens")
+_EXTRA = ("score", "answer", "right", "passes", "ms", "agreed")
 _COLUMNS: dict[str, Any] = {
     "number": int, "id": str, "fingerprint": str, "domain": str, "difficulty": int, "gold": str, "answer": str, "right": float,
     **dict.fromkeys(readouts.READOUTS[:-1], float), "format_mass": float, "read_ms": float, "reading": str, "printed": str,
     **{f"cloud_{name}": str if name in ("answer", "error") else float for name in _CLOUD},
-    **{f"{extra}_{name}": str if name == "answer" else float for extra in EXTRAS for name in ("score", "answer", "right", "passes", "ms")},
+    **{f"{extra}_{name}": str if name == "answer" else float for extra in EXTRAS for name in _EXTRA},
 }  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def _run_columns(facts: RunFacts) -> dict[str, Any]:
         "profile_sha256": facts.profile_sha256, "data": facts.data, "data_form": facts.form, "data_sha256": facts.data_sha256,
         "data_notes": json.dumps(facts.notes, ensure_ascii=False),
         "questions": facts.n_questions, "model_size_bytes": facts.size_bytes,
-        **cloud, "options": json.dumps(asdict(facts.options)), "edge_agent": facts.edge_agent,
+        **cloud, "cloud_identity": facts.cloud_identity, "options": json.dumps(asdict(facts.options)), "edge_agent": facts.edge_agent,
         "llama_cpp": facts.llama_cpp, "machine": facts.machine,
     }  # fmt: skip
 
@@ -183,7 +184,7 @@ def _facts(row: dict[str, Any]) -> RunFacts:
     return RunFacts(
         model=ModelFacts(**model, profile=row["profile"], adapter_sha256=row["adapter_sha256"]),
         data=row["data"], form=row["data_form"], data_sha256=row["data_sha256"], n_questions=row["questions"],
-        notes=tuple(json.loads(row["data_notes"])), size_bytes=row["model_size_bytes"],
+        notes=tuple(json.loads(row["data_notes"])), size_bytes=row["model_size_bytes"], cloud_identity=row["cloud_identity"],
         cloud=CloudSource(**cloud), options=RunOptions(**json.loads(row["options"])),
         edge_agent=row["edge_agent"], llama_cpp=row["llama_cpp"], machine=row["machine"],
     )  # fmt: skip
@@ -200,7 +201,7 @@ def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
         values |= {f"cloud_{name}": getattr(row.cloud, name) for name in _CLOUD}
     for extra, found in row.extra.items():
         values |= {f"{extra}_score": found.score, f"{extra}_answer": found.answer, f"{extra}_right": found.right}
-        values |= {f"{extra}_passes": found.n_passes, f"{extra}_ms": found.ms}
+        values |= {f"{extra}_passes": found.n_passes, f"{extra}_ms": found.ms, f"{extra}_agreed": found.agreed}
     return dict.fromkeys(_COLUMNS) | values
 
 
@@ -209,14 +210,15 @@ def _row(row: dict[str, Any]) -> AnsweredRow:
     reading = Reading.from_json(row["reading"])
     if not 0 <= right <= 1 or reading.answer != row["answer"] or not math.isfinite(reading.format_mass):
         raise ValueError(f"the row of question {row['id']!r:.40} contradicts itself")
-    cloud = CloudReply(**{name: row[f"cloud_{name}"] for name in _CLOUD})
-    extra = {
-        name: ExtraReading(row[f"{name}_score"], row[f"{name}_answer"], row[f"{name}_right"], int(row[f"{name}_passes"]), row[f"{name}_ms"])
-        for name in EXTRAS
-        if row[f"{name}_score"] is not None
-    }
+    cloud = CloudReply(**{name: row[f"cloud_{name}"] for name in _CLOUD[:-1]}, estimated_tokens=bool(row["cloud_estimated_tokens"]))
     return AnsweredRow(
         id=row["id"], fingerprint=row["fingerprint"], domain=row["domain"], difficulty=row["difficulty"], gold=row["gold"],
-        reading=reading, right=right, read_ms=row["read_ms"], printed=row["printed"], extra=extra,
+        reading=reading, right=right, read_ms=row["read_ms"], printed=row["printed"],
+        extra={name: _extra(row, name) for name in EXTRAS if row[f"{name}_score"] is not None},
         cloud=None if cloud == CloudReply() else cloud,
     )  # fmt: skip
+
+
+def _extra(row: dict[str, Any], name: str) -> ExtraReading:
+    score, answer, right, passes, ms, agreed = (row[f"{name}_{column}"] for column in _EXTRA)
+    return ExtraReading(score, answer, right, int(passes), ms, None if agreed is None else bool(agreed))
