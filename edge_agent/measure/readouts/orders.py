@@ -28,8 +28,8 @@ Order = tuple[int, ...]
 _LETTER = r"\(?[{letters}]\)?"
 _AND = r"(?:\s*(?:,|&|/|\band\b|\bor\b|\bnor\b|\bи\b|\bили\b|\bжәне\b|\bмен\b|\bнемесе\b)\s*)+"
 _NAMED = (
-    r"(?:(?:both|neither|either|only)\s+)?(?:(?:options?|answers?|choices?|statements?)\s+)?"
-    r"{letter}(?:{and_}{letter})+(?:\s+(?:only|above|below))?"
+    r"(?i:(?:both|neither|either|only)\s+)?(?i:(?:options?|answers?|choices?|statements?)\s+)?"
+    r"{letter}(?:{and_}{letter})+(?i:\s+(?:only|above|below))?"
 )
 _ABOVE = re.compile(
     r"\b(?:all|none|any|both|neither|either|two|more than one)\b(?:\s+\w+){0,3}\s+(?:above|below|these|those|the (?:other|preceding))\b"
