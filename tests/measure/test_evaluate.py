@@ -133,7 +133,7 @@ def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], stdi
         (["-", "--cloud-accuracy", "95"], "0 to 1"),
         (["-", "--cloud-accuracy", "nan"], "0 to 1"),
         (["-", "--limit", "0"], "limit"),
-        ([], "FILE"),
+        ([], "DATA"),
     ],
 )
 def test_bad_command_line_is_a_usage_error(arguments: list[str], words: str) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 from edge_agent.core import readouts
 from edge_agent.core.records import OpenReading, Reading
+from edge_agent.measure.readouts import orders
+from edge_agent.measure.readouts.automix import AUTOMIX
+from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.model.answers import parse
 
-ALL_ORDERS = -1
-ORDERS_2, ORDERS_ALL, AUTOMIX = "orders_2", "orders_all", "automix"
+ALL_ORDERS = orders.ALL
 EXTRAS = (ORDERS_2, ORDERS_ALL, AUTOMIX)
 """The readouts that ask the model again."""
 
@@ -38,8 +40,8 @@ class RunOptions:
     @property
     def extras(self) -> tuple[str, ...]:
         """The readouts that ask the model again."""
-        orders = {2: (ORDERS_2,), ALL_ORDERS: (ORDERS_2, ORDERS_ALL)}.get(self.orders, ())
-        return (*orders, *((AUTOMIX,) if self.automix else ()))
+        in_orders = {2: (ORDERS_2,), ALL_ORDERS: (ORDERS_2, ORDERS_ALL)}.get(self.orders, ())
+        return (*in_orders, *((AUTOMIX,) if self.automix else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_agent.core.errors import BadData, BadQuestion
+from edge_agent.core.errors import BadData
 from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure.datasets import Labelled
-from edge_agent.measure.results import Floats, Results
-from edge_agent.measure.run import run_file
+from edge_agent.measure.results import NO_CLOUD, Floats, Results
+from edge_agent.measure.run import reader, run_file
 from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, RunOptions
-from edge_agent.measure.run.clouds import Cloud, NoCloud, grade
+from edge_agent.measure.run.clouds import Cloud, NoCloud
 from edge_agent.measure.run.facts import RunFacts, questions_sha256, this_machine
 from edge_agent.measure.run.run_file import RunFile
 from edge_agent.model import catalog
@@ -108,16 +108,16 @@ def answer(
 ) -> Run:
     """Ask the model of `files` all questions, and the cloud; with `path` the run is kept in that file, and goes on if it is there.
 
-    `on_row` gets each row as it is answered by the model. `on_start` says what begins (`reading` or `cloud`), how many questions have
-    that already, and of how many. The model is opened only if something is left to read. Raises `BadData` before anything is asked if a
-    question does not fit the context, `StorageError` if the file is another run's.
+    `on_row` gets each row as it is answered by the model, and again with the cloud's reply. `on_start` says what begins (`reading` or
+    `cloud`), how many questions have that already, and of how many. The model is opened only if something is left to read. Raises
+    `BadData` before anything is asked if a question does not fit the context, `StorageError` if the file is another run's.
     """
-    cloud, wanted = cloud or NoCloud(), wanted or RunOptions()
+    cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form)
     facts = RunFacts(
         model=identified(files), data=data.name, form=data.form, notes=tuple(data.notes),
         size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
         cloud_identity=cloud.identity, options=wanted,
-        data_sha256=questions_sha256((row.id, row.question.fingerprint, _gold(row)) for row in data.rows),
+        data_sha256=questions_sha256((row.id, row.question.fingerprint, reader.gold(row)) for row in data.rows),
         llama_cpp=build(), machine=this_machine(),
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
@@ -128,7 +128,7 @@ def answer(
             rows |= batch
             if file:
                 file.keep(batch)
-        for batch in _batches(_ask(data, rows, cloud, on_start)):
+        for batch in _batches(_ask(data, rows, cloud, on_row, on_start)):
             rows |= batch
             if file:
                 file.keep(batch)
@@ -166,37 +166,28 @@ def _read(
     on_start("reading", len(rows), len(data.rows))
     with open_model(files) as model:
         for number in left:
-            try:
-                model.prompt_tokens(data.rows[number].question)
-            except BadQuestion as error:
-                raise BadData(f"Question {data.rows[number].id}: {error}") from error
+            reader.check(model, data.rows[number], wanted)
         for number in left:
-            labelled = data.rows[number]
-            started = time.perf_counter()
-            reading = model.read(labelled.question)
-            read_ms = round((time.perf_counter() - started) * 1000, 3)
-            row = AnsweredRow(
-                id=labelled.id, fingerprint=labelled.question.fingerprint, domain=labelled.domain, difficulty=labelled.difficulty,
-                gold=_gold(labelled), reading=reading, right=grade(labelled, reading.answer), read_ms=read_ms,
-                printed=model.generate(labelled.question) if wanted.greedy else None,
-            )  # fmt: skip
+            row = reader.row(model, data.rows[number], wanted)
             on_row(row)
             yield number, row
 
 
 def _ask(
-    data: DataSet, rows: dict[int, AnsweredRow], cloud: Cloud, on_start: Callable[[str, int, int], None]
+    data: DataSet,
+    rows: dict[int, AnsweredRow],
+    cloud: Cloud,
+    on_row: Callable[[AnsweredRow], None],
+    on_start: Callable[[str, int, int], None],
 ) -> Iterator[tuple[int, AnsweredRow]]:
     """The rows that the cloud has not answered, with its reply; failed calls of an earlier run are made again."""
     left = [number for number in sorted(rows) if (reply := rows[number].cloud) is None or reply.error is not None]
-    if left:
+    if left and cloud.source.kind != NO_CLOUD:
         on_start("cloud", len(rows) - len(left), len(rows))
     for place, reply in cloud.replies([(data.rows[number], rows[number]) for number in left]):
-        yield left[place], replace(rows[left[place]], cloud=reply)
-
-
-def _gold(labelled: Labelled) -> str:
-    return labelled.answer
+        row = replace(rows[left[place]], cloud=reply)
+        on_row(row)
+        yield left[place], row
 
 
 def _check_same(rows: dict[int, AnsweredRow], data: DataSet) -> None:
