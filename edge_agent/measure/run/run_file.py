@@ -2,7 +2,7 @@
 
 Owns the two tables and what makes a file another run's. Asks nothing and computes no metric. Invariants: a file holds one run; a row
 is whole or absent. Rows are written in batches, each in one transaction of sqlite-utils: a crash loses at most the last batch. One
-process writes a file at a time, by a lock on the file beside it.
+process writes a file at a time, by a lock on the file (`flock`, which SQLite itself does not use).
 
 The table `run` says what was asked of which model; `answers` holds the readings as JSON, from which all scores follow. The score
 columns beside it are for people and are not read back.
@@ -29,6 +29,7 @@ from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.measure.results import CloudSource
 from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, ExtraReading, RunOptions
 from edge_agent.measure.run.facts import RunFacts
+from edge_agent.model.profile import Profile
 
 FORMAT = 1
 RUN, ANSWERS = "run", "answers"
@@ -61,6 +62,7 @@ class RunFile:
                 if differing := known.differing(facts):
                     raise StorageError(f"'{path}' holds another run ({differing}); give another file, or the same model and questions.")
                 self._db = _opened(path)
+                self._update(known, facts)
         except BaseException:
             self._release()
             raise
@@ -71,6 +73,15 @@ class RunFile:
             self._db.table(RUN).insert(_run_columns(facts))
         except (sqlite3.Error, OSError) as error:
             raise _refused(self.path, error) from error
+
+    def _update(self, known: RunFacts, facts: RunFacts) -> None:
+        """Store what may change between the parts of a run: the prices."""
+        prices = {f"cloud_{name}": getattr(facts.cloud, name) for name in ("prompt_price", "completion_price")}
+        if any(prices[f"cloud_{name}"] != getattr(known.cloud, name) for name in ("prompt_price", "completion_price")):
+            try:
+                self._db.table(RUN).update(1, prices)  # the only row
+            except (sqlite3.Error, OSError) as error:
+                raise _refused(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +128,7 @@ def _read(path: pathlib.Path) -> tuple[RunFacts, dict[int, AnsweredRow]]:
         try:
             if not {RUN, ANSWERS} <= set(db.table_names()):
                 raise StorageError(f"'{path}' is not the file of a run; give another file.")
-            facts = [_facts(row) for row in db.table(RUN).rows]
+            facts = [_facts(row, path) for row in db.table(RUN).rows]
             if len(facts) != 1:
                 raise ValueError(f"it describes {len(facts)} runs")
             return facts[0], {int(row["number"]): _row(row) for row in db.table(ANSWERS).rows}
@@ -145,7 +156,7 @@ def _refused(path: pathlib.Path, error: Exception) -> StorageError:
 def _locked(path: pathlib.Path) -> int | None:
     """Hold the file's lock: SQLite's own lasts one transaction only. None where the file system has no locks."""
     try:
-        handle = os.open(path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o666)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     except (OSError, ValueError) as error:
         raise StorageError(
             f"Cannot write the rows to '{path}' ({getattr(error, 'strerror', None) or error}); choose another file."
@@ -175,9 +186,10 @@ def _run_columns(facts: RunFacts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _facts(row: dict[str, Any]) -> RunFacts:
+def _facts(row: dict[str, Any], path: pathlib.Path) -> RunFacts:
     if row["format"] != FORMAT:
-        raise StorageError(f"The run was written in form {row['format']}, and this edge-agent reads form {FORMAT}; use the newer one.")
+        raise StorageError(f"'{path}' has form {row['format']}, and this edge-agent reads form {FORMAT}; use the other version.")
+    Profile.from_json(row["profile"])
     model = {name: row[f"model_{name}"] for name in ("name", "sha256", "quantization", "architecture")}
     cloud = {name: row[f"cloud_{name}"] for name in CloudSource.__dataclass_fields__}
     cloud["estimated_tokens"] = bool(cloud["estimated_tokens"])
@@ -208,7 +220,13 @@ def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
 def _row(row: dict[str, Any]) -> AnsweredRow:
     right = float(row["right"])
     reading = Reading.from_json(row["reading"])
-    if not 0 <= right <= 1 or reading.answer != row["answer"] or not math.isfinite(reading.format_mass):
+    texts = [row[name] for name in ("id", "fingerprint", "domain", "gold")]
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not 0 <= right <= 1
+        or reading.answer != row["answer"]
+        or not math.isfinite(reading.format_mass)
+    ):
         raise ValueError(f"the row of question {row['id']!r:.40} contradicts itself")
     cloud = CloudReply(**{name: row[f"cloud_{name}"] for name in _CLOUD[:-1]}, estimated_tokens=bool(row["cloud_estimated_tokens"]))
     return AnsweredRow(
