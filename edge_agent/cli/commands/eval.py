@@ -17,8 +17,8 @@ from edge_agent.core.config import settings
 from edge_agent.core.errors import BadData
 
 if TYPE_CHECKING:
-    from edge_agent.measure.datasets import Labelled
     from edge_agent.measure.evaluate import Row
+    from edge_agent.measure.sets.loading import DataSet
 
 
 @main.command("eval", epilog=EXIT_CODES)
@@ -50,13 +50,10 @@ def eval_command(
 
     if rows:
         check_apart(rows, file)
-    questions = _labelled_questions(file, limit)
-    if repeated := [row.id for row in questions if row.question.repeated]:
-        some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
-        click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
-    if folded := [row.id for row in questions if row.folded]:
-        some = f"{len(folded)} of {len(questions)} questions (first: {folded[0]})"
-        click.echo(f"{some} have a line break in an option; it is read as a space.", err=True)
+    data = _data_set(file, limit)
+    questions = data.rows
+    for note in data.notes:
+        click.echo(f"{note}.", err=True)
     path = catalog.resolve(config.model, config.models_folder)
     facts, answered = catalog.identify(path), []
     adapter = catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None
@@ -79,14 +76,14 @@ def eval_command(
             say(line, 15 if line[13:15] == "  " else 0)  # after a label, or from the start
 
 
-def _labelled_questions(file: str, limit: int | None) -> list[Labelled]:
-    from edge_agent.measure import datasets
+def _data_set(file: str, limit: int | None) -> DataSet:
+    from edge_agent.measure.sets import loading
 
     if file != "-":
-        return datasets.load(pathlib.Path(file), limit)
+        return loading.load(pathlib.Path(file), limit)
     if sys.stdin is None:
         raise BadData("There is no stdin to read from; give a file.")
-    return datasets.read(sys.stdin.buffer, "stdin", limit)
+    return loading.read(sys.stdin.buffer, "stdin", limit)
 
 
 def _with_progress(rows: Iterator[Row], total: int) -> Iterator[Row]:
