@@ -21,7 +21,7 @@ from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import metrics
-from edge_agent.measure.datasets import Labelled
+from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.model.answers import parse
 from edge_agent.model.profile import Profile
 

@@ -7,8 +7,8 @@ import pathlib
 from edge_agent.core.question import Question
 from edge_agent.core.records import OpenReading, Reading
 from edge_agent.engine.local_model import LocalModel
-from edge_agent.measure import datasets
-from edge_agent.measure.run.run import DataSet
+from edge_agent.measure.sets import loading
+from edge_agent.measure.sets.loading import DataSet
 from edge_agent.model.catalog import ModelFiles
 from models.recipe.bank.draw import draw_many
 from tests.support.paths import DEMO
@@ -27,7 +27,7 @@ def lines(n: int, seed: int = 5) -> str:
 
 def data(n: int, seed: int = 5) -> DataSet:
     """The same as a data set."""
-    return DataSet(datasets.read(io.BytesIO(lines(n, seed).encode()), "drawn"), "drawn")
+    return loading.read(io.BytesIO(lines(n, seed).encode()), "drawn")
 
 
 class CountingModel(LocalModel):

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import sys
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_agent.cli.answering import DATABASES, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
-from edge_agent.core.errors import BadData, BadSetting
 from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
-    from edge_agent.measure.run.answered import AnsweredRow
-    from edge_agent.measure.run.clouds import Cloud
-    from edge_agent.measure.run.run import DataSet, Run
-
-DATABASES = (".db", ".sqlite", ".sqlite3")
-NONE, SIMULATED, LIVE = "none", "simulated", "live"
+    from edge_agent.measure.run.run import Run
 
 
 @main.command("eval", epilog=EXIT_CODES)
@@ -53,6 +45,8 @@ NONE, SIMULATED, LIVE = "none", "simulated", "live"
     "--max-answer-tokens", type=click.IntRange(1, 4096), metavar="NUMBER",
     help="The longest answer in words.  [default: 64; 512 for GSM8K]",
 )  # fmt: skip
+@click.option("--form", metavar="NAME", help="The form of DATA, where it could be several.")
+@click.option("--recorded-model", metavar="NAME", help="Which model's recorded answers count, if the file has several.")
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions: {SAMPLE}.")
 @click.option(
     "--rows", type=click.Path(path_type=pathlib.Path), metavar="FILE",
@@ -71,15 +65,18 @@ def eval_command(
     automix: bool,
     greedy: bool,
     max_answer_tokens: int | None,
+    form: str | None,
+    recorded_model: str | None,
     limit: int | None,
     rows: pathlib.Path | None,
     as_json: bool,
 ) -> None:
     """Measure a model on questions with known answers.
 
-    DATA has one JSON object a line; '-' is stdin. An object has "question", "options" (a list), "answer" (a letter) and, optionally,
-    "domain", "difficulty" and "id". No decision is stored. A live cloud gets every question, except those that must not be sent, and its
-    calls count in the budget.
+    DATA is a file, a folder (MMLU), or '-' for stdin: JSON lines, JSON or CSV in the forms of MMLU, MMLU-Pro, MedQA, AQuA-RAT, ARC,
+    OpenBookQA, SciQ, GSM8K, SQuAD, TruthfulQA and KazCulture, or with "question", "options" (a list), "answer" (a letter) and,
+    optionally, "domain", "difficulty" and "id". No decision is stored. A live cloud gets every question, except those that must not be
+    sent, and its calls count in the budget.
 
     With --rows RUN.db an interrupted run goes on where it was: give the same command again. Nothing is asked twice.
     """
@@ -89,49 +86,38 @@ def eval_command(
     from edge_agent.model import catalog
     from edge_agent.model.catalog import ModelFiles
 
-    if cloud_name != SIMULATED and (cloud_accuracy is not None or cloud_seed is not None):
-        raise click.UsageError("--cloud-accuracy and --cloud-seed are of the simulated cloud; leave them out, or --cloud.")
     if rows:
         check_apart(rows, data)
-    questions = _questions(data, limit)
+    asked = questions(data, limit, form)
     path = catalog.resolve(config.model, config.models_folder)
     files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
-    prices = (
-        config.cloud_prompt_price if prompt_price is None else prompt_price,
-        (config.cloud_completion_price if completion_price is None else completion_price),
-    )
     wanted = RunOptions({None: 0, "2": 2, "all": ALL_ORDERS}[orders], automix, greedy, max_answer_tokens)
-    progress = _Progress()
+    database = rows if rows and rows.suffix.lower() in DATABASES else None
     with contextlib.ExitStack() as stack:
-        is_database = rows is not None and rows.suffix.lower() in DATABASES
-        lines = stack.enter_context(RowsFile(rows)) if rows and not is_database else None
-        cloud = stack.enter_context(_cloud(config, cloud_name, cloud_accuracy, cloud_seed, *prices))
+        lines = stack.enter_context(RowsFile(rows)) if rows and not database else None
+        cloud = stack.enter_context(
+            cloud_source(config, cloud_name, cloud_accuracy, cloud_seed, prompt_price, completion_price, asked, recorded_model)
+        )
         try:
-            with progress:
-                found = run.answer(questions, files, cloud, wanted, rows if is_database else None, progress.step, progress.start)
+            with AnsweringProgress() as progress:
+                found = run.answer(asked, files, cloud, wanted, database, progress.step, progress.start)
         except KeyboardInterrupt:
-            if is_database:
+            if database:
                 click.echo(f"The answers so far are in {plain(str(rows))}; give the same command again to go on.", err=True)
             raise
         if lines:
             for row in found.rows:
                 lines.write(row.to_dict())
-        _say_missing(found, cloud, rows if is_database else None)
-    _show(found, questions, data, config.tau, as_json)
+        say_missing(found, cloud, database)
+    _show(found, data, config.tau, as_json)
 
 
-def _show(found: Run, questions: DataSet, data: str, tau: float | None, as_json: bool) -> None:
-    from edge_agent.core.records import Reading
-    from edge_agent.measure import evaluate, tables
+def _show(found: Run, data: str, tau: float | None, as_json: bool) -> None:
+    """Print the figures of a run."""
+    from edge_agent.measure.evaluation import tables
+    from edge_agent.measure.evaluation.of_run import evaluate_run
 
-    answered = [
-        evaluate.Row(labelled, row.reading, row.read_ms, row.printed)
-        for labelled, row in zip(questions.rows, found.rows, strict=True)
-        if isinstance(row.reading, Reading)
-    ]
-    facts = found.facts
-    evaluation = evaluate.evaluate(answered, facts.profile, tau, facts.cloud.accuracy or 1.0)
-    model = facts.model
+    evaluation, model = evaluate_run(found, tau), found.facts.model
     if as_json:
         identity = {"name": model.name, "sha256": model.sha256, "quantization": model.quantization}
         if model.adapter_sha256:
@@ -141,104 +127,3 @@ def _show(found: Run, questions: DataSet, data: str, tau: float | None, as_json:
         on = f", with an adapter (sha256 {model.adapter_sha256[:12]})" if model.adapter_sha256 else ""
         for line in (f"model          {model.name} (sha256 {model.sha256[:12]}){on}", *tables.lines(evaluation, terminal_width())):
             say(line, 15 if line[13:15] == "  " else 0)  # after a label, or from the start
-
-
-@contextlib.contextmanager
-def _cloud(
-    config: settings.Settings, name: str, accuracy: float | None, seed: int | None, prompt_price: float, completion_price: float
-) -> Iterator[Cloud]:
-    """The source of the cloud's answers. Raises `BadSetting` where the settings have no cloud to ask."""
-    from edge_agent.measure.run import clouds
-
-    if name == NONE:
-        yield clouds.NoCloud()
-    elif name == SIMULATED:
-        yield clouds.Simulated(clouds.DEFAULT_ACCURACY if accuracy is None else accuracy, seed, prompt_price, completion_price)
-    elif name == LIVE:
-        from edge_agent.agent import assembly
-        from edge_agent.cloud.gate import Gate
-        from edge_agent.measure.run.live import Live
-        from edge_agent.store.store import Store
-
-        if config.policy == "only_local":
-            raise BadSetting("The policy is only_local, so no question may leave this device; choose another policy or another --cloud.")
-        if (model := assembly.cloud(config)) is None:
-            raise BadSetting("There is no cloud to ask; set cloud_url (or give --cloud-url), or choose another --cloud.")
-        rules = assembly.rules(config)
-        with Store(config.database) as store:
-            yield Live(store, Gate(store, model, config.limits.budget), rules, prompt_price, completion_price)
-    else:
-        raise BadSetting(f"There is no cloud {name!r:.80}; give none, simulated, live or a file of recorded answers.")
-
-
-def _questions(data: str, limit: int | None) -> DataSet:
-    """The questions, with what a person should know about them on stderr."""
-    from edge_agent.measure import datasets
-    from edge_agent.measure.run.run import DataSet
-
-    if data == "-" and sys.stdin is None:
-        raise BadData("There is no stdin to read from; give a file.")
-    questions = datasets.read(sys.stdin.buffer, "stdin", limit) if data == "-" else datasets.load(pathlib.Path(data), limit)
-    if repeated := [row.id for row in questions if row.question.repeated]:
-        some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
-        click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
-    if folded := [row.id for row in questions if row.folded]:
-        some = f"{len(folded)} of {len(questions)} questions (first: {folded[0]})"
-        click.echo(f"{some} have a line break in an option; it is read as a space.", err=True)
-    return DataSet(questions, data)
-
-
-def _say_missing(found: Run, cloud: Cloud, file: pathlib.Path | None) -> None:
-    """Say on stderr how many questions have no answer of the cloud, and what to do."""
-    from edge_agent.measure.run.live import NEVER_SENT, Live
-
-    if not isinstance(cloud, Live):
-        return
-    replies = [row.cloud for row in found.rows]
-    kept = sum(reply is not None and reply.error == NEVER_SENT for reply in replies)
-    if kept:
-        click.echo(f"{kept} of {len(replies)} questions must not leave this device; the cloud was not asked.", err=True)
-    missing = [reply for reply in replies if reply is None or (reply.error and reply.error != NEVER_SENT)]
-    if missing:
-        why = cloud.stopped or next((reply.error for reply in missing if reply), None) or "it was not asked"
-        again = "give the same command again to ask these" if file else "with --rows RUN.db the same command asks these again"
-        click.echo(plain(f"{len(missing)} of {len(replies)} questions have no answer of the cloud ({why}); {again}."), err=True)
-
-
-class _Progress:
-    """A line on stderr, if it is a terminal: how many questions are done, how fast, and how long it still takes."""
-
-    def __init__(self) -> None:
-        self._is_visible = sys.stderr is not None and sys.stderr.isatty()
-        self._done = self._total = self._first = 0
-        self._words, self._started, self._shown = "", 0.0, 0.0
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def start(self, what: str, done: int, total: int) -> None:
-        """A part of the work begins with this many of its questions done."""
-        self._end()
-        self._words = "" if what == "reading" else f"{what}: "
-        self._done, self._first, self._total = done, done, total
-        self._started = self._shown = time.monotonic()
-
-    def step(self, row: AnsweredRow) -> None:
-        """One more question is done."""
-        self._done += 1
-        now = time.monotonic()
-        if self._is_visible and (now - self._shown > 0.2 or self._done == self._total):
-            rate = (self._done - self._first) / max(now - self._started, 1e-6)
-            left_s = round((self._total - self._done) / rate)
-            left = f"  {left_s // 60}:{left_s % 60:02} left" if left_s else ""
-            line = f"{self._words}{self._done}/{self._total}  {rate:.1f} questions/s{left}"
-            click.echo(f"\r{line}".ljust(60), nl=False, err=True)
-            self._shown = now
-
-    def _end(self) -> None:
-        if self._is_visible and self._total:
-            click.echo(err=True)
-        self._total = 0

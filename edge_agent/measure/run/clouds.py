@@ -6,19 +6,26 @@ simulated cloud is labelled as one in everything that it makes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edge_agent.core import routing
-from edge_agent.measure.datasets import Labelled
-from edge_agent.measure.results import NO_CLOUD, SIMULATED, CloudSource
+from edge_agent.measure.results import NO_CLOUD, RECORDED, SIMULATED, CloudSource
 from edge_agent.measure.run.answered import AnsweredRow, CloudReply
+from edge_agent.measure.sets import grading, recorded
+from edge_agent.measure.sets.labelled import Labelled
 
 CHARS_A_TOKEN = 4  # a rule of thumb for English, where nobody counted
 DEFAULT_ACCURACY = 0.95
 _FRAME_TOKENS = 64  # the instruction and the roles that are sent with a question
+
+Answers = Mapping[int, tuple[Labelled, AnsweredRow]]
+"""Questions with the device's answers, by their number in the data."""
 
 
 class Cloud(Protocol):
@@ -32,8 +39,8 @@ class Cloud(Protocol):
     def identity(self) -> str:
         """What makes its answers different from those of another source of the same name; secret-free."""
 
-    def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
-        """The replies to questions that the device has answered, each with its place in `rows`, in any order."""
+    def replies(self, rows: Answers) -> Iterator[tuple[int, CloudReply]]:
+        """The replies to questions that the device has answered, each with the question's number, in any order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class NoCloud:
         """Nothing: there is only one."""
         return ""
 
-    def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
+    def replies(self, rows: Answers) -> Iterator[tuple[int, CloudReply]]:
         """None."""
         return iter(())
 
@@ -79,13 +86,47 @@ class Simulated:
         """Nothing: the source says it all."""
         return ""
 
-    def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
+    def replies(self, rows: Answers) -> Iterator[tuple[int, CloudReply]]:
         """One for each question, at once."""
-        for place, (labelled, row) in enumerate(rows):
+        for number, (labelled, row) in rows.items():
             right = self.accuracy
             if self.seed is not None:
                 right = float(routing.draw(row.fingerprint, f"simulated cloud {self.seed}") < self.accuracy)
-            yield place, estimated(labelled, CloudReply(right=right))
+            yield number, estimated(labelled, CloudReply(right=right))
+
+
+class RecordedFile:
+    """Answers that a cloud gave at another time, in a file: to these questions, of one `model` if the file has several.
+
+    A question without a recorded answer has no reply. Raises `BadData` with file and line. `notes` say what did not match.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path,
+        questions: Sequence[Labelled],
+        model: str | None = None,
+        prompt_price: float = 0.0,
+        completion_price: float = 0.0,
+    ) -> None:
+        self._recorded = recorded.load(path, questions, model)
+        self.notes = self._recorded.notes
+        self.source = CloudSource(RECORDED, self._recorded.name, None, prompt_price, completion_price)
+        told = json.dumps([[None if math.isnan(right) else right for right in self._recorded.correct.tolist()], self._recorded.answers])
+        self.identity = f"answers {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+    def replies(self, rows: Answers) -> Iterator[tuple[int, CloudReply]]:
+        """Those that the file has."""
+        for number, (labelled, row) in rows.items():
+            right, answer = float(self._recorded.correct[number]), self._recorded.answers[number]
+            if math.isnan(right):
+                continue
+            reply = CloudReply(right=right) if answer is None else replace(graded(labelled, row, answer), right=right)
+            tokens = [float(each[number]) for each in self._recorded.tokens or ()]
+            if tokens and not any(map(math.isnan, tokens)):
+                yield number, replace(reply, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+            else:
+                yield number, estimated(labelled, reply)
 
 
 def estimated(labelled: Labelled, reply: CloudReply) -> CloudReply:
@@ -96,16 +137,11 @@ def estimated(labelled: Labelled, reply: CloudReply) -> CloudReply:
     return replace(reply, prompt_tokens=float(prompt), completion_tokens=float(completion), estimated_tokens=True)
 
 
-def grade(labelled: Labelled, answer: str) -> float:
-    """1 where the answer is the gold one, or an option with the same text, 0 where it is not."""
-    return float(answer in labelled.question.same_as(labelled.answer))
-
-
 def graded(labelled: Labelled, row: AnsweredRow, answer: str) -> CloudReply:
     """A cloud's answer with its grade, and whether it is the device's answer (for an open question, but for case and spaces)."""
     question, own = labelled.question, row.reading.answer
     is_same = answer in question.same_as(own) if question.options else _plain(answer) == _plain(own)
-    return CloudReply(right=grade(labelled, answer), answer=answer, agrees=float(is_same))
+    return CloudReply(right=grading.correct(labelled, answer), answer=answer, agrees=float(is_same))
 
 
 def _plain(text: str) -> str:

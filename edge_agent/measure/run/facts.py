@@ -6,10 +6,7 @@ Owns the comparison of two runs. Opens no file and no model. Invariant: rows of 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_agent import __version__
@@ -71,14 +68,6 @@ class RunFacts:
     def _cloud(self) -> str:
         about = [part for part in (self.cloud.name, self.cloud_identity[:80]) if part and part not in self.cloud.words]
         return self.cloud.words + (f" ({', '.join(about)})" if about else "")
-
-
-def questions_sha256(questions: Iterable[tuple[str, str, str]]) -> str:
-    """The hash of questions, each as its id, its fingerprint and its gold answer."""
-    digest = hashlib.sha256(b"questions-1")
-    for question in questions:
-        digest.update(json.dumps(question, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
 
 
 def this_machine() -> str:

@@ -14,7 +14,7 @@ import heapq
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from edge_agent.cloud.breaker import IN_A_ROW
@@ -27,10 +27,10 @@ from edge_agent.cloud.wire.call import CloudCall
 from edge_agent.cloud.wire.client import AT_ONCE
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import CloudAnswer
-from edge_agent.measure.datasets import Labelled
 from edge_agent.measure.results import LIVE, CloudSource
 from edge_agent.measure.run.answered import AnsweredRow, CloudReply
-from edge_agent.measure.run.clouds import estimated, graded
+from edge_agent.measure.run.clouds import Answers, estimated, graded
+from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.store.store import Store
 
 MOST_TRIES = 4  # of a question in one run
@@ -50,7 +50,7 @@ class _Flying:
 
 @dataclass(slots=True)
 class _Calls:
-    """The state of the asking: places to ask now with the tries so far, those to ask later, and the calls under way."""
+    """The state of the asking: numbers of questions to ask now with the tries so far, those to ask later, and the calls under way."""
 
     ready: deque[tuple[int, int]]
     later: list[tuple[float, int, int]] = field(default_factory=list)
@@ -81,39 +81,39 @@ class Live:
         self.identity = f"{gate.cloud.endpoint} {gate.cloud.wanted.api if not gate.cloud.is_auto else 'auto'}"
         self.stopped: str | None = None
 
-    def replies(self, rows: Sequence[tuple[Labelled, AnsweredRow]]) -> Iterator[tuple[int, CloudReply]]:
+    def replies(self, rows: Answers) -> Iterator[tuple[int, CloudReply]]:
         """The replies as they come. Ends early if the cloud as a whole fails, or the budget is used up (`stopped`)."""
         self.stopped = None
-        if rows and self._gate.must_find_api and any(not self._rules.forbids(labelled.question) for labelled, _ in rows):
+        if rows and self._gate.must_find_api and any(not self._rules.forbids(labelled.question) for labelled, _ in rows.values()):
             self._gate.find_api(PROBE_DEADLINE_S)
-        calls = _Calls(deque((place, 0) for place in range(len(rows))))
+        calls = _Calls(deque((number, 0) for number in rows))
         try:
             while calls.flying or (not self.stopped and (calls.ready or calls.later)):
                 yield from self._start(rows, calls)
-                ended = [place for place, each in calls.flying.items() if each.call.is_over]
+                ended = [number for number, each in calls.flying.items() if each.call.is_over]
                 if not ended:
                     self._sleep(_LOOK_S)
-                for place in ended:
-                    reply = self._finish(*rows[place], place, calls)
+                for number in ended:
+                    reply = self._finish(*rows[number], number, calls)
                     if reply:
-                        yield place, reply
+                        yield number, reply
         finally:
             for each in calls.flying.values():
                 was_sent = each.call.abandon()
                 with self._store.transaction():
                     self._gate.note(None if was_sent else each.reservation, None)
 
-    def _start(self, rows: Sequence[tuple[Labelled, AnsweredRow]], calls: _Calls) -> Iterator[tuple[int, CloudReply]]:
+    def _start(self, rows: Answers, calls: _Calls) -> Iterator[tuple[int, CloudReply]]:
         """Start as many calls as may be under way; yields the questions that must not be sent."""
         while calls.later and calls.later[0][0] <= time.monotonic():
             calls.ready.appendleft(heapq.heappop(calls.later)[1:])
         while calls.ready and len(calls.flying) < AT_ONCE and not self.stopped and self._may_call(bool(calls.flying)):
-            place, tries = calls.ready.popleft()
-            question = rows[place][0].question
+            number, tries = calls.ready.popleft()
+            question = rows[number][0].question
             if self._rules.forbids(question):
-                yield place, CloudReply(error=NEVER_SENT)
+                yield number, CloudReply(error=NEVER_SENT)
             elif reservation := self._gate.reserve(send := self._rules.redacted(question)):
-                calls.flying[place] = _Flying(self._gate.start(send, reservation, self._deadline_s), reservation, tries)
+                calls.flying[number] = _Flying(self._gate.start(send, reservation, self._deadline_s), reservation, tries)
             else:
                 self.stopped = OVER_BUDGET
 
@@ -129,9 +129,9 @@ class Live:
         self._sleep(wait_s)
         return True
 
-    def _finish(self, labelled: Labelled, row: AnsweredRow, place: int, calls: _Calls) -> CloudReply | None:
+    def _finish(self, labelled: Labelled, row: AnsweredRow, number: int, calls: _Calls) -> CloudReply | None:
         """Count a call that ended. Returns the reply, or None if the question is tried again, now or at the next run."""
-        ended = calls.flying.pop(place)
+        ended = calls.flying.pop(number)
         outcome, tries = ended.call.result(), ended.tries + 1
         with self._store.transaction():
             self._gate.note(ended.reservation, outcome)
@@ -145,7 +145,7 @@ class Live:
             return None
         planned = treat(outcome.kind, ended.tries, self._chance())
         if planned.state == "ready" and planned.wait_s <= LONGEST_WAIT_S and tries < MOST_TRIES and not self.stopped:
-            heapq.heappush(calls.later, (time.monotonic() + planned.wait_s, place, tries))
+            heapq.heappush(calls.later, (time.monotonic() + planned.wait_s, number, tries))
             return None
         return CloudReply(error=outcome.error)
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import MAX_ANSWER_TOKENS, LocalModel
-from edge_agent.measure.datasets import Labelled
 from edge_agent.measure.readouts import automix, orders
 from edge_agent.measure.run.answered import ALL_ORDERS, AnsweredRow, ExtraReading, RunOptions
-from edge_agent.measure.run.clouds import grade
+from edge_agent.measure.sets import grading
+from edge_agent.measure.sets.labelled import Labelled
 
 LONG_FORMS = {"gsm8k": 512}
 """Answers of these benchmarks reason before they end, and need more tokens than a decision."""
@@ -55,22 +55,22 @@ def row(model: LocalModel, labelled: Labelled, wanted: RunOptions) -> AnsweredRo
     extra = {name: _extra(name, model, labelled, reading, wanted.seed) for name in wanted.extras if isinstance(reading, Reading)}
     return AnsweredRow(
         id=labelled.id, fingerprint=question.fingerprint, domain=labelled.domain, difficulty=labelled.difficulty, gold=gold(labelled),
-        reading=reading, right=grade(labelled, reading.answer), read_ms=read_ms,
+        reading=reading, right=grading.correct(labelled, reading.answer), read_ms=read_ms,
         printed=model.generate(question, max_answer_tokens=n_most) if wanted.greedy else None, extra=extra,
     )  # fmt: skip
 
 
 def gold(labelled: Labelled) -> str:
     """The right letter, or the accepted texts of an open question."""
-    return labelled.answer
+    return labelled.answer or " | ".join(labelled.golds)
 
 
 def _extra(name: str, model: LocalModel, labelled: Labelled, reading: Reading, seed: int) -> ExtraReading:
     question = labelled.question
     if name == automix.AUTOMIX:
         verified = automix.verify(model, question, reading, seed=seed)
-        right = grade(labelled, reading.letter)
+        right = grading.correct(labelled, reading.letter)
         return ExtraReading(verified.score, reading.letter, right, verified.n_passes, round(verified.ms, 3))
     n_orders = ALL_ORDERS if name == orders.ORDERS_ALL else orders.REVERSED
     found = orders.read(model, question, n_orders, given=reading)
-    return ExtraReading(found.score, found.letter, grade(labelled, found.letter), found.n_passes, round(found.ms, 3), found.agreed)
+    return ExtraReading(found.score, found.letter, grading.correct(labelled, found.letter), found.n_passes, round(found.ms, 3), found.agreed)

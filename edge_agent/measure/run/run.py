@@ -19,29 +19,19 @@ from edge_agent.core.errors import BadData
 from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
-from edge_agent.measure.datasets import Labelled
 from edge_agent.measure.results import NO_CLOUD, Floats, Results
 from edge_agent.measure.run import reader, run_file
 from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, RunOptions
 from edge_agent.measure.run.clouds import Cloud, NoCloud
-from edge_agent.measure.run.facts import RunFacts, questions_sha256, this_machine
+from edge_agent.measure.run.facts import RunFacts, this_machine
 from edge_agent.measure.run.run_file import RunFile
+from edge_agent.measure.sets.loading import DataSet
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 
 BATCH_ROWS, BATCH_S = 100, 1.0  # how much is stored in one transaction, at most
 READOUTS = ("confidence", "expected_confidence", "answer_prob", "margin")
 """The readouts of one reading that need no weights."""
-
-
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """Questions with gold answers, and where they came from."""
-
-    rows: Sequence[Labelled]
-    name: str
-    form: str = "jsonl"
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +107,7 @@ def answer(
         model=identified(files), data=data.name, form=data.form, notes=tuple(data.notes),
         size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
         cloud_identity=cloud.identity, options=wanted,
-        data_sha256=questions_sha256((row.id, row.question.fingerprint, reader.gold(row)) for row in data.rows),
+        data_sha256=data.sha256,
         llama_cpp=build(), machine=this_machine(),
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
@@ -184,10 +174,10 @@ def _ask(
     left = [number for number in sorted(rows) if (reply := rows[number].cloud) is None or reply.error is not None]
     if left and cloud.source.kind != NO_CLOUD:
         on_start("cloud", len(rows) - len(left), len(rows))
-    for place, reply in cloud.replies([(data.rows[number], rows[number]) for number in left]):
-        row = replace(rows[left[place]], cloud=reply)
+    for number, reply in cloud.replies({number: (data.rows[number], rows[number]) for number in left}):
+        row = replace(rows[number], cloud=reply)
         on_row(row)
-        yield left[place], row
+        yield number, row
 
 
 def _check_same(rows: dict[int, AnsweredRow], data: DataSet) -> None:
