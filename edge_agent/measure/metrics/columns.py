@@ -136,7 +136,7 @@ def numbers(name: str, array: npt.ArrayLike) -> Floats:
         raise BadData(f"The array {name} does not hold numbers ({error}); give fractions from 0 to 1.") from error
 
 
-def share(name: str, value: float) -> float:
+def fraction(name: str, value: float) -> float:
     """A fraction 0 to 1, or nan. Raises `BadData`."""
     number = _number(name, value)
     if not (math.isnan(number) or 0 <= number <= 1):

@@ -19,11 +19,11 @@ from edge_agent.measure.metrics.columns import (
     by_level,
     cost,
     costs,
+    fraction,
     mean_of,
     metric,
     numbers,
     ratio,
-    share,
     shares,
     truths,
 )
@@ -49,7 +49,7 @@ def ibc(system: float, edge: float, system_cost: float, edge_cost: float) -> flo
     `(system - edge) / (system_cost - edge_cost)`. Accuracies are 0 to 1; costs are 0 or more, all in the same unit. nan if there
     is no additional cost. Source: AutoMix (Aggarwal et al. 2024, NeurIPS, arXiv 2310.12963). Raises `BadData`.
     """
-    gained = share("system", system) - share("edge", edge)
+    gained = fraction("system", system) - fraction("edge", edge)
     paid = cost("system_cost", system_cost) - cost("edge_cost", edge_cost)
     return gained / paid if paid > 0 else math.nan
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.errors import BadData
-from edge_agent.measure.metrics.columns import ROUNDING, Floats, Weights, by_level, mean_of, metric, ratio, share, shares, truths
+from edge_agent.measure.metrics.columns import ROUNDING, Floats, Weights, by_level, fraction, mean_of, metric, ratio, shares, truths
 
 
 class Curve(NamedTuple):
@@ -41,7 +41,7 @@ def random_accuracy(edge: float, cloud: float, rate: float) -> float:
 
     Takes accuracies; nan stays nan. The "random" column of FogGen's tables. Raises `BadData`.
     """
-    edge, cloud, rate = share("edge", edge), share("cloud", cloud), share("rate", rate)
+    edge, cloud, rate = fraction("edge", edge), fraction("cloud", cloud), fraction("rate", rate)
     return (1 - rate) * edge + rate * cloud
 
 
@@ -50,7 +50,7 @@ def lift(system: float, edge: float, cloud: float, rate: float) -> float:
 
     Takes accuracies; nan stays nan. FogGen's "lift". Raises `BadData`.
     """
-    return share("system", system) - random_accuracy(edge, cloud, rate)
+    return fraction("system", system) - random_accuracy(edge, cloud, rate)
 
 
 def pgr(edge: float, cloud: float, system: float) -> float:
@@ -60,7 +60,7 @@ def pgr(edge: float, cloud: float, system: float) -> float:
     gap. Source: RouteLLM (Ong et al. 2024, arXiv 2406.18665), where edge and cloud are the weak and the strong model.
     Raises `BadData`.
     """
-    edge, cloud, system = share("edge", edge), share("cloud", cloud), share("system", system)
+    edge, cloud, system = fraction("edge", edge), fraction("cloud", cloud), fraction("system", system)
     return (system - edge) / (cloud - edge) if cloud > edge else math.nan
 
 
@@ -101,7 +101,7 @@ def oracle_accuracy(weights: Weights | None, edge_correct: npt.ArrayLike, cloud_
     down. nan without questions or with a nan rate. Raises `BadData`.
     """
     edge, cloud = shares(edge_correct=edge_correct, cloud_correct=cloud_correct)
-    rate = share("rate", rate)
+    rate = fraction("rate", rate)
     gains, counts, (alone,) = by_level(weights, np.maximum(cloud - edge, 0), edge)
     n = counts.sum(axis=-1)
     n_deferred = np.floor(rate * n + ROUNDING)[..., None]  # a rate of k / n gives k
@@ -120,7 +120,7 @@ def accuracy_at_rate(
     with `deferral_curve`. nan without questions or with a nan rate. Raises `BadData`.
     """
     _, rates, system = _curve(weights, confidence, edge_correct, cloud_correct)
-    return _interpolated(np.array([share("rate", rate)]), rates, system)[..., 0]
+    return _interpolated(np.array([fraction("rate", rate)]), rates, system)[..., 0]
 
 
 def deferral_curve(confidence: npt.ArrayLike, edge_correct: npt.ArrayLike, cloud_correct: npt.ArrayLike) -> DeferralCurve:
@@ -171,8 +171,8 @@ def apgr(
 
     The area is exact by default: straight lines between all points of `deferral_curve`, which is the integral that defines APGR
     (Ong et al. 2024, arXiv 2406.18665). With `n_bins=10` it is the trapezoid over the rates 0, 0.1, ... 1, as RouteLLM's code
-    computes its tables. The paper's text averages ten rates instead; over 0.1 ... 1 that is higher by half a bin (0.05) and does
-    not give random routing 0.5. nan where `pgr` is undefined. Raises `BadData`.
+    computes its tables. The paper's text averages `pgr` over ten rates instead: over 0.1, 0.2, ... 1 that is 0.05 higher for
+    every router, and random routing would have 0.55. nan where `pgr` is undefined. Raises `BadData`.
     """
     rate, recovered = _recovered(weights, confidence, edge_correct, cloud_correct)
     if n_bins is not None:
@@ -195,7 +195,7 @@ def cpt(
     RouteLLM's code interpolates as if the curve were rising, which agrees on rising curves. nan where `pgr` is undefined.
     Raises `BadData`.
     """
-    goal = _share("share", share)
+    goal = fraction("share", share)
     rate, recovered = _recovered(weights, confidence, edge_correct, cloud_correct)
     reached = recovered >= goal - ROUNDING
     at = np.argmax(reached, axis=-1)[..., None]
@@ -204,9 +204,6 @@ def cpt(
     y0, y1 = np.take_along_axis(recovered, before, axis=-1), np.take_along_axis(recovered, at, axis=-1)
     part = np.where(at > 0, np.minimum(ratio(goal - y0, y1 - y0), 1.0), 0.0)
     return np.where(reached.any(axis=-1), (x0 + part * (x1 - x0))[..., 0], np.nan)  # nothing is reached without a gap
-
-
-_share = share  # `cpt` has a parameter of this name
 
 
 def _curve(

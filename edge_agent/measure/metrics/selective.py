@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.measure.metrics.columns import Floats, Weights, by_level, metric, ratio, share, shares
+from edge_agent.measure.metrics.columns import Floats, Weights, by_level, fraction, metric, ratio, shares
 
 
 class RiskCoverage(NamedTuple):
@@ -62,7 +62,7 @@ def accuracy_at_coverage(weights: Weights | None, confidence: npt.ArrayLike, cor
     nan without questions, with a nan coverage, and with a coverage of 0, which keeps nothing. Raises `BadData`.
     """
     score, right = shares(confidence=confidence, correct=correct)
-    kept = share("coverage", coverage)
+    kept = fraction("coverage", coverage)
     _, counts, (rights,) = by_level(weights, score, right)
     counts, rights = counts[..., ::-1], rights[..., ::-1]
     n_kept = kept * counts.sum(axis=-1)

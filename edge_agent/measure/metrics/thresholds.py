@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.errors import BadData
-from edge_agent.measure.metrics.columns import ROUNDING, Floats, by_level, cost, costs, share, shares, truths
+from edge_agent.measure.metrics.columns import ROUNDING, Floats, by_level, cost, costs, fraction, shares, truths
 from edge_agent.measure.metrics.intervals import wilson_of
 
 
@@ -41,10 +41,12 @@ NOTHING, EVERYTHING = Threshold(0.0, 0.0), Threshold(1.0, 1.0)
 def deferred_by(score: npt.ArrayLike, threshold: Threshold, draws: npt.ArrayLike | None = None) -> npt.NDArray[np.bool_]:
     """Which questions a threshold defers (n,): `routing.is_below` for columns.
 
-    `draws` are the questions' own numbers, 0 to below 1 (`routing.draw`); without them all are 0. Raises `BadData`.
+    `draws` are the questions' own numbers, 0 to below 1 (`routing.draw`); only a `tie_share` of 0 needs none. Raises `BadData`.
     """
     (scores,) = shares(score=score)
-    tau, tie_share = share("tau", threshold[0]), share("tie_share", threshold[1])
+    tau, tie_share = fraction("tau", threshold[0]), fraction("tie_share", threshold[1])
+    if draws is None and tie_share != 0:
+        raise BadData(f"The tie share is {tie_share:g}; give the draws of the questions, which decide at the threshold.")
     own = np.zeros(len(scores)) if draws is None else _draws(draws, len(scores))
     below: npt.NDArray[np.bool_] = (scores < tau) | ((scores == tau) & (own < tie_share))
     return below
@@ -116,13 +118,14 @@ def threshold_for_cost(
     left = most * n - spent.sum() - call[~free].sum()
     if left < -ROUNDING * max(1.0, most * n):
         return None
+    left = max(left, 0.0)
     values, counts, (paid,) = by_level(None, scores, call[free])
     after = np.append(0.0, np.cumsum(paid))
     at = int(np.searchsorted(after, left * (1 + ROUNDING), side="right")) - 1  # the levels that are deferred whole
     if at == len(values):
         return EVERYTHING
-    part = max(0.0, left - after[at]) / paid[at]
-    return _at(scores, own, float(counts[:at].sum() + min(part, 1.0) * counts[at]), down=True)
+    part = (left - after[at]) / paid[at]
+    return _at(scores, own, float(counts[:at].sum() + min(max(part, 0.0), 1.0) * counts[at]), down=True)
 
 
 def achieved_rate(deferred: npt.ArrayLike, target: float) -> AchievedRate:
@@ -131,7 +134,7 @@ def achieved_rate(deferred: npt.ArrayLike, target: float) -> AchievedRate:
     flags = truths("deferred", flags, len(flags))
     rate = float(flags.mean()) if len(flags) else math.nan
     low, high = wilson_of(np.array(rate), np.array(len(flags)))
-    return AchievedRate(share("target", target), rate, float(low), float(high))
+    return AchievedRate(fraction("target", target), rate, float(low), float(high))
 
 
 def _at(scores: Floats, draws: Floats | None, n_deferred: float, up: bool = False, down: bool = False) -> Threshold:
@@ -177,7 +180,7 @@ def _draws(draws: npt.ArrayLike, n: int) -> Floats:
 
 
 def _finite(name: str, value: float) -> float:
-    number = share(name, value)
+    number = fraction(name, value)
     if math.isnan(number):
         raise BadData(f"The value of {name} is nan; give a fraction from 0 to 1.")
     return number
