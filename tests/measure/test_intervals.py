@@ -67,6 +67,16 @@ def test_counts_of_few_different_rows_draw_from_the_same_distribution() -> None:
     assert as_counts == pytest.approx(as_questions, abs=0.002)
 
 
+@pytest.mark.parametrize("n_different", [5, 60, 400])
+def test_row_that_occurs_often_is_drawn_often(n_different: int) -> None:
+    """Half of 400 answers are one row; its share in the resamples is a half, however many other rows there are."""
+    values = np.concatenate([np.ones(200), 2 + np.arange(200) % n_different])
+    low, high = metrics.bootstrap(metrics.brier, values == 1, np.zeros(400), n_draws=2000)
+    assert (low, high) == pytest.approx((0.45, 0.55), abs=0.01)
+    shares = metrics.metric(lambda weights, column: metrics.mean.resampled(weights, column == 1))
+    assert metrics.bootstrap(shares, values, n_draws=2000) == pytest.approx((0.45, 0.55), abs=0.01)
+
+
 def test_same_seed_same_interval() -> None:
     score, right = np.random.default_rng(0).random((2, 500))
     right = np.round(right)

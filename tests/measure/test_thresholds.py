@@ -85,6 +85,11 @@ def test_threshold_for_rate_by_hand() -> None:
     assert metrics.threshold_for_rate(values, 1.0) == (1.0, 1.0)
 
 
+def test_draw_at_the_tie_share_keeps_the_answer() -> None:
+    assert metrics.deferred_by([0.5, 0.5, 0.5], Threshold(0.5, 0.25), [0.0, 0.25, 0.5]).tolist() == [True, False, False]
+    assert metrics.deferred_by([0.25, 0.5], Threshold(0.5, 0.0)).tolist() == [True, False]
+
+
 def test_questions_without_confidence_count_towards_the_rate() -> None:
     values, always = [0.0, 0.0, 0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0], [1, 1] + [0] * 8
     assert metrics.threshold_for_rate(values, 0.3, always=always) == (0.5, pytest.approx(0.5))
@@ -118,6 +123,14 @@ def test_cost_stays_within_the_budget_and_uses_it(rows: list, budget: float, eac
     spent = 1 + (expected_deferred(score, threshold) * call).mean()
     assert spent <= budget + 1e-6
     assert spent == pytest.approx(budget, abs=1e-6) or threshold == (1.0, 1.0)
+
+
+def test_questions_without_confidence_count_towards_accuracy_and_cost() -> None:
+    """One of five goes to the cloud anyway: with one more, three of five are right, and two calls are paid."""
+    score, edge, cloud, always = [0.0, 0.2, 0.4, 0.6, 0.8], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0]
+    assert metrics.threshold_for_accuracy(score, edge, cloud, 0.4, always=always) == (0.0, 0.0)
+    assert metrics.threshold_for_accuracy(score, edge, cloud, 0.6, always=always) == (0.4, 0.0)
+    assert metrics.threshold_for_cost(score, 1, 5, 3, always=always) == (0.4, 0.0)
 
 
 def test_budget_in_whole_questions_is_not_exceeded() -> None:
