@@ -11,13 +11,13 @@ import time
 from dataclasses import replace
 
 import pytest
+from edge_agent.measure.evaluate import Row
 
 from edge_agent.core.errors import BadData, StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading, Timings
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate, tables
-from edge_agent.measure.evaluate import Row
 from edge_agent.measure.rows import RowsFile
 from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.model.profile import LEVELS, default_profile

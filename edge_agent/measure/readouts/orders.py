@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,6 +126,17 @@ def refers(question: Question) -> bool:
     counted.
     """
     return next(_referring(question), None) is not None
+
+
+def referring_note(questions: Iterable[Question]) -> str:
+    """One sentence about how many questions have such an option; "" if none has."""
+    flags = [refers(question) for question in questions]
+    if not any(flags):
+        return ""
+    return (
+        f'{sum(flags):,} of {len(flags):,} questions have an option that points at others ("all of the above", "both A and B"); '
+        "in another order it may be wrong, which makes the averages over orders look worse than they are."
+    )
 
 
 def _referring(question: Question) -> Iterator[str]:

@@ -73,4 +73,6 @@ def _extra(name: str, model: LocalModel, labelled: Labelled, reading: Reading, s
         return ExtraReading(verified.score, reading.letter, right, verified.n_passes, round(verified.ms, 3))
     n_orders = ALL_ORDERS if name == orders.ORDERS_ALL else orders.REVERSED
     found = orders.read(model, question, n_orders, given=reading)
-    return ExtraReading(found.score, found.letter, grading.correct(labelled, found.letter), found.n_passes, round(found.ms, 3), found.agreed)
+    return ExtraReading(
+        found.score, found.letter, grading.correct(labelled, found.letter), found.n_passes, round(found.ms, 3), found.agreed
+    )
