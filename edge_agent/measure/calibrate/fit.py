@@ -23,7 +23,7 @@ from edge_agent.measure.calibrate.choose import Ranking
 from edge_agent.measure.calibrate.choose import Sequence as Tests
 from edge_agent.measure.calibrate.curve import isotonic
 from edge_agent.measure.calibrate.goal_cuts import Cut
-from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, CLOUD_RATE, MAX_LOCAL_ERROR, Goal
+from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, CLOUD_RATE, MAX_LOCAL_ERROR, Goal, Price
 from edge_agent.measure.calibrate.ltt import Tested
 from edge_agent.measure.calibrate.split import WITH_TEST, WITHOUT_TEST, Parts, split
 from edge_agent.measure.results import LIVE, NO_CLOUD, RECORDED, Floats, Results
@@ -304,13 +304,13 @@ class _Work:
 
 def costs(results: Results, goal: Goal) -> Floats:
     """What each question costs at the cloud (n,); a question whose tokens are not known costs the mean of the others."""
-    prompt, completion = results.cloud.prompt_price, results.cloud.completion_price
-    if goal.price:
-        prompt, completion = goal.price.prompt, goal.price.completion
+    price = goal.price or Price()
+    prompt = results.cloud.prompt_price if price.prompt is None else price.prompt
+    completion = results.cloud.completion_price if price.completion is None else price.completion
     if prompt + completion <= 0:
         raise BadData("A budget needs the cloud's prices; give --prompt-price and --completion-price for a million tokens.")
-    if goal.price and goal.price.tokens:
-        n_prompt, n_completion = (np.full(len(results), n) for n in goal.price.tokens)
+    if price.tokens:
+        n_prompt, n_completion = (np.full(len(results), n) for n in price.tokens)
     elif results.cloud_tokens is not None and not np.isnan(results.cloud_tokens[0] + results.cloud_tokens[1]).all():
         n_prompt, n_completion = (np.where(np.isnan(column), np.nanmean(column), column) for column in results.cloud_tokens)
     else:

@@ -21,10 +21,13 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(day|week|month)")
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a question costs at the cloud; prices are per million tokens. `tokens` are the (prompt, completion) tokens of a question."""
+    """What a question costs at the cloud; prices are per million tokens, `tokens` the (prompt, completion) tokens of a question.
 
-    prompt: float
-    completion: float
+    None is what the results say.
+    """
+
+    prompt: float | None = None
+    completion: float | None = None
     tokens: tuple[float, float] | None = None
 
 

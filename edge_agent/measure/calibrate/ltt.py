@@ -59,8 +59,8 @@ def p_value(errors: npt.ArrayLike, kept: npt.ArrayLike, limit: float) -> Floats:
 def in_order(cuts: Cuts, scores: Floats, with_confidence: Bools, draws: Floats, wrong: Bools, limit: float, delta: float) -> Tested:
     """Test the cuts in their order, each against the hypothesis that its error is larger than `limit`."""
     kept = cuts.kept(scores, with_confidence, draws)
-    n_kept: Counts = np.count_nonzero(kept, axis=1)
-    errors: Counts = kept @ wrong.astype(np.int64)
+    n_kept = kept.sum(1, dtype=np.int64)
+    errors = (kept & wrong).sum(1, dtype=np.int64)
     p = p_value(errors, n_kept, limit)
     return Tested(n_kept, errors, p, int(np.argmin(np.r_[p <= delta, False])))
 
