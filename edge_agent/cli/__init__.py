@@ -9,6 +9,7 @@ from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to 
     backup,
     bench,
     bundle,
+    calibrate,
     config,
     doctor,
     eval,
