@@ -1,0 +1,188 @@
+"""The charts of a report, each drawn from one or more measured models.
+
+Owns what is drawn, its title and its description in words. Computes no figure of its own. Invariant: the title of a chart with a
+simulated cloud says so, because a picture is shown without its page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edge_agent.core import readouts
+from edge_agent.core.terminal import shortened
+from edge_agent.measure import metrics
+from edge_agent.measure.report.charts import Axis, Chart, around
+from edge_agent.measure.report.ladder import Rung
+from edge_agent.measure.report.markup import figure, milliseconds, percent
+from edge_agent.measure.report.measured import Measured
+
+_TAKES_ALL = ((0.0, "0"), (20.0, "20"), (40.0, "40"), (60.0, "60"), (80.0, "80"), (100.0, "100"))
+_FEW = 12  # so many different scores get a dot each
+SHADES = ("system", "edge", "cloud", "oracle", "random")
+"""The kinds of lines for several models."""
+
+
+def deferral(measured: Measured) -> Chart:
+    """Accuracy against the share of questions that go to the cloud."""
+    curve, (best_rate, best) = measured.curve, measured.oracle
+    low, high = around([100 * float(value) for value in (*curve.system, *best)], 10, 0, 100)
+    chart = Chart(
+        "deferral",
+        f"Accuracy by share sent to the cloud{measured.heading}",
+        f"Line chart. {_ends(measured)} By its confidence, the device reaches {percent(measured.all.system)} % when "
+        f"{percent(measured.routed)} % of the questions go to the cloud; random routing reaches {percent(measured.all.random)} %.",
+        Axis("questions sent to the cloud, %", 0, 100, _TAKES_ALL),
+        Axis("right answers, %", low, high),
+    )
+    chart.line(np.column_stack([100 * best_rate, 100 * best]), "oracle", "oracle (best possible)")
+    chart.line([(0, 100 * curve.system[0]), (100, 100 * curve.system[-1])], "random", "random routing")
+    chart.line(np.column_stack([100 * curve.rate, 100 * curve.system]), "system", "routing by confidence")
+    if len(curve.tau) <= _FEW:
+        for tau, rate, system in list(zip(*curve, strict=True))[1:-1]:
+            if not math.isclose(rate, measured.routed):
+                chart.dot(100 * rate, 100 * system, "system", words=f"{tau:g}")
+    chart.dot(100 * measured.routed, 100 * measured.all.system, "here", "threshold in force", f"tau = {measured.rule.tau:.3g}", big=True)
+    return chart
+
+
+def cost(measured: Measured) -> Chart:
+    """Accuracy against what 1,000 questions cost."""
+    paid, accuracy = measured.costs()
+    dear = 1000 * float(paid[-1])
+    low, high = around([100 * float(value) for value in accuracy], 10, 0, 100)
+    assert measured.call_prices is not None
+    here = 1000 * float(np.where(measured.deferred, measured.call_prices, 0.0)[measured.paired].mean())
+    chart = Chart(
+        "cost",
+        f"Accuracy by cost{measured.heading}",
+        f"Line chart. Sending all questions costs {figure(dear, 2)} for 1,000 questions, the threshold in force {figure(here, 2)}.",
+        Axis("cost of 1,000 questions", 0, dear or 1.0),
+        Axis("right answers, %", low, high),
+    )
+    chart.line([(0, 100 * accuracy[0]), (dear, 100 * accuracy[-1])], "random", "random routing")
+    chart.line(np.column_stack([1000 * paid, 100 * accuracy]), "system", "routing by confidence")
+    chart.dot(here, 100 * measured.all.system, "here", "threshold in force", f"{here:.2f}", big=True)
+    return chart
+
+
+def reliability(measured: Measured, readout: str) -> Chart:
+    """How often answers are right at each confidence, with intervals and counts."""
+    at = measured.graded & ~measured.results.no_confidence & ~np.isnan(measured.results.scores[readout])
+    score, right = measured.results.scores[readout][at], measured.results.edge_correct[at]
+    levels = np.array(measured.levels)
+    bins = np.searchsorted((levels[1:] + levels[:-1]) / 2, score, side="right")
+    words, places = [], []
+    for n, level in enumerate(levels):
+        inside = bins == n
+        if inside.any():
+            share, mean = float(right[inside].mean()), float(score[inside].mean())
+            low, high = metrics.wilson(round(float(right[inside].sum())), int(inside.sum()))
+            places.append((100 * mean, 100 * share, 100 * low, 100 * high, int(inside.sum())))
+            words.append(f"near {level:g}: {percent(share)} % of {inside.sum():,}")
+    chart = Chart(
+        f"reliability-{readout}",
+        f"Can {readout} be believed?",
+        "Dots with 95 % intervals: the share of right answers at each confidence. " + "; ".join(words) + ".",
+        Axis(f"{readout}, %", 0, 100, _TAKES_ALL),
+        Axis("right answers, %", 0, 100, _TAKES_ALL),
+    )
+    for x, _, _, _, n in places:
+        chart.bar(min(max(x, 3), 97), 6, 100 * n / max(len(score), 1), "count", "share of the questions")
+    chart.line([(0, 0), (100, 100)], "random", "perfectly honest")
+    for x, share, low, high, n in places:
+        chart.interval(x, low, high, "system")
+        chart.dot(x, share, "system", "right, with 95 % interval", f"n = {n:,}")
+    return chart
+
+
+def latency(models: Sequence[Measured]) -> Chart:
+    """The mean time of a question against the share of questions that go to the cloud."""
+    known = [model for model in models if model.cloud_ms is not None][: len(SHADES)]
+    read_ms = [float(np.nanmean(model.results.read_ms)) for model in known]
+    cloud_ms = max(model.cloud_ms or 0.0 for model in known)
+    chart = Chart(
+        "latency",
+        f"Mean time of a question{known[0].heading}",
+        f"Line chart. A reading takes {', '.join(f'{ms:.0f} ms ({model.name})' for ms, model in zip(read_ms, known, strict=True))}; "
+        f"each call to the cloud adds {cloud_ms:.0f} ms.",
+        Axis("questions sent to the cloud, %", 0, 100, _TAKES_ALL),
+        Axis("mean time of a question, ms", 0, (max(read_ms) + cloud_ms) * 1.06 or 1.0),
+    )
+    chart.line([(0, cloud_ms), (100, cloud_ms)], "random", "no device, only the cloud")
+    for ms, model, kind in zip(read_ms, known, SHADES, strict=False):
+        label = "device first, then the cloud" if len(known) == 1 else shortened(model.results.model.quantization or model.name, 20)
+        chart.line([(0, ms), (100, ms + (model.cloud_ms or 0.0))], kind, label)
+    ms = read_ms[0] + known[0].routed * (known[0].cloud_ms or 0.0)
+    chart.dot(100 * known[0].routed, ms, "here", "threshold in force", f"{ms:,.0f} ms", big=True)
+    return chart
+
+
+def steps(rungs: Sequence[Rung]) -> Chart:
+    """The quantization ladder: how often each file is right, alone and with the cloud at the same share of calls."""
+    values = [100 * value for rung in rungs for value in (rung.accuracy, rung.low, rung.high, rung.system)]
+    low, high = around(values, 4, 0, 100)
+    chart = Chart(
+        "ladder-right",
+        f"Right answers by file{rungs[0].heading}",
+        "Dots: " + "; ".join(f"{rung.name} {percent(rung.accuracy)} % alone in {milliseconds(rung.read_ms)}" for rung in rungs) + ".",
+        _files(rungs),
+        Axis("right answers, %", low, high),
+    )
+    for n, rung in enumerate(rungs):
+        chart.interval(n, 100 * rung.low, 100 * rung.high, "edge")
+        chart.dot(n, 100 * rung.accuracy, "edge", "device alone, with 95 % interval", percent(rung.accuracy))
+        if rung.has_cloud:
+            chart.dot(n, 100 * rung.system, "system", "with the cloud, all at the same share of calls", percent(rung.system))
+    return chart
+
+
+def shares(rungs: Sequence[Rung]) -> Chart:
+    """The quantization ladder: what each file sends to the cloud at the first file's tau, and at its own."""
+    target = 100 * rungs[0].target
+    values = [100 * value for rung in rungs for value in (rung.routed, rung.reached - rung.margin, rung.reached + rung.margin)]
+    low, high = around([target, *values], 8, 0, 100)
+    chart = Chart(
+        "ladder-sent",
+        "Questions sent to the cloud by file",
+        f"Dots: at the same tau {'; '.join(f'{rung.name} {percent(rung.routed)} %' for rung in rungs)}. Wanted: {target:.1f} %.",
+        _files(rungs),
+        Axis("questions sent to the cloud, %", low, high),
+    )
+    chart.line([(-0.5, target), (len(rungs) - 0.5, target)], "random", f"what {rungs[0].name} sends")
+    for n, rung in enumerate(rungs):
+        chart.interval(n + 0.12, 100 * (rung.reached - rung.margin), 100 * (rung.reached + rung.margin), "edge")
+        chart.dot(n + 0.12, 100 * rung.reached, "edge", "own tau, on the other half, with 95 % interval")
+        chart.dot(n - 0.12, 100 * rung.routed, "here", "the same tau")
+    return chart
+
+
+def _files(rungs: Sequence[Rung]) -> Axis:
+    """An axis with one place for each file, and its speed under its name."""
+    ticks = tuple((float(n), f"{rung.name}\n{milliseconds(rung.read_ms)}") for n, rung in enumerate(rungs))
+    return Axis("file, and the mean time of a reading", -0.5, len(rungs) - 0.5, ticks)
+
+
+def differences(rows: Sequence[tuple[str, float, float, float]]) -> Chart:
+    """AUROC of each readout with its interval, one below the other: (readout, AUROC, low, high)."""
+    low, high = around([value for row in rows for value in row[1:]], 0.1)
+    height = 78 + 30 * len(rows)
+    names = tuple((float(len(rows) - n), row[0]) for n, row in enumerate(rows))
+    chart = Chart(
+        "readouts",
+        "Which number tells right from wrong best?",
+        "AUROC with 95 % intervals: " + "; ".join(f"{row[0]} {figure(row[1])}" for row in rows) + ".",
+        Axis("AUROC (0.5 is chance)", low, high),
+        Axis("", 0.4, len(rows) + 0.6, names),
+        height,
+    )
+    for (place, _), (name, value, least, most) in zip(names, rows, strict=True):
+        chart.line([(least, place), (most, place)], "system")
+        chart.dot(value, place, "here" if name == readouts.CONFIDENCE else "system", words=figure(value))
+    return chart
+
+
+def _ends(measured: Measured) -> str:
+    return f"The device alone is right on {percent(measured.all.edge)} %, the cloud on {percent(measured.all.cloud)} %."
