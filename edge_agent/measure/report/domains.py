@@ -12,6 +12,7 @@ from edge_agent.measure.report.markup import Html, count, element, percent, poin
 from edge_agent.measure.report.measured import Line, Measured
 
 _TABLE = ("domain", "questions", "cloud only, %", "edge raw, %", "95 % interval", "random, %", "system, %", "routed, %", "lift, points")
+_LONG = 25  # so many domains do not fit on one sheet of paper
 
 
 def by_domain(measured: Measured) -> Html:
@@ -25,7 +26,7 @@ def by_domain(measured: Measured) -> Html:
     parts = [table(f"Routing by domain{measured.heading}", _TABLE, rows, last=2), element("p", how, class_="how")]
     if measured.has_cloud and len(measured.domains) > 1:
         parts.append(_bars(measured))
-    return section(f"By domain{measured.heading}", "domains", *parts)
+    return section(f"By domain{measured.heading}", "domains", *parts, flows=True)
 
 
 def _row(line: Line) -> list[str]:
@@ -65,7 +66,7 @@ def _bars(measured: Measured) -> Html:
         title,
         element("div", element("ul", *shown, class_="keys"), element("ul", top, *lines, class_="bars"), class_="marks"),
         said,
-        class_="long",
+        class_="long" if len(lines) > _LONG else "",
     )
 
 

@@ -27,7 +27,7 @@ class Html(str):
 
 def safe(value: str) -> Html:
     """The text as markup; an `Html` stays what it is."""
-    return value if isinstance(value, Html) else Html(html.escape(plain(value)))
+    return value if isinstance(value, Html) else Html(html.escape(plain(value)).replace(" %", "\N{NO-BREAK SPACE}%"))
 
 
 def join(parts: Sequence[str], between: str = "\n") -> Html:
@@ -57,9 +57,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], last
     return element("div", inside, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def section(title: str, name: str, *content: str) -> Html:
-    """A part of the page under its heading; `name` is unique on the page."""
-    return element("section", element("h2", title, id=name), *content, aria_labelledby=name)
+def section(title: str, name: str, *content: str, flows: bool = False) -> Html:
+    """A part of the page under its heading; `name` is unique on the page. If it `flows`, a sheet of paper may end inside it."""
+    return element("section", element("h2", title, id=name), *content, aria_labelledby=name, class_="flows" if flows else "")
 
 
 def percent(share: float, digits: int = 1) -> str:

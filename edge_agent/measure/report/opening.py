@@ -59,8 +59,8 @@ def opening(measured: Measured) -> Html:
         gain, gain_low, gain_high = lift(measured)
         tiles.append((points(gain), f"points over random routing{measured.heading}", f"95 % interval {span(gain_low, gain_high)}"))
     else:
-        tiles.append((f"{percent(line.edge)} %", "right, the device alone", f"95 % interval {span(line.edge_low, line.edge_high)} %"))
-    tiles.append((f"{percent(wrong)} %", "wrong among the kept answers", f"95 % interval {span(low, high)} %"))
+        tiles.append((_with_sign(line.edge), "right, the device alone", _interval(line.edge_low, line.edge_high)))
+    tiles.append((_with_sign(wrong), "wrong among the kept answers", _interval(low, high)))
     shown = [element("li", element("strong", value), element("span", what), element("small", more)) for value, what, more in tiles]
     return join([*parts, element("ul", *shown, class_="tiles")])
 
@@ -127,3 +127,11 @@ def _of_hundred(share: float) -> str:
 
 def _plural(n: int, word: str) -> str:
     return f"{count(n)} {word}{'' if n == 1 else 's'}"
+
+
+def _with_sign(share: float) -> str:
+    return NOTHING if math.isnan(share) else f"{percent(share)} %"
+
+
+def _interval(low: float, high: float) -> str:
+    return "not known" if math.isnan(low) else f"95 % interval {span(low, high)} %"

@@ -17,12 +17,13 @@ from edge_agent.measure import metrics
 from edge_agent.measure.report.charts import Axis, Chart, around
 from edge_agent.measure.report.ladder import Rung
 from edge_agent.measure.report.markup import figure, milliseconds, percent
-from edge_agent.measure.report.measured import Measured
+from edge_agent.measure.report.measured import Measured, mean_known
 
 _TAKES_ALL = ((0.0, "0"), (20.0, "20"), (40.0, "40"), (60.0, "60"), (80.0, "80"), (100.0, "100"))
 _FEW = 12  # so many different scores get a dot each
-SHADES = ("system", "edge", "cloud", "oracle", "random")
-"""The kinds of lines for several models."""
+_FEW_FILES = 7  # so many have room for their figures
+_SEEN = 0.03  # lines that differ by less of the axis look like one
+_KINDS = ("system", "edge", "cloud", "oracle")  # of lines for several models
 
 
 def deferral(measured: Measured) -> Chart:
@@ -100,8 +101,11 @@ def reliability(measured: Measured, readout: str) -> Chart:
 
 def latency(models: Sequence[Measured]) -> Chart:
     """The mean time of a question against the share of questions that go to the cloud."""
-    known = [model for model in models if model.cloud_ms is not None][: len(SHADES)]
-    read_ms = [float(np.nanmean(model.results.read_ms)) for model in known]
+    known = [model for model in models if model.cloud_ms is not None][: len(_KINDS)]
+    spread = np.ptp([mean_known(model.results.read_ms) for model in known])
+    if spread < _SEEN * (known[0].cloud_ms or 0.0):
+        known = known[:1]
+    read_ms = [mean_known(model.results.read_ms) for model in known]
     cloud_ms = max(model.cloud_ms or 0.0 for model in known)
     chart = Chart(
         "latency",
@@ -112,7 +116,7 @@ def latency(models: Sequence[Measured]) -> Chart:
         Axis("mean time of a question, ms", 0, (max(read_ms) + cloud_ms) * 1.06 or 1.0),
     )
     chart.line([(0, cloud_ms), (100, cloud_ms)], "random", "no device, only the cloud")
-    for ms, model, kind in zip(read_ms, known, SHADES, strict=False):
+    for ms, model, kind in zip(read_ms, known, _KINDS, strict=False):
         label = "device first, then the cloud" if len(known) == 1 else shortened(model.results.model.quantization or model.name, 20)
         chart.line([(0, ms), (100, ms + (model.cloud_ms or 0.0))], kind, label)
     ms = read_ms[0] + known[0].routed * (known[0].cloud_ms or 0.0)
@@ -133,9 +137,17 @@ def steps(rungs: Sequence[Rung]) -> Chart:
     )
     for n, rung in enumerate(rungs):
         chart.interval(n, 100 * rung.low, 100 * rung.high, "edge")
-        chart.dot(n, 100 * rung.accuracy, "edge", "device alone, with 95 % interval", percent(rung.accuracy))
+        chart.dot(
+            n, 100 * rung.accuracy, "edge", "device alone, with 95 % interval", percent(rung.accuracy) if len(rungs) <= _FEW_FILES else ""
+        )
         if rung.has_cloud:
-            chart.dot(n, 100 * rung.system, "system", "with the cloud, all at the same share of calls", percent(rung.system))
+            chart.dot(
+                n,
+                100 * rung.system,
+                "system",
+                "with the cloud, all at the same share of calls",
+                percent(rung.system) if len(rungs) <= _FEW_FILES else "",
+            )
     return chart
 
 
@@ -161,7 +173,8 @@ def shares(rungs: Sequence[Rung]) -> Chart:
 
 def _files(rungs: Sequence[Rung]) -> Axis:
     """An axis with one place for each file, and its speed under its name."""
-    ticks = tuple((float(n), f"{rung.name}\n{milliseconds(rung.read_ms)}") for n, rung in enumerate(rungs))
+    room = max(3, 60 // len(rungs))  # letters that fit side by side
+    ticks = tuple((float(n), f"{shortened(rung.name, room)}\n{milliseconds(rung.read_ms)}") for n, rung in enumerate(rungs))
     return Axis("file, and the mean time of a reading", -0.5, len(rungs) - 0.5, ticks)
 
 

@@ -30,7 +30,7 @@ from edge_agent.measure.report.markup import (
     table,
     with_small,
 )
-from edge_agent.measure.report.measured import Measured
+from edge_agent.measure.report.measured import Measured, mean_known
 from edge_agent.model.calibration import Calibration
 
 
@@ -83,7 +83,7 @@ def time(models: Sequence[Measured]) -> Html:
         words = "The run has no times of calls to a cloud; give the mean time of a call to see what they cost."
         return section("How long a question takes", "time", element("p", words))
     first = known[0]
-    read_ms, cloud_ms = float(np.nanmean(first.results.read_ms)), first.cloud_ms or 0.0
+    read_ms, cloud_ms = mean_known(first.results.read_ms), first.cloud_ms or 0.0
     mean_ms = read_ms + first.routed * cloud_ms
     each = f"A reading takes {milliseconds(read_ms)}, a call to the cloud {milliseconds(cloud_ms)} more"
     says = f"{each}; at this threshold, a question takes {milliseconds(mean_ms)} on average."
@@ -169,7 +169,13 @@ def quantizations(models: Sequence[Measured]) -> Html:
     sent = "At the same tau, files that round differently send different shares. With its own tau, each comes back to the dashed line."
     charts = element("div", pictures.steps(rungs).framed(right), pictures.shares(rungs).framed(sent), class_="pair")
     return section(
-        caption, "ladder", element("p", why, class_="choice"), table(caption, head, cells), element("p", how, class_="how"), charts
+        caption,
+        "ladder",
+        element("p", why, class_="choice"),
+        table(caption, head, cells),
+        element("p", how, class_="how"),
+        charts,
+        flows=True,
     )
 
 
