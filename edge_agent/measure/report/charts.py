@@ -111,16 +111,19 @@ class Chart:
         self._marks.append(f'<text class="note" x="{_number(left)}" y="{_number(top + dy)}" text-anchor="{anchor}">{safe(words)}</text>')
 
     def svg(self, style: str = "") -> Html:
-        """The whole chart. With a `style` it stands alone, as a file."""
+        """The whole chart. With a `style` it stands alone, as a file, under its title."""
         legend, above = self._drawn_legend()
-        top = above + _TOP
+        title = 26 if style else 0
+        height = self.height + above + title
         space = f' xmlns="http://www.w3.org/2000/svg" width="{WIDTH}"' if style else ""
         named = f'role="img" aria-labelledby="{self.name}-t {self.name}-d"'
-        head = f'<svg{space} class="chart" viewBox="0 0 {WIDTH} {self.height + above}" {named}>'
+        head = f'<svg{space} class="chart" viewBox="0 0 {WIDTH} {height}" {named}>'
         words = element("title", self.title, id=f"{self.name}-t") + element("desc", self.description, id=f"{self.name}-d")
-        sheet = element("style", Html(style)) + f'<rect class="paper" width="{WIDTH}" height="{self.height + above}"/>' if style else ""
+        sheet = f'<rect class="paper" width="{WIDTH}" height="{height}"/><text class="strong" x="6" y="18">{safe(self.title)}</text>'
+        alone = element("style", Html(style)) + Html(sheet) if style else ""
         body = join([Html(part) for part in (*self._drawn_axes(), *self._marks, *self._placed_words())], "\n")
-        return Html(f'{head}{words}{sheet}{legend}<g transform="translate(0 {top - _TOP})">{body}</g></svg>')
+        shift = f'<g transform="translate(0 {title})">{legend}<g transform="translate(0 {above})">{body}</g></g>'
+        return Html(f"{head}{words}{alone}{shift}</svg>")
 
     def framed(self, how: str = "") -> Html:
         """The chart under its title, with a sentence on how to read it."""

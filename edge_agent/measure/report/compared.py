@@ -1,104 +1,84 @@
-"""Readouts side by side: how well each tells right answers from wrong ones, and whether the difference is more than chance.
+"""Readouts side by side: which number of a reading tells right answers from wrong ones best, and at what price.
 
-Owns the paired comparison of two readouts on the same questions. The other formulas are in `metrics`. Invariant: every readout is
-judged on the same questions, those with a gold answer and all scores.
+Owns the verdict and its table. The figures come from `evaluation`. Invariant: a readout is called better only where the paired
+interval of the difference does not hold 0.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-import numpy as np
 
 from edge_agent.core import readouts
-from edge_agent.measure import metrics
+from edge_agent.measure.evaluation.figures import Evaluation, Readout
+from edge_agent.measure.report import pictures
+from edge_agent.measure.report.markup import NOTHING, Html, element, figure, percent, section, span, table, with_small
 from edge_agent.measure.report.measured import Measured
-from edge_agent.measure.results import Floats
 
-_Z_95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """One readout: its figures with 95 % intervals; `gain` is its AUROC minus that of the printed confidence, on the same questions.
-
-    `apgr` and `cpt_50` are nan without a cloud. `passes` is how many readings a question costs.
-    """
-
-    readout: str
-    passes: float
-    auroc: float
-    auroc_low: float
-    auroc_high: float
-    gain: float
-    gain_low: float
-    gain_high: float
-    ece: float
-    brier: float
-    apgr: float
-    cpt_50: float
+_HEAD = ("readout", "readings", "AUROC", "against confidence", "ECE", "Brier", "AURC", "APGR", "CPT 50, %", "right at the same share, %")
 
 
-def compare(measured: Measured) -> tuple[Compared, ...]:
-    """All readouts of the results, best AUROC first."""
-    results = measured.results
-    at = measured.graded & np.all([~np.isnan(column) for column in results.scores.values()], axis=0)
-    right = results.edge_correct[at]
-    both = at & measured.paired
-    base = _placements(results.scores[readouts.CONFIDENCE][at], right)
-    found = []
-    for name, column in results.scores.items():
-        score = column[at]
-        placed = _placements(score, right)
-        value, low, high = _interval(*placed)
-        gain, gain_low, gain_high = _interval(*(mine - its for mine, its in zip(placed, base, strict=True)))
-        if name == readouts.CONFIDENCE:
-            gain = gain_low = gain_high = math.nan
-        cloud = (column[both], results.edge_correct[both], results.cloud_correct[both])
-        figures = {"ece": metrics.ece(score, right, measured.levels), "brier": metrics.brier(score, right)}
-        figures |= {"apgr": metrics.apgr(*cloud), "cpt_50": metrics.cpt(*cloud, 0.5)}
-        found.append(Compared(name, results.passes.get(name, 1.0), value, low, high, gain, gain_low, gain_high, **figures))
-    return tuple(sorted(found, key=lambda row: (-row.auroc if math.isfinite(row.auroc) else 1.0, row.readout)))
+def side_by_side(measured: Measured) -> Html:
+    """All readouts of the same answers, best first."""
+    found = sorted(measured.evaluation.readouts.items(), key=lambda each: (_order(each[1].auroc), each[0]))
+    cells = [[name, *_cells(readout)] for name, readout in found]
+    how = (
+        "AUROC is how likely a right answer has a higher score than a wrong one; 0.5 is chance. The difference to the printed confidence "
+        "is measured on the same questions; if its interval holds 0, it may be chance. ECE and Brier are errors of the score as a "
+        "probability, AURC the error among kept answers on average over all shares kept: lower is better. APGR is the part of the gap to "
+        "the cloud that is closed on average, CPT 50 the least share of calls that closes half of it. The last column sends as many "
+        "questions as the printed confidence does."
+    )
+    if readouts.COMBINED in measured.evaluation.readouts and measured.evaluation.weights:
+        how += " The combined readout was fitted on one half of the questions and is measured on the other."
+    shown = [(name, readout.auroc, *readout.intervals["auroc"]) for name, readout in found if math.isfinite(readout.auroc)]
+    chart = [element("div", pictures.differences(shown).framed("Lines are 95 % intervals."), class_="pair")] if shown else []
+    caption = f"Readouts side by side{measured.heading}"
+    told = [element("p", verdict(measured.evaluation), class_="says"), table(caption, _HEAD, cells), element("p", how, class_="how")]
+    return section(caption, "readouts", *told, *chart)
 
 
-def verdict(rows: tuple[Compared, ...]) -> str:
-    """Which readout is better than the printed confidence, in one sentence."""
-    better = [row for row in rows if row.gain_low > 0]
-    if not any(math.isfinite(row.auroc) for row in rows):
-        return "Which one is better cannot be said: the answers are all right, all wrong, or not graded."
-    if not better:
-        return "None is better than the printed confidence by more than chance on these questions."
-    best = better[0]
-    price = "" if best.passes <= 1 else f", for {best.passes:g} readings a question instead of one"
-    cheap = next((row for row in better if row.passes <= 1), None)
-    also = f" Of those that one reading holds, {cheap.readout} is best." if cheap and cheap is not best else ""
-    interval = f"95 % interval {best.gain_low:+.3f} to {best.gain_high:+.3f}".replace("-", "−")
-    return f"The readout {best.readout} is better than the printed confidence by {best.gain:.3f} of AUROC ({interval}){price}.{also}"
+def verdict(evaluation: Evaluation) -> str:
+    """Which readout is better than the printed confidence, and what the order of the options changes, in a few sentences."""
+    gains = {name: _gain(readout) for name, readout in evaluation.readouts.items()}
+    better = sorted((name for name, (_, low, _) in gains.items() if low > 0), key=lambda name: -gains[name][0])
+    said = []
+    if not any(math.isfinite(readout.auroc) for readout in evaluation.readouts.values()):
+        said.append("Which one is better cannot be said: the answers are all right, all wrong, or not graded.")
+    elif not better:
+        said.append("No other readout is better than the printed confidence by more than chance on these questions.")
+    else:
+        best, (gain, low, high) = better[0], gains[better[0]]
+        passes = evaluation.readouts[best].passes
+        price = "" if passes <= 1 else f", for {passes:.3g} readings a question instead of one"
+        interval = f"95 % interval {low:+.3f} to {high:+.3f}".replace("-", "−")
+        said.append(f"The readout {best} is better than the printed confidence by {gain:.3f} of AUROC ({interval}){price}.")
+        cheap = next((name for name in better if evaluation.readouts[name].passes <= 1), best)
+        said += [f"Of those that one reading holds, {cheap} is best."] if cheap != best else []
+    orders = evaluation.orders
+    if orders and orders.flipped.questions:
+        said.append(f"When the options are reversed, {percent(orders.flipped.share)} % of the answers become another option.")
+    return " ".join(said)
 
 
-def _placements(score: Floats, right: Floats) -> tuple[Floats, Floats]:
-    """For each right answer the share of wrong ones below it, for each wrong one the share of right ones above it; ties count half.
-
-    Source: DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44(3).
-    """
-    positive, negative = score[right == 1], score[right == 0]
-    if not len(positive) or not len(negative):
-        return np.full(len(positive), math.nan), np.full(len(negative), math.nan)
-    return _below(positive, negative), 1 - _below(negative, positive)
-
-
-def _below(values: Floats, others: Floats) -> Floats:
-    others = np.sort(others)
-    below: Floats = (np.searchsorted(others, values, side="left") + np.searchsorted(others, values, side="right")) / (2 * len(others))
-    return below
+def _cells(readout: Readout) -> list[str]:
+    gain, low, high = _gain(readout)
+    return [
+        f"{readout.passes:.3g}",
+        with_small(figure(readout.auroc), span(*readout.intervals["auroc"], 3, 1)),
+        NOTHING if math.isnan(gain) else with_small(f"{gain:+.3f}".replace("-", "−"), span(low, high, 3, 1)),
+        figure(readout.ece),
+        figure(readout.brier),
+        figure(readout.aurc),
+        figure(readout.apgr),
+        percent(readout.cpt_50),
+        percent(readout.same_rate),
+    ]
 
 
-def _interval(positive: Floats, negative: Floats) -> tuple[float, float, float]:
-    """A mean of placements with its 95 % interval; nan if there are too few."""
-    if len(positive) < 2 or len(negative) < 2:
-        value = float(positive.mean()) if len(positive) and len(negative) else math.nan
-        return value, math.nan, math.nan
-    value = float(positive.mean())
-    half = _Z_95 * math.sqrt(float(positive.var(ddof=1)) / len(positive) + float(negative.var(ddof=1)) / len(negative))
-    return value, max(value - half, -1.0), min(value + half, 1.0)
+def _gain(readout: Readout) -> tuple[float, float, float]:
+    """How much more AUROC it has than the printed confidence, with its interval; nan for that itself."""
+    return next(((one.difference, one.low, one.high) for one in readout.compared if one.figure == "auroc"), (math.nan,) * 3)
+
+
+def _order(auroc: float) -> float:
+    return -auroc if math.isfinite(auroc) else 1.0

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 
 from edge_agent.core.terminal import shortened
+from edge_agent.measure.evaluation.figures import Routing
 from edge_agent.measure.report.markup import Html, count, element, percent, points, safe, section, span, table
-from edge_agent.measure.report.measured import Line, Measured
+from edge_agent.measure.report.measured import Measured
 
 _TABLE = ("domain", "questions", "cloud only, %", "edge raw, %", "95 % interval", "random, %", "system, %", "routed, %", "lift, points")
 _LONG = 25  # so many domains do not fit on one sheet of paper
@@ -29,7 +30,7 @@ def by_domain(measured: Measured) -> Html:
     return section(f"By domain{measured.heading}", "domains", *parts, flows=True)
 
 
-def _row(line: Line) -> list[str]:
+def _row(line: Routing) -> list[str]:
     figures = [percent(value) for value in (line.cloud, line.edge)]
     more = [percent(value) for value in (line.random, line.system, line.routed)]
     return [shortened(line.domain, 60), count(line.questions), *figures, span(line.edge_low, line.edge_high), *more, points(line.lift)]
@@ -70,7 +71,7 @@ def _bars(measured: Measured) -> Html:
     )
 
 
-def _bar(line: Line) -> Html:
+def _bar(line: Routing) -> Html:
     marks = ['<line class="track" x1="0" x2="100%" y1="50%" y2="50%"/>']
     shares = (percent(value) for value in (line.edge, line.system, line.cloud))
     words = "{}: the device alone {} %, together {} %, the cloud alone {} %".format(line.domain, *shares)

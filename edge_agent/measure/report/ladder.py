@@ -16,13 +16,15 @@ from edge_agent.core import routing
 from edge_agent.core.errors import BadData
 from edge_agent.core.terminal import shortened
 from edge_agent.measure import metrics
+from edge_agent.measure.evaluation import routed
+from edge_agent.measure.metrics import Threshold
 from edge_agent.measure.report.measured import Measured, mean_known
 from edge_agent.measure.results import Bools, Floats
 
 ALLOWED_LOSS = 0.01
 """How much accuracy a cheaper file may cost: one point."""
 _HALVES = "ladder"  # the salt that parts the questions
-_Z_95 = 1.96
+_RIGHT = 0.5  # a graded answer counts as right from here on, where a figure needs right or wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class Rung:
     """One file; the first of the ladder is the one that the others are compared with. Shares are fractions.
 
     `accuracy` is the device's alone with its interval `low` to `high`. `routed` and `changed` (routes that differ from the first
-    file's) are at the first file's tau. `tau` with `tie_share` sends the first file's share `target`; on questions that did not
-    choose it, it sends `reached`, and within `margin` of the target is sampling error. `system` is the accuracy with the cloud at
-    that tau, `loss_low` to `loss_high` the paired 95 % interval of how it differs from the first file's.
+    file's) are at the first file's tau. `own` is the threshold that sends the first file's share `target`; on
+    questions that did not choose it, it sends `reached`, whose 95 % interval allows for the sampling error of both halves. `system`
+    is the accuracy with the cloud at that threshold, `difference` how it differs from the first file's, paired by question.
     """
 
     name: str
@@ -48,10 +50,10 @@ class Rung:
     routed: float
     changed: float
     target: float
-    tau: float
-    tie_share: float
+    own: Threshold
     reached: float
-    margin: float
+    reached_low: float
+    reached_high: float
     system: float
     difference: float
     difference_low: float
@@ -60,7 +62,7 @@ class Rung:
     @property
     def reaches(self) -> bool:
         """Whether its own tau sends the wanted share, within sampling error."""
-        return abs(self.reached - self.target) <= self.margin
+        return self.reached_low <= self.target <= self.reached_high
 
 
 def climb(models: Sequence[Measured]) -> tuple[Rung, ...]:
@@ -71,19 +73,8 @@ def climb(models: Sequence[Measured]) -> tuple[Rung, ...]:
     tests = np.array([routing.draw(print_, _HALVES) < 0.5 for print_ in first.results.fingerprints], np.bool_)
     if tests.all() or not tests.any():
         tests = np.arange(len(tests)) % 2 == 1
-    target, base = first.routed, _outcome(first, tests, first.routed)[3]
+    target, base = first.routed, _outcome(first, tests, first.routed)[2]
     return tuple(_rung(name, model, first, target, tests, base) for name, model in zip(names, common, strict=True))
-
-
-def tau_for(score: Floats, no_confidence: Bools, rate: float) -> tuple[float, float]:
-    """The tau and the share of ties that send `rate` of the questions; without a confidence, they go in any case."""
-    wanted = rate * len(score) - int(no_confidence.sum())
-    values, counts = np.unique(score[~no_confidence], return_counts=True)
-    below = np.cumsum(counts) - counts
-    if not len(values) or wanted <= 0:
-        return 0.0, 0.0
-    at = min(int(np.searchsorted(below, wanted, side="left")) - 1, len(values) - 1)
-    return float(values[at]), float(min((wanted - below[at]) / counts[at], 1.0))
 
 
 def choose(rungs: Sequence[Rung]) -> tuple[Rung, str]:
@@ -107,14 +98,13 @@ def choose(rungs: Sequence[Rung]) -> tuple[Rung, str]:
 
 def _rung(name: str, model: Measured, first: Measured, target: float, tests: Bools, base: Floats) -> Rung:
     results, at = model.results, model.graded
-    right = results.edge_correct[at]
-    whole = (right == 0) | (right == 1)  # some benchmarks give parts of a point
-    low, high = metrics.wilson(round(float(right.sum())), len(right))
-    tau, tie_share, deferred, outcome = _outcome(model, tests, target)
-    n_tests, n_fitted = int(tests.sum()), int((~tests).sum())
+    alone = routed.share_of(results.edge_correct[at])
+    own, deferred, outcome = _outcome(model, tests, target)
+    # Twice the variance: the half that chose the threshold has a sampling error, too.
+    half = max(len(deferred) // 2, 1)
+    reached = metrics.wilson(round(float(deferred.mean()) * half), half)
     both = ~np.isnan(outcome) & ~np.isnan(base)
-    gained = (outcome - base)[both]
-    interval = metrics.bootstrap_mean(gained)
+    difference, interval = metrics.paired_difference(metrics.mean, (outcome[both],), (base[both],))
     return Rung(
         name=name,
         heading=model.heading,
@@ -122,30 +112,30 @@ def _rung(name: str, model: Measured, first: Measured, target: float, tests: Boo
         questions=len(results),
         size_bytes=model.size_bytes,
         read_ms=mean_known(results.read_ms),
-        accuracy=mean_known(right),
-        low=low,
-        high=high,
-        auroc=metrics.auroc(model.score[at][whole], right[whole]),
+        accuracy=alone.share,
+        low=alone.low,
+        high=alone.high,
+        auroc=metrics.auroc(model.score[at], results.edge_correct[at] >= _RIGHT),
         routed=model.routed,
         changed=float((model.deferred != first.deferred).mean()),
         target=target,
-        tau=tau,
-        tie_share=tie_share,
+        own=own,
         reached=float(deferred.mean()),
-        margin=_Z_95 * math.sqrt(target * (1 - target) * (1 / n_tests + 1 / max(n_fitted, 1))) + 1 / n_tests,
+        reached_low=reached.low,
+        reached_high=reached.high,
         system=mean_known(outcome),
-        difference=mean_known(gained),
+        difference=difference,
         difference_low=interval.low,
         difference_high=interval.high,
     )
 
 
-def _outcome(model: Measured, tests: Bools, target: float) -> tuple[float, float, Bools, Floats]:
-    """The tau for a rate, fitted on the rest: tau, tie share, which test questions it sends, and what is right then (both (m,))."""
-    tau, tie_share = tau_for(model.score[~tests], model.results.no_confidence[~tests], target)
-    deferred = model.deferred_at(tau, tie_share)[tests]
+def _outcome(model: Measured, tests: Bools, target: float) -> tuple[Threshold, Bools, Floats]:
+    """The threshold for a rate, chosen on the rest, which test questions it sends, and what is right then (both (m,))."""
+    own = metrics.threshold_for_rate(model.score[~tests], target, always=model.results.no_confidence[~tests])
+    deferred = model.deferred_at(own)[tests]
     edge, cloud = model.results.edge_correct[tests], model.results.cloud_correct[tests]
-    return tau, tie_share, deferred, np.where(deferred, cloud, edge) if model.has_cloud else edge
+    return own, deferred, np.where(deferred, cloud, edge) if model.has_cloud else edge
 
 
 def _common(models: Sequence[Measured]) -> list[Measured]:

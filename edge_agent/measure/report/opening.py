@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from edge_agent.core import readouts
-from edge_agent.measure import metrics
+from edge_agent.measure.evaluation import routed
 from edge_agent.measure.report.markup import NOTHING, Html, count, element, figure, join, milliseconds, percent, points, safe, section, span
 from edge_agent.measure.report.measured import Measured
 from edge_agent.measure.results import SIMULATED
@@ -21,14 +21,14 @@ def headline(measured: Measured) -> str:
     """The one sentence that matters."""
     line, rule = measured.all, measured.rule
     by = "" if rule.readout == readouts.CONFIDENCE else f" of {rule.readout}"
-    kept = f"At a threshold of {rule.tau:.3g}{by}, the device answers {_of_hundred(1 - line.routed)} of 100 questions itself"
+    kept = f"At a threshold of {rule.tau:.3g}{by}, the device answers {_of_hundred(1 - measured.routed)} of 100 questions itself"
     if measured.has_cloud:
         cloud = "a simulated cloud" if measured.results.cloud.kind == SIMULATED else "the cloud"
         both = f"together with {cloud}, {percent(line.system)} % are right"
         return f"{kept}; {both}, against {percent(line.random)} % with random routing."
     if math.isnan(line.edge):
         return f"{kept}. How many are right is not known, because the questions have no gold answers."
-    right = measured.results.edge_correct[measured.graded & ~measured.deferred]
+    right = measured.results.edge_correct[measured.counted & ~measured.deferred]
     return f"{kept} and is right on {percent(float(right.mean())) if len(right) else NOTHING} % of these; on all, {percent(line.edge)} %."
 
 
@@ -43,24 +43,18 @@ def opening(measured: Measured) -> Html:
         parts.append(
             element("p", said + "All figures marked “simulated cloud” say what routing would be worth with such a cloud.", class_="warn")
         )
-    kept = measured.graded & ~measured.deferred
-    right = results.edge_correct[kept]
-    wrong = 1 - float(right.mean()) if len(right) else math.nan
-    low, high = metrics.wilson(len(right) - round(float(right.sum())), len(right))
-    tiles = [
-        (
-            f"{percent(1 - line.routed)} %",
-            "stay on the device",
-            f"{count(int((~measured.deferred).sum()))} of {count(len(results))} questions",
-        )
-    ]
+    kept = measured.counted & ~measured.deferred
+    wrong = routed.share_of(1 - results.edge_correct[kept])
+    n = line.questions or len(results)
+    kept_share = 1 - measured.routed
+    tiles = [(f"{percent(kept_share)} %", "stay on the device", f"{count(round(kept_share * n))} of {count(n)} questions")]
     if measured.has_cloud:
         tiles.append((f"{percent(line.system)} %", f"right together{measured.heading}", f"the device alone: {percent(line.edge)} %"))
-        gain, gain_low, gain_high = lift(measured)
+        gain, gain_low, gain_high = measured.lift
         tiles.append((points(gain), f"points over random routing{measured.heading}", f"95 % interval {span(gain_low, gain_high)}"))
     else:
         tiles.append((_with_sign(line.edge), "right, the device alone", _interval(line.edge_low, line.edge_high)))
-    tiles.append((_with_sign(wrong), "wrong among the kept answers", _interval(low, high)))
+    tiles.append((_with_sign(wrong.share), "wrong among the kept answers", _interval(wrong.low, wrong.high)))
     shown = [element("li", element("strong", value), element("span", what), element("small", more)) for value, what, more in tiles]
     return join([*parts, element("ul", *shown, class_="tiles")])
 
@@ -73,7 +67,7 @@ def facts(measured: Measured) -> Html:
     said.append(("File", element("span", "sha256 ", element("code", model.sha256), size)))
     if model.adapter_sha256:
         said.append(("Adapter", element("span", "sha256 ", element("code", model.adapter_sha256))))
-    graded, answered = int(measured.graded.sum()), int(measured.paired.sum())
+    graded, answered = int(measured.graded.sum()), int((~np.isnan(results.cloud_correct)).sum())
     domains = len(set(results.domains))
     data = safe(measured.data or "not named")
     said.append(("Data", data + Html(", sha256 ") + element("code", measured.data_sha256) if measured.data_sha256 else data))
@@ -87,26 +81,13 @@ def facts(measured: Measured) -> Html:
     if len(times):
         mean, middle, slow = (milliseconds(float(ms)) for ms in (times.mean(), *np.percentile(times, [50, 95])))
         said.append(("Reading", f"{mean} on average, median {middle}, 95 % within {slow}"))
-    said += [("Note", note) for note in measured.notes]
+    said += [("Note", note) for note in measured.evaluation.notes]
     listed = element("dl", *(element("dt", name) + element("dd", value) for name, value in said))
     return section("What was measured", "measured", listed)
 
 
-def lift(measured: Measured) -> tuple[float, float, float]:
-    """The gain over random routing and its 95 % interval, over all questions with a cloud's answer.
-
-    The lift is the covariance of being sent and of what the cloud gains, so its interval is that of a mean.
-    """
-    at = measured.paired
-    sent = measured.deferred[at].astype(np.float64)
-    gained = measured.results.cloud_correct[at] - measured.results.edge_correct[at]
-    terms = (sent - sent.mean()) * (gained - gained.mean()) if len(sent) else sent
-    interval = metrics.bootstrap_mean(terms)
-    return (float(terms.mean()) if len(terms) else math.nan), interval.low, interval.high
-
-
 def _gain(measured: Measured) -> str:
-    gain, low, high = lift(measured)
+    gain, low, high = measured.lift
     interval = f"95 % interval {span(low, high)}"
     if low > 0:
         words = f"Choosing by confidence gains {figure(100 * gain, 1)} points over sending the same share at random ({interval})."

@@ -28,8 +28,8 @@ _KINDS = ("system", "edge", "cloud", "oracle")  # of lines for several models
 
 def deferral(measured: Measured) -> Chart:
     """Accuracy against the share of questions that go to the cloud."""
-    curve, (best_rate, best) = measured.curve, measured.oracle
-    low, high = around([100 * float(value) for value in (*curve.system, *best)], 10, 0, 100)
+    curve, oracle = measured.curve, metrics.oracle_curve(*measured.answers[1:])
+    low, high = around([100 * float(value) for value in (*curve.system, *oracle.system)], 10, 0, 100)
     chart = Chart(
         "deferral",
         f"Accuracy by share sent to the cloud{measured.heading}",
@@ -38,7 +38,7 @@ def deferral(measured: Measured) -> Chart:
         Axis("questions sent to the cloud, %", 0, 100, _TAKES_ALL),
         Axis("right answers, %", low, high),
     )
-    chart.line(np.column_stack([100 * best_rate, 100 * best]), "oracle", "oracle (best possible)")
+    chart.line(np.column_stack([100 * oracle.rate, 100 * oracle.system]), "oracle", "oracle (best possible)")
     chart.line([(0, 100 * curve.system[0]), (100, 100 * curve.system[-1])], "random", "random routing")
     chart.line(np.column_stack([100 * curve.rate, 100 * curve.system]), "system", "routing by confidence")
     if len(curve.tau) <= _FEW:
@@ -51,11 +51,12 @@ def deferral(measured: Measured) -> Chart:
 
 def cost(measured: Measured) -> Chart:
     """Accuracy against what 1,000 questions cost."""
-    paid, accuracy = measured.costs()
-    dear = 1000 * float(paid[-1])
-    low, high = around([100 * float(value) for value in accuracy], 10, 0, 100)
-    assert measured.call_prices is not None
-    here = 1000 * float(np.where(measured.deferred, measured.call_prices, 0.0)[measured.paired].mean())
+    curve, prices = measured.costs, measured.call_prices
+    assert prices is not None
+    paid, accuracy = 1000 * curve.cost, 100 * curve.system
+    dear = float(paid[-1])
+    low, high = around([float(value) for value in accuracy], 10, 0, 100)
+    here = 1000 * float(np.where(measured.deferred, prices, 0.0)[measured.counted].mean())
     chart = Chart(
         "cost",
         f"Accuracy by cost{measured.heading}",
@@ -63,26 +64,17 @@ def cost(measured: Measured) -> Chart:
         Axis("cost of 1,000 questions", 0, dear or 1.0),
         Axis("right answers, %", low, high),
     )
-    chart.line([(0, 100 * accuracy[0]), (dear, 100 * accuracy[-1])], "random", "random routing")
-    chart.line(np.column_stack([1000 * paid, 100 * accuracy]), "system", "routing by confidence")
+    chart.line([(0, accuracy[0]), (dear, accuracy[-1])], "random", "random routing")
+    chart.line(np.column_stack([paid, accuracy]), "system", "routing by confidence")
     chart.dot(here, 100 * measured.all.system, "here", "threshold in force", f"{here:.2f}", big=True)
     return chart
 
 
 def reliability(measured: Measured, readout: str) -> Chart:
     """How often answers are right at each confidence, with intervals and counts."""
-    at = measured.graded & ~measured.results.no_confidence & ~np.isnan(measured.results.scores[readout])
-    score, right = measured.results.scores[readout][at], measured.results.edge_correct[at]
-    levels = np.array(measured.levels)
-    bins = np.searchsorted((levels[1:] + levels[:-1]) / 2, score, side="right")
-    words, places = [], []
-    for n, level in enumerate(levels):
-        inside = bins == n
-        if inside.any():
-            share, mean = float(right[inside].mean()), float(score[inside].mean())
-            low, high = metrics.wilson(round(float(right[inside].sum())), int(inside.sum()))
-            places.append((100 * mean, 100 * share, 100 * low, 100 * high, int(inside.sum())))
-            words.append(f"near {level:g}: {percent(share)} % of {inside.sum():,}")
+    bins = [bin_ for bin_ in measured.evaluation.readouts[readout].reliability if bin_.questions]
+    n_all = sum(bin_.questions for bin_ in bins)
+    words = [f"near {bin_.level:g}: {percent(bin_.right)} % of {bin_.questions:,}" for bin_ in bins]
     chart = Chart(
         f"reliability-{readout}",
         f"Can {readout} be believed?",
@@ -90,12 +82,13 @@ def reliability(measured: Measured, readout: str) -> Chart:
         Axis(f"{readout}, %", 0, 100, _TAKES_ALL),
         Axis("right answers, %", 0, 100, _TAKES_ALL),
     )
-    for x, _, _, _, n in places:
-        chart.bar(min(max(x, 3), 97), 6, 100 * n / max(len(score), 1), "count", "share of the questions")
+    for bin_ in bins:
+        chart.bar(min(max(100 * bin_.mean_score, 3), 97), 6, 100 * bin_.questions / n_all, "count", "share of the questions")
     chart.line([(0, 0), (100, 100)], "random", "perfectly honest")
-    for x, share, low, high, n in places:
-        chart.interval(x, low, high, "system")
-        chart.dot(x, share, "system", "right, with 95 % interval", f"n = {n:,}")
+    for bin_ in bins:
+        x = 100 * bin_.mean_score
+        chart.interval(x, 100 * bin_.low, 100 * bin_.high, "system")
+        chart.dot(x, 100 * bin_.right, "system", "right, with 95 % interval", f"n = {bin_.questions:,}")
     return chart
 
 
@@ -135,6 +128,10 @@ def steps(rungs: Sequence[Rung]) -> Chart:
         _files(rungs),
         Axis("right answers, %", low, high),
     )
+
+    def words(share: float) -> str:
+        return percent(share) if len(rungs) <= _FEW_FILES else ""
+
     for n, rung in enumerate(rungs):
         chart.interval(n, 100 * rung.low, 100 * rung.high, "edge")
         chart.dot(
@@ -154,7 +151,7 @@ def steps(rungs: Sequence[Rung]) -> Chart:
 def shares(rungs: Sequence[Rung]) -> Chart:
     """The quantization ladder: what each file sends to the cloud at the first file's tau, and at its own."""
     target = 100 * rungs[0].target
-    values = [100 * value for rung in rungs for value in (rung.routed, rung.reached - rung.margin, rung.reached + rung.margin)]
+    values = [100 * value for rung in rungs for value in (rung.routed, rung.reached_low, rung.reached_high)]
     low, high = around([target, *values], 8, 0, 100)
     chart = Chart(
         "ladder-sent",
@@ -165,7 +162,7 @@ def shares(rungs: Sequence[Rung]) -> Chart:
     )
     chart.line([(-0.5, target), (len(rungs) - 0.5, target)], "random", f"what {rungs[0].name} sends")
     for n, rung in enumerate(rungs):
-        chart.interval(n + 0.12, 100 * (rung.reached - rung.margin), 100 * (rung.reached + rung.margin), "edge")
+        chart.interval(n + 0.12, 100 * rung.reached_low, 100 * rung.reached_high, "edge")
         chart.dot(n + 0.12, 100 * rung.reached, "edge", "own tau, on the other half, with 95 % interval")
         chart.dot(n - 0.12, 100 * rung.routed, "here", "the same tau")
     return chart

@@ -7,14 +7,13 @@ over a figure with a simulated cloud says that it is simulated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from edge_agent.core import readouts
 from edge_agent.measure import metrics
 from edge_agent.measure.report import pictures
-from edge_agent.measure.report.compared import compare, verdict
 from edge_agent.measure.report.ladder import choose, climb
 from edge_agent.measure.report.markup import (
     NOTHING,
@@ -42,11 +41,11 @@ def curves(measured: Measured) -> Html:
     if len(measured.curve.tau) <= 12:
         how += " Numbers next to dots are thresholds; between two dots, ties are sent by a draw."
     shown = [pictures.deferral(measured).framed(how)]
-    if measured.call_prices is not None and measured.call_prices.any():
+    if measured.has_prices:
         tokens = " The tokens are estimated from the length of the text." if measured.results.cloud.estimated_tokens else ""
         how = "The same, by money: what an answer more costs. Answers of the device count as free." + tokens
         shown.append(pictures.cost(measured).framed(how))
-    area = metrics.apgr(*_paired(measured))
+    area = metrics.apgr(*measured.answers)
     closed = f"On average over all shares, routing by confidence closes {percent(area)} % of the gap between device and cloud (APGR)"
     says = "" if math.isnan(area) else f"{closed}; random routing closes 50 %."
     missing = [] if len(shown) > 1 else [element("p", "Without prices there is no chart of costs; give the price of a call.", class_="how")]
@@ -61,10 +60,9 @@ def curves(measured: Measured) -> Html:
 
 def trust(measured: Measured) -> Html:
     """Whether a confidence means what it says."""
-    names = [
-        name for name in dict.fromkeys((readouts.CONFIDENCE, measured.rule.readout, readouts.EXPECTED)) if name in measured.results.scores
-    ][:2]
-    if not measured.graded.any():
+    wanted = dict.fromkeys((readouts.CONFIDENCE, measured.rule.readout, readouts.EXPECTED))
+    names = [name for name in wanted if name in measured.evaluation.readouts][:2]
+    if not names:
         return section(
             "Can the confidence be believed?", "trust", element("p", "The questions have no gold answers, so this is not known.")
         )
@@ -92,43 +90,6 @@ def time(models: Sequence[Measured]) -> Html:
     return section(f"How long a question takes{first.heading}", "time", element("p", says, class_="says"), chart)
 
 
-def side_by_side(measured: Measured) -> Html:
-    """All readouts of the same answers."""
-    rows = compare(measured)
-    head = ("readout", "readings", "AUROC", "95 % interval", "against confidence", "95 % interval", "ECE", "Brier", "APGR", "CPT 50, %")
-    cells = [
-        [
-            row.readout,
-            f"{row.passes:g}",
-            figure(row.auroc),
-            span(row.auroc_low, row.auroc_high, 3, 1),
-            NOTHING if math.isnan(row.gain) else f"{row.gain:+.3f}".replace("-", "−"),
-            span(row.gain_low, row.gain_high, 3, 1),
-            figure(row.ece),
-            figure(row.brier),
-            figure(row.apgr),
-            percent(row.cpt_50),
-        ]
-        for row in rows
-    ]
-    how = (
-        "AUROC is how likely a right answer has a higher score than a wrong one; 0.5 is chance. The difference to the printed confidence "
-        "is measured on the same questions: if its interval holds 0, it may be chance. ECE and Brier are errors of the score as a "
-        "probability: lower is better. APGR and CPT 50 (the least share of calls that closes half of the gap) need a cloud."
-    )
-    shown = [(row.readout, row.auroc, row.auroc_low, row.auroc_high) for row in rows if math.isfinite(row.auroc)]
-    chart = [element("div", pictures.differences(shown).framed("Lines are 95 % intervals."), class_="pair")] if shown else []
-    caption = f"Readouts side by side{measured.heading}"
-    return section(
-        caption,
-        "readouts",
-        element("p", verdict(rows), class_="says"),
-        table(caption, head, cells),
-        element("p", how, class_="how"),
-        *chart,
-    )
-
-
 def quantizations(models: Sequence[Measured]) -> Html:
     """The ladder of several files of one model, and which one to choose. Raises `BadData`."""
     rungs = climb(models)
@@ -147,8 +108,8 @@ def quantizations(models: Sequence[Measured]) -> Html:
             figure(rung.auroc),
             percent(rung.routed),
             percent(rung.changed),
-            with_small(f"{rung.tau:.4g}", f"{percent(rung.tie_share, 0)} % of ties" if rung.tie_share else ""),
-            with_small(percent(rung.reached), f"± {percent(rung.margin)}"),
+            with_small(f"{rung.own.tau:.4g}", f"{percent(rung.own.tie_share, 0)} % of ties" if rung.own.tie_share else ""),
+            with_small(percent(rung.reached), span(rung.reached_low, rung.reached_high)),
             percent(rung.system),
             NOTHING if rung is first else with_small(points(rung.difference), span(rung.difference_low, rung.difference_high)),
         ]
@@ -211,8 +172,3 @@ def _promised(calibration: Calibration) -> str:
     if calibration.goal == "accuracy":
         return f"About {percent(value)} % of all answers are right, with as few calls as that takes. This is a setting, not a guarantee."
     return f"The calls cost about {value:g}. This is a setting, not a guarantee; the budget itself is enforced when calls are made."
-
-
-def _paired(measured: Measured) -> Iterator[np.ndarray]:
-    at = measured.paired
-    yield from (measured.score[at], measured.results.edge_correct[at], measured.results.cloud_correct[at])
