@@ -21,6 +21,7 @@ from edge_agent.agent.on_device import OnDevice
 from edge_agent.agent.recording import Recorder
 from edge_agent.agent.rules_in_force import NO_CALIBRATIONS, Calibrations, RulesInForce
 from edge_agent.agent.until import Until
+from edge_agent.cloud.audits import Audits
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.queue_row import QueueRow
@@ -74,7 +75,8 @@ class Agent:
         self.gate = _gate(store, cloud, limits) if cloud else None
         self.outbox = Outbox(store, limits.queue)
         self._on_device = OnDevice(store, files, open_model or assembly.opener(load()))
-        recorder_of_all = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
+        self.audits = Audits(store, limits.audit_share, limits.queue.ttl_s)
+        recorder_of_all = recorder(store, self.outbox, self.gate, self.rules, limits.disk, audits=self.audits)
         self._in_force = RulesInForce(policy, tau, calibrations)
         self._decider = Decider(store, self._on_device, self.gate, self.rules, self._in_force, recorder_of_all)
         self._closed = threading.Event()
@@ -308,7 +310,10 @@ class Agent:
             )
         from edge_agent.cloud.drain import Drainer
 
-        return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old, sleep=until.sleep, stopped=lambda: until.over)
+        return Drainer(
+            self.outbox, self.gate, self.rules, upkeep=self.forget_old, sleep=until.sleep, stopped=lambda: until.over,
+            audits=None if self.policy.name is PolicyName.ONLY_LOCAL else self.audits,
+        )  # fmt: skip
 
     def _check_open(self) -> None:
         if self._closed.is_set():

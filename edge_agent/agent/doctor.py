@@ -61,8 +61,11 @@ def examine(
     checks: dict[str, Callable[[Settings], str]] = {
         "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": partial(_model, facts),
         "calibration": partial(_calibration, facts), "database": _database,
-        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": partial(_cloud, call_cloud),
+        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)),
     }  # fmt: skip
+    if settings.audit_share:
+        checks["audits"] = _audits
+    checks["cloud"] = partial(_cloud, call_cloud)
     return [_check(name, check, settings) for name, check in checks.items()]
 
 
@@ -186,6 +189,22 @@ def _disk(settings: Settings, free: int) -> str:
     if free >> 20 < settings.cache_min_free_mib:
         raise StorageError(f"{text}: only what waits for the cloud is stored below {settings.cache_min_free_mib} MiB; free some space.")
     return text
+
+
+def _audits(settings: Settings) -> str:
+    """How often the cloud agrees with the answers that are kept here. A fall of that is worth a look, and no fault."""
+    from edge_agent.cloud.audits import Audits
+    from edge_agent.store import live
+    from edge_agent.store.store import Store
+
+    if not settings.cloud_url or settings.policy == "only_local":
+        return (
+            f"none: audit_share is {settings.audit_share:g}, but {'no cloud is set up' if not settings.cloud_url else 'only_local holds'}"
+        )
+    with Store(settings.database) as store:
+        found, n_waiting = live.newest(store), Audits(store).n_waiting()
+    said = found.sentence if found else "no results yet"
+    return f"{settings.audit_share:.3g} of the kept answers are compared with the cloud's, {n_waiting} wait; {said}"
 
 
 # What a person can do about a test question that was not answered.

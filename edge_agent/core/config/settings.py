@@ -205,6 +205,7 @@ class Settings:
             ),
             Retention(keep_s, self.answers_max_rows, int(self.answers_max_mib * (1 << 20))),
             DiskLimits(self.cache_min_free_mib << 20, self.queue_min_free_mib << 20),
+            self.audit_share,
         )  # fmt: skip
 
 
