@@ -214,8 +214,9 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
     """
     if wanted == NONE:
         return Applied(None)
-    found, problems = [], []
-    for path in _files(folder):
+    found = []
+    files, problems = _files(folder)
+    for path in files:
         if wanted != AUTO and not path.name.startswith(wanted):
             continue
         try:
@@ -232,7 +233,7 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
 
 def named(folder: pathlib.Path, wanted: str) -> bool:
     """Whether a value of the setting `calibration` names something: a file of the folder, whatever it holds, or none in particular."""
-    return wanted in (AUTO, NONE) or any(path.name.startswith(wanted) for path in _files(folder))
+    return wanted in (AUTO, NONE) or any(path.name.startswith(wanted) for path in _files(folder)[0])
 
 
 def _why_not(wanted: str, n_others: int, n_fitting: int) -> str:
@@ -244,11 +245,14 @@ def _why_not(wanted: str, n_others: int, n_fitting: int) -> str:
     return f"There is no usable calibration that begins with {shown}; run `edge-agent calibrate`, or set calibration to auto."
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _files(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """The files that are named like calibrations, and why the folder cannot be read, if it is there and cannot."""
     try:
-        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-    except OSError:
-        return []
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)), []
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [f"The calibrations in '{folder}' cannot be read ({error.strerror}); check the folder and its permissions."]
 
 
 def _checked(data: Mapping[str, Any]) -> Calibration:

@@ -163,13 +163,15 @@ def test_the_newest_that_fits_applies_and_a_bad_one_hides_no_good_one(tmp_path: 
     assert choose(tmp_path, "d" * 64, "", BOUND[2]).n_others == 5
 
 
-@pytest.mark.parametrize("folder", ["nothing", "a file", "a/b"])
-def test_folder_that_is_none(tmp_path: pathlib.Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "words"), [("nothing", ""), ("a file", "cannot be read (Not a directory)"), ("a file/b", "Not a directory")]
+)
+def test_folder_that_is_none(tmp_path: pathlib.Path, folder: str, words: str) -> None:
     (tmp_path / "a file").write_text("x")
-    (tmp_path / "a").write_text("x")
-    assert choose(tmp_path / folder, *BOUND) == calibration.Applied(None)
+    found = choose(tmp_path / folder, *BOUND)
+    assert found.calibration is None and len(found.problems) == bool(words) and words in "".join(found.problems)
     wanted = choose(tmp_path / folder, *BOUND, "abcdef")
-    assert wanted.calibration is None and "begins with abcdef" in wanted.problems[0]
+    assert wanted.calibration is None and "begins with abcdef" in wanted.problems[-1]
 
 
 def test_start_that_means_two_calibrations_means_none(tmp_path: pathlib.Path) -> None:
