@@ -27,7 +27,8 @@ from edge_agent.core.routing import Policy, PolicyName
 VERSION = 1
 MAX_BYTES = 1 << 20
 MAX_WEIGHT = 1e9  # a sum of five such terms is still a number
-GOALS = ("cloud_rate", "accuracy", "budget", "max_local_error")
+BUDGET = "budget"
+GOALS = ("cloud_rate", "accuracy", BUDGET, "max_local_error")
 SHOWN = 12  # how much of a sha256 a person sees
 _AGAIN = "delete it, or run `edge-agent calibrate` again"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -115,7 +116,7 @@ class Calibration:
         return {
             "cloud_rate": f"a cloud rate of {_percent(self.value)}",
             "accuracy": f"an accuracy of {_percent(self.value)}",
-            "budget": f"a budget of {self.value:g} a day",
+            BUDGET: f"a budget of {self.value:g} a day",
             "max_local_error": f"an error of at most {_percent(self.value)} among the kept answers",
         }[self.goal]
 
@@ -275,7 +276,8 @@ def _checked(data: Mapping[str, Any]) -> Calibration:
     checked["adapter_sha256"] = _hash(data["adapter_sha256"]) if data["adapter_sha256"] else ""
     checked["disagreement"] = None if data["disagreement"] is None else _disagreement(data["disagreement"])
     checked |= {"readout": readout, "weights": weights, "curve": curve, "questions": questions}
-    return Calibration(**checked, goal=data["goal"], value=_finite(data["value"]))
+    value = _amount(data["value"]) if data["goal"] == BUDGET else _share(data["value"])
+    return Calibration(**checked, goal=data["goal"], value=value)
 
 
 def _disagreement(data: Mapping[str, Any]) -> Disagreement:
@@ -289,6 +291,12 @@ def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is not a number")
     return float(value)
+
+
+def _amount(value: Any) -> float:
+    if (number := _finite(value)) < 0:
+        raise ValueError(f"{number} is not an amount")
+    return number
 
 
 def _weight(value: Any) -> float:
