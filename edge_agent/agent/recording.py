@@ -108,10 +108,17 @@ class Recorder:
             queue_id = self._outbox.put(inquiry.question, inquiry.cloud_error, self._rules.redacted(inquiry.question))
             if queue_id is None:
                 self._settle_again(inquiry, queue_full=True)
+        self._store_calibration(inquiry)
         row = _row(inquiry, decision_id, queue_id)
         self._store.put_decision(row)
         self._audit(inquiry, row)
         return queue_id
+
+    def _store_calibration(self, inquiry: Inquiry) -> None:
+        """Keep the calibration that the decision names, with its first decision: its file may be gone later."""
+        sha256, used = inquiry.policy.calibration, inquiry.calibration
+        if used and self._store.calibration(sha256) is None:
+            self._store.put_calibration(sha256, time.time(), used.model_sha256, used.adapter_sha256, used.profile_sha256, used.to_json())
 
     def _audit(self, inquiry: Inquiry, row: dict[str, Any]) -> None:
         """Put a kept answer among the audits, if it is chosen and its question may leave the device."""

@@ -31,7 +31,7 @@ ONLY_IMPORTER = {
     "httpx2": {"fetch.connection", "fetch.download"},
     "huggingface_hub": {"fetch.hub", "fetch.xet"},
     "hf_xet": {"fetch.xet"},
-    "sqlite_utils": {"store.schema"},
+    "sqlite_utils": {"store.schema", "measure.run.run_file"},
     "sqlite3": {
         "store.schema",
         "store.file.marker",
@@ -41,8 +41,9 @@ ONLY_IMPORTER = {
         "store.database",
         "store.store",
         "agent.doctor",
+        "measure.run.run_file",
     },
-}  # store.store needs the type of a connection, agent.doctor the version of SQLite
+}  # store.store needs the type of a connection, agent.doctor the version of SQLite, measure.run.run_file the exceptions
 
 FILES = {".".join(p.relative_to(ROOT / "edge_agent").with_suffix("").parts): p for p in (ROOT / "edge_agent").rglob("*.py")}
 

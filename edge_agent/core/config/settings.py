@@ -73,7 +73,7 @@ class Settings:
     tau: float | None = _setting(
         None,
         checks.fraction,
-        "An answer is kept when the confidence is at least this; without it, the model's own threshold applies.",
+        "An answer is kept when the printed confidence is at least this; without it, a calibration or the model's own threshold counts.",
         "0 to 1",
         "EDGE_AGENT_TAU",
     )
