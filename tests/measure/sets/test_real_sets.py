@@ -3,7 +3,7 @@
 import csv
 import json
 import pathlib
-import string
+import re
 import time
 from collections import Counter
 
@@ -62,9 +62,8 @@ def test_aqua_has_its_own_letters_and_options_without_them() -> None:
     rows = load(SHARED / "aqua" / "test.json").rows
     raw = [json.loads(line) for line in (SHARED / "aqua" / "test.json").read_text(encoding="utf-8").splitlines()]
     assert [row.answer for row in rows] == [one["correct"] for one in raw]
-    for row, one in zip(rows, raw, strict=True):
-        joined = [f"{letter}){option}" for letter, option in zip(string.ascii_uppercase, row.question.options, strict=False)]
-        assert [text.replace(" ", "") for text in joined] == [text.replace(" ", "") for text in one["options"]]
+    for row, one in zip(rows, raw, strict=True):  # one row has its letters twice: "A)A)59"
+        assert list(row.question.options) == [re.sub(r"^(?:[A-E]\)\s*)+", "", option).strip() for option in one["options"]]
 
 
 def test_same_questions_in_another_file_have_the_same_sha256(tmp_path: pathlib.Path) -> None:
