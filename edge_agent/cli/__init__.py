@@ -20,6 +20,7 @@ from edge_agent.cli.commands import (  # noqa: F401  # each adds its command to 
     purge,
     queue,
     replay,
+    report,
     restore,
     serve,
     service,

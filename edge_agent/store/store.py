@@ -161,6 +161,11 @@ class Store:
             yield from rows
             last = rows[-1]["number"]
 
+    def calibration(self, sha256: str) -> str | None:
+        """The whole text of a calibration that was used (JSON); None if it is not stored."""
+        row = self._one("SELECT calibration FROM calibrations WHERE sha256 = ?", (sha256,))
+        return str(row["calibration"]) if row else None
+
     def cloud_health(self, endpoint: str) -> str | None:
         """The circuit breaker's stored state of a cloud (JSON)."""
         row = self._one("SELECT health FROM clouds WHERE endpoint = ?", (endpoint,))
@@ -248,6 +253,13 @@ class Store:
             "UPDATE decisions SET ending = NULL, ended_at = NULL, end_number = NULL WHERE queue_id = ? AND ending = 'abandoned'",
             (queue_id,),
         )
+
+    def put_calibration(
+        self, sha256: str, created_at: float, model_sha256: str, adapter_sha256: str, profile_sha256: str, text: str
+    ) -> None:
+        """Keep a calibration, whole; one that is there stays. `sha256` is that of its `text`."""
+        row = (sha256, created_at, model_sha256, adapter_sha256, profile_sha256, text)
+        self.database.write("INSERT OR IGNORE INTO calibrations VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def put_cloud_health(self, endpoint: str, health: str) -> None:
         """Keep the circuit breaker's state of a cloud (JSON)."""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from edge_agent.core.errors import BadData
 from edge_agent.core.question import Question
-from edge_agent.measure import datasets
-from edge_agent.measure.datasets import Labelled
+from edge_agent.measure.sets import loading, raw_rows
+from edge_agent.measure.sets.labelled import Labelled
 from tests.support.paths import SHARED
 
 ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "B"}
@@ -20,7 +20,7 @@ ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "
 def read(*lines: object, limit: int | None = None) -> list[Labelled]:
     """The rows of a file with these `lines`: bytes unchanged, anything else as JSON."""
     data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
-    return datasets.read(io.BytesIO(data), "q.jsonl", limit)
+    return list(loading.read(io.BytesIO(data), "q.jsonl", limit).rows)
 
 
 def test_row_with_everything_and_row_with_the_least() -> None:
@@ -29,7 +29,7 @@ def test_row_with_everything_and_row_with_the_least() -> None:
     assert (least.answer, least.domain, least.difficulty, least.id) == ("B", "-", None, "2")
 
 
-@pytest.mark.parametrize("answer", ["B", "b", " B ", 1, "19", " 19 "])
+@pytest.mark.parametrize("answer", ["B", "b", " B ", "(B)", "B.", "B. 19", "b) 19", "19", " 19 "])
 def test_answer_is_a_letter_an_index_or_a_text(answer: object) -> None:
     assert read({**ROW, "answer": answer})[0].answer == "B"
 
@@ -51,7 +51,6 @@ def test_answer_that_means_one_option_is_read(options: list[str], answer: object
     [
         (["B", "A"], "A"),  # the letter of one option and the text of the other
         (["1", "2", "3"], 1),
-        (["x", "x"], "x"),
         (["b", "a"], "b"),
     ],
 )
@@ -69,7 +68,7 @@ def test_line_break_in_an_option_becomes_a_space_and_is_said() -> None:
     assert read(by_letter)[0].question.options == ("x", "two lines") and read(by_letter)[0].answer == "B"
 
 
-@pytest.mark.parametrize("answer", ["B", 1, "69", "B)69"])
+@pytest.mark.parametrize("answer", ["B", "69", "B)69"])
 def test_options_may_carry_their_letters(answer: object) -> None:
     """As in AQuA-RAT."""
     row = read({"question": "How old?", "options": ["A)59", "B)69", "C)79"], "answer": answer})[0]
@@ -79,7 +78,7 @@ def test_options_may_carry_their_letters(answer: object) -> None:
 @pytest.mark.skipif(not (SHARED / "medqa").exists(), reason="the evaluation sets are missing")
 @pytest.mark.parametrize("limit", [None, 5, 1000])
 def test_medqa_is_read_whole_or_by_a_limit(limit: int | None) -> None:
-    rows = datasets.load(SHARED / "medqa" / "test.jsonl", limit)
+    rows = loading.load(SHARED / "medqa" / "test.jsonl", limit).rows
     assert len(rows) == min(limit or 1273, 1273)
     if limit is None:
         assert sum(row.folded for row in rows) > 30 and not any("\n" in option for row in rows for option in row.question.options)
@@ -93,7 +92,7 @@ def test_letter_beside_the_text_of_the_answer_decides() -> None:
     assert read({**row, "answer_idx": "A"})[0].answer == "A"
     with pytest.raises(BadData, match="may mean A or B"):
         read(row)
-    with pytest.raises(BadData, match="not option C, which answer_idx names"):
+    with pytest.raises(BadData, match="not option C, which the letter beside it names"):
         read({**row, "answer_idx": "C"})
 
 
@@ -113,7 +112,7 @@ def test_limit_takes_evenly_from_every_domain_and_keeps_the_order() -> None:
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.integers(1, 40))
 def test_smaller_sample_is_part_of_a_larger_one_and_has_every_domain(domains: list[str], n: int) -> None:
     rows = read(*({**ROW, "domain": domain} for domain in domains))
-    fewer, more = datasets.sample(rows, n), datasets.sample(rows, n + 1)
+    fewer, more = loading.sample(rows, n), loading.sample(rows, n + 1)
     assert len(fewer) == min(n, len(rows)) and {row.id for row in fewer} <= {row.id for row in more}
     taken = {domain: sum(row.domain == domain for row in fewer) for domain in domains}
     assert all(taken[one] >= min(taken[other] - 1, domains.count(one)) for one in taken for other in taken)
@@ -134,19 +133,19 @@ def test_line_after_the_limit_is_checked_too() -> None:
         (b'{"question": "q", "options": ["a", "b"], "answer": ' + b"9" * 5000 + b"}", "not JSON"),
         ("сұрақ".encode("utf-16"), "not UTF-8"),
         (b'{"question": "\xff"}', "not UTF-8"),
-        (b"x" * (datasets.MAX_LINE_BYTES + 1), "longer than"),
+        (b"x" * (raw_rows.MAX_LINE_CHARS + 1), "longer than"),
         ([], "is an object"),
         (None, "is an object"),
-        ({"options": ["a", "b"], "answer": "A"}, "is an object"),
+        ({"options": ["a", "b"], "answer": "A"}, 'no "question"'),
         ({**ROW, "question": "\ud800"}, "UTF-8 cannot hold"),
         ({**ROW, "options": ["18"]}, "one option"),
         ({**ROW, "options": ["18", 19]}, "list of texts"),
-        ({**ROW, "options": {"B": "18", "A": "19"}}, "keys A, B, C"),
+        ({**ROW, "options": {"B": "18", "A": "19"}}, "keys B, A"),
         ({"question": "q", "options": ["a", "b"]}, 'no "answer"'),
         ({**ROW, "answer": "D"}, "not one of the options A to C"),
         ({**ROW, "answer": "20"}, "not one of the options"),
-        ({**ROW, "answer": ""}, "not one of the options"),
-        ({**ROW, "answer": 3}, "not one of the options"),
+        ({**ROW, "answer": ""}, 'no "answer"'),
+        ({**ROW, "answer": 4}, "not one of the options"),
         ({**ROW, "answer": -1}, "not one of the options"),
         ({**ROW, "answer": True}, "is not a letter"),
         ({**ROW, "answer": 1.0}, "is not a letter"),
@@ -158,7 +157,6 @@ def test_line_after_the_limit_is_checked_too() -> None:
         ({**ROW, "domain": "a\nb"}, "domain"),
         ({**ROW, "domain": "\x1b[2J"}, "domain"),
         ({**ROW, "domain": "\ud800"}, "domain"),
-        ({**ROW, "domain": ""}, "domain"),
         ({**ROW, "id": "x" * 101}, "id"),
     ],
 )  # fmt: skip
@@ -173,13 +171,13 @@ def test_bad_line_is_refused_with_file_line_and_one_sentence(line: object, words
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
 def test_file_without_questions_is_refused(data: bytes) -> None:
     with pytest.raises(BadData, match="has no questions"):
-        datasets.read(io.BytesIO(data), "q.jsonl")
+        loading.read(io.BytesIO(data), "q.jsonl")
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: pathlib.Path) -> None:
-    for path in (tmp_path, tmp_path / "none.jsonl", pathlib.Path("a\0b"), tmp_path / ("x" * 300)):
+    for path in (tmp_path / "none.jsonl", pathlib.Path("a\0b"), tmp_path / ("x" * 300)):
         with pytest.raises(BadData, match="Cannot read"):
-            datasets.load(path)
+            loading.load(path)
 
 
 json_values = st.recursive(
@@ -196,7 +194,7 @@ nearly_rows = st.fixed_dictionaries(
 @given(st.lists(st.binary(max_size=60) | nearly_rows.map(lambda row: json.dumps(row).encode()), max_size=4))
 def test_any_file_gives_gradable_questions_or_bad_data(lines: list[bytes]) -> None:
     try:
-        rows = datasets.read(io.BytesIO(b"\n".join(lines)), "q.jsonl")
+        rows = loading.read(io.BytesIO(b"\n".join(lines)), "q.jsonl").rows
     except BadData as error:
         assert str(error).startswith("q.jsonl")
     else:
