@@ -29,10 +29,6 @@ def results(
     cloud = {"simulated": np.full(n, 0.9), "recorded": (same.random(n) < 0.85).astype(float)}.get(kind, np.full(n, np.nan))
     expected = np.clip(moved + own.normal(0, 0.08, n), 0, 1)
     scores = {"confidence": moved, "expected_confidence": expected, "automix": own.integers(0, 9, n) / 8}
-        "confidence": moved,
-        "expected_confidence": np.clip(moved + own.normal(0, 0.08, n), 0, 1),
-        "automix": own.integers(0, 9, n) / 8,
-    }
     return Results(
         model=ModelFacts(name, "ab" * 32, quantization, "qwen3", PROFILE.to_json()),
         profile_sha256=PROFILE.sha256,
