@@ -4,7 +4,7 @@ import numpy as np
 from edge_agent.measure.evaluation.evaluate import Beside
 
 from edge_agent.core.records import ModelFacts
-from edge_agent.measure.report.measured import Measured, Rule
+from edge_agent.measure.report.measured import Measured, RoutingRule
 from edge_agent.measure.results import SIMULATED, CloudSource, Results
 from edge_agent.model.profile import default_profile
 
@@ -49,4 +49,4 @@ def results(
 
 def measured(found: Results, tau: float = 0.5, notes: tuple[str, ...] = (), **more: object) -> Measured:
     """The results by a tau."""
-    return Measured(found, Rule(tau=tau), Beside(notes=notes), **{"cloud_ms": 500.0, **more})
+    return Measured(found, RoutingRule(tau=tau), Beside(notes=notes), **{"cloud_ms": 500.0, **more})

@@ -56,7 +56,8 @@ def report(
         written |= {pictures / f"{name}.svg": svg for name, svg in page.pictures(models).items()}
     for path, text in written.items():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path != out:
+                path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path, "w", private=False) as file:
                 file.write(text)
         except OSError as error:
