@@ -7,6 +7,7 @@ no cloud is asked.
 from __future__ import annotations
 
 import math
+import pathlib
 from dataclasses import replace
 
 from edge_agent.core import readouts
@@ -48,7 +49,7 @@ def measured(
         results=results,
         rule=rule,
         beside=replace(known, notes=(*unfinished, *known.notes)),
-        data=facts.data,
+        data=pathlib.PurePath(facts.data).name or facts.data,  # a page that is mailed names no folders
         data_sha256=facts.data_sha256,
         size_bytes=facts.size_bytes or None,
         cloud_ms=cloud_ms if math.isnan(took_ms) else took_ms,

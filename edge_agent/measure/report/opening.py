@@ -20,7 +20,7 @@ from edge_agent.measure.results import SIMULATED
 def headline(measured: Measured) -> str:
     """The one sentence that matters."""
     line, rule = measured.all, measured.rule
-    by = "" if rule.readout == readouts.CONFIDENCE else f" of {rule.readout}"
+    by = "" if rule.readout == readouts.CONFIDENCE else f" (readout {rule.readout})"
     kept = f"At a threshold of {rule.tau:.3g}{by}, the device answers {_of_hundred(1 - measured.routed)} of 100 questions itself"
     if measured.has_cloud:
         cloud = "a simulated cloud" if measured.results.cloud.kind == SIMULATED else "the cloud"
@@ -76,7 +76,7 @@ def facts(measured: Measured) -> Html:
     at = f"; of the scores that are exactly {rule.tau:.6g}, {percent(rule.tie_share)} % go to the cloud" if rule.tie_share else ""
     said.append(("Rule", f"an answer stays where {rule.readout} is at least {rule.tau:.6g}{at}"))
     unsure = int(results.no_confidence.sum())
-    said.append(("No confidence", f"{count(unsure)} questions; they go to the cloud whatever the threshold"))
+    said.append(("No confidence", f"{_plural(unsure, 'question')}; always sent to the cloud, whatever the threshold"))
     times = results.read_ms[~np.isnan(results.read_ms)]
     if len(times):
         mean, middle, slow = (milliseconds(float(ms)) for ms in (times.mean(), *np.percentile(times, [50, 95])))

@@ -51,6 +51,7 @@ def test_page_and_pictures_are_written_from_run_files_alone(files: dict[str, pat
     written = [pathlib.Path(path) for path in json.loads(done.stdout)["files"]]
     assert written[0] == out and {path.name for path in written[1:]} == {path.name for path in folder.iterdir()}
     text = out.read_text(encoding="utf-8")
+    assert "questions.jsonl" in text and str(files["Q8_0"].parent) not in text
     assert "FogGen-demo-Q8_0" in text and "Which file to take (simulated cloud)" in text and "Choose Q" in text
 
 
@@ -69,7 +70,7 @@ def test_calibration_judges_and_says_its_promise(files: dict[str, pathlib.Path],
     assert done.returncode == 0, done.stderr
     text = out.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
     assert "With 95 % certainty, at most 15.0 % of the answers that stay on the device are wrong" in text
-    assert "At a threshold of 0.9 of combined" in text and path.stem in text
+    assert "At a threshold of 0.9 (readout combined)" in text and path.stem in text
 
 
 def test_calibration_of_another_model_is_refused(files: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
