@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge_agent.core.errors import BadData
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
+from edge_agent.measure.evaluation import readout, tables
 from edge_agent.measure.evaluation.evaluate import PER_CALL, Beside, evaluate
 from edge_agent.measure.evaluation.figures import Evaluation
 from edge_agent.measure.readouts import combine
@@ -106,18 +107,18 @@ def test_levels_and_difficulties_are_groups_of_the_printed_level() -> None:
 def test_questions_without_a_gold_answer_or_a_cloud_answer_are_left_out_and_counted() -> None:
     gap = np.nan
     found = evaluated(results([1, 0, 1, 0], [1, 0, gap, 0], [1, 1, 1, gap], cloud=CloudSource("live", "big")))
-    readout = found.readouts["confidence"]
-    assert readout.questions == 2 == readout.mean.questions and readout.mean.system == 1.0
+    own = found.readouts["confidence"]
+    assert own.questions == 2 == own.mean.questions and own.mean.system == 1.0
     assert found.right.questions == 3 and len(found.notes) == 2
     assert "1 of 4 questions have no gold answer" in found.notes[0] and "1 of 4 questions have no answer of the cloud" in found.notes[1]
 
 
 def test_without_a_cloud_the_rate_is_known_and_the_gain_is_not() -> None:
     found = evaluated(replace(drawn(), cloud=CloudSource(), cloud_correct=np.full(2000, np.nan)))
-    readout = found.readouts["expected_confidence"]
-    assert 0 < readout.mean.routed < 1 and readout.auroc > 0.5 and readout.targets
-    undefined = (readout.mean.system, readout.mean.lift, readout.apgr, readout.cpt_50, readout.ibc, readout.oracle, readout.same_rate)
-    assert all(map(math.isnan, undefined)) and [each.figure for each in readout.compared] == ["auroc"]
+    own = found.readouts["expected_confidence"]
+    assert 0 < own.mean.routed < 1 and own.auroc > 0.5 and own.targets
+    undefined = (own.mean.system, own.mean.lift, own.apgr, own.cpt_50, own.ibc, own.oracle, own.same_rate)
+    assert all(map(math.isnan, undefined)) and [each.figure for each in own.compared] == ["auroc"]
     assert not [note for note in found.notes if "no answer of the cloud" in note]
 
 
@@ -179,8 +180,8 @@ def test_orders_have_their_own_answers_and_say_how_often_they_flip() -> None:
     columns = results([1, 1, 0, 0], [1, 0, 0, 0], 1.0, more={"orders_2": [1, 1, 0.2, 0.2]}, passes={"orders_2": 2})
     beside = Beside(correct={"orders_2": np.array([1.0, 1, 0, 1])}, agreed={"orders_2": np.array([1.0, 0, 1, gap])}, ms={"orders_2": 21.0})
     found = evaluated(columns, beside=beside)
-    readout = found.readouts["orders_2"]
-    assert (readout.mean.edge, readout.passes, readout.ms) == (0.75, 2, 21.0) and found.right.share == 0.25
+    own = found.readouts["orders_2"]
+    assert (own.mean.edge, own.passes, own.ms) == (0.75, 2, 21.0) and found.right.share == 0.25
     assert found.orders is not None and (found.orders.flipped.count, found.orders.flipped.questions) == (1, 3)
     assert found.orders.moved.questions == 0
 
@@ -198,6 +199,13 @@ def test_format_is_compared_among_those_that_keep_it() -> None:
     greedy = evaluated(results([1, 1, 1], [1, 1, 1]), beside=beside).greedy
     assert greedy is not None
     assert (greedy.keeps_format.count, greedy.keeps_format.questions, greedy.same.count, greedy.same.questions) == (2, 3, 1, 2)
+
+
+def test_very_many_questions_get_no_intervals_and_a_note() -> None:
+    n = readout.MOST_FOR_INTERVALS + 1
+    found = evaluated(results(np.arange(n) % 5 / 4, np.arange(n) % 3 == 0, more={"other": np.arange(n) % 7 / 6}))
+    assert "More than 250,000 questions" in found.notes[0] and found.readouts["other"].compared == ()
+    assert found.readouts["other"].intervals == {} and found.readouts["other"].auroc > 0 and list(tables.lines(found, 80))
 
 
 def test_json_keeps_the_names_that_programs_read() -> None:
