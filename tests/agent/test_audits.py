@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -282,3 +283,27 @@ def test_question_that_is_purged_while_its_audit_is_sent_leaves_nothing(home: pa
         one.ask(question("canary"))
         cloud.reply = lambda body: str(forget.purge(other.store, stem="canary").questions and "B")
         assert drained(one).audited == 1 and audits(one) == agreements(one) == []
+
+
+def test_question_that_becomes_due_meanwhile_goes_before_the_next_audit(home: pathlib.Path, cloud: LoopbackCloud) -> None:
+    """The drainer of a device that runs by itself looks at the queue after each audit."""
+    with (
+        agent(home, SpokenModel(UNSURE), "http://127.0.0.1:9/v1") as other,
+        agent(home, SpokenModel(SURE), cloud.url, audit_share=1.0) as one,
+    ):
+        one.ask_all([question("kept 1"), question("kept 2")])
+
+        def reply(body: dict) -> str:
+            if len(cloud.requests) == 1:
+                other.ask(question("unsure"))
+            return "A"
+
+        cloud.reply = reply
+        stop = threading.Event()
+        for_safety = threading.Timer(20, stop.set)
+        for_safety.start()
+        for _ in one.watch(stop, on_wait=lambda wait_s, stopped: len(agreements(one)) == 2 and stop.set()):
+            pass
+        for_safety.cancel()
+    sent = [next(word for word in ("kept 1", "kept 2", "unsure") if word in json.dumps(request["body"])) for request in cloud.requests]
+    assert sent == ["kept 1", "unsure", "kept 2"]
