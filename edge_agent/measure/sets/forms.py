@@ -99,19 +99,23 @@ def with_names(draft: Undecided, domain: Any = None, difficulty: Any = None, id:
 # Forms with options.
 
 
-def _options(fields: Fields) -> list[str]:
-    """A list of texts, an object by letters, or MedQA's list of keys and values."""
-    value = fields.get("options", fields.get("choices"))
-    if isinstance(value, list) and value and all(isinstance(one, dict) and {"key", "value"} <= one.keys() for one in value):
-        value = {one["key"]: one["value"] for one in value}
-    if isinstance(value, dict):
-        keys = [str(key).strip().upper() for key in value]
-        if keys != list(LETTERS[: len(keys)]):
-            raise BadData(f"the options have the keys {', '.join(keys)[:80]}; they must be A, B, C, ... in this order.")
-        value = list(value.values())
-        while value and value[-1] in (None, ""):  # a table of sets with four and with six options has the last ones empty
-            value.pop()
-    return texts(value, "options")
+def _options(fields: Fields) -> tuple[list[str], int | None]:
+    """The options: a list of texts, an object by letters or numbers, or a list of keys and values. Numbers say where they begin."""
+    value = fields.get("options") or fields.get("choices")
+    for key, inner in (("key", "value"), ("label", "text")):
+        if isinstance(value, list) and value and all(isinstance(one, dict) and {key, inner} <= one.keys() for one in value):
+            value = {str(one[key]): one[inner] for one in value}
+    if not isinstance(value, dict):
+        return texts(value, "options"), None
+    keys = [str(key).strip().upper() for key in value]
+    orders = {None: list(LETTERS), 0: [str(n) for n in range(26)], 1: [str(n) for n in range(1, 27)]}
+    base = next((base for base, order in orders.items() if keys == order[: len(keys)]), -1)
+    if base == -1:
+        raise BadData(f"the options have the keys {', '.join(keys)[:80]}; they must be A, B, C, ... in this order.")
+    listed = list(value.values())
+    while listed and listed[-1] in (None, ""):  # a table of sets with four and with six options has the last ones empty
+        listed.pop()
+    return texts(listed, "options"), base
 
 
 def _columns(fields: Fields) -> list[str]:
@@ -170,12 +174,13 @@ def _medqa(fields: Fields) -> Undecided:
         return with_names(choice(stem, _columns(fields), fields.get("label"), base=0), id=fields.get("id"))
     letter = fields.get("answer_idx")
     answer = fields.get("answer", letter)
-    draft = choice(fields.get("question"), _options(fields), answer, own_letters=True, letter=letter)
+    options, base = _options(fields)
+    draft = choice(fields.get("question"), options, answer, own_letters=True, letter=letter, base=base)
     return with_names(draft, fields.get("domain"), fields.get("difficulty"), fields.get("id"))
 
 
 def _aqua(fields: Fields) -> Undecided:
-    options = _options(fields)
+    options, _ = _options(fields)
     marks = [f"{letter})" for letter in LETTERS[: len(options)]]
     if len(marks) == len(options) and all(option.startswith(mark) for option, mark in zip(options, marks, strict=True)):
         options = [option[2:] for option in options]  # also where the text is not clearly apart from it: "A)s.5050"
@@ -262,11 +267,12 @@ def _truthfulqa(fields: Fields) -> Undecided:
 
 def _own(fields: Fields) -> Undecided:
     """`question`, `options` and `answer`; without options, an open question with one or several accepted texts."""
-    if fields.get("options") or has_lettered_options(text(fields.get("question"), "question")):
-        if fields.get("options"):
-            draft = choice(
-                fields.get("question"), _options(fields), fields.get("answer"), own_letters=True, letter=fields.get("answer_idx")
-            )
+    listed = fields.get("options") or fields.get("choices")
+    if listed or has_lettered_options(text(fields.get("question"), "question")):
+        if listed:
+            options, base = _options(fields)
+            answer, letter = fields.get("answer"), fields.get("answer_idx")
+            draft = choice(fields.get("question"), options, answer, own_letters=True, letter=letter, base=base)
         else:
             question = Question.parse(text(fields.get("question"), "question"))
             draft = Undecided(question, Given(fields.get("answer"), question.options, fields.get("answer_idx")))

@@ -21,7 +21,7 @@ from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.question import Question
 from edge_agent.measure.sets import gold, grading, raw_rows
 from edge_agent.measure.sets.forms import FORMS, HEADLESS, Form, Undecided, check_object, published, recognised
-from edge_agent.measure.sets.labelled import CHOICE, NO_DOMAIN, Labelled, checked_difficulty, checked_name
+from edge_agent.measure.sets.labelled import CHOICE, NO_DOMAIN, TEXT, Labelled, checked_difficulty, checked_name
 
 _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 _SPLITS = {"train", "training", "test", "dev", "val", "valid", "validation"}
@@ -170,7 +170,9 @@ def _check_same_kind(drafts: Sequence[tuple[raw_rows.RawRow, Undecided, object]]
         if draft.question.kind != kind:
             words = "no options, but the question of" if kind == "choice" else "options, but not the question of"
             raise BadData(f"{name}, {row.place}: this question has {words} {first}; put open questions in a file of their own.")
-    if kind != "choice" and all(len(gold_text) == 1 and gold_text.isalpha() for _, draft, _ in drafts for gold_text in draft.golds):
+    if drafts[0][1].rule == TEXT and all(
+        len(gold_text) == 1 and gold_text.isalpha() for _, draft, _ in drafts for gold_text in draft.golds
+    ):
         raise BadData(f"{name}, {first}: the answers are letters, but there are no options; add the options.")
 
 

@@ -112,6 +112,7 @@ ONE = '{"question": "Q?", "options": ["1", "2"], "answer": "A"}'
         ("Q?,1,2,3,4,F\n", "line 1: the answer 'F' is not one of the options A to D"),
         ("Q?,yes\nQ?,no\n", "line 1: there is no header, and 2 columns"),
         ("question,answer\nQ?,A\nQ?,b\n", "line 2: the answers are letters, but there are no options"),
+        ("question,choices,answer\nQ?,\"['1', '2']\",1\n", "line 2: the options are \"['1', '2']\", not a list of texts"),
         ("What is 2 + 2?\n", "line 1: not JSON, and not CSV either"),
         (",,,\n,,,\n", "line 1: not JSON, and not CSV either"),
         ("[1, 2]", "line 1: one row is an object"),

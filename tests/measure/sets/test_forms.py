@@ -146,6 +146,10 @@ PUBLISHED = {
     "own": [
         {"question": STEM, "options": list(FOUR), "answer": "C"},
         {"question": STEM, "options": BY_LETTER, "answer": "Earth"},
+        {"question": STEM, "options": dict(zip("abcd", FOUR, strict=True)), "answer": "c"},
+        {"question": STEM, "options": dict(zip("1234", FOUR, strict=True)), "answer": "3"},
+        {"question": STEM, "options": dict(zip("0123", FOUR, strict=True)), "answer": 2},
+        {"question": STEM, "options": LABELLED, "answer": "C"},
         {"question": STEM + "\nA) Mercury\nB) Venus\nC) Earth\nD) Mars", "answer": "c"},
         'question,options,answer\n"Which planet is third?","[""Mercury"", ""Venus"", ""Earth"", ""Mars""]",C\n',
     ],
