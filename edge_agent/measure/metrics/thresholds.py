@@ -129,7 +129,11 @@ def threshold_for_cost(
 
 
 def achieved_rate(deferred: npt.ArrayLike, target: float) -> AchievedRate:
-    """The rate of `deferred` (0 or 1 for each question) beside the one that was wanted; nan without questions. Raises `BadData`."""
+    """The rate of `deferred` (0 or 1 for each question) beside the one that was wanted; nan without questions.
+
+    The interval is that of these questions alone. A threshold that was chosen on as many others brings a sampling error of its own of
+    the same size, so the target lies outside the interval more often than once in twenty. Raises `BadData`.
+    """
     (flags,) = shares(deferred=deferred)
     flags = truths("deferred", flags, len(flags))
     rate = float(flags.mean()) if len(flags) else math.nan
