@@ -148,6 +148,8 @@ def _left_out(results: Results) -> tuple[str, ...]:
         notes.append(f"{no_gold:,} of {len(results):,} questions have no gold answer; they count for no accuracy.")
     if 0 < no_cloud < len(results):
         notes.append(f"{no_cloud:,} of {len(results):,} questions have no answer of the cloud; all figures by readout leave them out.")
+    if len(results) > readout.MOST_FOR_INTERVALS:
+        notes.append(f"More than {readout.MOST_FOR_INTERVALS:,} questions: bootstrap intervals are left out, and readouts not compared.")
     if graded:
         notes.append("Some answers are graded with a fraction; AUROC counts them as right from 0.5 on.")
     return tuple(notes)

@@ -25,9 +25,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None)
         first, *others = (" " * (most - columns_of(cell)) + cell for cell, most in zip(row, widths, strict=True))
         yield (" " * gap).join([padded(first.lstrip(), widths[0]), *others]).rstrip()
     for row in () if gap else rows:
-        yield row[0]
-        names = max(map(columns_of, head[1:]))
-        yield from (f"  {padded(name, names)}  {cell}" for name, cell in zip(head[1:], row[1:], strict=True))
+        yield from _stacked(head, row, width or 0)
+
+
+def _stacked(head: Sequence[str], row: Sequence[str], width: int) -> Iterator[str]:
+    """A row as one line for each cell, or two where name and cell do not fit beside each other."""
+    yield cut(row[0], max(1, width))
+    names = max(map(columns_of, head[1:]))
+    for name, cell in zip(head[1:], row[1:], strict=True):
+        beside = f"  {padded(name, names)}  {cell}"
+        yield from (beside,) if columns_of(beside) <= width else (f"  {name}", f"    {cell}")
 
 
 def sentence(text: str, width: int | None, indent: int = 0) -> list[str]:

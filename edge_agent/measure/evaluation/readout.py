@@ -17,7 +17,9 @@ from edge_agent.measure.evaluation.routed import Floats, Scored
 from edge_agent.measure.metrics import Threshold
 
 COVERAGES = (0.5, 0.8, 0.9)
-_MOST_CELLS = 20_000_000  # questions x draws of a bootstrap: a second or two
+MOST_FOR_INTERVALS = 250_000
+"""More questions get no bootstrap intervals: these would take minutes, and be narrower than half a point."""
+_MOST_CELLS = 10_000_000  # questions x draws of a bootstrap: about a second
 _LEAST_DRAWS, _DRAWS = 100, 1000
 
 
@@ -54,8 +56,8 @@ def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float
         mean=mean,
         reliability=reliability(scored, levels),
         targets=routed.targets(scored),
-        intervals=intervals(scored, levels, deferred),
-        compared=() if is_printed else compared(scored, printed, rate),
+        intervals=intervals(scored, levels, deferred) if len(deferred) <= MOST_FOR_INTERVALS else {},
+        compared=() if is_printed or len(deferred) > MOST_FOR_INTERVALS else compared(scored, printed, rate),
     )
 
 

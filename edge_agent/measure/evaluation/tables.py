@@ -108,7 +108,7 @@ def _confidence(evaluation: Evaluation, width: int | None) -> Iterator[str]:
     head = ("readout", "AUROC", "95 %", "ECE", "Brier", "AURC", *(f"at {100 * share:.0f} %" for share in COVERAGES))
     rows = []
     for name, each in evaluation.readouts.items():
-        ends = "-".join(dict.fromkeys(figure(end) for end in each.intervals["auroc"]))
+        ends = "-".join(dict.fromkeys(figure(end) for end in each.intervals.get("auroc", (math.nan, math.nan))))
         values = [figure(each.ece), figure(each.brier), figure(each.aurc), *(percent(share) for share in each.accuracy_at.values())]
         rows.append([name, figure(each.auroc), ends, *values])
     yield from table(head, rows, width)
