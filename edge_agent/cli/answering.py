@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.core.config import settings
-from edge_agent.core.errors import BadData, BadSetting
+from edge_agent.core.errors import BadData, BadSetting, CloudUnavailable
 from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def cloud_source(
 
 
 def say_missing(found: Run, cloud: Cloud, file: pathlib.Path | None) -> None:
-    """Say on stderr how many questions have no answer of the cloud, and what to do."""
+    """Say on stderr how many questions have no answer of the cloud, and what to do. Raises `CloudUnavailable` if none has one."""
     from edge_agent.measure.run.live import NEVER_SENT, Live
 
     if not isinstance(cloud, Live):
@@ -105,7 +105,10 @@ def say_missing(found: Run, cloud: Cloud, file: pathlib.Path | None) -> None:
     if missing:
         why = cloud.stopped or next((reply.error for reply in missing if reply), None) or "it was not asked"
         again = "give the same command again to ask these" if file else "with --rows RUN.db the same command asks these again"
-        click.echo(plain(f"{len(missing)} of {len(replies)} questions have no answer of the cloud ({why}); {again}."), err=True)
+        words = f"{len(missing)} of {len(replies)} questions have no answer of the cloud ({why}); {again}."
+        if len(missing) + kept == len(replies):
+            raise CloudUnavailable(words)
+        click.echo(plain(words), err=True)
 
 
 class AnsweringProgress:

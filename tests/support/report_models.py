@@ -1,9 +1,9 @@
 """Answered questions for tests of reports: drawn with a seed, as columns, without any model."""
 
 import numpy as np
-from edge_agent.measure.evaluation.evaluate import Beside
 
 from edge_agent.core.records import ModelFacts
+from edge_agent.measure.evaluation.evaluate import Beside
 from edge_agent.measure.report.measured import Measured, RoutingRule
 from edge_agent.measure.results import SIMULATED, CloudSource, Results
 from edge_agent.model.profile import default_profile
