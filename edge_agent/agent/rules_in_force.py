@@ -8,6 +8,7 @@ answer, and is said once.
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +34,7 @@ class Calibrations(NamedTuple):
 
     def of(self, facts: ModelFacts, profile: Profile) -> Applied | None:
         """What applies to a model, and what is wrong with the files; None where there are none and none is wanted."""
-        if self.folder is None or (self.wanted == AUTO and not self.folder.exists()):
+        if self.folder is None or (self.wanted == AUTO and not os.path.lexists(self.folder)):
             return None
         from edge_agent.model.calibration import choose
 

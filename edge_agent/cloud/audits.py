@@ -84,6 +84,7 @@ class Audits:
 
     def put(self, decision: dict[str, Any], calibration: str, cloud_model: str, send: Question) -> None:
         """Keep an audit of a stored decision, to be sent later, in the caller's transaction."""
+        self._clock.keep()
         now_s = self._clock.now_s()
         self._database.write(
             "INSERT INTO audits (created_at, put_s, due_s, decision_id, fingerprint, calibration, cloud_model, answer, payload, state) "

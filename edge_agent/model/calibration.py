@@ -27,7 +27,8 @@ from edge_agent.core.routing import Policy, PolicyName
 VERSION = 1
 MAX_BYTES = 1 << 20
 MAX_WEIGHT = 1e9  # a sum of five such terms is still a number
-GOALS = ("cloud_rate", "accuracy", "budget", "max_local_error")
+BUDGET = "budget"
+GOALS = ("cloud_rate", "accuracy", BUDGET, "max_local_error")
 SHOWN = 12  # how much of a sha256 a person sees
 _AGAIN = "delete it, or run `edge-agent calibrate` again"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -108,16 +109,20 @@ class Calibration:
             said.append(f"{self.deferral_rate:.1%} went to the cloud when it was measured")
         if self.local_error is not None:
             said.append(f"{self.local_error:.1%} of the kept answers were wrong")
-        said.append("no guarantee" if self.delta is None else f"the limit holds with a probability of at least {1 - self.delta:.0%}")
+        said.append("no guarantee" if self.delta is None else f"the limit holds with a probability of at least {_percent(1 - self.delta)}")
         return "; ".join(said)
 
     def _goal(self) -> str:
         return {
-            "cloud_rate": f"a cloud rate of {self.value:.1%}",
-            "accuracy": f"an accuracy of {self.value:.1%}",
-            "budget": f"a budget of {self.value:g} a day",
-            "max_local_error": f"an error of at most {self.value:.1%} among the kept answers",
+            "cloud_rate": f"a cloud rate of {_percent(self.value)}",
+            "accuracy": f"an accuracy of {_percent(self.value)}",
+            BUDGET: f"a budget of {self.value:g} a day",
+            "max_local_error": f"an error of at most {_percent(self.value)} among the kept answers",
         }[self.goal]
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.6g}%"
 
 
 def parse(text: str, source: str) -> Calibration:
@@ -210,8 +215,9 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
     """
     if wanted == NONE:
         return Applied(None)
-    found, problems = [], []
-    for path in _files(folder):
+    found = []
+    files, problems = _files(folder)
+    for path in files:
         if wanted != AUTO and not path.name.startswith(wanted):
             continue
         try:
@@ -226,6 +232,11 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
     return Applied(max(fitting, key=lambda one: (one.created_at, one.sha256), default=None), tuple(problems), n_others)
 
 
+def named(folder: pathlib.Path, wanted: str) -> bool:
+    """Whether a value of the setting `calibration` names something: a file of the folder, whatever it holds, or none in particular."""
+    return wanted in (AUTO, NONE) or any(path.name.startswith(wanted) for path in _files(folder)[0])
+
+
 def _why_not(wanted: str, n_others: int, n_fitting: int) -> str:
     shown = wanted[:SHOWN]
     if n_fitting > 1:
@@ -235,11 +246,14 @@ def _why_not(wanted: str, n_others: int, n_fitting: int) -> str:
     return f"There is no usable calibration that begins with {shown}; run `edge-agent calibrate`, or set calibration to auto."
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _files(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+    """The files that are named like calibrations, and why the folder cannot be read, if it is there and cannot."""
     try:
-        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
-    except OSError:
-        return []
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)), []
+    except FileNotFoundError:
+        return [], []
+    except OSError as error:
+        return [], [f"The calibrations in '{folder}' cannot be read ({error.strerror}); check the folder and its permissions."]
 
 
 def _checked(data: Mapping[str, Any]) -> Calibration:
@@ -262,7 +276,8 @@ def _checked(data: Mapping[str, Any]) -> Calibration:
     checked["adapter_sha256"] = _hash(data["adapter_sha256"]) if data["adapter_sha256"] else ""
     checked["disagreement"] = None if data["disagreement"] is None else _disagreement(data["disagreement"])
     checked |= {"readout": readout, "weights": weights, "curve": curve, "questions": questions}
-    return Calibration(**checked, goal=data["goal"], value=_finite(data["value"]))
+    value = _amount(data["value"]) if data["goal"] == BUDGET else _share(data["value"])
+    return Calibration(**checked, goal=data["goal"], value=value)
 
 
 def _disagreement(data: Mapping[str, Any]) -> Disagreement:
@@ -276,6 +291,12 @@ def _finite(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is not a number")
     return float(value)
+
+
+def _amount(value: Any) -> float:
+    if (number := _finite(value)) < 0:
+        raise ValueError(f"{number} is not an amount")
+    return number
 
 
 def _weight(value: Any) -> float:

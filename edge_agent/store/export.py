@@ -57,6 +57,7 @@ def export(store: Store) -> Iterator[dict[str, Any]]:
             "cloud_confidence": cloud_confidence(row),
             "reading": parsed(row["reading"]),
             "cloud_answer": parsed(row["cloud_answer"]),
+            "audit": {"answer": row["audit_answer"], "agrees": bool(row["audit_agrees"])} if row["audit_agrees"] is not None else None,
         }
 
 

@@ -18,6 +18,7 @@ from edge_agent.core.question import Question
 from edge_agent.core.routing import draw
 from edge_agent.measure.replay import replay
 from edge_agent.store import forget
+from edge_agent.store.export import export
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
@@ -57,6 +58,7 @@ def test_kept_answer_is_compared_with_the_clouds(home: pathlib.Path, cloud: Loop
         assert [(row["decision_id"], row["answer"], row["cloud_answer"], row["agrees"], row["state"], row["payload"]) for row in rows] == [
             (first.decision_id, "A", "A", 1, "done", None), (second.decision_id, "A", "B", 0, "done", None),
         ]  # fmt: skip
+        assert [row["audit"] for row in export(one.store)] == [{"answer": "A", "agrees": True}, {"answer": "B", "agrees": False}]
         assert agreements(one) == [1, 0] and drained(one).audited == 0 and len(cloud.requests) == 2
 
 

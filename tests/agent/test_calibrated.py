@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import pathlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +26,7 @@ from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 from tests.support.calibrations import bound_to, calibrated, stored
 from tests.support.cloud_server import LoopbackCloud
-from tests.support.paths import DEMO
+from tests.support.paths import DEMO, ROOT
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
 HALF = replace(SURE, level="0.5", level_probs=(0, 0, 1.0, 0, 0), answer_probs=(0.75, 0.25, 0.0))
@@ -326,3 +328,25 @@ def test_calibration_for_a_model_is_read_with_the_first_question_only(home: path
         assert one.ask(question).calibration is None
     with opened(home) as two:
         assert two.ask(question).calibration == made.sha256
+
+
+_LOADED = """
+import sys
+from edge_agent.agent.agent import Agent
+with Agent.open() as agent:
+    print(agent.ask("What is 12 + 7?\\nA. 18\\nB. 19").recalled)
+print([name for name in sys.modules if name.startswith(("numpy", "scipy", "edge_agent.measure", "edge_agent.model.calibration"))])
+"""
+
+
+def test_recalled_answer_loads_nothing_that_it_does_not_need(home: pathlib.Path) -> None:
+    """Without a calibration not even its file format; with one, neither numpy nor anything that measures."""
+
+    def loaded() -> list[str]:
+        done = subprocess.run([sys.executable, "-c", _LOADED], cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.split("\n")[:2]
+
+    loaded()
+    assert loaded() == ["True", "[]"]
+    stored(home, tau=0.25)
+    assert loaded() == ["True", "['edge_agent.model.calibration']"]

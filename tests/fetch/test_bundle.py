@@ -1,5 +1,6 @@
 """A bundle: packed here, unpacked on a machine without a network; and hostile bundles."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -102,6 +103,24 @@ def test_bundle_with_a_calibration_for_another_model_leaves_nothing(packed: path
         with pytest.raises(ModelRefused, match="nothing of the bundle 'kiosk"):
             unpack(packed, home)
         assert not (home / "calibrations").exists() and not list((home / "models").glob("*.gguf"))
+
+
+def test_calibration_in_a_bundle_with_an_adapter_is_for_both(tmp_path: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    adapter, file, out = tmp_path / "mine-adapter.gguf", tmp_path / "c.json", tmp_path / "x.bundle"
+    adapter.write_bytes(adapter_for("qwen3"))
+    made = calibrated(model, adapter_sha256=catalog.sha256_of(adapter))
+    for sound, text, on_top in (
+        (False, calibrated(model).to_json(), adapter),
+        (False, made.to_json(), None),
+        (True, made.to_json(), adapter),
+    ):
+        file.write_text(text)
+        with contextlib.nullcontext() if sound else pytest.raises(ModelRefused, match="for another model file, adapter or prompt"):
+            bundle.pack(out, model, {}, file, on_top)
+    replaced(out, calibrated(model).to_json())
+    with pytest.raises(ModelRefused, match="adapter or prompt"):
+        unpack(out, home)
+    assert not (home / "calibrations").exists()
 
 
 def test_calibration_of_a_downloaded_bundle_waits_until_a_person_wants_it(

@@ -126,6 +126,8 @@ def test_resamples_of_16200_questions_take_seconds() -> None:
         lambda: metrics.bootstrap(metrics.auroc, [0.5, 0.6], [1, 0], n_draws=0),
         lambda: metrics.bootstrap(metrics.auroc, [0.5, 1.6], [1, 0]),
         lambda: metrics.bootstrap(metrics.mean),
+        lambda: metrics.bootstrap(metrics.mean, [1e308, 1e308]),
+        lambda: metrics.bootstrap_mean([1.0, 2.0], 10**400),
         lambda: metrics.bootstrap(metrics.mean, [[1.0]]),
         lambda: metrics.paired_difference(metrics.mean, np.array([1.0]), np.array([1.0])),
         lambda: metrics.paired_difference(metrics.mean, ([1.0],), ([1.0, 2.0],)),

@@ -343,11 +343,15 @@ def test_metrics_without_data_are_nan() -> None:
         (lambda: metrics.oracle_accuracy([1], [1], -0.1), "-0.1"),
         (lambda: metrics.ibc(0.5, 0.4, math.inf, 1), "system_cost"),
         (lambda: metrics.wilson(3, 2), "3 of 2"),
+        (lambda: metrics.wilson(None, 2), "None of 2"),
+        (lambda: metrics.wilson(1, math.inf), "1 of inf"),
+        (lambda: metrics.ibc(0.5, 0.4, 1e308, 1), "system_cost"),
         (lambda: metrics.pgr("much", 0.5, 0.5), "much"),
         (lambda: metrics.pgr(None, 0.5, 0.5), "None"),
         (lambda: metrics.brier([1j], [1]), "does not hold numbers"),
         (lambda: metrics.brier(None, [1]), "0 dimensions"),
         (lambda: metrics.apgr([0.5], [0], [1], n_bins=0), "bins is 0"),
+        (lambda: metrics.apgr([0.5], [0], [1], n_bins=10**400), "bins is 1000"),
         (lambda: metrics.cpt([0.5], [0], [1], 50), "share is 50"),
         (lambda: metrics.accuracy_at_coverage([0.5], [0], 2), "coverage is 2"),
         (lambda: metrics.system_lift([1, 0], [1, 0], [1]), "deferred has 1"),
@@ -360,6 +364,23 @@ def test_metrics_without_data_are_nan() -> None:
 def test_value_that_is_not_a_share_is_refused_and_named(call, words: str) -> None:
     with pytest.raises(BadData, match=words):
         call()
+
+
+NO_COLUMNS = [
+    None, 0.5, "x", ["x", "y"], [[0.5, 0.5]], [0.5], [math.nan, 1], [math.inf, 1], [-0.1, 1], [1.1, 1], [1j, 1], [{}, 1], [10**400, 1],
+]  # fmt: skip
+OF_ANSWERS = (metrics.auroc, metrics.brier, metrics.aurc, metrics.e_aurc, metrics.risk_coverage_curve)
+OF_ROUTES = (metrics.apgr, metrics.auroc_of_benefit, metrics.benefit_concordance, metrics.deferral_curve)
+OF_DEFERRED = (metrics.system_accuracy, metrics.system_lift, metrics.system_pgr)
+OF_COLUMNS = [(2, (*OF_ANSWERS, metrics.oracle_curve, metrics.random_line)), (3, (*OF_ROUTES, *OF_DEFERRED))]
+
+
+@pytest.mark.parametrize(("function", "n"), [(f, n) for n, functions in OF_COLUMNS for f in functions])
+@pytest.mark.parametrize("wrong", NO_COLUMNS, ids=range(len(NO_COLUMNS)))
+def test_column_that_holds_anything_else_is_refused(function, n: int, wrong: object) -> None:
+    for place in range(n):
+        with pytest.raises(BadData):
+            function(*(wrong if i == place else [1, 0] for i in range(n)))
 
 
 def test_auroc_of_many_is_fast() -> None:

@@ -12,7 +12,7 @@ from edge_agent.measure import metrics
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 scores = st.one_of(st.sampled_from(LEVELS), st.floats(0, 1).map(lambda x: round(x, 6)))
-grades = st.sampled_from((0.0, 1.0, 0.4, 0.7))
+grades = st.sampled_from((0.0, 1.0, 0.3, 0.4, 0.7))
 graded = st.lists(st.tuples(scores, grades, grades), min_size=1, max_size=25)  # confidence, edge, cloud
 answered = st.lists(st.tuples(scores, st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -33,7 +33,7 @@ def test_auroc_of_benefit_marks_what_only_the_cloud_gets_right(rows: list) -> No
 @given(graded)
 def test_benefit_concordance_is_the_share_of_pairs_in_the_right_order(rows: list) -> None:
     confidence, edge, cloud = columns(rows)
-    benefit = cloud - edge
+    benefit = np.round(cloud - edge, 9)
     pairs = [
         (confidence[i] < confidence[j]) + 0.5 * (confidence[i] == confidence[j])
         for i, j in itertools.permutations(range(len(rows)), 2)
@@ -41,6 +41,11 @@ def test_benefit_concordance_is_the_share_of_pairs_in_the_right_order(rows: list
     ]
     by_hand = np.mean(pairs) if pairs else math.nan
     assert metrics.benefit_concordance(confidence, edge, cloud) == pytest.approx(by_hand, nan_ok=True)
+
+
+def test_equal_benefits_are_one_whatever_their_last_bits() -> None:
+    assert 0.7 - 0.4 != 0.3 - 0.0
+    assert math.isnan(metrics.benefit_concordance([0.1, 0.9], [0.4, 0.0], [0.7, 0.3]))
 
 
 @given(answered)

@@ -1,5 +1,6 @@
 """What the device's own decisions say of its calibration, and who repeats it."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -12,20 +13,20 @@ import pytest
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.doctor import examine
+from edge_agent.agent.rules_in_force import Calibrations
 from edge_agent.core.config.settings import load
 from edge_agent.core.question import Question
-from edge_agent.model.calibration import Calibration, Disagreement
+from edge_agent.model.calibration import Calibration, Disagreement, save
 from edge_agent.store import live
 from edge_agent.store.store import Store
+from tests.support.calibrations import calibrated
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import run
 from tests.support.spoken_model import SURE, UNSURE, SpokenModel, agent
 
-CALIBRATION = Calibration(
-    model_sha256="a" * 64, adapter_sha256="", profile_sha256="b" * 64, readout="confidence", weights=(), tau=0.5, tie_share=0.0, salt="s",
-    curve=(), goal="cloud_rate", value=0.2, delta=None, deferral_rate=0.2, local_error=0.1, questions=(400, 0, 400), data="held-out.jsonl",
-    data_sha256="c" * 64, created_at="2026-11-26T12:00:00Z", disagreement=Disagreement(cloud_model="big", kept=400, different=120),
-)  # fmt: skip
+CALIBRATION = calibrated(
+    tau=0.5, deferral_rate=0.2, questions=(400, 0, 400), disagreement=Disagreement(cloud_model="big", kept=400, different=120)
+)
 TEXT = CALIBRATION.to_json()
 
 
@@ -132,37 +133,34 @@ def cloud() -> Iterator[LoopbackCloud]:
 
 
 @pytest.fixture
-def calibrated(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[Callable[[Any], Agent]]:
+def deciding(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[Callable[..., Agent]]:
     """Opens agents that decide under the calibration, with a cloud that says B to each question with `other` in it, else A."""
     cloud.reply = lambda body: "B" if "other" in json.dumps(body) else "A"
-    opened = []
+    save(home / "calibrations", CALIBRATION)
+    with contextlib.ExitStack() as opened:
 
-    def make(reading: Any, url: str = "", **limits: Any) -> Agent:
-        one = agent(home, SpokenModel(reading), url or cloud.url, **limits)
-        one.policy = replace(one.policy, calibration=put_calibration(one.store))
-        opened.append(one)
-        return one
+        def make(reading: Any, url: str = "", **limits: Any) -> Agent:
+            where = Calibrations(home / "calibrations")
+            return opened.enter_context(agent(home, SpokenModel(reading), url or cloud.url, tau=None, calibrations=where, **limits))
 
-    yield make
-    for one in opened:
-        one.close()
+        yield make
 
 
 def question(stem: str) -> Question:
     return Question(stem, ("x", "y", "z"))
 
 
-def test_report_counts_each_question_once_and_compares_what_the_cloud_said(calibrated: Callable[..., Agent], store: Store) -> None:
-    sure = calibrated(SURE, audit_share=1.0)
+def test_report_counts_each_question_once_and_compares_what_the_cloud_said(deciding: Callable[..., Agent], store: Store) -> None:
+    sure = deciding(SURE, audit_share=1.0)
     for _ in range(2):
         sure.ask_all([question(f"kept {n}") for n in range(6)])
     sure.ask(question("kept other"))
     sure.ask(question("not of this policy"), policy="prefer_cloud")
-    calibrated(UNSURE).ask_all([question("now same"), question("now other")])
-    offline = calibrated(UNSURE, "http://127.0.0.1:9/v1")
+    deciding(UNSURE).ask_all([question("now same"), question("now other")])
+    offline = deciding(UNSURE, "http://127.0.0.1:9/v1")
     offline.ask_all([question("later same"), question("later other")])
     list(sure.drain())
-    found = live.report(store, TEXT)
+    found = live.report(store, store.calibration(CALIBRATION.sha256) or "")
     assert (found.questions, found.deferred, found.expected_rate, found.drift) == (11, 4, 0.2, None)
     assert (found.compared, found.upheld) == (4, 2) and (found.audits.audited, found.audits.agreed) == (7, 6)
     first, second, third = found.lines()
@@ -172,8 +170,8 @@ def test_report_counts_each_question_once_and_compares_what_the_cloud_said(calib
 
 
 @pytest.mark.parametrize(("reading", "drift"), [(UNSURE, "rose"), (SURE, "fell")])
-def test_deferral_rate_that_has_changed_is_noticed(calibrated: Callable[..., Agent], store: Store, reading: Any, drift: str) -> None:
-    calibrated(reading, "http://127.0.0.1:9/v1").ask_all([question(f"q{n}") for n in range(120)])
+def test_deferral_rate_that_has_changed_is_noticed(deciding: Callable[..., Agent], store: Store, reading: Any, drift: str) -> None:
+    deciding(reading, "http://127.0.0.1:9/v1").ask_all([question(f"q{n}") for n in range(120)])
     found = live.report(store, TEXT)
     assert found.drift == drift and f"it {drift}: run `edge-agent calibrate` again" in found.lines()[0]
 

@@ -45,24 +45,34 @@ def report(
     from edge_agent.measure.run.run import load
     from edge_agent.model.calibration import load as load_calibration
 
-    if not can_write(out):
-        raise StorageError(f"Cannot write the page '{out}'; choose another path.")
+    check_page(out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in runs):
         raise click.UsageError(f"'{out}' is one of the runs; give --out another name.")
     chosen = load_calibration(calibration) if calibration else None
     models = [of_run.measured(load(path), config.tau, None if n else chosen, cloud_ms, call_price) for n, path in enumerate(runs)]
     written = {out: page.html(models)}
     if pictures:
+        pictures.mkdir(parents=True, exist_ok=True)
         written |= {pictures / f"{name}.svg": svg for name, svg in page.pictures(models).items()}
     for path, text in written.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, "w", private=False) as file:
-                file.write(text)
-        except OSError as error:
-            raise not_written(path, error) from error
+        write_page(path, text)
     if as_json:
         print_json({"files": [str(path) for path in written], "models": [model.results.model.sha256 for model in models]})
     else:
         for path in written:
             say(f"wrote {path}")
+
+
+def check_page(out: pathlib.Path) -> None:
+    """Raise `StorageError` before any work if a page cannot be written there."""
+    if not can_write(out):
+        raise StorageError(f"Cannot write the page '{out}'; choose another path.")
+
+
+def write_page(path: pathlib.Path, text: str) -> None:
+    """Write a whole page or picture. Raises `StorageError`."""
+    try:
+        with replacing(path, "w", private=False) as file:
+            file.write(text)
+    except OSError as error:
+        raise not_written(path, error) from error

@@ -17,7 +17,8 @@ from edge_agent.measure.results import Bools, Floats
 
 _STEP = 1.06  # each cut of a sequence keeps this many times what the one before keeps
 _MOST_STEPS = 40
-_NEAR_BEST = 0.01  # a start that keeps more is worth this much predicted power
+_NEAR_BEST = 0.01  # starts whose predicted power is this near to the best are as good
+_START = 0.75  # how far from the strictest of them to the widest; at either end, a small error of the prediction costs much power
 _CLEARLY = 2.0  # standard errors
 _QUANTILES = (np.arange(8) + 0.5) / 8  # of the error that is not known exactly
 _TREND = np.array([-2.0, 6.0])  # of the logit of an error over the rank from -0.5 (surest) to 0.5, before any answer is seen
@@ -107,7 +108,8 @@ def sequence(ranking: Ranking, n_test: int, limit: float, delta: float) -> Seque
     keep: Floats = most / np.float64(_STEP) ** np.arange(n_steps)[::-1]
     shares = keep / ranking.n
     predicted = _predicted(ranking, keep, n_test, limit, delta)
-    start = int(np.flatnonzero(predicted >= predicted.max() - _NEAR_BEST)[-1])
+    near = np.flatnonzero(predicted >= predicted.max() - _NEAR_BEST)
+    start = round(near[0] + _START * (near[-1] - near[0]))
     gains = shares * predicted
     at = int(gains.argmax())
     return Sequence(ranking.cuts(keep[start:]), shares[start:], predicted[start:], float(gains[at]), float(shares[at]))

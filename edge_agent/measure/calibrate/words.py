@@ -35,7 +35,7 @@ def lines(made: Calibrated) -> list[str]:
         texts.append(("", f"it needs the letter, so a call to the cloud starts {made.letter_ms:.0f} ms later than with the level alone"))
     if made.calibration:
         texts.append(("keep", _keep(made)))
-        if made.measured and (made.calibration.goal != MAX_LOCAL_ERROR or n[2]):
+        if made.measured:
             texts += [("measured" if i == 0 else "", text) for i, text in enumerate(_measured(made))]
     return [f"{label:<15}{text}" for label, text in texts]
 
@@ -108,23 +108,24 @@ def _keep(made: Calibrated) -> str:
     if found.tie_share >= 1 and found.tau >= 1:
         return "nothing: every question goes to the cloud"
     name = "printed confidence" if found.readout == readouts.CONFIDENCE else found.readout
-    at = f"; of those at exactly {found.tau:.4g}, {_percent(1 - found.tie_share)}, by a draw of their own" if found.tie_share else ""
-    return f"an answer with a {name} of {'more than' if at else 'at least'} {found.tau:.4g}{at}"
+    if not found.tie_share:
+        return f"answers whose {name} is at least {found.tau:.4g}"
+    share = _percent(1 - found.tie_share)
+    return (
+        f"answers whose {name} is above {found.tau:.4g}, and {share} of those where it is {found.tau:.4g} (each question has its own draw)"
+    )
 
 
 def _measured(made: Calibrated) -> list[str]:
-    return [f"{_figure(name, figure)} {_FIGURES[name]}, {_of(name, figure)}" for name, figure in made.measured.items()]
+    """The figures of the questions that chose nothing."""
+    found = [f"{_figure(name, figure)} {_FIGURES[name]}" for name, figure in made.measured.items()]
+    return [f"on {made.questions[2]:,} questions that chose nothing, with 95 % intervals:", *found]
 
 
 def _figure(name: str, figure: Figure) -> str:
     if name == "cost_per_day":
         return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
     return f"{_percent(figure.value)} ({_percent(figure.low)} to {_percent(figure.high)})"
-
-
-def _of(name: str, figure: Figure) -> str:
-    what = "kept answers" if name == "local_error" else "questions"
-    return f"of {figure.n:,} {what} that chose nothing (95 % interval)"
 
 
 def _nothing(made: Calibrated) -> str:

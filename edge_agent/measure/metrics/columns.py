@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 P = ParamSpec("P")
 ROUNDING = 1e-9
+_MOST = 1_000_000
+LARGEST = 1e100  # beyond it a sum of squares may not be a number
 
 
 class Metric(Protocol[P]):
@@ -119,9 +121,9 @@ def costs(name: str, value: npt.ArrayLike, n: int) -> Floats:
     values = numbers(name, value)
     if values.shape not in {(), (n,)}:
         raise BadData(f"{name} has the shape {values.shape}; give one cost, or one for each of {n} questions.")
-    wrong = values[~((values >= 0) & (values < math.inf))]
+    wrong = values[~((values >= 0) & (values < LARGEST))]
     if wrong.size:
-        raise BadData(f"The value of {name} is {wrong.flat[0]:g}; give a cost of 0 or more.")
+        raise BadData(f"The value of {name} is {wrong.flat[0]:g}; give a cost of 0 or more, below {LARGEST:g}.")
     return np.broadcast_to(values, (n,))
 
 
@@ -147,9 +149,16 @@ def fraction(name: str, value: float) -> float:
 def cost(name: str, value: float) -> float:
     """A finite number that is not below 0. Raises `BadData`."""
     number = _number(name, value)
-    if not 0 <= number < math.inf:
-        raise BadData(f"The value of {name} is {value!r}; give a cost of 0 or more.")
+    if not 0 <= number < LARGEST:
+        raise BadData(f"The value of {name} is {value!r}; give a cost of 0 or more, below {LARGEST:g}.")
     return number
+
+
+def count(name: str, value: int) -> int:
+    """A whole number from 1 to a million. Raises `BadData`."""
+    if not isinstance(value, (int, np.integer)) or not 1 <= value <= _MOST:
+        raise BadData(f"The {name} is {value!s:.20}; give a whole number from 1 to {_MOST}.")
+    return int(value)
 
 
 def rising_levels(levels: npt.ArrayLike) -> Floats:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edge_agent.core.errors import BadData
 from edge_agent.measure.metrics.columns import (
+    LARGEST,
     Floats,
     Weights,
     by_level,
@@ -123,7 +124,7 @@ def call_costs(prompt_tokens: npt.ArrayLike, completion_tokens: npt.ArrayLike, p
     read, written = numbers("prompt_tokens", prompt_tokens), numbers("completion_tokens", completion_tokens)
     if read.shape != written.shape or read.ndim != 1:
         raise BadData(f"The tokens have the shapes {read.shape} and {written.shape}; give two arrays of one length.")
-    if (read < 0).any() or (written < 0).any() or np.isinf(read).any() or np.isinf(written).any():
+    if any(((tokens < 0) | (tokens >= LARGEST)).any() for tokens in (read, written)):
         raise BadData("Some numbers of tokens are below 0 or infinite; give counts, or nan where they are not known.")
     return (read * cost("prompt_price", prompt_price) + written * cost("completion_price", completion_price)) / _PER_TOKENS
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.errors import BadData
-from edge_agent.measure.metrics.columns import Floats, Metric, Weights, mean_of, metric, numbers
+from edge_agent.measure.metrics.columns import LARGEST, Floats, Metric, Weights, count, mean_of, metric, numbers
 
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 _CELLS = 1 << 20  # of weights at a time
@@ -96,8 +96,8 @@ def wilson(n_right: int, n: int) -> Interval:
 
     Source: Wilson 1927, Journal of the American Statistical Association 22. Raises `BadData`.
     """
-    if not 0 <= n_right <= n:
-        raise BadData(f"{n_right} of {n} is not a share; give counts with 0 <= n_right <= n.")
+    if not all(isinstance(number, (int, float, np.number)) for number in (n_right, n)) or not 0 <= n_right <= n < LARGEST:
+        raise BadData(f"{n_right!s:.20} of {n!s:.20} is not a share; give counts with 0 <= n_right <= n.")
     low, high = wilson_of(np.array(n_right / n if n else math.nan), np.array(n))
     return Interval(float(low), float(high))
 
@@ -112,8 +112,8 @@ def wilson_of(shares: Floats, n: npt.NDArray[np.int64]) -> tuple[Floats, Floats]
 
 def _column(values: npt.ArrayLike) -> Floats:
     array = numbers("values", values)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise BadData("A column holds nan, an infinity or more than one dimension; give one finite number for each question.")
+    if array.ndim != 1 or not (np.abs(array) < LARGEST).all():
+        raise BadData(f"A column has {array.ndim} dimensions or holds nan or a number beyond {LARGEST:g}; give one number a question.")
     return array
 
 
@@ -134,8 +134,7 @@ def _distinct(columns: list[Floats]) -> tuple[list[Floats], npt.NDArray[np.int64
 
 def _resamples(counts: npt.NDArray[np.int64], n_draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     """Draws of n questions with replacement, as counts over the different rows, (at most _CELLS / g, g) at a time."""
-    if not isinstance(n_draws, int) or n_draws < 1:
-        raise BadData(f"The number of draws is {n_draws!r}; give a whole number of 1 or more.")
+    n_draws = count("number of draws", n_draws)
     rng = np.random.default_rng(seed)
     n, n_rows = int(counts.sum()), len(counts)
     owner = np.repeat(np.arange(n_rows), counts) if n_rows < n else None

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from edge_agent.core.errors import BadData
 from edge_agent.measure.metrics.columns import Floats, Weights, by_level, checked_weights, metric, ratio, shares
 
+_DIGITS = 12  # 0.7 - 0.4 and 0.3 - 0 are one benefit
+
 
 @metric
 def auroc(weights: Weights | None, confidence: npt.ArrayLike, correct: npt.ArrayLike) -> Floats:
@@ -53,7 +55,7 @@ def benefit_concordance(
     Harrell et al. 1982, JAMA 247(18). nan if all benefits are equal. Raises `BadData`.
     """
     score, edge, cloud = shares(confidence=confidence, edge_correct=edge_correct, cloud_correct=cloud_correct)
-    values, rank = np.unique(cloud - edge, return_inverse=True)
+    values, rank = np.unique(np.round(cloud - edge, _DIGITS), return_inverse=True)
     count = np.ones(len(score)) if weights is None else checked_weights(weights, len(score)).astype(np.float64)
     _, per_value, _ = by_level(weights, rank.astype(np.float64))
     pairs = (count.sum(axis=-1) ** 2 - (per_value**2).sum(axis=-1)) / 2

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.core.errors import BadData
-from edge_agent.measure.metrics.columns import ROUNDING, Floats, Weights, by_level, fraction, mean_of, metric, ratio, shares, truths
+from edge_agent.measure.metrics.columns import ROUNDING, Floats, Weights, by_level, count, fraction, mean_of, metric, ratio, shares, truths
 
 
 class Curve(NamedTuple):
@@ -176,9 +175,7 @@ def apgr(
     """
     rate, recovered = _recovered(weights, confidence, edge_correct, cloud_correct)
     if n_bins is not None:
-        if not isinstance(n_bins, int) or n_bins < 1:
-            raise BadData(f"The number of bins is {n_bins!r}; give a whole number of 1 or more, or leave it out.")
-        grid = np.linspace(0, 1, n_bins + 1)
+        grid = np.linspace(0, 1, count("number of bins", n_bins) + 1)
         rate, recovered = grid, _interpolated(grid, rate, recovered)
     area = np.sum(np.diff(rate, axis=-1) * (recovered[..., 1:] + recovered[..., :-1]) / 2, axis=-1)
     return np.where(np.isnan(recovered[..., -1]), np.nan, area)

@@ -31,10 +31,11 @@ _RIGHT = 0.5  # a graded answer counts as right from here on, where a figure nee
 class Rung:
     """One file; the first of the ladder is the one that the others are compared with. Shares are fractions.
 
-    `accuracy` is the device's alone with its interval `low` to `high`. `routed` and `changed` (routes that differ from the first
-    file's) are at the first file's tau. `own` is the threshold that sends the first file's share `target`; on
-    questions that did not choose it, it sends `reached`, whose 95 % interval allows for the sampling error of both halves. `system`
-    is the accuracy with the cloud at that threshold, `difference` how it differs from the first file's, paired by question.
+    `read_ms` is the median, which other programs disturb least. `accuracy` is the device's alone, with its interval `low` to `high`.
+    `routed` and `changed` (routes that differ from the first file's) are at the first file's tau. `own` is the threshold that sends
+    the first file's share `target`; on questions that did not choose it, it sends `reached`, whose 95 % interval allows for the
+    sampling error of both halves. `system` is the accuracy with the cloud at that threshold, `difference` how it differs from the
+    first file's, paired by question.
     """
 
     name: str
@@ -100,6 +101,7 @@ def _rung(name: str, model: Measured, first: Measured, target: float, tests: Boo
     results, at = model.results, model.graded
     alone = routed.share_of(results.edge_correct[at])
     own, deferred, outcome = _outcome(model, tests, target)
+    known_ms = results.read_ms[~np.isnan(results.read_ms)]
     # Twice the variance: the half that chose the threshold has a sampling error, too.
     half = max(len(deferred) // 2, 1)
     reached = metrics.wilson(round(float(deferred.mean()) * half), half)
@@ -111,7 +113,7 @@ def _rung(name: str, model: Measured, first: Measured, target: float, tests: Boo
         has_cloud=model.has_cloud,
         questions=len(results),
         size_bytes=model.size_bytes,
-        read_ms=mean_known(results.read_ms),
+        read_ms=float(np.median(known_ms)) if len(known_ms) else math.nan,
         accuracy=alone.share,
         low=alone.low,
         high=alone.high,

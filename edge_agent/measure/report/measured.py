@@ -25,7 +25,7 @@ from edge_agent.model.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RoutingRule:
     """What decides whether an answer stays: a `readout`, its `tau`, and the share of ties at tau that is deferred."""
 
     readout: str = readouts.CONFIDENCE
@@ -43,7 +43,7 @@ class Measured:
     """
 
     results: Results
-    rule: Rule
+    rule: RoutingRule
     beside: Beside = field(default_factory=Beside)
     data: str = ""
     data_sha256: str = ""

@@ -13,7 +13,7 @@ from edge_agent.core import readouts
 from edge_agent.core.errors import BadData
 from edge_agent.measure.evaluation.of_run import beside
 from edge_agent.measure.readouts import combine
-from edge_agent.measure.report.measured import Measured, Rule, mean_known
+from edge_agent.measure.report.measured import Measured, RoutingRule, mean_known
 from edge_agent.measure.results import Results
 from edge_agent.measure.run.run import Run
 from edge_agent.model.calibration import Calibration
@@ -34,9 +34,9 @@ def measured(
                 f"The calibration {calibration.sha256[:12]} belongs to another model file than {facts.model.name}; give this model's."
             )
         results = _with_combined(results, calibration)
-    rule = Rule(tau=facts.profile.tau if tau is None else tau)
+    rule = RoutingRule(tau=facts.profile.tau if tau is None else tau)
     if calibration:
-        rule = Rule(calibration.readout, calibration.tau, calibration.tie_share, calibration.salt)
+        rule = RoutingRule(calibration.readout, calibration.tau, calibration.tie_share, calibration.salt)
     if rule.readout not in results.scores:
         raise BadData(
             f"The run of {facts.model.name} has no {rule.readout}, which the calibration needs; give a run on questions with options."

@@ -172,7 +172,7 @@ def _files(rungs: Sequence[Rung]) -> Axis:
     """An axis with one place for each file, and its speed under its name."""
     room = max(3, 60 // len(rungs))  # letters that fit side by side
     ticks = tuple((float(n), f"{shortened(rung.name, room)}\n{milliseconds(rung.read_ms)}") for n, rung in enumerate(rungs))
-    return Axis("file, and the mean time of a reading", -0.5, len(rungs) - 0.5, ticks)
+    return Axis("file, and the median time of a reading", -0.5, len(rungs) - 0.5, ticks)
 
 
 def differences(rows: Sequence[tuple[str, float, float, float]]) -> Chart:

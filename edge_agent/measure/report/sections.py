@@ -48,7 +48,7 @@ def curves(measured: Measured) -> Html:
     area = metrics.apgr(*measured.answers)
     closed = f"On average over all shares, routing by confidence closes {percent(area)} % of the gap between device and cloud (APGR)"
     says = "" if math.isnan(area) else f"{closed}; random routing closes 50 %."
-    missing = [] if len(shown) > 1 else [element("p", "Without prices there is no chart of costs; give the price of a call.", class_="how")]
+    missing = [] if len(shown) > 1 else [element("p", "There is no chart of costs, because the run has no prices.", class_="how")]
     return section(
         f"What calls to the cloud buy{measured.heading}",
         "curves",
@@ -123,7 +123,8 @@ def quantizations(models: Sequence[Measured]) -> Html:
     how = (
         f"Routed and changed routes are at the same tau {models[0].rule.tau:.3g}: how much a smaller file moves what it means. Own tau is "
         f"set on one half of the {count(first.questions)} common questions to send the same share as {first.name}; everything to its right "
-        f"is measured on the other half, with 95 % intervals. {target}"
+        f"is measured on the other half, with 95 % intervals. {target} Times are medians of these runs: compare them only "
+        "where the machine did nothing else."
     )
     caption = f"Which file to take{first.heading}"
     right = "How often each file is right. Where the intervals overlap much, the table's last column is the finer comparison: it is paired."

@@ -19,15 +19,12 @@ from edge_agent.core.parsing import has_lettered_options, unlettered
 from edge_agent.core.question import OPEN, Question
 from edge_agent.measure.sets.gold import Given
 from edge_agent.measure.sets.labelled import CHOICE, NUMBER, SQUAD, TEXT, TRUTHFUL
-from edge_agent.measure.sets.raw_rows import QUESTION_KEYS
+from edge_agent.measure.sets.raw_rows import ANSWER_KEYS, QUESTION_KEYS
 
 _LINE_BREAK = re.compile(r"\s*[\r\n\u2028\u2029]\s*")
-_ANSWER_KEYS = (
-    "answer", "answer_label", "answer_key", "answerkey", "answerKey", "correct_answer", "correct_option", "correct_label", "correct",
-    "right_answer", "gold", "label", "target", "key", "cop", "answer_idx", "answer_index",
-)  # fmt: skip
 _COLUMN = re.compile(r"(options?|choices?|opt?|ending|answer)?_?([a-z]|\d{1,2})", re.IGNORECASE)
 _NUMBER_LINE = re.compile(r"^####\s*(\S.*)$", re.MULTILINE)
+_FINAL_ANSWER = re.compile(r"Final\s+answer\s*:\s*(\S.*)", re.IGNORECASE)
 _NOT_THERE = "N/A"  # how MMLU-Pro fills up to ten options
 Fields = Mapping[str, Any]
 
@@ -112,6 +109,8 @@ def _options(fields: Fields) -> list[str]:
         if keys != list(LETTERS[: len(keys)]):
             raise BadData(f"the options have the keys {', '.join(keys)[:80]}; they must be A, B, C, ... in this order.")
         value = list(value.values())
+        while value and value[-1] in (None, ""):  # a table of sets with four and with six options has the last ones empty
+            value.pop()
     return texts(value, "options")
 
 
@@ -176,7 +175,11 @@ def _medqa(fields: Fields) -> Undecided:
 
 
 def _aqua(fields: Fields) -> Undecided:
-    return choice(fields.get("question"), _options(fields), fields.get("correct"), own_letters=True)
+    options = _options(fields)
+    marks = [f"{letter})" for letter in LETTERS[: len(options)]]
+    if len(marks) == len(options) and all(option.startswith(mark) for option, mark in zip(options, marks, strict=True)):
+        options = [option[2:] for option in options]  # also where the text is not clearly apart from it: "A)s.5050"
+    return choice(fields.get("question"), options, fields.get("correct"), own_letters=True)
 
 
 def _arc(fields: Fields) -> Undecided:
@@ -279,9 +282,17 @@ def _own(fields: Fields) -> Undecided:
     return with_names(draft, fields.get("domain"), fields.get("difficulty"), fields.get("id"))
 
 
+def _foggen(fields: Fields) -> Undecided:
+    """FogGen's training rows: the confidence is another model's, and is not used."""
+    answer = fields.get("answer")
+    if isinstance(answer, str) and (found := _FINAL_ANSWER.search(answer)):
+        answer = found[1]
+    return _own({**fields, "answer": answer})
+
+
 def _table(fields: Fields) -> Undecided:
     stem = next((fields[key] for key in QUESTION_KEYS if key in fields), None)
-    key = next((key for key in _ANSWER_KEYS if key in fields), None)
+    key = next((key for key in ANSWER_KEYS if key in fields), None)
     if key is None:
         raise BadData(f"there is no answer among the fields {', '.join(map(str, fields))[:200]}; name it answer.")
     options = _columns(fields)
@@ -328,10 +339,10 @@ PUBLISHED = (
     Form("squad", _has("context", "question", "answers"), _squad),
     Form("truthfulqa", _has("best_answer", "correct_answers", "incorrect_answers"), _truthfulqa),
     Form("kazculture", _has("question", "a", "b", "answer_label"), _kazculture),
-    Form("foggen", _has("question", "confidence", "answer"), _own),
+    Form("foggen", _has("question", "confidence", "answer"), _foggen),
 )
 PLAIN = (
-    Form("own", lambda f: "question" in f and not _column_names(f) and (_has_answer(f) or not set(_ANSWER_KEYS) & f.keys()), _own),
+    Form("own", lambda f: "question" in f and not _column_names(f) and (_has_answer(f) or not set(ANSWER_KEYS) & f.keys()), _own),
     Form("table", lambda f: any(key in f for key in QUESTION_KEYS), _table),
 )
 FORMS = {form.name: form for form in (*PUBLISHED, *PLAIN)}

@@ -99,7 +99,8 @@ def decide(rows: Sequence[tuple[str, dict[str, str]]]) -> list[str]:
 
 def plain(text: str) -> str:
     """The text for a comparison: composed characters, and one space for any white space."""
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    text = " ".join(text.split())
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _by_text(text: str, question: Question, given: Sequence[str]) -> str | None:

@@ -20,7 +20,7 @@ MAX_COMPARED_TOKENS = 512
 _MAX_NUMBER_CHARS = 64
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_NUMBER = re.compile(r"-?\$?\s?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")
+_NUMBER = re.compile(r"(?:(?<![\d.)])-)?\$?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
 _MARKED = re.compile(r"####\s*(.*)")
 
 
@@ -83,13 +83,14 @@ def final_number(text: str) -> Decimal | None:
     GSM8K's own rule (Cobbe et al. 2021), with the field's second try for a model that does not write the mark. Thousands separators,
     a currency sign, and a dot at the end are left out.
     """
+    text = text.replace("\u2212", "-")
     marked = _MARKED.findall(text)
     found = _NUMBER.findall(marked[-1])[:1] if marked else []
     found = found or _NUMBER.findall(text)[-1:]
     if not found or len(found[0]) > _MAX_NUMBER_CHARS:
         return None
     try:
-        return Decimal(re.sub(r"[$,\s]", "", found[0]))
+        return Decimal(re.sub(r"[$,]", "", found[0]))
     except InvalidOperation:
         return None
 

@@ -64,7 +64,7 @@ def read(file: BinaryIO, name: str, limit: int | None = None, form: str | None =
         raise BadData(f'{name} has no questions; write one a line: {{"question": "...", "options": ["...", "..."], "answer": "A"}}.')
     rows = part.rows
     if part.form == "mmlu":
-        domain = _domain(name)
+        domain = domain_of(name)
         rows = [replace(row, domain=domain) if row.domain == NO_DOMAIN else row for row in rows]
     return _data_set(rows, name, part.form, part.notes, limit)
 
@@ -104,8 +104,6 @@ class _Part:
 
 def _read_file(file: BinaryIO, name: str, form: str | None) -> _Part:
     raw = raw_rows.read(raw_rows.text_of(file, name), name)
-    if len(raw.rows) > raw_rows.MAX_ROWS:
-        raise BadData(f"{name} has more than {raw_rows.MAX_ROWS:,} questions; split it.")
     chosen = _form(raw, name, form)
     drafts: list[tuple[raw_rows.RawRow, Undecided, dict[str, str]]] = []
     left_out: Counter[str] = Counter()
@@ -209,7 +207,7 @@ def _load_folder(path: pathlib.Path, limit: int | None, form: str | None) -> Dat
         if rows and part.rows and part.rows[0].question.kind != rows[0].question.kind:
             raise BadData(f"{each} has open questions beside questions with options; put them in folders of their own.")
         first = first or (part.form, str(each))
-        domain = _domain(str(each))
+        domain = domain_of(str(each))
         rows += [replace(row, domain=domain if row.domain == NO_DOMAIN else row.domain, id=_folder_id(domain, row.id)) for row in part.rows]
         if len(rows) > raw_rows.MAX_ROWS:
             raise BadData(f"The folder '{path}' has more than {raw_rows.MAX_ROWS:,} questions; split it.")
@@ -238,7 +236,7 @@ def _folder_id(domain: str, own: str) -> str:
     return f"{domain}:{own}"[-100:] if own.isdecimal() else own
 
 
-def _domain(name: str) -> str:
+def domain_of(name: str) -> str:
     """The domain that a file's name says: `anatomy_test.csv` is anatomy."""
     stem = pathlib.PurePath(name).name.rsplit(".", 1)[0]
     stem = _AFFIX.sub("", _AFFIX.sub("", stem))

@@ -9,17 +9,18 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 from edge_agent.core.errors import BadData
 
 MAX_FILE_BYTES = 64 << 20  # the largest set, SQuAD's training part, has 30 MB
 MAX_LINE_CHARS = 1 << 20
-MAX_ROWS = 1_000_000
+MAX_ROWS = 250_000  # the largest set, MedMCQA's training part, has 183 thousand
 _MAX_NESTED = 2_000_000  # lists and objects in one JSON text: a short text can hold very many
 
 _BOMS = (
@@ -40,6 +41,10 @@ _NOT_TEXT = {
 _SEPARATORS = ",;\t|"
 _LISTS = ("data", "rows", "questions", "examples", "instances")  # what a JSON object calls its rows
 QUESTION_KEYS = ("question", "question_stem", "stem", "prompt", "query", "question_text", "q", "sent1")
+ANSWER_KEYS = (
+    "answer", "answer_label", "answer_key", "answerkey", "answerKey", "correct_answer", "correct_option", "correct_label", "correct",
+    "right_answer", "gold", "label", "target", "key", "cop", "answer_idx", "answer_index",
+)  # fmt: skip
 
 
 class RawRow(NamedTuple):
@@ -87,17 +92,24 @@ def text_of(file: BinaryIO, name: str) -> str:
     return text
 
 
-def read(text: str, name: str) -> RawFile:
-    """The rows of a text. Raises `BadData` with the line."""
+def read(text: str, name: str, words: Callable[[str], str] | None = None) -> RawFile:
+    """The rows of a text. `words` makes the name of a field from a CSV header's cell. Raises `BadData` with the line."""
     stripped = text.lstrip()
     if not stripped:
         return RawFile([])
     try:
         if stripped[0] in "{[" and (rows := _json(text, name)) is not None:
             return RawFile(rows)
-        return _csv(text, name)
+        return _csv(text, name, words or column_name)
     except RecursionError as error:
         raise BadData(f"{name}: the JSON is nested too deeply; write one question as one object.") from error
+
+
+def _bounded(rows: Iterator[RawRow], name: str) -> list[RawRow]:
+    found = list(itertools.islice(rows, MAX_ROWS + 1))
+    if len(found) > MAX_ROWS:
+        raise BadData(f"{name} has more than {MAX_ROWS:,} questions; split it.")
+    return found
 
 
 def _json(text: str, name: str) -> list[RawRow] | None:
@@ -107,18 +119,16 @@ def _json(text: str, name: str) -> list[RawRow] | None:
     line, rest = (text[start:], "") if end < 0 else (text[start:end], text[end:])
     first = _loaded(line, name) if len(line) <= MAX_LINE_CHARS else None
     if isinstance(first, dict) and (rest.strip() or not _wraps(first)):
-        return list(_json_lines(text, name))
+        return _bounded(_json_lines(text, name), name)
     if text[start] == "[":
-        opening = text[start + 1 :].lstrip()[:1]
-        if opening not in ("{", '"', "[", "]"):
+        opening = text[start + 1 : start + 1000].lstrip()[:1]
+        if not isinstance(first, list) and opening not in ("{", "]"):
             return None
-        if opening != "{" and not isinstance(first, list):
-            return None
-        return list(_array(text, start, name))
+        return _bounded(_array(text, start, name), name)
     whole = _loaded(text, name)
     if isinstance(whole, dict):
-        return list(_wrapped(whole)) if _wraps(whole) else [RawRow(whole, "line 1", 1)]
-    return list(_json_lines(text, name))  # which says what is wrong in which line
+        return _bounded(_wrapped(whole), name) if _wraps(whole) else [RawRow(whole, "line 1", 1)]
+    return _bounded(_json_lines(text, name), name)  # which says what is wrong in which line
 
 
 def _loaded(text: str, name: str) -> Any:
@@ -158,12 +168,22 @@ def _wrapped(value: dict[str, Any]) -> Iterator[RawRow]:
                 yield RawRow({**shared, **question} if isinstance(question, dict) else None, place, number)
 
 
-def _json_lines(text: str, name: str) -> Iterator[RawRow]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line or line.isspace():
-            continue
-        if len(line) > MAX_LINE_CHARS:
+def _lines(text: str, name: str) -> Iterator[str]:
+    """The lines with their ends, one by one: a list of them could take many times the memory of the text."""
+    at, number = 0, 0
+    while at < len(text):
+        number += 1
+        end = text.find("\n", at) + 1 or len(text)
+        if end - at > MAX_LINE_CHARS:
             raise BadData(f"{name}, line {number}: longer than {MAX_LINE_CHARS} characters; write one question a line.")
+        yield text[at:end]
+        at = end
+
+
+def _json_lines(text: str, name: str) -> Iterator[RawRow]:
+    for number, line in enumerate(_lines(text, name), 1):
+        if line.isspace():
+            continue
         try:
             yield RawRow(json.loads(line), f"line {number}", number)
         except RecursionError as error:
@@ -206,7 +226,7 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _csv(text: str, name: str) -> RawFile:
+def _csv(text: str, name: str, words: Callable[[str], str]) -> RawFile:
     separator = _separator(text)
     if separator is None:
         raise BadData(
@@ -217,18 +237,28 @@ def _csv(text: str, name: str) -> RawFile:
     first = next(records, None)
     if first is None:
         return RawFile([])
-    header = [column_name(cell) for cell in first.fields]
-    if not set(header) & set(QUESTION_KEYS):
-        return RawFile(list(_headless(first, records, name)), headless=True)
+    header = [words(cell) for cell in first.fields]
+    if not _is_header(first.fields):
+        return RawFile(_bounded(_headless(first, records, name), name), headless=True)
     twice = [column for column, n in Counter(header).items() if n > 1 and column]
     if twice:
         raise BadData(f"{name}, {first.place}: the column {twice[0]!r:.80} is there twice; name every column once.")
-    rows = []
+    return RawFile(_bounded(_under(header, records, name), name))
+
+
+def _under(header: Sequence[str], records: Iterator[RawRow], name: str) -> Iterator[RawRow]:
     for record in records:
         _check_width(record, len(header), "the header has", name)
         fields = {column: _unpacked(column, cell) for column, cell in zip(header, record.fields, strict=True) if column}
-        rows.append(RawRow(fields, record.place, record.number))
-    return RawFile(rows)
+        yield RawRow(fields, record.place, record.number)
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether these are names of columns: one is the question's, and it is the first or the answer's is there too."""
+    names = [column_name(cell) for cell in cells]
+    return names[0] in QUESTION_KEYS or (
+        not {*QUESTION_KEYS}.isdisjoint(names) and not {*ANSWER_KEYS, "answers", "best_answer"}.isdisjoint(names)
+    )
 
 
 def column_name(cell: str) -> str:
@@ -269,7 +299,7 @@ def _check_width(record: RawRow, width: int, than: str, name: str) -> None:
 
 def _records(text: str, separator: str, name: str) -> Iterator[RawRow]:
     """The records of a CSV text that are not blank. A record may have several lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(_lines(text, name), delimiter=separator, strict=True)
     begun, number = 1, 0
     try:
         for cells in reader:
@@ -289,7 +319,7 @@ def _separator(text: str) -> str | None:
         records = _some_records(begin, separator)
         if not records or len(records[0]) < 2:
             continue
-        has_header = bool({column_name(cell) for cell in records[0]} & set(QUESTION_KEYS))
+        has_header = _is_header(records[0])
         even = sum(len(record) == len(records[0]) for record in records)
         if has_header or len(records[0]) >= 4 or even > 1:
             widths[separator] = (has_header, even, len(records[0]))

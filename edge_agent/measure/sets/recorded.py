@@ -21,11 +21,12 @@ from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.question import CHOICE, Question
 from edge_agent.measure.sets import grading, raw_rows
 from edge_agent.measure.sets.labelled import Labelled
-from edge_agent.measure.sets.loading import question_files
+from edge_agent.measure.sets.loading import domain_of, question_files
 
 _PROMPT_END = re.compile(r"\s*Answer:\s*$")
 _VERDICTS = {"true": 1.0, "false": 0.0, "1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0}
 _LOST = ("None", "N/A", "NA", "null", "NULL", "NaN", "nan", "n/a", "none")  # texts that pandas reads as a missing value
+_FIELDS = {"prompt", "question", "id", "options", "answer", "correct", "letter", "right", "prompt_tokens", "completion_tokens", ""}
 Floats = npt.NDArray[np.float64]
 
 
@@ -46,12 +47,16 @@ class Recorded:
 
 
 class _Entry(NamedTuple):
-    """One recorded answer: `keys` may name its question, the first that is known does."""
+    """One recorded answer: `keys` may name its question, the first that is known does.
+
+    A set may ask the same question in two domains; then `domain`, which a file of a folder is named after, says which one is meant.
+    """
 
     keys: tuple[str, ...]
     correct: float | None
     answer: str | None
     tokens: tuple[float, float]
+    domain: str = ""
 
 
 def load(path: pathlib.Path, rows: Sequence[Labelled], model: str | None = None) -> Recorded:
@@ -78,25 +83,31 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _entries(path: pathlib.Path, model: str | None, several: bool) -> Iterator[_Entry]:
     name = str(path)
     with path.open("rb") as file:
-        raw = raw_rows.read(raw_rows.text_of(file, name), name)
+        raw = raw_rows.read(raw_rows.text_of(file, name), name, _field_name)
     if not raw.rows:
         if several:
             return
         raise BadData(f'{name} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.')
     if raw.headless:
         raise BadData(f"{name}, {raw.rows[0].place}: the recorded answers have no header; write one: question, answer.")
-    column: str | None = None
+    column, domain = None, domain_of(name)
     for row in raw.rows:
         try:
             if not isinstance(row.fields, dict):
                 raise BadData('one row is an object: {"question": "...", "answer": "A"}.')
             if _is_table_of_models(row.fields):
                 column = column or _model_column(row.fields, model)
-                yield _of_table(row.fields, column)
+                yield _of_table(row.fields, column)._replace(domain=domain)
             else:
-                yield _of_row(row.fields)
+                yield _of_row(row.fields)._replace(domain=domain)
         except BadData as error:
             raise BadData(f"{name}, {row.place}: {error}") from error
+
+
+def _field_name(cell: str) -> str:
+    """The name of a column: a known one in plain form, that of a model as it is."""
+    plain = raw_rows.column_name(cell)
+    return plain if plain in _FIELDS else cell.strip()
 
 
 def _is_table_of_models(fields: dict[str, Any]) -> bool:
@@ -104,12 +115,12 @@ def _is_table_of_models(fields: dict[str, Any]) -> bool:
 
 
 def _model_column(fields: dict[str, Any], model: str | None) -> str:
-    models = [name for name in fields if name != "prompt"]
+    models = [name for name in fields if name not in _FIELDS]
     if model is None and len(models) == 1:
         return models[0]
     if not models:
         raise BadData("there is only the prompt; add a column with true or false.")
-    wanted = [name for name in models if model is not None and raw_rows.column_name(model) in (name, name.split("/")[-1])]
+    wanted = [name for name in models if model is not None and model in (name, name.split("/")[-1])]
     if len(wanted) != 1:
         which = "several models" if model is None else f"no model {model!r:.80}"
         raise BadData(f"the file has {which}; give --recorded-model with one of {', '.join(models)[:300]}.")
@@ -190,6 +201,8 @@ def _matched(entries: Sequence[_Entry], rows: Sequence[Labelled], name: str, pat
     several: set[int] = set()
     for entry in entries:
         places = next((known[key] for key in entry.keys if key in known), [])
+        if len(places) > 1:
+            places = [place for place in places if rows[place].domain == entry.domain] or places
         if not places:
             strange += 1
         for place in places:

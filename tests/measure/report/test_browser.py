@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from edge_agent.measure.report import page
-from tests.support.measured_runs import measured, results
+from tests.support.report_models import measured, results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

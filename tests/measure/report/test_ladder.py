@@ -9,7 +9,7 @@ from edge_agent.core.errors import BadData
 from edge_agent.measure.report.ladder import choose, climb
 from edge_agent.measure.report.measured import Measured
 from edge_agent.measure.results import Results
-from tests.support.measured_runs import measured, results
+from tests.support.report_models import measured, results
 
 
 def runs(n: int = 4000) -> list[Measured]:

@@ -12,7 +12,7 @@ import pytest
 from edge_agent.core.errors import BadData
 from edge_agent.measure.report import page
 from edge_agent.measure.report.markup import figure, percent, points
-from tests.support.measured_runs import measured, results
+from tests.support.report_models import measured, results
 
 HOSTILE = "<script>alert('x')</script>\"><img src=//evil onerror=alert(1)> $body \x1b[31m \u202e &amp; ${title}"
 _EMPTY = {"meta", "br", "img", "link"}

@@ -1,4 +1,4 @@
-"""Question files: what is read, and what is refused with its file and line."""
+"""Question files: the forms that are read, and what each of them means."""
 
 import io
 import json
@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from edge_agent.core.errors import BadData
 from edge_agent.core.question import Question
-from edge_agent.measure.sets import loading, raw_rows
+from edge_agent.measure.sets import loading
 from edge_agent.measure.sets.labelled import Labelled
-from tests.support.paths import SHARED
 
 ROW = {"question": "What is 12 + 7?", "options": ["18", "19", "24"], "answer": "B"}
 
@@ -75,17 +74,6 @@ def test_options_may_carry_their_letters(answer: object) -> None:
     assert (row.question.options, row.answer, row.folded) == (("59", "69", "79"), "B", False)
 
 
-@pytest.mark.skipif(not (SHARED / "medqa").exists(), reason="the evaluation sets are missing")
-@pytest.mark.parametrize("limit", [None, 5, 1000])
-def test_medqa_is_read_whole_or_by_a_limit(limit: int | None) -> None:
-    rows = loading.load(SHARED / "medqa" / "test.jsonl", limit).rows
-    assert len(rows) == min(limit or 1273, 1273)
-    if limit is None:
-        assert sum(row.folded for row in rows) > 30 and not any("\n" in option for row in rows for option in row.question.options)
-        gold = [json.loads(line)["answer_idx"] for line in (SHARED / "medqa" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
-        assert [row.answer for row in rows] == gold
-
-
 def test_letter_beside_the_text_of_the_answer_decides() -> None:
     """As in MedQA, where one question has the options B, C, D and E."""
     row = {"question": "Which curve?", "options": {"A": "B", "B": "C", "C": "D"}, "answer": "B"}
@@ -118,84 +106,221 @@ def test_smaller_sample_is_part_of_a_larger_one_and_has_every_domain(domains: li
     assert all(taken[one] >= min(taken[other] - 1, domains.count(one)) for one in taken for other in taken)
 
 
-def test_line_after_the_limit_is_checked_too() -> None:
-    with pytest.raises(BadData, match="line 2: not JSON"):
-        read(ROW, b"not JSON", limit=1)
+FOUR = ("Mercury", "Venus", "Earth", "Mars")
+STEM = "Which planet is third?"
+BY_LETTER = dict(zip("ABCD", FOUR, strict=True))
+BY_KEY = [{"key": letter, "value": text} for letter, text in BY_LETTER.items()]
+LABELLED = [{"label": letter, "text": text} for letter, text in BY_LETTER.items()]
+PUBLISHED = {
+    "mmlu": [
+        {"question": STEM, "subject": "astronomy", "choices": list(FOUR), "answer": 2},
+        "Which planet is third?,Mercury,Venus,Earth,Mars,C\n",
+        "Which planet is third?;Mercury;Venus;Earth;Mars;c\r\n",
+    ],
+    "mmlu-pro": [
+        {"question_id": 70, "question": STEM, "options": [*FOUR, "N/A", "N/A"], "answer": "C", "answer_index": 2, "category": "physics"},
+        {"question_id": 70, "question": STEM, "options": ["Mercury", "N/A", "Venus", "Earth", "Mars"], "answer": "D", "answer_index": 3},
+    ],
+    "medqa": [
+        {"question": STEM, "answer": "Earth", "options": BY_LETTER, "meta_info": "step1", "answer_idx": "C"},
+        {"question": STEM, "answer": "Earth", "options": BY_KEY, "answer_idx": "C"},
+        {"question": STEM, "answer": "Earth", "options": {**BY_LETTER, "E": None}, "answer_idx": "C"},
+        {"id": "t-1", "sent1": STEM, "sent2": "", **{f"ending{n}": one for n, one in enumerate(FOUR)}, "label": 2},
+    ],
+    "aqua": [{"question": STEM, "options": [f"{k}){v}" for k, v in zip("ABCD", FOUR, strict=True)], "rationale": "So.", "correct": "C"}],
+    "arc": [
+        {"id": "M_1", "question": STEM, "choices": {"text": list(FOUR), "label": list("ABCD")}, "answerKey": "C"},
+        {"id": "M_1", "question": STEM, "choices": {"text": list(FOUR), "label": list("1234")}, "answerKey": "3"},
+        {"id": "M_1", "question": {"stem": STEM, "choices": LABELLED}, "answerKey": "C"},
+    ],
+    "openbookqa": [{"id": "7-1", "question_stem": STEM, "choices": {"text": list(FOUR), "label": list("ABCD")}, "answerKey": "C"}],
+    "kazculture": [
+        {"question": STEM, **dict(zip("abcd", FOUR, strict=True)), "answer_label": "C"},
+        "question,a,b,c,d,answer_label\nWhich planet is third?,Mercury,Venus,Earth,Mars,c\n",
+    ],
+    "foggen": [
+        {"question": STEM + "\nA. Mercury\nB. Venus\nC. Earth\nD. Mars", "confidence": 0.75, "answer": "C"},
+        {"question": STEM, "options": list(FOUR), "confidence": 0.75, "answer": "Confidence: 0.75\nFinal answer: C"},
+        'question,confidence,answer\n"Which planet is third?\nA. Mercury\nB. Venus\nC. Earth\nD. Mars",0.5,C\n',
+    ],
+    "own": [
+        {"question": STEM, "options": list(FOUR), "answer": "C"},
+        {"question": STEM, "options": BY_LETTER, "answer": "Earth"},
+        {"question": STEM + "\nA) Mercury\nB) Venus\nC) Earth\nD) Mars", "answer": "c"},
+        'question,options,answer\n"Which planet is third?","[""Mercury"", ""Venus"", ""Earth"", ""Mars""]",C\n',
+    ],
+    "table": [
+        "Question,Option A,Option B,Option C,Option D,Correct Answer\nWhich planet is third?,Mercury,Venus,Earth,Mars,Earth\n",
+        "question\topa\topb\topc\topd\tcop\nWhich planet is third?\tMercury\tVenus\tEarth\tMars\tC\n",
+        "id;question;option1;option2;option3;option4;label\nx;Which planet is third?;Mercury;Venus;Earth;Mars;(c)\n",
+        "question,a,b,c,d,e,answer\nWhich planet is third?,Mercury,Venus,Earth,Mars,,C. Earth\n",
+        {"question": STEM, "options": [f"({k}) {v}" for k, v in zip("ABCD", FOUR, strict=True)], "correct_answer": "C"},
+        {"query": STEM, "choices": list(FOUR), "gold": "C"},
+    ],
+}  # fmt: skip
+
+
+def data(row: object) -> bytes:
+    return row.encode() if isinstance(row, str) else json.dumps(row).encode()
+
+
+@pytest.mark.parametrize(("form", "row"), [(form, row) for form, rows in PUBLISHED.items() for row in rows])
+def test_published_form_is_recognised_and_read(form: str, row: object) -> None:
+    """The forms of one set, and of different sets, give the same question and the same sha256."""
+    found = loading.read(io.BytesIO(data(row)), "x")
+    assert found.form == form
+    assert [(one.question, one.answer, one.rule) for one in found.rows] == [(Question(STEM, FOUR), "C", "choice")]
+    assert found.sha256 == loading.read(io.BytesIO(data(PUBLISHED["mmlu"][0])), "y").sha256
+    if not (isinstance(row, str) and form == "mmlu"):  # without a header it is the only form that there is
+        assert loading.read(io.BytesIO(data(row)), "x", form=form).rows == found.rows
+
+
+@pytest.mark.parametrize("form", PUBLISHED)
+def test_rows_may_be_a_list_or_lines_or_in_an_object(form: str) -> None:
+    row = next(row for row in PUBLISHED[form] if isinstance(row, dict))
+    for text in (json.dumps([row, row]), json.dumps([row, row], indent=2), f"{json.dumps(row)}\n{json.dumps(row)}\n"):
+        assert len(loading.read(io.BytesIO(text.encode()), "x").rows) == 2
+    for text in (json.dumps({"data": [row]}, indent=1), json.dumps({"rows": [{"row_idx": 0, "row": row}]}), json.dumps(row, indent=1)):
+        assert loading.read(io.BytesIO(text.encode()), "x").form == form
+
+
+def test_sciq_has_its_options_in_an_order_that_only_the_question_decides() -> None:
+    row = {"question": "What is H2O?", "distractor1": "salt", "distractor2": "air", "distractor3": "gold", "correct_answer": "water"}
+    listed = {"question": "What is H2O?", "distractors": ["salt", "air", "gold"], "correct_answer": "water", "support": "Water is H2O."}
+    one, other = read(row)[0], read(listed)[0]
+    assert one == other and one.question.options[ord(one.answer) - 65] == "water"
+    assert len({read({**row, "question": f"What is {n}?"})[0].answer for n in range(40)}) == 4
+
+
+def test_gsm8k_is_open_and_its_gold_is_the_number_behind_the_mark() -> None:
+    row = read({"question": "How many?", "answer": "2+2 = <<2+2=4>>4\n#### 1,004"})[0]
+    assert (row.question.kind, row.answer, row.golds, row.rule) == ("open", "", ("1,004",), "number")
+
+
+def test_squad_asks_about_its_passage_and_has_several_golds() -> None:
+    answers = [{"text": "in 1066", "answer_start": 3}, {"text": "1066", "answer_start": 6}, {"text": "1066", "answer_start": 6}]
+    qa = {"id": "q1", "question": "When?", "answers": answers}
+    unanswered = {"id": "q2", "question": "Who?", "answers": [], "is_impossible": True}
+    nested = {
+        "version": "1.1",
+        "data": [{"title": "Norman_conquest", "paragraphs": [{"context": "It was in 1066.", "qas": [qa, unanswered]}]}],
+    }
+    found = loading.read(io.BytesIO(json.dumps(nested).encode()), "x")
+    row = found.rows[0]
+    assert (found.form, row.question.stem, row.golds) == ("squad", "It was in 1066.\n\nWhen?", ("in 1066", "1066"))
+    assert (row.domain, row.id, row.rule) == ("Norman conquest", "q1", "squad")
+    assert found.notes == ("1 questions without an answer in the passage are left out",)
+    flat = {
+        "id": "q1",
+        "title": "Norman_conquest",
+        "context": "It was in 1066.",
+        "question": "When?",
+        "answers": {"text": ["in 1066", "1066"]},
+    }
+    assert read(flat) == [row]
+
+
+def test_truthfulqa_has_right_and_wrong_answers() -> None:
+    table = b'Type,Category,Question,Best Answer,Correct Answers,Incorrect Answers,Source\nA,Myths,Why?,No,No; Never;,"Yes; Always, so",x\n'
+    found = loading.read(io.BytesIO(table), "x")
+    row = found.rows[0]
+    assert (found.form, row.golds, row.wrong, row.domain, row.rule) == (
+        "truthfulqa",
+        ("No", "Never"),
+        ("Yes", "Always, so"),
+        "Myths",
+        "truthful",
+    )
+    assert "approximate" in found.notes[0]
+    as_json = {"category": "Myths", "question": "Why?", "best_answer": "No", "correct_answers": ["No", "Never"]}
+    assert read({**as_json, "incorrect_answers": ["Yes", "Always, so"]})[0].golds == row.golds
+
+
+def test_own_open_questions_have_one_or_several_answers() -> None:
+    rows = read(
+        {"question": "Capital?", "answer": "Astana"}, {"question": "2+2?", "answer": 4}, {"question": "Who?", "answers": ["Abai", "Abay"]}
+    )
+    assert [row.golds for row in rows] == [("Astana",), ("4",), ("Abai", "Abay")] and {row.rule for row in rows} == {"text"}
+    assert read({"question": "2+2?", "answer": "4", "rule": "number"})[0].rule == "number"
+
+
+def test_csv_may_have_commas_and_line_breaks_in_quotes() -> None:
+    table = 'question,a,b,answer,domain,difficulty,id\n"One, or\ntwo?","1, one","say ""two""",B,math,2,q-1\n\nThree?,3,4,A,,,\n'
+    one, two = loading.read(io.BytesIO(table.encode()), "x").rows
+    assert one == Labelled(Question("One, or\ntwo?", ("1, one", 'say "two"')), "B", "math", 2, "q-1")
+    assert (two.answer, two.domain, two.difficulty, two.id) == ("A", "-", None, "5")
+
+
+def test_mmlu_file_may_have_a_stem_that_looks_like_a_name_of_a_column() -> None:
+    rows = loading.read(io.BytesIO(b"Which grows down?,Root,Stem,Leaf,Bud,A\nQ,1,2,3,4,B\n"), "biology_test.csv").rows
+    assert [(row.answer, row.domain) for row in rows] == [("A", "biology"), ("B", "biology")]
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("answers", "letters"),
     [
-        (b"{", "not JSON"),
-        (b"What is 2 + 2?", "not JSON"),
-        (b'{"question": NaNaN}', "not JSON"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"question": "q", "options": ["a", "b"], "answer": ' + b"9" * 5000 + b"}", "not JSON"),
-        ("сұрақ".encode("utf-16"), "not UTF-8"),
-        (b'{"question": "\xff"}', "not UTF-8"),
-        (b"x" * (raw_rows.MAX_LINE_CHARS + 1), "longer than"),
-        ([], "is an object"),
-        (None, "is an object"),
-        ({"options": ["a", "b"], "answer": "A"}, 'no "question"'),
-        ({**ROW, "question": "\ud800"}, "UTF-8 cannot hold"),
-        ({**ROW, "options": ["18"]}, "one option"),
-        ({**ROW, "options": ["18", 19]}, "list of texts"),
-        ({**ROW, "options": {"B": "18", "A": "19"}}, "keys B, A"),
-        ({"question": "q", "options": ["a", "b"]}, 'no "answer"'),
-        ({**ROW, "answer": "D"}, "not one of the options A to C"),
-        ({**ROW, "answer": "20"}, "not one of the options"),
-        ({**ROW, "answer": ""}, 'no "answer"'),
-        ({**ROW, "answer": 4}, "not one of the options"),
-        ({**ROW, "answer": -1}, "not one of the options"),
-        ({**ROW, "answer": True}, "is not a letter"),
-        ({**ROW, "answer": 1.0}, "is not a letter"),
-        ({**ROW, "answer": ["B"]}, "is not a letter"),
-        ({**ROW, "difficulty": "hard"}, "difficulty"),
-        ({**ROW, "difficulty": True}, "difficulty"),
-        ({**ROW, "difficulty": 10**9}, "difficulty"),
-        ({**ROW, "domain": 7}, "domain"),
-        ({**ROW, "domain": "a\nb"}, "domain"),
-        ({**ROW, "domain": "\x1b[2J"}, "domain"),
-        ({**ROW, "domain": "\ud800"}, "domain"),
-        ({**ROW, "id": "x" * 101}, "id"),
+        ([0, 1, 2], "ABC"),
+        ([1, 2, 4], "ABD"),
+        (["0", "1", "2"], "ABC"),
+        (["1", "2", "4"], "ABD"),
+        (["B", 3, 0], "BDA"),
+        (["b", "(C)", "D. s"], "BCD"),
+        (["q", "A", "s"], "BAD"),
     ],
-)  # fmt: skip
-def test_bad_line_is_refused_with_file_line_and_one_sentence(line: object, words: str) -> None:
-    with pytest.raises(BadData) as caught:
-        read(ROW, b"", line, ROW)
-    message = str(caught.value)
-    assert message.startswith("q.jsonl, line 3: ") and words in message and "\n" not in message and len(message) < 400
-    assert message.isprintable() and caught.value.exit_code == 65
-
-
-@pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
-def test_file_without_questions_is_refused(data: bytes) -> None:
-    with pytest.raises(BadData, match="has no questions"):
-        loading.read(io.BytesIO(data), "q.jsonl")
-
-
-def test_file_that_cannot_be_read_is_refused(tmp_path: pathlib.Path) -> None:
-    for path in (tmp_path / "none.jsonl", pathlib.Path("a\0b"), tmp_path / ("x" * 300)):
-        with pytest.raises(BadData, match="Cannot read"):
-            loading.load(path)
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
 )
-nearly_rows = st.fixed_dictionaries(
-    {"question": st.just("q") | json_values, "options": st.lists(st.text(max_size=3), max_size=4) | json_values, "answer": json_values},
-    optional={"domain": json_values, "difficulty": json_values, "id": json_values},
-)
+def test_whole_file_decides_where_an_index_begins(answers: list[object], letters: str) -> None:
+    rows = read(*({"question": "Which?", "options": ["p", "q", "r", "s"], "answer": answer} for answer in answers))
+    assert "".join(row.answer for row in rows) == letters
 
 
-@given(st.lists(st.binary(max_size=60) | nearly_rows.map(lambda row: json.dumps(row).encode()), max_size=4))
-def test_any_file_gives_gradable_questions_or_bad_data(lines: list[bytes]) -> None:
-    try:
-        rows = loading.read(io.BytesIO(b"\n".join(lines)), "q.jsonl").rows
-    except BadData as error:
-        assert str(error).startswith("q.jsonl")
-    else:
-        assert rows and all(row.answer in row.question.letters for row in rows)
+def test_whole_file_decides_between_texts_and_letters() -> None:
+    """The first row alone may mean two options."""
+    rows = read({"question": "Which?", "options": ["B", "A"], "answer": "A"}, {"question": "Which?", "options": ["x", "y"], "answer": "B"})
+    assert [row.answer for row in rows] == ["A", "B"]
+
+
+@pytest.mark.parametrize("answers", [[1, 2], ["1", "2", "3"], [0, 4], [0, "B", 4], [1]])
+def test_index_that_may_begin_at_0_or_1_is_refused(answers: list[object]) -> None:
+    with pytest.raises(BadData, match=r"x, line \d: (the answers of this file may count from 0 or from 1|this answer counts from 1)"):
+        rows = "\n".join(json.dumps({"question": "Q?", "options": ["p", "q", "r", "s"], "answer": answer}) for answer in answers)
+        loading.read(io.BytesIO(rows.encode()), "x")
+
+
+def test_two_possible_forms_are_refused_and_the_flag_is_named() -> None:
+    row = {"question": STEM, "options": list(FOUR), "answer": "A", "correct": "C"}
+    with pytest.raises(BadData, match=r"x, line 1: .*aqua or own.*--form aqua"):
+        loading.read(io.BytesIO(data(row)), "x")
+    assert [loading.read(io.BytesIO(data(row)), "x", form=form).rows[0].answer for form in ("aqua", "own")] == ["C", "A"]
+
+
+def test_two_to_twenty_six_options() -> None:
+    for n in (2, 26):
+        texts = [f"option {i}" for i in range(n)]
+        assert read({"question": "Q?", "options": texts, "answer": texts[-1]})[0].answer == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[n - 1]
+    with pytest.raises(BadData, match="27 options"):
+        read({"question": "Q?", "options": ["x"] * 27, "answer": "A"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_sha256_is_of_the_content_not_of_the_bytes(encoding: str, end: str) -> None:
+    """A byte order mark says the encoding."""
+    plain_text = "question,a,b,answer\nҚайсысы?,бір,екі,B\nNext?,1,2,A\n"
+    found = loading.read(io.BytesIO(plain_text.replace("\n", end).encode(encoding)), encoding)
+    assert found.sha256 == loading.read(io.BytesIO(plain_text.encode()), "x").sha256
+    assert found.sha256 != loading.read(io.BytesIO(plain_text.replace(",B", ",A").encode()), "x").sha256
+
+
+def test_folder_has_a_domain_for_each_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "law_test.csv").write_text("Q1?,w,x,y,z,A\n")
+    (tmp_path / "high_school_biology_test.csv").write_text("Q2?,w,x,y,z,B\nQ3?,w,x,y,z,C\n")
+    (tmp_path / "LICENSE").write_text("MIT")
+    (tmp_path / "older").mkdir()
+    found = loading.load(tmp_path)
+    assert [(row.domain, row.id, row.answer) for row in found.rows] == [
+        ("high_school_biology", "high_school_biology:1", "B"),
+        ("high_school_biology", "high_school_biology:2", "C"),
+        ("law", "law:1", "A"),
+    ]
+    assert found.form == "mmlu" and found.notes == ("2 other entries of the folder are not read",)
+    assert len(loading.load(tmp_path, limit=2).rows) == 2

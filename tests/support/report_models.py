@@ -4,7 +4,7 @@ import numpy as np
 from edge_agent.measure.evaluation.evaluate import Beside
 
 from edge_agent.core.records import ModelFacts
-from edge_agent.measure.report.measured import Measured, Rule
+from edge_agent.measure.report.measured import Measured, RoutingRule
 from edge_agent.measure.results import SIMULATED, CloudSource, Results
 from edge_agent.model.profile import default_profile
 
@@ -29,10 +29,6 @@ def results(
     cloud = {"simulated": np.full(n, 0.9), "recorded": (same.random(n) < 0.85).astype(float)}.get(kind, np.full(n, np.nan))
     expected = np.clip(moved + own.normal(0, 0.08, n), 0, 1)
     scores = {"confidence": moved, "expected_confidence": expected, "automix": own.integers(0, 9, n) / 8}
-        "confidence": moved,
-        "expected_confidence": np.clip(moved + own.normal(0, 0.08, n), 0, 1),
-        "automix": own.integers(0, 9, n) / 8,
-    }
     return Results(
         model=ModelFacts(name, "ab" * 32, quantization, "qwen3", PROFILE.to_json()),
         profile_sha256=PROFILE.sha256,
@@ -53,4 +49,4 @@ def results(
 
 def measured(found: Results, tau: float = 0.5, notes: tuple[str, ...] = (), **more: object) -> Measured:
     """The results by a tau."""
-    return Measured(found, Rule(tau=tau), Beside(notes=notes), **{"cloud_ms": 500.0, **more})
+    return Measured(found, RoutingRule(tau=tau), Beside(notes=notes), **{"cloud_ms": 500.0, **more})
