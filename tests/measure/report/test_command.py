@@ -5,9 +5,9 @@ import json
 import pathlib
 
 import pytest
-from edge_agent.measure.run import run as runs
 
 from edge_agent.measure.report import of_run
+from edge_agent.measure.run import run as runs
 from edge_agent.model.calibration import Calibration, save
 from tests.support.command_line import run
 from tests.support.paths import ROOT
