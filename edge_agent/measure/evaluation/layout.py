@@ -49,7 +49,7 @@ def percent(share: float) -> str:
 
 def points(difference: float) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return "-" if math.isnan(difference) else f"{100 * difference:+.1f}"
+    return "-" if math.isnan(difference) else f"{round(100 * difference, 1) + 0.0:+.1f}"  # + 0.0: never "-0.0"
 
 
 def figure(value: float) -> str:
@@ -64,4 +64,4 @@ def interval(low: float, high: float) -> str:
 
 def between(low: float, high: float) -> str:
     """An interval of differences of fractions, in percentage points with their signs."""
-    return "-" if math.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return "-" if math.isnan(low) else f"{points(low)} to {points(high)}"

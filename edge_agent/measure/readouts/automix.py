@@ -29,7 +29,7 @@ _CORRECT, _INCORRECT = "correct", "incorrect"
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class SelfVerified:
     """`score` is the share of the samples that say "correct"; `correct_prob` is the probability they are drawn from.
 
     `n_passes` is the price as published: one answer and every sample. `n_read` readings were really run, and `ms` is their time.
@@ -49,7 +49,7 @@ def verification(question: Question, letter: str) -> Question:
     return Question(f"{question.stem}\nPossible answers: {options}.\nIs the answer '{answer}' correct?", (_CORRECT, _INCORRECT))
 
 
-def verify(model: Reader, question: Question, reading: Reading, n_samples: int = N_SAMPLES, seed: int = 0) -> Verified:
+def verify(model: Reader, question: Question, reading: Reading, n_samples: int = N_SAMPLES, seed: int = 0) -> SelfVerified:
     """Ask the model about the answer of `reading`. `ms` includes that reading's own time.
 
     Raises `BadQuestion` for a question without options, or if the verification does not fit the context.
@@ -61,7 +61,7 @@ def verify(model: Reader, question: Question, reading: Reading, n_samples: int =
     assert isinstance(verdict, Reading)  # it has options
     correct = verdict.answer_probs[0]
     draws = [routing.draw(question.fingerprint, f"automix:{seed}:{reading.letter}:{number}") for number in range(n_samples)]
-    return Verified(
+    return SelfVerified(
         score=sum(draw < correct for draw in draws) / n_samples,
         correct_prob=correct,
         n_passes=1 + n_samples,

@@ -258,10 +258,11 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         )
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
-    return DataSet(chosen, name, form, _sha256(chosen), tuple(said))
+    return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))
 
 
-def _sha256(rows: Sequence[Labelled]) -> str:
+def questions_sha256(rows: Sequence[Labelled]) -> str:
+    """The `DataSet.sha256` of these questions."""
     digest = hashlib.sha256()
     for row in rows:
         content = [row.question.stem, row.question.options, row.answer, row.golds, row.wrong, row.rule]

@@ -95,3 +95,7 @@ def test_every_table_says_how_to_read_it(full: Evaluation) -> None:
 def test_table_keeps_every_cell_but_the_first(cells: list[str], width: int) -> None:
     lines = list(layout.table([f"h{i}" for i in range(len(cells))], [cells], width))
     assert all(cell.split() == [] or cell.split()[0] in "\n".join(lines) for cell in cells[1:])
+
+
+def test_a_rounding_error_is_no_loss() -> None:
+    assert (layout.points(-1e-9), layout.points(-0.0006), layout.between(-1e-9, 0.1)) == ("+0.0", "-0.1", "+0.0 to +10.0")

@@ -68,5 +68,5 @@ def test_the_demo_model_verifies(demo_model: LocalModel) -> None:
     first = demo_model.read(QUESTION)
     assert isinstance(first, Reading)
     found = automix.verify(demo_model, QUESTION, first)
-    assert found == automix.Verified(found.score, found.correct_prob, 9, 2, found.ms) and 0 <= found.score <= 1
+    assert found == automix.SelfVerified(found.score, found.correct_prob, 9, 2, found.ms) and 0 <= found.score <= 1
     assert found.score == automix.verify(demo_model, QUESTION, first).score
