@@ -74,8 +74,8 @@ def calibrate(config: settings.Settings, data: str | None, as_json: bool, **opti
     The calibration is bound to the model file, its adapter and its profile, and applies from the next question on. If no tau
     reaches the goal, that is the result: nothing is stored, and the command says what would help.
     """
-    actions = [name for name in ("live", "listed", "remove") if options[name]]
-    if len(actions) + (data is not None) != 1:
+    actions = (options["live"], options["listed"], options["remove"] is not None, data is not None)
+    if sum(actions) != 1:
         raise click.UsageError("Give DATA and one goal, or one of --live, --list and --remove.")
     if options["listed"]:
         _list(config, as_json)
