@@ -12,7 +12,7 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import echo, print_json, print_table, say
-from edge_agent.core.config import settings
+from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadData, StorageError
 from edge_agent.core.readouts import READOUTS
 
@@ -49,6 +49,8 @@ _SHOWN = 12  # the start of a sha256 that a person reads
     "  [default: none; simulated for --accuracy and --budget]",
 )  # fmt: skip
 @click.option("--cloud-accuracy", callback=fraction, metavar="NUMBER", help="How often the simulated cloud is right.  [default: 0.95]")
+@click.option("--form", metavar="NAME", help="The form of DATA, where it could be several.")
+@click.option("--recorded-model", metavar="NAME", help="Which model's recorded answers count, if the file has several.")
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions: {SAMPLE}.")
 @click.option(
     "--rows", type=click.Path(path_type=pathlib.Path), metavar="RUN.db",
@@ -72,8 +74,8 @@ def calibrate(config: settings.Settings, data: str | None, as_json: bool, **opti
     The calibration is bound to the model file, its adapter and its profile, and applies from the next question on. If no tau
     reaches the goal, that is the result: nothing is stored, and the command says what would help.
     """
-    actions = [name for name in ("live", "listed", "remove") if options[name]]
-    if len(actions) + (data is not None) != 1:
+    actions = (options["live"], options["listed"], options["remove"] is not None, data is not None)
+    if sum(actions) != 1:
         raise click.UsageError("Give DATA and one goal, or one of --live, --list and --remove.")
     if options["listed"]:
         _list(config, as_json)
@@ -164,31 +166,36 @@ def _prices(config: settings.Settings, options: dict[str, Any]) -> tuple[float, 
 
 def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[str, Any]) -> Run:
     """The run of these questions: read from its file, or asked now."""
-    from edge_agent.cli.commands import eval as asking
+    from edge_agent.cli import answering
     from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET
     from edge_agent.measure.run import run
     from edge_agent.model import catalog
     from edge_agent.model.catalog import ModelFiles
 
-    if pathlib.Path(data).suffix.lower() in asking.DATABASES:
-        if options["rows"] or options["limit"] or options["cloud_name"]:
-            raise click.UsageError(f"{data} is a finished run: --rows, --limit and --cloud belong to `edge-agent eval`, which made it.")
+    if pathlib.Path(data).suffix.lower() in answering.DATABASES:
+        made_by_eval = ("rows", "limit", "form", "cloud_name", "cloud_accuracy", "recorded_model")
+        if any(options[name] is not None for name in made_by_eval):
+            raise click.UsageError(f"{data} is a finished run: options for asking belong to `edge-agent eval`, which made it.")
         found = run.load(pathlib.Path(data))
         if not found.is_complete:
             raise BadData(
                 f"The run in '{data}' is not finished ({len(found.rows)} of {found.facts.n_questions} questions); finish it first."
             )
         return found
-    if options["rows"] and options["rows"].suffix.lower() not in asking.DATABASES:
+    if options["rows"] and options["rows"].suffix.lower() not in answering.DATABASES:
         raise click.UsageError(f"--rows {options['rows']}: give a name that ends in .db.")
-    questions = asking._questions(data, options["limit"])
+    questions = answering.questions(data, options["limit"], options["form"])
     path = catalog.resolve(config.model, config.models_folder)
     files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
-    name = options["cloud_name"] or (asking.SIMULATED if goal.kind in (ACCURACY, BUDGET) else asking.NONE)
-    progress = asking._Progress()
-    with asking._cloud(config, name, options["cloud_accuracy"], None, *_prices(config, options)) as cloud, progress:
+    name = options["cloud_name"] or (answering.SIMULATED if goal.kind in (ACCURACY, BUDGET) else answering.NONE)
+    progress = answering.AnsweringProgress()
+    prices = options["prompt_price"], options["completion_price"]
+    with (
+        answering.cloud_source(config, name, options["cloud_accuracy"], None, *prices, questions, options["recorded_model"]) as cloud,
+        progress,
+    ):
         found = run.answer(questions, files, cloud, None, options["rows"], progress.step, progress.start)
-        asking._say_missing(found, cloud, options["rows"])
+        answering.say_missing(found, cloud, options["rows"])
     return found
 
 
@@ -265,7 +272,7 @@ def _remove(config: settings.Settings, start: str, as_json: bool) -> None:
 
 
 def _live(config: settings.Settings, as_json: bool) -> None:
-    from edge_agent.model import calibration, catalog
+    from edge_agent.model import catalog
     from edge_agent.store import live
     from edge_agent.store.store import Store
 
@@ -273,7 +280,7 @@ def _live(config: settings.Settings, as_json: bool) -> None:
     adapter_sha256 = catalog.sha256_of(catalog.resolve_adapter(config.adapter, config.models_folder)) if config.adapter else ""
     model_sha256 = catalog.sha256_of(path)
     fitting = [one for one in _stored(config) if (one.model_sha256, one.adapter_sha256) == (model_sha256, adapter_sha256)]
-    if config.calibration not in (calibration.AUTO, calibration.OFF):
+    if config.calibration not in (checks.AUTO, checks.NONE):
         fitting = [one for one in fitting if one.sha256.startswith(config.calibration)]
     if not fitting:
         raise BadData(f"There is no calibration of {path.stem} to watch; make one with `edge-agent calibrate DATA`.")

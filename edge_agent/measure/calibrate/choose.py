@@ -129,9 +129,11 @@ def _predicted(ranking: Ranking, keep: Floats, n_test: int, limit: float, delta:
 
 def is_clearly_better(one: Floats, other: Floats, with_confidence: Bools, wrong: Floats, share: float) -> bool:
     """Whether `one` score keeps fewer errors than the `other` where both keep this share: by more than two standard errors, paired."""
+    if len(wrong) < 2:
+        return False
     lost = [_keeps(score, with_confidence, share) * wrong for score in (one, other)]
     fewer = lost[1] - lost[0]
-    error = float(fewer.std(ddof=1)) / len(fewer) ** 0.5 if len(fewer) > 1 else 0.0
+    error = float(fewer.std(ddof=1)) / len(fewer) ** 0.5
     return bool(fewer.mean() > _CLEARLY * error and error > 0)
 
 

@@ -57,8 +57,9 @@ def result(made: Calibrated) -> str:
         return f"{sent}The aim was {_percent(goal.value)}. This is a measurement and no guarantee: questions of another kind move it."
     if goal.kind == ACCURACY:
         found = made.measured.get("accuracy")
-        seen = f"Device and cloud together were right on {_percent(found.value)} of questions that chose nothing, with {made.cloud_words}. "
-        return f"{seen if found else ''}{sent}This is a measurement and no guarantee."
+        right = f"{_percent(found.value)} of questions that chose nothing, with {made.cloud_words}. " if found else ""
+        seen = f"Device and cloud together were right on {right}" if right else ""
+        return f"{seen}{sent}This is a measurement and no guarantee."
     cost = made.measured.get("cost_per_day")
     spent = f"At {goal.questions_per_day:,.0f} questions a day the cloud costs about {cost.value:.2f} a day. " if cost else ""
     return f"{sent}{spent}Set the budget itself, too (budget_per_day in config.toml): it is a limit, and this is an estimate."
