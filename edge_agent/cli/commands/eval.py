@@ -10,6 +10,7 @@ import click
 
 from edge_agent.cli.answering import DATABASES, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
+from edge_agent.cli.commands.report import check_page, write_page
 from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
 from edge_agent.core.terminal import plain
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     "--rows", type=click.Path(path_type=pathlib.Path), metavar="FILE",
     help="Keep the answers in this SQLite file (.db), so that an interrupted run can go on; with another name, write JSON lines.",
 )  # fmt: skip
+@click.option(
+    "--report", "page", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Also write a report of the run, one HTML page."
+)
 @with_settings("tau", "model", "adapter", "cloud_url", "cloud_model")
 def eval_command(
     config: settings.Settings,
@@ -69,6 +73,7 @@ def eval_command(
     recorded_model: str | None,
     limit: int | None,
     rows: pathlib.Path | None,
+    page: pathlib.Path | None,
     as_json: bool,
 ) -> None:
     """Measure a model on questions with known answers.
@@ -88,6 +93,8 @@ def eval_command(
 
     if rows:
         check_apart(rows, data)
+    if page:
+        check_page(page)
     asked = questions(data, limit, form)
     path = catalog.resolve(config.model, config.models_folder)
     files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
@@ -110,6 +117,12 @@ def eval_command(
                 lines.write(row.to_dict())
         say_missing(found, cloud, database)
     _show(found, data, config.tau, as_json)
+    if page:
+        from edge_agent.measure.report import of_run
+        from edge_agent.measure.report.page import html
+
+        write_page(page, html([of_run.measured(found, config.tau)]))
+        click.echo(f"Wrote the report {plain(str(page))}.", err=True)
 
 
 def _show(found: Run, data: str, tau: float | None, as_json: bool) -> None:
