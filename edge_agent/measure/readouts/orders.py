@@ -135,7 +135,7 @@ def referring_note(questions: Iterable[Question]) -> str:
         return ""
     return (
         f'{sum(flags):,} of {len(flags):,} questions have an option that points at others ("all of the above", "both A and B"); '
-        "in another order it may be wrong, which makes the averages over orders look worse than they are."
+        "in another order it may be wrong, which makes the averages over orders look worse than they are"
     )
 
 

@@ -19,6 +19,7 @@ from edge_agent.core.errors import BadData
 from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
+from edge_agent.measure.readouts.orders import referring_note
 from edge_agent.measure.results import NO_CLOUD, Floats, Results
 from edge_agent.measure.run import reader, run_file
 from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, RunOptions
@@ -103,8 +104,9 @@ def answer(
     `BadData` before anything is asked if a question does not fit the context, `StorageError` if the file is another run's.
     """
     cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form)
+    referring = referring_note(row.question for row in data.rows) if wanted.orders else ""
     facts = RunFacts(
-        model=identified(files), data=data.name, form=data.form, notes=tuple(data.notes),
+        model=identified(files), data=data.name, form=data.form, notes=(*data.notes, *filter(None, [referring])),
         size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
         cloud_identity=cloud.identity, options=wanted,
         data_sha256=data.sha256,

@@ -1,5 +1,7 @@
 """From a run to its figures: what the rows know beside the readings."""
 
+import io
+
 import pytest
 
 from edge_agent.core.records import Reading, Timings
@@ -7,6 +9,7 @@ from edge_agent.measure.evaluation.of_run import beside, evaluate_run
 from edge_agent.measure.run import run
 from edge_agent.measure.run.answered import ALL_ORDERS, AnsweredRow, RunOptions
 from edge_agent.measure.run.clouds import Simulated
+from edge_agent.measure.sets import loading
 from edge_agent.model.profile import LEVELS
 from tests.support.run_data import FILES, data
 
@@ -34,6 +37,14 @@ def test_a_run_brings_every_readout_its_price_and_the_flips() -> None:
     assert sum(line.edge * line.questions for line in readout.domains) == pytest.approx(right)
     assert found.greedy is not None and found.greedy.keeps_format.questions == 20
     assert evaluate_run(made).tau == made.facts.profile.tau
+
+
+def test_options_that_point_at_others_are_counted_where_orders_are_asked() -> None:
+    lines = b'{"question": "Which?", "options": ["red", "blue", "all of the above"], "answer": "A"}\n'
+    asked = loading.read(io.BytesIO(lines * 2), "two")
+    notes = [evaluate_run(run.answer(asked, FILES, Simulated(), RunOptions(orders=number))).notes for number in (0, 2)]
+    assert not any("points at others" in note for note in notes[0])
+    assert any(note.startswith("2 of 2 questions have an option that points at others") for note in notes[1])
 
 
 @pytest.mark.parametrize(
