@@ -74,7 +74,7 @@ def cloud_source(
     elif name == LIVE:
         from edge_agent.agent import assembly
         from edge_agent.cloud.gate import Gate
-        from edge_agent.measure.run.live import Live
+        from edge_agent.measure.run.live import LiveCloud
         from edge_agent.store.store import Store
 
         if config.policy == "only_local":
@@ -83,7 +83,7 @@ def cloud_source(
             raise BadSetting("There is no cloud to ask; set cloud_url (or give --cloud-url), or choose another --cloud.")
         rules = assembly.rules(config)
         with Store(config.database) as store:
-            yield Live(store, Gate(store, model, config.limits.budget), rules, *prices)
+            yield LiveCloud(store, Gate(store, model, config.limits.budget), rules, *prices)
     else:
         recorded = clouds.RecordedFile(pathlib.Path(name), data.rows, recorded_model, *prices)
         for note in recorded.notes:
@@ -93,9 +93,9 @@ def cloud_source(
 
 def say_missing(found: Run, cloud: Cloud, file: pathlib.Path | None) -> None:
     """Say on stderr how many questions have no answer of the cloud, and what to do. Raises `CloudUnavailable` if none has one."""
-    from edge_agent.measure.run.live import NEVER_SENT, Live
+    from edge_agent.measure.run.live import NEVER_SENT, LiveCloud
 
-    if not isinstance(cloud, Live):
+    if not isinstance(cloud, LiveCloud):
         return
     replies = [row.cloud for row in found.rows]
     kept = sum(reply is not None and reply.error == NEVER_SENT for reply in replies)

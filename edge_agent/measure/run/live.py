@@ -58,7 +58,7 @@ class _Calls:
     in_a_row: int = 0  # calls without an answer
 
 
-class Live:
+class LiveCloud:
     """The cloud of this device's settings. `stopped` says why the asking ended early, if it did.
 
     Prices are per million tokens. Tests replace `sleep` and `chance` (0 to 1, the random part of a wait).

@@ -17,7 +17,7 @@ from edge_agent.core.errors import BadData, StorageError
 from edge_agent.measure.results import LIVE, RECORDED
 from edge_agent.measure.run import run
 from edge_agent.measure.run.clouds import RecordedFile
-from edge_agent.measure.run.live import NEVER_SENT, Live
+from edge_agent.measure.run.live import NEVER_SENT, LiveCloud
 from edge_agent.store.store import Store
 from tests.support import command_line
 from tests.support.cloud_server import LoopbackCloud
@@ -28,11 +28,13 @@ N = 12
 
 
 @contextmanager
-def live(path: pathlib.Path, url: str, limits: BudgetLimits | None = None, rules: Rules | None = None, api: str = "chat") -> Iterator[Live]:
+def live(
+    path: pathlib.Path, url: str, limits: BudgetLimits | None = None, rules: Rules | None = None, api: str = "chat"
+) -> Iterator[LiveCloud]:
     """The cloud at this address, as an eval makes it, that waits no longer than it must."""
     with closing(Store(path)) as store:
         cloud = CloudModel(url, "big", api=api, deadline_s=5)
-        yield Live(store, Gate(store, cloud, limits or BudgetLimits()), rules, deadline_s=5, chance=lambda: 0.001)
+        yield LiveCloud(store, Gate(store, cloud, limits or BudgetLimits()), rules, deadline_s=5, chance=lambda: 0.001)
 
 
 def stem(body: dict) -> str:
