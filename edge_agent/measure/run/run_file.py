@@ -54,15 +54,20 @@ class RunFile:
         try:
             is_new = not path.exists() or path.stat().st_size == 0
             self.rows: dict[int, AnsweredRow] = {}
+            self.too_long: tuple[int, ...] = ()
             if is_new:
                 self._db = _opened(path)
                 self._create(facts)
             else:
                 known, self.rows = _read(path)
-                if differing := known.differing(facts):
-                    raise StorageError(f"'{path}' holds another run ({differing}); give another file, or the same model and questions.")
                 self._db = _opened(path)
-                self._update(known, facts)
+                if not (differing := known.differing(facts)):
+                    self.too_long = known.too_long
+                    self._update(known, facts)
+                elif self.rows:
+                    raise StorageError(f"'{path}' holds another run ({differing}); give another file, or repeat that run's command.")
+                else:  # a run that ended before its first answer: nothing is lost
+                    self._change(_run_columns(facts))
         except BaseException:
             self._release()
             raise
@@ -78,10 +83,14 @@ class RunFile:
         """Store what may change between the parts of a run: the prices."""
         prices = {f"cloud_{name}": getattr(facts.cloud, name) for name in ("prompt_price", "completion_price")}
         if any(prices[f"cloud_{name}"] != getattr(known.cloud, name) for name in ("prompt_price", "completion_price")):
-            try:
-                self._db.table(RUN).update(1, prices)  # the only row
-            except (sqlite3.Error, OSError) as error:
-                raise _refused(self.path, error) from error
+            self._change(prices)
+
+    def _change(self, columns: dict[str, Any]) -> None:
+        """Change the only row of the table `run` in one statement: a crash leaves the old facts or the new ones."""
+        try:
+            self._db.table(RUN).update(1, columns, alter=True)  # the file of an older version may lack a column
+        except (sqlite3.Error, OSError) as error:
+            raise _refused(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +105,13 @@ class RunFile:
             self._db.table(ANSWERS).insert_all([_columns(number, row) for number, row in rows.items()], pk="number", replace=True)
         except (sqlite3.Error, OSError) as error:
             raise _refused(self.path, error) from error
+
+    def leave_out(self, facts: RunFacts) -> None:
+        """Store which questions do not fit, and the note about them. Raises `StorageError`."""
+        if facts.too_long != self.too_long:
+            columns = _run_columns(facts)
+            self._change({name: columns[name] for name in ("too_long", "data_notes")})
+            self.too_long = facts.too_long
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -180,7 +196,7 @@ def _run_columns(facts: RunFacts) -> dict[str, Any]:
         "format": FORMAT, **model, "adapter_sha256": facts.model.adapter_sha256, "profile": facts.model.profile,
         "profile_sha256": facts.profile_sha256, "data": facts.data, "data_form": facts.form, "data_sha256": facts.data_sha256,
         "data_notes": json.dumps(facts.notes, ensure_ascii=False),
-        "questions": facts.n_questions, "model_size_bytes": facts.size_bytes,
+        "questions": facts.n_questions, "too_long": json.dumps(facts.too_long), "model_size_bytes": facts.size_bytes,
         **cloud, "cloud_identity": facts.cloud_identity, "options": json.dumps(asdict(facts.options)), "edge_agent": facts.edge_agent,
         "llama_cpp": facts.llama_cpp, "machine": facts.machine,
     }  # fmt: skip
@@ -193,13 +209,24 @@ def _facts(row: dict[str, Any], path: pathlib.Path) -> RunFacts:
     model = {name: row[f"model_{name}"] for name in ("name", "sha256", "quantization", "architecture")}
     cloud = {name: row[f"cloud_{name}"] for name in CloudSource.__dataclass_fields__}
     cloud["estimated_tokens"] = bool(cloud["estimated_tokens"])
+    if cloud["accuracy"] is not None:
+        cloud["accuracy"] = float(cloud["accuracy"])  # a text, where the file was begun for a cloud that has none
     return RunFacts(
         model=ModelFacts(**model, profile=row["profile"], adapter_sha256=row["adapter_sha256"]),
         data=row["data"], form=row["data_form"], data_sha256=row["data_sha256"], n_questions=row["questions"],
-        notes=tuple(json.loads(row["data_notes"])), size_bytes=row["model_size_bytes"], cloud_identity=row["cloud_identity"],
+        notes=tuple(json.loads(row["data_notes"])), too_long=_numbers(row.get("too_long") or "[]", row["questions"]),
+        size_bytes=row["model_size_bytes"], cloud_identity=row["cloud_identity"],
         cloud=CloudSource(**cloud), options=RunOptions(**json.loads(row["options"])),
         edge_agent=row["edge_agent"], llama_cpp=row["llama_cpp"], machine=row["machine"],
     )  # fmt: skip
+
+
+def _numbers(text: str, n_questions: int) -> tuple[int, ...]:
+    """The numbers of questions in a JSON list; a file of an older version has none."""
+    found = tuple(json.loads(text))
+    if not all(isinstance(number, int) and 0 <= number < n_questions for number in found):
+        raise ValueError("it leaves out questions that the run does not have")
+    return found
 
 
 def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
