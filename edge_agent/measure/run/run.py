@@ -205,7 +205,10 @@ def _check_same(rows: dict[int, AnsweredRow], data: DataSet) -> None:
 
 
 def _batches(rows: Iterator[tuple[int, AnsweredRow]]) -> Iterator[dict[int, AnsweredRow]]:
-    """The rows in batches for one transaction each; what an exception interrupts comes first."""
+    """The rows in batches for one transaction each; what an exception interrupts comes first.
+
+    Whoever stops taking batches, because one could not be stored, gets no more.
+    """
     batch: dict[int, AnsweredRow] = {}
     ends_s = time.monotonic() + BATCH_S
     try:
@@ -214,6 +217,8 @@ def _batches(rows: Iterator[tuple[int, AnsweredRow]]) -> Iterator[dict[int, Answ
             if len(batch) >= BATCH_ROWS or time.monotonic() >= ends_s:
                 yield batch
                 batch, ends_s = {}, time.monotonic() + BATCH_S
+    except GeneratorExit:
+        raise
     except BaseException:
         if batch:
             yield batch

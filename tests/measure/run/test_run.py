@@ -172,6 +172,28 @@ def test_database_of_something_else_is_refused(tmp_path: pathlib.Path) -> None:
         "update answers set answer = 'Z' where number = 7",
         "update answers set right = 7 where number = 7",
         "update answers set id = null where number = 7",
+        "update answers set read_ms = 'abc' where number = 7",
+        "update answers set read_ms = 9e999 where number = 7",
+        "update answers set read_ms = -1 where number = 7",
+        "update answers set cloud_right = 'x' where number = 7",
+        "update answers set cloud_right = 2 where number = 7",
+        "update answers set cloud_prompt_tokens = 'many' where number = 7",
+        "update answers set cloud_ms = -1e18 where number = 7",
+        "update answers set orders_2_score = 0.5, orders_2_ms = 'x' where number = 7",
+        "update answers set domain = printf('%.100000c', 'x') where number = 7",
+        "update answers set domain = cast(x'fffe41' as text) where number = 7",
+        "update answers set number = -5 where number = 7",
+        "update answers set number = 99 where number = 7",
+        "update run set cloud_accuracy = 'good'",
+        "update run set cloud_accuracy = 7",
+        "update run set cloud_accuracy = null",
+        "update run set data_notes = '[1, null]'",
+        "update run set model_size_bytes = 'big'",
+        "update run set model_size_bytes = 9e999",
+        "update run set questions = 'many'",
+        "update run set questions = 5",
+        "update run set data = null",
+        "update run set cloud_kind = 'x'",
         "update run set format = 99",
         "update run set profile = 'x'",
         "update run set options = '[]'",
@@ -188,6 +210,28 @@ def test_damaged_file_is_refused(damage: str, finished: tuple[pathlib.Path, run.
         run.load(path)
     with pytest.raises(StorageError, match=r"run\.db"):
         run.answer(data(30), FILES, Simulated(0.9), path=path)
+
+
+def test_file_that_another_program_has_locked_is_busy(finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(finished[0], path)
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("begin exclusive")
+        with pytest.raises(StorageBusy, match="Another process uses"):
+            run.answer(data(30), FILES, Simulated(0.9), path=path)
+    finally:
+        other.close()
+
+
+def test_full_disk_ends_in_one_line_and_the_run_goes_on(tmp_path: pathlib.Path) -> None:
+    questions, path = tmp_path / "q.jsonl", tmp_path / "run.db"
+    questions.write_text(lines(400), encoding="utf-8")
+    command = [sys.executable, "-m", "edge_agent", "eval", str(questions), "--rows", str(path), "--json"]
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "_", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 74 and len(done.stderr.splitlines()) == 1, done.stderr
+    n_before = n_kept(path)
+    assert 0 < n_before < 400 and subprocess.run(command, capture_output=True, check=False).returncode == 0 and n_kept(path) == 400
 
 
 def test_torn_file_is_refused(finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path) -> None:
