@@ -50,7 +50,11 @@ def report(
     if pictures:
         check_output_folder(pictures)
     chosen = load_calibration(calibration) if calibration else None
-    models = [of_run.measured(load(path), config.tau, None if n else chosen, cloud_ms, call_price) for n, path in enumerate(runs)]
+    loaded = [load(path) for path in runs]
+    for path, run in zip(runs, loaded, strict=True):
+        if not run.is_complete:
+            say(f"The run in '{path}' is not finished: {len(run.rows):,} of {run.facts.n_questions:,} questions are answered.", err=True)
+    models = [of_run.measured(run, config.tau, None if n else chosen, cloud_ms, call_price) for n, run in enumerate(loaded)]
     written = {out: page.html(models)}
     if pictures:
         try:
