@@ -9,6 +9,7 @@ row keeps the time of its own reading, which a second reading would change.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import pathlib
 import sqlite3
@@ -34,7 +35,7 @@ def main() -> None:
         command = [sys.executable, "-m", "edge_agent", "eval", str(questions), "--rows", str(path), "--json"]
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(_kept(path)) < n // 2:
+        while process.poll() is None and _n_kept(path) < n // 2:
             time.sleep(0.2)
         process.kill()
         process.wait()
@@ -47,12 +48,19 @@ def main() -> None:
     print(f"{len(after)} questions answered, {again} of those kept were asked again")
 
 
+def _n_kept(path: pathlib.Path) -> int:
+    """How many questions have an answer in the file; 0 while it is not there yet."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            return int(db.execute("SELECT count(*) FROM answers").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
 def _kept(path: pathlib.Path) -> dict[int, tuple[str, float]]:
     """The rows in the file, by number."""
-    try:
-        rows = sqlite3.connect(f"file:{path}?mode=ro", uri=True).execute("SELECT number, reading, read_ms FROM answers").fetchall()
-    except sqlite3.Error:
-        return {}
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT number, reading, read_ms FROM answers").fetchall()
     return {number: (reading, read_ms) for number, reading, read_ms in rows}
 
 

@@ -92,9 +92,14 @@ def cloud_source(
 
 
 def say_missing(found: Run, cloud: Cloud, file: pathlib.Path | None) -> None:
-    """Say on stderr how many questions have no answer of the cloud, and what to do. Raises `CloudUnavailable` if none has one."""
+    """Say on stderr which questions have no answer of the model or the cloud, and what to do.
+
+    Raises `CloudUnavailable` if the cloud answered none.
+    """
     from edge_agent.measure.run.live import NEVER_SENT, LiveCloud
 
+    if found.facts.too_long:
+        click.echo(plain(f"{found.facts.notes[-1]}."), err=True)
     if not isinstance(cloud, LiveCloud):
         return
     replies = [row.cloud for row in found.rows]

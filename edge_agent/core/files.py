@@ -1,8 +1,9 @@
 """Atomic writes of whole files, and locks between processes.
 
-Owns temporary files and folders, the rename that gives them their name, fsync, and `flock`. Knows nothing about their contents.
-Invariants: a name always belongs to a complete file; a crash leaves the old file or the new one, and perhaps a hidden temporary
-beside it. A temporary is locked while its writer lives, so whoever writes in the same folder next removes what nobody holds.
+Owns temporary files and folders, the rename that gives them their name, what a new file may replace, fsync, and `flock`. Knows nothing
+about their contents. Invariants: a name always belongs to a complete file; a crash leaves the old file or the new one, and perhaps a
+hidden temporary beside it. Only a regular file is replaced: a rename onto a device or a pipe would destroy it. A temporary is locked
+while its writer lives, so whoever writes in the same folder next removes what nobody holds.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import pathlib
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
 
 from edge_agent.core.errors import StorageError
@@ -31,15 +33,57 @@ def put_in_place(part: pathlib.Path, target: pathlib.Path) -> None:
 
     The bytes are on the disk before the rename, so a power cut leaves the old file or the new one.
     """
+    _check_replaceable(target)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(target)
     sync_folder(target.parent)
 
 
-def can_write(path: pathlib.Path) -> bool:
-    """Whether a file can be written there now, as far as its folder and permissions say; writes nothing."""
-    return not path.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)
+def check_output(path: pathlib.Path, others: Mapping[pathlib.Path, str]) -> None:
+    """Refuse a file to write that cannot be written, or that would destroy another one. Opens and writes nothing.
+
+    `others` are the files that must stay, each with what it holds ("the questions"), whether they exist or not. They are compared as
+    files, so a link to one is that file. Raises `StorageError`.
+    """
+    try:
+        _check_replaceable(path)
+        if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise OSError(errno.EACCES, "its folder is missing, or it may not be written")
+        same = next((what for other, what in others.items() if _is_same(path, other)), None)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"Cannot write '{path}' ({getattr(error, 'strerror', None) or error}); choose another file.") from error
+    if same:
+        raise StorageError(f"'{path}' holds {same}; write to another file.")
+
+
+def check_output_folder(path: pathlib.Path) -> None:
+    """Refuse a folder to write into that cannot be made or written. Makes nothing. Raises `StorageError`."""
+    there = next((each for each in (path, *path.absolute().parents) if os.path.lexists(each)), path)
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "it may not be written" if there.is_dir() else f"'{there}' is not a folder"
+        raise StorageError(f"Cannot write into the folder '{path}' ({why}); choose another folder.")
+
+
+def _is_same(path: pathlib.Path, other: pathlib.Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there, or may not be looked at
+        return path.resolve() == other.resolve()
+
+
+def _check_replaceable(target: pathlib.Path) -> None:
+    """Raise OSError if the name belongs to a folder, a device or a pipe, or to an open stream (`/dev/stdout`)."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    if target.is_symlink() and target.parent.resolve().parts[1:2] in (("dev",), ("proc",)):
+        raise OSError(errno.EINVAL, "it is an open stream")
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
 
 
 def sync_folder(folder: pathlib.Path) -> None:
@@ -56,15 +100,14 @@ def sync_folder(folder: pathlib.Path) -> None:
 def replacing(target: pathlib.Path, mode: str = "wb", private: bool = True, durable: bool = True) -> Iterator[IO[Any]]:
     """A new file that takes the place of `target` when the block ends without an exception.
 
-    `mode` is "wb" or "w" (UTF-8). A `private` file is readable only by its owner.
+    `mode` is "wb" or "w" (UTF-8). A `private` file is readable only by its owner. Only a regular file is replaced.
     Unless `durable`, a power cut may lose the new file, but never leaves half of one. Raises OSError.
     """
 
     def create(path: pathlib.Path) -> int:
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
 
-    with contextlib.suppress(FileNotFoundError):
-        target.lstat()  # a name that no file can have is refused before the work, not after it
+    _check_replaceable(target)  # this also refuses a name that no file can have, before the work
     part, handle = _held(target.parent, create)
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -162,7 +205,8 @@ def _is_old(download: pathlib.Path) -> bool:
 
 def not_written(target: pathlib.Path, error: OSError) -> StorageError:
     """The exception for a file that cannot be written."""
-    return StorageError(f"'{target}' cannot be written ({error.strerror or error}); check the free disk space and the folder's owner.")
+    hint = "give another name" if error.errno in (errno.EINVAL, errno.EISDIR) else "check the free disk space and the folder's owner"
+    return StorageError(f"'{target}' cannot be written ({error.strerror or error}); {hint}.")
 
 
 def has_no_locks(error: OSError) -> bool:

@@ -16,13 +16,6 @@ from edge_agent.core.errors import StorageError
 from edge_agent.core.files import replacing
 
 
-def check_apart(out: pathlib.Path, source: str) -> None:
-    """Raise `StorageError` if the file to write is the file to read."""
-    with contextlib.suppress(OSError):  # one of the two does not exist: they differ
-        if out.samefile(source):
-            raise StorageError(f"'{out}' holds the questions; write to another file.")
-
-
 class RowsFile:
     """A context manager: `write` adds objects, and leaving without an exception puts the file in place.
 
@@ -36,8 +29,6 @@ class RowsFile:
 
     def __enter__(self) -> Self:
         try:
-            if self.path.exists() and not self.path.is_file():  # a rename onto /dev/null would replace the device
-                raise ValueError("it is not a regular file")
             self._file = self._stack.enter_context(replacing(self.path, "w", private=False))
         except (OSError, ValueError) as error:
             raise self._refused(error) from error

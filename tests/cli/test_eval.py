@@ -87,17 +87,6 @@ def test_interrupted_evaluation_ends_with_130_and_leaves_the_old_rows(tmp_path: 
     )
 
 
-def test_rows_are_not_written_over_the_questions(tmp_path: pathlib.Path) -> None:
-    file = written(tmp_path, 2)
-    (tmp_path / "link").symlink_to(file)
-    before = file.read_text()
-    for rows in (file, tmp_path / "link"):
-        done = run("eval", str(file), "--rows", str(rows))
-        assert done.returncode == 74 and "holds the questions" in done.stderr and file.read_text() == before
-    done = run("bench", "demo", "--questions", str(file), "--csv", str(file))
-    assert done.returncode == 74 and file.read_text() == before
-
-
 def test_progress_shows_on_a_terminal_only(tmp_path: pathlib.Path) -> None:
     ours, theirs = os.openpty()
     command = [sys.executable, "-m", "edge_agent", "eval", str(written(tmp_path, 3)), "--json"]

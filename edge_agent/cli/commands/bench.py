@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, main, with_settings
+from edge_agent.cli.outputs import check_outputs, data_files, model_files, write_text
 from edge_agent.cli.show import echo, print_json, terminal_width
 from edge_agent.core.config import settings
-from edge_agent.core.errors import StorageError
 from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
@@ -58,17 +58,21 @@ def bench(
 
     if tune and (against or csv_file or picture):
         raise click.UsageError("--tune only saves options; leave out --against, --csv and --picture.")
-    _check_outputs(csv_file, picture, file)
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
+    reference = ModelFiles(resolve(against, config.models_folder)) if against else None
+    if reference and reference not in measured:
+        measured.append(reference)
+    check_outputs(config, [(csv_file, "the table"), (picture, "the picture")], data_files(file, "the questions") | model_files(measured))
+    if picture:
+        from edge_agent.measure.bench.picture import check_can_draw
+
+        check_can_draw(picture)
     questions = _questions(file, limit)
     if tune:
         _tune(config, measured, questions, as_json)
         return
-    reference = ModelFiles(resolve(against, config.models_folder)) if against else None
-    if reference and reference not in measured:
-        measured.append(reference)
     n_threads = threads or available_cpus()
     about = machine.describe(available_cpus())
     finished = []
@@ -84,28 +88,12 @@ def bench(
 
         latency_by_size(results, about, picture)
     if csv_file:
-        _write(csv_file, tables.as_csv(results))
+        write_text(csv_file, tables.as_csv(results))
     if as_json:
         print_json(runs.to_dict(results, about, n_threads))
     else:
         for line in tables.lines(results, about, n_threads, terminal_width()):
             echo(plain(line))
-
-
-def _check_outputs(csv_file: pathlib.Path | None, picture: pathlib.Path | None, questions: str | None) -> None:
-    """Refuse what cannot be written, before a measurement that takes minutes. Raises `StorageError`, `BadData`."""
-    from edge_agent.core.files import can_write
-    from edge_agent.measure.rows import check_apart
-
-    for out in (csv_file, picture):
-        if out and questions:
-            check_apart(out, questions)
-    if csv_file and not can_write(csv_file):
-        raise StorageError(f"Cannot write the file '{csv_file}'; choose another path.")
-    if picture:
-        from edge_agent.measure.bench.picture import check_can_draw
-
-        check_can_draw(picture)
 
 
 def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Question], as_json: bool) -> None:
@@ -141,10 +129,3 @@ def _questions(file: str | None, limit: int | None) -> list[Question]:
     from edge_agent.measure.sets import loading
 
     return [row.question for row in loading.load(pathlib.Path(file), limit).rows] if file else loading.built_in()[:limit]
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"Cannot write the file '{path}' ({error.strerror}); choose another path.") from error

@@ -8,6 +8,7 @@ import click
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.outputs import check_outputs
 from edge_agent.cli.show import echo, print_json
 from edge_agent.core.config import settings
 from edge_agent.core.config.checks import AUTO, NONE
@@ -38,6 +39,8 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, adap
     path = catalog.resolve(model or config.model, config.models_folder)
     adapter = adapter or (None if model else config.adapter)
     on_top = catalog.resolve_adapter(adapter, config.models_folder) if adapter else None
+    if out.exists():  # `pack` makes missing folders, and refuses its own parts
+        check_outputs(config, [(out, "the bundle")], {})
     packed = pack(out, path, _chosen(config), _calibration(config, calibration, path, on_top), on_top)
     about = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
     about |= {"adapter": packed.adapter}

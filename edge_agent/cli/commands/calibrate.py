@@ -14,6 +14,7 @@ from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_
 from edge_agent.cli.show import echo, print_json, print_table, say
 from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadData, StorageError
+from edge_agent.core.files import check_output_folder
 from edge_agent.core.readouts import READOUTS
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def _calibrate(config: settings.Settings, data: str, as_json: bool, options: dic
 
     goal = _goal(config, options)
     library.scipy("stats")  # before the model is asked anything
+    if options["out"]:
+        check_output_folder(options["out"])
     run = _answered(config, data, goal, options)
     made = fit(
         run.results(),
@@ -166,7 +169,7 @@ def _prices(config: settings.Settings, options: dict[str, Any]) -> tuple[float, 
 
 def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[str, Any]) -> Run:
     """The run of these questions: read from its file, or asked now."""
-    from edge_agent.cli import answering
+    from edge_agent.cli import answering, outputs
     from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET
     from edge_agent.measure.run import run
     from edge_agent.model import catalog
@@ -184,10 +187,13 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
         return found
     if options["rows"] and options["rows"].suffix.lower() not in answering.DATABASES:
         raise click.UsageError(f"--rows {options['rows']}: give a name that ends in .db.")
-    questions = answering.questions(data, options["limit"], options["form"])
     path = catalog.resolve(config.model, config.models_folder)
     files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
     name = options["cloud_name"] or (answering.SIMULATED if goal.kind in (ACCURACY, BUDGET) else answering.NONE)
+    recorded = None if name in (answering.NONE, answering.SIMULATED, answering.LIVE) else name
+    read = outputs.data_files(data, "the questions") | outputs.data_files(recorded, "the recorded answers") | outputs.model_files([files])
+    outputs.check_outputs(config, [(options["rows"], "the answers of the run")], read)
+    questions = answering.questions(data, options["limit"], options["form"])
     progress = answering.AnsweringProgress()
     prices = options["prompt_price"], options["completion_price"]
     with (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.answering import DATABASES, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
+from edge_agent.cli.answering import DATABASES, LIVE, NONE, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
-from edge_agent.cli.commands.report import check_page, write_page
+from edge_agent.cli.outputs import check_outputs, data_files, model_files, write_text
 from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
 from edge_agent.core.terminal import plain
@@ -85,19 +85,18 @@ def eval_command(
 
     With --rows RUN.db an interrupted run goes on where it was: give the same command again. Nothing is asked twice.
     """
-    from edge_agent.measure.rows import RowsFile, check_apart
+    from edge_agent.measure.rows import RowsFile
     from edge_agent.measure.run import run
     from edge_agent.measure.run.answered import ALL_ORDERS, RunOptions
     from edge_agent.model import catalog
     from edge_agent.model.catalog import ModelFiles
 
-    if rows:
-        check_apart(rows, data)
-    if page:
-        check_page(page)
-    asked = questions(data, limit, form)
     path = catalog.resolve(config.model, config.models_folder)
     files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
+    recorded = None if cloud_name in (NONE, SIMULATED, LIVE) else cloud_name
+    read = data_files(data, "the questions") | data_files(recorded, "the recorded answers") | model_files([files])
+    check_outputs(config, [(rows, "the answers of the run"), (page, "the report")], read)
+    asked = questions(data, limit, form)
     wanted = RunOptions({None: 0, "2": 2, "all": ALL_ORDERS}[orders], automix, greedy, max_answer_tokens)
     database = rows if rows and rows.suffix.lower() in DATABASES else None
     with contextlib.ExitStack() as stack:
@@ -121,7 +120,7 @@ def eval_command(
         from edge_agent.measure.report import of_run
         from edge_agent.measure.report.page import html
 
-        write_page(page, html([of_run.measured(found, config.tau)]))
+        write_text(page, html([of_run.measured(found, config.tau)]))
         click.echo(f"Wrote the report {plain(str(page))}.", err=True)
 
 

@@ -7,10 +7,10 @@ import pathlib
 import click
 
 from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
+from edge_agent.cli.outputs import check_outputs, write_text
 from edge_agent.cli.show import print_json, say
 from edge_agent.core.config import settings
-from edge_agent.core.errors import StorageError
-from edge_agent.core.files import can_write, not_written, replacing
+from edge_agent.core.files import check_output_folder, not_written
 
 
 @main.command(epilog=EXIT_CODES)
@@ -45,34 +45,24 @@ def report(
     from edge_agent.measure.run.run import load
     from edge_agent.model.calibration import load as load_calibration
 
-    check_page(out)
-    if out.exists() and any(path.exists() and out.samefile(path) for path in runs):
-        raise click.UsageError(f"'{out}' is one of the runs; give --out another name.")
+    read = dict.fromkeys(runs, "one of the runs") | ({calibration: "the calibration"} if calibration else {})
+    check_outputs(config, [(out, "the report")], read)
+    if pictures:
+        check_output_folder(pictures)
     chosen = load_calibration(calibration) if calibration else None
     models = [of_run.measured(load(path), config.tau, None if n else chosen, cloud_ms, call_price) for n, path in enumerate(runs)]
     written = {out: page.html(models)}
     if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
+        try:
+            pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise not_written(pictures, error) from error
         written |= {pictures / f"{name}.svg": svg for name, svg in page.pictures(models).items()}
+    check_outputs(config, [(path, "another output") for path in written], read)
     for path, text in written.items():
-        write_page(path, text)
+        write_text(path, text)
     if as_json:
         print_json({"files": [str(path) for path in written], "models": [model.results.model.sha256 for model in models]})
     else:
         for path in written:
             say(f"wrote {path}")
-
-
-def check_page(out: pathlib.Path) -> None:
-    """Raise `StorageError` before any work if a page cannot be written there."""
-    if not can_write(out):
-        raise StorageError(f"Cannot write the page '{out}'; choose another path.")
-
-
-def write_page(path: pathlib.Path, text: str) -> None:
-    """Write a whole page or picture. Raises `StorageError`."""
-    try:
-        with replacing(path, "w", private=False) as file:
-            file.write(text)
-    except OSError as error:
-        raise not_written(path, error) from error

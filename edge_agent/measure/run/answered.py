@@ -43,6 +43,15 @@ class RunOptions:
         in_orders = {2: (ORDERS_2,), ALL_ORDERS: (ORDERS_2, ORDERS_ALL)}.get(self.orders, ())
         return (*in_orders, *((AUTOMIX,) if self.automix else ()))
 
+    @property
+    def words(self) -> str:
+        """The options that change what is read, as a person gives them."""
+        said = {2: ["--orders 2"], ALL_ORDERS: ["--orders all"]}.get(self.orders, [])
+        said += [f"--automix with seed {self.seed}" if self.seed else "--automix"] if self.automix else []
+        said += ["--greedy"] if self.greedy else []
+        said += [f"--max-answer-tokens {self.max_answer_tokens}"] if self.max_answer_tokens else []
+        return " ".join(said) or "none"
+
 
 @dataclass(frozen=True, slots=True)
 class ExtraReading:

@@ -21,8 +21,9 @@ class RunFacts:
     """The facts of a run.
 
     `data_sha256` is that of the questions asked, with their gold answers, whatever file they came in; `notes` are what the loader had to
-    say about them. `size_bytes` is the size of the model's files. `cloud_identity` tells clouds of one name apart: an endpoint, or the
-    sha256 of a recorded file.
+    say about them, and what the run had to leave out. `too_long` are the numbers of the questions that do not fit into the model's
+    context. `size_bytes` is the size of the model's files. `cloud_identity` tells clouds of one name apart: an endpoint, or the sha256
+    of a recorded file.
     """
 
     model: ModelFacts
@@ -33,6 +34,7 @@ class RunFacts:
     cloud: CloudSource
     options: RunOptions
     notes: tuple[str, ...] = ()
+    too_long: tuple[int, ...] = ()
     size_bytes: int = 0
     cloud_identity: str = ""
     edge_agent: str = __version__
@@ -58,11 +60,15 @@ class RunFacts:
             "the model": (self.model.sha256[:12], other.model.sha256[:12]),
             "the adapter": (self.model.adapter_sha256[:12] or "none", other.model.adapter_sha256[:12] or "none"),
             "the profile": (self.profile_sha256[:12], other.profile_sha256[:12]),
-            "the questions": (f"{self.n_questions}, {self.data_sha256[:12]}", f"{other.n_questions}, {other.data_sha256[:12]}"),
+            "the questions": (self._questions, other._questions),
             "the cloud": (self._cloud, other._cloud),
-            "the options": (repr(self.options), repr(other.options)),
+            "the options": (self.options.words, other.options.words),
         }
-        return "; ".join(f"{name}: {mine} there, {theirs} now" for name, (mine, theirs) in pairs.items() if mine != theirs)
+        return "; ".join(f"{name}: there {mine}, now {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs)
+
+    @property
+    def _questions(self) -> str:
+        return f"{self.n_questions:,} (sha256 {self.data_sha256[:12]})"
 
     @property
     def _cloud(self) -> str:

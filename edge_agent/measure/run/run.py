@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edge_agent.core.errors import BadData
+from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
@@ -44,8 +44,8 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the device has answered all questions."""
-        return len(self.rows) == self.facts.n_questions
+        """Whether the device has answered all questions that fit into its context."""
+        return len(self.rows) + len(self.facts.too_long) == self.facts.n_questions
 
     @property
     def cloud_ms(self) -> Floats:
@@ -100,13 +100,16 @@ def answer(
     """Ask the model of `files` all questions, and the cloud; with `path` the run is kept in that file, and goes on if it is there.
 
     `on_row` gets each row as it is answered by the model, and again with the cloud's reply. `on_start` says what begins (`reading` or
-    `cloud`), how many questions have that already, and of how many. The model is opened only if something is left to read. Raises
-    `BadData` before anything is asked if a question does not fit the context, `StorageError` if the file is another run's.
+    `cloud`), how many questions have that already, and of how many. The model is opened only if something is left to read.
+
+    A question that does not fit into the context is left out, as the device refuses it, too: `facts.too_long` and a note say so. Raises
+    `BadData` if the model cannot answer such questions or none fits, `StorageError` if the file is another run's.
     """
-    cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form)
+    model = identified(files)
+    cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form, model)
     referring = referring_note(row.question for row in data.rows) if wanted.orders else ""
     facts = RunFacts(
-        model=identified(files), data=data.name, form=data.form, notes=(*data.notes, *filter(None, [referring])),
+        model=model, data=data.name, form=data.form, notes=(*data.notes, *filter(None, [referring])),
         size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
         cloud_identity=cloud.identity, options=wanted,
         data_sha256=data.sha256,
@@ -114,12 +117,17 @@ def answer(
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(RunFile(path, facts)) if path else None
-        rows = dict(file.rows) if file else {}
+        rows, too_long = (dict(file.rows), list(file.too_long)) if file else ({}, [])
         _check_same(rows, data)
-        for batch in _batches(_read(data, rows, wanted, files, open_model or _open, on_row, on_start)):
+        for batch in _batches(_read(data, rows, too_long, wanted, files, open_model or _open, on_row, on_start)):
             rows |= batch
             if file:
                 file.keep(batch)
+        if too_long:
+            notes = (*facts.notes, reader.too_long_note(too_long, data.rows))
+            facts = replace(facts, too_long=tuple(too_long), notes=notes)
+            if file:
+                file.leave_out(facts)
         for batch in _batches(_ask(data, rows, cloud, on_row, on_start)):
             rows |= batch
             if file:
@@ -146,23 +154,31 @@ def _open(files: ModelFiles) -> LocalModel:
 def _read(
     data: DataSet,
     rows: dict[int, AnsweredRow],
+    too_long: list[int],
     wanted: RunOptions,
     files: ModelFiles,
     open_model: Callable[[ModelFiles], LocalModel],
     on_row: Callable[[AnsweredRow], None],
     on_start: Callable[[str, int, int], None],
 ) -> Iterator[tuple[int, AnsweredRow]]:
-    left = [number for number in range(len(data.rows)) if number not in rows]
+    """The rows that are not there yet. The numbers of questions that do not fit are added to `too_long`; a resumed run skips them."""
+    left = [number for number in range(len(data.rows)) if number not in rows and number not in too_long]
     if not left:
         return
-    on_start("reading", len(rows), len(data.rows))
+    on_start("reading", len(rows), len(data.rows) - len(too_long))
+    refused = None
     with open_model(files) as model:
         for number in left:
-            reader.check(model, data.rows[number], wanted)
-        for number in left:
-            row = reader.row(model, data.rows[number], wanted)
+            try:
+                row = reader.row(model, data.rows[number], wanted)
+            except BadQuestion as error:
+                refused = refused or reader.none_fits(data.rows[number], wanted, error)
+                too_long.append(number)
+                continue
             on_row(row)
             yield number, row
+    if refused and len(too_long) == len(data.rows):
+        raise refused
 
 
 def _ask(
@@ -189,7 +205,10 @@ def _check_same(rows: dict[int, AnsweredRow], data: DataSet) -> None:
 
 
 def _batches(rows: Iterator[tuple[int, AnsweredRow]]) -> Iterator[dict[int, AnsweredRow]]:
-    """The rows in batches for one transaction each; what an exception interrupts comes first."""
+    """The rows in batches for one transaction each; what an exception interrupts comes first.
+
+    Whoever stops taking batches, because one could not be stored, gets no more.
+    """
     batch: dict[int, AnsweredRow] = {}
     ends_s = time.monotonic() + BATCH_S
     try:
@@ -198,6 +217,8 @@ def _batches(rows: Iterator[tuple[int, AnsweredRow]]) -> Iterator[dict[int, Answ
             if len(batch) >= BATCH_ROWS or time.monotonic() >= ends_s:
                 yield batch
                 batch, ends_s = {}, time.monotonic() + BATCH_S
+    except GeneratorExit:
+        raise
     except BaseException:
         if batch:
             yield batch

@@ -26,9 +26,10 @@ from edge_agent.core import readouts
 from edge_agent.core.errors import BadData, StorageBusy, StorageError
 from edge_agent.core.files import has_no_locks, try_lock
 from edge_agent.core.records import ModelFacts, Reading
-from edge_agent.measure.results import CloudSource
-from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, ExtraReading, RunOptions
+from edge_agent.measure.results import LIVE, NO_CLOUD, RECORDED, SIMULATED, CloudSource
+from edge_agent.measure.run.answered import ALL_ORDERS, EXTRAS, AnsweredRow, CloudReply, ExtraReading, RunOptions
 from edge_agent.measure.run.facts import RunFacts
+from edge_agent.measure.sets.labelled import checked_difficulty, checked_name
 from edge_agent.model.profile import Profile
 
 FORMAT = 1
@@ -54,15 +55,20 @@ class RunFile:
         try:
             is_new = not path.exists() or path.stat().st_size == 0
             self.rows: dict[int, AnsweredRow] = {}
+            self.too_long: tuple[int, ...] = ()
             if is_new:
                 self._db = _opened(path)
                 self._create(facts)
             else:
                 known, self.rows = _read(path)
-                if differing := known.differing(facts):
-                    raise StorageError(f"'{path}' holds another run ({differing}); give another file, or the same model and questions.")
                 self._db = _opened(path)
-                self._update(known, facts)
+                if not (differing := known.differing(facts)):
+                    self.too_long = known.too_long
+                    self._update(known, facts)
+                elif self.rows:
+                    raise StorageError(f"'{path}' holds another run ({differing}); give another file, or repeat that run's command.")
+                else:  # a run that ended before its first answer: nothing is lost
+                    self._change(_run_columns(facts))
         except BaseException:
             self._release()
             raise
@@ -78,10 +84,14 @@ class RunFile:
         """Store what may change between the parts of a run: the prices."""
         prices = {f"cloud_{name}": getattr(facts.cloud, name) for name in ("prompt_price", "completion_price")}
         if any(prices[f"cloud_{name}"] != getattr(known.cloud, name) for name in ("prompt_price", "completion_price")):
-            try:
-                self._db.table(RUN).update(1, prices)  # the only row
-            except (sqlite3.Error, OSError) as error:
-                raise _refused(self.path, error) from error
+            self._change(prices)
+
+    def _change(self, columns: dict[str, Any]) -> None:
+        """Change the only row of the table `run` in one statement: a crash leaves the old facts or the new ones."""
+        try:
+            self._db.table(RUN).update(1, columns, alter=True)  # the file of an older version may lack a column
+        except (sqlite3.Error, OSError) as error:
+            raise _refused(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +106,13 @@ class RunFile:
             self._db.table(ANSWERS).insert_all([_columns(number, row) for number, row in rows.items()], pk="number", replace=True)
         except (sqlite3.Error, OSError) as error:
             raise _refused(self.path, error) from error
+
+    def leave_out(self, facts: RunFacts) -> None:
+        """Store which questions do not fit, and the note about them. Raises `StorageError`."""
+        if facts.too_long != self.too_long:
+            columns = _run_columns(facts)
+            self._change({name: columns[name] for name in ("too_long", "data_notes")})
+            self.too_long = facts.too_long
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -131,12 +148,12 @@ def _read(path: pathlib.Path) -> tuple[RunFacts, dict[int, AnsweredRow]]:
             facts = [_facts(row, path) for row in db.table(RUN).rows]
             if len(facts) != 1:
                 raise ValueError(f"it describes {len(facts)} runs")
-            return facts[0], {int(row["number"]): _row(row) for row in db.table(ANSWERS).rows}
+            return facts[0], {row["number"]: _row(row, facts[0].n_questions) for row in db.table(ANSWERS).rows}
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
         raise _refused(path, error) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, BadData) as error:
         raise StorageError(f"'{path}' is damaged ({error}); delete it and ask again, or give another file.") from error
 
 
@@ -148,6 +165,10 @@ def _opened(path: pathlib.Path) -> sqlite_utils.Database:
 
 
 def _refused(path: pathlib.Path, error: Exception) -> StorageError:
+    if "locked" in str(error):  # SQLite's own lock: another program has the file open
+        return StorageBusy(f"Another process uses '{path}' now ({error}); close it, and give the same command again.")
+    if "decode" in str(error):  # with the bytes of the text in it
+        return StorageError(f"'{path}' is damaged (a text is not UTF-8); delete it and ask again, or give another file.")
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
         return StorageError(f"'{path}' is damaged or not the file of a run ({error}); give another file.")
     return StorageError(f"Cannot use the rows file '{path}' ({error}); check the folder and the free disk space, or choose another file.")
@@ -180,7 +201,7 @@ def _run_columns(facts: RunFacts) -> dict[str, Any]:
         "format": FORMAT, **model, "adapter_sha256": facts.model.adapter_sha256, "profile": facts.model.profile,
         "profile_sha256": facts.profile_sha256, "data": facts.data, "data_form": facts.form, "data_sha256": facts.data_sha256,
         "data_notes": json.dumps(facts.notes, ensure_ascii=False),
-        "questions": facts.n_questions, "model_size_bytes": facts.size_bytes,
+        "questions": facts.n_questions, "too_long": json.dumps(facts.too_long), "model_size_bytes": facts.size_bytes,
         **cloud, "cloud_identity": facts.cloud_identity, "options": json.dumps(asdict(facts.options)), "edge_agent": facts.edge_agent,
         "llama_cpp": facts.llama_cpp, "machine": facts.machine,
     }  # fmt: skip
@@ -190,16 +211,66 @@ def _facts(row: dict[str, Any], path: pathlib.Path) -> RunFacts:
     if row["format"] != FORMAT:
         raise StorageError(f"'{path}' has form {row['format']}, and this edge-agent reads form {FORMAT}; use the other version.")
     Profile.from_json(row["profile"])
-    model = {name: row[f"model_{name}"] for name in ("name", "sha256", "quantization", "architecture")}
-    cloud = {name: row[f"cloud_{name}"] for name in CloudSource.__dataclass_fields__}
-    cloud["estimated_tokens"] = bool(cloud["estimated_tokens"])
+    model = {name: _text(row, f"model_{name}") for name in ("name", "sha256", "quantization", "architecture")}
+    n_questions = _whole(row, "questions")
+    notes, options = json.loads(row["data_notes"]), RunOptions(**json.loads(row["options"]))
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError(f"the notes are {notes!r:.80}")
+    if options.orders not in (0, 2, ALL_ORDERS) or not options.words:
+        raise ValueError(f"the options are {options!r:.80}")
+    accuracy = row["cloud_accuracy"]
+    if isinstance(accuracy, str):  # SQLite makes it a text, where the file was begun for a cloud that has none
+        accuracy = float(accuracy)
+    cloud = CloudSource(
+        _text(row, "cloud_kind"),
+        _text(row, "cloud_name"),
+        _known({"cloud_accuracy": accuracy}, "cloud_accuracy", 1.0),
+        _real(row, "cloud_prompt_price"),
+        _real(row, "cloud_completion_price"),
+        bool(row["cloud_estimated_tokens"]),
+    )
+    if cloud.kind not in (LIVE, RECORDED, SIMULATED, NO_CLOUD) or (cloud.kind == SIMULATED and cloud.accuracy is None):
+        raise ValueError(f"the cloud is {cloud.kind!r:.80} with accuracy {cloud.accuracy}")
     return RunFacts(
-        model=ModelFacts(**model, profile=row["profile"], adapter_sha256=row["adapter_sha256"]),
-        data=row["data"], form=row["data_form"], data_sha256=row["data_sha256"], n_questions=row["questions"],
-        notes=tuple(json.loads(row["data_notes"])), size_bytes=row["model_size_bytes"], cloud_identity=row["cloud_identity"],
-        cloud=CloudSource(**cloud), options=RunOptions(**json.loads(row["options"])),
-        edge_agent=row["edge_agent"], llama_cpp=row["llama_cpp"], machine=row["machine"],
+        model=ModelFacts(**model, profile=row["profile"], adapter_sha256=_text(row, "adapter_sha256")),
+        data=_text(row, "data"), form=_text(row, "data_form"), data_sha256=_text(row, "data_sha256"), n_questions=n_questions,
+        notes=tuple(notes), too_long=_numbers(row.get("too_long") or "[]", n_questions),
+        size_bytes=_whole(row, "model_size_bytes"), cloud_identity=_text(row, "cloud_identity"), cloud=cloud, options=options,
+        edge_agent=_text(row, "edge_agent"), llama_cpp=_text(row, "llama_cpp"), machine=_text(row, "machine"),
     )  # fmt: skip
+
+
+def _numbers(text: str, n_questions: int) -> tuple[int, ...]:
+    """The numbers of questions in a JSON list; a file of an older version has none."""
+    found = tuple(json.loads(text))
+    if not all(isinstance(number, int) and 0 <= number < n_questions for number in found):
+        raise ValueError("it leaves out questions that the run does not have")
+    return found
+
+
+# SQLite columns hold any type, and people edit files: every value is checked. Each raises ValueError.
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    if not isinstance(value := row[name], str):
+        raise ValueError(f"{name} is {value!r:.80}, not a text")
+    return value
+
+
+def _whole(row: Mapping[str, Any], name: str) -> int:
+    if not isinstance(value := row[name], int) or value < 0:
+        raise ValueError(f"{name} is {value!r:.80}, not a whole number of at least 0")
+    return value
+
+
+def _real(row: Mapping[str, Any], name: str, most: float = math.inf) -> float:
+    if not isinstance(value := row[name], int | float) or not math.isfinite(value) or not 0 <= value <= most:
+        raise ValueError(f"{name} is {value!r:.80}, not a number from 0" + ("" if math.isinf(most) else f" to {most:g}"))
+    return float(value)
+
+
+def _known(row: Mapping[str, Any], name: str, most: float = math.inf) -> float | None:
+    return None if row[name] is None else _real(row, name, most)
 
 
 def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
@@ -217,26 +288,41 @@ def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
     return dict.fromkeys(_COLUMNS) | values
 
 
-def _row(row: dict[str, Any]) -> AnsweredRow:
-    right = float(row["right"])
+def _row(row: dict[str, Any], n_questions: int) -> AnsweredRow:
     reading = Reading.from_json(row["reading"])
-    texts = [row[name] for name in ("id", "fingerprint", "domain", "gold")]
-    if (
-        not all(isinstance(text, str) for text in texts)
-        or not 0 <= right <= 1
-        or reading.answer != row["answer"]
-        or not math.isfinite(reading.format_mass)
-    ):
+    if reading.answer != row["answer"] or not math.isfinite(reading.format_mass) or not 0 <= _whole(row, "number") < n_questions:
         raise ValueError(f"the row of question {row['id']!r:.40} contradicts itself")
-    cloud = CloudReply(**{name: row[f"cloud_{name}"] for name in _CLOUD[:-1]}, estimated_tokens=bool(row["cloud_estimated_tokens"]))
     return AnsweredRow(
-        id=row["id"], fingerprint=row["fingerprint"], domain=row["domain"], difficulty=row["difficulty"], gold=row["gold"],
-        reading=reading, right=right, read_ms=row["read_ms"], printed=row["printed"],
+        id=checked_name("id", _text(row, "id"), ""), fingerprint=_text(row, "fingerprint"),
+        domain=checked_name("domain", _text(row, "domain"), ""), difficulty=checked_difficulty(row["difficulty"]),
+        gold=_text(row, "gold"), reading=reading, right=_real(row, "right", 1.0), read_ms=_real(row, "read_ms"),
+        printed=None if row["printed"] is None else _text(row, "printed"),
         extra={name: _extra(row, name) for name in EXTRAS if row[f"{name}_score"] is not None},
-        cloud=None if cloud == CloudReply() else cloud,
+        cloud=_cloud_reply(row),
     )  # fmt: skip
 
 
+def _cloud_reply(row: dict[str, Any]) -> CloudReply | None:
+    found = CloudReply(
+        right=_known(row, "cloud_right", 1.0),
+        answer=None if row["cloud_answer"] is None else _text(row, "cloud_answer"),
+        agrees=_known(row, "cloud_agrees", 1.0),
+        prompt_tokens=_known(row, "cloud_prompt_tokens"),
+        completion_tokens=_known(row, "cloud_completion_tokens"),
+        ms=_known(row, "cloud_ms"),
+        error=None if row["cloud_error"] is None else _text(row, "cloud_error"),
+        estimated_tokens=bool(row["cloud_estimated_tokens"]),
+    )
+    return None if found == CloudReply() else found
+
+
 def _extra(row: dict[str, Any], name: str) -> ExtraReading:
-    score, answer, right, passes, ms, agreed = (row[f"{name}_{column}"] for column in _EXTRA)
-    return ExtraReading(score, answer, right, int(passes), ms, None if agreed is None else bool(agreed))
+    agreed = _known(row, f"{name}_agreed", 1.0)
+    return ExtraReading(
+        _real(row, f"{name}_score", 1.0),
+        _text(row, f"{name}_answer"),
+        _real(row, f"{name}_right", 1.0),
+        int(_real(row, f"{name}_passes")),
+        _real(row, f"{name}_ms"),
+        None if agreed is None else bool(agreed),
+    )

@@ -1,5 +1,6 @@
 """A run: what is asked, what is kept, and how it goes on where it was interrupted."""
 
+import io
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from edge_agent.measure.run import run, run_file
 from edge_agent.measure.run.answered import ALL_ORDERS, AUTOMIX, ORDERS_2, ORDERS_ALL, RunOptions
 from edge_agent.measure.run.clouds import NoCloud, Simulated
 from edge_agent.measure.run.run_file import RunFile
+from edge_agent.measure.sets import loading
 from edge_agent.model.catalog import ModelFiles
 from tests.support import command_line
 from tests.support.paths import DEMO
@@ -170,6 +172,28 @@ def test_database_of_something_else_is_refused(tmp_path: pathlib.Path) -> None:
         "update answers set answer = 'Z' where number = 7",
         "update answers set right = 7 where number = 7",
         "update answers set id = null where number = 7",
+        "update answers set read_ms = 'abc' where number = 7",
+        "update answers set read_ms = 9e999 where number = 7",
+        "update answers set read_ms = -1 where number = 7",
+        "update answers set cloud_right = 'x' where number = 7",
+        "update answers set cloud_right = 2 where number = 7",
+        "update answers set cloud_prompt_tokens = 'many' where number = 7",
+        "update answers set cloud_ms = -1e18 where number = 7",
+        "update answers set orders_2_score = 0.5, orders_2_ms = 'x' where number = 7",
+        "update answers set domain = printf('%.100000c', 'x') where number = 7",
+        "update answers set domain = cast(x'fffe41' as text) where number = 7",
+        "update answers set number = -5 where number = 7",
+        "update answers set number = 99 where number = 7",
+        "update run set cloud_accuracy = 'good'",
+        "update run set cloud_accuracy = 7",
+        "update run set cloud_accuracy = null",
+        "update run set data_notes = '[1, null]'",
+        "update run set model_size_bytes = 'big'",
+        "update run set model_size_bytes = 9e999",
+        "update run set questions = 'many'",
+        "update run set questions = 5",
+        "update run set data = null",
+        "update run set cloud_kind = 'x'",
         "update run set format = 99",
         "update run set profile = 'x'",
         "update run set options = '[]'",
@@ -186,6 +210,28 @@ def test_damaged_file_is_refused(damage: str, finished: tuple[pathlib.Path, run.
         run.load(path)
     with pytest.raises(StorageError, match=r"run\.db"):
         run.answer(data(30), FILES, Simulated(0.9), path=path)
+
+
+def test_file_that_another_program_has_locked_is_busy(finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(finished[0], path)
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("begin exclusive")
+        with pytest.raises(StorageBusy, match="Another process uses"):
+            run.answer(data(30), FILES, Simulated(0.9), path=path)
+    finally:
+        other.close()
+
+
+def test_full_disk_ends_in_one_line_and_the_run_goes_on(tmp_path: pathlib.Path) -> None:
+    questions, path = tmp_path / "q.jsonl", tmp_path / "run.db"
+    questions.write_text(lines(400), encoding="utf-8")
+    command = [sys.executable, "-m", "edge_agent", "eval", str(questions), "--rows", str(path), "--json"]
+    done = subprocess.run(["bash", "-c", 'ulimit -f 100; exec "$@"', "_", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 74 and len(done.stderr.splitlines()) == 1, done.stderr
+    n_before = n_kept(path)
+    assert 0 < n_before < 400 and subprocess.run(command, capture_output=True, check=False).returncode == 0 and n_kept(path) == 400
 
 
 def test_torn_file_is_refused(finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path) -> None:
@@ -232,12 +278,67 @@ def test_run_without_rows_has_no_results(finished: tuple[pathlib.Path, run.Run])
         replace(finished[1], rows=()).results()
 
 
-def test_question_that_does_not_fit_is_refused_before_anything_is_asked(tmp_path: pathlib.Path) -> None:
-    questions = tmp_path / "q.jsonl"
+def test_question_that_does_not_fit_is_left_out_counted_and_named(tmp_path: pathlib.Path) -> None:
+    questions, path = tmp_path / "q.jsonl", tmp_path / "run.db"
     long = {"question": "word " * 3000, "options": ["a", "b"], "answer": "A", "id": "long"}
-    questions.write_text(lines(3) + json.dumps(long) + "\n", encoding="utf-8")
-    done = command_line.run("eval", str(questions), "--rows", str(tmp_path / "run.db"))
-    assert done.returncode == 65 and "Question long: " in done.stderr and n_kept(tmp_path / "run.db") == 0
+    first, *others = lines(3).splitlines(keepends=True)
+    questions.write_text(first + json.dumps(long) + "\n" + "".join(others), encoding="utf-8")
+    done = command_line.run("eval", str(questions), "--rows", str(path), "--json")
+    note = "1 of 4 questions (first: long) do not fit into the model's context"
+    assert done.returncode == 0 and done.stderr.count(note) == 1, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["right"]["questions"] == 3 and any(note in each for each in printed["notes"])
+    made, asked = run.load(path), loading.load(questions)
+    assert made.is_complete and made.facts.too_long == (1,) and [row.id for row in made.rows] == ["q0", "q1", "q2"]
+    again = Opener()
+    assert run.answer(asked, FILES, Simulated(), path=path, open_model=again) == made and again.models == []
+    page = command_line.run("report", str(path), "--out", str(tmp_path / "page.html"))
+    assert page.returncode == 0 and "first: long" in (tmp_path / "page.html").read_text()
+    with sqlite3.connect(path) as file:
+        file.execute("update run set too_long = '[4]'")
+    with pytest.raises(BadData, match="damaged"):
+        run.load(path)
+
+
+def test_set_of_which_nothing_fits_is_refused(tmp_path: pathlib.Path) -> None:
+    rows = [{"question": f"{n} " + "word " * 3000, "options": ["a", "b"], "answer": "A"} for n in range(2)]
+    asked = loading.read(io.BytesIO("".join(json.dumps(row) + "\n" for row in rows).encode()), "long")
+    with pytest.raises(BadData, match=r"No question fits into the model's context\. Question 1: "):
+        run.answer(asked, FILES, path=tmp_path / "run.db")
+
+
+def test_file_of_an_older_version_says_nothing_of_questions_left_out(
+    finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "run.db"
+    shutil.copy(finished[0], path)
+    with sqlite3.connect(path) as file:
+        file.execute("alter table run drop column too_long")
+    assert run.load(path) == finished[1]
+
+
+def test_file_without_answers_takes_another_run(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "run.db"
+    with pytest.raises(KeyboardInterrupt):
+        run.answer(data(4), FILES, path=path, open_model=Opener(fails_after=0))
+    assert run.load(path).rows == ()
+    made = run.answer(data(5), FILES, Simulated(0.9), path=path)
+    assert run.load(path) == made and len(made.rows) == 5
+
+
+def test_options_that_differ_are_said_as_a_person_gives_them(finished: tuple[pathlib.Path, run.Run], tmp_path: pathlib.Path) -> None:
+    shutil.copy(finished[0], tmp_path / "run.db")
+    wanted = RunOptions(orders=ALL_ORDERS, automix=True, greedy=True)
+    with pytest.raises(StorageError, match=r"the options: there none, now --orders all --automix --greedy\)"):
+        run.answer(data(30), FILES, Simulated(0.9), wanted, tmp_path / "run.db")
+
+
+@pytest.mark.parametrize("form", ["gsm8k", "own"])
+def test_model_for_questions_with_options_refuses_open_ones_in_its_own_words(form: str, tmp_path: pathlib.Path) -> None:
+    questions = tmp_path / "open.jsonl"
+    questions.write_text(json.dumps({"question": "What is 1 + 2?", "answer": "It is 3.\n#### 3"}) + "\n")
+    done = command_line.run("eval", str(questions), "--form", form)
+    assert done.returncode == 65 and "These questions have no options, and FogGen-demo-Q8_0 answers only questions with" in done.stderr
 
 
 @pytest.mark.parametrize(
