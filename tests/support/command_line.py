@@ -8,7 +8,7 @@ import sys
 CONTRACT = {
     "answer", "answer_text", "confidence", "expected_confidence", "level_probs", "answer_probs", "format_mass", "route", "deferred",
     "recalled", "provisional", "reason", "cause", "readout", "score", "tau", "policy", "decision_id", "queue_id", "model", "cloud",
-    "timings", "persisted", "storage_error", "cloud_error", "cloud_confidence",
+    "timings", "persisted", "storage_error", "cloud_error", "cloud_confidence", "calibration",
 }  # fmt: skip
 
 
