@@ -306,7 +306,6 @@ def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
         stems.setdefault(stem, set()).add(question.options)
         for key in (*keys, stem):
             known.setdefault(key, []).append(at)
-    for key, several in (*stems.items(), *ids.items()):
-        if len(several) > 1:
-            del known[key]
+    for key in [*(key for key, found in stems.items() if len(found) > 1), *(key for key, found in ids.items() if len(found) > 1)]:
+        del known[key]
     return known
