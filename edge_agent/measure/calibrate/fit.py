@@ -251,7 +251,12 @@ class _Work:
         keep = choose.steps(ranking, _FEWEST_SEEN)
         errors = ranking.errors(keep)
         lowest = int(np.argmin(errors / keep))
-        found = ltt.needed(keep / ranking.n, (errors + 0.5) / (keep + 1), goal.value, goal.delta)
+        likely = (errors + 0.5) / (keep + 1)
+        likely = np.where(errors == 0, np.minimum(likely, goal.value / 4), likely)  # few answers without an error say nothing against it
+        found = ltt.needed(keep / ranking.n, likely, goal.value, goal.delta)
+        if found is None and not errors.all():
+            widest = float(keep[errors == 0][-1] / ranking.n)
+            found = ltt.fewest(goal.value, goal.delta) / widest, widest
         error, share = float(errors[lowest] / keep[lowest]), float(keep[lowest] / ranking.n)
         if found is None:
             return Needed(None, 0.0, error, share)
@@ -303,7 +308,8 @@ class _Work:
         if results.cloud.kind != NO_CLOUD and len(right):
             figures["accuracy"] = _mean(right)
         if self.goal.kind == BUDGET and self.goal.questions_per_day:
-            figures["cost_per_day"] = _mean(costs(results, self.goal)[at] * deferred * self.goal.questions_per_day)
+            spent = costs(results, self.goal)[at] * deferred * self.goal.questions_per_day
+            figures["cost_per_day"] = Figure(float(spent.mean()), *metrics.bootstrap_mean(spent), len(spent))
         return figures
 
     def disagreement(self, choice: _Choice, cut: Cut) -> Disagreement | None:
@@ -368,6 +374,8 @@ def _share(count: int, n: int) -> Figure:
 
 
 def _mean(values: Floats) -> Figure:
+    if np.isin(values, (0.0, 1.0)).all():  # a share, whose interval is known even of a handful
+        return _share(int(values.sum()), len(values))
     low, high = metrics.bootstrap_mean(values)
     return Figure(float(values.mean()), low, high, len(values))
 

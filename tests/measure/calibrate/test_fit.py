@@ -85,6 +85,21 @@ def test_number_needed_is_enough_for_most() -> None:
     assert found >= 20
 
 
+@pytest.mark.parametrize(("limit", "n"), [(0.01, 40), (0.05, 12), (0.001, 1000), (0.00001, 100)])
+def test_without_any_error_seen_more_questions_are_said_to_help(limit: float, n: int) -> None:
+    found = made(Goal("max_local_error", limit, 0.05), results_of(np.ones(n), {"confidence": np.ones(n)}))
+    assert found.calibration is None and found.needed and found.needed.questions
+    fewest = np.log(0.05) / np.log1p(-limit) / 0.7
+    assert fewest < found.needed.questions < 4 * fewest
+
+
+def test_accuracy_of_a_single_question_is_not_certain() -> None:
+    right = np.ones(4)
+    found = made(Goal("accuracy", 0.9), results_of(right, {"confidence": right}, cloud=CloudSource(RECORDED, "file"), cloud_correct=right))
+    figure = found.measured["accuracy"]
+    assert figure.value == figure.high == 1 and figure.low < 0.5
+
+
 def test_what_is_said_to_help_does_not_promise_more_tries_for_nothing() -> None:
     found = made(results=POOL.part(np.arange(40)))
     assert "two tries at this delta have up to 10% together" in words.result(found)
