@@ -1,6 +1,7 @@
 """Does the guarantee of `edge-agent calibrate --max-local-error` hold, and does it find what there is?
 
     python -m benchmarks.guarantee [--questions 10000] [--splits 1000] [--quantizations F16,Q8_0,Q4_K_M,Q4_0] [--with-replacement]
+    python -m benchmarks.guarantee --runs q8.db,q4.db        finished runs of `edge-agent eval --rows`, of any model and any questions
 
 Each quantization of the demo model answers held-out questions of the bank once; the answers are kept in build/guarantee. Calibration sets
 are then drawn from them, without replacement, and each calibration is judged by the error over the whole pool. Drawing without
@@ -23,6 +24,7 @@ from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure.results import Results
+from edge_agent.measure.run import run
 from models.recipe.bank import DOMAINS, draw_many
 from tests.support.guarantee import DELTA, Outcome, experiment, most_broken, results_of
 from tests.support.paths import ROOT
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=10_000)
     parser.add_argument("--splits", type=int, default=1_000)
     parser.add_argument("--quantizations", default=",".join(QUANTIZATIONS))
+    parser.add_argument("--runs", default="", help="Judge these run files (RUN.db,RUN.db); ask no model.")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--with-replacement", action="store_true")
     parser.add_argument("--json", type=pathlib.Path, help="Also write the figures to this file.")
@@ -88,8 +91,9 @@ def main() -> None:
         "| file | limit | questions | broken | broken without a test | no tau | kept | target | found and kept 0.8 of it | best possible |"
     )
     print("|" + "---|" * 10)
-    for quantization in wanted.quantizations.split(","):
-        answered = pool(quantization, wanted.questions)
+    for name in (wanted.runs or wanted.quantizations).split(","):
+        answered = run.load(pathlib.Path(name)).results() if wanted.runs else pool(name, wanted.questions)
+        quantization = answered.model.quantization if wanted.runs else name
         for limit in LIMITS:
             for n in map(int, wanted.sizes.split(",")):
                 found = experiment(answered, limit, n, wanted.splits, SEED, wanted.with_replacement)

@@ -35,6 +35,15 @@ def test_calibration_is_made_stored_shown_and_removed(data: pathlib.Path, home: 
     assert strict.returncode == 0 and "No tau qualifies" in strict.stdout and not list((home / "calibrations").glob("*.json"))
 
 
+def test_price_of_zero_is_a_price(data: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The run's own prices give way to a price that is given, 0 too: all questions fit into the budget."""
+    rows = str(tmp_path / "run.db")
+    assert run("eval", str(data), "--limit", "60", "--rows", rows, "--prompt-price", "30", "--completion-price", "15").returncode == 0
+    prices = ("--prompt-price", "0", "--completion-price", "15", "--prompt-tokens", "100", "--completion-tokens", "2")
+    made = run("calibrate", rows, "--budget", "1/day", "--questions-per-day", "10000", *prices, "--dry-run", "--json")
+    assert json.loads(made.stdout)["measured"]["cost_per_day"]["value"] == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -7,7 +7,7 @@ the tests on a small pool. Invariant: the calibrations are made by `fit` itself,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from edge_agent.core.records import ModelFacts
 from edge_agent.measure.calibrate import ltt
 from edge_agent.measure.calibrate.choose import Ranking
-from edge_agent.measure.calibrate.fit import Calibrated, fit
+from edge_agent.measure.calibrate.fit import fit
 from edge_agent.measure.calibrate.goals import MAX_LOCAL_ERROR, Goal
 from edge_agent.measure.calibrate.split import WITH_TEST
 from edge_agent.measure.results import CloudSource, Floats, Results
@@ -92,41 +92,47 @@ def most_broken(splits: int, delta: float = DELTA) -> float:
     return float(binom.ppf(0.999, splits, delta)) / splits
 
 
+def least_found(splits: int, chance: float = 0.8) -> float:
+    """The share found that a true chance of 0.8 falls below in one experiment of 1,000."""
+    from scipy.stats import binom
+
+    return float(binom.ppf(0.001, splits, chance)) / splits
+
+
 def experiment(pool: Results, limit: float, n: int, splits: int, seed: int = 0, with_replacement: bool = False) -> Outcome:
     """Calibrate on `splits` draws of `n` questions, and judge each by the pool."""
     rng = np.random.default_rng([seed, n, round(1000 * limit)])
     goal = Goal(MAX_LOCAL_ERROR, limit, DELTA)
-    target, possible = targets(pool, limit, round(WITH_TEST[1] * n))
+    rankings = {name: Ranking.of(scores, ~pool.no_confidence, 1 - pool.edge_correct) for name, scores in pool.scores.items()}
+    target, possible = targets(rankings, limit, round(WITH_TEST[1] * n))
     broken = found = good = empirical = 0
     shares = []
     for number in range(splits):
-        at = rng.choice(len(pool), n, replace=with_replacement)
-        drawn = _drawn(pool, at)
+        drawn = _drawn(pool, rng.choice(len(pool), n, replace=with_replacement))
         made = fit(drawn, goal, data="pool", data_sha256=f"{seed:08x}{n:08x}{number:048x}", created_at="2026-01-01T00:00:00Z")
         if made.calibration:
-            kept = kept_share(pool.scores[made.readout], ~pool.no_confidence, made.calibration.tau, made.calibration.tie_share)
-            share = float(kept.mean())
+            kept, wrong = kept_and_wrong(rankings[made.readout], made.calibration.tau, made.calibration.tie_share)
             found += 1
-            broken += bool(kept @ (1 - pool.edge_correct) > limit * kept.sum())
-            good += target is not None and share >= 0.8 * target
-            shares.append(share)
-        empirical += _empirical_breaks(pool, drawn, made, limit)
+            broken += wrong > limit * kept
+            good += target is not None and kept / len(pool) >= 0.8 * target
+            shares.append(kept / len(pool))
+        empirical += _empirical_breaks(rankings[_LEVEL[0]], drawn, limit)
     mean = float(np.mean(shares)) if shares else math.nan
     return Outcome(limit, n, splits, broken / splits, found / splits, good / splits, target, mean, empirical / splits, possible)
 
 
-def kept_share(scores: Floats, with_confidence: np.ndarray, tau: float, tie_share: float) -> Floats:
-    """How much of each question is kept, on average over all draws."""
-    return with_confidence * ((scores > tau) + (scores == tau) * (1.0 - tie_share))
+def kept_and_wrong(ranking: Ranking, tau: float, tie_share: float) -> tuple[float, float]:
+    """How many questions of a pool a tau keeps, and how many of them are wrong, on average over all draws."""
+    counts, wrong = np.r_[0.0, ranking.counts], np.r_[0.0, ranking.wrong]
+    above, at_least = (int(np.searchsorted(-ranking.values, -tau, side=side)) for side in ("left", "right"))
+    kept, errors = (all_[above] + (1 - tie_share) * (all_[at_least] - all_[above]) for all_ in (counts, wrong))
+    return float(kept), float(errors)
 
 
-def targets(
-    pool: Results, limit: float, n_test: int, readouts: Iterable[str] = ("expected_confidence", "confidence")
-) -> tuple[float | None, float]:
+def targets(rankings: Mapping[str, Ranking], limit: float, n_test: int) -> tuple[float | None, float]:
     """The share that should be found (see `Outcome`), and the power of a test of the best cut of all, which only the pool knows."""
     best, possible = None, 0.0
-    for name in readouts:
-        ranking = Ranking.of(pool.scores[name], ~pool.no_confidence, 1 - pool.edge_correct)
+    for ranking in (rankings[name] for name in _LEVEL):
         keep = ranking.n_kept * SHARES
         error, share = ranking.errors(keep) / keep, keep / ranking.n
         power = ltt.power(np.floor(share * n_test), error, limit, DELTA)
@@ -143,12 +149,11 @@ def _drawn(pool: Results, at: np.ndarray) -> Results:
     return results_of(pool.edge_correct[at], scores, pool.no_confidence[at])
 
 
-def _empirical_breaks(pool: Results, drawn: Results, made: Calibrated, limit: float) -> bool:
+def _empirical_breaks(pool: Ranking, drawn: Results, limit: float) -> bool:
     """Whether the mutant breaks the limit: the most that is kept with an observed error of at most the limit, without any test."""
-    name = "expected_confidence"
-    ranking = Ranking.of(drawn.scores[name], ~drawn.no_confidence, 1 - drawn.edge_correct)
+    ranking = Ranking.of(drawn.scores[_LEVEL[0]], ~drawn.no_confidence, 1 - drawn.edge_correct)
     fine = np.flatnonzero(ranking.wrong <= limit * ranking.counts)
     if not len(fine):
         return False
-    kept = kept_share(pool.scores[name], ~pool.no_confidence, float(ranking.values[fine[-1]]), 0.0)
-    return bool(kept @ (1 - pool.edge_correct) > limit * kept.sum())
+    kept, wrong = kept_and_wrong(pool, float(ranking.values[fine[-1]]), 0.0)
+    return wrong > limit * kept

@@ -157,14 +157,10 @@ def _price(config: settings.Settings, options: dict[str, Any]) -> Price:
     tokens = options["prompt_tokens"], options["completion_tokens"]
     if (tokens[0] is None) != (tokens[1] is None):
         raise click.UsageError("Give --prompt-tokens and --completion-tokens together.")
-    prompt, completion = _prices(config, options)
-    return goals.Price(prompt or None, completion or None, None if tokens[0] is None else tokens)
-
-
-def _prices(config: settings.Settings, options: dict[str, Any]) -> tuple[float, float]:
-    """The prices of the flags, or else of the settings; 0 where there is none."""
-    prompt, completion = options["prompt_price"], options["completion_price"]
-    return config.cloud_prompt_price if prompt is None else prompt, config.cloud_completion_price if completion is None else completion
+    # A flag counts, 0 too; without one the settings' price; without that the price of the run.
+    prompt = (config.cloud_prompt_price or None) if options["prompt_price"] is None else options["prompt_price"]
+    completion = (config.cloud_completion_price or None) if options["completion_price"] is None else options["completion_price"]
+    return goals.Price(prompt, completion, None if tokens[0] is None else tokens)
 
 
 def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[str, Any]) -> Run:

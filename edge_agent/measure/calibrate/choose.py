@@ -16,7 +16,6 @@ from edge_agent.measure.calibrate.ltt import Cuts
 from edge_agent.measure.results import Bools, Floats
 
 _STEP = 1.06  # each cut of a sequence keeps this many times what the one before keeps
-_MOST_STEPS = 40
 _NEAR_BEST = 0.01  # starts whose predicted power is this near to the best are as good
 _START = 0.75  # how far from the strictest of them to the widest; at either end, a small error of the prediction costs much power
 _CLEARLY = 2.0  # standard errors
@@ -103,9 +102,7 @@ def sequence(ranking: Ranking, n_test: int, limit: float, delta: float) -> Seque
     most = ranking.n_kept
     if not most:
         return Sequence(Cuts(np.empty(0), np.empty(0)), np.empty(0), np.empty(0), 0.0, 0.0)
-    least = min(most, max(1.0, ltt.fewest(limit, delta) * ranking.n / max(1, n_test)))
-    n_steps = min(_MOST_STEPS, 1 + int(np.log(most / least) / np.log(_STEP)))
-    keep: Floats = most / np.float64(_STEP) ** np.arange(n_steps)[::-1]
+    keep = steps(ranking, ltt.fewest(limit, delta) * ranking.n / max(1, n_test))
     shares = keep / ranking.n
     predicted = _predicted(ranking, keep, n_test, limit, delta)
     near = np.flatnonzero(predicted >= predicted.max() - _NEAR_BEST)
@@ -113,6 +110,14 @@ def sequence(ranking: Ranking, n_test: int, limit: float, delta: float) -> Seque
     gains = shares * predicted
     at = int(gains.argmax())
     return Sequence(ranking.cuts(keep[start:]), shares[start:], predicted[start:], float(gains[at]), float(shares[at]))
+
+
+def steps(ranking: Ranking, least: float) -> Floats:
+    """How many to keep at each cut of a sequence: from `least` (at least one) up to all, each `_STEP` times the one before."""
+    most = ranking.n_kept
+    n_steps = 1 + int(np.log(most / min(most, max(1.0, least))) / np.log(_STEP))
+    keep: Floats = most / np.float64(_STEP) ** np.arange(n_steps)[::-1]
+    return keep
 
 
 def _predicted(ranking: Ranking, keep: Floats, n_test: int, limit: float, delta: float) -> Floats:

@@ -31,6 +31,7 @@ from edge_agent.model.calibration import Calibration, Disagreement
 
 PREFERENCE = (readouts.EXPECTED, readouts.CONFIDENCE, readouts.ANSWER_PROB, readouts.MARGIN, readouts.COMBINED)
 """The order in which readouts are tried; a later one is chosen only if it is clearly better than the best before it."""
+_FEWEST_SEEN = 10  # kept answers from which an error is extrapolated
 _MORE = 1.2  # a test that failed needs at least this many times its questions
 
 
@@ -72,8 +73,9 @@ class Calibrated:
     """What came of a calibration: `calibration` is None where nothing reaches the goal.
 
     `measured` has figures of the reporting part by name: cloud_rate, local_error, accuracy, cost_per_day. `tested` and `tests` are the
-    sequence of a guarantee, `needed` what it lacks. `best_accuracy` is what was possible where the accuracy was not. `reason` says why
-    this readout. `letter_ms` is how much later a cloud is called with a readout that needs the letter.
+    sequence of a guarantee, `needed` what it lacks. `best_accuracy` is what was possible where the accuracy was not, `least_cost`
+    (a day) where the budget was not, `least_rate` where questions without a confidence alone exceed the rate. `reason` says why this
+    readout. `letter_ms` is how much later a cloud is called with a readout that needs the letter.
     """
 
     goal: Goal
@@ -87,6 +89,8 @@ class Calibrated:
     tested: Tested | None = None
     needed: Needed | None = None
     best_accuracy: float | None = None
+    least_cost: float | None = None
+    least_rate: float | None = None
     letter_ms: float | None = None
     cloud_words: str = ""
 
@@ -176,8 +180,8 @@ class _Work:
         names = [name for name in PREFERENCE if name in found]
         if not names:
             raise BadData(f"These results have none of the readouts that one reading holds ({', '.join(PREFERENCE)}).")
-        at = self.parts.choose
-        if np.isnan(self.wrong[at]).any():
+        at = self._known(self.parts.choose)
+        if not len(at):
             name = readouts.CONFIDENCE if readouts.CONFIDENCE in found else names[0]
             return _Choice(name, *found[name], "without gold answers no readout can be compared, and this is the printed one")
         best, *others = names
@@ -189,6 +193,8 @@ class _Work:
             reason = "no other keeps clearly fewer errors (two standard errors) at the same share"
         else:
             reason = f"it keeps clearly fewer errors (two standard errors) than {names[0]} at the same share"
+        if len(at) < len(self.parts.choose):
+            reason += f", by the {len(at):,} that have a gold answer"
         return _Choice(best, *found[best], reason)
 
     def _candidates(self, combination: Combination | None) -> dict[str, tuple[tuple[float, ...], Floats]]:
@@ -196,12 +202,16 @@ class _Work:
         columns = {name: self.results.scores[name] for name in PREFERENCE[:-1] if name in self.results.scores}
         columns = {name: column for name, column in columns.items() if not np.isnan(column[self.with_confidence]).any()}
         found: dict[str, tuple[tuple[float, ...], Floats]] = {name: ((), column) for name, column in columns.items()}
-        if combination and len(columns) == len(PREFERENCE) - 1 and not np.isnan(self.wrong).any():
-            at = self.parts.choose
+        at = self._known(self.parts.choose)
+        if combination and len(columns) == len(PREFERENCE) - 1 and len(at):
             weights = combination.fit({name: column[at] for name, column in columns.items()}, 1 - self.wrong[at])
             if weights:
                 found[readouts.COMBINED] = weights, combination.scores(columns, weights)
         return found
+
+    def _known(self, at: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """Those places whose gold answer is known."""
+        return at[~np.isnan(self.wrong[at])]
 
     def _share(self, scores: Floats) -> float:
         """The share at which this score would be cut, by the first part."""
@@ -238,11 +248,15 @@ class _Work:
         ranking = Ranking.of(choice.scores[at], self.with_confidence[at], self.wrong[at])
         if not ranking.n_kept:
             return None
-        keep = ranking.n_kept * np.linspace(0.05, 1, 20)
-        keep = keep[keep >= min(ranking.n_kept, 10)]
+        keep = choose.steps(ranking, _FEWEST_SEEN)
         errors = ranking.errors(keep)
         lowest = int(np.argmin(errors / keep))
-        found = ltt.needed(keep / ranking.n, (errors + 0.5) / (keep + 1), goal.value, goal.delta)
+        likely = (errors + 0.5) / (keep + 1)
+        likely = np.where(errors == 0, np.minimum(likely, goal.value / 4), likely)  # few answers without an error say nothing against it
+        found = ltt.needed(keep / ranking.n, likely, goal.value, goal.delta)
+        if found is None and not errors.all():
+            widest = float(keep[errors == 0][-1] / ranking.n)
+            found = ltt.fewest(goal.value, goal.delta) / widest, widest
         error, share = float(errors[lowest] / keep[lowest]), float(keep[lowest] / ranking.n)
         if found is None:
             return Needed(None, 0.0, error, share)
@@ -253,10 +267,15 @@ class _Work:
         """The cut for a goal that is not tested."""
         at = self.parts.choose
         cut = self._cut(choice.scores, at)
+        if cut is None and self.goal.kind == BUDGET:
+            assert self.goal.questions_per_day
+            unsure = costs(self.results, self.goal)[at] * self.results.no_confidence[at]
+            return None, {"least_cost": float(unsure.mean()) * self.goal.questions_per_day}
         if cut is None:
             edge, cloud = self.results.edge_correct[at], self.results.cloud_correct[at]
             return None, {"best_accuracy": goal_cuts.best_accuracy(choice.scores[at], self.with_confidence[at], edge, cloud)}
-        return cut, {}
+        least = float(self.results.no_confidence[at].mean()) if len(at) else 0.0
+        return cut, {"least_rate": least} if self.goal.kind == CLOUD_RATE and least > self.goal.value else {}
 
     def _cut(self, scores: Floats, at: npt.NDArray[np.intp]) -> Cut | None:
         goal, results = self.goal, self.results
@@ -280,14 +299,17 @@ class _Work:
             return {}
         deferred = self._deferred(choice, cut, at)
         figures = {"cloud_rate": _share(int(deferred.sum()), len(at))}
-        wrong = self.wrong[at]
-        if not np.isnan(wrong).any() and not deferred.all():
-            figures["local_error"] = _share(int(wrong[~deferred].sum()), int((~deferred).sum()))
-        right = np.where(deferred, results.cloud_correct[at], results.edge_correct[at])
-        if results.cloud.kind != NO_CLOUD and not np.isnan(right).any():
+        wrong = self.wrong[at][~deferred]
+        wrong = wrong[~np.isnan(wrong)]
+        if len(wrong):
+            figures["local_error"] = _share(int(wrong.sum()), len(wrong))
+        known = ~np.isnan(results.cloud_correct[at] + results.edge_correct[at])  # both, or the share of either would be another one
+        right = np.where(deferred, results.cloud_correct[at], results.edge_correct[at])[known]
+        if results.cloud.kind != NO_CLOUD and len(right):
             figures["accuracy"] = _mean(right)
         if self.goal.kind == BUDGET and self.goal.questions_per_day:
-            figures["cost_per_day"] = _mean(costs(results, self.goal)[at] * deferred * self.goal.questions_per_day)
+            spent = costs(results, self.goal)[at] * deferred * self.goal.questions_per_day
+            figures["cost_per_day"] = Figure(float(spent.mean()), *metrics.bootstrap_mean(spent), len(spent))
         return figures
 
     def disagreement(self, choice: _Choice, cut: Cut) -> Disagreement | None:
@@ -337,7 +359,13 @@ def _usable(results: Results, goal: Goal) -> tuple[Results, list[str]]:
         usable &= ~lacking
     if not usable.any():
         raise BadData("No question can be used for this goal: there are none, or none has a gold answer.")
-    return (results if usable.all() else results.part(usable)), notes
+    results = results if usable.all() else results.part(usable)
+    unknown = int(np.isnan(results.edge_correct).sum())
+    if 0 < unknown < len(results):
+        notes.append(f"{unknown:,} questions have no gold answer: they count for the rate, and for no error")
+    if goal.kind == BUDGET and results.cloud.estimated_tokens and not (goal.price and goal.price.tokens):
+        notes.append("nobody counted the tokens: a question's are estimated as its characters / 4, and so is the cost")
+    return results, notes
 
 
 def _share(count: int, n: int) -> Figure:
@@ -346,6 +374,8 @@ def _share(count: int, n: int) -> Figure:
 
 
 def _mean(values: Floats) -> Figure:
+    if np.isin(values, (0.0, 1.0)).all():  # a share, whose interval is known even of a handful
+        return _share(int(values.sum()), len(values))
     low, high = metrics.bootstrap_mean(values)
     return Figure(float(values.mean()), low, high, len(values))
 

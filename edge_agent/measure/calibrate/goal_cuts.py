@@ -53,13 +53,18 @@ def best_accuracy(scores: Floats, with_confidence: Bools, edge: Floats, cloud: F
     return float((cloud.sum() - np.r_[0.0, ranking.wrong].min()) / ranking.n)
 
 
-def for_cost(scores: Floats, with_confidence: Bools, costs: Floats, cost: float) -> Cut:
-    """The cut that defers most among those that cost at most `cost` a question, on average over all questions."""
+def for_cost(scores: Floats, with_confidence: Bools, costs: Floats, cost: float) -> Cut | None:
+    """The cut that defers most among those that cost at most `cost` a question, on average over all questions.
+
+    None if there is none: questions without a confidence are deferred in any case, and they alone may cost more.
+    """
     ranking = Ranking.of(scores, with_confidence, costs)  # what is saved by keeping
     saved = float(costs.sum()) - cost * ranking.n
     if saved <= 0:
         return NOTHING_KEPT
     counts, savings = np.r_[0.0, ranking.counts], np.r_[0.0, ranking.wrong]
+    if saved > savings[-1] + 1e-9 * float(costs.sum()):
+        return None
     if saved >= savings[-1]:
         return _at(ranking, ranking.n_kept)
     return _at(ranking, float(np.interp(saved, savings, counts)))

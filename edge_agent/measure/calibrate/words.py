@@ -50,11 +50,15 @@ def result(made: Calibrated) -> str:
         assert goal.delta is not None
         return (
             f"At most {_percent(goal.value)} of the answers that this device keeps are wrong. That is a guarantee for this model file and "
-            f"for questions like these: a calibration fails to keep it with a probability of at most {_percent(goal.delta)}. {sent}"
+            f"for questions like these: it fails with a probability of at most {_percent(goal.delta)}, if this was the only try. {sent}"
             "It says nothing about questions of another kind or about later changes; `edge-agent calibrate --live` watches for those."
         )
     if goal.kind == CLOUD_RATE:
-        return f"{sent}The aim was {_percent(goal.value)}. This is a measurement and no guarantee: questions of another kind move it."
+        more = ""
+        if made.least_rate is not None:
+            more = f"In {_percent(made.least_rate)} the model finds no confidence; they always go to the cloud, and are more than that. "
+        aim = f"The aim was {_percent(goal.value)}. {more}"
+        return f"{sent}{aim}This is a measurement and no guarantee: questions of another kind move it."
     if goal.kind == ACCURACY:
         found = made.measured.get("accuracy")
         right = f"{_percent(found.value)} of questions that chose nothing, with {made.cloud_words}. " if found else ""
@@ -81,6 +85,8 @@ def to_dict(made: Calibrated) -> dict[str, Any]:
         "measured": {name: asdict(figure) for name, figure in made.measured.items()},
         "needed": asdict(made.needed) if made.needed else None,
         "best_accuracy": made.best_accuracy,
+        "least_cost": made.least_cost,
+        "least_rate": made.least_rate,
         "letter_ms": made.letter_ms,
         "cloud": made.cloud_words,
         "notes": list(made.notes),
@@ -137,17 +143,32 @@ def _nothing(made: Calibrated) -> str:
         return (
             f"No tau reaches {_percent(goal.value)} with {made.cloud_words}.{best} Ask for less, or use a better cloud or a better model."
         )
+    if goal.kind == BUDGET:
+        unsure = "" if made.least_cost is None else f" ({made.least_cost:.2f} a day)"
+        return (
+            f"No tau keeps to {goal.value:.2f} a day, so nothing was stored: the questions in which the model finds no confidence "
+            f"always go to the cloud, and they alone cost more{unsure}. Allow a larger budget, or look at the model with "
+            "`edge-agent verify`."
+        )
     words, lacks = f"No tau qualifies with these {n:,} questions, so nothing was stored.", made.needed
     if lacks is None:
         return f"{words} The model finds no confidence in any answer that could be kept; look at it with `edge-agent verify`."
     if lacks.questions is None:
         return (
             f"{words} More of them would not help: even among the {_percent(lacks.error_share)} that are kept with the fewest errors, "
-            f"{_percent(lacks.error)} are wrong. Allow a larger error, try another --readout, or use a better model."
+            f"{_percent(lacks.error)} are wrong. Allow a larger error, try another --readout, or use a better model. " + _tries(goal)
         )
     return (
         f"{words} About {lacks.questions:,} would be needed, to keep about {_percent(lacks.share)} of them. "
-        "Give more questions, or allow a larger error."
+        f"Give more questions, or allow a larger error. {_tries(goal)}"
+    )
+
+
+def _tries(goal: Goal) -> str:
+    delta = goal.delta or 0
+    return (
+        f"Each try has its own chance of a wrong promise: two tries at this delta have up to {_percent(min(1.0, 2 * delta))} together. If "
+        f"you will try until one qualifies, share delta out: `--delta {delta / 2:g}` for each of two."
     )
 
 

@@ -85,6 +85,37 @@ def test_number_needed_is_enough_for_most() -> None:
     assert found >= 20
 
 
+@pytest.mark.parametrize(("limit", "n"), [(0.01, 40), (0.05, 12), (0.001, 1000), (0.00001, 100)])
+def test_without_any_error_seen_more_questions_are_said_to_help(limit: float, n: int) -> None:
+    found = made(Goal("max_local_error", limit, 0.05), results_of(np.ones(n), {"confidence": np.ones(n)}))
+    assert found.calibration is None and found.needed and found.needed.questions
+    fewest = np.log(0.05) / np.log1p(-limit) / 0.7
+    assert fewest < found.needed.questions < 4 * fewest
+
+
+def test_accuracy_of_a_single_question_is_not_certain() -> None:
+    right = np.ones(4)
+    found = made(Goal("accuracy", 0.9), results_of(right, {"confidence": right}, cloud=CloudSource(RECORDED, "file"), cloud_correct=right))
+    figure = found.measured["accuracy"]
+    assert figure.value == figure.high == 1 and figure.low < 0.5
+
+
+def test_what_is_said_to_help_does_not_promise_more_tries_for_nothing() -> None:
+    found = made(results=POOL.part(np.arange(40)))
+    assert "two tries at this delta have up to 10% together" in words.result(found)
+
+
+@pytest.mark.parametrize(("n", "top"), [(5000, 0.05), (20_000, 0.05), (5000, 0.08)])
+def test_a_small_share_of_sure_answers_is_found(n: int, top: float) -> None:
+    """Only the surest few are right; the cut lies far from the widest one."""
+    for seed in range(3):
+        rng = np.random.default_rng([n, seed])
+        score = rng.random(n)
+        right = (rng.random(n) > np.where(score > 1 - top, 0.01, 0.45)).astype(float)
+        found = made(results=results_of(right, {"expected_confidence": score}, prefix=f"{seed}"))
+        assert found.calibration and found.measured["cloud_rate"].value > 0.85
+
+
 def test_a_model_that_is_never_good_enough_needs_another_model() -> None:
     found = made(results=results_of(np.arange(2000) % 2.0, {"confidence": np.ones(2000)}))
     assert found.calibration is None and found.needed and found.needed.questions is None
@@ -105,6 +136,23 @@ def test_rate_needs_no_gold_answer_and_takes_the_printed_level() -> None:
     assert found.calibration and found.readout == "confidence" and "local_error" not in found.measured
     assert found.calibration.local_error is None and found.calibration.curve == ()
     assert found.measured["cloud_rate"].low <= 0.2 <= found.measured["cloud_rate"].high
+
+
+def test_a_few_missing_gold_answers_change_no_readout_and_no_figure() -> None:
+    every, some = made(Goal("cloud_rate", 0.2)), POOL.edge_correct.copy()
+    some[::100] = np.nan
+    found = made(Goal("cloud_rate", 0.2), results_of(some, dict(POOL.scores), POOL.no_confidence))
+    assert every.readout == found.readout == "expected_confidence" and "gold answer" in found.reason
+    assert found.measured["local_error"].n == pytest.approx(0.99 * every.measured["local_error"].n, abs=8)
+    assert any("40 questions have no gold answer" in note for note in found.notes)
+
+
+def test_accuracy_is_of_questions_with_both_answers() -> None:
+    some = POOL.edge_correct.copy()
+    some[::3] = np.nan
+    cloud = CloudSource(SIMULATED, accuracy=0.95)
+    found = made(Goal("cloud_rate", 0.2), results_of(some, dict(POOL.scores), cloud=cloud, cloud_correct=np.full(len(POOL), 0.95)))
+    assert found.measured["accuracy"].n == pytest.approx(found.questions[2] * 2 / 3, abs=40)
 
 
 def test_without_gold_answers_there_is_no_guarantee() -> None:
@@ -171,6 +219,30 @@ def test_budget_is_spent_and_not_more() -> None:
     found = made(Goal("budget", 0.6, None, 10_000, Price(1.0, 4.0, (100.0, 50.0)))).measured
     assert found["cost_per_day"].low <= 0.6 <= found["cost_per_day"].high
     assert found["cloud_rate"].low <= 0.2 <= found["cloud_rate"].high
+
+
+@pytest.mark.parametrize("money", [0.0, 0.01])
+def test_budget_that_questions_without_confidence_exceed_stores_nothing(money: float) -> None:
+    """40 % always go to the cloud: 0.12 a day at 0.0003 each and 1,000 questions a day."""
+    results = results_of(POOL.edge_correct, dict(POOL.scores), np.arange(len(POOL)) % 5 < 2)
+    found = made(Goal("budget", money, None, 1000, Price(1.0, 4.0, (100.0, 50.0))), results)
+    assert found.calibration is None and found.least_cost == pytest.approx(0.12, abs=0.01)
+    assert "No tau keeps to" in words.result(found) and "0.12 a day" in words.result(found)
+
+
+def test_rate_that_questions_without_confidence_exceed_is_said() -> None:
+    results = results_of(POOL.edge_correct, dict(POOL.scores), np.arange(len(POOL)) % 5 < 2)
+    found = made(Goal("cloud_rate", 0.2), results)
+    assert found.least_rate == pytest.approx(0.4, abs=0.02) and "always go to the cloud" in words.result(found)
+    assert made(Goal("cloud_rate", 0.5), results).least_rate is None
+
+
+@pytest.mark.parametrize("tokens", [(100.0, 50.0), None])
+def test_estimated_tokens_are_said(tokens: tuple[float, float] | None) -> None:
+    counts = np.full(len(POOL), 100.0)
+    results = with_columns(cloud=CloudSource(SIMULATED, accuracy=0.9, estimated_tokens=True), cloud_tokens=(counts, counts))
+    found = made(Goal("budget", 0.6, None, 10_000, Price(1.0, 4.0, tokens)), results)
+    assert any("estimated" in note for note in found.notes) == (tokens is None)
 
 
 @pytest.mark.parametrize("price", [None, Price(0.0, 0.0, (1.0, 1.0)), Price(1.0, 1.0)])
