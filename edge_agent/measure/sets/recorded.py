@@ -306,7 +306,8 @@ def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
         stems.setdefault(stem, set()).add(question.options)
         for key in (*keys, stem):
             known.setdefault(key, []).append(at)
-    for key, several in (*stems.items(), *ids.items()):
-        if len(several) > 1:
-            del known[key]
+    unclear = [stem for stem, options_of in stems.items() if len(options_of) > 1]
+    unclear += [own for own, asked in ids.items() if len(asked) > 1]
+    for key in unclear:
+        del known[key]
     return known
