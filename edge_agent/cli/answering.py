@@ -30,13 +30,19 @@ DATABASES = (".db", ".sqlite", ".sqlite3")
 NONE, SIMULATED, LIVE = "none", "simulated", "live"
 
 
-def questions(data: str, limit: int | None, form: str | None = None) -> DataSet:
-    """The questions in a file, a folder, or on stdin (`-`), with what a person should know about them on stderr. Raises `BadData`."""
+def questions(data: str, limit: int | None, form: str | None = None, graded: bool = True) -> DataSet:
+    """The questions in a file, a folder, or on stdin (`-`), with what a person should know about them on stderr. Raises `BadData`.
+
+    Unless `graded`, they may lack their answers.
+    """
     from edge_agent.measure.sets import loading
 
     if data == "-" and sys.stdin is None:
         raise BadData("There is no stdin to read from; give a file.")
-    found = loading.read(sys.stdin.buffer, "stdin", limit, form) if data == "-" else loading.load(pathlib.Path(data), limit, form)
+    if data == "-":
+        found = loading.read(sys.stdin.buffer, "stdin", limit, form, graded)
+    else:
+        found = loading.load(pathlib.Path(data), limit, form, graded)
     for note in found.notes:
         click.echo(plain(f"{note}."), err=True)
     return found

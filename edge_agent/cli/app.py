@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +29,8 @@ Exit codes: 0 success (also for a queued provisional answer), 1 bug, 2 usage, 65
 
 SAMPLE = "always the same sample, drawn evenly from all domains"  # the rows of a question file that --limit takes
 
+_MOST = 1e12
+
 
 def fraction(_: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
     """Check a fraction. A wrong number on the command line is a usage error (2), not a bad configuration (78)."""
@@ -40,7 +41,7 @@ def fraction(_: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 class Amount(click.FloatRange):
-    """A number of at least 0; click's own range lets "nan" through."""
+    """A number of at least 0, and small enough to be multiplied; click's own range lets "nan" through."""
 
     def __init__(self) -> None:
         super().__init__(min=0)
@@ -48,8 +49,8 @@ class Amount(click.FloatRange):
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         """The number, or a usage error."""
         number = float(super().convert(value, parameter, context))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a number of 0 or more.", parameter, context)
+        if not number <= _MOST:
+            self.fail(f"{value!r} is not a number from 0 to {_MOST:g}.", parameter, context)
         return number
 
 

@@ -56,3 +56,17 @@ def test_price_of_zero_is_a_price(data: pathlib.Path, tmp_path: pathlib.Path) ->
 def test_wrong_use_ends_in_one_line(arguments: list[str], code: int, data: pathlib.Path) -> None:
     done = run("calibrate", *(str(data) if argument == "data" else argument for argument in arguments))
     assert done.returncode == code and "Traceback" not in done.stderr and done.stderr.strip()
+
+
+def test_questions_without_answers_are_enough_for_a_rate(data: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    bare, rows = tmp_path / "bare.jsonl", tmp_path / "run.db"
+    asked = [{key: row[key] for key in ("question", "options")} for row in map(json.loads, data.read_text().splitlines())]
+    bare.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked))
+    done = run("calibrate", str(bare), "--cloud-rate", "0.3", "--rows", str(rows), "--json")
+    assert done.returncode == 0 and "400 of 400 questions have no answer" in done.stderr, done.stderr
+    made = json.loads(done.stdout)
+    again = json.loads(run("calibrate", str(rows), "--cloud-rate", "0.3", "--dry-run", "--json").stdout)
+    assert made["stored"] and again["calibration"]["tau"] == made["calibration"]["tau"]
+    for goal in ("--accuracy", "--max-local-error"):
+        refused = run("calibrate", str(bare), goal, "0.3")
+        assert refused.returncode == 65 and 'there is no "answer"' in refused.stderr

@@ -166,7 +166,7 @@ def _price(config: settings.Settings, options: dict[str, Any]) -> Price:
 def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[str, Any]) -> Run:
     """The run of these questions: read from its file, or asked now."""
     from edge_agent.cli import answering, outputs
-    from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET
+    from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, MAX_LOCAL_ERROR
     from edge_agent.measure.run import run
     from edge_agent.model import catalog
     from edge_agent.model.catalog import ModelFiles
@@ -189,7 +189,8 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
     recorded = None if name in (answering.NONE, answering.SIMULATED, answering.LIVE) else name
     read = outputs.data_files(data, "the questions") | outputs.data_files(recorded, "the recorded answers") | outputs.model_files([files])
     outputs.check_outputs(config, [(options["rows"], "the answers of the run")], read)
-    questions = answering.questions(data, options["limit"], options["form"])
+    graded = goal.kind in (ACCURACY, MAX_LOCAL_ERROR)  # a rate needs no answers, and a budget is a rate
+    questions = answering.questions(data, options["limit"], options["form"], graded)
     progress = answering.AnsweringProgress()
     prices = options["prompt_price"], options["completion_price"]
     with (

@@ -6,6 +6,7 @@ is None, and nan in `Results`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,9 +91,9 @@ class CloudReply:
 class AnsweredRow:
     """A question with the device's answer and, where it was asked, the cloud's.
 
-    `gold` is the right letter, or the accepted texts of an open question, joined by " | ". `right` is 1, 0, or a share between them
-    where the benchmark's rule gives one. `read_ms` is the time from question to reading. `printed` is what the model prints without
-    any constraint; None if that was not tried.
+    `gold` is the right letter, or the accepted texts of an open question, joined by " | ". `right` is 1, 0, a share between them where
+    the benchmark's rule gives one, or nan without a gold answer. `read_ms` is the time from question to reading. `printed` is what the
+    model prints without any constraint; None if that was not tried.
     """
 
     id: str
@@ -128,7 +129,8 @@ class AnsweredRow:
         row: dict[str, Any] = {"id": self.id, "domain": self.domain, "difficulty": self.difficulty, "answer": self.gold}
         is_choice = isinstance(reading, Reading)
         row |= {"letter": reading.letter} if isinstance(reading, Reading) else {"text": reading.text, "ended": reading.ended}
-        row |= {"right": bool(self.right) if is_choice else self.right, "confidence": reading.confidence}
+        right = None if math.isnan(self.right) else bool(self.right) if is_choice else self.right
+        row |= {"right": right, "confidence": reading.confidence}
         row |= {"expected_confidence": reading.expected_confidence, "format_mass": reading.format_mass, "level_probs": reading.level_probs}
         row |= {"answer_probs": reading.answer_probs} if isinstance(reading, Reading) else {}
         row |= {"read_ms": self.read_ms}

@@ -141,7 +141,8 @@ def graded(labelled: Labelled, row: AnsweredRow, answer: str) -> CloudReply:
     """A cloud's answer with its grade, and whether it is the device's answer (for an open question, but for case and spaces)."""
     question, own = labelled.question, row.reading.answer
     is_same = answer in question.same_as(own) if question.options else _plain(answer) == _plain(own)
-    return CloudReply(right=grading.correct(labelled, answer), answer=answer, agrees=float(is_same))
+    right = grading.correct(labelled, answer)
+    return CloudReply(right=None if math.isnan(right) else right, answer=answer, agrees=float(is_same))
 
 
 def _plain(text: str) -> str:

@@ -295,7 +295,8 @@ def _row(row: dict[str, Any], n_questions: int) -> AnsweredRow:
     return AnsweredRow(
         id=checked_name("id", _text(row, "id"), ""), fingerprint=_text(row, "fingerprint"),
         domain=checked_name("domain", _text(row, "domain"), ""), difficulty=checked_difficulty(row["difficulty"]),
-        gold=_text(row, "gold"), reading=reading, right=_real(row, "right", 1.0), read_ms=_real(row, "read_ms"),
+        gold=_text(row, "gold"), reading=reading, read_ms=_real(row, "read_ms"),
+        right=math.nan if row["right"] is None else _real(row, "right", 1.0),
         printed=None if row["printed"] is None else _text(row, "printed"),
         extra={name: _extra(row, name) for name in EXTRAS if row[f"{name}_score"] is not None},
         cloud=_cloud_reply(row),

@@ -6,6 +6,7 @@ Invariant: every rule grades a gold answer of its own question as right.
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections import Counter
@@ -25,11 +26,13 @@ _MARKED = re.compile(r"####\s*(.*)")
 
 
 def correct(labelled: Labelled, answer: str) -> float:
-    """1 if the answer is right, 0 if it is wrong.
+    """1 if the answer is right, 0 if it is wrong, nan for a choice without a gold answer.
 
     A choice is answered by its letter in either case, with the text of its option behind it or without, or by that text.
     """
     if labelled.rule == CHOICE:
+        if not labelled.answer:
+            return math.nan
         letter = chosen_letter(labelled, answer)
         return float(bool(letter) and letter in labelled.question.same_as(labelled.answer))
     if labelled.rule == SQUAD:

@@ -19,7 +19,7 @@ MAX_DIFFICULTY = 1000
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A question with its gold answer: `answer` is the letter of an option, "" for an open question.
+    """A question with its gold answer: `answer` is the letter of an option, "" for an open question, or if it is not known.
 
     An open question accepts the texts `golds`, by its `rule` (see `grading`); `wrong` are known wrong answers, which only TruthfulQA
     has. Without a domain in the file, `domain` is "-"; without a difficulty, `difficulty` is None. `id` is the file's own id or

@@ -45,21 +45,24 @@ class DataSet:
     notes: tuple[str, ...] = ()
 
 
-def load(path: pathlib.Path, limit: int | None = None, form: str | None = None) -> DataSet:
-    """The questions in a file, or in the files of a folder, or a `sample` of `limit` of them. Raises `BadData`."""
+def load(path: pathlib.Path, limit: int | None = None, form: str | None = None, graded: bool = True) -> DataSet:
+    """The questions in a file, or in the files of a folder, or a `sample` of `limit` of them. Raises `BadData`.
+
+    Unless `graded`, a question with options may lack its answer; its `Labelled.answer` is "" then.
+    """
     try:
         if path.is_dir():
-            return _load_folder(path, limit, form)
+            return _load_folder(path, limit, form, graded)
         with path.open("rb") as file:
-            return read(file, str(path), limit, form)
+            return read(file, str(path), limit, form, graded)
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise BadData(f"Cannot read the question file '{path}' ({reason}); check the path.") from error
 
 
-def read(file: BinaryIO, name: str, limit: int | None = None, form: str | None = None) -> DataSet:
+def read(file: BinaryIO, name: str, limit: int | None = None, form: str | None = None, graded: bool = True) -> DataSet:
     """Like `load`, from an open binary file. Errors call it `name`."""
-    part = _read_file(file, name, form)
+    part = _read_file(file, name, form, graded)
     if not part.rows:
         raise BadData(f'{name} has no questions; write one a line: {{"question": "...", "options": ["...", "..."], "answer": "A"}}.')
     rows = part.rows
@@ -102,7 +105,7 @@ class _Part:
     notes: list[str]
 
 
-def _read_file(file: BinaryIO, name: str, form: str | None) -> _Part:
+def _read_file(file: BinaryIO, name: str, form: str | None, graded: bool) -> _Part:
     raw = raw_rows.read(raw_rows.text_of(file, name), name)
     chosen = _form(raw, name, form)
     drafts: list[tuple[raw_rows.RawRow, Undecided, dict[str, str]]] = []
@@ -116,7 +119,8 @@ def _read_file(file: BinaryIO, name: str, form: str | None) -> _Part:
             if isinstance(draft, str):
                 left_out[draft] += 1
                 continue
-            drafts.append((row, draft, gold.readings(draft.question, draft.given) if draft.given else {}))
+            is_answered = draft.given and (graded or draft.given.value not in (None, ""))
+            drafts.append((row, draft, gold.readings(draft.question, draft.given) if draft.given and is_answered else {}))
     _check_same_kind(drafts, name)
     letters = gold.decide([(f"{name}, {row.place}", found) for row, _, found in drafts if found])
     by_row = iter(letters)
@@ -192,7 +196,7 @@ def _labelled(draft: Undecided, answer: str, number: int) -> Labelled:
     )
 
 
-def _load_folder(path: pathlib.Path, limit: int | None, form: str | None) -> DataSet:
+def _load_folder(path: pathlib.Path, limit: int | None, form: str | None, graded: bool) -> DataSet:
     """The questions of all files in a folder, by name. A question without a domain gets the name of its file."""
     files, others = question_files(path)
     if len({file.stem for file in files}) > 1 and {file.stem.lower() for file in files} <= _SPLITS:
@@ -203,7 +207,7 @@ def _load_folder(path: pathlib.Path, limit: int | None, form: str | None) -> Dat
     first: tuple[str, str] | None = None
     for each in files:
         with each.open("rb") as file:
-            part = _read_file(file, str(each), form)
+            part = _read_file(file, str(each), form, graded)
         if first and part.form != first[0] and part.rows:
             raise BadData(f"{each} has the form {part.form}, but {first[1]} has {first[0]}; put them in folders of their own.")
         if rows and part.rows and part.rows[0].question.kind != rows[0].question.kind:
@@ -256,13 +260,8 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         said.append(
             f"{len(folded):,} of {len(chosen):,} questions (first: {folded[0]}) have a line break in an option; it is read as a space"
         )
-    golds: dict[str, set[str]] = {}
-    for row in chosen:
-        golds.setdefault(row.question.fingerprint, set()).add(row.answer)
-    if len(golds) < len(chosen):
-        said.append(f"{len(chosen) - len(golds):,} of {len(chosen):,} questions repeat another one; each counts")
-    if several := [row.id for row in chosen if len(golds[row.question.fingerprint]) > 1]:
-        said.append(f"{len(several):,} of these (first: {several[0]}) are the same question with different answers; at most one is right")
+    if ungraded := sum(row.rule == CHOICE and not row.answer for row in chosen):
+        said.append(f"{ungraded:,} of {len(chosen):,} questions have no answer")
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
     return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))

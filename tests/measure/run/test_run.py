@@ -350,6 +350,7 @@ def test_model_for_questions_with_options_refuses_open_ones_in_its_own_words(for
         (["--cloud-seed", "-1"], 2, "cloud-seed"),
         (["--orders", "3"], 2, "orders"),
         (["--prompt-price", "nan"], 2, "nan"),
+        (["--prompt-price", "1e308"], 2, "from 0 to 1e+12"),
         (["--max-answer-tokens", "0"], 2, "max-answer-tokens"),
         (["--rows", "/nowhere/run.db"], 74, "/nowhere/run.db"),
     ],
