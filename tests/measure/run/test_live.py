@@ -130,7 +130,8 @@ def test_declined_questions_keep_no_other_from_its_answer(how: str, cloud: Loopb
     with live(home / "a.db", cloud.url) as source:
         run.answer(data(N_MORE), FILES, source, path=asked)
     if how != "failed":  # a fault of the cloud is tried a few times in one run
-        assert len(cloud.requests) - n_before <= IN_A_ROW + AT_ONCE and source.stopped
+        again = [request for request in cloud.requests[n_before:] if "What is 2 + 2?" not in stem(request["body"])]
+        assert len(again) <= IN_A_ROW + AT_ONCE and source.stopped
     cloud.respond = None
     cloud.status, cloud.raw = 200, None
     with live(home / "a.db", cloud.url) as source:
