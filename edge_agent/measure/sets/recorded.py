@@ -280,7 +280,9 @@ def _are_different(places: Sequence[int], rows: Sequence[Labelled]) -> bool:
 
 def _contradicts(entry: _Entry, said: str | None, row: Labelled) -> bool:
     """Whether the verdict of a choice is not that of its letter. An open answer may have been graded by another rule."""
-    return row.rule == RULE_CHOICE and None not in (entry.correct, said) and grading.correct(row, said or "") != entry.correct
+    if row.rule != RULE_CHOICE or not row.answer or entry.correct is None or said is None:
+        return False
+    return grading.correct(row, said) != entry.correct
 
 
 def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:

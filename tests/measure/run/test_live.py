@@ -19,7 +19,7 @@ from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import BadData, StorageError
 from edge_agent.measure.results import LIVE, RECORDED
 from edge_agent.measure.run import run
-from edge_agent.measure.run.clouds import RecordedFile
+from edge_agent.measure.run.clouds import RecordedFile, Simulated
 from edge_agent.measure.run.live import NEVER_SENT, LiveCloud
 from edge_agent.store.store import Store
 from tests.support import command_line
@@ -246,3 +246,24 @@ def test_recorded_answers_to_other_questions_are_refused(tmp_path: pathlib.Path)
         RecordedFile(path, data(N).rows)
     done = command_line.run("eval", "-", "--cloud", str(tmp_path / "none.jsonl"), stdin=lines(2))
     assert done.returncode == 65 and "none.jsonl" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_file_of_a_run_is_a_cloud_by_its_clouds_answers(cloud: LoopbackCloud, home: pathlib.Path, asked: pathlib.Path) -> None:
+    with live(home / "a.db", cloud.url, BudgetLimits(calls_per_day=N - 2)) as source:
+        first = run.answer(data(N), FILES, source, path=asked)
+    source = RecordedFile(asked, data(N).rows)
+    again = run.answer(data(N), FILES, source)
+    assert again.results().cloud.kind == RECORDED and source.notes == (f"2 of {N} questions have no answer of the cloud in the run",)
+    said = [
+        [(row.cloud.answer, row.cloud.right, row.cloud.prompt_tokens) if row.cloud else None for row in each.rows]
+        for each in (first, again)
+    ]
+    assert said[0] == said[1] and said[0].count(None) == 2
+    with pytest.raises(BadData, match="to any of these questions"):
+        RecordedFile(asked, data(3, seed=6).rows)
+
+
+def test_a_run_without_a_real_cloud_is_no_cloud(tmp_path: pathlib.Path) -> None:
+    run.answer(data(2), FILES, Simulated(), path=tmp_path / "run.db")
+    with pytest.raises(BadData, match=r"no answers of a real cloud \(a simulated cloud.*FILE\.jsonl"):
+        RecordedFile(tmp_path / "run.db", data(2).rows)
