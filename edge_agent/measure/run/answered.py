@@ -74,7 +74,8 @@ class CloudReply:
     """What the cloud said to a question: `right` is 0 or 1, or the probability of a simulated cloud.
 
     `answer` and `agrees` (1 where it is the device's answer) are None where only the grade is known. `error` says why there is no
-    answer. `ms` is None where no call was made; with `estimated_tokens` nobody counted the tokens.
+    answer, `failed_at` when the last call failed (Unix time in seconds). `ms` is None where no call was made; with `estimated_tokens`
+    nobody counted the tokens.
     """
 
     right: float | None = None
@@ -85,6 +86,7 @@ class CloudReply:
     ms: float | None = None
     error: str | None = None
     estimated_tokens: bool = False
+    failed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

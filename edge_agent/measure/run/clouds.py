@@ -14,8 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from edge_agent.core import routing
-from edge_agent.measure.results import NO_CLOUD, RECORDED, SIMULATED, CloudSource
+from edge_agent.core.errors import BadData
+from edge_agent.measure.results import LIVE, NO_CLOUD, RECORDED, SIMULATED, CloudSource
+from edge_agent.measure.run import run_file
 from edge_agent.measure.run.answered import AnsweredRow, CloudReply
 from edge_agent.measure.sets import grading, recorded
 from edge_agent.measure.sets.labelled import Labelled
@@ -98,6 +102,7 @@ class Simulated:
 class RecordedFile:
     """Answers that a cloud gave at another time, in a file: to these questions, of one `model` if the file has several.
 
+    The file of a run counts by its cloud's answers.
     A question without a recorded answer has no reply. Raises `BadData` with file and line. `notes` say what did not match.
     """
 
@@ -109,7 +114,7 @@ class RecordedFile:
         prompt_price: float = 0.0,
         completion_price: float = 0.0,
     ) -> None:
-        self._recorded = recorded.load(path, questions, model)
+        self._recorded = _of_run(path, questions) if _is_sqlite(path) else recorded.load(path, questions, model)
         self.notes = self._recorded.notes
         self.source = CloudSource(RECORDED, self._recorded.name, None, prompt_price, completion_price)
         told = json.dumps([[None if math.isnan(right) else right for right in self._recorded.correct.tolist()], self._recorded.answers])
@@ -127,6 +132,41 @@ class RecordedFile:
                 yield number, replace(reply, prompt_tokens=tokens[0], completion_tokens=tokens[1])
             else:
                 yield number, estimated(labelled, reply)
+
+
+def _is_sqlite(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except (OSError, ValueError):  # `recorded` says what is wrong with the path
+        return False
+
+
+def _of_run(path: pathlib.Path, questions: Sequence[Labelled]) -> recorded.Recorded:
+    """The answers of a run's cloud to these questions. Raises `BadData` if it asked no real cloud, or other questions."""
+    facts, rows = run_file.load(path)
+    if facts.cloud.kind not in (LIVE, RECORDED):
+        raise BadData(
+            f"The run '{path}' has no answers of a real cloud ({facts.cloud.words}); give a run that has, or, to take the answers of its "
+            "model as those of a cloud, write its rows with `eval --rows FILE.jsonl`."
+        )
+    replies = {row.fingerprint: row.cloud for row in rows.values() if row.cloud and row.cloud.right is not None}
+    found = [replies.get(labelled.question.fingerprint, CloudReply()) for labelled in questions]
+    columns = [
+        np.array([math.nan if value is None else value for value in column], np.float64)
+        for column in zip(*((each.right, *_counted(each)) for each in found), strict=True)
+    ]
+    if (lacking := int(np.isnan(columns[0]).sum())) == len(questions):
+        raise BadData(f"The run '{path}' has no answer of the cloud to any of these questions; check that both are of the same set.")
+    notes = (f"{lacking:,} of {len(questions):,} questions have no answer of the cloud in the run",) if lacking else ()
+    answers, name = tuple(each.answer for each in found), f"{facts.cloud.name} in {path.name}"
+    tokens = None if np.isnan(columns[1]).all() else (columns[1], columns[2])
+    return recorded.Recorded(columns[0], answers, name, notes, tokens)
+
+
+def _counted(reply: CloudReply) -> tuple[float | None, float | None]:
+    """The tokens of a reply; none if they are only an estimate."""
+    return (None, None) if reply.estimated_tokens else (reply.prompt_tokens, reply.completion_tokens)
 
 
 def estimated(labelled: Labelled, reply: CloudReply) -> CloudReply:

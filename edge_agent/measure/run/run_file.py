@@ -34,7 +34,7 @@ from edge_agent.model.profile import Profile
 
 FORMAT = 1
 RUN, ANSWERS = "run", "answers"
-_CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error", "estimated_tokens")
+_CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error", "estimated_tokens", "failed_at")
 _EXTRA = ("score", "answer", "right", "passes", "ms", "agreed")
 _COLUMNS: dict[str, Any] = {
     "number": int, "id": str, "fingerprint": str, "domain": str, "difficulty": int, "gold": str, "answer": str, "right": float,
@@ -103,7 +103,9 @@ class RunFile:
     def keep(self, rows: Mapping[int, AnsweredRow]) -> None:
         """Store rows under their numbers, in one transaction; a row that is there is replaced. Raises `StorageError`."""
         try:
-            self._db.table(ANSWERS).insert_all([_columns(number, row) for number, row in rows.items()], pk="number", replace=True)
+            self._db.table(ANSWERS).insert_all(
+                [_columns(number, row) for number, row in rows.items()], pk="number", replace=True, alter=True
+            )
         except (sqlite3.Error, OSError) as error:
             raise _refused(self.path, error) from error
 
@@ -313,6 +315,7 @@ def _cloud_reply(row: dict[str, Any]) -> CloudReply | None:
         ms=_known(row, "cloud_ms"),
         error=None if row["cloud_error"] is None else _text(row, "cloud_error"),
         estimated_tokens=bool(row["cloud_estimated_tokens"]),
+        failed_at=_known({"failed_at": row.get("cloud_failed_at")}, "failed_at"),  # the file of an older version has no such column
     )
     return None if found == CloudReply() else found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from edge_agent.cloud.wire.verdict import find_answer
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.question import CHOICE, Question
 from edge_agent.measure.sets import grading, raw_rows
+from edge_agent.measure.sets.labelled import CHOICE as RULE_CHOICE
 from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.measure.sets.loading import domain_of, question_files
 
@@ -197,18 +198,23 @@ def _matched(entries: Sequence[_Entry], rows: Sequence[Labelled], name: str, pat
     correct, prompt, completion = (np.full(len(rows), np.nan) for _ in range(3))
     answers: list[str | None] = [None] * len(rows)
     taken: dict[int, _Entry] = {}
-    strange = empty = 0
+    strange = 0
+    matches = False
     several: set[int] = set()
+    unclear: set[int] = set()  # places whose id, the only name in the file, other questions have, too
     for entry in entries:
         places = next((known[key] for key in entry.keys if key in known), [])
         if len(places) > 1:
             places = [place for place in places if rows[place].domain == entry.domain] or places
         if not places:
             strange += 1
+        if _are_different(places, rows):
+            unclear.update(places)
+            continue
+        matches |= bool(places)
         for place in places:
             verdict, said = _graded(entry, rows[place])
             if verdict is None:
-                empty += place not in taken
                 continue
             if place in taken and verdict != correct[place]:
                 several.add(place)
@@ -217,20 +223,66 @@ def _matched(entries: Sequence[_Entry], rows: Sequence[Labelled], name: str, pat
     correct[list(several)] = np.nan
     for place in several:
         answers[place] = None
-    if not entries:
-        raise BadData(f'{path} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.')
     if not taken:
-        raise BadData(f"Nothing in {path} matches a question of the set; check that both are of the same set, with the same wording.")
+        raise BadData(_nothing(path, entries, matches, unclear, rows))
+    notes = _notes(correct, answers, taken, several, unclear, rows)
+    if strange:
+        notes.append(f"{strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
+    tokens = None if np.isnan(prompt).all() and np.isnan(completion).all() else (prompt, completion)
+    return Recorded(correct, tuple(answers), name, tuple(notes), tokens)
+
+
+def _nothing(path: str, entries: Sequence[_Entry], matches: bool, unclear: set[int], rows: Sequence[Labelled]) -> str:
+    """Why no recorded answer can be taken."""
+    if not entries:
+        return f'{path} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.'
+    if unclear:
+        return f"The ids in {path} do not say which questions are meant: {_some(unclear, rows)} share theirs; record the question, too."
+    if matches:
+        return f"{path} has no answer to any of these questions: all are empty; record the answers, or give another file."
+    return f"Nothing in {path} matches a question of the set; check that both are of the same set, with the same wording."
+
+
+def _notes(
+    correct: Floats,
+    answers: Sequence[str | None],
+    taken: Mapping[int, _Entry],
+    several: set[int],
+    unclear: set[int],
+    rows: Sequence[Labelled],
+) -> list[str]:
+    """Sentences about the questions whose answers are lacking or doubtful."""
     notes = []
     if lacking := int(np.isnan(correct).sum()):
         first = rows[int(np.flatnonzero(np.isnan(correct))[0])].id
         notes.append(f"{lacking:,} of {len(rows):,} questions (first: {first}) have no recorded answer")
     if several:
         notes.append(f"{len(several):,} of these were recorded more than once, right and wrong, so neither is taken")
-    if strange:
-        notes.append(f"{strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
-    tokens = None if np.isnan(prompt).all() and np.isnan(completion).all() else (prompt, completion)
-    return Recorded(correct, tuple(answers), name, tuple(notes), tokens)
+    if unclear:
+        notes.append(f"{_some(unclear, rows)} have an id that other questions have, too, so answers by id are not taken")
+    nameless = [at for at, entry in taken.items() if answers[at] is None and entry.correct is None and entry.answer and at not in several]
+    if nameless:
+        notes.append(f"the recorded answers to {_some(nameless, rows)} name no option; they count as wrong")
+    if contrary := [at for at, entry in taken.items() if at not in several and _contradicts(entry, answers[at], rows[at])]:
+        notes.append(f"the recorded answers to {_some(contrary, rows)} contradict the file's own verdict, which counts")
+    return notes
+
+
+def _some(places: Iterable[int], rows: Sequence[Labelled]) -> str:
+    numbers = sorted(places)
+    return f"{len(numbers):,} of {len(rows):,} questions (first: {rows[numbers[0]].id})"
+
+
+def _are_different(places: Sequence[int], rows: Sequence[Labelled]) -> bool:
+    """Whether one name names several questions: an answer to one of them says nothing about the others."""
+    return len({_key(rows[place].question.user_message) for place in places}) > 1
+
+
+def _contradicts(entry: _Entry, said: str | None, row: Labelled) -> bool:
+    """Whether the verdict of a choice is not that of its letter. An open answer may have been graded by another rule."""
+    if row.rule != RULE_CHOICE or not row.answer or entry.correct is None or said is None:
+        return False
+    return grading.correct(row, said) != entry.correct
 
 
 def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:

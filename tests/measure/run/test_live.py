@@ -3,28 +3,31 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterator
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
 
+from edge_agent.cloud.breaker import IN_A_ROW
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
-from edge_agent.cloud.wire.client import CloudModel
+from edge_agent.cloud.wire.client import AT_ONCE, CloudModel
 from edge_agent.core.config.limits import BudgetLimits
 from edge_agent.core.errors import BadData, StorageError
 from edge_agent.measure.results import LIVE, RECORDED
 from edge_agent.measure.run import run
-from edge_agent.measure.run.clouds import RecordedFile
+from edge_agent.measure.run.clouds import RecordedFile, Simulated
 from edge_agent.measure.run.live import NEVER_SENT, LiveCloud
 from edge_agent.store.store import Store
 from tests.support import command_line
-from tests.support.cloud_server import LoopbackCloud
+from tests.support.cloud_server import LoopbackCloud, completion
 from tests.support.run_data import FILES, Opener, data, lines
 from tests.support.typed_cloud import typed_cloud
 
-N = 12
+N, N_MORE = 12, 24
 
 
 @contextmanager
@@ -97,6 +100,65 @@ def test_temporary_fault_is_tried_again_in_the_same_run(cloud: LoopbackCloud, ho
         made = run.answer(data(N), FILES, source, path=asked)
     assert all(row.cloud is not None and row.cloud.answer == "A" for row in made.rows) and max(seen.values()) == 2
     assert made.results().cloud.estimated_tokens  # these replies say nothing of tokens
+
+
+def declining(n_declined: int, how: str) -> Callable[[dict], tuple[int, bytes]]:
+    """A cloud that never answers the first questions of the set, and every other question, also the test question of the device."""
+    bad = [row.question.stem for row in data(N_MORE).rows[:n_declined]]
+    refused = {
+        "words": completion("I will not answer that."),
+        "rejected": (422, b'{"error": {"message": "content filter"}}'),
+        "failed": (500, b"{}"),
+        "page": (403, b"<html><body>Blocked</body></html>"),
+    }[how]
+    return lambda body: refused if any(text in stem(body) for text in bad) else completion("B")
+
+
+@pytest.mark.parametrize("how", ["words", "rejected", "failed", "page"])
+def test_declined_questions_keep_no_other_from_its_answer(how: str, cloud: LoopbackCloud, home: pathlib.Path, asked: pathlib.Path) -> None:
+    """The first 8 of 24 are declined. However often the run is given, the others are asked once each, and the declined ones rarely."""
+    cloud.respond = declining(8, how)
+    for _ in range(2):
+        with live(home / "a.db", cloud.url) as source:
+            made = run.answer(data(N_MORE), FILES, source, path=asked)
+    declined, others = made.rows[:8], made.rows[8:]
+    assert all(row.cloud is not None and row.cloud.answer == "B" for row in others), source.stopped
+    assert all(row.cloud is not None and row.cloud.error and time.time() - (row.cloud.failed_at or 0) < 600 for row in declined)
+    counts = [sum(row.question.stem in stem(request["body"]) for request in cloud.requests) for row in data(N_MORE).rows]
+    assert max(counts[8:]) == 1 and run.load(asked) == made
+    n_before = len(cloud.requests)
+    with live(home / "a.db", cloud.url) as source:
+        run.answer(data(N_MORE), FILES, source, path=asked)
+    if how != "failed":  # a fault of the cloud is tried a few times in one run
+        again = [request for request in cloud.requests[n_before:] if "What is 2 + 2?" not in stem(request["body"])]
+        assert len(again) <= IN_A_ROW + AT_ONCE and source.stopped
+    cloud.respond = None
+    cloud.status, cloud.raw = 200, None
+    with live(home / "a.db", cloud.url) as source:
+        made = run.answer(data(N_MORE), FILES, source, path=asked)
+    assert source.stopped is None and not np.isnan(made.results().cloud_correct).any()
+
+
+def test_a_cloud_that_answers_nothing_is_asked_few_questions(cloud: LoopbackCloud, home: pathlib.Path, asked: pathlib.Path) -> None:
+    cloud.respond = lambda body: completion("I will not answer that.")
+    with live(home / "a.db", cloud.url) as source:
+        made = run.answer(data(N_MORE), FILES, source, path=asked)
+    assert len(cloud.requests) <= IN_A_ROW + AT_ONCE and source.stopped and "test question" in source.stopped
+    cloud.respond = None
+    cloud.status, cloud.raw = 200, None
+    with live(home / "a.db", cloud.url) as source:
+        made = run.answer(data(N_MORE), FILES, source, path=asked)
+    assert source.stopped is None and not np.isnan(made.results().cloud_correct).any()
+
+
+def test_a_file_of_an_older_version_has_no_time_of_a_failure(cloud: LoopbackCloud, home: pathlib.Path, asked: pathlib.Path) -> None:
+    with live(home / "a.db", cloud.url, BudgetLimits(calls_per_day=2)) as source:
+        run.answer(data(4), FILES, source, path=asked)
+    with closing(sqlite3.connect(asked)) as db:
+        db.execute("ALTER TABLE answers DROP COLUMN cloud_failed_at")
+    with live(home / "b.db", cloud.url) as source:
+        made = run.answer(data(4), FILES, source, path=asked)
+    assert run.load(asked) == made and not np.isnan(made.results().cloud_correct).any()
 
 
 @pytest.mark.parametrize("status", [401, 402])
@@ -184,3 +246,24 @@ def test_recorded_answers_to_other_questions_are_refused(tmp_path: pathlib.Path)
         RecordedFile(path, data(N).rows)
     done = command_line.run("eval", "-", "--cloud", str(tmp_path / "none.jsonl"), stdin=lines(2))
     assert done.returncode == 65 and "none.jsonl" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_file_of_a_run_is_a_cloud_by_its_clouds_answers(cloud: LoopbackCloud, home: pathlib.Path, asked: pathlib.Path) -> None:
+    with live(home / "a.db", cloud.url, BudgetLimits(calls_per_day=N - 2)) as source:
+        first = run.answer(data(N), FILES, source, path=asked)
+    source = RecordedFile(asked, data(N).rows)
+    again = run.answer(data(N), FILES, source)
+    assert again.results().cloud.kind == RECORDED and source.notes == (f"2 of {N} questions have no answer of the cloud in the run",)
+    said = [
+        [(row.cloud.answer, row.cloud.right, row.cloud.prompt_tokens) if row.cloud else None for row in each.rows]
+        for each in (first, again)
+    ]
+    assert said[0] == said[1] and said[0].count(None) == 2
+    with pytest.raises(BadData, match="to any of these questions"):
+        RecordedFile(asked, data(3, seed=6).rows)
+
+
+def test_a_run_without_a_real_cloud_is_no_cloud(tmp_path: pathlib.Path) -> None:
+    run.answer(data(2), FILES, Simulated(), path=tmp_path / "run.db")
+    with pytest.raises(BadData, match=r"no answers of a real cloud \(a simulated cloud.*FILE\.jsonl"):
+        RecordedFile(tmp_path / "run.db", data(2).rows)
