@@ -83,6 +83,9 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _entries(path: pathlib.Path, model: str | None, several: bool) -> Iterator[_Entry]:
     name = str(path)
     with path.open("rb") as file:
+        if file.read(16) == b"SQLite format 3\0":
+            raise BadData(f"{name} is a database; give the rows of a run as JSON lines, which `edge-agent eval --rows FILE.jsonl` writes.")
+        file.seek(0)
         raw = raw_rows.read(raw_rows.text_of(file, name), name, _field_name)
     if not raw.rows:
         if several:
@@ -193,44 +196,83 @@ def _key(text: str) -> str:
 
 
 def _matched(entries: Sequence[_Entry], rows: Sequence[Labelled], name: str, path: str) -> Recorded:
-    known = _places(rows)
-    correct, prompt, completion = (np.full(len(rows), np.nan) for _ in range(3))
-    answers: list[str | None] = [None] * len(rows)
-    taken: dict[int, _Entry] = {}
-    strange = empty = 0
-    several: set[int] = set()
+    known, match = _places(rows), _Match(rows)
     for entry in entries:
         places = next((known[key] for key in entry.keys if key in known), [])
         if len(places) > 1:
             places = [place for place in places if rows[place].domain == entry.domain] or places
-        if not places:
-            strange += 1
+        match.strange += not places
         for place in places:
-            verdict, said = _graded(entry, rows[place])
-            if verdict is None:
-                empty += place not in taken
-                continue
-            if place in taken and verdict != correct[place]:
-                several.add(place)
-            taken[place] = entry
-            correct[place], answers[place], (prompt[place], completion[place]) = verdict, said, entry.tokens
-    correct[list(several)] = np.nan
-    for place in several:
-        answers[place] = None
+            match.take(entry, place)
     if not entries:
         raise BadData(f'{path} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.')
-    if not taken:
+    if not match.taken and match.empty:
+        raise BadData(f"{match.empty:,} recorded answers in {path} belong to questions of the set, but all are empty; add the answers.")
+    if not match.taken:
         raise BadData(f"Nothing in {path} matches a question of the set; check that both are of the same set, with the same wording.")
-    notes = []
+    correct, answers = match.correct.copy(), list(match.answers)
+    for place in match.several:
+        correct[place], answers[place] = np.nan, None
+    prompt, completion = match.tokens
+    tokens = None if np.isnan(prompt).all() and np.isnan(completion).all() else (prompt, completion)
+    return Recorded(correct, tuple(answers), name, _notes(match, entries, correct), tokens)
+
+
+class _Match:
+    """What was found for the questions of a set so far, and what was strange about it, by the places of the questions."""
+
+    def __init__(self, rows: Sequence[Labelled]) -> None:
+        self.rows = rows
+        self.correct, *self.tokens = (np.full(len(rows), np.nan) for _ in range(3))
+        self.answers: list[str | None] = [None] * len(rows)
+        self.taken: set[int] = set()
+        self.several: set[int] = set()
+        self.no_option: list[int] = []
+        self.contradicting: list[int] = []
+        self.strange = self.empty = 0
+
+    def take(self, entry: _Entry, place: int) -> None:
+        """Use a recorded answer for a question."""
+        row = self.rows[place]
+        verdict, said = _graded(entry, row)
+        if verdict is None:
+            self.empty += place not in self.taken
+            return
+        if place in self.taken and verdict != self.correct[place]:
+            self.several.add(place)
+        if entry.answer is not None and row.question.kind == CHOICE:
+            if said is None:
+                self.no_option.append(place)
+            elif verdict != grading.correct(row, said):
+                self.contradicting.append(place)
+        self.taken.add(place)
+        self.correct[place], self.answers[place] = verdict, said
+        self.tokens[0][place], self.tokens[1][place] = entry.tokens
+
+
+def _notes(match: _Match, entries: Sequence[_Entry], correct: Floats) -> tuple[str, ...]:
+    """Sentences about what did not match."""
+    rows, notes = match.rows, []
     if lacking := int(np.isnan(correct).sum()):
         first = rows[int(np.flatnonzero(np.isnan(correct))[0])].id
         notes.append(f"{lacking:,} of {len(rows):,} questions (first: {first}) have no recorded answer")
-    if several:
-        notes.append(f"{len(several):,} of these were recorded more than once, right and wrong, so neither is taken")
-    if strange:
-        notes.append(f"{strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
-    tokens = None if np.isnan(prompt).all() and np.isnan(completion).all() else (prompt, completion)
-    return Recorded(correct, tuple(answers), name, tuple(notes), tokens)
+    if match.several:
+        notes.append(f"{len(match.several):,} of these were recorded more than once, right and wrong, so neither is taken")
+    for places, what in (
+        (match.no_option, "name no option"),
+        (match.contradicting, "have a verdict that their own answer contradicts; the verdict counts"),
+    ):
+        if places:
+            notes.append(f"{len(places):,} of {len(entries):,} recorded answers (first: to {rows[places[0]].id}) {what}")
+    if match.strange:
+        notes.append(f"{match.strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
+    questions: dict[str, set[str]] = {}
+    for row in rows:
+        questions.setdefault(f"id {row.id}", set()).add(row.question.fingerprint)
+    shared = {key for key, those in questions.items() if len(those) > 1}
+    if unclear := sum(entry.keys[0] in shared for entry in entries):
+        notes.append(f"{unclear:,} of these have only an id, which several questions of the set have; they are not taken")
+    return tuple(notes)
 
 
 def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:
@@ -246,12 +288,17 @@ def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:
 
 
 def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
-    """The places of the questions by each key that may name them. A text alone names none, if its options differ."""
+    """The places of the questions by each key that may name them.
+
+    A text alone names none if its options differ, and an id names none if different questions have it.
+    """
     known: dict[str, list[int]] = {}
     stems: dict[str, set[tuple[str, ...]]] = {}
+    ids: dict[str, set[str]] = {}
     for at, row in enumerate(rows):
         question = row.question
         keys = [_key(question.user_message), f"id {row.id}"]
+        ids.setdefault(f"id {row.id}", set()).add(question.fingerprint)
         if lost := [option for option in question.options if option in _LOST]:
             options = tuple("nan" if option in lost else option for option in question.options)
             keys.append(_key(Question(question.stem, options).user_message))
@@ -259,7 +306,6 @@ def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
         stems.setdefault(stem, set()).add(question.options)
         for key in (*keys, stem):
             known.setdefault(key, []).append(at)
-    for stem, several in stems.items():
-        if len(several) > 1:
-            del known[stem]
+    for key in [*(key for key, found in stems.items() if len(found) > 1), *(key for key, found in ids.items() if len(found) > 1)]:
+        del known[key]
     return known

@@ -284,3 +284,13 @@ def test_any_recorded_file_gives_answers_or_bad_data(tmp_path_factory: pytest.Te
         assert "r.jsonl" in str(error)
     else:
         assert len(found.correct) == len(found.answers) == 1
+
+
+def test_same_question_with_two_answers_is_counted(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "q.jsonl"
+    rows = [{"question": "Which?", "options": ["x", "y"], "answer": answer, "id": f"r{n}"} for n, answer in enumerate("ABA")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "question": "What?"}]))
+    assert loading.load(path).notes == (
+        "2 of 4 questions repeat another one; each counts",
+        "3 of these (first: r0) are the same question with different answers; at most one is right",
+    )

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_open_answers_are_graded_by_the_rule_of_the_question(tmp_path: pathlib.P
     [
         ("", "has no recorded answers"),
         ('{"question": "Elsewhere?", "answer": "A"}', "Nothing in .* matches a question of the set"),
-        ('{"question": "What is 2 + 2?"}', "Nothing in .* matches"),
+        ('{"question": "What is 2 + 2?"}', "all are empty"),
         ('{"answer": "A"}', "line 1: there is neither a question nor an id"),
         ("[1]", "line 1: one row is an object"),
         ('{"id": "m-1", "correct": "maybe"}', "line 1: correct is 'maybe'; give true or false"),
@@ -140,6 +141,43 @@ def test_open_answers_are_graded_by_the_rule_of_the_question(tmp_path: pathlib.P
 def test_bad_recorded_file_is_refused_with_its_line(tmp_path: pathlib.Path, text: str, words: str) -> None:
     with pytest.raises(BadData, match=words):
         recorded.load(written(tmp_path, text), ROWS)
+
+
+def test_id_of_several_questions_names_none(tmp_path: pathlib.Path) -> None:
+    rows = [replace(row, id="same") for row in ROWS[:2]] + [ROWS[2], replace(ROWS[2], domain="again")]
+    path = written(tmp_path, {"id": "same", "answer": "B"}, {"id": "m-2", "answer": "B"})
+    found = recorded.load(path, rows)
+    assert same(found, math.nan, math.nan, 1, 1)
+    assert found.notes[1:] == (
+        "1 of 2 recorded answers belong to no question of the set, or have another wording",
+        "1 of these have only an id, which several questions of the set have; they are not taken",
+    )
+
+
+def test_answers_that_name_no_option_or_contradict_their_verdict_are_counted(tmp_path: pathlib.Path) -> None:
+    path = written(
+        tmp_path,
+        {"id": "s-1", "answer": "Z"},
+        {"id": "m-1", "answer": "Error: 429 Too Many Requests"},
+        {"id": "m-2", "answer": "A", "correct": True},
+    )
+    found = recorded.load(path, ROWS)
+    assert same(found, 0, 0, 1) and found.notes == (
+        "2 of 3 recorded answers (first: to s-1) name no option",
+        "1 of 3 recorded answers (first: to m-2) have a verdict that their own answer contradicts; the verdict counts",
+    )
+
+
+def test_answers_that_are_all_empty_are_said_to_be_so(tmp_path: pathlib.Path) -> None:
+    path = written(tmp_path, {"id": "s-1", "answer": ""}, {"id": "m-1", "answer": None}, {"id": "unknown", "answer": "A"})
+    with pytest.raises(BadData, match=r"2 recorded answers in .* belong to questions of the set, but all are empty"):
+        recorded.load(path, ROWS)
+
+
+def test_database_is_said_to_be_one(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "run.db").write_bytes(b"SQLite format 3\0" + bytes(100))
+    with pytest.raises(BadData, match=r"run\.db is a database; .* --rows FILE\.jsonl"):
+        recorded.load(tmp_path / "run.db", ROWS)
 
 
 def test_missing_file_is_refused(tmp_path: pathlib.Path) -> None:
