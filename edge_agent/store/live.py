@@ -48,7 +48,10 @@ class Agreement:
 
     @property
     def fell(self) -> bool:
-        """Whether agreement fell since the calibration, as far as a test with false alarms in at most 5 % of all devices can tell."""
+        """Whether agreement fell since the calibration, as far as the test can tell.
+
+        For one calibration, it warns falsely on at most 5 % of devices. Each new calibration begins a new test, with 5 % of its own.
+        """
         return self.fell_after is not None
 
     @property
@@ -164,8 +167,10 @@ class _Results:
 def report(store: Store, text: str) -> Live:
     """What was decided under a calibration, whose file has this `text`. Reads its decisions. Raises `StorageError`.
 
-    The deferral rate is compared by the same test as agreement, once for a rise and once for a fall, with half of delta each, so it may
-    be looked at as often as one likes. It counts the questions that are still stored.
+    The deferral rate is compared by the same test as agreement, once for a rise and once for a fall, with half of delta each. While all
+    decisions under the calibration are stored, it may be looked at as often as one likes. It counts only those that are still stored, so
+    once old ones are deleted, each oldest decision that remains begins another test: over many such windows, false warnings add up
+    to more than delta.
     """
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     deferrals = [bool(row["deferred"]) for row in store.database.rows(
@@ -193,7 +198,7 @@ def _audited_cloud(store: Store, sha256: str, text: str) -> str:
 
 
 def _drift(deferrals: list[bool], expected: float | None, n_measured: int) -> str | None:
-    """Whether the deferral rate rose or fell: with probability `DELTA` at most, neither did."""
+    """Whether the deferral rate rose or fell: with probability `DELTA` at most, neither did, if these are all deferrals since the first."""
     if expected is None:
         return None
     cases = round(expected * n_measured)

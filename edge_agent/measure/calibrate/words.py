@@ -13,6 +13,8 @@ from edge_agent.core import readouts
 from edge_agent.measure.calibrate.fit import Calibrated, Figure
 from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, CLOUD_RATE, MAX_LOCAL_ERROR, Goal
 from edge_agent.measure.results import CloudSource
+from edge_agent.model.calibration import Disagreement
+from edge_agent.store.agreement import RateTest
 
 _FIGURES = {
     "cloud_rate": "sent to the cloud",
@@ -37,6 +39,8 @@ def lines(made: Calibrated) -> list[str]:
         texts.append(("keep", _keep(made)))
         if made.measured:
             texts += [("measured" if i == 0 else "", text) for i, text in enumerate(_measured(made))]
+        if made.calibration.disagreement:
+            texts.append(("agreement", _agreement(made.calibration.disagreement)))
     return [f"{label:<15}{text}" for label, text in texts]
 
 
@@ -127,6 +131,17 @@ def _measured(made: Calibrated) -> list[str]:
     """The figures of the questions that chose nothing."""
     found = [f"{_figure(name, figure)} {_FIGURES[name]}" for name, figure in made.measured.items()]
     return [f"on {made.questions[2]:,} questions that chose nothing, with 95 % intervals:", *found]
+
+
+def _agreement(found: Disagreement) -> str:
+    """What later audits are compared with, and the least rise that they can show: the test takes the rate's upper limit for the rate."""
+    seen = f"{found.cloud_model} gave another answer than the device in {found.different:,} of {found.kept:,} kept answers"
+    test = RateTest(found.different, found.kept)
+    if not test.can_warn:
+        return f"{seen}; that is too few for audits to show a rise, so give more questions"
+    rate = found.different / found.kept
+    text = f"{seen} ({_percent(rate)}); audits can show a rise only above {_percent(test.limit)}"
+    return f"{text}, so they miss a doubling; more questions make them see it" if 0 < 2 * rate <= test.limit else text
 
 
 def _figure(name: str, figure: Figure) -> str:

@@ -95,11 +95,12 @@ class Compared:
 class Readout:
     """How well one readout separates right from wrong answers, and what routing by it gains.
 
-    `passes` and `ms` are its price for a question. `aurc`, `accuracy_at` (by coverage), `auroc`, `ece` and `brier` need no cloud.
-    `auroc_of_benefit`, `apgr` and `cpt` (by recovered share) use the readout alone. `domains`, `mean`, `pgr`, `oracle` (the best
-    accuracy at the same rate), `ibc` and `delta_ibc` are at tau, and defer questions without a confidence, too. `same_rate` is the
-    accuracy if the readout defers as many questions as the printed level does at tau. `intervals` are 95 % bootstrap intervals of
-    `auroc`, `ece`, `brier`, `apgr` and of the lift over all questions.
+    `passes` and `ms` are its price for a question. `aurc`, `accuracy_at` (by coverage), `auroc`, `ece` and `brier` need no cloud and
+    rate the score as it is. `auroc_of_benefit`, `apgr`, `cpt` (by recovered share) and `same_rate` rate the routed score: questions
+    without a confidence count as 0, so they are the first to be deferred. `compared` uses the same definitions. `domains`, `mean`,
+    `pgr`, `oracle` (the best accuracy at the same rate), `ibc` and `delta_ibc` are at tau, and defer these questions, too. `same_rate`
+    is the accuracy if the readout defers as many questions as the printed level does at tau. `intervals` are 95 % bootstrap intervals
+    of `auroc`, `brier`, `apgr` and of the lift over all questions.
     """
 
     questions: int

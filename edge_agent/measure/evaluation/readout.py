@@ -1,6 +1,7 @@
 """All figures of one readout, and its differences to the printed level.
 
-Owns which metrics are computed from which columns. Invariant: two readouts are compared on the same questions, drawn together.
+Owns which metrics are computed from which columns. Invariants: two readouts are compared on the same questions, drawn together, and
+by the same definition as each alone: a figure of routing rates the routed score, a figure of the answers the score itself.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float
     whole = routed.line("", scored.edge, scored.cloud, deferred)
     rate = float(printed.deferred(Threshold(tau, 0.0)).mean()) if len(deferred) else math.nan
     right = _is_right(scored.edge)
-    answers = (scored.score, scored.edge, scored.cloud)
-    cloud = scored.has_cloud
+    answers, cloud = scored.answers, scored.has_cloud
     return Readout(
         questions=len(deferred),
         passes=passes,
@@ -51,12 +51,12 @@ def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float
         oracle=metrics.oracle_accuracy(scored.edge, scored.cloud, whole.routed) if cloud else math.nan,
         ibc=_ibc(scored, whole.system, whole.edge, deferred),
         delta_ibc=metrics.system_delta_ibc(scored.edge, scored.cloud, deferred, 0.0, scored.cost) if cloud else math.nan,
-        same_rate=metrics.accuracy_at_rate(scored.routed_score, scored.edge, scored.cloud, rate) if cloud else math.nan,
+        same_rate=metrics.accuracy_at_rate(*answers, rate) if cloud else math.nan,
         domains=domains,
         mean=mean,
         reliability=reliability(scored, levels),
         targets=routed.targets(scored),
-        intervals=intervals(scored, levels, deferred) if len(deferred) <= MOST_FOR_INTERVALS else {},
+        intervals=intervals(scored, deferred) if len(deferred) <= MOST_FOR_INTERVALS else {},
         compared=() if is_printed or len(deferred) > MOST_FOR_INTERVALS else compared(scored, printed, rate),
     )
 
@@ -68,16 +68,15 @@ def reliability(scored: Scored, levels: Sequence[float]) -> tuple[Bin, ...]:
     return tuple(Bin(float(level), int(n), *map(float, others)) for level, n, *others in zip(*columns, strict=True))
 
 
-def intervals(scored: Scored, levels: Sequence[float], deferred: routed.Bools) -> dict[str, tuple[float, float]]:
-    """The 95 % bootstrap intervals over questions."""
-    n_draws, answers = _n_draws(scored), (scored.score, scored.edge, scored.cloud)
+def intervals(scored: Scored, deferred: routed.Bools) -> dict[str, tuple[float, float]]:
+    """The 95 % bootstrap intervals over questions. ECE has none: see `metrics.ece`."""
+    n_draws = _n_draws(scored)
     found = {
         "auroc": metrics.bootstrap(metrics.auroc, scored.score, _is_right(scored.edge), n_draws=n_draws),
-        "ece": metrics.bootstrap(metrics.ece, scored.score, scored.edge, n_draws=n_draws, levels=levels),
         "brier": metrics.bootstrap(metrics.brier, scored.score, scored.edge, n_draws=n_draws),
     }
     if scored.has_cloud:
-        found["apgr"] = metrics.bootstrap(metrics.apgr, *answers, n_draws=n_draws)
+        found["apgr"] = metrics.bootstrap(metrics.apgr, *scored.answers, n_draws=n_draws)
         found["lift"] = metrics.bootstrap(metrics.system_lift, scored.edge, scored.cloud, deferred, n_draws=n_draws)
     return {name: (each.low, each.high) for name, each in found.items()}
 
@@ -91,9 +90,9 @@ def compared(scored: Scored, printed: Scored, rate: float) -> tuple[Compared, ..
         )
     ]
     if scored.has_cloud:
-        mine, theirs = (scored.routed_score, scored.edge, scored.cloud), (printed.routed_score, printed.edge, printed.cloud)
-        found.append(metrics.paired_difference(metrics.apgr, mine, theirs, n_draws=n_draws))
-        found.append(metrics.paired_difference(metrics.accuracy_at_rate, mine, theirs, n_draws=n_draws, rate=rate))
+        both = scored.answers, printed.answers
+        found.append(metrics.paired_difference(metrics.apgr, *both, n_draws=n_draws))
+        found.append(metrics.paired_difference(metrics.accuracy_at_rate, *both, n_draws=n_draws, rate=rate))
     return tuple(
         Compared(name, each.difference, each.interval.low, each.interval.high, _better(each.interval))
         for name, each in zip(("auroc", "apgr", "same_rate"), found, strict=False)

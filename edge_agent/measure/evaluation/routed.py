@@ -49,6 +49,11 @@ class Scored:
         """The score, 0 where there is no confidence: the first to be deferred."""
         return np.where(self.no_confidence, 0.0, self.score)
 
+    @property
+    def answers(self) -> tuple[Floats, Floats, Floats]:
+        """The columns that a figure of routing rates: the routed score, and how right the device and the cloud are."""
+        return self.routed_score, self.edge, self.cloud
+
     def deferred(self, threshold: Threshold) -> Bools:
         """Which questions go to the cloud."""
         below: Bools = metrics.deferred_by(self.score, threshold, self.draws) | self.no_confidence

@@ -37,9 +37,10 @@ def ece(weights: Weights | None, confidence: npt.ArrayLike, correct: npt.ArrayLi
     """Expected calibration error: the mean distance between confidence and accuracy over bins, 0 to 1.
 
     A bin holds the confidences that are nearest to one of `levels` ((k,), rising; a tie goes to the higher one). Its mean
-    confidence is compared with its accuracy. Chance alone makes it greater than 0, the more so the fewer questions, so a bootstrap
-    interval lies a little high. nan without questions. Source: Guo et al. 2017 (arXiv 1706.04599), with the
-    levels of the model as bins. Raises `BadData`.
+    confidence is compared with its accuracy. Chance alone makes it greater than 0, the more so the fewer questions. A bootstrap adds
+    that chance a second time: its interval lies too high, and never holds the true 0 of a perfectly calibrated model. So
+    evaluations print no interval of it; those of `reliability`, one for each level, hold what they promise. nan without questions.
+    Source: Guo et al. 2017 (arXiv 1706.04599), with the levels of the model as bins. Raises `BadData`.
     """
     score, right = shares(confidence=confidence, correct=correct)
     _, counts, (gaps,) = by_level(weights, _bins(score, rising_levels(levels)), score - right)

@@ -144,8 +144,9 @@ def test_combination_is_fitted_on_the_first_part_alone() -> None:
 
 
 def test_figures_and_disagreement_are_of_the_third_part_alone() -> None:
-    """There, and only there, every answer is wrong and every second one is not the cloud's."""
+    """There, and only there, every answer is wrong and every second one is not the cloud's. Equal scores are kept by the stored draws."""
     score, right = ranked(4000)
+    score = np.round(score * 4) / 4
     report = parts_of(results_of(right, {"confidence": score})).report
     right[report] = 0
     agrees = np.ones(4000)
@@ -157,5 +158,6 @@ def test_figures_and_disagreement_are_of_the_third_part_alone() -> None:
     assert found.calibration and found.calibration.disagreement and found.measured["local_error"].value == 1.0
     kept = kept_by(pool, score, found.calibration.tau, found.calibration.tie_share)[report]
     known = found.calibration.disagreement
+    assert 0 < found.calibration.tie_share < 1 and found.calibration.salt == SHA256[:16]
     assert (known.kept, known.different) == (kept.sum(), (1 - agrees[report])[kept].sum())
     assert found.measured["cloud_rate"].value == pytest.approx(1 - kept.mean())

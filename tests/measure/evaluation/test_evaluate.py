@@ -133,6 +133,29 @@ def test_a_better_readout_is_told_from_a_worse_one_and_from_the_same() -> None:
     assert found["noise"].mean.lift == pytest.approx(0, abs=0.04)  # routing by noise is random routing
 
 
+def test_routing_has_one_definition_alone_and_compared() -> None:
+    """A fifth of the questions has no confidence, but high scores: they are routed first, in each figure and in the differences."""
+    columns = drawn(3000)
+    without = np.random.default_rng(1).random(3000) < 0.2
+    columns = replace(columns, no_confidence=without, scores={n: np.where(without, 0.99, c) for n, c in columns.scores.items()})
+    found = evaluated(columns).readouts
+    differences = {each.figure: each.difference for each in found["noise"].compared}
+    assert differences["apgr"] == pytest.approx(found["noise"].apgr - found["confidence"].apgr, abs=1e-12)
+    assert differences["same_rate"] == pytest.approx(found["noise"].same_rate - found["confidence"].same_rate, abs=1e-12)
+    first = evaluated(replace(columns, scores={name: np.where(without, 0.0, column) for name, column in columns.scores.items()})).readouts
+    for name in ("confidence", "expected_confidence", "noise"):
+        routing = [(own.apgr, own.cpt_20, own.cpt_50, own.cpt_80, own.auroc_of_benefit) for own in (found[name], first[name])]
+        assert routing[0] == routing[1] and found[name].auroc != first[name].auroc
+        low, high = found[name].intervals["apgr"]
+        assert low < found[name].apgr < high
+
+
+def test_calibration_error_has_no_interval() -> None:
+    """A bootstrap of it would lie above the truth."""
+    intervals = evaluated(drawn()).readouts["confidence"].intervals
+    assert set(intervals) == {"auroc", "brier", "apgr", "lift"}
+
+
 def test_combined_is_measured_on_the_half_that_it_was_not_fitted_on() -> None:
     columns = drawn()
     half = combine.fitting_half(columns.fingerprints)
