@@ -130,3 +130,10 @@ def test_eval_says_that_a_calibration_cannot_be_used(home: pathlib.Path, tmp_pat
     done = run("eval", str(data))
     assert done.returncode == 0 and "Routing by calibration" not in done.stdout
     assert "No calibration applies to this model file (1 for other models), so the model's own tau counts: 0.5." in done.stderr
+
+
+def test_backup_says_that_calibrations_are_files(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    ask()
+    assert "alibration" not in run("backup", str(tmp_path / "first.db")).stdout
+    stored(home)
+    assert f"copy the folder {home / 'calibrations'}, too" in run("backup", str(tmp_path / "second.db")).stdout
