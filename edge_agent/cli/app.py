@@ -118,23 +118,32 @@ _SETTINGS = {
 }
 
 
-def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
+FILES_TAU = click.option(
+    "--tau", callback=fraction, metavar="NUMBER", help="Keep an answer with at least this confidence, 0 to 1.  [default: the file's own]"
+)
+"""`--tau` of commands that look at model files and not at what this device does."""
+
+
+def with_settings(
+    *names: str, load: Callable[..., Any] = settings.load, **own: Callable[..., Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of these settings, --json, --verbose and --quiet to a command.
 
-    It gets `config`, the result of `load`, and `as_json`.
+    It gets `config`, the result of `load`, and `as_json`. `own` has the command's own options for settings that mean something else there.
     """
+    options = {name: _SETTINGS[name] for name in names} | own
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         @verbosity.options
         @functools.wraps(command)
         def wrapped(verbose: bool, quiet: bool, **arguments: Any) -> None:
-            flags = {name: arguments.pop(name) for name in names}
+            flags = {name: arguments.pop(name) for name in options}
             with verbosity.heard(verbose, quiet, flags):
                 command(config=load(flags), **arguments)
 
-        for name in reversed(names):
-            wrapped = _SETTINGS[name](wrapped)
+        for option in reversed(options.values()):
+            wrapped = option(wrapped)
         return wrapped
 
     return decorate

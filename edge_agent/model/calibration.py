@@ -16,6 +16,7 @@ import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from edge_agent.core import readouts
@@ -272,7 +273,7 @@ def _checked(data: Mapping[str, Any]) -> Calibration:
     if len(questions) != 3:
         raise ValueError("it has not three parts")
     checked |= {name: _hash(data[name]) for name in ("model_sha256", "profile_sha256", "data_sha256")}
-    checked |= {name: _text(data[name]) for name in ("salt", "data", "created_at")}
+    checked |= {name: _text(data[name]) for name in ("salt", "data")} | {"created_at": _date(data["created_at"])}
     checked["adapter_sha256"] = _hash(data["adapter_sha256"]) if data["adapter_sha256"] else ""
     checked["disagreement"] = None if data["disagreement"] is None else _disagreement(data["disagreement"])
     checked |= {"readout": readout, "weights": weights, "curve": curve, "questions": questions}
@@ -321,6 +322,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 500 or (value and not value.isprintable()):
         raise ValueError(f"{value!r:.40} is not a line of text")
     return value
+
+
+def _date(value: Any) -> str:
+    """A date of the calendar in ISO form, with or without a time: the newest calibration is the last in text order."""
+    datetime.fromisoformat(_text(value))
+    return str(value)
 
 
 def _hash(value: Any) -> str:

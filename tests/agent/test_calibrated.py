@@ -186,7 +186,7 @@ def test_ties_reach_a_rate_and_each_question_keeps_its_side(home: pathlib.Path, 
     assert [decision.deferred for decision in again] == deferred
     assert [json.loads(row["circumstances"])["draw"] for row in rows[:400]] == [routing.draw(q.fingerprint, "s") for q in questions]
     assert not any(replay(row).differences for row in rows)
-    stored(home, tau=0.5, tie_share=share, salt="another", created_at="2027")
+    stored(home, tau=0.5, tie_share=share, salt="another", created_at="2027-01-01")
     with opened(home) as two:
         assert [decision.deferred for decision in two.ask_all(questions)] != deferred
 
@@ -297,14 +297,14 @@ def test_calibration_for_another_file_is_refused_once_and_the_answer_comes(
 def test_damaged_calibration_never_stops_an_answer_or_hides_a_good_one(
     home: pathlib.Path, question: Question, caplog: pytest.LogCaptureFixture, damage: Any
 ) -> None:
-    bad = stored(home, tau=0.1, created_at="2027")
+    bad = stored(home, tau=0.1, created_at="2027-01-01")
     path = home / "calibrations" / f"{bad.sha256}.json"
     path.write_bytes(damage(path.read_bytes()))
     with opened(home, SURE) as one:
         decision = one.ask(question)
     assert (decision.tau, decision.calibration, decision.persisted) == (0.5, None, True)
     assert path.name in caplog.text and "the model's own tau counts" in caplog.text
-    good = stored(home, tau=0.2, created_at="2026")
+    good = stored(home, tau=0.2, created_at="2026-01-01")
     with opened(home, SURE) as two:
         assert two.ask(question).calibration == good.sha256
 

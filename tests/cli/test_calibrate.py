@@ -6,7 +6,9 @@ import pathlib
 import pytest
 
 from models.recipe.bank import draw_many
+from tests.support.calibrations import stored
 from tests.support.command_line import run
+from tests.support.paths import DEMO
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_price_of_zero_is_a_price(data: pathlib.Path, tmp_path: pathlib.Path) ->
         ([], 2), (["data"], 2), (["data", "--list"], 2), (["data", "--cloud-rate", "0.2", "--accuracy", "0.5"], 2),
         (["data", "--cloud-rate", "0.2", "--delta", "0.1"], 2), (["data", "--cloud-rate", "2"], 2), (["data", "--budget", "3"], 65),
         (["data", "--budget", "3/day"], 65), (["data", "--max-local-error", "0"], 65), (["nowhere.db", "--cloud-rate", "0.2"], 65),
-        (["--remove", ""], 65), (["--live"], 65),
+        (["--remove", ""], 2), (["--remove", "abcde"], 2), (["--remove", "abcdef"], 65), (["--live"], 65),
     ],
 )  # fmt: skip
 def test_wrong_use_ends_in_one_line(arguments: list[str], code: int, data: pathlib.Path) -> None:
@@ -70,3 +72,25 @@ def test_questions_without_answers_are_enough_for_a_rate(data: pathlib.Path, tmp
     for goal in ("--accuracy", "--max-local-error"):
         refused = run("calibrate", str(bare), goal, "0.3")
         assert refused.returncode == 65 and 'there is no "answer"' in refused.stderr
+
+
+def test_stored_calibration_says_whether_it_applies_here(data: pathlib.Path, home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    rows, other = tmp_path / "run.db", tmp_path / "other.db"
+    for path, model in ((rows, DEMO), (other, DEMO.with_name("FogGen-demo-Q4_0.gguf"))):
+        assert run("eval", str(data), "--limit", "40", "--rows", str(path), "--model", str(model), "--cloud", "none").returncode == 0
+
+    def said(path: pathlib.Path = rows, rate: str = "0.2", **environment: str) -> str:
+        return run("calibrate", str(path), "--cloud-rate", rate, **environment).stdout.splitlines()[-1]
+
+    assert "does not apply yet: it is for another model file" in said(other)
+    assert "does not apply yet: a tau of 0.6 is set" in said(EDGE_AGENT_TAU="0.6")
+    assert "does not apply yet: the setting calibration is none" in said(EDGE_AGENT_CALIBRATION="none")
+    guarantee = stored(home, created_at="2026-01-02T03:04:05+00:00", goal="max_local_error")
+    for path in (home / "calibrations").glob("*.json"):
+        if path.stem != guarantee.sha256:
+            path.unlink()
+    words = said()
+    assert "it applies from the next question on" in words
+    assert f"It takes the place of {guarantee.sha256[:12]} for an error of at most 15% among the kept answers" in words
+    future = stored(home, created_at="2131-01-01T00:00:00+00:00")
+    assert f"does not apply yet: {future.sha256[:12]} has a later date, 2131-01-01; check the clock" in said()

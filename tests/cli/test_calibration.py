@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.calibrations import stored
 from tests.support.command_line import ask, run
+from tests.support.run_data import lines
 
 ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
 
@@ -99,3 +100,40 @@ def test_log_is_proved_after_the_calibration_is_replaced_and_deleted(home: pathl
     assert done.returncode == 0 and "2 of 2 decisions follow" in done.stdout, done.stdout
     tried = json.loads(run("replay", "--tau", "1", "--json").stdout)["as_tried"]
     assert tried["decisions"] == 2
+
+
+def test_eval_shows_what_the_device_does_by_its_calibration(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Its share is that of the decisions which the same device makes on the same questions."""
+    data = tmp_path / "questions.jsonl"
+    data.write_text(lines(40))
+    made = stored(home, tau=0.7, readout="expected_confidence")
+    page = tmp_path / "page.html"
+    found = json.loads(run("eval", str(data), "--json", "--report", str(page)).stdout)
+    asked = [json.loads(line) for line in run("ask", "--batch", str(data), "--json").stdout.splitlines()]
+    n_cloud = sum(decision["reason"] == "no_cloud" for decision in asked)
+    assert 0 < n_cloud < 40 and found["calibration"]["routed"]["count"] == n_cloud
+    assert (found["calibration"]["sha256"], found["calibration"]["readout"], found["tau"]) == (made.sha256, "expected_confidence", 0.5)
+    assert made.sha256[:12] in page.read_text()
+    text = run("eval", str(data)).stdout
+    heading = f"Routing by calibration {made.sha256[:12]}, as on this device: expected_confidence at tau = 0.7, with a simulated cloud"
+    assert heading in text and text.index(heading) < text.index("Routing by confidence at tau = 0.5")
+    assert text.count("Of the questions, routed go to the cloud") == 1
+    given = run("eval", str(data), "--tau", "0.5")
+    assert "calibration" not in given.stdout and given.stdout.count("Of the questions, routed go to the cloud") == 1
+    assert json.loads(run("eval", str(data), "--tau", "0.5", "--json").stdout)["calibration"] is None
+
+
+def test_eval_says_that_a_calibration_cannot_be_used(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    data = tmp_path / "questions.jsonl"
+    data.write_text(lines(4))
+    stored(home, model_sha256="a" * 64)
+    done = run("eval", str(data))
+    assert done.returncode == 0 and "Routing by calibration" not in done.stdout
+    assert "No calibration applies to this model file (1 for other models), so the model's own tau counts: 0.5." in done.stderr
+
+
+def test_backup_says_that_calibrations_are_files(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    ask()
+    assert "alibration" not in run("backup", str(tmp_path / "first.db")).stdout
+    stored(home)
+    assert f"copy the folder {home / 'calibrations'}, too" in run("backup", str(tmp_path / "second.db")).stdout

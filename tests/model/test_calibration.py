@@ -139,6 +139,13 @@ def test_wrong_value_is_named(change: tuple[str, str], words: str) -> None:
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("moment", ["zzz", "", "9999", "2026-13-01", "2026-01-01 at noon"])
+def test_what_is_no_date_is_refused(moment: str) -> None:
+    """The newest calibration applies, so a text that sorts last would apply for ever."""
+    with pytest.raises(BadData, match="cannot be used"):
+        parse(calibrated(created_at=moment).to_json(), "it")
+
+
 def test_weights_too_large_to_add_are_refused() -> None:
     huge = replace(WHOLE, weights=(1e308,) * 5)
     with pytest.raises(BadData, match="too large a weight"):
@@ -149,7 +156,11 @@ def test_weights_too_large_to_add_are_refused() -> None:
 
 def test_the_newest_that_fits_applies_and_a_bad_one_hides_no_good_one(tmp_path: pathlib.Path) -> None:
     first, second = calibrated(created_at="2026-01-01T00:00:00+00:00"), calibrated(created_at="2026-02-01T00:00:00+00:00")
-    others = calibrated(model_sha256="a" * 64, created_at="2027"), calibrated(adapter_sha256="b" * 64), calibrated(profile_sha256="c" * 64)
+    others = (
+        calibrated(model_sha256="a" * 64, created_at="2027-01-01"),
+        calibrated(adapter_sha256="b" * 64),
+        calibrated(profile_sha256="c" * 64),
+    )
     for one in (second, first, *others):
         save(tmp_path, one)
     (tmp_path / f"{'0' * 64}.json").write_text("no")

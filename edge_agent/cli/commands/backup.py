@@ -18,6 +18,7 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
     """Copy the database to PATH, even while other processes use it.
 
     The copy is a complete database as of one moment; `edge-agent restore` goes back to it. Only its owner can read it.
+    Files beside the database are not in it: copy the folder calibrations, too, if there is one.
     """
     from edge_agent.store.export import backup as copy_database
     from edge_agent.store.store import Store
@@ -28,3 +29,5 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
         print_json({"path": str(path), "bytes": path.stat().st_size})
     else:
         say(f"Copied to {path}.")
+        if any(config.calibrations_folder.glob("*.json")):
+            say(f"Calibrations apply from their files, which are not in it; copy the folder {config.calibrations_folder}, too.")

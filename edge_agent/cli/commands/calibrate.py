@@ -13,17 +13,17 @@ import click
 from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import echo, print_json, print_table, say
 from edge_agent.core.config import checks, settings
-from edge_agent.core.errors import BadData, StorageError
+from edge_agent.core.errors import BadData, ModelError, StorageError
 from edge_agent.core.files import check_output_folder
 from edge_agent.core.readouts import READOUTS
 
 if TYPE_CHECKING:
-    from edge_agent.measure.calibrate.fit import Calibrated
     from edge_agent.measure.calibrate.goals import Goal, Price
     from edge_agent.measure.run.run import Run
     from edge_agent.model.calibration import Calibration
 
 _SHOWN = 12  # the start of a sha256 that a person reads
+_SHORTEST = 6  # the least of one that names a calibration, as in the setting
 
 
 @main.command("calibrate", epilog=EXIT_CODES)
@@ -120,18 +120,49 @@ def _calibrate(config: settings.Settings, data: str, as_json: bool, options: dic
     echo("")
     say(words.result(made))
     if made.calibration:
-        say(_next(made, stored, options))
+        say(_next(config, made.calibration, stored, options))
 
 
-def _next(made: Calibrated, stored: str | None, options: dict[str, Any]) -> str:
-    assert made.calibration
+def _next(config: settings.Settings, found: Calibration, stored: str | None, options: dict[str, Any]) -> str:
+    """Where the calibration is, and whether this device decides by it from now on."""
     if stored is None:
         return "Nothing was stored (--dry-run)."
     if options["out"]:
         return f"Written to {stored}. `edge-agent bundle` takes it along; on a device it belongs into the folder calibrations."
+    words = f"Stored as {found.sha256[:_SHOWN]}"
+    if why := _why_not(config, found):
+        return f"{words}, but it does not apply yet: {why}."
+    fitting = [one for one in _stored(config) if one.fits(found.model_sha256, found.adapter_sha256, found.profile_sha256)]
+    before = fitting[1].in_words() if len(fitting) > 1 and config.calibration == checks.AUTO else ""
+    replaced = f" It takes the place of {before}." if before else ""
     return (
-        f"Stored as {made.calibration.sha256[:_SHOWN]}; it applies from the next question on. A tau that you set yourself (--tau, "
-        "EDGE_AGENT_TAU, config.toml) switches it off; `edge-agent doctor` shows which one applies."
+        f"{words}; it applies from the next question on, and a running server uses it from its next start.{replaced} A tau that you set "
+        "yourself (--tau, EDGE_AGENT_TAU, config.toml) switches it off; `edge-agent doctor` shows which one applies."
+    )
+
+
+def _why_not(config: settings.Settings, found: Calibration) -> str:
+    """Why this device does not decide by a calibration that it has just stored; "" if it does."""
+    from edge_agent.model import calibration, catalog
+
+    if config.tau is not None:
+        return f"a tau of {config.tau:g} is set (EDGE_AGENT_TAU or config.toml); `edge-agent config unset tau` removes one from config.toml"
+    try:
+        model = catalog.sha256_of(catalog.resolve(config.model, config.models_folder))
+        adapter = catalog.sha256_of(catalog.resolve_adapter(config.adapter, config.models_folder)) if config.adapter else ""
+    except ModelError:
+        return "it is for another model file than the one in the settings, which cannot be used"
+    if (found.model_sha256, found.adapter_sha256) != (model, adapter):
+        return "it is for another model file or adapter than this device uses; choose that one with `edge-agent config set model`"
+    applied = calibration.choose(config.calibrations_folder, model, adapter, found.profile_sha256, config.calibration).calibration
+    if applied and applied.sha256 == found.sha256:
+        return ""
+    if config.calibration != checks.AUTO:
+        return f"the setting calibration is {config.calibration}; `edge-agent config unset calibration` takes the newest"
+    assert applied
+    other = applied.sha256[:_SHOWN]
+    return (
+        f"{other} has a later date, {applied.created_at[:10]}; check the clock of this device, then `edge-agent calibrate --remove {other}`"
     )
 
 
@@ -259,7 +290,9 @@ def _list(config: settings.Settings, as_json: bool) -> None:
 
 
 def _remove(config: settings.Settings, start: str, as_json: bool) -> None:
-    found = [one for one in _stored(config) if one.sha256.startswith(start.lower())] if start else []
+    if len(start) < _SHORTEST:
+        raise click.UsageError(f"--remove {start}: give at least {_SHORTEST} characters of its sha256; --list shows them.")
+    found = [one for one in _stored(config) if one.sha256.startswith(start.lower())]
     if len(found) != 1:
         why = "More than one calibration begins" if found else "No calibration begins"
         raise BadData(f"{why} with {start[:64]!r}; `edge-agent calibrate --list` shows them.")

@@ -17,6 +17,7 @@ from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
     from edge_agent.measure.run.run import Run
+    from edge_agent.model.calibration import Calibration
 
 
 @main.command("eval", epilog=EXIT_CODES)
@@ -83,6 +84,8 @@ def eval_command(
     optionally, "domain", "difficulty" and "id". No decision is stored. A live cloud gets every question, except those that must not be
     sent, and its calls count in the budget.
 
+    If a calibration of this model is in force here and no tau is given, the first table shows what the device does by it.
+
     With --rows RUN.db an interrupted run goes on where it was: give the same command again. Nothing is asked twice.
     """
     from edge_agent.measure.rows import RowsFile
@@ -115,21 +118,31 @@ def eval_command(
             for row in found.rows:
                 lines.write(row.to_dict())
         say_missing(found, cloud, database)
-    _show(found, data, config.tau, as_json)
+    calibration = _in_force(found, config)
+    _show(found, data, config.tau, calibration, as_json)
     if page:
         from edge_agent.measure.report import of_run
         from edge_agent.measure.report.page import html
 
-        write_text(page, html([of_run.measured(found, config.tau)]))
+        write_text(page, html([of_run.measured(found, config.tau, calibration)]))
         click.echo(f"Wrote the report {plain(str(page))}.", err=True)
 
 
-def _show(found: Run, data: str, tau: float | None, as_json: bool) -> None:
+def _in_force(found: Run, config: settings.Settings) -> Calibration | None:
+    """The calibration by which this device decides with the model of a run; what is wrong with one is said on stderr."""
+    from edge_agent.agent.rules_in_force import Calibrations, RulesInForce
+    from edge_agent.core.routing import PolicyName
+
+    calibrations = Calibrations(config.calibrations_folder, config.calibration)
+    return RulesInForce(PolicyName(config.policy), config.tau, calibrations).of(found.facts.model, found.facts.profile).calibration
+
+
+def _show(found: Run, data: str, tau: float | None, calibration: Calibration | None, as_json: bool) -> None:
     """Print the figures of a run."""
     from edge_agent.measure.evaluation import tables
     from edge_agent.measure.evaluation.of_run import evaluate_run
 
-    evaluation, model = evaluate_run(found, tau), found.facts.model
+    evaluation, model = evaluate_run(found, tau, calibration), found.facts.model
     if as_json:
         identity = {"name": model.name, "sha256": model.sha256, "quantization": model.quantization}
         if model.adapter_sha256:

@@ -6,7 +6,7 @@ import pathlib
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, Amount, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, FILES_TAU, Amount, main, with_settings
 from edge_agent.cli.outputs import check_outputs, write_text
 from edge_agent.cli.show import print_json, say
 from edge_agent.core.config import settings
@@ -25,7 +25,7 @@ from edge_agent.core.files import check_output_folder, not_written
 @click.option("--cloud-ms", type=Amount(), metavar="NUMBER", help="The mean time of a call to the cloud, where the run made none.")
 @click.option("--call-price", type=Amount(), metavar="NUMBER", help="The price of a call to the cloud, where the run has no prices.")
 @click.option("--pictures", metavar="FOLDER", type=click.Path(path_type=pathlib.Path), help="Also write each chart to this folder, as SVG.")
-@with_settings("tau")
+@with_settings(tau=FILES_TAU)
 def report(
     config: settings.Settings,
     runs: tuple[pathlib.Path, ...],

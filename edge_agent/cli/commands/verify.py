@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, FILES_TAU, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import print_check, print_json, say
 from edge_agent.core.config import settings
 from edge_agent.core.terminal import ProgressLine
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions; from a file of --questions, {SAMPLE}.")
 @click.option("--max-kl", type=Amount(), help="Fail if the mean KL divergence of the levels is larger, in nats.")
 @click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail if a larger share of routes changed, 0 to 1.")
-@with_settings("tau")
+@with_settings(tau=FILES_TAU)
 def verify(
     config: settings.Settings,
     file: str,

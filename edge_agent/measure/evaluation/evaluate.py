@@ -15,12 +15,14 @@ import numpy as np
 from edge_agent.core import readouts, routing
 from edge_agent.core.errors import BadData
 from edge_agent.measure import metrics
-from edge_agent.measure.evaluation import readout
-from edge_agent.measure.evaluation.figures import Evaluation, Greedy, Orders, Readout, Share, Speed
+from edge_agent.measure.evaluation import readout, routed
+from edge_agent.measure.evaluation.figures import ByCalibration, Evaluation, Greedy, Orders, Readout, Share, Speed
 from edge_agent.measure.evaluation.routed import Bools, Floats, Scored, share_of
+from edge_agent.measure.metrics import Threshold
 from edge_agent.measure.readouts import combine
 from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.measure.results import Results
+from edge_agent.model.calibration import Calibration
 
 SALT = "eval"
 """Of the draws that decide, within a level, which questions are deferred to reach a target rate."""
@@ -45,7 +47,9 @@ class Beside:
     notes: tuple[str, ...] = ()
 
 
-def evaluate(results: Results, levels: Sequence[str], tau: float, beside: Beside | None = None) -> Evaluation:
+def evaluate(
+    results: Results, levels: Sequence[str], tau: float, beside: Beside | None = None, calibration: Calibration | None = None
+) -> Evaluation:
     """Everything that follows from the results. `levels` are the profile's, as printed. Raises `BadData` without questions."""
     if not len(results):
         raise BadData("There are no answered questions; ask at least one.")
@@ -80,7 +84,23 @@ def evaluate(results: Results, levels: Sequence[str], tau: float, beside: Beside
         greedy=_greedy(beside),
         speed=_speed(results.read_ms),
         notes=(*beside.notes, *_left_out(results), *notes, *cost_notes),
+        calibration=_by_calibration(results, calibration) if calibration else None,
     )
+
+
+def _by_calibration(results: Results, calibration: Calibration) -> ByCalibration:
+    """What `routing.plan` does with these questions by a calibration: an answer without the readout goes to the cloud."""
+    if calibration.readout == readouts.COMBINED and readouts.ANSWER_PROB in results.scores:
+        score = combine.scores(results.scores, calibration.weights)
+    else:
+        score = results.scores.get(calibration.readout, np.full(len(results), np.nan))
+    results, score = replace(results, no_confidence=results.no_confidence | np.isnan(score)), np.nan_to_num(score, nan=0.0)
+    draws = np.array([routing.draw(fingerprint, calibration.salt) for fingerprint in results.fingerprints])
+    threshold = Threshold(calibration.tau, calibration.tie_share)
+    deferred = metrics.deferred_by(score, threshold, draws) | results.no_confidence
+    known = _known(results, score, results.edge_correct)
+    domains, mean = routed.table(_scored(results, known, score, results.edge_correct, draws, known, draws), threshold)
+    return ByCalibration(calibration.sha256, calibration.readout, calibration.tau, calibration.tie_share, share_of(deferred), domains, mean)
 
 
 def _known(results: Results, score: Floats, right: Floats) -> Bools:

@@ -131,6 +131,23 @@ class Readout:
 
 
 @dataclass(frozen=True, slots=True)
+class ByCalibration:
+    """Routing as the device does it by the calibration in force, on all questions.
+
+    `sha256` names the calibration; `readout`, `tau` and `tie_share` are its own. `routed` is over all questions, `domains` and `mean`
+    are FogGen's table.
+    """
+
+    sha256: str
+    readout: str
+    tau: float
+    tie_share: float
+    routed: Share
+    domains: tuple[Routing, ...]
+    mean: Routing
+
+
+@dataclass(frozen=True, slots=True)
 class Orders:
     """What the order of the options changes.
 
@@ -169,7 +186,8 @@ class Evaluation:
 
     `levels` and `difficulties` hold the share of right answers for each printed level and each difficulty. `no_confidence` is the
     share of questions with a format mass below the limit of the profile. `costs` says in which unit IBC counts. `weights` are those
-    of the readout `combined`, which is measured on the other half of the questions. `notes` say what was left out and why.
+    of the readout `combined`, which is measured on the other half of the questions. `calibration` is what the calibration in force
+    does, None where a plain tau counts; the figures of the readouts are at `tau` all the same. `notes` say what was left out and why.
     """
 
     tau: float
@@ -185,6 +203,7 @@ class Evaluation:
     greedy: Greedy | None
     speed: Speed
     notes: tuple[str, ...]
+    calibration: ByCalibration | None = None
 
     @property
     def simulated_cloud_accuracy(self) -> float | None:

@@ -14,12 +14,16 @@ from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.measure.run.answered import AnsweredRow
 from edge_agent.measure.run.run import Run
 from edge_agent.model.answers import parse
+from edge_agent.model.calibration import Calibration
 
 
-def evaluate_run(run: Run, tau: float | None = None) -> Evaluation:
-    """All figures of a run; `tau` is that of the model's profile by default. Raises `BadData` without rows."""
+def evaluate_run(run: Run, tau: float | None = None, calibration: Calibration | None = None) -> Evaluation:
+    """All figures of a run; `tau` is that of the model's profile by default. Raises `BadData` without rows.
+
+    With a `calibration`, which must be this model's, there is also what the device does by it.
+    """
     profile = run.facts.profile
-    return evaluate(run.results(), profile.levels, profile.tau if tau is None else tau, beside(run))
+    return evaluate(run.results(), profile.levels, profile.tau if tau is None else tau, beside(run), calibration)
 
 
 def beside(run: Run) -> Beside:

@@ -27,7 +27,7 @@ _LEAST_DRAWS, _DRAWS = 100, 1000
 def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float, passes: float, ms: float, is_printed: bool) -> Readout:
     """Everything about one readout; `printed` holds the same questions with the printed level."""
     deferred = scored.deferred(Threshold(tau, 0.0))
-    domains, mean = routed.table(scored, tau)
+    domains, mean = routed.table(scored, Threshold(tau, 0.0))
     whole = routed.line("", scored.edge, scored.cloud, deferred)
     rate = float(printed.deferred(Threshold(tau, 0.0)).mean()) if len(deferred) else math.nan
     right = _is_right(scored.edge)

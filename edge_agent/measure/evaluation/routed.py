@@ -69,9 +69,9 @@ def share_of(flags: npt.ArrayLike) -> Share:
     return Share(n, int(count) if count.is_integer() else count, count / n if n else math.nan, low, high)
 
 
-def table(scored: Scored, tau: float) -> tuple[tuple[Routing, ...], Routing]:
+def table(scored: Scored, threshold: Threshold) -> tuple[tuple[Routing, ...], Routing]:
     """FogGen's table: a line for each domain, and the means of the lines."""
-    deferred, names = scored.deferred(Threshold(tau, 0.0)), np.array(scored.domains, dtype=object)
+    deferred, names = scored.deferred(threshold), np.array(scored.domains, dtype=object)
     lines = tuple(
         line(domain, scored.edge[own], scored.cloud[own], deferred[own])
         for domain in sorted(set(scored.domains))

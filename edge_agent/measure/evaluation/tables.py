@@ -35,6 +35,7 @@ _FIGURES = {"auroc": "AUROC", "same_rate": "same rate"}
 def lines(evaluation: Evaluation, width: int | None = None) -> Iterator[str]:
     """The whole evaluation as lines without line breaks, at most `width` columns wide if that is given and not below 20."""
     yield from _facts(evaluation, width)
+    yield from _by_calibration(evaluation, width)
     for name in _BY_DOMAIN:
         if name in evaluation.readouts:
             yield from _by_domain(evaluation, name, width)
@@ -65,19 +66,33 @@ def _facts(evaluation: Evaluation, width: int | None) -> Iterator[str]:
     yield from sentence(f"speed          {speed.questions_per_s:.1f} questions/s; {times}".replace("nan", "-"), width, 15)
 
 
+def _by_calibration(evaluation: Evaluation, width: int | None) -> Iterator[str]:
+    found = evaluation.calibration
+    if found is None:
+        return
+    ties = f", and {percent(found.tie_share)} % of those at tau sent" if found.tie_share else ""
+    yield ""
+    text = f"Routing by calibration {found.sha256[:12]}, as on this device: {found.readout} at tau = {found.tau:g}{ties}, with "
+    yield from sentence(f"{text}{evaluation.cloud.words} (percent)", width)
+    yield from table(_ROUTING, [_routing(line) for line in (*found.domains, found.mean)], width)
+    text = f"This calibration is in force here and sends {_with_interval(found.routed)} questions to the cloud. The tables below are "
+    yield from sentence(f"{text}without it, at tau = {evaluation.tau:g}, the model's own. {_how_to_read(evaluation)}", width)
+
+
 def _by_domain(evaluation: Evaluation, name: str, width: int | None) -> Iterator[str]:
     readout = evaluation.readouts[name]
     yield ""
     yield from sentence(f"Routing by {name} at tau = {evaluation.tau:g}, with {evaluation.cloud.words} (percent)", width)
     yield from table(_ROUTING, [_routing(line) for line in (*readout.domains, readout.mean)], width)
-    if name != _BY_DOMAIN[0]:
-        text = "Read it like the table above; tau compares with another number."
-    elif evaluation.cloud.kind == NO_CLOUD:
-        text = "Routed is the share of questions that would go to a cloud. How right the cloud is, and what it gains, is not known."
-    else:
-        text = "Of the questions, routed go to the cloud; system is how right both are together, and random how right they would be if as "
-        text += "many questions were sent blindly. Lift is the difference: what the confidence is worth."
-    yield from sentence(text, width)
+    is_first = name == _BY_DOMAIN[0] and evaluation.calibration is None
+    yield from sentence(_how_to_read(evaluation) if is_first else "Read it like the table above; tau compares with another number.", width)
+
+
+def _how_to_read(evaluation: Evaluation) -> str:
+    if evaluation.cloud.kind == NO_CLOUD:
+        return "Routed is the share of questions that would go to a cloud. How right the cloud is, and what it gains, is not known."
+    text = "Of the questions, routed go to the cloud; system is how right both are together, and random how right they would be if as "
+    return text + "many questions were sent blindly. Lift is the difference: what the confidence is worth."
 
 
 def _side_by_side(evaluation: Evaluation, width: int | None) -> Iterator[str]:

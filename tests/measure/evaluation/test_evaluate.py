@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.core import readouts, routing
 from edge_agent.core.errors import BadData
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
@@ -21,6 +22,7 @@ from edge_agent.measure.results import CloudSource, Results
 from edge_agent.model.profile import LEVELS
 from models.recipe.bank import DOMAINS, draw_many
 from tests.support.answered import read, results
+from tests.support.calibrations import calibrated
 
 LEVEL = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 
@@ -240,3 +242,26 @@ def test_json_keeps_the_names_that_programs_read() -> None:
     assert {"auroc", "ece", "brier", "apgr", "cpt_50", "cpt_80"} <= set(data["readouts"]["confidence"])
     live = evaluated(replace(drawn(200), cloud=CloudSource("live", "big"))).to_dict()
     assert live["simulated_cloud_accuracy"] is None and live["cloud"]["words"] == "the cloud big"
+
+
+@given(st.sampled_from(["confidence", "margin", "combined", "answer_prob"]), st.floats(0, 1), st.integers(0, 10**6))
+def test_a_calibration_routes_as_a_plan_does(readout: str, tie_share: float, seed: int) -> None:
+    """Every question by `routing.plan`, also those without a letter or without a confidence."""
+    rng = np.random.default_rng(seed)
+    n, levels = 20, np.array([0, 0.25, 0.5, 0.75, 1])
+    level, margin = rng.choice(levels, n), np.round(rng.uniform(size=n), 1)
+    columns = results(
+        level, 1, more={"expected_confidence": level, "answer_prob": margin, "margin": margin}, no_confidence=rng.uniform(size=n) < 0.1
+    )
+    columns.scores["margin"][0] = columns.scores["answer_prob"][0] = np.nan  # an answer in words
+    weights = (0.1, 1.0, -1.0, 0.5, 0.5) if readout == "combined" else ()
+    made = calibrated(readout=readout, weights=weights, tau=0.5, tie_share=tie_share)
+    found = evaluate(columns, LEVELS, 0.5, calibration=made).calibration
+    assert found is not None
+    n_sent = 0
+    for at, fingerprint in enumerate(columns.fingerprints):
+        parts = [columns.scores[name][at] for name in ("confidence", "expected_confidence", "answer_prob", "margin")]
+        value = readouts.combined(weights, parts) if weights else columns.scores[readout][at]
+        below = routing.is_below(value, 0.5, tie_share, routing.draw(fingerprint, made.salt))
+        n_sent += bool(np.isnan(value) or columns.no_confidence[at] or below)
+    assert found.routed.count == n_sent and found.mean.routed == pytest.approx(n_sent / n)
