@@ -262,6 +262,13 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         )
     if ungraded := sum(row.rule == CHOICE and not row.answer for row in chosen):
         said.append(f"{ungraded:,} of {len(chosen):,} questions have no answer")
+    golds: dict[str, set[str]] = {}
+    for row in chosen:
+        golds.setdefault(row.question.fingerprint, set()).add(row.answer)
+    if len(golds) < len(chosen):
+        said.append(f"{len(chosen) - len(golds):,} of {len(chosen):,} questions repeat another one; each counts")
+    if several := [row.id for row in chosen if len(golds[row.question.fingerprint]) > 1]:
+        said.append(f"{len(several):,} of these (first: {several[0]}) are the same question with different answers; at most one is right")
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
     return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))
