@@ -25,6 +25,7 @@ _LINE_BREAK = re.compile(r"\s*[\r\n\u2028\u2029]\s*")
 _COLUMN = re.compile(r"(options?|choices?|opt?|ending|answer)?_?([a-z]|\d{1,2})", re.IGNORECASE)
 _NUMBER_LINE = re.compile(r"^####\s*(\S.*)$", re.MULTILINE)
 _FINAL_ANSWER = re.compile(r"Final\s+answer\s*:\s*(\S.*)", re.IGNORECASE)
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _NOT_THERE = "N/A"  # how MMLU-Pro fills up to ten options
 Fields = Mapping[str, Any]
 
@@ -86,6 +87,8 @@ def open_question(stem: Any, golds: Sequence[str], rule: str, wrong: Sequence[st
     accepted = tuple(dict.fromkeys(gold.strip() for gold in golds if gold.strip()))
     if not accepted:
         raise BadData('there is no "answer"; give the text of the right answer.')
+    if unwritable := next((one for one in (*accepted, *wrong) if _SURROGATE.search(one)), None):
+        raise BadData(f"the answer {unwritable!r:.80} has half a character (a lone surrogate), which UTF-8 cannot hold; correct it.")
     question = Question(text(stem, "question"), (), OPEN)
     return Undecided(question, golds=accepted, rule=rule, wrong=tuple(one.strip() for one in wrong if one.strip()))
 

@@ -262,16 +262,28 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         )
     if ungraded := sum(row.rule == CHOICE and not row.answer for row in chosen):
         said.append(f"{ungraded:,} of {len(chosen):,} questions have no answer")
-    golds: dict[str, set[str]] = {}
-    for row in chosen:
-        golds.setdefault(row.question.fingerprint, set()).add(row.answer)
-    if len(golds) < len(chosen):
-        said.append(f"{len(chosen) - len(golds):,} of {len(chosen):,} questions repeat another one; each counts")
-    if several := [row.id for row in chosen if len(golds[row.question.fingerprint]) > 1]:
-        said.append(f"{len(several):,} of these (first: {several[0]}) are the same question with different answers; at most one is right")
+    if twice := _asked_twice(chosen):
+        said.append(twice)
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
     return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))
+
+
+def _asked_twice(rows: Sequence[Labelled]) -> str:
+    """A sentence about questions that come more than once; "" if there are none."""
+    golds: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+    repeats = []
+    for row in rows:
+        key = row.question.fingerprint
+        if key in golds:
+            repeats.append(row.id)
+        golds.setdefault(key, set()).add((row.answer, tuple(sorted(row.golds))))
+    if not repeats:
+        return ""
+    some = f"{len(repeats):,} of {len(rows):,} rows (first: {repeats[0]}) ask a question again that is there already"
+    differing = sum(len(several) > 1 for several in golds.values())
+    more = f"; {differing:,} questions have several right answers, and no model can be right in all their rows" if differing else ""
+    return f"{some}; each row counts, so the intervals are too narrow{more}"
 
 
 def questions_sha256(rows: Sequence[Labelled]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from edge_agent.cloud.wire.verdict import find_answer
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.question import CHOICE, Question
 from edge_agent.measure.sets import grading, raw_rows
+from edge_agent.measure.sets.labelled import CHOICE as RULE_CHOICE
 from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.measure.sets.loading import domain_of, question_files
 
@@ -83,9 +84,6 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _entries(path: pathlib.Path, model: str | None, several: bool) -> Iterator[_Entry]:
     name = str(path)
     with path.open("rb") as file:
-        if file.read(16) == b"SQLite format 3\0":
-            raise BadData(f"{name} is a database; give the rows of a run as JSON lines, which `edge-agent eval --rows FILE.jsonl` writes.")
-        file.seek(0)
         raw = raw_rows.read(raw_rows.text_of(file, name), name, _field_name)
     if not raw.rows:
         if several:
@@ -196,83 +194,95 @@ def _key(text: str) -> str:
 
 
 def _matched(entries: Sequence[_Entry], rows: Sequence[Labelled], name: str, path: str) -> Recorded:
-    known, match = _places(rows), _Match(rows)
+    known = _places(rows)
+    correct, prompt, completion = (np.full(len(rows), np.nan) for _ in range(3))
+    answers: list[str | None] = [None] * len(rows)
+    taken: dict[int, _Entry] = {}
+    strange = 0
+    matches = False
+    several: set[int] = set()
+    unclear: set[int] = set()  # places whose id, the only name in the file, other questions have, too
     for entry in entries:
         places = next((known[key] for key in entry.keys if key in known), [])
         if len(places) > 1:
             places = [place for place in places if rows[place].domain == entry.domain] or places
-        match.strange += not places
+        if not places:
+            strange += 1
+        if _are_different(places, rows):
+            unclear.update(places)
+            continue
+        matches |= bool(places)
         for place in places:
-            match.take(entry, place)
-    if not entries:
-        raise BadData(f'{path} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.')
-    if not match.taken and match.empty:
-        raise BadData(f"{match.empty:,} recorded answers in {path} belong to questions of the set, but all are empty; add the answers.")
-    if not match.taken:
-        raise BadData(f"Nothing in {path} matches a question of the set; check that both are of the same set, with the same wording.")
-    correct, answers = match.correct.copy(), list(match.answers)
-    for place in match.several:
-        correct[place], answers[place] = np.nan, None
-    prompt, completion = match.tokens
+            verdict, said = _graded(entry, rows[place])
+            if verdict is None:
+                continue
+            if place in taken and verdict != correct[place]:
+                several.add(place)
+            taken[place] = entry
+            correct[place], answers[place], (prompt[place], completion[place]) = verdict, said, entry.tokens
+    correct[list(several)] = np.nan
+    for place in several:
+        answers[place] = None
+    if not taken:
+        raise BadData(_nothing(path, entries, matches, unclear, rows))
+    notes = _notes(correct, answers, taken, several, unclear, rows)
+    if strange:
+        notes.append(f"{strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
     tokens = None if np.isnan(prompt).all() and np.isnan(completion).all() else (prompt, completion)
-    return Recorded(correct, tuple(answers), name, _notes(match, entries, correct), tokens)
+    return Recorded(correct, tuple(answers), name, tuple(notes), tokens)
 
 
-class _Match:
-    """What was found for the questions of a set so far, and what was strange about it, by the places of the questions."""
-
-    def __init__(self, rows: Sequence[Labelled]) -> None:
-        self.rows = rows
-        self.correct, *self.tokens = (np.full(len(rows), np.nan) for _ in range(3))
-        self.answers: list[str | None] = [None] * len(rows)
-        self.taken: set[int] = set()
-        self.several: set[int] = set()
-        self.no_option: list[int] = []
-        self.contradicting: list[int] = []
-        self.strange = self.empty = 0
-
-    def take(self, entry: _Entry, place: int) -> None:
-        """Use a recorded answer for a question."""
-        row = self.rows[place]
-        verdict, said = _graded(entry, row)
-        if verdict is None:
-            self.empty += place not in self.taken
-            return
-        if place in self.taken and verdict != self.correct[place]:
-            self.several.add(place)
-        if entry.answer is not None and row.question.kind == CHOICE:
-            if said is None:
-                self.no_option.append(place)
-            elif verdict != grading.correct(row, said):
-                self.contradicting.append(place)
-        self.taken.add(place)
-        self.correct[place], self.answers[place] = verdict, said
-        self.tokens[0][place], self.tokens[1][place] = entry.tokens
+def _nothing(path: str, entries: Sequence[_Entry], matches: bool, unclear: set[int], rows: Sequence[Labelled]) -> str:
+    """Why no recorded answer can be taken."""
+    if not entries:
+        return f'{path} has no recorded answers; write one a line: {{"question": "...", "answer": "A"}}.'
+    if unclear:
+        return f"The ids in {path} do not say which questions are meant: {_some(unclear, rows)} share theirs; record the question, too."
+    if matches:
+        return f"{path} has no answer to any of these questions: all are empty; record the answers, or give another file."
+    return f"Nothing in {path} matches a question of the set; check that both are of the same set, with the same wording."
 
 
-def _notes(match: _Match, entries: Sequence[_Entry], correct: Floats) -> tuple[str, ...]:
-    """Sentences about what did not match."""
-    rows, notes = match.rows, []
+def _notes(
+    correct: Floats,
+    answers: Sequence[str | None],
+    taken: Mapping[int, _Entry],
+    several: set[int],
+    unclear: set[int],
+    rows: Sequence[Labelled],
+) -> list[str]:
+    """Sentences about the questions whose answers are lacking or doubtful."""
+    notes = []
     if lacking := int(np.isnan(correct).sum()):
         first = rows[int(np.flatnonzero(np.isnan(correct))[0])].id
         notes.append(f"{lacking:,} of {len(rows):,} questions (first: {first}) have no recorded answer")
-    if match.several:
-        notes.append(f"{len(match.several):,} of these were recorded more than once, right and wrong, so neither is taken")
-    for places, what in (
-        (match.no_option, "name no option"),
-        (match.contradicting, "have a verdict that their own answer contradicts; the verdict counts"),
-    ):
-        if places:
-            notes.append(f"{len(places):,} of {len(entries):,} recorded answers (first: to {rows[places[0]].id}) {what}")
-    if match.strange:
-        notes.append(f"{match.strange:,} of {len(entries):,} recorded answers belong to no question of the set, or have another wording")
-    questions: dict[str, set[str]] = {}
-    for row in rows:
-        questions.setdefault(f"id {row.id}", set()).add(row.question.fingerprint)
-    shared = {key for key, those in questions.items() if len(those) > 1}
-    if unclear := sum(entry.keys[0] in shared for entry in entries):
-        notes.append(f"{unclear:,} of these have only an id, which several questions of the set have; they are not taken")
-    return tuple(notes)
+    if several:
+        notes.append(f"{len(several):,} of these were recorded more than once, right and wrong, so neither is taken")
+    if unclear:
+        notes.append(f"{_some(unclear, rows)} have an id that other questions have, too, so answers by id are not taken")
+    nameless = [at for at, entry in taken.items() if answers[at] is None and entry.correct is None and entry.answer and at not in several]
+    if nameless:
+        notes.append(f"the recorded answers to {_some(nameless, rows)} name no option; they count as wrong")
+    if contrary := [at for at, entry in taken.items() if at not in several and _contradicts(entry, answers[at], rows[at])]:
+        notes.append(f"the recorded answers to {_some(contrary, rows)} contradict the file's own verdict, which counts")
+    return notes
+
+
+def _some(places: Iterable[int], rows: Sequence[Labelled]) -> str:
+    numbers = sorted(places)
+    return f"{len(numbers):,} of {len(rows):,} questions (first: {rows[numbers[0]].id})"
+
+
+def _are_different(places: Sequence[int], rows: Sequence[Labelled]) -> bool:
+    """Whether one name names several questions: an answer to one of them says nothing about the others."""
+    return len({_key(rows[place].question.user_message) for place in places}) > 1
+
+
+def _contradicts(entry: _Entry, said: str | None, row: Labelled) -> bool:
+    """Whether the verdict of a choice is not that of its letter. An open answer may have been graded by another rule."""
+    if row.rule != RULE_CHOICE or not row.answer or entry.correct is None or said is None:
+        return False
+    return grading.correct(row, said) != entry.correct
 
 
 def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:
@@ -288,17 +298,12 @@ def _graded(entry: _Entry, row: Labelled) -> tuple[float | None, str | None]:
 
 
 def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
-    """The places of the questions by each key that may name them.
-
-    A text alone names none if its options differ, and an id names none if different questions have it.
-    """
+    """The places of the questions by each key that may name them. A text alone names none, if its options differ."""
     known: dict[str, list[int]] = {}
     stems: dict[str, set[tuple[str, ...]]] = {}
-    ids: dict[str, set[str]] = {}
     for at, row in enumerate(rows):
         question = row.question
         keys = [_key(question.user_message), f"id {row.id}"]
-        ids.setdefault(f"id {row.id}", set()).add(question.fingerprint)
         if lost := [option for option in question.options if option in _LOST]:
             options = tuple("nan" if option in lost else option for option in question.options)
             keys.append(_key(Question(question.stem, options).user_message))
@@ -306,6 +311,7 @@ def _places(rows: Sequence[Labelled]) -> dict[str, list[int]]:
         stems.setdefault(stem, set()).add(question.options)
         for key in (*keys, stem):
             known.setdefault(key, []).append(at)
-    for key in [*(key for key, found in stems.items() if len(found) > 1), *(key for key, found in ids.items() if len(found) > 1)]:
-        del known[key]
+    for stem, several in stems.items():
+        if len(several) > 1:
+            del known[stem]
     return known

@@ -167,7 +167,7 @@ def test_file_that_is_no_text_is_refused(data: bytes, words: str) -> None:
 
 
 def test_answer_that_the_set_itself_contradicts_is_refused_with_its_line(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(BadData, match="line 2: the answer '24' is not option B, which the letter beside it names"):
+    with pytest.raises(BadData, match=r"line 2: the answer '24' is not option B, which the letter beside it names"):
         read(ROW, {**ROW, "answer": "24", "answer_idx": "B"})
 
 
@@ -286,11 +286,18 @@ def test_any_recorded_file_gives_answers_or_bad_data(tmp_path_factory: pytest.Te
         assert len(found.correct) == len(found.answers) == 1
 
 
-def test_same_question_with_two_answers_is_counted(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "q.jsonl"
-    rows = [{"question": "Which?", "options": ["x", "y"], "answer": answer, "id": f"r{n}"} for n, answer in enumerate("ABA")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "question": "What?"}]))
-    assert loading.load(path).notes == (
-        "2 of 4 questions repeat another one; each counts",
-        "3 of these (first: r0) are the same question with different answers; at most one is right",
-    )
+def test_questions_that_come_twice_are_counted_and_so_are_their_different_answers(tmp_path: pathlib.Path) -> None:
+    row = {"question": "Which planet is third?", "options": ["Venus", "Earth"], "answer": "B"}
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row | {"answer": gold}) + "\n" for gold in "BBA"), encoding="utf-8")
+    (note,) = loading.load(tmp_path / "q.jsonl").notes
+    assert note.startswith("2 of 3 rows (first: 2) ask a question again") and "1 questions have several right answers" in note
+    (note,) = loading.load(tmp_path / "q.jsonl", 2).notes
+    assert "ask a question again" in note
+
+
+@pytest.mark.parametrize("name", ["answer", "answers"])
+def test_half_a_character_in_an_open_answer_is_refused_with_its_line(name: str, tmp_path: pathlib.Path) -> None:
+    whole = '{"question": "q?", "answer": "a"}\n'
+    bad = whole + json.dumps({"question": "r?", name: "\ud800"}) + "\n"
+    with pytest.raises(BadData, match=r"line 2: the answer .* half a character"):
+        loading.read(io.BytesIO(bad.encode()), "stdin")

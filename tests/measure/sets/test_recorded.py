@@ -68,7 +68,8 @@ def test_reply_without_a_letter_is_wrong(tmp_path: pathlib.Path) -> None:
 def test_rows_with_ids_and_a_verdict(tmp_path: pathlib.Path) -> None:
     path = written(tmp_path, {"id": "m-1", "answer": "A", "correct": True}, {"id": "s-1", "correct": 0}, {"id": "other", "correct": 1})
     found = recorded.load(path, ROWS)
-    assert same(found, 0, 1, math.nan) and found.answers == (None, "A", None) and "1 of 3 recorded answers" in found.notes[1]
+    assert same(found, 0, 1, math.nan) and found.answers == (None, "A", None)
+    assert "1 of 3 questions (first: m-1) contradict" in found.notes[1] and "1 of 3 recorded answers" in found.notes[2]
 
 
 def test_rows_that_eval_wrote_have_the_gold_answer_in_answer(tmp_path: pathlib.Path) -> None:
@@ -126,7 +127,7 @@ def test_open_answers_are_graded_by_the_rule_of_the_question(tmp_path: pathlib.P
     [
         ("", "has no recorded answers"),
         ('{"question": "Elsewhere?", "answer": "A"}', "Nothing in .* matches a question of the set"),
-        ('{"question": "What is 2 + 2?"}', "all are empty"),
+        ('{"question": "What is 2 + 2?"}', "has no answer to any of these questions"),
         ('{"answer": "A"}', "line 1: there is neither a question nor an id"),
         ("[1]", "line 1: one row is an object"),
         ('{"id": "m-1", "correct": "maybe"}', "line 1: correct is 'maybe'; give true or false"),
@@ -141,43 +142,6 @@ def test_open_answers_are_graded_by_the_rule_of_the_question(tmp_path: pathlib.P
 def test_bad_recorded_file_is_refused_with_its_line(tmp_path: pathlib.Path, text: str, words: str) -> None:
     with pytest.raises(BadData, match=words):
         recorded.load(written(tmp_path, text), ROWS)
-
-
-def test_id_of_several_questions_names_none(tmp_path: pathlib.Path) -> None:
-    rows = [replace(row, id="same") for row in ROWS[:2]] + [ROWS[2], replace(ROWS[2], domain="again")]
-    path = written(tmp_path, {"id": "same", "answer": "B"}, {"id": "m-2", "answer": "B"})
-    found = recorded.load(path, rows)
-    assert same(found, math.nan, math.nan, 1, 1)
-    assert found.notes[1:] == (
-        "1 of 2 recorded answers belong to no question of the set, or have another wording",
-        "1 of these have only an id, which several questions of the set have; they are not taken",
-    )
-
-
-def test_answers_that_name_no_option_or_contradict_their_verdict_are_counted(tmp_path: pathlib.Path) -> None:
-    path = written(
-        tmp_path,
-        {"id": "s-1", "answer": "Z"},
-        {"id": "m-1", "answer": "Error: 429 Too Many Requests"},
-        {"id": "m-2", "answer": "A", "correct": True},
-    )
-    found = recorded.load(path, ROWS)
-    assert same(found, 0, 0, 1) and found.notes == (
-        "2 of 3 recorded answers (first: to s-1) name no option",
-        "1 of 3 recorded answers (first: to m-2) have a verdict that their own answer contradicts; the verdict counts",
-    )
-
-
-def test_answers_that_are_all_empty_are_said_to_be_so(tmp_path: pathlib.Path) -> None:
-    path = written(tmp_path, {"id": "s-1", "answer": ""}, {"id": "m-1", "answer": None}, {"id": "unknown", "answer": "A"})
-    with pytest.raises(BadData, match=r"2 recorded answers in .* belong to questions of the set, but all are empty"):
-        recorded.load(path, ROWS)
-
-
-def test_database_is_said_to_be_one(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "run.db").write_bytes(b"SQLite format 3\0" + bytes(100))
-    with pytest.raises(BadData, match=r"run\.db is a database; .* --rows FILE\.jsonl"):
-        recorded.load(tmp_path / "run.db", ROWS)
 
 
 def test_missing_file_is_refused(tmp_path: pathlib.Path) -> None:
@@ -195,3 +159,34 @@ def test_real_answers_to_mmlu(model: str, percent: float) -> None:
     assert round(100 * float(np.nanmean(found.correct)), 1) == percent
     backwards = recorded.load(SHARED / "routellm-mmlu", rows[::-1], model)
     assert np.array_equal(backwards.correct[::-1], found.correct, equal_nan=True)
+
+
+def test_an_id_that_several_questions_have_names_none(tmp_path: pathlib.Path) -> None:
+    rows = [replace(row, id="same") for row in ROWS[:2]] + ROWS[2:]
+    with pytest.raises(BadData, match=r"ids .* 2 of 3 questions \(first: same\) share theirs; record the question"):
+        recorded.load(written(tmp_path, {"id": "same", "answer": "A"}), rows)
+    found = recorded.load(written(tmp_path, {"id": "same", "answer": "A"}, {"id": "m-2", "answer": "B"}), rows)
+    assert same(found, math.nan, math.nan, 1) and "2 of 3 questions (first: same) have an id that other questions have" in found.notes[1]
+    twice = [ROWS[0], replace(ROWS[0], domain="again")]  # the same question, so its answer is the same
+    assert same(recorded.load(written(tmp_path, {"id": "s-1", "answer": "B"}), twice), 1, 1)
+
+
+@pytest.mark.parametrize("said", ["Z", "Error: 429 Too Many Requests"])
+def test_answers_that_name_no_option_are_counted(said: str, tmp_path: pathlib.Path) -> None:
+    found = recorded.load(written(tmp_path, {"id": "s-1", "answer": "B"}, {"id": "m-1", "answer": said}), ROWS[:2])
+    assert same(found, 1, 0) and found.notes == (
+        "the recorded answers to 1 of 2 questions (first: m-1) name no option; they count as wrong",
+    )
+
+
+def test_verdicts_that_contradict_their_letters_are_counted(tmp_path: pathlib.Path) -> None:
+    found = recorded.load(written(tmp_path, {"id": "s-1", "answer": "A", "correct": True}, {"id": "m-1", "answer": "B"}), ROWS[:2])
+    assert same(found, 1, 1) and found.notes == (
+        "the recorded answers to 1 of 2 questions (first: s-1) contradict the file's own verdict, which counts",
+    )
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_a_file_of_empty_answers_is_called_that(empty: str | None, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BadData, match="has no answer to any of these questions: all are empty"):
+        recorded.load(written(tmp_path, {"id": "s-1", "answer": empty}), ROWS)
