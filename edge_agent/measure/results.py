@@ -51,7 +51,8 @@ class Results:
     `cloud_correct` likewise, or the probability of a simulated cloud (nan where the cloud has no answer). `agrees` is 1 where the
     cloud gave the device's answer. `scores` has one column (n,) for each readout, 0 to 1. `no_confidence` is true where the format
     mass is below the profile's limit. `cloud_tokens` are the (prompt, completion) tokens of the cloud's answer, nan if unknown.
-    `passes` is the number of readings that each readout takes for a question (1 unless it asks the model again).
+    `families` tell which questions are the same but for their spelling and the order of their options; without them, each fingerprint is
+    its own. `passes` is the number of readings that each readout takes for a question (1 unless it asks the model again).
     """
 
     model: ModelFacts
@@ -68,10 +69,22 @@ class Results:
     scores: Mapping[str, Floats]
     passes: Mapping[str, float] = field(default_factory=dict)
     cloud_tokens: tuple[Floats, Floats] | None = None
+    families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        columns = [self.fingerprints, self.domains, self.edge_correct, self.cloud_correct, self.agrees, self.no_confidence, self.read_ms]
+        if not self.families:
+            object.__setattr__(self, "families", self.fingerprints)
+        columns = [
+            self.fingerprints,
+            self.families,
+            self.domains,
+            self.edge_correct,
+            self.cloud_correct,
+            self.agrees,
+            self.no_confidence,
+            self.read_ms,
+        ]
         if any(len(column) != n for column in (*columns, *self.scores.values(), *(self.cloud_tokens or ()))):
             raise BadData("The columns of these results have different lengths; make them again.")
 
@@ -99,5 +112,6 @@ class Results:
             read_ms=self.read_ms[places],
             scores={name: column[places] for name, column in self.scores.items()},
             passes=self.passes,
+            families=some(self.families),
             cloud_tokens=(self.cloud_tokens[0][places], self.cloud_tokens[1][places]) if self.cloud_tokens else None,
         )

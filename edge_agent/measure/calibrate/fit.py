@@ -122,9 +122,9 @@ def fit(
     without a gold answer are left out where the goal needs one; for a cloud rate and a budget they are used.
     """
     results, notes = _usable(results, goal)
-    parts = split(results.fingerprints, data_sha256, WITH_TEST if goal.kind == MAX_LOCAL_ERROR else WITHOUT_TEST)
+    parts = split(results.families, data_sha256, WITH_TEST if goal.kind == MAX_LOCAL_ERROR else WITHOUT_TEST)
     if parts.repeated:
-        notes.append(f"{parts.repeated} rows repeat a question; each question counts once")
+        notes.append(f"{parts.repeated} rows repeat a question, perhaps in another spelling or order of options; each question counts once")
     salt = data_sha256[:16]
     draws = np.array([routing.draw(fingerprint, salt) for fingerprint in results.fingerprints])
     work = _Work(results, goal, parts, draws, notes)

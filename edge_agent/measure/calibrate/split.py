@@ -1,7 +1,8 @@
 """Parts the questions of a data set: one part chooses, one tests, one reports.
 
-Owns who is in which part. Knows no answers. Invariants: the part of a question follows from its fingerprint and the data set alone, so
-the same data is always parted in the same way; a question that appears twice counts once, so no question is in two parts.
+Owns who is in which part. Knows no answers. Invariants: the part of a question follows from its family and the data set alone, so
+the same data is always parted in the same way; a question that appears twice, also with its options in another order, counts once, so
+no question is in two parts.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ class Parts:
         return len(self.choose), len(self.test), len(self.report)
 
 
-def split(fingerprints: Sequence[str], salt: str, shares: tuple[float, float, float]) -> Parts:
-    """Part questions by the order of a hash of `salt` and fingerprint; the sizes are `shares` of the different questions, rounded."""
-    first = {fingerprint: place for place, fingerprint in reversed(list(enumerate(fingerprints)))}
-    order = [place for _, place in sorted((_number(salt, fingerprint), place) for fingerprint, place in first.items())]
+def split(families: Sequence[str], salt: str, shares: tuple[float, float, float]) -> Parts:
+    """Part questions by the order of a hash of `salt` and family; the sizes are `shares` of the different questions, rounded."""
+    first = {family: place for place, family in reversed(list(enumerate(families)))}
+    order = [place for _, place in sorted((_number(salt, family), place) for family, place in first.items())]
     a = round(shares[0] * len(order))
     b = a + round(shares[1] * len(order))
     chosen = np.array(order, dtype=np.intp)
-    return Parts(np.sort(chosen[:a]), np.sort(chosen[a:b]), np.sort(chosen[b:]), len(fingerprints) - len(order))
+    return Parts(np.sort(chosen[:a]), np.sort(chosen[a:b]), np.sort(chosen[b:]), len(families) - len(order))
 
 
-def _number(salt: str, fingerprint: str) -> bytes:
-    return hashlib.sha256(f"part-1:{salt}:{fingerprint}".encode()).digest()
+def _number(salt: str, family: str) -> bytes:
+    return hashlib.sha256(f"part-1:{salt}:{family}".encode()).digest()

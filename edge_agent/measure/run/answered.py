@@ -95,7 +95,7 @@ class AnsweredRow:
 
     `gold` is the right letter, or the accepted texts of an open question, joined by " | ". `right` is 1, 0, a share between them where
     the benchmark's rule gives one, or nan without a gold answer. `read_ms` is the time from question to reading. `printed` is what the
-    model prints without any constraint; None if that was not tried.
+    model prints without any constraint; None if that was not tried. `family` is that of the question (`labelled.family`), "" if unknown.
     """
 
     id: str
@@ -109,6 +109,7 @@ class AnsweredRow:
     printed: str | None = None
     extra: Mapping[str, ExtraReading] = field(default_factory=dict)
     cloud: CloudReply | None = None
+    family: str = ""
 
     @property
     def keeps_format(self) -> bool:

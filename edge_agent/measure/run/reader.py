@@ -17,7 +17,7 @@ from edge_agent.engine.local_model import MAX_ANSWER_TOKENS, LocalModel
 from edge_agent.measure.readouts import automix, orders
 from edge_agent.measure.run.answered import ALL_ORDERS, AnsweredRow, ExtraReading, RunOptions
 from edge_agent.measure.sets import grading
-from edge_agent.measure.sets.labelled import Labelled
+from edge_agent.measure.sets.labelled import Labelled, family
 from edge_agent.model.profile import Profile
 
 LONG_FORMS = {"gsm8k": 512}
@@ -67,7 +67,7 @@ def row(model: LocalModel, labelled: Labelled, wanted: RunOptions) -> AnsweredRo
     return AnsweredRow(
         id=labelled.id, fingerprint=question.fingerprint, domain=labelled.domain, difficulty=labelled.difficulty, gold=gold(labelled),
         reading=reading, right=grading.correct(labelled, reading.answer), read_ms=read_ms,
-        printed=model.generate(question, max_answer_tokens=n_most) if wanted.greedy else None, extra=extra,
+        printed=model.generate(question, max_answer_tokens=n_most) if wanted.greedy else None, extra=extra, family=family(question),
     )  # fmt: skip
 
 

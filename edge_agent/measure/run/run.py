@@ -71,6 +71,7 @@ class Run:
             cloud=replace(self.facts.cloud, estimated_tokens=any(each.estimated_tokens for each in cloud)),
             ids=tuple(row.id for row in rows),
             fingerprints=tuple(row.fingerprint for row in rows),
+            families=tuple(row.family or row.fingerprint for row in rows),
             domains=tuple(row.domain for row in rows),
             edge_correct=_column(row.right for row in rows),
             cloud_correct=_column(each.right for each in cloud),

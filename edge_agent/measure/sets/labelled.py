@@ -5,6 +5,8 @@ Owns the record and the checks of its small fields. Reads no file. Invariant: ev
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,19 @@ class Labelled:
     golds: tuple[str, ...] = ()
     rule: str = CHOICE
     wrong: tuple[str, ...] = ()
+
+
+def family(question: Question) -> str:
+    """A hash that questions share if only their spelling (case, white space) or the order of their options differs.
+
+    Such questions are not independent: a model that knows one knows the others.
+    """
+    parts = [_plain(question.stem), *sorted(map(_plain, question.options))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def checked_difficulty(value: Any) -> int | None:

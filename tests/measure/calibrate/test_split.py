@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.core.question import Question
 from edge_agent.measure.calibrate.split import WITH_TEST, WITHOUT_TEST, split
+from edge_agent.measure.sets.labelled import family
 
 FINGERPRINTS = [f"question {i}" for i in range(1000)]
 
@@ -33,3 +35,17 @@ def test_repeated_question_counts_once_and_is_in_one_part(fingerprints: list[str
     assert sum(parts.sizes) + parts.repeated == len(fingerprints)
     together = [fingerprint for part in names(parts, fingerprints) for fingerprint in part]
     assert sorted(together) == sorted(set(fingerprints)) and sum(parts.sizes) == len(together)
+
+
+def test_copies_in_another_order_or_spelling_are_one_question() -> None:
+    """Copies are not independent: in two parts, they would test what they chose."""
+    copies = [
+        Question("What is 2 + 2?", ("3", "4", "5")),
+        Question("What is  2 + 2?", ("5", "3", "4")),
+        Question("WHAT is 2 + 2?", ("4 ", "5", "3")),
+    ]
+    others = [Question("What is 2 + 2?", ("3", "4", "6")), Question("What is 2 + 3?", ("3", "4", "5"))]
+    assert len({family(one) for one in copies}) == 1
+    assert len({family(one) for one in (*copies, *others)}) == 3
+    parts = split([family(one) for one in (*copies, *others)], "salt", (0.4, 0.3, 0.3))
+    assert parts.repeated == 2 and sum(parts.sizes) == 3
