@@ -35,7 +35,7 @@ class Beside:
 
     `correct` is 1 where the answer of a readout that asks again is right (the mean over orders may choose another letter). `agreed`
     is 1 where such a readout chose the same option in all orders. `ms` is the mean time of a readout for a question. `keeps_format`
-    and `same_as_printed` compare with unconstrained printing.
+    and `same_as_printed` compare with unconstrained printing. `f1` is SQuAD's mean F1.
     """
 
     difficulties: Sequence[int | None] = ()
@@ -44,6 +44,7 @@ class Beside:
     ms: Mapping[str, float] = field(default_factory=dict)
     keeps_format: Floats | None = None
     same_as_printed: Floats | None = None
+    f1: float = math.nan
     notes: tuple[str, ...] = ()
 
 
@@ -74,6 +75,7 @@ def evaluate(
         tau=tau,
         cloud=results.cloud,
         right=share_of(results.edge_correct),
+        f1=beside.f1,
         no_confidence=share_of(results.no_confidence),
         readouts=found,
         levels={level: share_of(results.edge_correct[level_of == at]) for at, level in enumerate(levels)},

@@ -184,6 +184,7 @@ class Speed:
 class Evaluation:
     """All results, in fractions 0 to 1; undefined figures are nan.
 
+    `f1` is SQuAD's mean F1, beside its EM in `right`; nan for other sets.
     `levels` and `difficulties` hold the share of right answers for each printed level and each difficulty. `no_confidence` is the
     share of questions with a format mass below the limit of the profile. `costs` says in which unit IBC counts. `weights` are those
     of the readout `combined`, which is measured on the other half of the questions. `calibration` is what the calibration in force
@@ -193,6 +194,7 @@ class Evaluation:
     tau: float
     cloud: CloudSource
     right: Share
+    f1: float
     no_confidence: Share
     readouts: dict[str, Readout]
     levels: dict[str, Share]

@@ -12,7 +12,9 @@ from edge_agent.measure.evaluation.evaluate import Beside, evaluate
 from edge_agent.measure.evaluation.figures import Evaluation
 from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.measure.run.answered import AnsweredRow
+from edge_agent.measure.run.reader import GOLDS_BETWEEN
 from edge_agent.measure.run.run import Run
+from edge_agent.measure.sets import grading
 from edge_agent.model.answers import parse
 from edge_agent.model.calibration import Calibration
 
@@ -39,8 +41,16 @@ def beside(run: Run) -> Beside:
         ms={name: float(np.mean([row.extra[name].ms for row in rows if name in row.extra])) for name in extras},
         keeps_format=np.array([row.keeps_format for row in rows], np.float64) if was_printed else None,
         same_as_printed=np.array([_same(row) for row in rows], np.float64) if was_printed else None,
+        f1=_f1(run),
         notes=run.facts.notes,
     )
+
+
+def _f1(run: Run) -> float:
+    """SQuAD's mean F1 of the answers; nan for other sets."""
+    if run.facts.form != "squad":
+        return np.nan
+    return float(np.mean([grading.f1(row.reading.answer, row.gold.split(GOLDS_BETWEEN)) for row in run.rows]))
 
 
 def _agreed(row: AnsweredRow, name: str) -> float:

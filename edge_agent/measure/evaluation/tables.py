@@ -56,6 +56,10 @@ def lines(evaluation: Evaluation, width: int | None = None) -> Iterator[str]:
 
 def _facts(evaluation: Evaluation, width: int | None) -> Iterator[str]:
     yield from sentence(f"right          {_with_interval(evaluation.right)}", width, 15)
+    if not math.isnan(evaluation.f1):
+        yield from sentence(
+            f"F1             {100 * evaluation.f1:.1f} %, the mean overlap in words (SQuAD); right is its exact match", width, 15
+        )
     yield from sentence(f"no confidence  {_with_interval(evaluation.no_confidence)}", width, 15)
     if evaluation.greedy:
         kept, same = evaluation.greedy.keeps_format, evaluation.greedy.same

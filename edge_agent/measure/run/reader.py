@@ -20,6 +20,7 @@ from edge_agent.measure.sets import grading
 from edge_agent.measure.sets.labelled import Labelled, family
 from edge_agent.model.profile import Profile
 
+GOLDS_BETWEEN = " | "
 LONG_FORMS = {"gsm8k": 512}
 """Answers of these benchmarks reason before they end, and need more tokens than a decision."""
 
@@ -73,7 +74,7 @@ def row(model: LocalModel, labelled: Labelled, wanted: RunOptions) -> AnsweredRo
 
 def gold(labelled: Labelled) -> str:
     """The right letter, or the accepted texts of an open question."""
-    return labelled.answer or " | ".join(labelled.golds)
+    return labelled.answer or GOLDS_BETWEEN.join(labelled.golds)
 
 
 def _extra(name: str, model: LocalModel, labelled: Labelled, reading: Reading, seed: int) -> ExtraReading:

@@ -37,7 +37,8 @@ RUN, ANSWERS = "run", "answers"
 _CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error", "estimated_tokens", "failed_at")
 _EXTRA = ("score", "answer", "right", "passes", "ms", "agreed")
 _COLUMNS: dict[str, Any] = {
-    "number": int, "id": str, "fingerprint": str, "family": str, "domain": str, "difficulty": int, "gold": str, "answer": str, "right": float,
+    "number": int, "id": str, "fingerprint": str, "family": str, "domain": str, "difficulty": int, "gold": str, "answer": str,
+    "right": float,
     **dict.fromkeys(readouts.READOUTS[:-1], float), "format_mass": float, "read_ms": float, "reading": str, "printed": str,
     **{f"cloud_{name}": str if name in ("answer", "error") else float for name in _CLOUD},
     **{f"{extra}_{name}": str if name == "answer" else float for extra in EXTRAS for name in _EXTRA},
@@ -278,7 +279,8 @@ def _known(row: Mapping[str, Any], name: str, most: float = math.inf) -> float |
 def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
     values: dict[str, Any] = {
         "number": number, "id": row.id, "fingerprint": row.fingerprint, "family": row.family, "domain": row.domain,
-        "difficulty": row.difficulty, "gold": row.gold, "answer": row.reading.answer, "right": row.right, "format_mass": row.reading.format_mass,
+        "difficulty": row.difficulty, "gold": row.gold, "answer": row.reading.answer, "right": row.right,
+        "format_mass": row.reading.format_mass,
         "read_ms": row.read_ms, "reading": row.reading.to_json(), "printed": row.printed,
         **{name: row.score(name) for name in readouts.READOUTS[:-1]},
     }  # fmt: skip

@@ -1,14 +1,17 @@
 """From a run to its figures: what the rows know beside the readings."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from edge_agent.core.records import Reading, Timings
+from edge_agent.core.records import OpenReading, Reading, Timings
 from edge_agent.measure.evaluation.of_run import beside, evaluate_run
+from edge_agent.measure.evaluation.tables import lines
 from edge_agent.measure.run import run
 from edge_agent.measure.run.answered import ALL_ORDERS, AnsweredRow, RunOptions
 from edge_agent.measure.run.clouds import Simulated
+from edge_agent.measure.run.run import Run
 from edge_agent.measure.sets import loading
 from edge_agent.model.profile import LEVELS
 from tests.support.run_data import FILES, data
@@ -72,3 +75,23 @@ def test_printed_answers_are_compared_with_the_reading() -> None:
     assert columns.keeps_format is not None and columns.keeps_format.tolist() == [1, 1, 0]
     assert columns.same_as_printed is not None and columns.same_as_printed.tolist() == [1, 0, 0]
     assert beside(run.Run(facts, (row(None),))).keeps_format is None
+
+
+def test_a_set_of_squad_has_its_f1_beside_the_exact_match() -> None:
+    """The answers overlap with the nearest gold in all words, in one of two and one, and in none."""
+    texts = [("The Suez canal", "Suez Canal"), ("a long canal", "no | canal"), ("sea", "canal | lake")]
+    rows = tuple(replace(row(None), reading=open_reading(said), gold=gold, right=float(gold == "Suez Canal")) for said, gold in texts)
+    facts = run.answer(data(1), FILES).facts
+    found = evaluate_run(Run(replace(facts, form="squad"), rows))
+    f1 = (1 + 2 / 3 + 0) / 3
+    assert found.f1 == found.to_dict()["f1"] == pytest.approx(f1) and found.right.share == pytest.approx(1 / 3)
+    assert any(line.startswith(f"F1             {100 * f1:.1f} %") for line in lines(found))
+    other = evaluate_run(Run(facts, rows))
+    assert other.to_dict()["f1"] is None and not any(line.startswith("F1") for line in lines(other))
+
+
+def open_reading(text: str) -> OpenReading:
+    """An answer in words, with 0.75."""
+    return OpenReading(
+        levels=LEVELS, level_probs=(0.0, 0.0, 0.0, 1.0, 0.0), level="0.75", format_mass=1.0, text=text, ended=True, timings=Timings()
+    )
