@@ -249,6 +249,8 @@ def domain_of(name: str) -> str:
 def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[str], limit: int | None) -> DataSet:
     chosen = tuple(rows if limit is None else sample(rows, limit))
     said = list(notes)
+    if twice := _asked_twice(chosen):
+        said.append(twice)
     if repeated := [row.id for row in chosen if row.question.repeated]:
         some = f"{len(repeated):,} of {len(chosen):,} questions (first: {repeated[0]})"
         said.append(f"{some} have options with the same text; the letters of such options count as one answer")
@@ -256,8 +258,6 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         said.append(
             f"{len(folded):,} of {len(chosen):,} questions (first: {folded[0]}) have a line break in an option; it is read as a space"
         )
-    if twice := _asked_twice(chosen):
-        said.append(twice)
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
     return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))
