@@ -253,6 +253,8 @@ def domain_of(name: str) -> str:
 def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[str], limit: int | None) -> DataSet:
     chosen = tuple(rows if limit is None else sample(rows, limit))
     said = list(notes)
+    if twice := _asked_twice(chosen):
+        said.append(twice)
     if repeated := [row.id for row in chosen if row.question.repeated]:
         some = f"{len(repeated):,} of {len(chosen):,} questions (first: {repeated[0]})"
         said.append(f"{some} have options with the same text; the letters of such options count as one answer")
@@ -262,8 +264,6 @@ def _data_set(rows: Sequence[Labelled], name: str, form: str, notes: Sequence[st
         )
     if ungraded := sum(row.rule == CHOICE and not row.answer for row in chosen):
         said.append(f"{ungraded:,} of {len(chosen):,} questions have no answer")
-    if twice := _asked_twice(chosen):
-        said.append(twice)
     rules = {row.rule for row in chosen}
     said += [grading.NOTES[rule] for rule in sorted(rules) if rule in grading.NOTES]
     return DataSet(chosen, name, form, questions_sha256(chosen), tuple(said))
