@@ -24,6 +24,8 @@ from edge_agent.core.records import Decision
 from edge_agent.server.edge.counts import Counts
 from edge_agent.server.edge.drafts import Drafts
 from edge_agent.server.edge.following import Following
+from edge_agent.server.kiosk import deck
+from edge_agent.server.kiosk.deck import Kiosk
 from edge_agent.store.database import Patience
 
 T = TypeVar("T")
@@ -73,6 +75,7 @@ class Service:
         self.counts = Counts(agent)
         self.following = Following(agent, self._stop, self.counts.ended)
         self.drafts = Drafts(agent)
+        self.kiosk = Kiosk(deck.load(deck.BUNDLED), question_kind=agent.profile.question_kind)
         self._background = [
             threading.Thread(target=self._open_model, name="warm", daemon=True),
             threading.Thread(target=self.following.run, name="follow", daemon=True),
