@@ -13,9 +13,14 @@ from typing import Any
 
 from convert.export import Conversion, Reports, export
 from edge_agent.core.question import Question
-from edge_agent.engine.local_model import LocalModel
-from edge_agent.measure import evaluate
-from edge_agent.measure.datasets import Labelled
+from edge_agent.measure.evaluation.of_run import evaluate_run
+from edge_agent.measure.run import run
+from edge_agent.measure.run.answered import RunOptions
+from edge_agent.measure.run.clouds import Simulated
+from edge_agent.measure.run.run import Run
+from edge_agent.measure.sets.labelled import Labelled
+from edge_agent.measure.sets.loading import DataSet, questions_sha256
+from edge_agent.model.catalog import ModelFiles
 from models.recipe import card, picture
 from models.recipe.bank import DOMAINS, Item, draw_facts, draw_many
 from models.recipe.chain import write
@@ -71,17 +76,20 @@ def _labelled(item: Item) -> Labelled:
     return Labelled(Question(item.stem, item.options), item.letter, item.domain, item.difficulty, item.content)
 
 
-def _measured(path: pathlib.Path, asked: list[Labelled], greedy: bool) -> tuple[dict[str, Any], list[evaluate.Row]]:
+def _asked(path: pathlib.Path, asked: list[Labelled], greedy: bool = False) -> Run:
+    data = DataSet(tuple(asked), "models.recipe.bank", "own", questions_sha256(asked))
+    return run.answer(data, ModelFiles(path), Simulated(), RunOptions(greedy=greedy))
+
+
+def _measured(path: pathlib.Path, asked: list[Labelled], greedy: bool) -> tuple[dict[str, Any], Run]:
     say(f"measuring {path.name} on {len(asked)} questions")
-    with LocalModel(path) as model:
-        rows = list(evaluate.ask(model, asked, greedy))
-        return evaluate.evaluate(rows, model.profile).to_dict(), rows
+    answered = _asked(path, asked, greedy)
+    return evaluate_run(answered).to_dict(), answered
 
 
 def _facts(path: pathlib.Path) -> dict[str, Any]:
     """The held-out facts, of which there are few: how often right, and how sure."""
-    with LocalModel(path) as model:
-        rows = list(evaluate.ask(model, [_labelled(item) for item in draw_facts(0, 3)]))
+    rows = _asked(path, [_labelled(item) for item in draw_facts(0, 3)]).rows
     sure = [row for row in rows if row.reading.confidence >= 0.75]
     return {
         "questions": len(rows),
@@ -91,18 +99,18 @@ def _facts(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _against(measured: dict[str, tuple[dict[str, Any], list[evaluate.Row]]]) -> dict[str, dict[str, float]]:
+def _against(measured: dict[str, tuple[dict[str, Any], Run]]) -> dict[str, dict[str, float]]:
     """Each quantization compared with F16, question by question."""
-    reference = measured["F16"][1]
+    reference = measured["F16"][1].rows
     out: dict[str, dict[str, float]] = {}
-    for name, (found, rows) in measured.items():
-        pairs = list(zip(reference, rows, strict=True))
+    for name, (found, answered) in measured.items():
+        pairs = [(a.reading, b.reading) for a, b in zip(reference, answered.rows, strict=True)]
         tau = found["tau"]
         same = {
-            "same_letter": [a.reading.letter == b.reading.letter for a, b in pairs],
-            "same_level": [a.reading.level == b.reading.level for a, b in pairs],
-            "same_route": [(a.reading.confidence >= tau) == (b.reading.confidence >= tau) for a, b in pairs],
-            "same_route_expected": [(a.reading.expected_confidence >= tau) == (b.reading.expected_confidence >= tau) for a, b in pairs],
+            "same_letter": [a.answer == b.answer for a, b in pairs],
+            "same_level": [a.level == b.level for a, b in pairs],
+            "same_route": [(a.confidence >= tau) == (b.confidence >= tau) for a, b in pairs],
+            "same_route_expected": [(a.expected_confidence >= tau) == (b.expected_confidence >= tau) for a, b in pairs],
         }
         readouts = found["readouts"]
         out[name] = {key: sum(values) / len(values) for key, values in same.items()} | {

@@ -167,7 +167,7 @@ def test_unreachable_cloud_is_a_provisional_success() -> None:
 def test_queue_is_drained_when_the_cloud_is_reachable(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
-    assert set(json.loads(done.stdout)) == {"answered", "failed", "waiting", "stopped", "upheld", "overturned"}
+    assert set(json.loads(done.stdout)) == {"answered", "failed", "waiting", "stopped", "audited", "upheld", "overturned"}
     (entry,) = json.loads(run("log", "--json").stdout)
     assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
 
@@ -321,7 +321,7 @@ def test_doctor_reports_a_wrong_setting_as_one_failed_check(
     done = run("doctor", "--json", **variable, HOME=str(tmp_path), XDG_DATA_HOME=str(tmp_path / "data"))
     assert done.returncode == 78 and done.stderr == "", done.stderr
     checks = json.loads(done.stdout)
-    assert [check["name"] for check in checks if check["exit_code"]] == ["settings"] and len(checks) == 7
+    assert [check["name"] for check in checks if check["exit_code"]] == ["settings"] and len(checks) == 8
     (detail,) = [check["detail"] for check in checks if check["name"] == "settings"]
     assert words in detail and "sk-canary" not in done.stdout
 
@@ -333,7 +333,7 @@ def test_doctor_names_all_wrong_settings_and_uses_the_right_ones(home: pathlib.P
     for words in ("modle", "tau in", "EDGE_AGENT_POLICY"):
         assert words in checks["settings"]["detail"]
     printed = run("doctor", EDGE_AGENT_CLOUD_URL="https://cloud.example/v1").stdout
-    assert "BAD  settings" in printed and "ok   cloud     https://cloud.example" in printed
+    assert "BAD  settings" in printed and "ok   cloud       https://cloud.example" in printed
 
 
 def test_doctor_checks_the_adapter_and_the_cloud_certificates(home: pathlib.Path) -> None:
