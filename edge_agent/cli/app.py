@@ -19,7 +19,7 @@ import click
 from edge_agent import __version__
 from edge_agent.cli import verbosity
 from edge_agent.cli.streams import OutputFailed, discard, standard_streams
-from edge_agent.core.config import checks, settings
+from edge_agent.core.config import checks, loading, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 
@@ -117,7 +117,7 @@ _SETTINGS = {
 }
 
 
-def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(*names: str, load: Callable[..., Any] = loading.load) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of these settings, --json, --verbose and --quiet to a command.
 
     It gets `config`, the result of `load`, and `as_json`.
