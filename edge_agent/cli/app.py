@@ -113,6 +113,8 @@ _SETTINGS = {
         "--token-file", "serve_token_file", metavar="FILE", help="A file with the token that clients must send."
     ),
     "operator_token_file": click.option("--operator-token-file", metavar="FILE", help="A file with the token for the operator's routes."),
+    "kiosk": click.option("--kiosk", is_flag=True, default=None, help="Serve visitors on a wall: keep their questions for few days."),
+    "kiosk_deck": click.option("--deck", "kiosk_deck", metavar="FILE", help="The questions that visitors can pick, as JSON lines."),
     "cloud_model": click.option("--cloud-model", help="The name of the model to ask there."),
 }
 

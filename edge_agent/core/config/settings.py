@@ -163,6 +163,25 @@ class Settings:
         None, checks.path, "A file with the token for the operator's routes of `serve`; without one they are closed."
     )
 
+    kiosk: bool = _setting(
+        False, checks.yes_or_no, "Whether `serve` is for visitors on a wall: their questions are kept for `kiosk_keep_days` only."
+    )
+    kiosk_deck: str | None = _setting(
+        None, checks.path, "The questions that visitors can pick, one JSON object a line; without it, those that come with edge-agent."
+    )
+    kiosk_language: str = _setting("en", checks.language, "The language of the visitor's page at its start: `en`, `kk` or `ru`.")
+    kiosk_idle_s: float = _setting(
+        60.0, checks.seconds, "After how long without a touch the visitor's page warns; 20 seconds later it starts anew.", "seconds"
+    )
+    kiosk_keep_days: float = _setting(7.0, checks.positive, "How long questions of a kiosk are kept.", "days")
+
+    @property
+    def kept_days(self) -> float | str:
+        """How long questions are kept: of a kiosk, the shorter of `keep_days` and `kiosk_keep_days`."""
+        if not self.kiosk:
+            return self.keep_days
+        return self.kiosk_keep_days if self.keep_days == FOREVER else min(float(self.keep_days), self.kiosk_keep_days)
+
     @property
     def database(self) -> pathlib.Path:
         """The one SQLite file."""
@@ -181,7 +200,7 @@ class Settings:
     @property
     def limits(self) -> Limits:
         """What the settings allow, in bytes and seconds."""
-        keep_s = None if self.keep_days == FOREVER else float(self.keep_days) * DAY_S
+        keep_s = None if self.kept_days == FOREVER else float(self.kept_days) * DAY_S
         return Limits(
             QueueLimits(self.queue_max_rows, int(self.queue_max_mib * (1 << 20)), self.queue_ttl_days * DAY_S),
             BudgetLimits(

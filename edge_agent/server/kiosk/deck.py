@@ -11,10 +11,13 @@ import pathlib
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.core.config.checks import FOREVER, LANGUAGES
+from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.question import CHOICE, Question
 
-LANGUAGES = {"en": ("English", "EN"), "kk": ("Қазақша", "ҚАЗ"), "ru": ("Русский", "РУС")}
+NAMES = {"en": ("English", "EN"), "kk": ("Қазақша", "ҚАЗ"), "ru": ("Русский", "РУС")}
+"""Each language's name for itself, in full and short."""
 MOST_QUESTIONS = 200
 BUNDLED = pathlib.Path(__file__).parent / "deck.jsonl"
 
@@ -29,13 +32,20 @@ class DeckQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Kiosk:
-    """What the visitor's page is made from."""
+    """What the visitor's page is made from; `keep_days` is None if questions are kept for ever."""
 
     questions: tuple[DeckQuestion, ...]
     language: str = "en"
     idle_s: float = 60.0
-    keep_days: float = 7.0
+    keep_days: float | None = 7.0
     question_kind: str = CHOICE
+
+    @classmethod
+    def of(cls, settings: Settings, question_kind: str) -> Kiosk:
+        """From the settings. Raises `BadData` for a deck that cannot be used."""
+        deck = load(pathlib.Path(settings.kiosk_deck).expanduser() if settings.kiosk_deck else BUNDLED)
+        keep = None if settings.kept_days == FOREVER else float(settings.kept_days)
+        return cls(deck, settings.kiosk_language, settings.kiosk_idle_s, keep, question_kind)
 
     def to_dict(self) -> dict[str, Any]:
         """What `/kiosk/deck` replies."""
@@ -43,12 +53,15 @@ class Kiosk:
             "questions": [
                 {"question": one.question.stem, "options": list(one.question.options), "language": one.language} for one in self.questions
             ],
-            "languages": [{"code": code, "name": name, "short": short} for code, (name, short) in LANGUAGES.items()],
+            "languages": [{"code": code, "name": name, "short": short} for code, (name, short) in NAMES.items()],
             "language": self.language,
             "idle_s": self.idle_s,
             "keep_days": self.keep_days,
             "question_kind": self.question_kind,
         }
+
+
+NO_DECK = Kiosk(())
 
 
 def load(path: pathlib.Path) -> tuple[DeckQuestion, ...]:
