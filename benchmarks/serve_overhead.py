@@ -11,7 +11,7 @@ from collections.abc import Callable
 from benchmarks.serve_http import Connection, quantile, questions, request
 from edge_agent.agent.agent import Agent
 from edge_agent.core.asked import from_json
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from tests.support.serving import serving
 
 _PAUSE_S = 0.06  # longer than the window in which the engine looks for busy CPUs: neither side may see the other's work

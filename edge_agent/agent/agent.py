@@ -26,7 +26,8 @@ from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.queue_row import QueueRow
 from edge_agent.core.config.limits import Limits
-from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked, load
+from edge_agent.core.config.loading import load
+from edge_agent.core.config.settings import DEFAULT_LIMITS, Settings, checked
 from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUnavailable, ModelError, StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision, Ending, ModelFacts

@@ -93,7 +93,7 @@ def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
         raise BadSetting(" ".join(problems))
     tau = "not given" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (no such file)"
-    kept = settings.keep_days if settings.keep_days == FOREVER else f"{float(settings.keep_days):g} days"
+    kept = settings.kept_days if settings.kept_days == FOREVER else f"{float(settings.kept_days):g} days"
     return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
 

@@ -18,7 +18,7 @@ import click
 from edge_agent import __version__
 from edge_agent.cli import verbosity
 from edge_agent.cli.streams import OutputFailed, discard, standard_streams
-from edge_agent.core.config import checks, settings
+from edge_agent.core.config import checks, loading, settings
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from edge_agent.core.terminal import plain
 
@@ -114,6 +114,8 @@ _SETTINGS = {
         "--token-file", "serve_token_file", metavar="FILE", help="A file with the token that clients must send."
     ),
     "operator_token_file": click.option("--operator-token-file", metavar="FILE", help="A file with the token for the operator's routes."),
+    "kiosk": click.option("--kiosk", is_flag=True, default=None, help="Serve visitors on a wall: keep their questions for few days."),
+    "kiosk_deck": click.option("--deck", "kiosk_deck", metavar="FILE", help="The questions that visitors can pick, as JSON lines."),
     "cloud_model": click.option("--cloud-model", help="The name of the model to ask there."),
 }
 
@@ -125,7 +127,7 @@ FILES_TAU = click.option(
 
 
 def with_settings(
-    *names: str, load: Callable[..., Any] = settings.load, **own: Callable[..., Any]
+    *names: str, load: Callable[..., Any] = loading.load, **own: Callable[..., Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the options of these settings, --json, --verbose and --quiet to a command.
 

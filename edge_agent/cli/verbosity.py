@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 import click
 
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
 
@@ -93,7 +93,7 @@ def heard(verbose: bool, quiet: bool, flags: Mapping[str, Any]) -> Iterator[None
         with contextlib.redirect_stderr(_OnlyProblems(sys.stderr)):
             yield
         return
-    for name, meant in settings.unknown_variables().items():
+    for name, meant in loading.unknown_variables().items():
         note(f"edge-agent: {name} {_no_setting(meant)}")
     if not verbose:
         yield
@@ -107,7 +107,7 @@ def heard(verbose: bool, quiet: bool, flags: Mapping[str, Any]) -> Iterator[None
 
 
 def _no_setting(meant: str) -> str:
-    """What to say of a variable that is no setting; `meant` as in `settings.unknown_variables`."""
+    """What to say of a variable that is no setting; `meant` as in `loading.unknown_variables`."""
     if " " in meant:
         return f"does nothing: this setting has no variable; set {meant}."
     return f"is not a setting; do you mean {meant}?" if meant else "is not a setting; `edge-agent config` shows all of them."
@@ -115,9 +115,9 @@ def _no_setting(meant: str) -> str:
 
 def in_force(flags: Mapping[str, Any]) -> Iterator[str]:
     """The settings that do not have their default, one a line, with where they come from."""
-    found = settings.examine(flags)[0]
+    found = loading.examine(flags)[0]
     yield f"settings  {found.config_file}" + ("" if found.config_file.exists() else " (does not exist)")
-    for name, source in sorted(settings.sources(flags).items()):
+    for name, source in sorted(loading.sources(flags).items()):
         yield f"          {name} = {shown(name, getattr(found, name))}  ({source})"
 
 

@@ -11,7 +11,8 @@ import os
 import pathlib
 import sys
 
-from edge_agent.core.config.settings import CREDENTIALS, ENVIRONMENT
+from edge_agent.core.config.loading import CREDENTIALS
+from edge_agent.core.config.settings import ENVIRONMENT
 
 SECRETS = (ENVIRONMENT["cloud_key"], "HF_TOKEN", CREDENTIALS)  # the last is the way to one
 _INSTALLED = ("site-packages", "dist-packages")

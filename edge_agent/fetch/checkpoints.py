@@ -11,7 +11,7 @@ import pathlib
 import re
 from collections.abc import Callable
 
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading
 from edge_agent.core.errors import DownloadFailed, ModelMissing, ModelRefused
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import hub
@@ -42,7 +42,7 @@ def checkpoint_folder(
     entry = catalog.entries().get(source)
     name, pin = (entry.repo, entry.revision) if entry and entry.repo else (source, None)
     with the_hub or Hub() as opened:
-        return _from_hub(name, folder or settings.load().cache_folder / "checkpoints", opened, pin, report)
+        return _from_hub(name, folder or loading.load().cache_folder / "checkpoints", opened, pin, report)
 
 
 def local_path(text: str) -> pathlib.Path | None:

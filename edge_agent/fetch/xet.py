@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading
 from edge_agent.fetch.connection import USER_AGENT
 from edge_agent.fetch.download import BlocksFailed
 
@@ -36,7 +36,7 @@ def is_installed() -> bool:
 def _hf_xet() -> Any:
     """The library, set up so that it writes no logs or other files under the home folder."""
     os.environ.setdefault("HF_XET_LOG_DEST", os.devnull)  # read when it is imported
-    os.environ.setdefault("HF_XET_CACHE", str(settings.load().cache_folder / "xet"))
+    os.environ.setdefault("HF_XET_CACHE", str(loading.load().cache_folder / "xet"))
     import hf_xet
 
     return hf_xet

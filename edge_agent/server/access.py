@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_agent.core.config import secret_file
-from edge_agent.core.config.settings import CREDENTIALS, Settings
+from edge_agent.core.config.loading import CREDENTIALS
+from edge_agent.core.config.settings import Settings
 from edge_agent.core.errors import BadSetting
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")

@@ -21,6 +21,7 @@ from edge_agent.server.faults import Refusal
 
 MAX_HEADERS_BYTES = 16 << 10
 MAX_TARGET_BYTES = 2048  # path and query
+PAGES = ("/", "/operator")
 REFUSED = "edge_agent.refused"  # in the scope of a request that the guard refused
 _log = logging.getLogger("edge_agent")
 
@@ -75,7 +76,7 @@ class Guard:
             if not self._access.allows_host(host, *(scope.get("server") or ("", 0))):
                 message = f"The Host {host!r:.100} is not a name of this server; use its address, or add it to serve_hosts."
                 raise Refusal(403, "host_not_allowed", message)
-        if not self._may_come_from(headers, hosts[0]):
+        if not self._may_come_from(headers, hosts[0]) and not _opens_page(scope, headers):
             message = "A page of another site may not call this server; serve the page and this server under one name, by a gateway."
             raise Refusal(403, "origin_not_allowed", message)
         self._check_token(self._callers.of(scope["path"]), headers.getlist("authorization"))
@@ -98,6 +99,13 @@ class Guard:
             if self._access.operator_token is None:
                 raise _unauthorized("This is for the operator, and the server has no operator's token: start it with --operator-token-file")
             raise _unauthorized("The token is wrong" if sent else "This request needs the operator's token")
+
+
+def _opens_page(scope: Scope, headers: Headers) -> bool:
+    """Whether a browser opens one of our pages in its window, from wherever: the pages hold no data, and none can be framed."""
+    wanted = ("sec-fetch-mode", "sec-fetch-dest")
+    is_visit = [headers.getlist(name) for name in wanted] == [["navigate"], ["document"]]
+    return is_visit and scope["type"] == "http" and scope["method"] == "GET" and scope["path"] in PAGES and not headers.getlist("origin")
 
 
 def _in_origin_form(scope: Scope) -> tuple[Scope, list[str]]:

@@ -30,6 +30,7 @@ from edge_agent.server.access import Access, in_url
 from edge_agent.server.app import build
 from edge_agent.server.door import body, log
 from edge_agent.server.door.connection import FILES, WAITING, HttpConnection, accepted, room
+from edge_agent.server.kiosk.deck import Kiosk
 from edge_agent.server.service import Service
 
 GRACE_S = 30  # for questions under way when the server is told to stop: longer than a cloud call may take
@@ -61,7 +62,11 @@ def serve(settings: Settings, told: StartReport) -> None:
         told.warning(warning)
     with _listening(settings.serve_host, settings.serve_port) as listener:
         agent = Agent.open(settings)
-        service = Service(agent)
+        try:
+            service = Service(agent, Kiosk.of(settings, agent.profile.question_kind))
+        except BaseException:
+            agent.close()
+            raise
         try:
             server = _Server(_config(service, access, settings), service)
             service.hang_up = server.hang_up

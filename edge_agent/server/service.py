@@ -24,6 +24,7 @@ from edge_agent.core.records import Decision
 from edge_agent.server.edge.counts import Counts
 from edge_agent.server.edge.drafts import Drafts
 from edge_agent.server.edge.following import Following
+from edge_agent.server.kiosk.deck import NO_DECK, Kiosk
 from edge_agent.store.database import Patience
 
 T = TypeVar("T")
@@ -60,8 +61,8 @@ class Service:
     `hang_up` ends the connection of a client, given by its address and port: the process that owns the sockets sets it.
     """
 
-    def __init__(self, agent: Agent, most_at_once: int = MOST_AT_ONCE) -> None:
-        self.agent, self.most_at_once = agent, most_at_once
+    def __init__(self, agent: Agent, kiosk: Kiosk = NO_DECK, most_at_once: int = MOST_AT_ONCE) -> None:
+        self.agent, self.kiosk, self.most_at_once = agent, kiosk, most_at_once
         self.n_at_work = 0  # requests that work or wait; only the event loop changes it
         self.n_refused = 0
         self.started = time.monotonic()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edge_agent.agent import assembly
 from edge_agent.agent.agent import Agent
 from edge_agent.cloud.wire.client import CloudModel
-from edge_agent.core.config.settings import DEFAULT_LIMITS, load
+from edge_agent.core.config.loading import load
+from edge_agent.core.config.settings import DEFAULT_LIMITS
 from edge_agent.core.errors import BadQuestion, BadSetting, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision, LevelReading, Reading

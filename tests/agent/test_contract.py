@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_agent import Agent, AgentClosed, BadQuestion, BadSetting, EdgeAgentError, Question
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.core.routing import PolicyName
 from edge_agent.measure.replay import replay
 from edge_agent.store.store import Store

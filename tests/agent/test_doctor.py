@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.agent.doctor import Check, examine
 from edge_agent.cloud.gate import TEST_QUESTION
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.store.store import Store
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.reply_shapes import CLOUD_FAULTS, Shape

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from tests.support.command_line import run
 from tests.support.paths import DEMO
 
@@ -35,7 +35,7 @@ def test_key_is_only_said_to_be_set(home: pathlib.Path, tmp_path: pathlib.Path) 
     key = tmp_path / "key"
     key.write_text("secret-key")
     key.chmod(0o600)
-    (tmp_path / settings.CREDENTIAL).write_text("secret-key")
+    (tmp_path / loading.CREDENTIAL).write_text("secret-key")
     for environment, source in (
         ({}, "default"),
         ({"EDGE_AGENT_CLOUD_KEY": "secret-key"}, "EDGE_AGENT_CLOUD_KEY"),

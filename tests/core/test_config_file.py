@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_agent.core.config import file as config_file
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.core.errors import BadSetting, StorageError
 
 OWNERS = """\

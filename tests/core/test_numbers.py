@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_agent.cloud.budget import Budget
 from edge_agent.cloud.queue import Outbox
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
@@ -39,7 +39,7 @@ NUMBERS = st.one_of(
 @example(value=1e-300)
 def test_number_is_refused_by_name_or_works(name: str, value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
-        loaded = settings.load({"budget_per_month": 1e12, name: value}, {settings.HOME: "/nowhere"})
+        loaded = loading.load({"budget_per_month": 1e12, name: value}, {settings.HOME: "/nowhere"})
     except BadSetting as error:
         assert name in str(error) and len(str(error)) < 400
         return
@@ -65,4 +65,4 @@ def use(loaded: settings.Settings, database: pathlib.Path) -> None:
 
 
 def test_price_of_nothing_may_be_written_down() -> None:
-    assert settings.load({"cloud_prompt_price": 0, "cloud_completion_price": 0}, {}).cloud_prompt_price == 0.0
+    assert loading.load({"cloud_prompt_price": 0, "cloud_completion_price": 0}, {}).cloud_prompt_price == 0.0

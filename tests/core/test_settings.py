@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from edge_agent.core.config.settings import DECLARED, checked, load
+from edge_agent.core.config.loading import load
+from edge_agent.core.config.settings import DECLARED, checked
 from edge_agent.core.errors import BadSetting
 from tests.support.command_line import run
 

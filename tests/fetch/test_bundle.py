@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.core.errors import DownloadFailed, ModelError, ModelMissing, ModelRefused
 from edge_agent.fetch import bundle
 from edge_agent.fetch.download import Downloader

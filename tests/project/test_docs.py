@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent import cli
 from edge_agent.cli.app import EXIT_CODES
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import EdgeAgentError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.routing import Cause, PolicyName, Reason
@@ -176,7 +176,7 @@ def test_settings_in_toml_blocks_are_valid(page: pathlib.Path, tmp_path: pathlib
     for text in ("\n".join(block.lines) for block in pages.blocks(page.read_text()) if block.language == "toml"):
         (tmp_path / "config.toml").write_text(text.replace("/etc/edge-agent/key", str(key)))
         assert tomllib.loads(text)
-        assert settings.load(environment={settings.HOME: str(tmp_path)}).config_file == tmp_path / "config.toml"
+        assert loading.load(environment={settings.HOME: str(tmp_path)}).config_file == tmp_path / "config.toml"
 
 
 @pytest.mark.parametrize("page", [*READ, ROOT / "docs" / "cli.md"], ids=name_of)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from edge_agent import Agent
-from edge_agent.core.config.settings import HOME, load
+from edge_agent.core.config.loading import load
+from edge_agent.core.config.settings import HOME
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Ending
 from edge_agent.server import sse

@@ -332,3 +332,27 @@ def test_address_of_the_connection_is_a_name_of_ours(tmp_path: pathlib.Path) -> 
             assert request(server.port, headers=[("Host", f"{host}:{server.port}")]).status == status
         assert request(server.port, headers=[("Host", f"127.0.0.2:{server.port}")], host="127.0.0.2").status == 200
         assert httpx.post(f"http://127.0.0.1:{server.port}/edge/ask", content=ASKED, trust_env=False).status_code == 401
+
+
+VISIT = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Dest", "document")]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", VISIT, 200),
+        ("/operator", VISIT, 200),
+        ("/", [VISIT[0]], 403),
+        ("/", [*VISIT[:2], ("Sec-Fetch-Dest", "iframe")], 403),
+        ("/", [*VISIT, ("Origin", "null")], 403),
+        ("/", [VISIT[0], *VISIT[1:], ("Sec-Fetch-Dest", "iframe")], 403),
+        ("/kiosk/deck", VISIT, 403),
+        ("/health", VISIT, 403),
+        ("/edge/events", VISIT, 403),
+    ],
+)
+def test_link_on_another_page_may_open_our_pages_and_nothing_else(
+    server: Serving, path: str, headers: list[tuple[str, str]], status: int
+) -> None:
+    with server.client() as client:
+        assert client.get(path, headers=headers).status_code == status

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from edge_agent.core.config.settings import CREDENTIALS, load
+from edge_agent.core.config.loading import CREDENTIALS, load
 from edge_agent.core.errors import BadSetting
 from edge_agent.server.access import Access, is_loopback
 from tests.support.paths import ROOT

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.agent.agent import Agent
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.core.errors import CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision

@@ -220,7 +220,7 @@ from edge_agent.agent.agent import Agent
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.store.store import Store
 

@@ -12,7 +12,7 @@ from edge_agent.agent.recording import Recorder
 from edge_agent.cloud.gate import Gate
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading
 from edge_agent.core.config.limits import BudgetLimits, DiskLimits
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
@@ -141,7 +141,7 @@ def test_free_space_is_that_of_the_nearest_existing_folder(tmp_path: pathlib.Pat
 
 
 def test_doctor_explains_low_disk_space() -> None:
-    config = settings.load()
+    config = loading.load()
     for mib, code, words in ((64, 0, "64 MiB free"), (63, 74, "only what waits"), (31, 74, "nothing new")):
         (check,) = [check for check in doctor.examine(config, free_bytes=lambda _, mib=mib: mib * MIB) if check.name == "disk"]
         assert check.exit_code == code and words in check.detail

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.doctor import examine
 from edge_agent.agent.rules_in_force import Calibrations
-from edge_agent.core.config.settings import load
+from edge_agent.core.config.loading import load
 from edge_agent.core.question import Question
 from edge_agent.model.calibration import Calibration, Disagreement, save
 from edge_agent.store import live

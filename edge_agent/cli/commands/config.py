@@ -11,7 +11,7 @@ import click
 from edge_agent.cli import verbosity
 from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.show import echo, print_json
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import BadSetting
 from edge_agent.core.terminal import plain
 
@@ -20,7 +20,7 @@ _TABLES = frozenset(one.name for one in settings.DECLARED if one.unit == "table"
 
 
 @main.group("config", invoke_without_command=True, epilog=EXIT_CODES)
-@with_settings(load=settings.examine)
+@with_settings(load=loading.examine)
 def config_group(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
     """Show all settings: the value in force, and whether it comes from the environment, config.toml or the default.
 
@@ -31,7 +31,7 @@ def config_group(config: tuple[settings.Settings, list[BadSetting]], as_json: bo
     from edge_agent.agent import assembly
 
     found, wrong = config[0], config[1] + assembly.problems(config[0])
-    sources, unknown = settings.sources(), settings.unknown_variables()
+    sources, unknown = loading.sources(), loading.unknown_variables()
     rows = [_row(one, found, sources.get(one.name, "default")) for one in settings.DECLARED]
     if as_json:
         paths = {"config_file": str(found.config_file), "exists": found.config_file.exists()}
@@ -55,7 +55,7 @@ def _row(one: settings.Declared, found: settings.Settings, source: str) -> dict[
 
 
 @config_group.command("path", epilog=EXIT_CODES)
-@with_settings(load=settings.examine)
+@with_settings(load=loading.examine)
 def config_path(config: tuple[settings.Settings, list[BadSetting]], as_json: bool) -> None:
     """Print the path of config.toml, whether it exists or not."""
     path = config[0].config_file
@@ -68,7 +68,7 @@ def config_path(config: tuple[settings.Settings, list[BadSetting]], as_json: boo
 @config_group.command("set", epilog=EXIT_CODES)
 @click.argument("name")
 @click.argument("values", metavar="VALUE...", nargs=-1, required=True)
-@with_settings(load=settings.examine)
+@with_settings(load=loading.examine)
 def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, values: tuple[str, ...], as_json: bool) -> None:
     """Set a value in config.toml, and leave every other line as it is.
 
@@ -82,7 +82,7 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
     value = _checked(name, values)
     _check_use(name, value)
     set_value(path, name, value)
-    over = settings.sources().get(name, str(path))
+    over = loading.sources().get(name, str(path))
     if over != str(path):
         click.echo(f"edge-agent: {over} is set, too, and overrules the file.", err=True)
     if name in ("model", "adapter"):
@@ -94,7 +94,7 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
 
 @config_group.command("unset", epilog=EXIT_CODES)
 @click.argument("name")
-@with_settings(load=settings.examine)
+@with_settings(load=loading.examine)
 def config_unset(config: tuple[settings.Settings, list[BadSetting]], name: str, as_json: bool) -> None:
     """Remove a value from config.toml, so that its default counts again."""
     from edge_agent.core.config.file import unset
@@ -151,7 +151,7 @@ def _check_use(name: str, value: Any) -> None:
     from edge_agent.agent import assembly
 
     nothing = {settings.HOME: os.devnull}  # no config.toml and no variable counts
-    found, wrong = settings.examine({"cloud_url": "http://127.0.0.1/v1", name: value}, nothing)
+    found, wrong = loading.examine({"cloud_url": "http://127.0.0.1/v1", name: value}, nothing)
     for error in (*wrong, *assembly.problems(found, {})):
         raise error
 

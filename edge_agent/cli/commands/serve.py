@@ -17,7 +17,18 @@ _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "websockets")
 
 @main.command(epilog=EXIT_CODES)
 @with_settings(
-    "serve_host", "serve_port", "serve_token_file", "operator_token_file", "tau", "policy", "model", "adapter", "cloud_url", "cloud_model"
+    "serve_host",
+    "serve_port",
+    "serve_token_file",
+    "operator_token_file",
+    "kiosk",
+    "kiosk_deck",
+    "tau",
+    "policy",
+    "model",
+    "adapter",
+    "cloud_url",
+    "cloud_model",
 )
 def serve(config: settings.Settings, as_json: bool) -> None:
     """Answer over HTTP, for chat clients and for typed decisions, until stopped.
@@ -26,9 +37,10 @@ def serve(config: settings.Settings, as_json: bool) -> None:
     edge-agent serve --cloud-url https://api.example.com/v1 --cloud-model NAME
     curl http://127.0.0.1:8640/v1/models
 
-    It listens on this device only, unless --host says otherwise, which needs a token. /openapi.json lists its routes. What waits
-    for the cloud is sent while it runs. SIGTERM and Ctrl-C let requests under way finish. With --json, one line on stdout says
-    that it is ready, at which address, and with which model and cloud.
+    The page for visitors is at the address itself, the operator's at /operator, and /openapi.json lists the other routes. It listens
+    on this device only, unless --host says otherwise, which needs a token. What waits for the cloud is sent while it runs. SIGTERM
+    and Ctrl-C let requests under way finish. With --json, one line on stdout says that it is ready, at which address, and with
+    which model and cloud.
     """
     check_installed()
     from edge_agent.server.run import serve as run

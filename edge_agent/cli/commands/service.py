@@ -19,7 +19,7 @@ from edge_agent.cli.app import EXIT_CODES, main, with_settings
 from edge_agent.cli.commands.serve import check_installed
 from edge_agent.cli.show import echo, print_json, say
 from edge_agent.cli.unit import MARK, NAME, STATE, Unit
-from edge_agent.core.config import settings
+from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import BadSetting, StorageError
 from edge_agent.core.terminal import plain
 
@@ -27,7 +27,7 @@ _USER = "edge-agent"  # the system user that the service runs as
 _SYSTEM_FOLDER = pathlib.Path("/etc/systemd/system")
 _STATE_FOLDER = pathlib.Path("/var/lib") / STATE
 _TARGETS = ("multi-user.target.wants", "default.target.wants")
-_SECRETS = {"cloud_key": settings.CREDENTIAL, "token": "edge-agent-serve-token", "operator_token": "edge-agent-operator-token"}
+_SECRETS = {"cloud_key": loading.CREDENTIAL, "token": "edge-agent-serve-token", "operator_token": "edge-agent-operator-token"}
 _SHOWN = ("LoadState", "UnitFileState", "ActiveState", "SubState", "NRestarts", "StatusText")
 _FILE = click.Path(path_type=pathlib.Path)
 
@@ -183,9 +183,9 @@ def _settings(flags: dict[str, str | None], for_user: bool, root: pathlib.Path |
     if for_user:
         home = os.environ.get(settings.HOME)
         where = {settings.HOME: str(pathlib.Path(home).expanduser().absolute())} if home else {}
-        return settings.load(environment={**where, **given}), {**where, **given}
+        return loading.load(environment={**where, **given}), {**where, **given}
     folder = root / _STATE_FOLDER.relative_to("/") if root else _STATE_FOLDER
-    return settings.load(environment={settings.HOME: str(folder), **given}), given
+    return loading.load(environment={settings.HOME: str(folder), **given}), given
 
 
 def _unit(

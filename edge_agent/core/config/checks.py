@@ -16,6 +16,7 @@ from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
 CLOUD_APIS = ("auto", "chat", "decisions", "systemone")
+LANGUAGES = ("en", "kk", "ru")
 FOREVER, NONE, AUTO = "forever", "none", "auto"
 MOST = 10**12  # of anything: in bytes, seconds or millionths it still fits a 64-bit integer, which is what SQLite adds with
 _MOST_PRICE = 10**9  # per million tokens: a year of calls at this price fits, too
@@ -174,6 +175,13 @@ def cloud_api(value: Any, source: str) -> str:
     """The name of an API of a cloud, or `auto`."""
     if value not in CLOUD_APIS:
         raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(CLOUD_APIS)}.")
+    return str(value)
+
+
+def language(value: Any, source: str) -> str:
+    """A language that the pages speak."""
+    if value not in LANGUAGES:
+        raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(LANGUAGES)}.")
     return str(value)
 
 

@@ -1,45 +1,30 @@
-"""All settings, and where each comes from: flag, then environment, then `config.toml`, then the default.
+"""All settings: what each is called, what it means, and what it may be.
 
-Owns the name, check, unit, default and meaning of every setting, and the folders. Knows nothing about their use.
-Invariant: the cloud key comes from the environment, a file that only its owner can read, or a systemd credential, and is
-never shown.
+Owns the name, check, unit, default and meaning of every setting. `loading.py` finds their values; neither knows their use. Invariant:
+a `Settings` holds only checked values, and a secret is never shown.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
-import platformdirs
-
-from edge_agent.core.config import checks, secret_file
+from edge_agent.core.config import checks
 from edge_agent.core.config.checks import FOREVER, POLICIES
 from edge_agent.core.config.limits import (
     DAY_S,
-    MAX_CONFIG_BYTES,
     BudgetLimits,
     DiskLimits,
     Limits,
     QueueLimits,
     Retention,
-    check_config_size,
 )
-from edge_agent.core.errors import BadSetting
 
-_BEGIN = "EDGE_AGENT"
-PREFIX = f"{_BEGIN}_"
+PREFIX = "EDGE_AGENT_"
 HOME = "EDGE_AGENT_HOME"
-CREDENTIALS, CREDENTIAL = "CREDENTIALS_DIRECTORY", "edge-agent-cloud-key"  # systemd: LoadCredential=edge-agent-cloud-key:/path
 CLOUD_DEADLINE_S = 15.0  # how long a person waits for the cloud
-
-# Old name -> new name, and the factor from the old unit to the new one. An old name works for one version.
-RENAMED = {"queue_max_mb": ("queue_max_mib", 1e6 / (1 << 20)), "answers_max_mb": ("answers_max_mib", 1e6 / (1 << 20))}
-_warned: set[str] = set()  # old names that this process has warned about
 
 
 class Declared(NamedTuple):
@@ -178,6 +163,25 @@ class Settings:
         None, checks.path, "A file with the token for the operator's routes of `serve`; without one they are closed."
     )
 
+    kiosk: bool = _setting(
+        False, checks.yes_or_no, "Whether `serve` is for visitors on a wall: their questions are kept for `kiosk_keep_days` only."
+    )
+    kiosk_deck: str | None = _setting(
+        None, checks.path, "The questions that visitors can pick, one JSON object a line; without it, those that come with edge-agent."
+    )
+    kiosk_language: str = _setting("en", checks.language, "The language of the visitor's page at its start: `en`, `kk` or `ru`.")
+    kiosk_idle_s: float = _setting(
+        60.0, checks.seconds, "After how long without a touch the visitor's page warns; 20 seconds later it starts anew.", "seconds"
+    )
+    kiosk_keep_days: float = _setting(7.0, checks.positive, "How long questions of a kiosk are kept.", "days")
+
+    @property
+    def kept_days(self) -> float | str:
+        """How long questions are kept: of a kiosk, the shorter of `keep_days` and `kiosk_keep_days`."""
+        if not self.kiosk:
+            return self.keep_days
+        return self.kiosk_keep_days if self.keep_days == FOREVER else min(float(self.keep_days), self.kiosk_keep_days)
+
     @property
     def database(self) -> pathlib.Path:
         """The one SQLite file."""
@@ -196,7 +200,7 @@ class Settings:
     @property
     def limits(self) -> Limits:
         """What the settings allow, in bytes and seconds."""
-        keep_s = None if self.keep_days == FOREVER else float(self.keep_days) * DAY_S
+        keep_s = None if self.kept_days == FOREVER else float(self.kept_days) * DAY_S
         return Limits(
             QueueLimits(self.queue_max_rows, int(self.queue_max_mib * (1 << 20)), self.queue_ttl_days * DAY_S),
             BudgetLimits(
@@ -209,10 +213,10 @@ class Settings:
         )  # fmt: skip
 
 
-_FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings) if one.metadata}
+FIELDS: dict[str, Field[Any]] = {one.name: one for one in fields(Settings) if one.metadata}
 DECLARED = [Declared(name, one.metadata["meaning"], one.metadata["unit"], one.default, one.metadata["environment"], one.repr)
-            for name, one in _FIELDS.items()]  # fmt: skip
-SECRETS = frozenset(name for name, one in _FIELDS.items() if not one.repr)
+            for name, one in FIELDS.items()]  # fmt: skip
+SECRETS = frozenset(name for name, one in FIELDS.items() if not one.repr)
 ENVIRONMENT = {one.name: one.environment for one in DECLARED if one.environment}
 DEFAULT_LIMITS = Settings(pathlib.Path(), pathlib.Path(), pathlib.Path()).limits
 
@@ -225,174 +229,4 @@ def public(found: Settings, name: str) -> dict[str, Any]:
 
 def checked(name: str, value: Any, source: str) -> Any:
     """The value of a setting in its right type. Raises `BadSetting` that names `source`."""
-    return _FIELDS[name].metadata["check"](value, source)
-
-
-def load(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Settings from `flags` (None values do not count), the environment and `config.toml`.
-
-    Raises `BadSetting` that names the value, its source, and what is allowed.
-    """
-    settings, wrong = examine(flags, environment)
-    if wrong:
-        raise wrong[0]
-    return settings
-
-
-def examine(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> tuple[Settings, list[BadSetting]]:
-    """Like `load`, but returns every problem instead of raising; a wrong setting gets its default."""
-    environment = os.environ if environment is None else environment
-    wrong: list[BadSetting] = []
-    values: dict[str, Any] = {}
-    folders, given = _given(flags or {}, environment, wrong)
-    for one in given:
-        with _noted(wrong):
-            values[one.name] = checked(one.name, one.value, one.source)
-    if "cloud_key" not in values:
-        with _noted(wrong):
-            values["cloud_key"] = _key_from_file(values.get("cloud_key_file"), environment)
-    return Settings(*folders, **values), wrong
-
-
-def sources(flags: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Where each setting comes from that does not have its default: "flag", an environment variable, or the path of `config.toml`."""
-    environment = os.environ if environment is None else environment
-    folders, given = _given(flags or {}, environment, [])
-    found = {one.name: str(folders[2]) if one.kind == "file" else one.source if one.kind == "environment" else "flag" for one in given}
-    if "cloud_key" not in found:
-        with contextlib.suppress(BadSetting):
-            if _key_from_file(examine(flags, environment)[0].cloud_key_file, environment):
-                found["cloud_key"] = "cloud_key_file" if "cloud_key_file" in found else CREDENTIALS
-    return found
-
-
-def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that begin like ours but are no setting, each with what was probably meant, or "".
-
-    That is the name of a variable, or `NAME in config.toml` for a setting that has no variable.
-    """
-    environment = os.environ if environment is None else environment
-    known = {*ENVIRONMENT.values(), HOME, "EDGE_AGENT_WRITE_DOCS"}
-    unknown = sorted(name for name in environment if name.startswith(_BEGIN) and name not in known)
-    unknown = [name for name in unknown if not name.startswith(f"{PREFIX}TEST_")]
-    return {name: _meant(name.removeprefix(_BEGIN).lstrip("_"), sorted(known)) for name in unknown}
-
-
-def _meant(rest: str, known: list[str]) -> str:
-    """What a variable was meant to be that has this `rest` after our prefix."""
-    if (setting := rest.lower()) in _FIELDS and setting not in ENVIRONMENT:
-        return f"{setting} in config.toml"
-    from difflib import get_close_matches  # seldom needed, and `--help` imports this file
-
-    found = get_close_matches(rest.upper(), [one.removeprefix(PREFIX) for one in known], 1)
-    return PREFIX + found[0] if found else ""
-
-
-class _Given(NamedTuple):
-    """A value that was given somewhere; `kind` is file, environment or flag, `source` is what an error calls it."""
-
-    name: str
-    value: Any
-    kind: str
-    source: str
-
-
-def _given(
-    flags: Mapping[str, Any], environment: Mapping[str, str], wrong: list[BadSetting]
-) -> tuple[tuple[pathlib.Path, pathlib.Path, pathlib.Path], list[_Given]]:
-    """The folders, and every value that was given, the strongest last; what is wrong is added to `wrong`."""
-    found: dict[str, Any] = {}
-    try:
-        folders = _folders(environment)
-    except BadSetting as error:
-        wrong.append(error)
-        folders = _folders({})
-    with _noted(wrong):
-        found = _read_config(folders[2], wrong)
-    flags = _renamed(dict(flags), "given by name")
-    if unknown := sorted(set(flags) - _FIELDS.keys()):
-        wrong.append(BadSetting(f"There is no setting '{unknown[0]}'; known: {', '.join(sorted(_FIELDS))}."))
-    given = [_Given(name, value, "file", f"{name} in {folders[2]}") for name, value in found.items()]
-    for name, variable in ENVIRONMENT.items():
-        if environment.get(variable):
-            given.append(_Given(name, environment[variable], "environment", variable))
-    for name, value in flags.items():
-        if value is not None and name in _FIELDS:
-            given.append(_Given(name, value, "flag", f"the setting {name}"))
-    return folders, given
-
-
-@contextlib.contextmanager
-def _noted(wrong: list[BadSetting]) -> Iterator[None]:
-    try:
-        yield
-    except BadSetting as error:
-        wrong.append(error)
-
-
-def _key_from_file(named: str | None, environment: Mapping[str, str]) -> str | None:
-    """The key from the named file, otherwise from systemd's credential; None if there is neither."""
-    if named is not None:
-        path = pathlib.Path(named).expanduser()
-    elif folder := environment.get(CREDENTIALS):
-        path = pathlib.Path(folder) / CREDENTIAL
-        if not path.exists():
-            return None
-    else:
-        return None
-    text = secret_file.read(path, "cloud_key_file", must_be_private=named is not None)
-    return str(checked("cloud_key", text, f"The key in '{path}'"))
-
-
-def _folders(environment: Mapping[str, str]) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
-    if home := environment.get(HOME):
-        try:
-            folder = pathlib.Path(home).expanduser()
-        except RuntimeError as error:
-            raise BadSetting(f"{HOME} is {home!r}, but that home folder does not exist; give another folder.") from error
-        return folder, folder / "cache", folder / "config.toml"
-    dirs = platformdirs.PlatformDirs("edge-agent", appauthor=False)
-    return dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path / "config.toml"
-
-
-def _read_config(path: pathlib.Path, wrong: list[BadSetting]) -> dict[str, Any]:
-    """The settings in the file that are allowed there; the others are added to `wrong`."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_CONFIG_BYTES + 1)
-        check_config_size(path, len(text))
-        data = tomllib.loads(text.decode())
-    except (FileNotFoundError, NotADirectoryError):  # a home that cannot be a folder is the database's problem
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadSetting(f"The config file '{path}' is not valid TOML ({error}); correct it or remove it.") from error
-    except OSError as error:
-        raise BadSetting(f"The config file '{path}' cannot be read ({error.strerror}); check its permissions.") from error
-    if "cloud_key" in data:
-        variable = ENVIRONMENT["cloud_key"]
-        wrong.append(BadSetting(f"The config file '{path}' contains a cloud_key; remove it and set {variable} in the environment."))
-    known = _FIELDS.keys() - {"cloud_key"}
-    for name in ("model", "adapter"):
-        if isinstance(data.get(name), str) and data[name].endswith(".gguf"):
-            data[name] = str(path.parent / data[name])  # a relative path starts at the file that names it
-    data = _renamed(data, f"in '{path}'")
-    if unknown := sorted(data.keys() - _FIELDS.keys()):
-        wrong.append(BadSetting(f"The config file '{path}' has the unknown setting '{unknown[0]}'; known: {', '.join(sorted(known))}."))
-    return {name: value for name, value in data.items() if name in known}
-
-
-def _renamed(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """The settings under their new names and in their new units; warns about each old name once."""
-    for old, (new, factor) in RENAMED.items():
-        if old in data:
-            value = data.pop(old)
-            scaled = value * factor if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-            data.setdefault(new, scaled)
-            if old not in _warned:
-                import logging  # seldom needed, and `--help` imports this file
-
-                _warned.add(old)
-                logging.getLogger("edge_agent").warning(
-                    "edge-agent: the setting %s %s is now called %s, in MiB; rename it.", old, where, new
-                )
-    return data
+    return FIELDS[name].metadata["check"](value, source)

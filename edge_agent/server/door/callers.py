@@ -23,6 +23,11 @@ class Caller(enum.IntEnum):
 
 CALLERS = {
     "/health": Caller.ANYONE,  # a balancer or a container asks it
+    "/": Caller.ANYONE,  # the pages hold no data
+    "/operator": Caller.ANYONE,
+    "/kiosk-worker.js": Caller.ANYONE,
+    "/kiosk/{name:path}": Caller.ANYONE,
+    "/kiosk/deck": Caller.CLIENT,
     "/openapi.json": Caller.CLIENT,
     "/v1/chat/completions": Caller.CLIENT,
     "/chat/completions": Caller.CLIENT,

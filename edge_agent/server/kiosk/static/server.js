@@ -1,0 +1,107 @@
+// What the page says to its server: questions, drafts, and the events that come back.
+// Owns the connections. Invariant: what a visitor wrote goes into the body of a request, never into an address or into storage.
+
+const HEALTH_EVERY_MS = 1000;
+const ASK_TIMEOUT_MS = 90_000;
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export async function askQuestion(question, options) {
+  const reply = await fetch("/edge/ask", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(options.length ? { question, options } : { question }),
+    signal: AbortSignal.timeout(ASK_TIMEOUT_MS),
+  });
+  const data = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new Refused(reply.status, data?.error?.message ?? "");
+  return data;
+}
+
+export async function isHealthy() {
+  try {
+    const reply = await fetch("/health", { cache: "no-store", signal: AbortSignal.timeout(3000) });
+    return reply.ok;
+  } catch {
+    return false;
+  }
+}
+
+// Resolves when the server answers again.
+export async function untilHealthy() {
+  while (!(await isHealthy())) await new Promise((done) => setTimeout(done, HEALTH_EVERY_MS));
+}
+
+// What is typed so far, read ahead by the model. The server forgets it when the connection ends.
+export class Draft {
+  constructor() {
+    this.socket = null;
+    this.next = null;
+    this.timer = 0;
+  }
+
+  send(text, options, complete = false) {
+    this.next = JSON.stringify(options.length ? { text, options, complete } : { text, complete });
+    if (!this.socket || this.socket.readyState > WebSocket.OPEN) {
+      this.socket = new WebSocket(`ws://${location.host}/edge/draft`);
+      this.socket.addEventListener("open", () => this.flush());
+    }
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.flush(), 80);
+  }
+
+  flush() {
+    if (this.next !== null && this.socket?.readyState === WebSocket.OPEN) {
+      this.socket.send(this.next);
+      this.next = null;
+    }
+  }
+
+  forget() {
+    clearTimeout(this.timer);
+    this.next = null;
+    this.socket?.close();
+    this.socket = null;
+  }
+}
+
+// The stream of events: the state of the network, and how the named decisions end.
+export class Events {
+  constructor({ state, ending, gone, lost }) {
+    this.handlers = { state, ending, gone };
+    this.lost = lost;
+    this.ids = [];
+    this.stream = null;
+    this.open();
+  }
+
+  follow(id) {
+    this.ids = [...this.ids.filter((one) => one !== id), id].slice(-32);
+    this.open();
+  }
+
+  forget() {
+    if (this.ids.length) {
+      this.ids = [];
+      this.open();
+    }
+  }
+
+  open() {
+    this.stream?.close();
+    const stream = new EventSource(this.ids.length ? `/edge/events?ids=${this.ids.join(",")}` : "/edge/events");
+    for (const [name, handle] of Object.entries(this.handlers)) {
+      stream.addEventListener(name, (event) => handle(JSON.parse(event.data)));
+    }
+    stream.addEventListener("error", () => {
+      this.lost();
+      if (stream.readyState === EventSource.CLOSED) setTimeout(() => stream === this.stream && this.open(), 2000);
+    });
+    this.stream = stream;
+  }
+}

@@ -1,0 +1,46 @@
+// The words of a page in the language that is chosen, with its plural and number forms.
+// Owns the catalogues in memory. Invariant: a text comes from a catalogue, or it is data; no word is written in the code.
+
+const catalogues = new Map();
+
+export async function loadWords(language) {
+  if (!catalogues.has(language)) {
+    const reply = await fetch(`/kiosk/words/${language}.json`);
+    if (!reply.ok) throw new Error(`no words for ${language}`);
+    catalogues.set(language, await reply.json());
+  }
+  return new Words(language, catalogues.get(language));
+}
+
+export class Words {
+  constructor(language, catalogue) {
+    this.language = language;
+    this.catalogue = catalogue;
+    this.plural = new Intl.PluralRules(language);
+  }
+
+  // The text of a key; {names} in it are replaced. With a number n, the form that the language uses for it.
+  say(key, values = {}) {
+    let text = this.catalogue[key];
+    if (text === undefined) throw new Error(`no word for ${key}`);
+    if (typeof text === "object") text = text[this.plural.select(values.n)] ?? text.other;
+    return text.replace(/\{(\w+)\}/g, (_, name) => (name === "n" ? this.number(values.n) : String(values[name] ?? "")));
+  }
+
+  number(value, options = {}) {
+    return new Intl.NumberFormat(this.language, options).format(value);
+  }
+
+  percent(share) {
+    return this.number(share, { style: "percent", maximumFractionDigits: 0 });
+  }
+
+  // A short time as a person would say it: two digits below a second, whole seconds from ten on.
+  seconds(ms) {
+    const value = ms / 1000;
+    const digits = value < 0.1 ? 2 : value < 10 ? 1 : 0;
+    const rounded = Number(value.toFixed(digits)) || 0.01;
+    const form = this.catalogue.seconds[this.plural.select(rounded)] ?? this.catalogue.seconds.other;
+    return form.replace("{n}", this.number(rounded));
+  }
+}
