@@ -30,7 +30,7 @@ import numpy as np
 from edge_agent.engine.llama import Options
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.engine.spare_cpus import SpareCpus
-from edge_agent.measure import datasets
+from edge_agent.measure.sets import loading
 
 WARM_UP = 2
 WAYS: dict[str, dict[str, str]] = {
@@ -62,7 +62,7 @@ def decide(path: pathlib.Path, n_questions: int) -> list[float]:
     spare = _AllCpus() if "ALL_CPUS" in os.environ else None
     took = []
     with LocalModel(path, options=options, spare_cpus=spare) as model:
-        for question in datasets.built_in()[: WARM_UP + n_questions]:
+        for question in loading.built_in()[: WARM_UP + n_questions]:
             began = time.perf_counter()
             model.read(question)
             took.append((time.perf_counter() - began) * 1000)

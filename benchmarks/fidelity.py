@@ -25,7 +25,7 @@ from convert.export import Conversion, export
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
-from edge_agent.measure import datasets
+from edge_agent.measure.sets import loading
 
 LADDER = "Q2_K,Q3_K_M,IQ4_XS,Q4_0,Q4_K_M,Q5_K_M,Q6_K,Q8_0"
 RESAMPLES = 2000
@@ -79,8 +79,8 @@ def main() -> None:
     parser.add_argument("--tau", type=float, default=0.5)
     parser.add_argument("--out", type=pathlib.Path)
     arguments = parser.parse_args()
-    questions = [labelled.question for labelled in datasets.load(arguments.questions, arguments.limit)]
-    training = [labelled.question for labelled in datasets.load(arguments.for_matrix, 500)]
+    questions = [labelled.question for labelled in loading.load(arguments.questions, arguments.limit).rows]
+    training = [labelled.question for labelled in loading.load(arguments.for_matrix, 500).rows]
     quants = arguments.quants.split(",")
     with tempfile.TemporaryDirectory() as scratch:
         compare(arguments, pathlib.Path(scratch), quants, questions, training)

@@ -199,13 +199,13 @@ def check_fit(matrix: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def main(model: pathlib.Path, questions: pathlib.Path, out: pathlib.Path, limit: int | None, as_json: bool) -> None:
     """Collect an importance matrix from MODEL.gguf (best in BF16 or Q8_0) while it answers QUESTIONS, one JSON object a line."""
-    from edge_agent.measure import datasets
+    from edge_agent.measure.sets import loading
 
     try:
         for source in (model, questions):
             if out.exists() and out.samefile(source):
                 raise ConvertError(f"'{out}' is an input; write the matrix to another file.")
-        asked = [row.question for row in datasets.load(questions, limit)]
+        asked = [row.question for row in loading.load(questions, limit).rows]
         collector = collect(model, tqdm(asked, unit=" questions", disable=None, delay=0.5, leave=False))
         save(collector, out, questions.name)
     except EdgeAgentError as error:

@@ -20,7 +20,18 @@ settings.load_profile("edge-agent")
 @pytest.fixture(autouse=True)
 def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Every test has its own EDGE_AGENT_HOME and no settings from outside."""
-    for name in ("MODEL", "ADAPTER", "TAU", "POLICY", "CLOUD_URL", "CLOUD_MODEL", "CLOUD_KEY", "CLOUD_KEY_FILE", "KEEP_DAYS"):
+    for name in (
+        "MODEL",
+        "ADAPTER",
+        "TAU",
+        "CALIBRATION",
+        "POLICY",
+        "CLOUD_URL",
+        "CLOUD_MODEL",
+        "CLOUD_KEY",
+        "CLOUD_KEY_FILE",
+        "KEEP_DAYS",
+    ):
         monkeypatch.delenv(f"EDGE_AGENT_{name}", raising=False)
     for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)

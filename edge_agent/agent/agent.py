@@ -11,7 +11,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -20,7 +19,9 @@ from edge_agent.agent.deciding import Decider
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.on_device import OnDevice
 from edge_agent.agent.recording import Recorder
+from edge_agent.agent.rules_in_force import NO_CALIBRATIONS, Calibrations, RulesInForce
 from edge_agent.agent.until import Until
+from edge_agent.cloud.audits import Audits
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.cloud.queue_row import QueueRow
@@ -68,16 +69,19 @@ class Agent:
         limits: Limits = DEFAULT_LIMITS,
         open_model: Callable[[ModelFiles, ModelFacts], LocalModel] | None = None,
         recorder: type[Recorder] = Recorder,
+        calibrations: Calibrations = NO_CALIBRATIONS,
     ) -> None:
         self.store, self.rules, self.limits = store, rules or Rules(), limits
         self.gate = _gate(store, cloud, limits) if cloud else None
         self.outbox = Outbox(store, limits.queue)
         self._on_device = OnDevice(store, files, open_model or assembly.opener(load()))
-        recorder_of_all = recorder(store, self.outbox, self.gate, self.rules, limits.disk)
-        self._decider = Decider(store, self._on_device, self.gate, self.rules, recorder_of_all)
+        self.audits = Audits(store, limits.audit_share, limits.queue.ttl_s)
+        recorder_of_all = recorder(store, self.outbox, self.gate, self.rules, limits.disk, audits=self.audits)
+        self._in_force = RulesInForce(policy, tau, calibrations)
+        self._decider = Decider(store, self._on_device, self.gate, self.rules, self._in_force, recorder_of_all)
         self._closed = threading.Event()
         self._process = os.getpid()
-        self.policy = Policy(policy, self.profile.tau if tau is None else tau, self.profile.format_mass_min)
+        self._in_force.of(self.model, self.profile)  # says now what is wrong with a calibration, not with the first question
 
     @classmethod
     def open(cls, settings: Settings | str | os.PathLike[str] | None = None, /, one_question: bool = False, **by_name: Any) -> Self:
@@ -100,6 +104,7 @@ class Agent:
             return cls(
                 files, store, PolicyName(settings.policy), settings.tau, cloud, rules, settings.limits,
                 assembly.opener(settings, keep_open=not one_question),
+                calibrations=Calibrations(settings.calibrations_folder, settings.calibration),
             )  # fmt: skip
         except BaseException:
             store.close()
@@ -139,7 +144,8 @@ class Agent:
     ) -> Decision:
         """Decide one question: a `Question`, or the text of one as the command line takes it.
 
-        `refresh` ignores what is remembered; `tau` and `policy` count for this question instead of the agent's. Raises `BadQuestion`
+        `refresh` ignores what is remembered; `tau` and `policy` count for this question instead of the agent's. A `tau` compares
+        with the printed confidence, and no calibration counts then. Raises `BadQuestion`
         if it does not fit or two options are the same, `BadSetting` for a wrong `tau` or `policy`, `CloudUnavailable` if only the
         cloud may answer and it does not, `ModelError` in a forked child. A failing database does not stop the answer, and one that
         another program locks delays it by 5 seconds at most.
@@ -180,10 +186,14 @@ class Agent:
 
     def _inquiry(self, question: Question | str, policy: PolicyName | str | None, tau: float | None, patience: Patience) -> Inquiry:
         """A question as it will be decided, checked. Raises `BadQuestion` or `BadSetting`."""
-        question, rules = self._question(question), self._policy(tau, policy)
+        question = self._question(question)
+        own_tau = None if tau is None else checked("tau", tau, "The tau of this question")
+        own_policy = None if policy is None else PolicyName(checked("policy", policy, "The policy of this question"))
         question.check_options_differ()
         circumstances = Circumstances(cloud_configured=self.gate is not None, never_send=self.rules.forbids(question))
-        return Inquiry(question, rules, self.model, self.profile.sha256, circumstances, patience=patience)
+        inquiry = Inquiry(question, circumstances, own_tau, own_policy, patience=patience)
+        self._in_force.apply(inquiry, self.model, self.profile)
+        return inquiry
 
     def fits(self, question: Question | str) -> None:
         """Check that the model can read a question, without any evaluation. Raises `BadQuestion` if not; it may open the model."""
@@ -222,6 +232,11 @@ class Agent:
     def profile(self) -> Profile:
         """How the model is prompted, and what it says of itself."""
         return self._on_device.profile
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of a question that brings none of its own."""
+        return self._in_force.of(self.model, self.profile).policy
 
     def _check_process(self) -> None:
         """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""
@@ -295,7 +310,10 @@ class Agent:
             )
         from edge_agent.cloud.drain import Drainer
 
-        return Drainer(self.outbox, self.gate, self.rules, upkeep=self.forget_old, sleep=until.sleep, stopped=lambda: until.over)
+        return Drainer(
+            self.outbox, self.gate, self.rules, upkeep=self.forget_old, sleep=until.sleep, stopped=lambda: until.over,
+            audits=None if self.policy.name is PolicyName.ONLY_LOCAL else self.audits,
+        )  # fmt: skip
 
     def _check_open(self) -> None:
         if self._closed.is_set():
@@ -316,15 +334,6 @@ class Agent:
         if not isinstance(question, Question):
             raise BadQuestion(f"The question is {question!r:.80}; give a text or a Question (Question.from_json reads an object).")
         return question
-
-    def _policy(self, tau: float | None, policy: PolicyName | str | None) -> Policy:
-        """The agent's policy, or this question's own. It is stored with the decision. Raises `BadSetting`."""
-        own: dict[str, Any] = {}
-        if tau is not None:
-            own["tau"] = checked("tau", tau, "The tau of this question")
-        if policy is not None:
-            own["name"] = PolicyName(checked("policy", policy, "The policy of this question"))
-        return replace(self.policy, **own)
 
 
 def _settings(given: Settings | str | os.PathLike[str] | None, by_name: dict[str, Any]) -> Settings:

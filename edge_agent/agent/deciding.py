@@ -16,6 +16,7 @@ from edge_agent.agent.calls import Calls
 from edge_agent.agent.inquiry import Inquiry
 from edge_agent.agent.on_device import OnDevice
 from edge_agent.agent.recording import Recorder
+from edge_agent.agent.rules_in_force import RulesInForce
 from edge_agent.cloud.privacy import Rules
 from edge_agent.core import routing
 from edge_agent.core.errors import CloudUnavailable, StorageBusy, StorageError
@@ -34,8 +35,9 @@ _log = logging.getLogger("edge_agent")
 class Decider:
     """Decides inquiries with the parts of an agent."""
 
-    def __init__(self, store: Store, model: OnDevice, gate: Gate | None, rules: Rules, recorder: Recorder) -> None:
-        self._store, self._model, self._gate, self._rules, self._recorder = store, model, gate, rules, recorder
+    def __init__(self, store: Store, model: OnDevice, gate: Gate | None, rules: Rules, in_force: RulesInForce, recorder: Recorder) -> None:
+        self._store, self._model, self._gate, self._recorder = store, model, gate, recorder
+        self._rules, self._in_force = rules, in_force
         self._said_unstored = False
 
     def decide(self, inquiries: Sequence[Inquiry], refresh: bool) -> list[Decision]:
@@ -74,9 +76,15 @@ class Decider:
                 inquiry.reading_id, inquiry.reading = found
 
     def _read(self, inquiries: Sequence[Inquiry], calls: Calls) -> None:
-        """Read the model; where its level asks for the cloud, the call starts at once, and the letter is read meanwhile."""
+        """Read the model; where its level asks for the cloud, the call starts at once, and the letter is read meanwhile.
+
+        A readout that needs the letter asks for the cloud only afterwards.
+        """
         if not inquiries:
             return
+        model = self._model.opened()
+        for inquiry in inquiries:  # opening may have found another file
+            self._in_force.apply(inquiry, self._model.facts, self._model.profile)
 
         def on_level(i: int, level: LevelReading) -> None:
             inquiry = inquiries[i]
@@ -84,10 +92,9 @@ class Decider:
                 with self._store.database.waiting_once(Patience(0)), contextlib.suppress(StorageBusy):
                     calls.want(inquiry)  # this is the model's thread, and others wait for the model: a lock is waited for afterwards
 
-        readings = self._model.opened().read_all([inquiry.question for inquiry in inquiries], on_level)
+        readings = model.read_all([inquiry.question for inquiry in inquiries], on_level)
         for inquiry, reading in zip(inquiries, readings, strict=True):
             inquiry.reading, inquiry.model_ran = reading, True
-            inquiry.model, inquiry.profile_sha256 = self._model.facts, self._model.profile.sha256  # opening may have found another file
 
     def _needs_call(self, inquiry: Inquiry) -> bool:
         """Whether the cloud is wanted and its answer is not in the store."""

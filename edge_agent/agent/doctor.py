@@ -13,19 +13,22 @@ import platform
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
+from edge_agent.agent.rules_in_force import Calibrations, none_applies
 from edge_agent.core.config import network
-from edge_agent.core.config.checks import FOREVER
+from edge_agent.core.config.checks import FOREVER, NONE
 from edge_agent.core.config.settings import Settings
-from edge_agent.core.errors import BadSetting, CloudUnavailable, EdgeAgentError, StorageError
+from edge_agent.core.errors import BadData, BadSetting, CloudUnavailable, EdgeAgentError, ModelError, StorageError
 from edge_agent.core.outcome import CloudKind
+from edge_agent.core.records import ModelFacts
 from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
+from edge_agent.model.profile import Profile
 from edge_agent.store.disk import free_bytes
 
 if TYPE_CHECKING:
@@ -54,10 +57,15 @@ def examine(
     cloud is asked a test question: one call, or up to three to find out which API it offers, which the budget counts and the cloud
     may bill.
     """
+    facts = cache(partial(_facts, settings))  # hashing a model takes seconds on a Pi
     checks: dict[str, Callable[[Settings], str]] = {
-        "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": _model, "database": _database,
-        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)), "cloud": partial(_cloud, call_cloud),
+        "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": partial(_model, facts),
+        "calibration": partial(_calibration, facts), "database": _database,
+        "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)),
     }  # fmt: skip
+    if settings.audit_share:
+        checks["audits"] = _audits
+    checks["cloud"] = partial(_cloud, call_cloud)
     return [_check(name, check, settings) for name, check in checks.items()]
 
 
@@ -83,7 +91,7 @@ def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
         problems.append(str(error))
     if problems:
         raise BadSetting(" ".join(problems))
-    tau = "the model's" if settings.tau is None else settings.tau
+    tau = "not given" if settings.tau is None else settings.tau
     found = "" if settings.config_file.exists() else " (no such file)"
     kept = settings.keep_days if settings.keep_days == FOREVER else f"{float(settings.keep_days):g} days"
     return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
@@ -119,15 +127,42 @@ def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
     return [name for flag, name in _FEATURES.items() if flag in words and name not in features]
 
 
-def _model(settings: Settings) -> str:
-    path = catalog.resolve(settings.model, settings.models_folder)
-    facts = catalog.identify(path)
+def _facts(settings: Settings) -> ModelFacts:
+    """The facts of the model and its adapter, hashed anew."""
+    facts = catalog.identify(catalog.resolve(settings.model, settings.models_folder))
+    if not settings.adapter:
+        return facts
+    return replace(facts, adapter_sha256=catalog.sha256_of(catalog.resolve_adapter(settings.adapter, settings.models_folder)))
+
+
+def _model(known: Callable[[], ModelFacts], settings: Settings) -> str:
+    path, facts = catalog.resolve(settings.model, settings.models_folder), known()
     text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
     if settings.adapter:
         adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder)
         header = gguf.read_header(path)
         gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
-        text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {catalog.sha256_of(adapter)[:12]}"
+        text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {facts.adapter_sha256[:12]}"
+    return text
+
+
+def _calibration(known: Callable[[], ModelFacts], settings: Settings) -> str:
+    """Which calibration applies, or why none does. Raises `BadData` for files that cannot be used."""
+    if settings.tau is not None:
+        return f"none, because a tau is given: {settings.tau:g}; it compares with the printed confidence"
+    try:
+        facts = known()
+    except ModelError:
+        return "none, because the model cannot be used"
+    profile = Profile.from_json(facts.profile)
+    applied = Calibrations(settings.calibrations_folder, settings.calibration).of(facts, profile)
+    if applied is None:
+        return f"none; the model's own tau counts: {profile.tau:g} (`edge-agent calibrate` makes one)"
+    if settings.calibration == NONE:
+        return f"none, as set (calibration {NONE}); the model's own tau counts: {profile.tau:g}"
+    text = applied.calibration.in_words() if applied.calibration else none_applies(applied, profile.tau)
+    if applied.problems:
+        raise BadData(" ".join((*applied.problems, text)))
     return text
 
 
@@ -154,6 +189,22 @@ def _disk(settings: Settings, free: int) -> str:
     if free >> 20 < settings.cache_min_free_mib:
         raise StorageError(f"{text}: only what waits for the cloud is stored below {settings.cache_min_free_mib} MiB; free some space.")
     return text
+
+
+def _audits(settings: Settings) -> str:
+    """How often the cloud agrees with the answers that are kept here. A fall of that is worth a look, and no fault."""
+    from edge_agent.cloud.audits import Audits
+    from edge_agent.store import live
+    from edge_agent.store.store import Store
+
+    if not settings.cloud_url or settings.policy == "only_local":
+        return (
+            f"none: audit_share is {settings.audit_share:g}, but {'no cloud is set up' if not settings.cloud_url else 'only_local holds'}"
+        )
+    with Store(settings.database) as store:
+        found, n_waiting = live.newest(store), Audits(store).n_waiting()
+    said = found.sentence if found else "no results yet"
+    return f"{settings.audit_share:.3g} of the kept answers are compared with the cloud's, {n_waiting} wait; {said}"
 
 
 # What a person can do about a test question that was not answered.

@@ -14,12 +14,13 @@ from edge_agent.core import routing
 from edge_agent.core.outcome import CloudKind, CloudOutcome
 from edge_agent.core.question import Question
 from edge_agent.core.records import CloudAnswer, Decision, ModelFacts, OpenReading, Reading, ReadingKey, Timings
-from edge_agent.core.routing import Circumstances, Plan, Policy, Settlement
+from edge_agent.core.routing import Circumstances, Plan, Policy, PolicyName, Settlement
 from edge_agent.store.database import Patience
 
 if TYPE_CHECKING:  # httpx is loaded only when a cloud is called
     from edge_agent.cloud.budget import Reservation
     from edge_agent.cloud.wire.call import CloudCall
+    from edge_agent.model.calibration import Calibration
 
 
 @dataclass(slots=True, eq=False)
@@ -27,15 +28,18 @@ class Inquiry:
     """What is known so far about one question; an id is set where the store already has the fact.
 
     Ids belong to the file that was open when the database's `n_opened` was the one here.
-    `policy`, `model` and `profile_sha256` are those in force when it was asked. It is finished when `planned` and `settled` are
-    set.
+    `own_tau` and `own_policy` were given with the question. `policy`, `calibration`, `model` and `profile_sha256` are those of the
+    model that reads it (`rules_in_force.py`). It is finished when `planned` and `settled` are set.
     """
 
     question: Question
-    policy: Policy
-    model: ModelFacts
-    profile_sha256: str
     circumstances: Circumstances
+    own_tau: float | None = None
+    own_policy: PolicyName | None = None
+    policy: Policy = field(init=False)
+    calibration: Calibration | None = field(init=False)
+    model: ModelFacts = field(init=False)
+    profile_sha256: str = field(init=False)
     started: float = field(default_factory=time.perf_counter)
     reading: Reading | OpenReading | None = None
     reading_id: int | None = None
@@ -101,6 +105,7 @@ class Inquiry:
             readout=self.policy.readout,
             score=planned.score,
             tau=self.policy.tau,
+            calibration=self.policy.calibration or None,
             policy=self.policy.name.value,
             queue_id=queue_id,
             model=self.model,

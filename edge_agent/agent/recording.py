@@ -15,12 +15,14 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.agent.inquiry import Inquiry
+from edge_agent.cloud.audits import Audits
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.queue import Outbox
 from edge_agent.core import routing
 from edge_agent.core.config.limits import DiskLimits
 from edge_agent.core.errors import StorageError
 from edge_agent.core.records import Decision
+from edge_agent.core.routing import Reason
 from edge_agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Stores inquiries in `store` and its queue `outbox`; `gate` learns the cost and outcome of a cloud call."""
+    """Stores inquiries in `store`, its queue `outbox` and its `audits`; `gate` learns the cost and outcome of a cloud call."""
 
-    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
+    def __init__(
+        self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits, audits: Audits | None = None
+    ) -> None:
         self._store, self._outbox, self._gate, self._rules, self._disk = store, outbox, gate, rules, disk
+        self._audits = audits or Audits(store)
 
     def record(self, inquiry: Inquiry) -> Decision:
         """Store a finished inquiry and return its decision.
@@ -103,8 +108,26 @@ class Recorder:
             queue_id = self._outbox.put(inquiry.question, inquiry.cloud_error, self._rules.redacted(inquiry.question))
             if queue_id is None:
                 self._settle_again(inquiry, queue_full=True)
-        self._store.put_decision(_row(inquiry, decision_id, queue_id))
+        self._store_calibration(inquiry)
+        row = _row(inquiry, decision_id, queue_id)
+        self._store.put_decision(row)
+        self._audit(inquiry, row)
         return queue_id
+
+    def _store_calibration(self, inquiry: Inquiry) -> None:
+        """Keep the calibration that the decision names, with its first decision: its file may be gone later."""
+        sha256, used = inquiry.policy.calibration, inquiry.calibration
+        if used and self._store.calibration(sha256) is None:
+            self._store.put_calibration(sha256, time.time(), used.model_sha256, used.adapter_sha256, used.profile_sha256, used.to_json())
+
+    def _audit(self, inquiry: Inquiry, row: dict[str, Any]) -> None:
+        """Put a kept answer among the audits, if it is chosen and its question may leave the device."""
+        assert inquiry.settled is not None
+        if self._gate is None or inquiry.settled.reason is not Reason.CONFIDENT or inquiry.circumstances.never_send:
+            return
+        if self._audits.chooses(inquiry.question.fingerprint, inquiry.policy.calibration):
+            send = self._rules.redacted(inquiry.question)
+            self._audits.put(row, inquiry.policy.calibration, self._gate.cloud.model, send)
 
     def _store_facts(self, inquiry: Inquiry) -> None:
         """Keep the reading and the cloud's answer, if they are new."""
@@ -135,6 +158,7 @@ class Recorder:
                 self._store.end_provisional(waiting, outcome.answer.answer, inquiry.cloud_id)
         if inquiry.circumstances.never_send:
             self._outbox.cancel_waiting(inquiry.question)
+            self._audits.cancel(inquiry.question.fingerprint)
 
     def _put_cloud_answer(self, inquiry: Inquiry) -> None:
         assert self._gate is not None and inquiry.cloud is not None

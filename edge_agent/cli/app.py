@@ -94,7 +94,10 @@ _SETTINGS = {
     "model": click.option("--model", help="A .gguf file or a name from `edge-agent models`.  [default: demo]"),
     "adapter": click.option("--adapter", help="A GGUF adapter for the model, made with python -m convert --adapter-gguf."),
     "tau": click.option(
-        "--tau", callback=fraction, metavar="NUMBER", help="Keep an answer with at least this confidence, 0 to 1.  [default: the model's]"
+        "--tau",
+        callback=fraction,
+        metavar="NUMBER",
+        help="Keep an answer with at least this confidence, 0 to 1.  [default: the calibration's or the model's]",
     ),
     "policy": click.option("--policy", type=click.Choice(checks.POLICIES), help="Who may answer.  [default: prefer_local]"),
     "cloud_url": click.option("--cloud-url", help="The base URL of an OpenAI-compatible API. Without it there is no cloud."),
@@ -141,7 +144,7 @@ def with_settings(*names: str, load: Callable[..., Any] = settings.load) -> Call
 def main() -> None:
     """Small models on this device that say how sure they are, and a cloud for the rest.
 
-    Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_POLICY,
-    EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE,
-    EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME keeps all files in one folder.
+    Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU,
+    EDGE_AGENT_CALIBRATION, EDGE_AGENT_POLICY, EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or
+    EDGE_AGENT_CLOUD_KEY_FILE, EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME keeps all files in one folder.
     """

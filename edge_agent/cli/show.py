@@ -16,6 +16,7 @@ import click
 
 from edge_agent.cli import verbosity
 from edge_agent.cli.table import lines
+from edge_agent.core.readouts import CONFIDENCE
 from edge_agent.core.records import option_text
 from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened, wrapped
 
@@ -71,10 +72,21 @@ def _sure(decision: Decision) -> str:
     if decision.confidence is None:
         return "not asked"
     if decision.cause == "no_confidence":
-        return "unknown: the model printed no confidence"
+        has_score = decision.score is not None
+        return "unknown: the model printed no confidence" if has_score else f"unknown: an answer in words has no {decision.readout}"
     if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
         return f"{decision.confidence:.0%} (the policy {decision.policy} does not use it)"
-    return f"{decision.score:.0%}; {decision.tau:.0%} is " + ("needed to keep an answer" if decision.deferred else "enough")
+    by = f", by calibration {decision.calibration[:ID_SHOWN]}" if decision.calibration else ""
+    name = "" if decision.readout == CONFIDENCE else f"{decision.readout} "
+    if decision.deferred and decision.score == decision.tau:
+        return f"{name}{_share(decision.score)}, exactly the threshold, where a part of the questions goes to the cloud{by}"
+    enough = "needed to keep an answer" if decision.deferred else "enough"
+    return f"{name}{_share(decision.score)}; {_share(decision.tau)} is {enough}{by}"
+
+
+def _share(value: float | None) -> str:
+    """A fraction in percent, with a decimal only where it has one: scores other than the printed level are not round."""
+    return "" if value is None else f"{value:.0%}" if abs(value * 100 - round(value * 100)) < 0.05 else f"{value:.1%}"
 
 
 def _source(decision: Decision) -> str:
@@ -157,7 +169,7 @@ def say(text: str, indent: int = 0, err: bool = False) -> None:
 def print_check(name: str, ok: bool, detail: str) -> None:
     """Print the result of one check."""
     mark = click.style("ok ", fg="green") if ok else click.style("BAD", fg="red", bold=True)
-    first, *others = lines_of(f"{'':<3}  {name:<9} {plain(detail)}", 15)
+    first, *others = lines_of(f"{'':<3}  {name:<11} {plain(detail)}", 17)
     echo(mark + first[3:])
     for line in others:
         echo(line)

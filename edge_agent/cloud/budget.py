@@ -31,12 +31,14 @@ class Reservation:
     """Permission to send a request of this `shape`, which may cost `micros` (millionths of the currency).
 
     `number` is its stored row; None if there is no limit and so nothing was counted. When a call sends its question again, it becomes
-    the row of the last request; the rows before it belong to requests that were sent, and stay as they are.
+    the row of the last request; the rows before it belong to requests that were sent, and stay as they are. A call of less
+    importance may use only a `share` of each limit.
     """
 
     number: int | None = None
     shape: Shape | None = None
     micros: int = 0
+    share: float = 1.0
 
 
 class Budget:
@@ -50,45 +52,48 @@ class Budget:
     ) -> None:
         self._store, self._endpoint, self.limits, self._shape, self._least_tokens = store, endpoint, limits, shape, least_tokens
 
-    def reserve(self, question: Question, shape: Shape | None = None) -> Reservation | None:
-        """Count a request before it is sent; returns None if it would exceed the budget. The `shape` of it decides what it may cost."""
+    def reserve(self, question: Question, shape: Shape | None = None, share: float = 1.0) -> Reservation | None:
+        """Count a request before it is sent; returns None if it would exceed the budget, or this `share` of it.
+
+        The `shape` of the request decides what it may cost.
+        """
         if not self.limits.is_set:
-            return Reservation(shape=shape)
+            return Reservation(shape=shape, share=share)
         if shape is not None:
-            return self._reserve(question, shape)
+            return self._reserve(question, shape, share)
         learned = self._shape()
         cheaper = replace(learned, max_tokens=min(learned.max_tokens, self._least_tokens or learned.max_tokens))
-        return self._reserve(question, learned) or (self._reserve(question, cheaper) if cheaper != learned else None)
+        return self._reserve(question, learned, share) or (self._reserve(question, cheaper, share) if cheaper != learned else None)
 
     def can_ever_pay(self, question: Question, shape: Shape) -> bool:
         """Whether such a request is within the budget at all, on a day and in a month when nothing else is sent."""
         money = (limit for limit in (self.limits.money_per_day, self.limits.money_per_month) if limit is not None)
         return self._highest_micros(question, shape) <= min(money, default=math.inf) * 1e6
 
-    def _reserve(self, question: Question, shape: Shape) -> Reservation | None:
+    def _reserve(self, question: Question, shape: Shape, share: float) -> Reservation | None:
         self._store.clock.keep()  # what is counted must not lie in the future after a restart
         now_s = self._store.clock.now_s()
         micros = self._highest_micros(question, shape)
-        if not self.allows(now_s, micros):
+        if not self.allows(now_s, micros, share):
             return None
         self._store.drop_spending_before(self._endpoint, now_s - MONTH_S)
-        return Reservation(self._store.put_spending(self._endpoint, now_s, micros), shape, micros)
+        return Reservation(self._store.put_spending(self._endpoint, now_s, micros), shape, micros, share)
 
     def _highest_micros(self, question: Question, shape: Shape) -> int:
         n_bytes = len(question.user_message.encode())  # a text never has more tokens than bytes
         return self._micros(n_bytes + shape.n_extra_bytes + _FRAME_TOKENS, shape.limit)
 
-    def allows(self, now_s: float, micros: int) -> bool:
-        """Whether one more call that costs `micros` (millionths of the currency) stays within all limits."""
+    def allows(self, now_s: float, micros: int, share: float = 1.0) -> bool:
+        """Whether one more call that costs `micros` (millionths of the currency) stays within this share of all limits."""
         limits = self.limits
         for since_s, calls, money in (
             (DAY_S, limits.calls_per_day, limits.money_per_day),
             (MONTH_S, limits.calls_per_month, limits.money_per_month),
         ):
             n_calls, spent = self._store.spent(self._endpoint, now_s - since_s)
-            if calls is not None and n_calls >= calls:
+            if calls is not None and n_calls + 1 > calls * share:
                 return False
-            if money is not None and spent + micros > money * 1e6:
+            if money is not None and spent + micros > money * 1e6 * share:
                 return False
         return True
 

@@ -1,7 +1,8 @@
 """Sends the questions in the queue to the cloud, as long as that makes sense.
 
 Owns the order of a pass over the queue, when it stops, and when the next one starts, and whether a failure is the fault of one
-question or of the whole cloud. `retry` decides what an outcome then means for a question, `breaker` what it means for the cloud.
+question or of the whole cloud. `retry` decides what an outcome then means for a question, `breaker` what it means for the cloud, and
+`audits` what is sent when no row is due.
 
 Invariants: an answer, the end of its row, the endings of the decisions that waited for it, and the cost of the call are stored
 in one transaction. No row becomes dead for a failure unless the cloud answered something after it: another question, or a test
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from edge_agent.cloud.audits import Auditor, Audits
 from edge_agent.cloud.breaker import IN_A_ROW, VALID
 from edge_agent.cloud.budget import Reservation
 from edge_agent.cloud.gate import Gate
@@ -41,12 +43,13 @@ OVER_BUDGET = "the budget for the cloud is used up for now (budget_... in config
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The result of one pass over the queue; `stopped` is the reason if it ended early."""
+    """The result of one pass over the queue; `stopped` is the reason if it ended early. `audited` counts audits."""
 
     answered: int
     failed: int
     waiting: int
     stopped: str | None
+    audited: int = 0
 
 
 @dataclass(slots=True)
@@ -69,7 +72,7 @@ class Drainer:
     """Sends one queue to one cloud: `once` for a person who wants it now, `watch` for a device that runs by itself.
 
     `deadline_s` limits one call. Once `stopped()` is true, no row is claimed and `watch` ends. `upkeep` is called after each pass
-    of `watch`, when no person waits. Tests replace `sleep` and `chance` (0 to 1, the random part of a wait).
+    of `watch`, when no person waits. `audits` are sent, too. Tests replace `sleep` and `chance` (0 to 1, the random part of a wait).
     """
 
     def __init__(
@@ -82,10 +85,12 @@ class Drainer:
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
         stopped: Callable[[], bool] = lambda: False,
+        audits: Audits | None = None,
     ) -> None:
         self._outbox, self._gate, self._rules = outbox, gate, rules or Rules()
         self._deadline_s, self._upkeep, self._sleep, self._chance = deadline_s, upkeep, sleep, chance
         self._stopped = stopped
+        self._auditor = Auditor(audits, gate, self._rules, deadline_s) if audits and audits.share else None
 
     def once(self) -> Iterator[QueueRow | Drained]:
         """One pass over all waiting rows, due or not, even if the breaker is open: a person may know that the cloud is back.
@@ -147,7 +152,7 @@ class Drainer:
         return LOOK_EVERY_S if due_in_s is None else min(LOOK_EVERY_S, max(due_in_s, 0.05))
 
     def _pass(self, by_hand: bool) -> Iterator[QueueRow | Drained]:
-        done = _Pass()
+        done, audited = _Pass(), 0
         try:
             self._try_new_settings(done, by_hand)
             self._find_api(done, by_hand)
@@ -169,12 +174,14 @@ class Drainer:
                     done.current = None
             if (done.in_doubt or done.portal_rows) and not done.stopped:
                 self._test(done)
+            if self._auditor and not done.stopped:
+                audited = self._auditor.send(is_needed=lambda: self._stopped() or self._has_due(by_hand=False))
         except (GeneratorExit, KeyboardInterrupt, SystemExit) as error:
             self._interrupt(done, was_sent=not isinstance(error, GeneratorExit))  # it comes at the `yield`
             raise
         finally:
             self._release(done)
-        yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped)
+        yield Drained(done.answered, done.failed, self._outbox.count("ready"), done.stopped, audited)
 
     def _interrupt(self, done: _Pass, was_sent: bool) -> None:
         """Make the current row ready again at no cost: no drainer is left that knows of it. A call that was sent stays counted.

@@ -94,7 +94,7 @@ class Gate:
             following = None
             try:
                 with self._store.transaction():
-                    following = self.budget.reserve(send, mended)
+                    following = self.budget.reserve(send, mended, reserved.share)
                     if following is not None and time.monotonic() >= ends_s:  # the database was locked for so long: nothing will be sent
                         self.budget.close(following, None)
                         following = None

@@ -1,6 +1,6 @@
 """The durable queue of questions that wait for the cloud, in the store's file.
 
-Owns the states of a row, its SQL, and which process may drain the queue. Knows nothing of HTTP.
+Owns the states of a row, its SQL, and which process may drain the queue (and send `audits`). Knows nothing of HTTP.
 
     put ─► ready ─► sending ─┬─► done        answered
              ▲               ├─► ready       will be tried again, at `due_s`
@@ -19,14 +19,13 @@ Ages and waits are device time (`store/device_time.py`), which a change of the w
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import time
 import uuid
 from collections.abc import Callable, Iterator
 
-from edge_agent.cloud.queue_row import COLUMNS, QueueRow
+from edge_agent.cloud.queue_row import COLUMNS, QueueRow, payload
 from edge_agent.cloud.retry import LONGEST_WAIT_S, MAX_SUSPICIONS, PORTAL_PAGE, RELEASED_WAIT_S, treat
 from edge_agent.core.config.limits import QueueLimits
 from edge_agent.core.config.settings import DEFAULT_LIMITS
@@ -63,15 +62,15 @@ class Outbox:
             queue_id = int(waiting[0]["id"])
             self._database.write("UPDATE outbox SET last_error = nullif(last_error, ?) WHERE id = ?", (_FORBIDDEN, queue_id))
             return queue_id
-        payload = _payload(send or question)
-        size_bytes = len(payload.encode())
+        text = payload(send or question)
+        size_bytes = len(text.encode())
         if not self._has_room(size_bytes):
             return None
         now, now_s = time.time(), self._clock.now_s()
         inserted = self._database.write(
             "INSERT INTO outbox (created_at, updated_at, put_s, due_s, job_key, dedupe_key, fingerprint, last_error, payload, size_bytes, "
             "answers_before, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(id), 0) FROM cloud_answers), 'ready')",
-            (now, now, now_s, now_s, str(uuid.uuid4()), self._dedupe_key(question), question.fingerprint, error, payload, size_bytes),
+            (now, now, now_s, now_s, str(uuid.uuid4()), self._dedupe_key(question), question.fingerprint, error, text, size_bytes),
         )
         assert inserted.lastrowid is not None
         return inserted.lastrowid
@@ -278,7 +277,8 @@ class Outbox:
                 raise StorageError("Another process is draining the queue; wait until it has finished.")
             with self.store.transaction() as db:
                 self._cancel_forbidden()
-                db.execute("UPDATE outbox SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
+                for table in ("outbox", "audits"):
+                    db.execute(f"UPDATE {table} SET state = 'ready', last_error = 'interrupted' WHERE state = 'sending'")
                 self._drop_old_dead()
             yield
         finally:
@@ -372,10 +372,6 @@ class Outbox:
     def _dedupe_key(question: Question) -> str:
         """What the answer depends on: the question and its kind."""
         return f"{question.fingerprint}/{question.kind}"
-
-
-def _payload(question: Question) -> str:
-    return json.dumps([question.stem, question.options], ensure_ascii=False)
 
 
 _FORBIDDEN = "never_send"  # the last error of a row whose question must not be sent

@@ -49,13 +49,21 @@ class QueueRow:
 
         Raises `ValueError` or `BadQuestion` if it is damaged.
         """
-        if self.payload is None:
-            return None
-        try:
-            stem, options = json.loads(self.payload)
-            return Question.of(stem, options)
-        except (TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"what was to be sent is damaged ({error})") from error
+        return None if self.payload is None else sent_question(self.payload)
+
+
+def payload(question: Question) -> str:
+    """A question as it will be sent, as a row keeps it (JSON)."""
+    return json.dumps([question.stem, question.options], ensure_ascii=False)
+
+
+def sent_question(text: str) -> Question:
+    """The question in a `payload`. Raises `ValueError` or `BadQuestion` if it is damaged."""
+    try:
+        stem, options = json.loads(text)
+        return Question.of(stem, options)
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"what was to be sent is damaged ({error})") from error
 
 
 def shown(row: QueueRow, store: Store, now_s: float) -> dict[str, Any]:

@@ -40,6 +40,11 @@ def score(reading: LevelReading, readout: str, weights: Sequence[float] = ()) ->
         return max(0.0, best - second)
     if readout != COMBINED or len(weights) != N_WEIGHTS:
         raise ValueError(f"there is no readout {readout!r} with {len(weights)} weights")
-    terms = (1.0, reading.confidence, min(reading.expected_confidence, 1.0), chosen, max(0.0, best - second))
-    total = math.fsum(weight * term for weight, term in zip(weights, terms, strict=True))
+    parts = (reading.confidence, min(reading.expected_confidence, 1.0), chosen, max(0.0, best - second))
+    return combined(weights, parts)
+
+
+def combined(weights: Sequence[float], parts: Sequence[float]) -> float:
+    """The logistic function of `weights` times (1, *parts)."""
+    total = math.fsum(weight * term for weight, term in zip(weights, (1.0, *parts), strict=True))
     return 1 / (1 + math.exp(-total)) if total >= 0 else math.exp(total) / (1 + math.exp(total))

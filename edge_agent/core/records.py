@@ -202,6 +202,7 @@ class Decision:
     """One answered question: the answer, its confidence, its route and why.
 
     `route` is `local` or `cloud`; `reason` decided it; `cause` says why the cloud was wanted, if it was. A
+    `tau` compares with `score`, which `readout` names; `calibration` is the sha256 of what chose them, None if none did. A
     `provisional` answer is the device's own, kept until the cloud has been asked (`queue_id`); `cloud_error` says why
     it has not answered yet; `storage_error` why the decision is not `persisted`. Probabilities and confidences are None when
     only the cloud was asked. `cloud_confidence` is the probability that the cloud gave to its own letter; None without the cloud's
@@ -225,6 +226,7 @@ class Decision:
     readout: str
     score: float | None
     tau: float
+    calibration: str | None
     policy: str
     queue_id: int | None
     model: ModelFacts

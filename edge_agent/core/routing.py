@@ -12,7 +12,7 @@ another threshold can be tried on yesterday's log.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from edge_agent.core import readouts
@@ -81,6 +81,10 @@ class Policy:
     weights: tuple[float, ...] = ()
     tie_share: float = 0.0
     calibration: str = ""
+
+    def with_tau(self, tau: float) -> Policy:
+        """The same with a tau that a person gives: it compares with the printed confidence, and no calibration counts."""
+        return replace(self, tau=tau, readout=readouts.CONFIDENCE, weights=(), tie_share=0.0, calibration="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,9 @@ from edge_agent.model import catalog, gguf, prompt
 from edge_agent.model.answers import AnswerFormat, Node, Path
 from edge_agent.model.profile import Profile, from_metadata
 
-MAX_ANSWER_TOKENS = 64
-ANSWER_RESERVE = 2 * MAX_ANSWER_TOKENS  # tokens of the context kept free: for the answer format and for an answer in words
+MAX_ANSWER_TOKENS = 64  # of an answer in words, where nobody asks for more
+FORMAT_RESERVE = 64  # tokens of the context kept free for the answer format
+ANSWER_RESERVE = FORMAT_RESERVE + MAX_ANSWER_TOKENS
 QUESTIONS_A_TURN = 16  # that one caller may have read before the others; more share a beginning better, but make others wait
 DRAFT_TOKENS = 32  # evaluated in one step while a question is typed; whoever presses Enter waits for at most one step
 
@@ -130,16 +131,19 @@ class LocalModel:
         """How many callers wait for their turn."""
         return self._line.n_waiting
 
-    def prompt_tokens(self, question: Question) -> list[int]:
-        """The tokens of the whole prompt. Raises `BadQuestion` if it is too long, or if the model is for other questions."""
+    def prompt_tokens(self, question: Question, max_answer_tokens: int = MAX_ANSWER_TOKENS) -> list[int]:
+        """The tokens of the whole prompt.
+
+        Raises `BadQuestion` if it is too long with an answer of `max_answer_tokens`, or if the model is for other questions.
+        """
         self._check_open()
         if question.kind != self.profile.question_kind:
             wanted = "without options" if question.options else "with its options"
             raise BadQuestion(f"This model does not answer questions like '{question.stem:.40}'; ask it {wanted}.")
         tokens = prompt.tokens(self._llama, self.profile.segments(question.user_message))
-        limit = self.n_ctx - ANSWER_RESERVE
+        limit = self.n_ctx - FORMAT_RESERVE - max_answer_tokens
         if len(tokens) > limit:
-            raise BadQuestion(f"The prompt has {len(tokens)} tokens, but only {limit} fit; shorten the question.")
+            raise BadQuestion(f"The prompt has {len(tokens)} tokens, but only {max(0, limit)} fit; shorten the question.")
         return tokens
 
     def read(
@@ -148,14 +152,17 @@ class LocalModel:
         on_level: Callable[[LevelReading], None] | None = None,
         timeout_s: float | None = None,
         on_text: Callable[[str], None] | None = None,
+        max_answer_tokens: int = MAX_ANSWER_TOKENS,
     ) -> Reading | OpenReading:
         """Read the level with its probabilities, then the letter or an answer in words.
 
         `on_level` gets the level as soon as it is known, before the answer is read. `on_text` gets each piece of an answer
-        in words. Both run on the model's thread and must be quick. Raises `BadQuestion` before any work if the question does
-        not fit; `ModelBusy` if too many callers wait or there is no answer within `timeout_s`.
+        in words, which has at most `max_answer_tokens`. Both run on the model's thread and must be quick.
+
+        Raises `BadQuestion` before any work if the question does not fit; `ModelBusy` if too many callers wait or there is no answer
+        within `timeout_s`.
         """
-        return self.read_all([question], lambda _, level: on_level(level) if on_level else None, timeout_s, on_text)[0]
+        return self.read_all([question], lambda _, level: on_level(level) if on_level else None, timeout_s, on_text, max_answer_tokens)[0]
 
     def read_all(
         self,
@@ -163,6 +170,7 @@ class LocalModel:
         on_level: Callable[[int, LevelReading], None] | None = None,
         timeout_s: float | None = None,
         on_text: Callable[[str], None] | None = None,
+        max_answer_tokens: int = MAX_ANSWER_TOKENS,
     ) -> list[Reading | OpenReading]:
         """Read several questions, like `read`, and evaluate what their prompts have in common at the beginning only once.
 
@@ -171,7 +179,8 @@ class LocalModel:
         beginning are read one after another, whatever their order.
         """
         called = time.perf_counter()
-        prompts, tries = [self.prompt_tokens(question) for question in questions], [self._trie(question) for question in questions]
+        prompts = [self.prompt_tokens(question, max_answer_tokens) for question in questions]
+        tries = [self._trie(question) for question in questions]
         ready = time.perf_counter()
         order = sorted(range(len(questions)), key=prompts.__getitem__)
         found: dict[int, Reading | OpenReading] = {}
@@ -187,7 +196,7 @@ class LocalModel:
                 if questions[i].options:
                     found[i] = self._read_letter(questions[i], prompts[i], walk, level, known, clock)
                 else:
-                    found[i] = self._read_words(prompts[i], walk, level, clock, on_text or (lambda piece: None))
+                    found[i] = self._read_words(prompts[i], walk, level, clock, max_answer_tokens, on_text or (lambda piece: None))
 
         for start in range(0, len(order), QUESTIONS_A_TURN):
             turn = order[start : start + QUESTIONS_A_TURN]
@@ -211,10 +220,13 @@ class LocalModel:
         tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_RESERVE]
         return self._line.later(lambda: self._draft(tokens))
 
-    def generate(self, question: Question, choose: Choose = most_probable) -> str:
-        """What the model prints up to its end of turn, each token picked by `choose`; by default without any constraint."""
-        tokens = self.prompt_tokens(question)
-        return self._line.run(lambda: self._generate(tokens, choose)[0])
+    def generate(self, question: Question, choose: Choose = most_probable, max_answer_tokens: int = MAX_ANSWER_TOKENS) -> str:
+        """What the model prints up to its end of turn, each token picked by `choose`; by default without any constraint.
+
+        At most `max_answer_tokens`, the answer format included.
+        """
+        tokens = self.prompt_tokens(question, max_answer_tokens)
+        return self._line.run(lambda: self._generate(tokens, choose, max_answer_tokens)[0])
 
     def time_evaluation(self, tokens: Sequence[int], n_cached: int) -> float:
         """Measure the evaluation of `tokens` after their first `n_cached` with the last logits, in ms. For `edge-agent bench`."""
@@ -270,13 +282,15 @@ class LocalModel:
             timings=clock.timings(self._llama.n_forward),
         )
 
-    def _read_words(self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, on_text: Callable[[str], None]) -> OpenReading:
+    def _read_words(
+        self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, n_most: int, on_text: Callable[[str], None]
+    ) -> OpenReading:
         """The answer in the model's own words, by greedy decoding, up to its end of turn."""
         path, node = walk.path, walk.node
         while node.children:  # the fixed words before the answer
             token, node = next(iter(node.children.items()))
             path = (*path, token)
-        text, ended = self._generate([*tokens, *path], most_probable, on_text)
+        text, ended = self._generate([*tokens, *path], most_probable, n_most, on_text)
         return OpenReading(
             levels=level.levels,
             level_probs=level.level_probs,
@@ -300,10 +314,12 @@ class LocalModel:
         if drafting and tokens[: len(drafting)] != drafting:
             self._line.stop_later()
 
-    def _generate(self, tokens: list[int], choose: Choose, on_text: Callable[[str], None] = lambda piece: None) -> tuple[str, bool]:
+    def _generate(
+        self, tokens: list[int], choose: Choose, n_most: int, on_text: Callable[[str], None] = lambda piece: None
+    ) -> tuple[str, bool]:
         """The generated text, and whether it reached the end of turn. `on_text` gets whole characters only."""
         decoder, text = codecs.getincrementaldecoder("utf-8")("replace"), ""
-        for _ in range(MAX_ANSWER_TOKENS):
+        for _ in range(n_most):
             token = choose(self._llama.logits(tokens))
             ended = self._llama.ends_turn(token)
             piece = decoder.decode(b"" if ended else self._llama.piece(token), final=ended)

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from edge_agent.core.config.settings import checked
-from edge_agent.core.errors import BadSetting, ModelMissing, ModelRefused
+from edge_agent.core.errors import BadData, BadSetting, ModelMissing, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, temporary_folder
+from edge_agent.model.calibration import Calibration, decoded
+from edge_agent.model.calibration import read as read_calibration
 from edge_agent.model.catalog import adapters_in, entries, sha256_of
 from edge_agent.model.gguf import read_adapter, read_model
 from edge_agent.model.profile import from_metadata
@@ -69,12 +71,12 @@ def pack(
 ) -> Bundle:
     """Write `target` with the model file, `settings` (those of `SETTINGS` that are not None), a calibration and an adapter.
 
-    A calibration is a JSON object whose `model_sha256` is the model's. The file gets its name only when it is complete. Raises
-    `ModelMissing`, `ModelRefused` or `StorageError`.
+    A calibration must be for exactly this model and adapter. The file gets its name only when it is complete. Raises `ModelMissing`,
+    `ModelRefused` or `StorageError`.
     """
     _check_packed(target, model, calibration, adapter)
     sha256, n_bytes = sha256_of(model), model.stat().st_size
-    extra = _calibration(calibration, sha256) if calibration else None
+    extra = checked_calibration(calibration, model, adapter).to_json().encode() if calibration else None
     files: dict[str, dict[str, Any]] = {MODEL: {"bytes": n_bytes, "sha256": sha256}}
     if adapter:
         files[ADAPTER] = {"bytes": adapter.stat().st_size, "sha256": sha256_of(adapter)}
@@ -243,20 +245,22 @@ def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, str | None, dict[st
     return name, adapter, listed, kept
 
 
-def _calibration(path: pathlib.Path, sha256: str) -> bytes:
-    """A calibration's bytes, if it belongs to this model."""
+def checked_calibration(path: pathlib.Path, model: pathlib.Path, adapter: pathlib.Path | None) -> Calibration:
+    """The calibration in a file, if it is for this model and adapter. Raises `ModelMissing` or `ModelRefused`."""
+    if not path.exists():
+        raise ModelMissing(f"There is no calibration '{path}'; check the path.")
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CALIBRATION_BYTES + 1)
-        found = json.loads(data)
-        bound_to = found.get("model_sha256") if isinstance(found, dict) and len(data) <= MAX_CALIBRATION_BYTES else None
-    except OSError as error:
-        raise ModelMissing(f"The calibration '{path}' cannot be read ({error.strerror}); check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelRefused(f"The calibration '{path}' is not JSON ({error!s:.80}); create it again.") from error
-    if bound_to != sha256:
-        raise ModelRefused(f"The calibration '{path}' belongs to model {bound_to!s:.16}, not to {sha256[:16]}; calibrate this model.")
-    return data
+        found = decoded(read_calibration(path), f"'{path}'")
+    except BadData as error:
+        raise ModelRefused(str(error)) from error
+    profile = from_metadata(read_model(model).metadata)
+    if not found.fits(sha256_of(model), sha256_of(adapter) if adapter else "", profile.sha256):
+        on_top = f" with the adapter '{adapter.name}'" if adapter else ""
+        raise ModelRefused(
+            f"The calibration '{path}' is for another model file, adapter or prompt than '{model.name}'{on_top}; "
+            "run `edge-agent calibrate` with this one."
+        )
+    return found
 
 
 def _write(out: IO[bytes], name: str, data: bytes) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import pathlib
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_agent.core.errors import DownloadFailed, ModelRefused
-from edge_agent.core.files import not_written, put_in_place, temporary_folder
+from edge_agent.core.files import not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.question import Question
 from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
+from edge_agent.model.calibration import Calibration, save, waiting_beside
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import default_profile, from_metadata
 from edge_agent.model.pulled import Pulled
@@ -30,7 +31,8 @@ class Installed:
 
     `base` is the model that an adapter says it is for. `settings` came with it in a bundle; `settings_written` says whether they
     are in force, or there were others already. `left_out` are the settings that came over the network and are not used.
-    `warning` says why its answers may be of no use.
+    `calibration` came with it, too: its sha256, and what it promises in words; `calibration_used` says whether it applies from now on,
+    or it waits beside the model because it came over the network. `warning` says why the answers may be of no use.
     """
 
     path: pathlib.Path
@@ -46,6 +48,8 @@ class Installed:
     settings_written: bool = False
     left_out: dict[str, Any] = field(default_factory=dict)
     warning: str | None = None
+    calibration: str | None = None
+    calibration_used: bool = False
 
 
 def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
@@ -73,6 +77,18 @@ def installed(path: pathlib.Path, record: Pulled, is_new: bool) -> Installed:
     start = gguf.peek(path)
     base = start.base_model if start.is_adapter else None
     return Installed(path, record.sha256, record.bytes, record.source, record.revision, record.alias, is_new, start.is_adapter, base)
+
+
+def with_calibration(found: Installed, calibration: Calibration, folder: pathlib.Path | None) -> Installed:
+    """Keep the calibration that came with a model: in the `folder` of those that apply, or beside the model. Raises `StorageError`."""
+    waiting = waiting_beside(found.path)
+    if folder is not None:
+        save(folder, calibration)
+        waiting.unlink(missing_ok=True)
+    else:
+        with replacing(waiting, "w", private=False) as file:
+            file.write(calibration.to_json())
+    return replace(found, calibration=calibration.in_words(), calibration_used=folder is not None)
 
 
 def check_pin(path: pathlib.Path, sha256: str, pinned_sha256: str | None) -> None:

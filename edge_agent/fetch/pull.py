@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from edge_agent.core.errors import BadSetting, DownloadFailed, ModelError, ModelMissing, ModelRefused
+from edge_agent.core.errors import BadData, BadSetting, DownloadFailed, ModelError, ModelMissing, ModelRefused
 from edge_agent.core.files import lock, not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.terminal import Progress
 from edge_agent.fetch import bundle, hub
@@ -28,8 +28,8 @@ from edge_agent.fetch.checkpoints import local_path
 from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_start, choose, commands, means, runs
 from edge_agent.fetch.download import TRIES, Refused
 from edge_agent.fetch.hub import Hub
-from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed
-from edge_agent.model import catalog, gguf, pulled
+from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed, with_calibration
+from edge_agent.model import calibration, catalog, gguf, pulled
 from edge_agent.model.catalog import Entry
 from edge_agent.model.pulled import INSIDE, Pulled, TakeLock
 
@@ -47,7 +47,8 @@ class Puller:
     `upgrade` looks for something newer from the same source and accepts it. `check_file` refuses a file that does not run here and
     may return a warning; with `any_architecture`, a model that edge-agent cannot ask is kept all the same. The settings of a bundle
     are written to `config_file` if there is none yet and the bundle is a file here, or `use_settings` says so; `check_settings`
-    raises `BadSetting` for those that no agent could use.
+    raises `BadSetting` for those that no agent could use. Its calibration goes to the folder `calibrations` under the same condition, and
+    waits beside the model otherwise.
     """
 
     folder: pathlib.Path
@@ -56,6 +57,7 @@ class Puller:
     report: Report = lambda progress: None
     check_file: Callable[..., str | None] = field(default=check)
     config_file: pathlib.Path | None = None
+    calibrations: pathlib.Path | None = None
     any_architecture: bool = False
     use_settings: bool = False
     check_settings: Callable[[dict[str, Any]], None] = lambda settings: None
@@ -183,8 +185,7 @@ class Puller:
             sha256 = opened.parts[bundle.ADAPTER].sha256
             files[bundle.ADAPTER] = self._target(f"{opened.adapter}{MODEL_SUFFIX}", record.source, None, sha256)
         here = {part: self._same_file(record.source, target, opened.parts[part].sha256) for part, target in files.items()}
-        if bundle.CALIBRATION in opened.parts:
-            files[bundle.CALIBRATION] = self.folder / f"{opened.name}.{bundle.CALIBRATION}"
+        packed = None
         try:
             self.check_settings(opened.settings)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,18 +196,22 @@ class Puller:
                 at = {part: new.get(part, target) for part, target in files.items()}
                 try:
                     bundle.check_together(at[bundle.MODEL], at.get(bundle.ADAPTER), not self.any_architecture)
+                    if bundle.CALIBRATION in opened.parts:
+                        bundle.extract(opened, bundle.CALIBRATION, path := folder / bundle.CALIBRATION)
+                        packed = bundle.checked_calibration(path, at[bundle.MODEL], at.get(bundle.ADAPTER))
                     installs = self._checked(opened, record, files, at, new)
                 except ModelError as error:
                     raise _renamed(error, folder, f"; nothing of the bundle '{opened.path.name}' was kept") from error
                 for part, path in new.items():
-                    if part in installs:
-                        installs[part].note(path)
+                    installs[part].note(path)
                     put_in_place(path, files[part])
+            installed = here[bundle.MODEL] or installs[bundle.MODEL].installed
+            if packed:
+                installed = with_calibration(installed, packed, self._calibrations(record.source))
         except BadSetting as error:
             raise ModelRefused(f"The bundle '{opened.path.name}' has a wrong setting ({error}); nothing was kept.") from error
         except OSError as error:
             raise not_written(files[bundle.MODEL], error) from error
-        installed = here[bundle.MODEL] or installs[bundle.MODEL].installed
         return self._with_settings(installed, opened.settings, opened.adapter, record.source.startswith(_HERE))
 
     def _checked(
@@ -230,6 +235,10 @@ class Puller:
         kept = {name: value for name, value in settings.items() if name not in left_out}
         written = self._configure(bundle.config_text(installed.path.stem, kept, adapter))
         return replace(installed, settings=kept, settings_written=written, left_out=left_out)
+
+    def _calibrations(self, source: str) -> pathlib.Path | None:
+        """Where the calibration of a bundle goes that came from there; None if it must wait."""
+        return self.calibrations if self.use_settings or source.startswith(_HERE) else None
 
     def _configure(self, text: str) -> bool:
         """Write the settings if there are none yet; returns whether it did."""
@@ -273,8 +282,19 @@ class Puller:
             if is_here := self._is_here(record):
                 adapter = next((pathlib.PurePath(one.file).stem for one in records if one.file and one not in models), None)
                 settings = bundle.checked_settings(record.settings) if record.settings else {}
+                is_here = self._with_waiting(is_here, record.source)
                 return self._with_settings(is_here, settings, adapter, False) if record.settings or adapter else is_here
         return None
+
+    def _with_waiting(self, is_here: Installed, source: str) -> Installed:
+        """The same with the calibration that waits beside it, if one does and it is sound; used now if a person wants that."""
+        waiting = calibration.waiting_beside(is_here.path)
+        if waiting.is_file():
+            with contextlib.suppress(BadData):
+                found = calibration.decoded(calibration.read(waiting), f"'{waiting}'")
+                if found.model_sha256 == is_here.sha256:
+                    return with_calibration(is_here, found, self._calibrations(source))
+        return is_here
 
     def _is_here(self, record: Pulled) -> Installed | None:
         """What was pulled before, if it is unchanged."""

@@ -18,7 +18,7 @@ from edge_agent.core.question import same
 from edge_agent.core.records import CloudAnswer, OpenReading, Reading
 from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
 
-_DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged fact can raise
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)  # what reading a damaged fact can raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +147,14 @@ def final_answer(row: dict[str, Any]) -> str:
 def compare(rows: Iterable[dict[str, Any]], tau: float | None = None, policy: PolicyName | None = None) -> tuple[Tally, Tally]:
     """What the policies in the log cost, and what another `tau`, `policy` or both would have cost, over all `rows`.
 
-    This assumes that the cloud is reachable and answers what it answered before. A question that must not be sent is not
-    sent here either.
+    A `tau` compares with the printed confidence, whatever calibration decided; a `policy` alone keeps the calibration. The cloud counts
+    as reachable, with the answers that it gave before. A question that must not be sent is not sent here either.
     """
     ours, theirs = _Count(), _Count()
     for row in rows:
         try:
             found = facts(row)
-            other = replace(found.policy, tau=found.policy.tau if tau is None else tau, name=policy or found.policy.name)
+            other = replace(found.policy if tau is None else found.policy.with_tau(tau), name=policy or found.policy.name)
             wanted = [_would(found, rules) for rules in (found.policy, other)]
         except _DAMAGED:
             wanted = [(None, False, None)] * 2

@@ -25,7 +25,7 @@ class CloudSource:
     """Where the cloud's answers come from: `kind` is live, recorded, simulated or none; `name` is a model, a file, or "".
 
     A simulated cloud is right with probability `accuracy`; every table, picture and JSON that uses one says so (`words`).
-    Prices are per million tokens.
+    Prices are per million tokens. With `estimated_tokens` nobody counted the tokens: a question's are its characters / 4.
     """
 
     kind: str = NO_CLOUD
@@ -33,6 +33,7 @@ class CloudSource:
     accuracy: float | None = None
     prompt_price: float = 0.0
     completion_price: float = 0.0
+    estimated_tokens: bool = False
 
     @property
     def words(self) -> str:

@@ -50,12 +50,14 @@ def export(store: Store) -> Iterator[dict[str, Any]]:
             "ended_at": iso(row["ended_at"]),
             "final_answer": row["final_answer"],
             "rule_version": row["rule_version"],
+            "calibration": calibration(row),
             "policy": parsed(row["policy"]),
             "circumstances": parsed(row["circumstances"]),
             "cloud_kind": row["cloud_kind"],
             "cloud_confidence": cloud_confidence(row),
             "reading": parsed(row["reading"]),
             "cloud_answer": parsed(row["cloud_answer"]),
+            "audit": {"answer": row["audit_answer"], "agrees": bool(row["audit_agrees"])} if row["audit_agrees"] is not None else None,
         }
 
 
@@ -64,6 +66,12 @@ def cloud_confidence(row: dict[str, Any]) -> float | None:
     with contextlib.suppress(ValueError, TypeError):  # removed to make room, or damaged
         return CloudAnswer.from_json(row["cloud_answer"]).confidence if row["cloud_answer"] else None
     return None
+
+
+def calibration(row: dict[str, Any]) -> str | None:
+    """The sha256 of the calibration that decided; None if none did."""
+    policy = parsed(row["policy"])
+    return policy.get("calibration") or None if isinstance(policy, dict) else None
 
 
 def parsed(text: str | None) -> Any:
@@ -75,7 +83,7 @@ def parsed(text: str | None) -> Any:
 
 def as_logged(row: dict[str, Any]) -> dict[str, Any]:
     """A decision of `Store.log` as programs read it; `row["options"]` is a list."""
-    row = {**row, "question": row["stem"], **answer_texts(row), "cloud_confidence": cloud_confidence(row)}
+    row = {**row, "question": row["stem"], **answer_texts(row), "cloud_confidence": cloud_confidence(row), "calibration": calibration(row)}
     del row["stem"], row["cloud_answer"]
     for key in ("policy", "circumstances"):
         row[key] = parsed(row[key])

@@ -5,7 +5,8 @@ short transaction, returns only a few pages to the disk, never scans a large fil
 are device time (`device_time.py`), so a jump of the wall clock forgets nothing; what was purged is in none of our files.
 
 An answer that is removed to make room keeps its row, without the answer: decisions still refer to it, and replay knows that
-it is gone.
+it is gone. An audit goes with its question. What stays of it is one bit in `agreements`, whether the cloud gave the same answer,
+without question, answer or time: if results left the test of agreement, its limit on false alarms would no longer hold.
 
 Deleted bytes are overwritten in place (PRAGMA secure_delete). But when SQLite moves rows between pages, their old bytes stay
 in the unused part of a page, and only rewriting the file removes them. The sweep rewrites a small file, where it is quick,
@@ -186,6 +187,7 @@ def _is_sending(store: Store, fingerprint: str) -> bool:
 
 def _forget(store: Store, fingerprint: str) -> int:
     """Inside a `forgetting()` transaction: delete a question and everything that refers to it; returns the number of decisions."""
+    store.database.write("DELETE FROM audits WHERE fingerprint = ?", (fingerprint,))  # they refer to decisions
     n_decisions = store.database.write("DELETE FROM decisions WHERE fingerprint = ?", (fingerprint,)).rowcount
     for table in ("outbox", "readings", "cloud_answers", "questions"):
         store.database.write(f"DELETE FROM {table} WHERE fingerprint = ?", (fingerprint,))
@@ -208,6 +210,7 @@ def _forget_old(store: Store, before_s: float, at_once: int) -> tuple[int, int]:
     )
     n_questions = n_decisions = 0
     for row in old:
+        database.write("DELETE FROM audits WHERE fingerprint = ?", (row["fingerprint"],))
         n_decisions += database.write(
             "DELETE FROM decisions WHERE rowid IN (SELECT rowid FROM decisions WHERE fingerprint = ? ORDER BY rowid LIMIT ?)",
             (row["fingerprint"], at_once - n_decisions),

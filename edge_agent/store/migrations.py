@@ -192,14 +192,28 @@ MIGRATIONS = {
         profile_sha256 TEXT NOT NULL, calibration TEXT NOT NULL
     );
     CREATE TABLE audits (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, put_s REAL NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, created_at REAL NOT NULL, put_s REAL NOT NULL, due_s REAL NOT NULL,
         decision_id TEXT NOT NULL UNIQUE REFERENCES decisions, fingerprint TEXT NOT NULL REFERENCES questions,
         calibration TEXT NOT NULL, cloud_model TEXT NOT NULL, answer TEXT NOT NULL, payload TEXT,
         state TEXT NOT NULL CHECK (state IN ('ready', 'sending', 'done', 'dropped')), attempts INTEGER NOT NULL DEFAULT 0,
-        cloud_answer TEXT, agrees INTEGER, ended_at REAL, last_error TEXT
+        cloud_answer TEXT, agrees INTEGER CHECK (agrees IN (0, 1)), ended_at REAL, last_error TEXT
     );
-    CREATE INDEX audits_ready ON audits (id) WHERE state IN ('ready', 'sending');
-    CREATE INDEX audits_done ON audits (calibration, cloud_model, id) WHERE state = 'done';
-    CREATE INDEX audits_by_question ON audits (fingerprint)
+    CREATE INDEX audits_waiting ON audits (due_s, id) WHERE state IN ('ready', 'sending');
+    CREATE INDEX audits_by_question ON audits (fingerprint);
+    CREATE TABLE agreements (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, calibration TEXT NOT NULL, cloud_model TEXT NOT NULL,
+        agrees INTEGER NOT NULL CHECK (agrees IN (0, 1))
+    );
+    CREATE INDEX agreements_by_calibration ON agreements (calibration, cloud_model, id, agrees);
+    CREATE VIEW audits_readable AS
+        SELECT a.id AS number, a.decision_id, strftime('%Y-%m-%dT%H:%M:%SZ', a.created_at, 'unixepoch') AS asked_at, q.stem AS question,
+               a.answer, CASE WHEN q.options = '[]' THEN a.answer ELSE
+                   (SELECT j.value FROM json_each(q.options) j WHERE char(65 + j.key) = a.answer) END AS answer_text,
+               a.cloud_answer, CASE WHEN q.options = '[]' THEN a.cloud_answer ELSE
+                   (SELECT j.value FROM json_each(q.options) j WHERE char(65 + j.key) = a.cloud_answer) END AS cloud_answer_text,
+               CASE a.agrees WHEN 1 THEN 'yes' WHEN 0 THEN 'no' END AS agrees, a.state, a.attempts, a.last_error, a.cloud_model,
+               nullif(a.calibration, '') AS calibration, strftime('%Y-%m-%dT%H:%M:%SZ', a.ended_at, 'unixepoch') AS ended_at
+        FROM audits a JOIN questions q USING (fingerprint)
+        ORDER BY a.id
     """,
 }

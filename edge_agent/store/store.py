@@ -148,18 +148,25 @@ class Store:
         """Every decision with its question and all stored facts about it, oldest first; few of them are in memory at a time.
 
         `reading` and `cloud_answer` are the ones that it is based on; `any_cloud_answer` is the newest for its question (all JSON or
-        None; a `cloud_answer` that was removed to make room is "").
+        None; a `cloud_answer` that was removed to make room is ""). `audit_answer` is what the cloud said to its audit, and `audit_agrees`
+        whether that was the same.
         """
         last = 0
         while rows := self.database.rows(
             "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
-            "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer FROM decisions d "
-            "JOIN questions q USING (fingerprint) LEFT JOIN readings r ON r.id = d.reading_id "
-            "LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE d.rowid > ? ORDER BY d.rowid LIMIT ?",
+            "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer, "
+            "u.cloud_answer AS audit_answer, u.agrees AS audit_agrees FROM decisions d JOIN questions q USING (fingerprint) "
+            "LEFT JOIN readings r ON r.id = d.reading_id LEFT JOIN cloud_answers c ON c.id = d.cloud_answer_id "
+            "LEFT JOIN audits u ON u.decision_id = d.decision_id WHERE d.rowid > ? ORDER BY d.rowid LIMIT ?",
             (last, at_once),
         ):
             yield from rows
             last = rows[-1]["number"]
+
+    def calibration(self, sha256: str) -> str | None:
+        """The whole text of a calibration that was used (JSON); None if it is not stored."""
+        row = self._one("SELECT calibration FROM calibrations WHERE sha256 = ?", (sha256,))
+        return str(row["calibration"]) if row else None
 
     def cloud_health(self, endpoint: str) -> str | None:
         """The circuit breaker's stored state of a cloud (JSON)."""
@@ -248,6 +255,13 @@ class Store:
             "UPDATE decisions SET ending = NULL, ended_at = NULL, end_number = NULL WHERE queue_id = ? AND ending = 'abandoned'",
             (queue_id,),
         )
+
+    def put_calibration(
+        self, sha256: str, created_at: float, model_sha256: str, adapter_sha256: str, profile_sha256: str, text: str
+    ) -> None:
+        """Keep a calibration, whole; one that is there stays. `sha256` is that of its `text`."""
+        row = (sha256, created_at, model_sha256, adapter_sha256, profile_sha256, text)
+        self.database.write("INSERT OR IGNORE INTO calibrations VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def put_cloud_health(self, endpoint: str, health: str) -> None:
         """Keep the circuit breaker's state of a cloud (JSON)."""

@@ -15,7 +15,7 @@ from convert.export import Conversion, Reports, export
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate
-from edge_agent.measure.datasets import Labelled
+from edge_agent.measure.sets.labelled import Labelled
 from models.recipe import card, picture
 from models.recipe.bank import DOMAINS, Item, draw_facts, draw_many
 from models.recipe.chain import write

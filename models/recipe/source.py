@@ -12,7 +12,7 @@ from random import Random
 from typing import Protocol
 
 from edge_agent.core.errors import BadData
-from edge_agent.measure.datasets import load
+from edge_agent.measure.sets.loading import load
 from models.recipe.bank import DOMAINS, Item, draw_many
 
 
@@ -35,7 +35,7 @@ class Files:
 
     def __init__(self, path: pathlib.Path) -> None:
         self._items: dict[tuple[str, str], list[Item]] = defaultdict(list)
-        for row in load(path):
+        for row in load(path).rows:
             stem, options = row.question.stem, tuple(row.question.options)
             split = "test" if hashlib.sha256(stem.encode()).digest()[0] < 51 else "train"
             item = Item(row.domain, row.difficulty or 0, "file", stem, stem, options, "ABCDE".index(row.answer))

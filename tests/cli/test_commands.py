@@ -167,7 +167,7 @@ def test_unreachable_cloud_is_a_provisional_success() -> None:
 def test_queue_is_drained_when_the_cloud_is_reachable(cloud: LoopbackCloud) -> None:
     ask("--policy", "prefer_cloud")
     done = run("queue", "drain", "--json", "--cloud-url", cloud.url)
-    assert set(json.loads(done.stdout)) == {"answered", "failed", "waiting", "stopped", "upheld", "overturned"}
+    assert set(json.loads(done.stdout)) == {"answered", "failed", "waiting", "stopped", "audited", "upheld", "overturned"}
     (entry,) = json.loads(run("log", "--json").stdout)
     assert entry["ending"] in ("upheld", "overturned") and entry["final_answer"] == "B"
 

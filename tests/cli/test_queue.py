@@ -38,7 +38,15 @@ def test_drain_says_why_a_question_got_no_answer(home: pathlib.Path, cloud: Loop
 def test_drain_for_a_program_prints_counts_and_no_text(home: pathlib.Path, cloud: LoopbackCloud) -> None:
     asked(home, CLAIM)
     done = run("queue", "drain", "--json", EDGE_AGENT_CLOUD_URL=cloud.url)
-    assert json.loads(done.stdout) == {"answered": 1, "failed": 0, "waiting": 0, "stopped": None, "upheld": 0, "overturned": 1}
+    assert json.loads(done.stdout) == {
+        "answered": 1,
+        "failed": 0,
+        "waiting": 0,
+        "stopped": None,
+        "audited": 0,
+        "upheld": 0,
+        "overturned": 1,
+    }
     assert done.stderr == "1: sending\n   answered\n"
 
 

@@ -41,7 +41,7 @@ def reserve(world: World, of: Budget, question: Question = QUESTION) -> Reservat
 class Unlimited(Budget):
     """Mutant: counts, but refuses nothing."""
 
-    def allows(self, now_s: float, micros: int) -> bool:
+    def allows(self, now_s: float, micros: int, share: float = 1.0) -> bool:
         return True
 
 

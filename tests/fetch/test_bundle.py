@@ -1,5 +1,6 @@
 """A bundle: packed here, unpacked on a machine without a network; and hostile bundles."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import pathlib
 import random
 import tarfile
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.installed import Installed
 from edge_agent.fetch.pull import Puller
 from edge_agent.model import catalog, pulled
+from tests.support.calibrations import calibrated, stored
 from tests.support.command_line import ask, run
 from tests.support.gguf_files import adapter_for, gguf_with
 from tests.support.hub_server import LoopbackHub
@@ -37,7 +40,7 @@ def model(tmp_path: pathlib.Path) -> pathlib.Path:
 @pytest.fixture
 def calibration(tmp_path: pathlib.Path, model: pathlib.Path) -> pathlib.Path:
     path = tmp_path / "c.json"
-    path.write_text(json.dumps({"model_sha256": catalog.sha256_of(model), "tau": 0.6}))
+    path.write_text(calibrated(model, tau=0.6).to_json())
     return path
 
 
@@ -48,9 +51,11 @@ def packed(tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Pat
     return path
 
 
-def unpack(path: pathlib.Path | str, home: pathlib.Path, upgrade: bool = False, hub: Hub | None = None) -> Installed:
+def unpack(path: pathlib.Path | str, home: pathlib.Path, upgrade: bool = False, hub: Hub | None = None, **more: Any) -> Installed:
     with hub or Hub({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}) as opened:
-        return Puller(home / "models", opened, upgrade, check_file=lambda path: None, config_file=home / "config.toml").pull(str(path))
+        puller = Puller(home / "models", opened, upgrade, check_file=lambda path: None, config_file=home / "config.toml", **more)
+        puller.calibrations = home / "calibrations"
+        return puller.pull(str(path))
 
 
 def test_bundle_is_a_tar_of_three_files_and_the_same_content_makes_the_same_bytes(
@@ -72,11 +77,87 @@ def test_unpacked_model_calibration_and_settings_are_used(packed: pathlib.Path, 
     settings = load()
     assert {name: getattr(settings, name) for name in SETTINGS} == SETTINGS and settings.model == NAME
     assert catalog.resolve(settings.model, settings.models_folder) == catalog.resolve("foggen", settings.models_folder) == installed.path
-    assert json.loads((home / "models" / f"{NAME}.calibration.json").read_text())["tau"] == 0.6
-    assert sorted(p.name for p in home.iterdir()) == ["config.toml", "models"]
+    made = calibrated(model, tau=0.6)
+    assert (home / "calibrations" / f"{made.sha256}.json").read_text() == made.to_json()
+    assert installed.calibration == made.in_words() and installed.calibration_used
+    assert sorted(p.name for p in home.iterdir()) == ["calibrations", "config.toml", "models"]
     again = unpack(packed, home)
     assert not again.is_new and not again.settings_written and again.settings == SETTINGS
     assert unpack("foggen", home).path == installed.path  # offline: the name now means the model from the bundle
+
+
+def replaced(packed: pathlib.Path, text: str) -> None:
+    """Put another calibration into a bundle, with a manifest that fits it."""
+    with tarfile.open(packed) as opened:
+        files = {name: opened.extractfile(name).read() for name in opened.getnames()}
+    files["calibration.json"] = text.encode()
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["calibration.json"] = {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    files["manifest.json"] = json.dumps(manifest).encode()
+    packed.write_bytes(tar(*((name, data, FILE) for name, data in files.items())))
+
+
+def test_bundle_with_a_calibration_for_another_model_leaves_nothing(packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    for text in (calibrated(model, model_sha256="0" * 64).to_json(), "{}", calibrated(model).to_json().replace("0.75", "1e999")):
+        replaced(packed, text)
+        with pytest.raises(ModelRefused, match="nothing of the bundle 'kiosk"):
+            unpack(packed, home)
+        assert not (home / "calibrations").exists() and not list((home / "models").glob("*.gguf"))
+
+
+def test_calibration_in_a_bundle_with_an_adapter_is_for_both(tmp_path: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    adapter, file, out = tmp_path / "mine-adapter.gguf", tmp_path / "c.json", tmp_path / "x.bundle"
+    adapter.write_bytes(adapter_for("qwen3"))
+    made = calibrated(model, adapter_sha256=catalog.sha256_of(adapter))
+    for sound, text, on_top in (
+        (False, calibrated(model).to_json(), adapter),
+        (False, made.to_json(), None),
+        (True, made.to_json(), adapter),
+    ):
+        file.write_text(text)
+        with contextlib.nullcontext() if sound else pytest.raises(ModelRefused, match="for another model file, adapter or prompt"):
+            bundle.pack(out, model, {}, file, on_top)
+    replaced(out, calibrated(model).to_json())
+    with pytest.raises(ModelRefused, match="adapter or prompt"):
+        unpack(out, home)
+    assert not (home / "calibrations").exists()
+
+
+def test_calibration_of_a_downloaded_bundle_waits_until_a_person_wants_it(
+    server: LoopbackHub, packed: pathlib.Path, model: pathlib.Path, home: pathlib.Path
+) -> None:
+    """It would change which questions go to the cloud, as a tau would."""
+    server.publish("a/b", {"kiosk-Q8_0.bundle": packed.read_bytes(), "model.safetensors": b"x"})
+
+    def pull(**more: Any) -> Installed:
+        return unpack("a/b", home, hub=Hub({"HF_ENDPOINT": server.url}, Downloader(pause=lambda s: None)), **more)
+
+    for installed in (pull(), pull()):  # the second time from what is here
+        assert installed.calibration and not installed.calibration_used and not (home / "calibrations").exists()
+    used = pull(use_settings=True)
+    assert used.calibration_used and [p.stem for p in (home / "calibrations").iterdir()] == [calibrated(model, tau=0.6).sha256]
+    assert not (home / "models" / f"{NAME}.calibration.json").exists() and pull().calibration is None
+
+
+def test_command_packs_the_calibration_that_applies_here(tmp_path: pathlib.Path, model: pathlib.Path, home: pathlib.Path) -> None:
+    made = stored(home, model, tau=0.25, readout="margin")
+    out, machine = tmp_path / "kiosk.bundle", tmp_path / "machine"
+    done = run("bundle", str(model), "--out", str(out))
+    assert done.returncode == 0 and "the model and its calibration" in done.stderr, done.stderr
+    done = run("pull", str(out), EDGE_AGENT_HOME=str(machine))
+    assert done.returncode == 0 and f"Its calibration is here: {made.sha256[:12]}" in done.stderr, done.stderr
+    decision = ask(EDGE_AGENT_HOME=str(machine))
+    assert (decision["readout"], decision["tau"], decision["calibration"]) == ("margin", 0.25, made.sha256)
+    for arguments, has_it in ((["--calibration", "none"], False), (["--tau", "0.5"], False)):
+        told = json.loads(run("bundle", str(model), "--out", str(out), "--json", *arguments).stdout)
+        assert ("calibration.json" in told["files"]) is has_it
+    file = home / "calibrations" / f"{made.sha256}.json"
+    done = run("bundle", str(model), "--out", str(out), "--calibration", str(file), "--tau", "0.5")
+    assert done.returncode == 0 and "does not count there, because a tau is packed" in done.stderr
+    done = run("pull", str(out), EDGE_AGENT_HOME=str(tmp_path / "third"))
+    assert "It does not count, because a tau is set: 0.5" in done.stderr
+    done = run("bundle", "demo", "--out", str(out), "--calibration", str(tmp_path / "none.json"))
+    assert done.returncode == 66 and "There is no calibration" in done.stderr
 
 
 def test_existing_settings_do_not_change(packed: pathlib.Path, home: pathlib.Path) -> None:
@@ -100,9 +181,10 @@ def test_different_file_with_this_name_is_replaced_only_by_an_upgrade(
 def test_interrupted_unpacking_is_done_again(packed: pathlib.Path, home: pathlib.Path) -> None:
     unpack(packed, home)
     (home / "config.toml").unlink()
-    (home / "models" / f"{NAME}.calibration.json").unlink()
+    (found,) = (home / "calibrations").iterdir()
+    found.unlink()
     again = unpack(packed, home)
-    assert again.settings_written and (home / "models" / f"{NAME}.calibration.json").is_file()
+    assert again.settings_written and found.is_file()
 
 
 def test_command_packs_what_is_set_but_no_key_and_another_machine_answers(tmp_path: pathlib.Path, model: pathlib.Path) -> None:
@@ -231,7 +313,9 @@ def test_bundle_that_changed_at_its_address_is_refused(
 
 
 def test_calibration_of_another_model_is_refused(tmp_path: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path) -> None:
-    for text in ('{"model_sha256": "0"}', "[]", "{}", "no", "[" * 100_000):
+    whole = calibration.read_text()
+    others = [calibrated(model, **{name: "0" * 64}).to_json() for name in ("model_sha256", "adapter_sha256", "profile_sha256")]
+    for text in (*others, '{"model_sha256": "0"}', "[]", "{}", "no", "[" * 100_000, whole[:-9], whole.replace("0.6", "NaN"), f" {whole}"):
         calibration.write_text(text)
         with pytest.raises(ModelRefused):
             bundle.pack(tmp_path / "x.bundle", model, {}, calibration)

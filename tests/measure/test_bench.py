@@ -38,10 +38,10 @@ def test_samples_of_a_file_become_one_row(files: list[ModelFiles]) -> None:
     small, large = files
     same, other = ["1.0 A", "0.5 B", "0.0 C"], ["1.0 A", "0.5 A", "0.0 C"]
     measured = [
-        runs.Run(1, 4, small, sample(False, other)),
-        runs.Run(2, 4, large, sample(False, same)),
-        runs.Run(3, 4, large, sample(True, same)),
-        runs.Run(4, 4, small, sample(True, other)),
+        runs.BenchRun(1, 4, small, sample(False, other)),
+        runs.BenchRun(2, 4, large, sample(False, same)),
+        runs.BenchRun(3, 4, large, sample(True, same)),
+        runs.BenchRun(4, 4, small, sample(True, other)),
     ]
     first, second = runs.results(measured, files, n_threads=1)
     assert (first.cold_ms, first.restored_ms, first.decision_p50_ms, first.n_decisions) == (200, 120, 12, 6)
@@ -54,7 +54,7 @@ def test_samples_of_a_file_become_one_row(files: list[ModelFiles]) -> None:
 
 
 def test_table_and_csv_have_every_file_and_a_dash_for_unmeasured_figures(files: list[ModelFiles]) -> None:
-    results = runs.results([runs.Run(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
+    results = runs.results([runs.BenchRun(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
     about = machine.Machine("Some processor", "aarch64", 4, None, "powersave", "0x50005")
     text = "\n".join(tables.lines(results, about, 4))
     assert "CPU governor is 'powersave'" in text and "0x50005" in text and " - " in text
@@ -63,7 +63,7 @@ def test_table_and_csv_have_every_file_and_a_dash_for_unmeasured_figures(files: 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_table_fits_the_terminal_in_several_parts(files: list[ModelFiles], width: int) -> None:
-    results = runs.results([runs.Run(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
+    results = runs.results([runs.BenchRun(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
     about = machine.Machine("Some processor", "aarch64", 4, None, None, None)
     whole, parts = list(tables.lines(results, about, 4)), list(tables.lines(results, about, 4, width))
     assert max(map(len, parts)) <= width < max(map(len, whole))

@@ -11,15 +11,15 @@ import time
 from dataclasses import replace
 
 import pytest
+from edge_agent.measure.evaluate import Row
 
 from edge_agent.core.errors import BadData, StorageError
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading, Timings
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure import evaluate, tables
-from edge_agent.measure.datasets import Labelled
-from edge_agent.measure.evaluate import Row
 from edge_agent.measure.rows import RowsFile
+from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.model.profile import LEVELS, default_profile
 from tests.support.cloud_server import LoopbackCloud
 from tests.support.command_line import run
@@ -133,7 +133,7 @@ def test_bad_input_ends_in_one_line_and_its_exit_code(arguments: list[str], stdi
         (["-", "--cloud-accuracy", "95"], "0 to 1"),
         (["-", "--cloud-accuracy", "nan"], "0 to 1"),
         (["-", "--limit", "0"], "limit"),
-        ([], "FILE"),
+        ([], "DATA"),
     ],
 )
 def test_bad_command_line_is_a_usage_error(arguments: list[str], words: str) -> None:

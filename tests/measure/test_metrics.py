@@ -159,10 +159,124 @@ def test_gap_recovered_on_a_case_by_hand() -> None:
     assert metrics.pgr(0.5, 0.9, 0.7) == pytest.approx(0.5)
 
 
+def test_average_gap_over_ten_bins_by_hand() -> None:
+    """RouteLLM's code draws straight lines between eleven rates; here the curve bends between two of them."""
+    confidence, edge, cloud = [0.1, 0.2, 0.3, 0.4], [0, 1, 1, 1], [1, 1, 1, 1]
+    assert metrics.apgr(confidence, edge, cloud) == pytest.approx(0.875)  # up to 1 at rate 1/4, flat from there
+    by_hand = (0 / 2 + 0.4 + 0.8 + 7 * 1 + 1 / 2) / 10  # 0, 0.4, 0.8, 1, ... 1
+    assert metrics.apgr(confidence, edge, cloud, n_bins=10) == pytest.approx(by_hand)
+    assert metrics.apgr(confidence, edge, cloud, n_bins=4) == pytest.approx(0.875)
+
+
+def test_curve_that_crosses_its_goal_twice_counts_the_first_time() -> None:
+    confidence, edge, cloud = [0.1, 0.2, 0.3, 0.4], [0, 1, 0, 0], [1, 0, 1, 1]  # recovers 1/2, 0, 1/2, 1
+    assert metrics.cpt(confidence, edge, cloud, 0.25) == pytest.approx(0.125)
+    assert metrics.cpt(confidence, edge, cloud, 0.75) == pytest.approx(0.875)
+
+
+@given(answered, fractions)
+def test_accuracy_at_rate_is_the_mean_over_all_draws_within_a_level(rows: list, rate: float) -> None:
+    confidence, edge, cloud = columns(rows)
+    order = np.argsort(confidence, kind="stable")
+    n_deferred = round(rate * len(rows))
+    if len(set(confidence)) == len(confidence):
+        deferred = np.isin(np.arange(len(rows)), order[:n_deferred])
+        assert metrics.accuracy_at_rate(confidence, edge, cloud, n_deferred / len(rows)) == pytest.approx(
+            np.where(deferred, cloud, edge).mean()
+        )
+    one_level = metrics.accuracy_at_rate(np.full(len(rows), 0.5), edge, cloud, rate)
+    assert one_level == pytest.approx(metrics.random_accuracy(edge.mean(), cloud.mean(), rate))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=7), st.integers(0, 7))
+def test_random_routing_of_questions_has_no_lift_on_average(rows: list, n_deferred: int) -> None:
+    """Over all choices of that many questions, each as likely as another."""
+    edge, cloud = np.array(rows, dtype=float).T
+    choices = [c for c in itertools.product((0, 1), repeat=len(rows)) if sum(c) == min(n_deferred, len(rows))]
+    assert np.mean([metrics.system_lift(edge, cloud, choice) for choice in choices]) == pytest.approx(0, abs=1e-9)
+
+
+@given(answered, fractions)
+def test_figures_of_routed_answers_follow_from_their_accuracies(rows: list, tau: float) -> None:
+    confidence, edge, cloud = columns(rows)
+    deferred = confidence < tau
+    system, rate = metrics.system_accuracy(edge, cloud, deferred), float(deferred.mean())
+    accuracies = float(edge.mean()), float(cloud.mean())
+    assert metrics.system_lift(edge, cloud, deferred) == pytest.approx(metrics.lift(system, *accuracies, rate), abs=1e-12)
+    assert metrics.system_pgr(edge, cloud, deferred) == pytest.approx(metrics.pgr(*accuracies, system), nan_ok=True, abs=1e-9)
+
+
+@given(answered)
+def test_no_router_leaves_the_curve_of_the_oracle(rows: list) -> None:
+    confidence, edge, cloud = columns(rows)
+    oracle, line, curve = (
+        metrics.oracle_curve(edge, cloud),
+        metrics.random_line(edge, cloud),
+        metrics.deferral_curve(confidence, edge, cloud),
+    )
+    bound = np.interp(curve.rate, oracle.rate, oracle.system)
+    assert (curve.system <= bound + 1e-9).all()
+    assert (np.interp(curve.rate, line.rate, line.system) <= bound + 1e-9).all()
+    assert (oracle.rate[0], oracle.rate[-1]) == (0, pytest.approx(1)) and (np.diff(oracle.system) >= -1e-12).all()
+    for n_deferred in range(len(rows) + 1):
+        rate = n_deferred / len(rows)
+        assert np.interp(rate, oracle.rate, oracle.system) == pytest.approx(metrics.oracle_accuracy(edge, cloud, rate))
+    best = (1 + edge - cloud) / 2  # a score that knows what the cloud gains
+    knowing = metrics.deferral_curve(best, edge, cloud)
+    until = knowing.rate <= ((cloud > edge).mean() + 1e-9)
+    assert knowing.system[until] == pytest.approx(np.interp(knowing.rate, oracle.rate, oracle.system)[until])
+
+
+def test_reliability_of_levels_by_hand() -> None:
+    table = metrics.reliability([0.0, 0.5, 0.6, 0.5, 1.0, 1.0], [0, 1, 0, 1, 1, 1], LEVELS)
+    assert table.n.tolist() == [1, 0, 3, 0, 2] and table.level.tolist() == list(LEVELS)
+    assert table.accuracy[[0, 2, 4]] == pytest.approx([0, 2 / 3, 1]) and table.mean_confidence[2] == pytest.approx(1.6 / 3)
+    assert np.isnan(table.accuracy[[1, 3]]).all() and np.isnan(table.low[[1, 3]]).all()
+    assert (table.low[2], table.high[2]) == pytest.approx(metrics.wilson(2, 3))
+
+
 def test_incremental_benefit_per_cost_by_hand() -> None:
     assert metrics.ibc(0.7, 0.6, system_cost=11, edge_cost=1) == pytest.approx(0.01)
     assert metrics.delta_ibc(0.7, 0.6, 0.8, system_cost=11, edge_cost=1, cloud_cost=101) == pytest.approx(4)
     assert math.isnan(metrics.ibc(0.7, 0.6, 1, 1)) and math.isnan(metrics.delta_ibc(0.7, 0.6, 0.6, 2, 1, 3))
+
+
+def test_incremental_benefit_in_the_accounts_of_automix() -> None:
+    """1 for an answer of the small model, 1 for its verifications, 50 for the large model: half of ten questions are asked again."""
+    edge, cloud = [1, 1, 1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1, 0]
+    deferred = [1, 0, 0, 0, 0, 1, 1, 1, 0, 1]
+    system_cost, gained = 1 + 1 + 0.5 * 50, 0.3
+    by_hand = (gained / (system_cost - 1)) / (0.4 / (50 - 1)) - 1
+    prices = {"edge_cost": 1, "cloud_cost": 50, "routing_cost": 1}
+    assert metrics.system_delta_ibc(edge, cloud, deferred, **prices) == pytest.approx(by_hand)
+    assert metrics.delta_ibc(0.8, 0.5, 0.9, system_cost, 1, 50) == pytest.approx(by_hand)
+    each = {name: [price] * 10 for name, price in prices.items()}
+    assert metrics.system_delta_ibc(edge, cloud, deferred, **each) == pytest.approx(by_hand)
+    assert math.isnan(metrics.system_delta_ibc(edge, edge, deferred, 1, 50))  # the cloud gains nothing
+    assert math.isnan(metrics.system_delta_ibc(edge, cloud, [0] * 10, 1, 50))  # nothing is paid
+    assert math.isnan(metrics.delta_ibc(0.6, 0.5, 0.4, 2, 1, 3))  # a benefit that is below 0 has no meaningful ratio
+
+
+@given(answered, st.floats(0, 5), st.floats(0, 100))
+def test_cost_curve_is_the_deferral_curve_with_prices(rows: list, edge_cost: float, cloud_cost: float) -> None:
+    confidence, edge, cloud = columns(rows)
+    curve, plain = (
+        metrics.cost_accuracy_curve(confidence, edge, cloud, edge_cost, cloud_cost),
+        metrics.deferral_curve(confidence, edge, cloud),
+    )
+    assert curve.cost == pytest.approx(edge_cost + plain.rate * cloud_cost)
+    assert (
+        curve.tau.tolist() == plain.tau.tolist() and curve.rate == pytest.approx(plain.rate) and curve.system == pytest.approx(plain.system)
+    )
+
+
+def test_cost_curve_with_the_price_of_each_call() -> None:
+    calls = metrics.call_costs([1000, 3000, 0], [100, 500, 0], 2.0, 10.0)
+    assert calls == pytest.approx([0.003, 0.011, 0])
+    curve = metrics.cost_accuracy_curve([0.9, 0.1, 0.1], [1, 0, 0], [1, 1, 0], [0.001, 0.002, 0], calls)
+    assert curve.cost == pytest.approx([0.001, 0.001 + 0.011 / 3, 0.001 + 0.014 / 3])
+    assert curve.system == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    assert math.isnan(metrics.call_costs([math.nan], [3], 1, 1)[0])
 
 
 @given(fractions, fractions, fractions)
@@ -201,6 +315,15 @@ def test_metrics_without_data_are_nan() -> None:
     assert math.isnan(metrics.cpt([], [], [], 0.5)) and math.isnan(metrics.auroc([0.1, 0.2], [1, 1]))
     assert math.isnan(metrics.random_accuracy(math.nan, 0.5, 0.5)) and math.isnan(metrics.pgr(0.9, 0.9, 0.9))
     assert [len(part) for part in metrics.deferral_curve([], [], [])] == [0, 0, 0]
+    assert [len(part) for part in metrics.cost_accuracy_curve([], [], [], 1, 2)] == [0, 0, 0, 0]
+    assert {len(part) for f in (metrics.oracle_curve, metrics.random_line, metrics.risk_coverage_curve) for part in f([], [])} == {0}
+    assert math.isnan(metrics.system_lift([], [], [])) and math.isnan(metrics.system_pgr([], [], []))
+    assert (
+        math.isnan(metrics.system_delta_ibc([], [], [], 1, 50)) and math.isnan(metrics.aurc([], [])) and math.isnan(metrics.e_aurc([], []))
+    )
+    assert math.isnan(metrics.accuracy_at_coverage([], [], 0.5)) and math.isnan(metrics.accuracy_at_rate([], [], [], 0.5))
+    assert math.isnan(metrics.auroc_of_benefit([], [], [])) and math.isnan(metrics.benefit_concordance([], [], []))
+    assert metrics.reliability([], [], LEVELS).n.tolist() == [0] * 5 and math.isnan(metrics.mean([]))
 
 
 @pytest.mark.parametrize(
@@ -220,11 +343,44 @@ def test_metrics_without_data_are_nan() -> None:
         (lambda: metrics.oracle_accuracy([1], [1], -0.1), "-0.1"),
         (lambda: metrics.ibc(0.5, 0.4, math.inf, 1), "system_cost"),
         (lambda: metrics.wilson(3, 2), "3 of 2"),
+        (lambda: metrics.wilson(None, 2), "None of 2"),
+        (lambda: metrics.wilson(1, math.inf), "1 of inf"),
+        (lambda: metrics.ibc(0.5, 0.4, 1e308, 1), "system_cost"),
+        (lambda: metrics.pgr("much", 0.5, 0.5), "much"),
+        (lambda: metrics.pgr(None, 0.5, 0.5), "None"),
+        (lambda: metrics.brier([1j], [1]), "does not hold numbers"),
+        (lambda: metrics.brier(None, [1]), "0 dimensions"),
+        (lambda: metrics.apgr([0.5], [0], [1], n_bins=0), "bins is 0"),
+        (lambda: metrics.apgr([0.5], [0], [1], n_bins=10**400), "bins is 1000"),
+        (lambda: metrics.cpt([0.5], [0], [1], 50), "share is 50"),
+        (lambda: metrics.accuracy_at_coverage([0.5], [0], 2), "coverage is 2"),
+        (lambda: metrics.system_lift([1, 0], [1, 0], [1]), "deferred has 1"),
+        (lambda: metrics.system_delta_ibc([1], [1], [1], math.nan, 1), "edge_cost is nan"),
+        (lambda: metrics.call_costs([-1], [1], 1, 1), "below 0"),
+        (lambda: metrics.call_costs([1, 2], [1], 1, 1), "shapes"),
+        (lambda: metrics.kl_divergence([[]], []), "shapes"),
     ],
 )  # fmt: skip
 def test_value_that_is_not_a_share_is_refused_and_named(call, words: str) -> None:
     with pytest.raises(BadData, match=words):
         call()
+
+
+NO_COLUMNS = [
+    None, 0.5, "x", ["x", "y"], [[0.5, 0.5]], [0.5], [math.nan, 1], [math.inf, 1], [-0.1, 1], [1.1, 1], [1j, 1], [{}, 1], [10**400, 1],
+]  # fmt: skip
+OF_ANSWERS = (metrics.auroc, metrics.brier, metrics.aurc, metrics.e_aurc, metrics.risk_coverage_curve)
+OF_ROUTES = (metrics.apgr, metrics.auroc_of_benefit, metrics.benefit_concordance, metrics.deferral_curve)
+OF_DEFERRED = (metrics.system_accuracy, metrics.system_lift, metrics.system_pgr)
+OF_COLUMNS = [(2, (*OF_ANSWERS, metrics.oracle_curve, metrics.random_line)), (3, (*OF_ROUTES, *OF_DEFERRED))]
+
+
+@pytest.mark.parametrize(("function", "n"), [(f, n) for n, functions in OF_COLUMNS for f in functions])
+@pytest.mark.parametrize("wrong", NO_COLUMNS, ids=range(len(NO_COLUMNS)))
+def test_column_that_holds_anything_else_is_refused(function, n: int, wrong: object) -> None:
+    for place in range(n):
+        with pytest.raises(BadData):
+            function(*(wrong if i == place else [1, 0] for i in range(n)))
 
 
 def test_auroc_of_many_is_fast() -> None:

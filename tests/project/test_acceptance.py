@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import acceptance
 from edge_agent.core.errors import BadData
-from edge_agent.measure import datasets
+from edge_agent.measure.sets import loading
 
 CSV = 'question,a,b,c,d,answer_label\n"Pick 1, please.",1,2,3,4,A\n'
 
@@ -42,7 +42,7 @@ def test_questions_are_read_from_csv_and_jsonl(tmp_path: pathlib.Path, name: str
     (tmp_path / name).write_text(text, encoding="utf-8")
     found = [acceptance.question(row, "x:1") for row in acceptance.read_rows(tmp_path / name)]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
-    assert {row.domain for row in datasets.load(tmp_path / "q.jsonl")} == {"Kazakh culture"}
+    assert {row.domain for row in loading.load(tmp_path / "q.jsonl").rows} == {"Kazakh culture"}
 
 
 def test_missing_column_is_named() -> None:

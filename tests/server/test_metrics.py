@@ -1,6 +1,7 @@
 """Metrics: what Prometheus reads, bounded and without a word of anybody."""
 
 import pathlib
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -137,3 +138,29 @@ def test_calls_to_the_cloud_are_counted_by_the_name_that_the_operator_gave(tmp_p
     assert value(samples, "gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="big", gen_ai_operation_name="chat") == 1
     assert value(samples, "gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 9
     assert value(samples, "edge_agent_cloud_seconds_count") == 1 and value(samples, "edge_agent_breaker_open") == 0
+
+
+def test_audits_are_counted_and_told_to_the_operator(tmp_path: pathlib.Path, flags: tuple[str, str]) -> None:
+    """The server's own drainer sends a kept question, and the cloud gives another answer."""
+    cloud = LoopbackCloud()
+    cloud.reply = lambda body: "A"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").write_text(f'cloud_url = "{cloud.url}"\ncloud_model = "big"\naudit_share = 1.0\ntau = 0.0\n')
+    kept = {"question": CANARY, "options": ["18", "19"], "policy": "prefer_local"}
+    try:
+        with serving(tmp_path / "home", *flags) as running, running.client(TOKEN) as client:
+            decision = client.post("/edge/ask", json=kept).json()
+            assert decision["reason"] == "confident"
+            ends = time.monotonic() + 30
+            while (samples := scraped(client)) and not value(samples, "edge_agent_audits"):
+                assert time.monotonic() < ends
+                time.sleep(0.1)
+            told = client.get("/health").json()["audits"]
+            page = client.get("/metrics").text
+    finally:
+        cloud.stop()
+    same = decision["answer"] == "A"
+    assert value(samples, "edge_agent_audits", result="same" if same else "different") == 1 and len(cloud.requests) == 1
+    assert value(samples, "edge_agent_audits_waiting") == 0 and CANARY not in page
+    assert not any(name.startswith("edge_agent_agreement") for name, _ in samples)  # no calibration, so nothing is tested
+    assert (told["waiting"], told["agreement"]["audited"], told["agreement"]["fell"]) == (0, 1, False)

@@ -10,7 +10,6 @@ import os
 import pathlib
 import signal
 import sqlite3
-from collections.abc import Callable
 
 import pytest
 
@@ -22,28 +21,13 @@ from edge_agent.core.records import CloudAnswer, CloudKey
 from edge_agent.store.schema import MIGRATIONS, VERSION, schema_of, texts, version
 from edge_agent.store.store import Store
 from tests.support import old_databases
+from tests.support.killed import Killed, states_after_kills
 from tests.support.mutation import catches
 from tests.support.paths import ROOT
 from tests.support.queue_world import answer, fail
 
 QUESTION, OTHER = Question("Q", ("a", "b")), Question("other", ("a", "b"))
 ANSWER = CloudAnswer("B", "B", "big", 1.0)
-Operation = Callable[[Store], object]
-
-
-class Killed(sqlite3.Connection):
-    """A connection whose process is killed before its statement number `at`, or after it."""
-
-    at, after, count = 10**9, False, 0
-
-    def execute(self, *arguments: object) -> sqlite3.Cursor:
-        number, Killed.count = Killed.count, Killed.count + 1
-        if number == Killed.at and not Killed.after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        cursor = super().execute(*arguments)
-        if number == Killed.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return cursor
 
 
 def decision(store: Store, question: Question, queue_id: int) -> None:
@@ -116,64 +100,26 @@ def state(path: pathlib.Path) -> tuple:
     return rows, endings, answers
 
 
-def killed_at(path: pathlib.Path, operation: Operation, at: int, after: bool) -> bool:
-    """Run the operation in a process that is killed at a statement. Returns False if the operation ended first."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with Store(path, connection=Killed) as store:
-                store.clock.now_s()
-                Killed.at, Killed.after, Killed.count = at, after, 0
-                operation(store)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
-
-
-def states_after_kills(tmp_path: pathlib.Path, prepare: list[Operation], operation: Operation) -> tuple[tuple, tuple, set[tuple]]:
-    """The states before and after the operation, and the states that kills at each statement leave."""
-    path = tmp_path / "edge-agent.db"
-    for step in prepare:
-        with Store(path) as store:
-            step(store)
-    if not prepare:
-        Store(path).close()
-    whole = path.read_bytes()
-    before, found = state(path), set()
-    for after in (False, True):
-        at = 0
-        while True:
-            path.write_bytes(whole)
-            killed = killed_at(path, operation, at, after)
-            found.add(repr(state(path)))
-            if not killed:
-                break
-            at += 1
-        assert at > 2  # BEGIN, something, COMMIT
-    return repr(before), repr(state(path)), found
-
-
 @catches(put, put_in_two_steps)
 def test_kill_while_putting_leaves_all_or_nothing(part, tmp_path: pathlib.Path) -> None:
-    before, after, found = states_after_kills(tmp_path, [], part)
+    before, after, found = states_after_kills(tmp_path, [], part, state)
     assert before != after and found == {before, after}
 
 
 def test_kill_while_claiming_leaves_the_row_ready_or_sending(tmp_path: pathlib.Path) -> None:
     """The mutant, which does not mark the claimed row, is in tests/cloud/test_queue.py."""
-    before, after, found = states_after_kills(tmp_path, [put], claim)
+    before, after, found = states_after_kills(tmp_path, [put], claim, state)
     assert before != after and found == {before, after}
 
 
 @catches(settle, settle_in_two_steps)
 def test_kill_while_settling_leaves_the_row_sending_or_all_done(part, tmp_path: pathlib.Path) -> None:
-    before, after, found = states_after_kills(tmp_path, [put, claim], part)
+    before, after, found = states_after_kills(tmp_path, [put, claim], part, state)
     assert before != after and found == {before, after}
 
 
 def test_kill_while_failing_leaves_the_row_sending_or_all_dead(tmp_path: pathlib.Path) -> None:
-    before, after, found = states_after_kills(tmp_path, [put, claim], reject)
+    before, after, found = states_after_kills(tmp_path, [put, claim], reject, state)
     assert before != after and found == {before, after}
 
 

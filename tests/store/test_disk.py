@@ -50,8 +50,8 @@ def agent_of(recorder: type[Recorder], home: pathlib.Path, disk: Disk, *argument
 class Greedy(Recorder):
     """Mutant: stores everything while the disk has any space."""
 
-    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
-        super().__init__(store, outbox, gate, rules, DiskLimits(0, 0))
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits, **more: Any) -> None:
+        super().__init__(store, outbox, gate, rules, DiskLimits(0, 0), **more)
 
 
 @catches(Recorder, Greedy)
@@ -73,8 +73,8 @@ def test_below_the_first_threshold_answers_are_returned_but_not_remembered(part,
 class QueuesAll(Recorder):
     """Mutant: queues while the disk has any space."""
 
-    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
-        super().__init__(store, outbox, gate, rules, DiskLimits(disk.cache_bytes, 0))
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits, **more: Any) -> None:
+        super().__init__(store, outbox, gate, rules, DiskLimits(disk.cache_bytes, 0), **more)
 
 
 @catches(Recorder, QueuesAll)
@@ -93,8 +93,8 @@ def test_below_the_second_threshold_nothing_is_queued_and_the_answer_says_so(par
 class LeavesThemWaiting(Recorder):
     """Mutant: below the first threshold nothing at all is written."""
 
-    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits) -> None:
-        super().__init__(store, outbox, gate, rules, disk)
+    def __init__(self, store: Store, outbox: Outbox, gate: Gate | None, rules: Rules, disk: DiskLimits, **more: Any) -> None:
+        super().__init__(store, outbox, gate, rules, disk, **more)
         self.store, self.cache_bytes = store, disk.cache_bytes
 
     def record(self, inquiry: Inquiry) -> Decision:

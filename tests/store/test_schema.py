@@ -33,9 +33,12 @@ ADDED_COLUMNS = {
     5: {"decisions": {"end_number"}},
     7: {"cloud_answers": {"api"}},
 }
-ADDED_TABLES = {3: {"clock", "clouds", "spending"}, 4: {"marks"}, 8: {"calibrations", "audits"}}
+ADDED_TABLES = {3: {"clock", "clouds", "spending"}, 4: {"marks"}, 8: {"calibrations", "audits", "agreements"}}
 # The key column of each table, if it is not `id`.
-KEYS = {"model_files": "path", "questions": "fingerprint", "decisions": "decision_id", "clouds": "endpoint", "marks": "name"}
+KEYS = {
+    "model_files": "path", "questions": "fingerprint", "decisions": "decision_id", "clouds": "endpoint", "marks": "name",
+    "calibrations": "sha256",
+}  # fmt: skip
 Tables = dict[str, dict[object, dict[str, object]]]
 
 

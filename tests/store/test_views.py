@@ -27,6 +27,10 @@ COLUMNS = {
         "number", "received_at", "question", "answer", "reply", "cloud_model", "endpoint", "latency_ms", "prompt_tokens",
         "completion_tokens", "removed", "api", "confidence",
     ],
+    "audits_readable": [
+        "number", "decision_id", "asked_at", "question", "answer", "answer_text", "cloud_answer", "cloud_answer_text", "agrees", "state",
+        "attempts", "last_error", "cloud_model", "calibration", "ended_at",
+    ],
     "spending_readable": ["number", "endpoint", "called_at", "cost"],
 }  # fmt: skip
 
@@ -36,7 +40,12 @@ def path(tmp_path: pathlib.Path) -> pathlib.Path:
     """A database with decisions and queue rows in every state."""
     found = tmp_path / "edge-agent.db"
     shutil.copy(ROOT / "tests" / "data" / "schema-5.db", found)
-    Store(found).close()
+    with Store(found) as store, store.transaction() as db:
+        db.execute(
+            "INSERT INTO audits (created_at, put_s, due_s, decision_id, fingerprint, calibration, cloud_model, answer, state, attempts, "
+            "cloud_answer, agrees, ended_at) SELECT created_at, 1, 1, decision_id, fingerprint, '', 'big', answer, 'done', 1, 'B', 0, "
+            "created_at + 60 FROM decisions WHERE decision_id = 'decision-1'"
+        )
     return found
 
 
@@ -51,6 +60,14 @@ def test_columns_stay_and_are_documented(path: pathlib.Path, view: str) -> None:
         assert list(store.database.rows(f"SELECT * FROM {view}")[0]) == COLUMNS[view]
     (section,) = (part for page in (ROOT / "docs").glob("*.md") for part in page.read_text().split("\n## ") if part.startswith(f"`{view}`"))
     assert [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")] == COLUMNS[view]
+
+
+def test_person_reads_audits(path: pathlib.Path) -> None:
+    assert json.loads(sqlite_utils("rows", str(path), "audits_readable")) == [
+        {"number": 1, "decision_id": "decision-1", "asked_at": "2026-01-01T12:00:01Z", "question": "Қазақстанның астанасы қай қала?",
+         "answer": "A", "answer_text": "Алматы", "cloud_answer": "B", "cloud_answer_text": "Астана", "agrees": "no", "state": "done",
+         "attempts": 1, "last_error": None, "cloud_model": "big", "calibration": None, "ended_at": "2026-01-01T12:01:01Z"}
+    ]  # fmt: skip
 
 
 def test_person_reads_decisions(path: pathlib.Path) -> None:
@@ -139,7 +156,7 @@ def test_views_work_with_and_without_trusted_schema(path: pathlib.Path, trusted:
 
 def test_views_of_a_new_file_are_empty(tmp_path: pathlib.Path) -> None:
     with Store(tmp_path / "new.db") as store:
-        assert [store.database.rows(f"SELECT * FROM {view}") for view in COLUMNS] == [[], [], [], []]
+        assert [store.database.rows(f"SELECT * FROM {view}") for view in COLUMNS] == [[]] * len(COLUMNS)
 
 
 def test_one_decision_is_found_by_an_index(path: pathlib.Path) -> None:

@@ -15,8 +15,8 @@ from edge_agent.core.records import OpenReading, Reading, Timings
 from edge_agent.store.schema import APPLICATION_ID, MIGRATIONS
 from tests.support.paths import ROOT
 
-VERSIONS = (1, 2, 3, 4, 5, 6)
-MADE = (1, 3, 4, 5, 6)
+VERSIONS = (1, 2, 3, 4, 5, 6, 7)
+MADE = (1, 3, 4, 5, 6, 7)
 NOON = 1_767_268_800.0  # 2026-01-01T12:00:00Z
 ENDPOINT = "https://cloud.test/v1/chat/completions"
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
@@ -125,7 +125,8 @@ def _cloud_answers(version: int) -> list[Row]:
         )
         row: Row = {"id": number, "created_at": NOON + 100 + number, "fingerprint": QUESTIONS[stem].fingerprint, "cloud_model": "big",
                     "endpoint": ENDPOINT, "prompt_version": 1, "answer": text}  # fmt: skip
-        answers.append(row | ({"used_s": 81_000.0, "size_bytes": len(text)} if version >= 4 else {}))
+        row |= {"used_s": 81_000.0, "size_bytes": len(text)} if version >= 4 else {}
+        answers.append(row | ({"api": "systemone" if stem == "sent and overturned" else "chat"} if version >= 7 else {}))
     if version >= 4:  # removed to make room: decisions still refer to it
         answers.append({**answers[0], "id": 9, "answer": "", "size_bytes": 0})
     return answers

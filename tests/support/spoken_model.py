@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_agent.agent.agent import Agent
 from edge_agent.agent.recording import Recorder
+from edge_agent.agent.rules_in_force import NO_CALIBRATIONS, Calibrations
 from edge_agent.cloud.privacy import Rules
 from edge_agent.cloud.wire.client import CloudModel
 from edge_agent.core.config.settings import DEFAULT_LIMITS
@@ -23,6 +24,8 @@ SURE = Reading(
     letters="ABC", answer_probs=(0.8, 0.1, 0.1), letter="A", timings=Timings(n_forward=2),
 )  # fmt: skip
 
+
+_DEMO = ModelFiles(DEMO)
 
 UNSURE = replace(SURE, level="0.25", level_probs=(0, 1.0, 0, 0, 0))
 
@@ -55,15 +58,17 @@ def agent(
     model: SpokenModel,
     cloud: str | None = None,
     policy: str = "prefer_local",
-    tau: float = 0.5,
+    tau: float | None = 0.5,
     store: Callable[[pathlib.Path], Store] = Store,
     kind: type[Agent] = Agent,
     rules: Rules | None = None,
     recorder: type[Recorder] = Recorder,
     api: str = "chat",
+    files: ModelFiles = _DEMO,
+    calibrations: Calibrations = NO_CALIBRATIONS,
     **limits: Any,
 ) -> Agent:
     """An agent on the demo model's file; `limits` are fields of `Limits` that differ from the defaults. `api` is how its cloud is asked."""
     client = CloudModel(cloud, "big", deadline_s=30, api=api) if cloud else None
-    files, opened = ModelFiles(DEMO), store(home / "edge-agent.db")
-    return kind(files, opened, PolicyName(policy), tau, client, rules, DEFAULT_LIMITS._replace(**limits), model.open, recorder)
+    opened, all_limits = store(home / "edge-agent.db"), DEFAULT_LIMITS._replace(**limits)
+    return kind(files, opened, PolicyName(policy), tau, client, rules, all_limits, model.open, recorder, calibrations)

@@ -138,9 +138,9 @@ def _tune(config: settings.Settings, models: list[ModelFiles], questions: list[Q
 
 
 def _questions(file: str | None, limit: int | None) -> list[Question]:
-    from edge_agent.measure import datasets
+    from edge_agent.measure.sets import loading
 
-    return [row.question for row in datasets.load(pathlib.Path(file), limit)] if file else datasets.built_in()[:limit]
+    return [row.question for row in loading.load(pathlib.Path(file), limit).rows] if file else loading.built_in()[:limit]
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -87,6 +87,8 @@ def config_set(config: tuple[settings.Settings, list[BadSetting]], name: str, va
         click.echo(f"edge-agent: {over} is set, too, and overrules the file.", err=True)
     if name in ("model", "adapter"):
         _check_file(name, value, config[0])
+    if name == "calibration":
+        _check_calibration(value, config[0])
     _changed(name, value, str(path), as_json)
 
 
@@ -172,6 +174,16 @@ def _check_file(name: str, value: str, config: settings.Settings) -> None:
         read(resolve(str(config.config_file.parent / value) if value.endswith(".gguf") else value, config.models_folder))
     except ModelError as error:
         click.echo(f"edge-agent: it cannot be used yet: {plain(str(error))}", err=True)
+
+
+def _check_calibration(value: str, config: settings.Settings) -> None:
+    """Say so if no calibration here has this name. It may come later, so this is no error."""
+    from edge_agent.model.calibration import named
+
+    if not named(config.calibrations_folder, settings.checked("calibration", value, "The value of calibration")):
+        click.echo(
+            f"edge-agent: it does not count yet: there is no calibration {plain(value[:64])} in {config.calibrations_folder}", err=True
+        )
 
 
 def _changed(name: str, value: Any, path: str, as_json: bool) -> None:

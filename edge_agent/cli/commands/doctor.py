@@ -16,7 +16,7 @@ from edge_agent.core.errors import BadSetting
 @click.option("--cloud", "call_cloud", is_flag=True, help="Also ask the cloud a test question: up to three calls, which it may bill.")
 @with_settings("model", "adapter", "cloud_url", "cloud_model", load=settings.examine)
 def doctor(config: tuple[settings.Settings, list[BadSetting]], call_cloud: bool, as_json: bool) -> None:
-    """Check the settings, build, model, database, disk and cloud.
+    """Check the settings, build, model, calibration, database, disk and cloud.
 
     A wrong setting is one failed check; the other checks use its default. The cloud is not called without --cloud.
     """

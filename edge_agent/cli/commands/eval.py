@@ -1,105 +1,129 @@
-"""`edge-agent eval`: a model on questions with known answers."""
+"""`edge-agent eval`: a model, and perhaps a cloud, on questions with known answers."""
 
 from __future__ import annotations
 
 import contextlib
 import pathlib
-import sys
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, fraction, main, with_settings
+from edge_agent.cli.answering import DATABASES, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
+from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
-from edge_agent.core.errors import BadData
+from edge_agent.core.terminal import plain
 
 if TYPE_CHECKING:
-    from edge_agent.measure.datasets import Labelled
-    from edge_agent.measure.evaluate import Row
+    from edge_agent.measure.run.run import Run
 
 
 @main.command("eval", epilog=EXIT_CODES)
-@click.argument("file")
+@click.argument("data")
 @click.option(
-    "--cloud-accuracy",
-    callback=fraction,
-    metavar="NUMBER",
-    default="0.95",
-    help="The simulated cloud's accuracy.  [default: 0.95]",
+    "--cloud", "cloud_name", default=SIMULATED, metavar="WHICH",
+    help="Where the cloud's answers come from: none, simulated, live (the cloud of your settings), or a file of recorded answers."
+    "  [default: simulated]",
+)  # fmt: skip
+@click.option(
+    "--cloud-accuracy", callback=fraction, metavar="NUMBER", help="How often the simulated cloud is right, 0 to 1.  [default: 0.95]"
 )
+@click.option(
+    "--cloud-seed", type=click.IntRange(0), metavar="NUMBER",
+    help="Draw right or wrong for each question of the simulated cloud, instead of counting its expected value.",
+)  # fmt: skip
+@click.option(
+    "--prompt-price", type=Amount(), metavar="NUMBER", help="The cloud's price of a million prompt tokens.  [default: the setting]"
+)
+@click.option(
+    "--completion-price", type=Amount(), metavar="NUMBER", help="The cloud's price of a million completion tokens.  [default: the setting]"
+)
+@click.option("--orders", type=click.Choice(["2", "all"]), help="Also average over option orders: the reversed one, or all cyclic shifts.")
+@click.option("--automix", is_flag=True, help="Also let the model verify its answer, as AutoMix does.")
 @click.option("--greedy", is_flag=True, help="Also let the model print freely, and count how often it keeps the format (slow).")
+@click.option(
+    "--max-answer-tokens", type=click.IntRange(1, 4096), metavar="NUMBER",
+    help="The longest answer in words.  [default: 64; 512 for GSM8K]",
+)  # fmt: skip
+@click.option("--form", metavar="NAME", help="The form of DATA, where it could be several.")
+@click.option("--recorded-model", metavar="NAME", help="Which model's recorded answers count, if the file has several.")
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions: {SAMPLE}.")
-@click.option("--rows", type=click.Path(path_type=pathlib.Path), help="Write one JSON line for each question to this file.")
-@with_settings("tau", "model", "adapter")
+@click.option(
+    "--rows", type=click.Path(path_type=pathlib.Path), metavar="FILE",
+    help="Keep the answers in this SQLite file (.db), so that an interrupted run can go on; with another name, write JSON lines.",
+)  # fmt: skip
+@with_settings("tau", "model", "adapter", "cloud_url", "cloud_model")
 def eval_command(
-    config: settings.Settings, file: str, cloud_accuracy: float, greedy: bool, limit: int | None, rows: pathlib.Path | None, as_json: bool
+    config: settings.Settings,
+    data: str,
+    cloud_name: str,
+    cloud_accuracy: float | None,
+    cloud_seed: int | None,
+    prompt_price: float | None,
+    completion_price: float | None,
+    orders: str | None,
+    automix: bool,
+    greedy: bool,
+    max_answer_tokens: int | None,
+    form: str | None,
+    recorded_model: str | None,
+    limit: int | None,
+    rows: pathlib.Path | None,
+    as_json: bool,
 ) -> None:
     """Measure a model on questions with known answers.
 
-    FILE has one JSON object a line; '-' is stdin. An object has "question", "options" (a list), "answer" (a letter) and,
-    optionally, "domain", "difficulty" and "id". Nothing is stored and no cloud is asked: routing is measured with a
-    simulated cloud.
+    DATA is a file, a folder (MMLU), or '-' for stdin: JSON lines, JSON or CSV in the forms of MMLU, MMLU-Pro, MedQA, AQuA-RAT, ARC,
+    OpenBookQA, SciQ, GSM8K, SQuAD, TruthfulQA and KazCulture, or with "question", "options" (a list), "answer" (a letter) and,
+    optionally, "domain", "difficulty" and "id". No decision is stored. A live cloud gets every question, except those that must not be
+    sent, and its calls count in the budget.
+
+    With --rows RUN.db an interrupted run goes on where it was: give the same command again. Nothing is asked twice.
     """
-    from edge_agent.engine.local_model import LocalModel
-    from edge_agent.measure import evaluate, tables
     from edge_agent.measure.rows import RowsFile, check_apart
+    from edge_agent.measure.run import run
+    from edge_agent.measure.run.answered import ALL_ORDERS, RunOptions
     from edge_agent.model import catalog
+    from edge_agent.model.catalog import ModelFiles
 
     if rows:
-        check_apart(rows, file)
-    questions = _labelled_questions(file, limit)
-    if repeated := [row.id for row in questions if row.question.repeated]:
-        some = f"{len(repeated)} of {len(questions)} questions (first: {repeated[0]})"
-        click.echo(f"{some} have options with the same text; the letters of such options count as one answer.", err=True)
-    if folded := [row.id for row in questions if row.folded]:
-        some = f"{len(folded)} of {len(questions)} questions (first: {folded[0]})"
-        click.echo(f"{some} have a line break in an option; it is read as a space.", err=True)
+        check_apart(rows, data)
+    asked = questions(data, limit, form)
     path = catalog.resolve(config.model, config.models_folder)
-    facts, answered = catalog.identify(path), []
-    adapter = catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None
+    files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
+    wanted = RunOptions({None: 0, "2": 2, "all": ALL_ORDERS}[orders], automix, greedy, max_answer_tokens)
+    database = rows if rows and rows.suffix.lower() in DATABASES else None
     with contextlib.ExitStack() as stack:
-        rows_file = stack.enter_context(RowsFile(rows)) if rows else None
-        model = stack.enter_context(LocalModel(path, adapter=adapter))
-        for row in _with_progress(evaluate.ask(model, questions, greedy), len(questions)):
-            answered.append(row)
-            if rows_file:
-                rows_file.write(row.to_dict())
-        evaluation = evaluate.evaluate(answered, model.profile, config.tau, cloud_accuracy)
+        lines = stack.enter_context(RowsFile(rows)) if rows and not database else None
+        cloud = stack.enter_context(
+            cloud_source(config, cloud_name, cloud_accuracy, cloud_seed, prompt_price, completion_price, asked, recorded_model)
+        )
+        try:
+            with AnsweringProgress() as progress:
+                found = run.answer(asked, files, cloud, wanted, database, progress.step, progress.start)
+        except KeyboardInterrupt:
+            if database:
+                click.echo(f"The answers so far are in {plain(str(rows))}; give the same command again to go on.", err=True)
+            raise
+        if lines:
+            for row in found.rows:
+                lines.write(row.to_dict())
+        say_missing(found, cloud, database)
+    _show(found, data, config.tau, as_json)
+
+
+def _show(found: Run, data: str, tau: float | None, as_json: bool) -> None:
+    """Print the figures of a run."""
+    from edge_agent.measure.evaluation import tables
+    from edge_agent.measure.evaluation.of_run import evaluate_run
+
+    evaluation, model = evaluate_run(found, tau), found.facts.model
     if as_json:
-        identity = {"name": facts.name, "sha256": facts.sha256, "quantization": facts.quantization}
-        if adapter:
-            identity["adapter_sha256"] = catalog.identify(adapter).sha256
-        print_json({"file": file, "model": identity, **evaluation.to_dict()})
+        identity = {"name": model.name, "sha256": model.sha256, "quantization": model.quantization}
+        if model.adapter_sha256:
+            identity["adapter_sha256"] = model.adapter_sha256
+        print_json({"file": data, "model": identity, **evaluation.to_dict()})
     else:
-        on = f", with the adapter {adapter.name} (sha256 {catalog.identify(adapter).sha256[:12]})" if adapter else ""
-        for line in (f"model          {facts.name} (sha256 {facts.sha256[:12]}){on}", *tables.lines(evaluation, terminal_width())):
+        on = f", with an adapter (sha256 {model.adapter_sha256[:12]})" if model.adapter_sha256 else ""
+        for line in (f"model          {model.name} (sha256 {model.sha256[:12]}){on}", *tables.lines(evaluation, terminal_width())):
             say(line, 15 if line[13:15] == "  " else 0)  # after a label, or from the start
-
-
-def _labelled_questions(file: str, limit: int | None) -> list[Labelled]:
-    from edge_agent.measure import datasets
-
-    if file != "-":
-        return datasets.load(pathlib.Path(file), limit)
-    if sys.stdin is None:
-        raise BadData("There is no stdin to read from; give a file.")
-    return datasets.read(sys.stdin.buffer, "stdin", limit)
-
-
-def _with_progress(rows: Iterator[Row], total: int) -> Iterator[Row]:
-    """The same rows, with a count on stderr if it is a terminal."""
-    visible = sys.stderr is not None and sys.stderr.isatty()
-    started = shown = time.monotonic()
-    try:
-        for number, row in enumerate(rows, 1):
-            now = time.monotonic()
-            if visible and (now - shown > 0.2 or number == total):
-                click.echo(f"\r{number}/{total}  {number / (now - started):.1f} questions/s".ljust(40), nl=False, err=True)
-                shown = now
-            yield row
-    finally:
-        if visible:
-            click.echo(err=True)

@@ -65,12 +65,16 @@ def log(
 
 def _list(config: settings.Settings, limit: int, as_json: bool) -> None:
     """The last decisions."""
+    from edge_agent.store import live
     from edge_agent.store.export import as_logged, parsed
     from edge_agent.store.store import Store
 
     with Store(config.database) as store:
         rows = [{**row, "options": parsed(row["options"])} for row in store.log(limit)]
+        found = live.newest(store)
     print_rows(rows, as_json, as_logged, _for_people, ("id", "asked", "answer", "sure", "state", "question"), NO_DECISIONS)
+    if found and found.fell:
+        verbosity.note(f"{found.sentence[:1].upper()}{found.sentence[1:]}.")
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:

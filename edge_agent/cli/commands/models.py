@@ -81,6 +81,7 @@ def models_rm(config: settings.Settings, name: str, yes: bool, in_use: bool, as_
     file is trusted like a first one.
     """
     from edge_agent.model import pulled
+    from edge_agent.model.calibration import waiting_beside
 
     record = _pulled(config, name)
     assert record.file is not None
@@ -90,7 +91,7 @@ def models_rm(config: settings.Settings, name: str, yes: bool, in_use: bool, as_
             f"'{path.stem}' is what the settings name as the model or adapter; choose another with `edge-agent models default`, "
             "or give --in-use."
         )
-    files = [one for one in (path, path.with_suffix(".calibration.json")) if one.is_file()]
+    files = [one for one in (path, waiting_beside(path)) if one.is_file()]
     n_bytes = sum(one.stat().st_size for one in files)
     if not yes and not sys.stdin.isatty():
         raise click.UsageError(plain(f"This removes {path.name} ({n_bytes / 1e6:,.1f} MB); give --yes if you mean it."))

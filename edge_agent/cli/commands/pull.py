@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.argument("what")
 @click.option("--file", metavar="NAME", help="The file to take, if there are several: its name, or a quantization such as Q4_K_M.")
 @click.option("--upgrade", is_flag=True, help="Look for a newer version from the same source, and accept it.")
-@click.option("--use-settings", is_flag=True, help="Also use the model, threshold and policy of a downloaded bundle; never its cloud.")
+@click.option(
+    "--use-settings", is_flag=True, help="Also use the model, threshold, policy and calibration of a downloaded bundle; never its cloud."
+)
 @click.option("--any-architecture", is_flag=True, help="Keep a model that edge-agent cannot run, for another program.")
 @with_settings()
 def pull(
@@ -48,6 +50,7 @@ def pull(
     with Hub() as hub, ProgressLine() as line:
         try:
             puller = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file)
+            puller.calibrations = config.calibrations_folder
             puller.any_architecture, puller.use_settings = any_architecture, use_settings
             puller.check_settings = partial(_check_settings, config)
             installed = puller.pull(what, file)
@@ -64,7 +67,7 @@ def pull(
     echo(plain(f"{installed.path}  {installed.bytes:,} bytes  sha256 {installed.sha256}"))
     if not installed.is_new:
         click.echo("It was already here.", err=True)
-    for words in (*_about_settings(installed, config), *_about_use(installed)):
+    for words in (*_about_settings(installed, config), *_about_calibration(installed, config), *_about_use(installed)):
         click.echo(plain(words), err=True)
 
 
@@ -90,6 +93,17 @@ def _about_settings(installed: Installed, config: settings.Settings) -> Iterator
         yield f"It proposes settings ({words}); they came over the network and are not used unless you pull it with --use-settings."
     if cloud:
         yield f"It also names a cloud ({_listed(cloud)}); a download never sets up a cloud, so set it yourself if you trust it."
+
+
+def _about_calibration(installed: Installed, config: settings.Settings) -> Iterator[str]:
+    """Which calibration came with a bundle, and whether it applies."""
+    if installed.calibration and not installed.calibration_used:
+        why = "it came over the network and is not used unless you pull it with --use-settings"
+        yield f"It has a calibration ({installed.calibration}); {why}."
+    elif installed.calibration:
+        tau = installed.settings.get("tau") if installed.settings_written else config.tau
+        off = "" if tau is None else f". It does not count, because a tau is set: {tau:g}"
+        yield f"Its calibration is here: {installed.calibration}{off}."
 
 
 def _about_use(installed: Installed) -> Iterator[str]:

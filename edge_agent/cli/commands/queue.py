@@ -131,6 +131,8 @@ class _Report:
         else:
             ended = ", ".join(f"{n} {name}" for name, n in self._n_ended.items() if n)
             echo(f"{done.answered} answered{f' ({ended})' if ended else ''}, {done.failed} failed, {done.waiting} still waiting.")
+            if done.audited:
+                echo(f"{done.audited} kept answer{'s' * (done.audited != 1)} compared with the cloud's (audit_share).")
             if done.stopped:
                 echo(plain(f"Stopped early: {done.stopped}." + ("" if line else " Put that right, or drain again later.")))
         self._n_ended = dict.fromkeys(self._n_ended, 0)

@@ -47,7 +47,7 @@ def verify(
 
     A base with an adapter answers like the merged file, except for rounding: verify BASE --adapter A --against MERGED.
     """
-    from edge_agent.measure import datasets
+    from edge_agent.measure.sets import loading
     from edge_agent.measure.verify import Tolerance, verify_model
     from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
 
@@ -60,7 +60,7 @@ def verify(
             resolve(against, config.models_folder),
             resolve_adapter(against_adapter, config.models_folder) if against_adapter else None,
         )
-    asked = [row.question for row in datasets.load(pathlib.Path(questions), limit)] if questions else datasets.built_in()[:limit]
+    asked = [row.question for row in loading.load(pathlib.Path(questions), limit).rows] if questions else loading.built_in()[:limit]
     with ProgressLine() as line:
 
         def progress(model: ModelFiles, n: int, total: int) -> None:

@@ -16,7 +16,7 @@ from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
 CLOUD_APIS = ("auto", "chat", "decisions", "systemone")
-FOREVER, NONE = "forever", "none"
+FOREVER, NONE, AUTO = "forever", "none", "auto"
 MOST = 10**12  # of anything: in bytes, seconds or millionths it still fits a 64-bit integer, which is what SQLite adds with
 _MOST_PRICE = 10**9  # per million tokens: a year of calls at this price fits, too
 _MOST_TOKENS = 1_000_000
@@ -74,7 +74,7 @@ def path(value: Any, source: str) -> str:
 def calibration(value: Any, source: str) -> str:
     """`auto`, `none`, or the start of a sha256."""
     found = value.strip().lower() if isinstance(value, str) else ""
-    if found not in ("auto", NONE) and not re.fullmatch("[0-9a-f]{6,64}", found):
+    if found not in (AUTO, NONE) and not re.fullmatch("[0-9a-f]{6,64}", found):
         raise BadSetting(f"{source} is {_shown(value)}; give auto, none, or at least 6 characters of a calibration's sha256.")
     return found
 

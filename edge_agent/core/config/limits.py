@@ -66,9 +66,10 @@ class DiskLimits(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """All limits."""
+    """All limits. `audit_share` of the kept answers are compared with the cloud's, 0 to 1."""
 
     queue: QueueLimits
     budget: BudgetLimits
     retention: Retention
     disk: DiskLimits
+    audit_share: float = 0.0

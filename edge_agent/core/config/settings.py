@@ -73,7 +73,7 @@ class Settings:
     tau: float | None = _setting(
         None,
         checks.fraction,
-        "An answer is kept when the confidence is at least this; without it, the model's own threshold applies.",
+        "An answer is kept when the printed confidence is at least this; without it, a calibration or the model's own threshold counts.",
         "0 to 1",
         "EDGE_AGENT_TAU",
     )
@@ -205,6 +205,7 @@ class Settings:
             ),
             Retention(keep_s, self.answers_max_rows, int(self.answers_max_mib * (1 << 20))),
             DiskLimits(self.cache_min_free_mib << 20, self.queue_min_free_mib << 20),
+            self.audit_share,
         )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ READS = 4  # logits that a decision reads: at the start of the answer, twice for
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class BenchRun:
     """One measurement of one model in a separate process. `number` counts all runs of a benchmark, from 1.
 
     If `is_beside_busy`, another program kept one core busy meanwhile.
@@ -95,7 +95,7 @@ def run(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     busy_repeats: int = 0,
-) -> Iterator[Run]:
+) -> Iterator[BenchRun]:
     """Measure every model `repeats` times, in a new random order for each repeat. Yields each run when it ends.
 
     Then measure every model `busy_repeats` times beside a program that keeps one core busy. Raises `ModelError` if a file cannot
@@ -110,7 +110,7 @@ def run(
                 cache, busy = pathlib.Path(folder) / str(at), repeat >= repeats
                 with _one_busy_core() if busy else contextlib.nullcontext():
                     sample = _child(models[at], questions, options or {}, cache)
-                yield Run(number, total, models[at], sample, busy)
+                yield BenchRun(number, total, models[at], sample, busy)
 
 
 @contextlib.contextmanager
@@ -123,7 +123,7 @@ def _one_busy_core() -> Iterator[None]:
             program.kill()
 
 
-def results(runs: Sequence[Run], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
+def results(runs: Sequence[BenchRun], models: Sequence[ModelFiles], n_threads: int, reference: ModelFiles | None = None) -> list[Result]:
     """One result for each model, in the order of `models`. The default reference for `differing` is the largest one."""
     bandwidth = machine.read_bandwidth(n_threads)
     rate = max(machine.multiply_rate(), *(run.sample.prefill_per_s * (run.sample.n_parameters - run.sample.n_embedding) for run in runs))

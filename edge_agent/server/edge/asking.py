@@ -38,7 +38,12 @@ _QUESTION = {  # read by `from_json`
             "description": "2 to 26 texts, as a list or with the keys A, B, C, ...",
         },
         "model": {"type": ["string", "null"], "description": "Who may answer: edge-auto, edge-auto-0.75, edge-local or edge-cloud."},
-        "tau": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "The threshold for this question."},
+        "tau": {
+            "type": ["number", "null"],
+            "minimum": 0,
+            "maximum": 1,
+            "description": "The threshold of the printed confidence; no calibration counts.",
+        },
         "policy": {"enum": [*(name.value for name in PolicyName), None], "description": "Who may answer this question."},
         "never_send": {"type": "boolean", "description": "Whether the question must not leave this device."},
         "refresh": {"type": "boolean", "description": "Whether what is remembered does not count."},

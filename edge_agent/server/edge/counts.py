@@ -16,7 +16,7 @@ from edge_agent import __version__
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import StorageError
 from edge_agent.core.records import Decision, Ending
-from edge_agent.store import overview
+from edge_agent.store import live, overview
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began: it doubles the lines, and nobody asks for it
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)  # from a small model on a PC to a long prompt on a Pi
@@ -101,7 +101,7 @@ class _OfStore(Collector):
     """What the store knows at the moment of a scrape, by its indexes alone."""
 
     def __init__(self, agent: Agent) -> None:
-        self._agent = agent
+        self._agent, self._watch = agent, live.Watch(agent.store)
 
     def describe(self) -> list[Metric]:
         """Nothing: the store is not read before the first scrape."""
@@ -117,6 +117,7 @@ class _OfStore(Collector):
         try:
             queue = overview.queue(agent.store)
             wait_s = agent.gate.breaker.wait_s() if agent.gate is not None else None
+            n_audits, agreement = agent.audits.n_waiting(), self._watch.look()
         except StorageError:
             yield GaugeMetricFamily("edge_agent_store_up", "Whether the database can be read.", 0)
             return
@@ -126,7 +127,21 @@ class _OfStore(Collector):
         yield GaugeMetricFamily(
             "edge_agent_queue_oldest_seconds", "How long the oldest question has waited; 0 if none waits.", queue.oldest_s
         )
+        yield GaugeMetricFamily("edge_agent_audits_waiting", "Kept answers that wait to be compared with the cloud's.", n_audits)
+        if agreement is not None:
+            yield from _agreement(agreement)
         if agent.gate is not None and wait_s is not None:
             health = agent.gate.breaker.health
             yield GaugeMetricFamily("edge_agent_breaker_open", "Whether calls to the cloud are stopped for now.", bool(health.open_s))
             yield GaugeMetricFamily("edge_agent_breaker_wait_seconds", "Seconds until the cloud may be called.", wait_s)
+
+
+def _agreement(found: live.Agreement) -> Iterator[Metric]:
+    """How often the cloud agrees with kept answers, under the newest audit's calibration."""
+    audits = GaugeMetricFamily("edge_agent_audits", "Kept answers that were compared with the cloud's.", labels=["result"])
+    audits.add_metric(["same"], found.agreed)
+    audits.add_metric(["different"], found.audited - found.agreed)
+    yield audits
+    if found.evidence is not None:
+        yield GaugeMetricFamily("edge_agent_agreement_evidence", "The e-value of a fall of agreement; it warns at 40.", found.evidence)
+        yield GaugeMetricFamily("edge_agent_agreement_fell", "Whether agreement fell since the calibration.", found.fell)

@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from edge_agent import __version__
 from edge_agent.core.errors import StorageError
 from edge_agent.server.service import Service
-from edge_agent.store import overview
+from edge_agent.store import live, overview
 
 router = APIRouter(tags=["edge"])
 
@@ -53,6 +53,8 @@ def _detail(service: Service) -> dict[str, Any]:
     }
     try:
         queue = overview.queue(agent.store)
+        found = live.newest(agent.store)
+        detail["audits"] = {"waiting": agent.audits.n_waiting(), "agreement": live.as_dict(found) if found else None}
         detail["queue"] = {"waiting": queue.waiting, "oldest_s": queue.oldest_s, "dead": queue.dead}
         if agent.gate is not None:
             breaker = agent.gate.breaker

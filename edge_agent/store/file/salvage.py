@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -24,7 +25,9 @@ from edge_agent.store.file.replacement import BESIDE, DAMAGED
 from edge_agent.store.schema import VERSION, columns, first_missing, run_migrations, schema_of, version
 
 # A table comes after those that it refers to. Facts about model files and clouds' health are not saved: they are found again.
-SAVED = ("questions", "readings", "cloud_answers", "outbox", "decisions", "clock", "spending", "marks")
+SAVED = (
+    "questions", "readings", "cloud_answers", "outbox", "decisions", "calibrations", "audits", "agreements", "clock", "spending", "marks",
+)  # fmt: skip
 NOT_SAVED = ("model_files", "clouds")
 READ = "read "  # how the mark of a file that was set aside starts: what could be read of it is in the database
 _HEADER = (b"SQLite format 3\0\x10\x00", b"\x00\x40\x20\x20")  # magic, 4096-byte pages; after the journal mode, fixed fractions
@@ -323,6 +326,11 @@ def _is_decision(row: dict[str, Any]) -> bool:
     return isinstance(json.loads(row["policy"]), dict) and isinstance(json.loads(row["circumstances"]), dict)
 
 
+def _is_calibration(row: dict[str, Any]) -> bool:
+    return bool(hashlib.sha256(row["calibration"].encode()).hexdigest() == row["sha256"])
+
+
 _CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "questions": _is_question, "readings": _is_reading, "cloud_answers": _is_answer, "decisions": _is_decision,
+    "calibrations": _is_calibration,
 }  # fmt: skip

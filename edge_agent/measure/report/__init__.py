@@ -1,0 +1,1 @@
+"""The report: one HTML page that says what a model, its confidence and its cloud are worth together."""

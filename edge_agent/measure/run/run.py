@@ -1,0 +1,208 @@
+"""Asks a model, and perhaps a cloud, questions with gold answers; a run goes on where it was interrupted.
+
+Owns the order of the work: first the device's readings, then the cloud's answers, both only where the run file has none. The file is
+`run_file`, the sources of the cloud's answers are in `clouds` and `live`. Invariant: nothing is asked twice: neither the model nor the
+cloud, except for calls whose outcome was not stored yet (about a second's worth) when the process was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edge_agent.core.errors import BadData
+from edge_agent.core.records import ModelFacts, Reading
+from edge_agent.engine.llama import build
+from edge_agent.engine.local_model import LocalModel
+from edge_agent.measure.results import NO_CLOUD, Floats, Results
+from edge_agent.measure.run import reader, run_file
+from edge_agent.measure.run.answered import EXTRAS, AnsweredRow, CloudReply, RunOptions
+from edge_agent.measure.run.clouds import Cloud, NoCloud
+from edge_agent.measure.run.facts import RunFacts, this_machine
+from edge_agent.measure.run.run_file import RunFile
+from edge_agent.measure.sets.loading import DataSet
+from edge_agent.model import catalog
+from edge_agent.model.catalog import ModelFiles
+
+BATCH_ROWS, BATCH_S = 100, 1.0  # how much is stored in one transaction, at most
+READOUTS = ("confidence", "expected_confidence", "answer_prob", "margin")
+"""The readouts of one reading that need no weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Answered questions, in the order of the data, and what they were asked of. An unfinished run has fewer rows."""
+
+    facts: RunFacts
+    rows: tuple[AnsweredRow, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the device has answered all questions."""
+        return len(self.rows) == self.facts.n_questions
+
+    @property
+    def cloud_ms(self) -> Floats:
+        """How long the cloud took for each question (n,); nan where no call was made."""
+        return _column(row.cloud.ms if row.cloud else None for row in self.rows)
+
+    def answers_by_order(self, readout: str) -> Floats:
+        """Whether the answer of a readout that reads several option orders is right (n,); nan where it was not read."""
+        return _column(row.extra[readout].right if readout in row.extra else None for row in self.rows)
+
+    def results(self) -> Results:
+        """The rows as columns. Raises `BadData` without rows."""
+        rows = self.rows
+        if not rows:
+            raise BadData("There are no answered questions; ask at least one.")
+        cloud = [row.cloud or CloudReply() for row in rows]
+        extras = [name for name in EXTRAS if any(name in row.extra for row in rows)]
+        n_passes = {name: float(np.mean([row.extra[name].n_passes for row in rows if name in row.extra])) for name in extras}
+        tokens = _column(each.prompt_tokens for each in cloud), _column(each.completion_tokens for each in cloud)
+        return Results(
+            model=self.facts.model,
+            profile_sha256=self.facts.profile_sha256,
+            cloud=replace(self.facts.cloud, estimated_tokens=any(each.estimated_tokens for each in cloud)),
+            ids=tuple(row.id for row in rows),
+            fingerprints=tuple(row.fingerprint for row in rows),
+            domains=tuple(row.domain for row in rows),
+            edge_correct=_column(row.right for row in rows),
+            cloud_correct=_column(each.right for each in cloud),
+            agrees=_column(each.agrees for each in cloud),
+            no_confidence=np.array([row.reading.format_mass < self.facts.profile.format_mass_min for row in rows]),
+            read_ms=_column(row.read_ms for row in rows),
+            scores={name: _column(row.score(name) for row in rows) for name in self._readouts + tuple(extras)},
+            passes={**dict.fromkeys(self._readouts, 1.0), **n_passes},
+            cloud_tokens=None if np.isnan(tokens[0]).all() else tokens,
+        )
+
+    @property
+    def _readouts(self) -> tuple[str, ...]:
+        return READOUTS if any(isinstance(row.reading, Reading) for row in self.rows) else READOUTS[:2]
+
+
+def answer(
+    data: DataSet,
+    files: ModelFiles,
+    cloud: Cloud | None = None,
+    wanted: RunOptions | None = None,
+    path: pathlib.Path | None = None,
+    on_row: Callable[[AnsweredRow], None] = lambda row: None,
+    on_start: Callable[[str, int, int], None] = lambda what, done, total: None,
+    open_model: Callable[[ModelFiles], LocalModel] | None = None,
+) -> Run:
+    """Ask the model of `files` all questions, and the cloud; with `path` the run is kept in that file, and goes on if it is there.
+
+    `on_row` gets each row as it is answered by the model, and again with the cloud's reply. `on_start` says what begins (`reading` or
+    `cloud`), how many questions have that already, and of how many. The model is opened only if something is left to read. Raises
+    `BadData` before anything is asked if a question does not fit the context, `StorageError` if the file is another run's.
+    """
+    cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form)
+    facts = RunFacts(
+        model=identified(files), data=data.name, form=data.form, notes=tuple(data.notes),
+        size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
+        cloud_identity=cloud.identity, options=wanted,
+        data_sha256=data.sha256,
+        llama_cpp=build(), machine=this_machine(),
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(RunFile(path, facts)) if path else None
+        rows = dict(file.rows) if file else {}
+        _check_same(rows, data)
+        for batch in _batches(_read(data, rows, wanted, files, open_model or _open, on_row, on_start)):
+            rows |= batch
+            if file:
+                file.keep(batch)
+        for batch in _batches(_ask(data, rows, cloud, on_row, on_start)):
+            rows |= batch
+            if file:
+                file.keep(batch)
+    return Run(facts, tuple(rows[number] for number in sorted(rows)))
+
+
+def load(path: pathlib.Path) -> Run:
+    """The run in a file, without any model. Raises `BadData`."""
+    facts, rows = run_file.load(path)
+    return Run(facts, tuple(rows[number] for number in sorted(rows)))
+
+
+def identified(files: ModelFiles) -> ModelFacts:
+    """The facts of a model file and of the adapter on it. Raises `ModelMissing`."""
+    facts = catalog.identify(files.path)
+    return replace(facts, adapter_sha256=catalog.identify(files.adapter).sha256) if files.adapter else facts
+
+
+def _open(files: ModelFiles) -> LocalModel:
+    return LocalModel(files.path, adapter=files.adapter)
+
+
+def _read(
+    data: DataSet,
+    rows: dict[int, AnsweredRow],
+    wanted: RunOptions,
+    files: ModelFiles,
+    open_model: Callable[[ModelFiles], LocalModel],
+    on_row: Callable[[AnsweredRow], None],
+    on_start: Callable[[str, int, int], None],
+) -> Iterator[tuple[int, AnsweredRow]]:
+    left = [number for number in range(len(data.rows)) if number not in rows]
+    if not left:
+        return
+    on_start("reading", len(rows), len(data.rows))
+    with open_model(files) as model:
+        for number in left:
+            reader.check(model, data.rows[number], wanted)
+        for number in left:
+            row = reader.row(model, data.rows[number], wanted)
+            on_row(row)
+            yield number, row
+
+
+def _ask(
+    data: DataSet,
+    rows: dict[int, AnsweredRow],
+    cloud: Cloud,
+    on_row: Callable[[AnsweredRow], None],
+    on_start: Callable[[str, int, int], None],
+) -> Iterator[tuple[int, AnsweredRow]]:
+    """The rows that the cloud has not answered, with its reply; failed calls of an earlier run are made again."""
+    left = [number for number in sorted(rows) if (reply := rows[number].cloud) is None or reply.error is not None]
+    if left and cloud.source.kind != NO_CLOUD:
+        on_start("cloud", len(rows) - len(left), len(rows))
+    for number, reply in cloud.replies({number: (data.rows[number], rows[number]) for number in left}):
+        row = replace(rows[number], cloud=reply)
+        on_row(row)
+        yield number, row
+
+
+def _check_same(rows: dict[int, AnsweredRow], data: DataSet) -> None:
+    for number, row in rows.items():
+        if not 0 <= number < len(data.rows) or data.rows[number].question.fingerprint != row.fingerprint:
+            raise BadData(f"The rows file has an answer to question {row.id!r:.80}, which these questions do not have; give another file.")
+
+
+def _batches(rows: Iterator[tuple[int, AnsweredRow]]) -> Iterator[dict[int, AnsweredRow]]:
+    """The rows in batches for one transaction each; what an exception interrupts comes first."""
+    batch: dict[int, AnsweredRow] = {}
+    ends_s = time.monotonic() + BATCH_S
+    try:
+        for number, row in rows:
+            batch[number] = row
+            if len(batch) >= BATCH_ROWS or time.monotonic() >= ends_s:
+                yield batch
+                batch, ends_s = {}, time.monotonic() + BATCH_S
+    except BaseException:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _column(values: Sequence[float | None] | Iterator[float | None]) -> Floats:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

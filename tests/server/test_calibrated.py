@@ -1,0 +1,36 @@
+"""A calibrated server: what a client sees of it, and that a tau in the model's name switches it off."""
+
+import pathlib
+
+from tests.support.calibrations import stored
+from tests.support.event_stream import NO_CLOUD
+from tests.support.serving import serving
+
+QUESTION = {"question": "What is 4 + 5?", "options": ["8", "9"]}
+
+
+def test_client_sees_the_calibration_and_a_tau_in_the_models_name_switches_it_off(tmp_path: pathlib.Path) -> None:
+    home = tmp_path / "served"
+    made = stored(home, readout="answer_prob", tau=0.125)
+    with serving(home, environment=NO_CLOUD) as server, server.client() as client:
+        chat = {"messages": [{"role": "user", "content": "What is 4 + 5?\nA. 8\nB. 9"}]}
+        for name, readout, tau, calibration in (
+            ("edge-auto", "answer_prob", 0.125, made.sha256),
+            ("edge-local", "answer_prob", 0.125, made.sha256),
+            ("edge-auto-0.75", "confidence", 0.75, None),
+            ("edge-auto", "answer_prob", 0.125, made.sha256),
+        ):
+            reply = client.post("/v1/chat/completions", json={**chat, "model": name})
+            own = reply.json()["edge_agent"]
+            assert (own["readout"], own["tau"], own["calibration"]) == (readout, tau, calibration), name
+            assert reply.headers["x-edge-readout"] == readout and float(reply.headers["x-edge-tau"]) == tau
+            assert float(reply.headers["x-edge-score"]) == own["score"]
+            assert reply.headers.get("x-edge-calibration") == calibration
+            asked = client.post("/edge/ask", json={**QUESTION, "model": name}).json()
+            assert (asked["readout"], asked["tau"], asked["calibration"]) == (readout, tau, calibration), name
+            typed = {"model": name, "state": "4 + 5 is", "questions": {"sum": {"type": "choice", "criteria": {"8": None, "9": None}}}}
+            (answer,) = client.post("/v1/systemone", json=typed).json()["answers"].values()
+            assert (answer["x_edge_agent"]["readout"], answer["x_edge_agent"]["calibration"]) == (readout, calibration)
+        assert client.post("/edge/ask", json={**QUESTION, "tau": 0.5}).json()["calibration"] is None
+        assert client.post("/edge/ask", json={**QUESTION, "policy": "only_local"}).json()["calibration"] == made.sha256
+    assert server.stop() == 0
