@@ -79,7 +79,7 @@ class Window(NamedTuple):
 @dataclass(slots=True)
 class History:
     """The periods of a window, oldest first, all of them together, and agreement by the printed confidence (of each question's newest
-    comparison). `is_complete` is false where only the newest `MOST_DECISIONS` were counted.
+    comparison). `is_complete` is false where there were more decisions than were counted.
     """
 
     window: Window
@@ -107,8 +107,11 @@ class History:
         ]
 
 
-def history(store: Store, window: Window, check: Callable[[], None] = lambda: None) -> History:
-    """What was decided in a window. `check` is called between stretches, and may raise to end it. Raises `StorageError`."""
+def history(store: Store, window: Window, check: Callable[[], None] = lambda: None, most: int = MOST_DECISIONS) -> History:
+    """What was decided in a window, at most the newest `most`. `check` is called between stretches, and may raise to end it.
+
+    Raises `StorageError`.
+    """
     numbers = range(window.last - window.n + 1, window.last + 1)
     found = History(window, {number: Counted() for number in numbers})
     since_s, until_s = window.begins_s(numbers[0]), window.begins_s(numbers[-1] + 1)
@@ -117,8 +120,8 @@ def history(store: Store, window: Window, check: Callable[[], None] = lambda: No
     )[0]
     if ends["last"] is None:
         return found
-    found.is_complete = ends["last"] - ends["first"] < MOST_DECISIONS
-    low = max(ends["first"], ends["last"] - MOST_DECISIONS + 1)
+    found.is_complete = ends["last"] - ends["first"] < most
+    low = max(ends["first"], ends["last"] - most + 1)
     for first in range(low, ends["last"] + 1, AT_ONCE):
         check()
         _add(store, found, (first, min(first + AT_ONCE - 1, ends["last"]), since_s, until_s))

@@ -70,15 +70,17 @@ KINDS = {
 """What a list of decisions can be narrowed to, by name."""
 
 
-def decisions_before(store: Store, decision_id: str | None, limit: int, kind: str | None = None, text: str = "") -> Page:
+def decisions_before(
+    store: Store, decision_id: str | None, limit: int, kind: str | None = None, text: str = "", most: int = MOST_SEARCHED
+) -> Page:
     """A page of decisions: the newest, or those before a decision. Only those of a `kind`, or with `text` in the question or an option.
 
-    A search looks at `MOST_SEARCHED` decisions at most; if there are more, the page may be short or empty and still have a `next`.
+    A search looks at `most` decisions at most; if there are more, the page may be short or empty and still have a `next`.
     Raises `BadQuestion` if there is no such decision, `StorageError`.
     """
     before = _number_of(store, decision_id) if decision_id is not None else _last_number(store) + 1
     found: list[dict[str, Any]] = []
-    searched = before - MOST_SEARCHED if kind or text else 0
+    searched = before - most if kind or text else 0
     high = before
     while high > max(searched, 1) and len(found) <= limit:
         low = max(high - AT_ONCE, searched, 1) if kind or text else 1

@@ -70,7 +70,8 @@ def _put(store: Store, rng: random.Random, at: float, place: int, calibration: s
         queue_id = _queue(store, question, state, at, place)
         row |= {"provisional": 1, "reason": "offline", "cloud_kind": "offline", "queue_id": queue_id}
         if answered:
-            row |= {"cloud_answer_id": answer_id, "final_answer": said, "ending": "upheld" if agrees else "overturned", "ended_at": at + 60}
+            ending = "upheld" if agrees else "overturned"
+            row |= {"cloud_answer_id": answer_id, "final_answer": said, "ending": ending, "ended_at": at + 60}
         elif state == "dead":
             row |= {"ending": "abandoned", "ended_at": at + 900}
         if "ending" in row:
@@ -78,8 +79,8 @@ def _put(store: Store, rng: random.Random, at: float, place: int, calibration: s
     store.put_decision(row)
     if not deferred and draws[1] < 0.2:
         store.database.write(
-            "INSERT INTO audits (created_at, put_s, due_s, decision_id, fingerprint, calibration, cloud_model, answer, state, cloud_answer, "
-            "agrees) VALUES (?, 0, 0, ?, ?, ?, 'big', ?, 'done', ?, ?)",
+            "INSERT INTO audits (created_at, put_s, due_s, decision_id, fingerprint, calibration, cloud_model, answer, state, "
+            "cloud_answer, agrees) VALUES (?, 0, 0, ?, ?, ?, 'big', ?, 'done', ?, ?)",
             (at, row["decision_id"], question.fingerprint, calibration, reading.letter, said, int(agrees)),
         )
         sql = "INSERT INTO agreements (calibration, cloud_model, agrees) VALUES (?, 'big', ?)"

@@ -17,7 +17,7 @@ from edge_agent.server.edge.asking import is_id
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 from edge_agent.store import overview
-from edge_agent.store.export import as_logged, parsed
+from edge_agent.store.export import as_logged, parsed, plain
 
 router = APIRouter(tags=["operator"])
 MOST_ROWS = 500
@@ -48,8 +48,8 @@ async def decisions(
         found = await service.aside(lambda: overview.decisions_before(service.agent.store, before, limit, kind, text))
     except BadQuestion as error:
         raise Refusal(404, "no_such_decision", str(error), "before") from error
-    page = [as_logged({**row, "options": parsed(row["options"])}) for row in found.rows]
-    return JSONResponse({"decisions": page, "next": found.next})
+    page = [as_logged({**row, "options": parsed(row["options"])}) for row in plain(found.rows)]
+    return JSONResponse({"decisions": plain(page), "next": found.next})
 
 
 @router.get("/edge/queue", responses=_OPERATOR)

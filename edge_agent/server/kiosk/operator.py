@@ -23,7 +23,7 @@ from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 from edge_agent.store import history, live, overview
 from edge_agent.store.export import calibration as calibration_of
-from edge_agent.store.export import cloud_confidence, parsed
+from edge_agent.store.export import cloud_confidence, parsed, plain
 
 router = APIRouter(tags=["operator"])
 MOST_REPLAYED, REPLAYED = 100_000, 5000
@@ -96,7 +96,7 @@ async def facts(request: Request, decision_id: str) -> JSONResponse:
         row = await service.aside(lambda: overview.decision(service.agent.store, decision_id))
     except BadQuestion as error:
         raise Refusal(404, "no_such_decision", "There is no such decision; it may have been deleted.") from error
-    return JSONResponse(_in_full(row))
+    return JSONResponse(plain(_in_full(plain(row))))
 
 
 def _in_full(row: dict[str, Any]) -> dict[str, Any]:

@@ -19,9 +19,9 @@ function shape(name, attributes, ...children) {
 }
 
 // A chart that is drawn again when its place changes its width. `draw(svg, width)` adds the shapes.
-function chart(sentence, height, draw, table) {
+function chart(sentence, height, draw, ...below) {
   const svg = shape("svg", { class: "chart", role: "img", "aria-label": sentence });
-  const place = el("figure", { class: "figure" }, svg, table);
+  const place = el("figure", { class: "figure" }, svg, ...below);
   let drawn = 0;
   new ResizeObserver(() => {
     const width = Math.floor(svg.parentNode.clientWidth);
@@ -68,7 +68,7 @@ function roundUp(value) {
 }
 
 // Columns of a whole, with a part of it below: how many decisions, and how many of them were deferred.
-export function columns({ sentence, labels, whole, part, format, alternative }) {
+export function columns({ sentence, labels, whole, part, format, legend, alternative }) {
   const top = roundUp(Math.max(...whole, 2));
   return chart(sentence, HEIGHT, (svg, width) => {
     axis(svg, width, HEIGHT, top, format);
@@ -84,7 +84,7 @@ export function columns({ sentence, labels, whole, part, format, alternative }) 
       box("rest", part[place], value);
     });
     below(svg, width, HEIGHT, labels, (place) => LEFT + (place + 0.5) * step);
-  }, alternative);
+  }, legend, alternative);
 }
 
 // Shares over time, as dots whose line breaks where nothing is known.

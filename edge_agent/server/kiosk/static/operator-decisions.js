@@ -115,7 +115,7 @@ function full(page, one) {
   return [
     el("h2", { class: "stem" }, one.question),
     el("p", { class: "line-facts" }, ...tags(page, one), el("span", { class: "faint" }, page.time(one.created_at))),
-    el("div", { class: "grid" },
+    el("div", { class: "columns" },
       el("section", { class: "panel" }, el("h3", {}, page.say("facts.answers")),
         options.length ? el("ol", { class: "options" }, ...options.map((option, index) =>
           el("li", {}, el("span", { class: "letter" }, letter(index)), el("span", { class: "option" }, String(option)),
@@ -123,9 +123,9 @@ function full(page, one) {
             cloud?.answer === letter(index) ? el("span", { class: "tag", "data-kind": "cloud" }, icon("cloud"), page.say("facts.cloud")) : null,
             (one.final_answer ?? one.answer) === letter(index) ? el("span", { class: "tag", "data-kind": "upheld" }, icon("check"), page.say("facts.final")) : null)))
           : el("dl", { class: "facts" }, ...fact(page.say("facts.device"), own), ...fact(page.say("facts.cloud"), cloud?.answer), ...fact(page.say("facts.final"), one.final_answer ?? one.answer)),
-        el("p", {}, page.say(`why.${one.reason}`)),
+        el("p", {}, page.named("why", one.reason)),
         one.cause ? el("p", { class: "faint" }, page.named("cause", one.cause)) : null,
-        one.ending ? el("p", {}, page.say(`ending.${one.ending}`, { time: page.time(one.ended_at) })) : null,
+        one.ending ? el("p", {}, page.sentence("ending", one.ending, { time: page.time(one.ended_at) })) : null,
         one.provisional && !one.ending ? el("p", {}, page.say("ending.waits", { number: one.queue_id ?? "–" })) : null,
         one.audit ? el("p", {}, page.say(one.audit.agrees ? "audit.same" : "audit.different", { answer: one.audit.answer ?? "–" })) : null,
         removed ? el("p", { class: "faint" }, page.say("facts.removed")) : null),
@@ -143,7 +143,7 @@ function full(page, one) {
           ...fact(page.say("facts.readout"), page.named("readout", policy.readout ?? "confidence")),
           ...fact(page.say("facts.score"), decimal(one.score)),
           ...fact(page.say("facts.tau"), decimal(policy.tau)),
-          ...fact(page.say("facts.tie"), policy.tie_share ? page.share(policy.tie_share, 1) : null),
+          ...fact(page.say("facts.tie"), policy.tie_share > 0 ? page.share(policy.tie_share, 1) : null),
           ...fact(page.say("facts.calibration"), one.calibration ? one.calibration.slice(0, 12) : page.say("none")),
           ...fact(page.say("facts.mass"), reading ? page.share(reading.format_mass, 1) : null),
           ...fact(page.say("facts.prefill"), reading?.timings ? page.ms(reading.timings.prefill_ms) : null),

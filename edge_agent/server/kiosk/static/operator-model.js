@@ -8,7 +8,7 @@ const WAIT_MS = 200; // after the last move of the slider
 export function model(page, view) {
   const [device, promise, storage] = [0, 1, 2].map(() => el("section", { class: "panel" }));
   const trial = el("section", { class: "panel" });
-  view.append(el("h2", {}, page.say("tab.model")), el("div", { class: "grid" }, device, promise, trial, storage));
+  view.append(el("h2", {}, page.say("tab.model")), el("div", { class: "columns" }, device, trial, promise, storage));
   const found = page.api.get("/edge/overview", {}, page.left.signal);
   found.catch(() => {}); // each panel says it
   page.fill(device, async () => about(page, await found));

@@ -8,7 +8,7 @@ const REFRESH_MS = 5000; // at most so often, when decisions come in
 
 export function overview(page, view) {
   const tiles = el("div", { class: "tiles" });
-  const charts = el("div", { class: "grid" });
+  const charts = el("div", { class: "grid even" });
   let span = "month";
   const choice = el("div", { class: "choice", role: "group", "aria-label": page.say("span") }, ...Object.keys(SPANS).map((name) =>
     el("button", { type: "button", "aria-pressed": String(name === span), "data-name": name, onclick: () => pick(name) }, page.say(`span.${name}`))));
@@ -70,11 +70,11 @@ async function past(page, { per, count }, signal) {
       columns({
         sentence: `${page.say("time.decisions")}: ${said("time.deferred", total.deferred, total.decisions)}`, labels,
         whole: periods.map((one) => one.decisions), part: periods.map((one) => one.deferred), format: (value) => page.count(value),
+        legend: el("ul", { class: "legend" }, el("li", { class: "is-part" }, page.say("kind.deferred")), el("li", { class: "is-rest" }, page.say("kind.kept"))),
         alternative: table(page.say("as-table"), ["time.period", "time.all", "kind.deferred", "kind.cloud", "kind.waiting", "time.recalled"].map((key) => page.say(key)),
           busy.map(([one, place]) => [full[place], page.count(one.decisions), `${page.count(one.deferred)} (${page.share(share(one.deferred, one.decisions))})`,
             page.count(one.cloud), page.count(one.waiting), page.count(one.recalled)])),
-      }),
-      el("ul", { class: "legend" }, el("li", { class: "is-part" }, page.say("kind.deferred")), el("li", { class: "is-rest" }, page.say("kind.kept")))),
+      })),
     panel(page.say("time.rate"), page.say("time.rate.text"),
       shares({
         sentence: `${page.say("time.rate")}: ${said("time.deferred", total.deferred, total.decisions)}`, labels,

@@ -35,6 +35,11 @@ class Page {
     return value === null || value === undefined ? "" : this.words.catalogue[`${list}.${value}`] ?? String(value);
   }
 
+  // The same with values in it; for an unknown value, the value itself.
+  sentence(list, value, values) {
+    return `${list}.${value}` in this.words.catalogue ? this.say(`${list}.${value}`, values) : String(value);
+  }
+
   count(value) {
     return this.words.number(value ?? 0);
   }
@@ -65,7 +70,7 @@ class Page {
   }
 
   time(text, options = { dateStyle: "medium", timeStyle: "short" }) {
-    return text ? new Intl.DateTimeFormat(this.words.language, options).format(new Date(text)) : "–";
+    return text && !Number.isNaN(Date.parse(text)) ? new Intl.DateTimeFormat(this.words.language, options).format(new Date(text)) : "–";
   }
 
   // What went wrong, as a sentence; null if the operator only went on.
