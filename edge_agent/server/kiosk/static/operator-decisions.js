@@ -124,7 +124,7 @@ function full(page, one) {
             (one.final_answer ?? one.answer) === letter(index) ? el("span", { class: "tag", "data-kind": "upheld" }, icon("check"), page.say("facts.final")) : null)))
           : el("dl", { class: "facts" }, ...fact(page.say("facts.device"), own), ...fact(page.say("facts.cloud"), cloud?.answer), ...fact(page.say("facts.final"), one.final_answer ?? one.answer)),
         el("p", {}, page.named("why", one.reason)),
-        one.cause ? el("p", { class: "faint" }, page.named("cause", one.cause)) : null,
+        one.cause && one.cause !== one.reason ? el("p", { class: "faint" }, page.named("cause", one.cause)) : null,
         one.ending ? el("p", {}, page.sentence("ending", one.ending, { time: page.time(one.ended_at) })) : null,
         one.provisional && !one.ending ? el("p", {}, page.say("ending.waits", { number: one.queue_id ?? "–" })) : null,
         one.audit ? el("p", {}, page.say(one.audit.agrees ? "audit.same" : "audit.different", { answer: one.audit.answer ?? "–" })) : null,
