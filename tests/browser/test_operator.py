@@ -15,6 +15,7 @@ from tests.support.past_weeks import live_through
 from tests.support.serving import Serving, serving, token_file
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is missing: install the package playwright")
+expect = playwright.expect
 
 TOKEN = "an-operators-token-for-tests"
 CHROMIUM = pathlib.Path("/usr/bin/chromium")
@@ -74,7 +75,7 @@ def test_every_view_fits_and_shows_something(chromium: Any, server: Serving, siz
         for view, shown in VIEWS.items():
             page.click(f"[data-name={view}]")
             page.wait_for_selector(shown)
-            page.wait_for_function("!document.querySelector('[aria-busy]')")
+            expect(page.locator("[aria-busy]")).to_have_count(0)
             assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0, view
             small = (
                 "[...document.querySelectorAll('button, select, summary, input:not([type=checkbox])')].filter(one => one.offsetHeight > 0"
@@ -120,7 +121,7 @@ def test_what_a_visitor_wrote_is_only_text(chromium: Any, server: Serving) -> No
         sign_in(page)
         page.click("[data-name=decisions]")
         page.fill("#text", "onerror")
-        page.wait_for_function("document.querySelectorAll('.line').length === 1")
+        expect(page.locator(".line")).to_have_count(1)
         page.click(".line")
         page.wait_for_selector(".probabilities")
         assert (
@@ -141,14 +142,14 @@ def test_row_of_the_queue_is_sent_again_and_dropped(chromium: Any, server: Servi
         page.select_option("#state", "dead")
         row = page.locator(".line", has_text=f"Number {number},")
         row.get_by_role("button", name="Send again").click()
-        page.wait_for_function("document.getElementById('announcer').textContent.includes('sent again')")
+        expect(page.locator("#announcer")).to_contain_text("sent again")
         assert state(number) in ("ready", "sending")
         page.locator(".line", has_text=f"Number {number},").get_by_role("button", name="Drop").click()
         page.click("#sheet-no")
         assert state(number) in ("ready", "sending")
         page.locator(".line", has_text=f"Number {number},").get_by_role("button", name="Drop").click()
         page.click("#sheet-yes")
-        page.wait_for_function("document.getElementById('announcer').textContent.includes('dropped')")
+        expect(page.locator("#announcer")).to_contain_text("dropped")
         assert state(number) == "cancelled"
 
 
@@ -158,7 +159,7 @@ def test_trial_of_a_tau_says_what_the_log_says(chromium: Any, server: Serving) -
         page.click("[data-name=model]")
         page.wait_for_selector(".outcome")
         page.locator("#tau").fill("1")
-        page.wait_for_function("document.querySelector('code')?.textContent === 'edge-agent config set tau 1'")
+        expect(page.locator("code")).to_have_text("edge-agent config set tau 1")
         with server.client(TOKEN) as client:
             other = client.get("/edge/preview?tau=1").json()["other"]
         told = page.locator(".outcome strong").all_text_contents()
