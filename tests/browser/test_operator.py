@@ -125,7 +125,9 @@ def test_what_a_visitor_wrote_is_only_text(chromium: Any, server: Serving) -> No
         page.click(".line")
         page.wait_for_selector(".probabilities")
         assert (
-            page.locator("h2").text_content() == HOSTILE and page.title() != "broken" and page.locator("main img, main script").count() == 0
+            page.locator("main h2").text_content() == HOSTILE
+            and page.title() != "broken"
+            and page.locator("main img, main script").count() == 0
         )
 
 
