@@ -45,6 +45,7 @@ if TYPE_CHECKING:  # heavy: llama.cpp and httpx are loaded only when a model or 
     from edge_agent.cloud.wire.client import CloudModel
     from edge_agent.engine.draft import Draft
     from edge_agent.engine.local_model import LocalModel
+    from edge_agent.model.calibration import Calibration
 
 T = TypeVar("T")
 
@@ -238,6 +239,11 @@ class Agent:
     def policy(self) -> Policy:
         """The policy of a question that brings none of its own."""
         return self._in_force.of(self.model, self.profile).policy
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration that this policy comes from; None if none applies."""
+        return self._in_force.of(self.model, self.profile).calibration
 
     def _check_process(self) -> None:
         """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""

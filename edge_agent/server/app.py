@@ -19,13 +19,13 @@ from edge_agent.server.door.callers import Callers
 from edge_agent.server.edge import asking, drafting, events, health, lists
 from edge_agent.server.edge import settings as settings_route
 from edge_agent.server.guard import REFUSED, Guard
-from edge_agent.server.kiosk import pages
+from edge_agent.server.kiosk import operator, pages
 from edge_agent.server.service import Service
 from edge_agent.server.typed import decisions, systemone
 
 ROUTERS = (
     completions.router, responses.router, models.router, systemone.router, decisions.router, asking.router, lists.router,
-    events.router, drafting.router, health.router, settings_route.router, pages.router,
+    events.router, drafting.router, health.router, settings_route.router, operator.router, pages.router,
 )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from edge_agent.server.edge.counts import Counts
 from edge_agent.server.edge.drafts import Drafts
 from edge_agent.server.edge.following import Following
 from edge_agent.server.kiosk.deck import NO_DECK, Kiosk
+from edge_agent.server.kiosk.survey import Surveys
 from edge_agent.store.database import Patience
 
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class Service:
         self._ready, self._stop = threading.Event(), threading.Event()
         self._workers = ThreadPoolExecutor(most_at_once, "request")
         self._aside = ThreadPoolExecutor(_N_ASIDE, "aside")
+        self.surveys = Surveys(self._stop, self._patiently)
         self.counts = Counts(agent)
         self.following = Following(agent, self._stop, self.counts.ended)
         self.drafts = Drafts(agent)
@@ -169,6 +171,7 @@ class Service:
         self._stop.set()
         self._workers.shutdown(wait=True)
         self._aside.shutdown(wait=True)
+        self.surveys.close()
         self.drafts.close()
         for thread in self._background:
             if thread.ident is not None:

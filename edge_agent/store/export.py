@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -79,6 +80,19 @@ def parsed(text: str | None) -> Any:
     with contextlib.suppress(ValueError):
         return json.loads(text) if text else None
     return text
+
+
+def plain(value: Any) -> Any:
+    """Stored data as JSON in UTF-8 can hold it, whatever a damaged row has: no bytes, no half characters, no infinite numbers."""
+    if isinstance(value, dict):
+        return {plain(str(key)): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_logged(row: dict[str, Any]) -> dict[str, Any]:

@@ -144,14 +144,14 @@ class Store:
         """The highest number that an ending ever had; 0 before the first."""
         return int(self.database.rows(f"SELECT {_LAST_END} AS number")[0]["number"])
 
-    def decisions(self, at_once: int = 500) -> Iterator[dict[str, Any]]:
+    def decisions(self, at_once: int = 500, after: int = 0) -> Iterator[dict[str, Any]]:
         """Every decision with its question and all stored facts about it, oldest first; few of them are in memory at a time.
 
         `reading` and `cloud_answer` are the ones that it is based on; `any_cloud_answer` is the newest for its question (all JSON or
         None; a `cloud_answer` that was removed to make room is ""). `audit_answer` is what the cloud said to its audit, and `audit_agrees`
-        whether that was the same.
+        whether that was the same. `after` is the `number` of the decision after which they begin.
         """
-        last = 0
+        last = after
         while rows := self.database.rows(
             "SELECT d.rowid AS number, d.*, q.stem, q.options, r.reading, c.answer AS cloud_answer, (SELECT a.answer FROM cloud_answers a "
             "WHERE a.fingerprint = d.fingerprint AND a.size_bytes > 0 ORDER BY a.id DESC LIMIT 1) AS any_cloud_answer, "

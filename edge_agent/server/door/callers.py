@@ -47,6 +47,11 @@ CALLERS = {
     "/edge/decisions/{decision_id}": Caller.CLIENT,  # whoever knows the id got it from us
     "/edge/events": Caller.CLIENT,  # what it says depends on the token
     "/edge/decisions": Caller.OPERATOR,
+    "/edge/decisions/{decision_id}/facts": Caller.OPERATOR,
+    "/edge/overview": Caller.OPERATOR,
+    "/edge/history": Caller.OPERATOR,
+    "/edge/calibration": Caller.OPERATOR,
+    "/edge/preview": Caller.OPERATOR,
     "/edge/queue": Caller.OPERATOR,
     "/edge/queue/{queue_id}/retry": Caller.OPERATOR,
     "/edge/queue/{queue_id}/drop": Caller.OPERATOR,

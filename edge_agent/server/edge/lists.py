@@ -17,7 +17,7 @@ from edge_agent.server.edge.asking import is_id
 from edge_agent.server.faults import Refusal
 from edge_agent.server.service import Service
 from edge_agent.store import overview
-from edge_agent.store.export import as_logged, parsed
+from edge_agent.store.export import as_logged, parsed, plain
 
 router = APIRouter(tags=["operator"])
 MOST_ROWS = 500
@@ -25,23 +25,31 @@ _OPEN = ("ready", "sending", "dead", "expired")
 _MOST_NUMBER = 10**15
 _NUMBER = re.compile(r"[0-9]{1,15}")  # of a row: few enough digits for SQLite, with zeros before it, too
 _OPERATOR: dict[int | str, dict[str, Any]] = {401: {"description": "The operator's token is missing or wrong."}}
+Kind = Literal["kept", "deferred", "cloud", "waiting", "upheld", "overturned", "abandoned"]
 State = Literal["ready", "sending", "done", "dead", "expired", "cancelled"]
 
 
 @router.get("/edge/decisions", responses=_OPERATOR)
 async def decisions(
-    request: Request, limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 20, before: Annotated[str | None, Query(max_length=64)] = None
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 20,
+    before: Annotated[str | None, Query(max_length=64)] = None,
+    kind: Annotated[Kind | None, Query(description="Only decisions of this kind.")] = None,
+    text: Annotated[str, Query(max_length=200, description="Only decisions with this text in the question or in an option.")] = "",
 ) -> JSONResponse:
-    """The newest decisions, newest first, like `edge-agent log --json`. `next` is the `before` of the next page; null on the last one."""
+    """The newest decisions, newest first, like `edge-agent log --json`. `next` is the `before` of the next page; null on the last one.
+
+    With `kind` or `text`, at most 20,000 decisions are searched for a page, so one that is not full may still have a `next`.
+    """
     service: Service = request.app.state.service
     if before is not None and not is_id(before):
         raise Refusal(400, "invalid_cursor", "The before must be the next of an earlier page.", "before")
     try:
-        rows = await service.aside(lambda: overview.decisions_before(service.agent.store, before, limit + 1))
+        found = await service.aside(lambda: overview.decisions_before(service.agent.store, before, limit, kind, text))
     except BadQuestion as error:
         raise Refusal(404, "no_such_decision", str(error), "before") from error
-    page = [as_logged({**row, "options": parsed(row["options"])}) for row in rows[:limit]]
-    return JSONResponse({"decisions": page, "next": page[-1]["decision_id"] if len(rows) > limit else None})
+    page = [as_logged({**row, "options": parsed(row["options"])}) for row in plain(found.rows)]
+    return JSONResponse({"decisions": plain(page), "next": found.next})
 
 
 @router.get("/edge/queue", responses=_OPERATOR)
