@@ -17,7 +17,8 @@ WORDS = ROOT / "edge_agent" / "server" / "kiosk" / "static" / "words"
 TARGET_PX = 64
 DECISION = {
     "decision_id": "00000000-0000-0000-0000-000000000000", "answer": "B", "confidence": 0.25, "expected_confidence": 0.31,
-    "score": 0.25, "tau": 0.5, "route": "local", "reason": "offline", "cause": "unsure", "provisional": True, "recalled": False, "timings": {"total_ms": 312},
+    "score": 0.25, "tau": 0.5, "route": "local", "reason": "offline", "cause": "unsure", "provisional": True, "recalled": False,
+    "timings": {"total_ms": 312},
 }  # fmt: skip
 
 

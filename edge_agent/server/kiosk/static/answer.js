@@ -45,8 +45,8 @@ const isSure = ({ score, tau, cause }) => cause !== "unsure" && cause !== "no_co
 
 function sureness(decision, words) {
   if (!isMeasured(decision)) return null;
-  const share = decision.expected_confidence ?? decision.confidence;
-  const lit = Math.round(share * 5);
+  const share = decision.confidence;
+  const lit = Math.round(share * 4) + 1; // one for each of the five levels
   return el("p", { class: "sureness", "data-sure": String(isSure(decision)) },
     el("strong", {}, words.say(isSure(decision) ? "answer.sure" : "answer.unsure")),
     el("span", { class: "meter", role: "img", "aria-label": words.say("answer.level", { percent: words.percent(share) }) },
