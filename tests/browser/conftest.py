@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.visitor_page import MISSING, SIZES, Installation, Visitor, chromium, flags, installation
+from tests.support.visitor_page import MISSING, SIZES, TIMEOUT_MS, Installation, Visitor, chromium, flags, installation
 
 AXE = "axe-core-4.14.1.tgz"
 AXE_SHA512 = (
@@ -26,6 +26,7 @@ def browser() -> Iterator[Any]:
     if chromium() is None:
         pytest.skip("Chromium is missing: install Debian's package chromium, or set EDGE_AGENT_TEST_CHROMIUM to its path")
     playwright = pytest.importorskip("playwright.sync_api", reason=MISSING)
+    playwright.expect.set_options(timeout=TIMEOUT_MS)
     with playwright.sync_playwright() as started:
         running = started.chromium.launch(executable_path=chromium(), args=flags())
         yield running

@@ -102,6 +102,7 @@ def arrange(kiosk: Installation, visitor: Visitor, view: str) -> None:
             kiosk.restore()
             page.clock.resume()
             page.wait_for_selector(f"[data-ending={view}]", timeout=60_000)
+            page.wait_for_selector("#status[data-state=online]")
     elif view == "idle":
         page.click(".card >> nth=0")
         page.clock.fast_forward(62_000)

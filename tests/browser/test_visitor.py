@@ -106,8 +106,7 @@ def test_question_asked_while_the_server_dies_is_answered_once_it_is_back(kiosk:
 
 def test_reload_without_a_server_shows_the_page_and_not_the_browsers_error(kiosk: Installation, visitor: Visitor) -> None:
     page = visitor.page
-    page.evaluate("navigator.serviceWorker.ready")
-    page.wait_for_function("navigator.serviceWorker.controller")
+    visitor.wait_kept()
     kiosk.kill()
     page.reload()
     expect(page.locator("#away")).to_contain_text("Back in a moment")

@@ -14,7 +14,7 @@ MOST_GROWTH_BYTES = 400_000  # between one tenth of the questions and all of the
 def test_page_and_its_files_are_light(visitor: Visitor) -> None:
     """All that the page loads, as it lies in the package, without the font."""
     page = visitor.page
-    page.wait_for_function("navigator.serviceWorker.controller")
+    visitor.wait_kept()
     names = page.evaluate(
         "(async () => (await (await caches.open((await caches.keys())[0])).keys()).map((one) => new URL(one.url).pathname))()"
     )

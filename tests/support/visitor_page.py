@@ -22,6 +22,7 @@ UNSURE = ("Revenue $56M, costs $52M. What is the profit?", ["5", "4", "3"])  # o
 SIZES = {"touch": (800, 480), "desk": (1280, 800), "tall": (1080, 1920), "phone": (390, 844)}
 LANGUAGES = ("en", "kk", "ru")
 CLOUD_LETTER = "B"
+TIMEOUT_MS = 15_000
 
 
 def chromium() -> str | None:
@@ -102,6 +103,7 @@ class Visitor:
 
     def __init__(self, page: Any, url: str) -> None:
         self.page, self.url = page, url
+        page.set_default_timeout(TIMEOUT_MS)
         self.hosts: set[str] = set()
         self.wrong: list[str] = []
         page.context.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
@@ -112,6 +114,13 @@ class Visitor:
         """Open the page and wait for its questions."""
         self.page.goto(self.url)
         self.page.wait_for_selector(".card")
+
+    def wait_kept(self) -> None:
+        """Wait until the worker serves the page."""
+        self.page.evaluate("""async () => {
+            const worker = navigator.serviceWorker;
+            if (!worker.controller) await new Promise((done) => worker.addEventListener("controllerchange", done));
+        }""")
 
     def language(self, code: str) -> None:
         """Choose a language."""
@@ -135,15 +144,14 @@ class Visitor:
     def write(self, question: str, options: list[str]) -> None:
         """Write a question by the computer's keyboard, and leave the page's own one hidden."""
         self.page.click(".own")
+        self.page.keyboard.press("Escape")
         for n in range(len(options) - 2):
-            self.page.keyboard.press("Escape")
             self.page.locator(".own-form .actions .quiet").nth(1).click()
             self.page.wait_for_selector(f"#own-{n + 3}")
-        self.page.locator("#own-0").fill(question)
-        for n, option in enumerate(options, 1):
             self.page.keyboard.press("Escape")
-            self.page.locator(f"#own-{n}").fill(option)
-        self.page.keyboard.press("Escape")
+        for n, text in enumerate((question, *options)):
+            self.page.locator(f"#own-{n}").fill(text)
+            self.page.keyboard.press("Escape")
 
     def ask_own(self, question: str, options: list[str]) -> str:
         """Write a question and ask it."""

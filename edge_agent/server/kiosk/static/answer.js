@@ -14,7 +14,7 @@ export function answerView({ decision, text, options, ending }, words) {
       el("p", { class: "question" }, text),
       overturned && el("p", { class: "settled" }, icon("cloud"), say("answer.overturned")),
       el("p", { class: "result" }, ...face(final, options)),
-      overturned ? el("p", { class: "before" }, say("answer.before", { answer: named(decision.answer, options) })) : sureness(decision, words),
+      overturned ? el("p", { class: "before" }, say("answer.before", { answer: named(decision.answer, options) })) : sureness(decision, ending, words),
       el("p", { class: "source" }, ...source(decision, ending, words)),
       promise(decision, ending, say)));
 }
@@ -43,8 +43,8 @@ const isMeasured = (decision) => decision.route === "local" && decision.confiden
 // Sure means: not below the threshold, whoever was asked.
 const isSure = ({ score, tau, cause }) => cause !== "unsure" && cause !== "no_confidence" && (score ?? 1) >= (tau ?? 0);
 
-function sureness(decision, words) {
-  if (!isMeasured(decision)) return null;
+function sureness(decision, ending, words) {
+  if (!isMeasured(decision) || ending?.ending === "upheld") return null; // what was checked is sure now
   const share = decision.confidence;
   const lit = Math.round(share * 4) + 1; // one for each of the five levels
   return el("p", { class: "sureness", "data-sure": String(isSure(decision)) },
@@ -54,8 +54,7 @@ function sureness(decision, words) {
 }
 
 function source(decision, ending, words) {
-  const isSettled = ending && ending.ending !== "abandoned";
-  if (decision.route === "cloud" || isSettled) return [icon("cloud"), words.say("answer.cloud")];
+  if (decision.route === "cloud" || ending?.ending === "overturned") return [icon("cloud"), words.say("answer.cloud")];
   if (decision.recalled) return [icon("device"), words.say("answer.remembered")];
   return [icon("device"), words.say("answer.here", { time: words.seconds(decision.timings.total_ms) })];
 }
