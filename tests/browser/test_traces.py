@@ -56,7 +56,7 @@ def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_p
     )
     visitor = open_page(with_profile, kiosk)
     page, sockets = visitor.page, []
-    page.on("websocket", lambda socket: sockets.append(socket))
+    page.on("websocket", lambda socket: sockets.extend([socket]))
     before = stored(page)
     page.click(".own")
     page.keyboard.type(f"{TYPED} typed?\n")

@@ -113,7 +113,7 @@ class Visitor:
     def come(self) -> None:
         """Open the page and wait for its questions."""
         self.page.goto(self.url)
-        self.page.wait_for_selector(".card")
+        self.page.locator(".card").first.wait_for()
 
     def wait_kept(self) -> None:
         """Wait until the worker serves the page."""
@@ -125,12 +125,12 @@ class Visitor:
     def language(self, code: str) -> None:
         """Choose a language."""
         self.page.click(f"#languages [lang={code}]")
-        self.page.wait_for_selector(f"html[lang={code}]")
+        self.page.locator(f"html[lang={code}]").first.wait_for()
 
     def pick(self, question: str) -> None:
         """Touch a question of the deck."""
         self.page.click(f".card:has-text({question!r})")
-        self.page.wait_for_selector(".options")
+        self.page.locator(".options").first.wait_for()
 
     def ask(self) -> str:
         """Ask the question that is shown; returns the answer in large type."""
@@ -147,7 +147,7 @@ class Visitor:
         self.page.keyboard.press("Escape")
         for n in range(len(options) - 2):
             self.page.locator(".own-form .actions .quiet").nth(1).click()
-            self.page.wait_for_selector(f"#own-{n + 3}")
+            self.page.locator(f"#own-{n + 3}").first.wait_for()
             self.page.keyboard.press("Escape")
         for n, text in enumerate((question, *options)):
             self.page.locator(f"#own-{n}").fill(text)
@@ -161,4 +161,4 @@ class Visitor:
     def again(self) -> None:
         """Back to the questions."""
         self.page.click(".answer .actions .primary")
-        self.page.wait_for_selector(".card")
+        self.page.locator(".card").first.wait_for()

@@ -78,7 +78,7 @@ export class Keyboard {
       "div", { class: "keys" },
       this.action("hide", "down", () => this.hide()),
       this.plain(this.digits ? LAYOUTS[this.layout].face : "123", null, () => this.flip("digits"), "wide"),
-      other && this.plain(other.short, this.say("keyboard.layout", { language: other.name }), () => this.turn(), "wide"),
+      other && this.plain(other.short, `${other.short} (${this.say("keyboard.layout", { language: other.name })})`, () => this.turn(), "wide"),
       this.plain(this.say("keyboard.space"), null, () => this.write(" "), "space"),
       ...MARKS.map((mark) => this.letter(mark)),
       this.plain(this.say("keyboard.next"), null, () => this.next(), "go"),

@@ -88,7 +88,7 @@ function drawLanguages() {
   box.hidden = page.kiosk.languages.length < 2;
   box.setAttribute("aria-label", say("language.choose"));
   box.replaceChildren(...page.kiosk.languages.map(({ code, name, short }) => el("button", {
-    type: "button", lang: code, "aria-pressed": String(code === page.words.language), "aria-label": name, onclick: () => pick(code),
+    type: "button", lang: code, "aria-pressed": String(code === page.words.language), "aria-label": `${short} (${name})`, onclick: () => pick(code),
   }, short)));
   if (hadFocus) box.querySelector("[aria-pressed=true]").focus();
 }
