@@ -97,18 +97,20 @@ def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Instal
     context.close()
 
 
-def test_warning_goes_away_with_a_touch(browser: Any, kiosk: Installation) -> None:
+def test_warning_goes_away_with_a_touch_or_a_key_and_comes_again(browser: Any, kiosk: Installation) -> None:
     context = browser.new_context()
     page = open_page(context, kiosk).page
     page.click(".own")
     page.keyboard.type(TYPED)
-    page.clock.fast_forward((IDLE_S + 1) * 1000)
-    expect(page.locator("#idle")).to_be_visible()
-    page.click("#idle-stay")
-    expect(page.locator("#idle")).to_be_hidden()
-    page.clock.fast_forward((IDLE_S - 5) * 1000)
-    expect(page.locator("#idle")).to_be_hidden()
-    expect(page.locator("#own-0")).to_have_value(TYPED)
+    for answer in (lambda: page.click("#idle-stay"), lambda: page.keyboard.press("Enter"), lambda: page.keyboard.press("!")):
+        page.clock.fast_forward((IDLE_S - 5) * 1000)
+        expect(page.locator("#idle")).to_be_hidden()
+        page.clock.fast_forward(6 * 1000)
+        expect(page.locator("#idle")).to_be_visible()
+        answer()
+        expect(page.locator("#idle")).to_be_hidden()
+        expect(page.locator("#own-0")).to_be_focused()
+    expect(page.locator("#own-0")).to_have_value(f"{TYPED}!")
     context.close()
 
 

@@ -10,21 +10,31 @@ export class Idle {
     Object.assign(this, { after, dialog, say, reset, isFresh });
     this.since = performance.now();
     for (const sign of SIGNS) addEventListener(sign, () => this.touched(), { capture: true, passive: true });
-    dialog.addEventListener("cancel", () => this.touched());
-    dialog.querySelector("button").addEventListener("click", () => this.touched());
+    dialog.addEventListener("cancel", () => this.stay());
+    dialog.addEventListener("click", () => this.stay()); // anywhere; not at the first contact, or the rest of the touch would reach what is below
+    addEventListener("keydown", (event) => this.typed(event), { capture: true });
     setInterval(() => this.tick(), 1000);
   }
 
   touched() {
-    this.since = performance.now();
-    if (this.dialog.open) this.dialog.close();
+    if (!this.dialog.open) this.since = performance.now();
+  }
+
+  // Whoever types goes on typing; Enter and Space press the button that has the focus.
+  typed(event) {
+    if (this.dialog.open && event.key !== "Enter" && event.key !== " ") this.stay();
+  }
+
+  stay() {
+    this.dialog.close();
+    this.touched();
   }
 
   tick() {
-    if (this.isFresh()) return this.touched();
+    if (this.isFresh()) return this.stay();
     const left = Math.ceil(this.after + WARNING_S - (performance.now() - this.since) / 1000);
     if (left <= 0) {
-      this.touched();
+      this.stay();
       this.reset();
     } else if (left <= WARNING_S) {
       this.say(left);
