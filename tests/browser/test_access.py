@@ -167,9 +167,8 @@ CUT_OFF = """() => Array.from(document.querySelectorAll("body *"))
         return isCut || box.right > innerWidth + 1 || box.left < -1;
     }).map((one) => one.outerHTML.slice(0, 120))"""
 SMALL = """(most) => Array.from(document.querySelectorAll("button, input, textarea"))
-    .filter((one) => one.checkVisibility())
+    .filter((one) => one.checkVisibility() && !(one.closest(".field")?.getBoundingClientRect().width <= 2))
     .map((one) => ({ box: one.getBoundingClientRect(), isKey: one.matches(".key"), html: one.outerHTML.slice(0, 90) }))
-    .filter(({ box }) => box.width > 2) // what is only there for who cannot see has one pixel
     .filter(({ box }) => box.width < most - 0.5 || box.height < most - 0.5)
     .map(({ box, isKey, html }) => ({ width: box.width, height: box.height, isKey, html }))"""
 

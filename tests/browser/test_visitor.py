@@ -104,6 +104,14 @@ def test_question_asked_while_the_server_dies_is_answered_once_it_is_back(kiosk:
     expect(page.locator(".answer .result")).to_be_visible(timeout=30_000)
 
 
+def test_page_that_is_opened_while_the_model_loads_answers_as_soon_as_it_can(kiosk: Installation, visitor: Visitor) -> None:
+    kiosk.kill()
+    kiosk.start_again()  # it listens, and opens the model meanwhile
+    visitor.page.reload()
+    visitor.pick(SURE[0])
+    assert visitor.ask() == SURE[1][0]
+
+
 def test_reload_without_a_server_shows_the_page_and_not_the_browsers_error(kiosk: Installation, visitor: Visitor) -> None:
     page = visitor.page
     visitor.wait_kept()
