@@ -97,7 +97,8 @@ def arrange(kiosk: Installation, visitor: Visitor, view: str) -> None:
         page.click(".own")
         page.keyboard.type({"en": "Which river", "kk": "Ең ұзын өзен", "ru": "Какая река"}[page.get_attribute("html", "lang") or "en"])
     elif view in ("provisional", "upheld", "overturned"):
-        waiting(kiosk, visitor, "A" if view == "overturned" else "B")
+        first = waiting(kiosk, visitor)
+        kiosk.cloud.reply = lambda body: first if view == "upheld" else "AB".replace(first, "")
         if view != "provisional":
             kiosk.restore()
             page.clock.resume()
@@ -112,15 +113,15 @@ def arrange(kiosk: Installation, visitor: Visitor, view: str) -> None:
         page.wait_for_selector("#away:not([hidden])")
 
 
-def waiting(kiosk: Installation, visitor: Visitor, letter: str) -> None:
-    """An answer that waits for the cloud, which will say this letter."""
+def waiting(kiosk: Installation, visitor: Visitor) -> str:
+    """Ask while the cloud is away; returns the letter of the first answer."""
     page = visitor.page
-    kiosk.cloud.reply = lambda body: letter
     kiosk.cut()
-    question, rivers = RIVERS[page.get_attribute("html", "lang")]
+    question, rivers = RIVERS[page.get_attribute("html", "lang") or ""]
     visitor.write(question, list(next(rivers)))
     page.click(".actions .primary")
     page.wait_for_selector(".promise")
+    return page.locator(".result .letter").inner_text()
 
 
 def compressed(png: bytes) -> bytes:
