@@ -1,6 +1,7 @@
 # make demo    create the environment, install, and ask the bundled model three questions
 # make test    the test suite; creates the environment if it is missing
 # make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500 TRIALS=1000    kills, faults and power cuts; choose the numbers
+# make test-browser QUESTIONS=500    the pages in a real Chromium; choose how many questions the memory test asks
 # make test-replies REPLIES=20000 SEED=0    replies of a cloud, mutated from those of real servers
 # make help    all targets
 # The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
@@ -13,21 +14,24 @@ FLIPS ?= 60
 TRIALS ?= 20
 REPLIES ?= 20000
 SEED ?= 0
+QUESTIONS ?= 60
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 # How llama.cpp is compiled: requirements/README.md says why.
 export CMAKE_ARGS ?= $(shell cat requirements/llama.cpp-flags.txt)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-peers test-slow test-first-starts test-replies lint demo-model wheel wheelhouse acceptance lock clean
+.PHONY: help demo test test-browser test-peers test-slow test-first-starts test-replies lint pictures demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
 	@echo 'make test        the test suite'
+	@echo 'make test-browser  the pages in a real Chromium (choose QUESTIONS)'
 	@echo 'make test-slow   kills, faults, damaged files, whole runs; takes minutes (choose KILLS, EXAMPLES, STATES, FLIPS, TRIALS)'
 	@echo 'make test-first-starts TRIALS=1000   8 and 32 processes that open one new home at once, and kills and full disks of first starts'
 	@echo 'make test-replies  20,000 strange replies of a cloud (choose REPLIES, SEED)'
 	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
 	@echo 'make lint        ruff and mypy'
+	@echo 'make pictures    make the pictures in docs/kiosk again (needs Chromium)'
 	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make wheelhouse  build all wheels for machines like this one, into dist/wheelhouse, so that a fleet compiles once'
@@ -39,7 +43,10 @@ demo: .venv/runtime
 	@sh examples/demo.sh
 
 test: .venv/dev
-	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow
+	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow --ignore tests/browser
+
+test-browser: .venv/dev .venv/browser
+	EDGE_AGENT_TEST_QUESTIONS=$(QUESTIONS) .venv/bin/python -m pytest tests/browser
 
 test-slow: .venv/dev
 	EDGE_AGENT_TEST_KILLS=$(KILLS) EDGE_AGENT_TEST_EXAMPLES=$(EXAMPLES) EDGE_AGENT_TEST_STATES=$(STATES) \
@@ -58,6 +65,9 @@ lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+pictures: .venv/dev .venv/browser
+	.venv/bin/python -m tests.browser.pictures
 
 demo-model: .venv/peers
 	.venv/bin/python -m models.recipe --config demo --out build/demo
@@ -94,6 +104,10 @@ clean:
 
 .venv/dev: .venv/runtime requirements/dev.txt
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv/browser: .venv/dev requirements/browser.txt
+	@$(PIP) install --require-hashes -r requirements/browser.txt
 	@touch $@
 
 .venv/peers: .venv/runtime requirements/peers.txt requirements/torch.txt

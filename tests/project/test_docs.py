@@ -240,7 +240,7 @@ def test_models_page_has_the_commands_for_every_published_model() -> None:
 
 
 def test_locked_versions_have_hashes_and_no_addresses() -> None:
-    for name in ("build", "runtime", "dev", "peers"):
+    for name in ("build", "runtime", "dev", "browser", "peers"):
         text = (ROOT / "requirements" / f"{name}.txt").read_text()
         pins = re.findall(r"^([a-z][\w.-]*)==[^\n]*\\\n    --hash=sha256:", text, re.MULTILINE)
         assert len(pins) == len(re.findall(r"^[a-z]", text, re.MULTILINE)) > 0

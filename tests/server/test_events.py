@@ -16,6 +16,7 @@ from edge_agent import Agent
 from edge_agent.core.config.loading import load
 from edge_agent.core.config.settings import HOME
 from edge_agent.core.outcome import CloudKind
+from edge_agent.core.question import Question
 from edge_agent.core.records import Ending
 from edge_agent.server import sse
 from edge_agent.server.edge.following import FOR_OPERATOR, MOST_KEPT, MOST_STREAMS, Following, Listener, State
@@ -115,6 +116,28 @@ def test_state_follows_the_newest_call(tmp_path: pathlib.Path, kind: CloudKind, 
         agent.gate.breaker.note(CloudKind.ANSWERED, None)
         agent.gate.breaker.note(kind, None)
         assert Following(agent, threading.Event()).state().connection == connection
+
+
+def test_stream_that_saw_another_state_in_between_hears_that_it_is_over(tmp_path: pathlib.Path, question: Question) -> None:
+    """The state is looked at once a second, and by each stream when it opens: what came and went in between reached that stream alone."""
+
+    async def listen(agent: Agent) -> list[object]:
+        stop = threading.Event()
+        following = Following(agent, stop)
+        first = following.listen((), True)
+        thread = threading.Thread(target=following.run)
+        thread.start()
+        try:
+            heard: list[object] = [await first.next(5)]
+            second = following.listen((), True)
+            await asyncio.to_thread(agent.ask, question)
+            return [*heard, await second.next(5)]
+        finally:
+            stop.set()
+            thread.join()
+
+    with Agent.open(load({}, {HOME: str(tmp_path)})) as agent:
+        assert asyncio.run(listen(agent)) == [State("none", 0), State("none", 0)]
 
 
 def test_state_without_a_cloud_promises_none() -> None:

@@ -70,6 +70,10 @@ class LoopbackCloud:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        self.listen()
+
+    def listen(self) -> None:
+        """Answer in a thread, until `stop`."""
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
 

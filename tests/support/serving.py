@@ -30,6 +30,11 @@ class Serving:
         self._environment = {**os.environ, "EDGE_AGENT_HOME": str(home), "PYTHONPATH": str(ROOT), **(environment or {})}
         self.start()
 
+    def start_at(self, port: int) -> None:
+        """Start the process again, at this port."""
+        self._command[self._command.index("--port") + 1] = str(port)
+        self.start()
+
     def start(self) -> None:
         """Start the process and wait until it listens."""
         with self.stderr.open("ab") as output:

@@ -95,7 +95,6 @@ class Following:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: set[Listener] = set()
         self._by_id: dict[str, set[Listener]] = {}
-        self._state: State | None = None
         self.closing = asyncio.Event()
 
     def listen(self, ids: Sequence[str] | None, is_stream: bool, is_operator: bool = False) -> Listener:
@@ -197,8 +196,7 @@ class Following:
             listener.wake()
 
     def _changed(self, state: State) -> None:
-        if state != self._state:
-            self._state = state
-            for listener in self._listeners:
-                if listener.is_stream:
-                    listener.put(state)
+        """Tell every stream, even if nothing is new here: one that was opened meanwhile may have seen another state in between."""
+        for listener in self._listeners:
+            if listener.is_stream:
+                listener.put(state)

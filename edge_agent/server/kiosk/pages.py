@@ -18,19 +18,19 @@ router = APIRouter(tags=["kiosk"], include_in_schema=False)
 
 
 @router.get("/")
-def visitor(request: Request) -> Response:
+async def visitor(request: Request) -> Response:
     """The visitor's page."""
     return _reply(request, "visitor.html")
 
 
 @router.get("/operator")
-def operator(request: Request) -> Response:
+async def operator(request: Request) -> Response:
     """The operator's page; it asks for the operator's token itself."""
     return _reply(request, "operator.html")
 
 
 @router.get("/kiosk-worker.js")
-def worker(request: Request) -> Response:
+async def worker(request: Request) -> Response:
     """The service worker, at the top so that it may serve `/` while the server is gone."""
     return _reply(request, "worker.js")
 
@@ -43,7 +43,7 @@ async def deck(request: Request) -> JSONResponse:
 
 
 @router.get("/kiosk/{name:path}")
-def file(request: Request, name: str) -> Response:
+async def file(request: Request, name: str) -> Response:
     """A file of the pages."""
     return _reply(request, name)
 

@@ -1,6 +1,7 @@
 // Small pieces of a page. Invariant: text becomes text nodes; nothing is ever parsed as HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
+export const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
 // An element: el("button", { class: "primary", onclick: ... }, "text", child).
 export function el(name, attributes = {}, ...children) {
@@ -25,6 +26,9 @@ export function icon(name) {
   svg.append(use);
   return svg;
 }
+
+// The round badge of an option or a question; a screen reader has the text beside it.
+export const letter = (i) => el("span", { class: "letter", "aria-hidden": "true" }, LETTERS[i]);
 
 // Replace what a node shows, and move the focus to its heading so that a screen reader reads on from there.
 export function show(node, ...children) {

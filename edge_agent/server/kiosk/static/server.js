@@ -3,6 +3,8 @@
 
 const HEALTH_EVERY_MS = 1000;
 const ASK_TIMEOUT_MS = 90_000;
+const DRAFT_AFTER_MS = 80; // after the last letter
+const OPEN_AGAIN_MS = 2000;
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -48,11 +50,11 @@ export class Draft {
   send(text, options, complete = false) {
     this.next = JSON.stringify(options.length ? { text, options, complete } : { text, complete });
     if (!this.socket || this.socket.readyState > WebSocket.OPEN) {
-      this.socket = new WebSocket(`ws://${location.host}/edge/draft`);
+      this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/edge/draft`);
       this.socket.addEventListener("open", () => this.flush());
     }
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.flush(), 80);
+    this.timer = setTimeout(() => this.flush(), DRAFT_AFTER_MS);
   }
 
   flush() {
@@ -77,11 +79,13 @@ export class Events {
     this.lost = lost;
     this.ids = [];
     this.stream = null;
+    this.timer = 0;
     this.open();
   }
 
+  // Hear how this decision ends, and of no other.
   follow(id) {
-    this.ids = [...this.ids.filter((one) => one !== id), id].slice(-32);
+    this.ids = [id];
     this.open();
   }
 
@@ -94,13 +98,14 @@ export class Events {
 
   open() {
     this.stream?.close();
+    clearTimeout(this.timer);
     const stream = new EventSource(this.ids.length ? `/edge/events?ids=${this.ids.join(",")}` : "/edge/events");
     for (const [name, handle] of Object.entries(this.handlers)) {
       stream.addEventListener(name, (event) => handle(JSON.parse(event.data)));
     }
     stream.addEventListener("error", () => {
       this.lost();
-      if (stream.readyState === EventSource.CLOSED) setTimeout(() => stream === this.stream && this.open(), 2000);
+      if (stream.readyState === EventSource.CLOSED) this.timer = setTimeout(() => this.open(), OPEN_AGAIN_MS);
     });
     this.stream = stream;
   }

@@ -2,63 +2,70 @@
 // Owns what is shown and when. Invariants: nothing that a visitor wrote outlives the reset; a text from a person or a model is only ever a
 // text node.
 
+import { answerView, spoken } from "/kiosk/answer.js";
 import { Idle } from "/kiosk/idle.js";
 import { Keyboard } from "/kiosk/keyboard.js";
-import { el, icon, show } from "/kiosk/page.js";
+import { el, icon, letter, LETTERS, show } from "/kiosk/page.js";
 import { askQuestion, Draft, Events, isHealthy, Refused, untilHealthy } from "/kiosk/server.js";
 import { loadWords } from "/kiosk/words.js";
+import { OwnQuestion } from "/kiosk/write.js";
 
-const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-const MOST_OPTIONS = 6;
-const MOST_QUESTION = 400;
-const MOST_OPTION = 80;
-const BUSY_RETRIES = 5;
+const TRIES = 6; // of a question that finds the server busy or gone
+const TRY_AGAIN_MS = 1000;
+const SAY_AWAY_AFTER_MS = 700; // a restart that nobody noticed needs no words
+const FEW_QUESTIONS = 4; // with fewer in the chosen language, those in the others are shown, too
 
 const byId = (id) => document.getElementById(id);
 const view = byId("view");
 
 const page = {
   kiosk: null, // what /kiosk/deck says
-  words: null,
+  languages: null, // the words of each language
+  words: null, // those of the chosen one
   draw: null, // draws the present view again, in another language
   state: { connection: "loading", waiting: 0 },
-  answer: null, // { decision, question, options, ending }
+  answer: null, // { decision, text, options, ending }, and {} while the model thinks
   draft: new Draft(),
   events: null,
   keyboard: null,
-  away: false,
+  recovery: null, // settles when the server is there again
 };
 
 const say = (key, values) => page.words.say(key, values);
 
 async function start() {
   navigator.serviceWorker?.register("/kiosk-worker.js").catch(() => {});
-  page.kiosk = await settings();
-  await choose(page.kiosk.language);
-  page.keyboard = new Keyboard(byId("keyboard"), page.kiosk.languages.map((one) => one.code), page.words, () => document.activeElement.blur());
+  [page.kiosk, page.languages] = await files();
+  page.keyboard = new Keyboard(byId("keyboard"), page.kiosk.languages, say);
+  choose(page.kiosk.language);
+  home();
   page.events = new Events({ state: onState, ending: onEnding, gone: onGone, lost: watchServer });
   new Idle({
     after: page.kiosk.idle_s, dialog: byId("idle"), reset,
     say: (left) => { byId("idle-text").textContent = say("idle.text", { n: left }); },
-    busy: () => page.draw === home && page.words.language === page.kiosk.language,
+    isFresh: () => page.draw === home && page.words.language === page.kiosk.language,
   });
-  home();
-  if (!(await isHealthy())) await watchServer();
+  addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch opens no menu of the browser
+  addEventListener("keydown", pickByLetter);
+  watchServer();
 }
 
-// The deck and the settings; the worker keeps the last ones for a start without the server.
-async function settings() {
+// The deck with its settings, and the words; the worker keeps the last ones for a start without the server.
+async function files() {
   for (;;) {
     try {
       const reply = await fetch("/kiosk/deck");
-      if (reply.ok) return await reply.json();
+      if (reply.ok) {
+        const kiosk = await reply.json();
+        return [kiosk, await loadWords(kiosk.languages.map((one) => one.code))];
+      }
     } catch { /* the server is not there yet */ }
-    await new Promise((done) => setTimeout(done, 1000));
+    await new Promise((done) => setTimeout(done, TRY_AGAIN_MS));
   }
 }
 
-async function choose(language) {
-  page.words = await loadWords(language);
+function choose(language) {
+  page.words = page.languages.get(language);
   document.documentElement.lang = language;
   document.title = title();
   byId("title").textContent = title();
@@ -69,281 +76,223 @@ async function choose(language) {
   byId("away-text").textContent = say("away.text");
   drawLanguages();
   drawStatus();
-  if (page.keyboard) page.keyboard.words = page.words;
   page.draw?.();
+  page.keyboard.speak(language);
 }
 
 const title = () => page.kiosk.title?.[page.words.language] ?? say("title");
 
 function drawLanguages() {
   const box = byId("languages");
+  const hadFocus = box.contains(document.activeElement);
   box.hidden = page.kiosk.languages.length < 2;
   box.setAttribute("aria-label", say("language.choose"));
   box.replaceChildren(...page.kiosk.languages.map(({ code, name, short }) => el("button", {
-    type: "button", lang: code, "aria-pressed": String(code === page.words.language), "aria-label": name, title: name,
-    onclick: () => choose(code),
+    type: "button", lang: code, "aria-pressed": String(code === page.words.language), "aria-label": `${short} (${name})`, onclick: () => pick(code),
   }, short)));
+  if (hadFocus) box.querySelector("[aria-pressed=true]").focus();
+}
+
+// Another language; whoever chose it by keyboard goes on from the same button.
+function pick(code) {
+  const isWriting = page.keyboard.field !== null;
+  choose(code);
+  if (!isWriting) byId("languages").querySelector("[aria-pressed=true]").focus({ preventScroll: true });
 }
 
 function drawStatus() {
   const { connection, waiting } = page.state;
   const picture = { online: "online", offline: "offline", paused: "paused", none: "device", loading: "waiting" }[connection];
-  const parts = [icon(picture), el("span", {}, say(`status.${connection}`))];
-  if (waiting) parts.push(el("span", { class: "waiting" }, icon("waiting"), say("status.waiting", { n: waiting })));
   byId("status").dataset.state = connection;
-  byId("status").replaceChildren(...parts);
+  byId("status").replaceChildren(
+    el("span", {}, icon(picture), say(`status.${connection}`)),
+    ...(waiting ? [el("span", { class: "waiting" }, icon("waiting"), say("status.waiting", { n: waiting }))] : []));
 }
 
 // --- the views ---
 
 function home() {
   page.draw = home;
-  closeKeyboard();
-  page.draft.forget();
-  page.answer = null;
-  const questions = page.kiosk.questions.filter((one) => !one.language || one.language === page.words.language);
-  const shown = questions.length ? questions : page.kiosk.questions;
+  leave();
   show(view,
-    el("div", { class: "hero" },
-      el("h2", {}, say("home.heading")),
-      el("p", { class: "lead" }, say("lead")),
-      el("button", { type: "button", class: "primary own", onclick: () => write() }, icon("pen"), say("home.own"))),
-    el("ul", { class: "deck" }, ...shown.map((one) => el("li", {},
-      el("button", { type: "button", class: "card", onclick: () => question(one.question, one.options) },
-        el("span", {}, one.question))))));
+    el("section", { class: "home" },
+      el("div", { class: "hero" },
+        el("h2", {}, say("home.heading")),
+        el("p", { class: "lead" }, say("lead")),
+        el("button", { type: "button", class: "primary own", onclick: write }, icon("pen"), say("home.own"))),
+      el("ul", { class: "deck" }, ...deck().map((one, i) => el("li", {},
+        el("button", { type: "button", class: "card", onclick: () => question(one), "aria-keyshortcuts": LETTERS[i] },
+          i < LETTERS.length && letter(i), el("span", { lang: one.language || null }, one.question)))))));
+}
+
+// The questions of the chosen language first.
+function deck() {
+  const all = page.kiosk.questions;
+  const own = all.filter((one) => !one.language || one.language === page.words.language);
+  return own.length >= FEW_QUESTIONS ? own : [...own, ...all.filter((one) => !own.includes(one))];
+}
+
+// In the list of questions, a letter key opens its question; elsewhere it does nothing.
+function pickByLetter(event) {
+  if (page.draw !== home || event.ctrlKey || event.altKey || event.metaKey || !view.contains(document.activeElement)) return;
+  const at = event.code.startsWith("Key") ? LETTERS.indexOf(event.code.slice(3)) : -1; // by its place, whatever the layout
+  const card = at < 0 ? null : view.querySelectorAll(".card")[at];
+  if (!card) return;
+  event.preventDefault(); // the letter is not typed into the next view
+  card.click();
 }
 
 // A question that was picked: read it, while the model reads it, too.
-function question(text, options) {
-  page.draw = () => question(text, options);
+function question(one) {
+  const { question: text, options, language } = one;
+  page.draw = () => question(one);
   page.draft.send(text, options, true);
   show(view,
     el("section", { class: "ask" },
       el("h2", { class: "unseen" }, say("question.heading")),
-      el("p", { class: "question" }, text),
-      el("ol", { class: "options" }, ...options.map((option, i) => el("li", {}, letter(i), el("span", {}, option)))),
+      el("div", { class: "read", lang: language || null },
+        el("p", { class: "question" }, text),
+        el("ol", { class: "options" }, ...options.map((option, i) => el("li", {}, letter(i), el("span", {}, option))))),
       el("div", { class: "actions" },
         el("button", { type: "button", class: "quiet", onclick: home }, icon("back"), say("question.back")),
         el("button", { type: "button", class: "primary", onclick: () => ask(text, options) }, say("question.ask")))));
   view.querySelector(".primary").focus({ preventScroll: true });
 }
 
-const letter = (i) => el("span", { class: "letter", "aria-hidden": "true" }, LETTERS[i]);
-
 // A question of the visitor's own.
-function write(text = "", options = ["", ""]) {
-  const field = (key, value, most, name, values) => {
-    const id = `field-${key}`;
-    const input = el(key === "question" ? "textarea" : "input", {
-      id, maxlength: most, inputmode: "none", autocomplete: "off", autocapitalize: "off", spellcheck: "false", rows: key === "question" ? 2 : null,
-      onfocus: () => page.keyboard.open(input, page.words.language, page.words), oninput: changed, onnext: () => next(input),
-      onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); next(input); } },
-    });
-    input.value = value;
-    return el("div", { class: "field" }, el("label", { for: id }, say(name, values)), input);
-  };
-  const read = () => {
-    const [asked, ...given] = Array.from(view.querySelectorAll("textarea, input"), (one) => one.value.trim());
-    return { asked, given };
-  };
-  const changed = () => {
-    const { asked, given } = read();
-    page.draw = () => write(asked, given);
-    page.draft.send(asked, given.filter(Boolean));
-    complain("");
-  };
-  const add = () => {
-    const { asked, given } = read();
-    write(asked, [...given, ""]);
-    view.querySelector(".field:last-of-type input")?.focus();
-  };
-  const next = (input) => {
-    const fields = Array.from(view.querySelectorAll("textarea, input"));
-    const at = fields.indexOf(input);
-    if (at + 1 < fields.length) fields[at + 1].focus();
-    else if (fields.at(-1).value.trim() && fields.length - 1 < MOST_OPTIONS && fields.slice(1).filter((one) => one.value.trim()).length < 2) add();
-    else submit();
-  };
-  const submit = () => {
-    const { asked, given } = read();
-    const options = given.filter(Boolean);
-    const open = page.kiosk.question_kind === "open";
-    if (!asked || (!open && options.length < 2)) return complain(say("own.few"));
-    if (new Set(options.map((one) => one.toLowerCase())).size < options.length) return complain(say("own.same"));
-    closeKeyboard();
-    ask(asked, options);
-  };
-  const warning = el("p", { class: "warning", role: "alert" });
-  const complain = (text) => { warning.textContent = text; };
-  page.draw = () => { const { asked, given } = read(); write(asked, given); };
-  const open = page.kiosk.question_kind === "open";
-  show(view,
-    el("form", { class: "own-form", novalidate: true, onsubmit: (event) => { event.preventDefault(); submit(); } },
-      el("h2", {}, say("own.heading")),
-      field("question", text, MOST_QUESTION, "own.question"),
-      ...(open ? [] : options.map((option, i) => field(`option-${i}`, option, MOST_OPTION, "own.option", { letter: LETTERS[i] }))),
-      warning,
-      el("div", { class: "actions" },
-        el("button", { type: "button", class: "quiet", onclick: home }, icon("back"), say("question.back")),
-        !open && options.length < MOST_OPTIONS && el("button", { type: "button", class: "quiet", onclick: add }, say("own.add")),
-        el("button", { type: "submit", class: "primary" }, say("own.ask")))));
-  view.querySelector("textarea").focus({ preventScroll: true });
+function write() {
+  const form = new OwnQuestion({
+    view, say, keyboard: page.keyboard, isOpen: page.kiosk.question_kind === "open", ask, back: home,
+    changed: (text, options) => page.draft.send(text, options),
+  });
+  page.draw = () => form.draw();
+  form.draw();
 }
+
+function thinking(text, key) {
+  page.draw = () => thinking(text, key);
+  show(view, el("section", { class: "thinking", "aria-busy": "true" },
+    el("p", { class: "question" }, text),
+    el("h2", { class: "dots" }, icon("spark"), say(key))));
+}
+
+function answer() {
+  page.draw = answer;
+  const wasAt = view.querySelector(".actions button:focus");
+  show(view, answerView(page.answer, page.words));
+  view.firstChild.append(el("div", { class: "actions" },
+    el("button", { type: "button", class: "primary", onclick: home }, say("answer.again"))));
+  if (wasAt) view.querySelector(".primary").focus({ preventScroll: true });
+}
+
+function failed(text, options, key) {
+  page.draw = () => failed(text, options, key);
+  show(view, el("section", { class: "answer" },
+    el("p", { class: "question" }, text),
+    el("h2", { class: "result" }, say(key)),
+    el("div", { class: "actions" },
+      el("button", { type: "button", class: "quiet", onclick: home }, icon("back"), say("question.back")),
+      key === "failed" && el("button", { type: "button", class: "primary", onclick: () => ask(text, options) }, say("again")))));
+}
+
+// --- asking ---
 
 async function ask(text, options) {
   const asked = {};
   page.answer = asked;
-  page.draw = () => thinking(text, say("asking"));
-  page.draw();
-  for (let tries = 0; page.answer === asked; tries += 1) {
+  thinking(text, "asking");
+  for (let tries = 1; page.answer === asked; tries += 1) {
     try {
       const decision = await askQuestion(text, options);
-      if (page.answer !== asked) return; // the visitor went on
-      page.answer = { decision, text, options, ending: null };
-      page.draft.forget();
-      if (decision.provisional) page.events.follow(decision.decision_id);
-      page.draw = answer;
-      answer();
-      announce();
+      if (page.answer === asked) answered(decision, text, options);
       return;
     } catch (error) {
-      if (page.answer !== asked) return;
-      if (error instanceof Refused && error.status === 503 && tries < BUSY_RETRIES) {
-        thinking(text, say("busy"));
-        await new Promise((done) => setTimeout(done, 1000));
-      } else if (error instanceof Refused) {
-        page.draw = () => failed(text, options, error.status === 400 ? "refused" : "failed");
-        return page.draw();
-      } else if (tries < BUSY_RETRIES) {
-        await watchServer();
-      } else {
-        page.draw = () => failed(text, options, "failed");
-        return page.draw();
+      if (page.answer !== asked) return; // the visitor went on
+      const isBusy = error instanceof Refused && error.status === 503;
+      if (tries === TRIES || (error instanceof Refused && !isBusy)) {
+        const isBad = error instanceof Refused && (error.status === 400 || error.status === 413 || error.status === 422);
+        failed(text, options, isBad ? "refused" : "failed");
+        return;
       }
+      if (isBusy) thinking(text, "busy");
+      await Promise.all([watchServer(), new Promise((done) => setTimeout(done, TRY_AGAIN_MS))]);
     }
   }
 }
 
-function thinking(text, words) {
-  show(view, el("section", { class: "thinking", "aria-busy": "true" },
-    el("p", { class: "question" }, text),
-    el("h2", { class: "dots" }, words)));
-}
-
-function failed(text, options, key) {
-  show(view, el("section", { class: "ask" },
-    el("p", { class: "question" }, text),
-    el("h2", {}, say(key)),
-    el("div", { class: "actions" },
-      el("button", { type: "button", class: "quiet", onclick: home }, icon("back"), say("question.back")),
-      el("button", { type: "button", class: "primary", onclick: () => write(text, options.length ? options : ["", ""]) }, say("home.own")))));
-}
-
-function answer() {
-  const { decision, text, ending } = page.answer;
-  const overturned = ending?.ending === "overturned";
-  show(view,
-    el("section", { class: "answer", "data-ending": ending?.ending ?? "" },
-      el("p", { class: "question" }, text),
-      el("h2", { class: "unseen" }, say("answer.heading")),
-      overturned && el("p", { class: "settled" }, say("answer.overturned")),
-      el("p", { class: "result" }, face(overturned ? ending.final_answer : decision.answer)),
-      overturned ? el("p", { class: "before" }, say("answer.before", { answer: named(decision.answer) })) : sureness(decision),
-      el("p", { class: "source" }, ...source(decision, ending)),
-      promise(decision, ending),
-      el("div", { class: "actions" }, el("button", { type: "button", class: "primary", onclick: home }, say("answer.again")))));
-}
-
-// The answer in large type: its letter and its text, or the text alone.
-function face(answer) {
-  const at = LETTERS.indexOf(answer);
-  const option = page.answer.options[at];
-  return option === undefined ? el("span", {}, answer) : el("span", { class: "chosen" }, letter(at), el("span", {}, option));
-}
-
-const named = (answer) => page.answer.options[LETTERS.indexOf(answer)] ?? answer;
-
-function sureness(decision) {
-  if (decision.confidence === null || decision.route === "cloud") return null;
-  const share = decision.expected_confidence ?? decision.confidence;
-  const sure = !decision.deferred && decision.reason !== "no_cloud";
-  const lit = Math.round(share * 5);
-  return el("p", { class: "sureness", "data-sure": String(sure) },
-    el("strong", {}, say(sure ? "answer.sure" : "answer.unsure")),
-    el("span", { class: "meter", role: "img", "aria-label": say("answer.level", { percent: page.words.percent(share) }) },
-      ...[1, 2, 3, 4, 5].map((n) => el("i", { class: n <= lit ? "lit" : null }))));
-}
-
-function source(decision, ending) {
-  const settled = ending && ending.ending !== "abandoned";
-  if (decision.route === "cloud" || settled) return [icon("cloud"), say("answer.cloud")];
-  if (decision.recalled) return [icon("device"), say("answer.remembered")];
-  return [icon("device"), say("answer.here.time", { time: page.words.seconds(decision.timings.total_ms) })];
-}
-
-function promise(decision, ending) {
-  if (ending?.ending === "overturned") return null;
-  if (ending) return el("p", { class: "settled" }, icon("check"), say(`answer.${ending.ending}`));
-  if (decision.provisional) return el("p", { class: "promise" }, icon("waiting"), say("answer.first"));
-  return decision.reason === "never_send" ? el("p", { class: "promise" }, say("answer.stays")) : null;
+function answered(decision, text, options) {
+  page.answer = { decision, text, options, ending: null };
+  page.draft.forget();
+  if (decision.provisional) page.events.follow(decision.decision_id);
+  answer();
+  announce();
 }
 
 function announce() {
-  const { decision, ending } = page.answer;
-  const given = named(ending?.final_answer ?? decision.answer);
-  const more = ending ? say(`answer.${ending.ending}`) : decision.provisional ? say("answer.first") : "";
-  byId("announcer").textContent = `${say("answer.heading")}: ${given}. ${more}`;
+  byId("announcer").textContent = spoken(page.answer, page.words);
 }
 
 // --- what the server says ---
 
-function onState(state) {
-  page.state = { connection: state.connection, waiting: state.waiting };
+function onState({ connection, waiting }) {
+  page.state = { connection, waiting };
   drawStatus();
 }
 
 function onEnding(ending) {
-  if (page.answer?.decision?.decision_id !== ending.decision_id || !ending.ending) return;
+  if (page.answer?.decision?.decision_id !== ending.decision_id || !ending.ending || page.answer.ending) return;
   page.answer.ending = ending;
   answer();
   announce();
 }
 
+// The operator deleted the decision: nothing follows it any more.
 function onGone({ decision_id: id }) {
-  if (page.answer?.decision?.decision_id === id && page.draw === answer) {
-    page.answer.decision = { ...page.answer.decision, provisional: false };
-    answer();
-  }
+  if (page.answer?.decision?.decision_id !== id) return;
+  page.answer.decision = { ...page.answer.decision, provisional: false };
+  answer();
 }
 
-// Says "back in a moment" while the server is gone.
-async function watchServer() {
-  if (page.away || (await isHealthy())) return;
-  page.away = true;
-  const soon = setTimeout(() => { byId("away").hidden = false; }, 700); // a restart that nobody noticed needs no words
+// Resolves at once if the server is there; otherwise says "back in a moment" and resolves when it is.
+function watchServer() {
+  page.recovery ??= recover().finally(() => { page.recovery = null; });
+  return page.recovery;
+}
+
+async function recover() {
+  if (await isHealthy()) return;
+  const soon = setTimeout(() => setAway(true), SAY_AWAY_AFTER_MS);
   await untilHealthy();
   clearTimeout(soon);
-  byId("away").hidden = true;
-  page.away = false;
+  if (page.draw === home && !byId("away").hidden && navigator.serviceWorker?.controller) return location.reload(); // perhaps it is a newer server
+  setAway(false);
   page.events.open();
+}
+
+function setAway(isAway) {
+  byId("away").hidden = !isAway;
+  for (const part of [document.querySelector(".bar"), view, byId("keyboard"), document.querySelector(".foot")]) part.inert = isAway;
+  if (!isAway) page.draw(); // it takes the focus back
 }
 
 // --- leaving no trace ---
 
-function closeKeyboard() {
-  page.keyboard?.close();
-}
-
-async function reset() {
+// Forget the question at hand, here and in the server's drafts.
+function leave() {
+  page.keyboard.close();
   page.draft.forget();
-  page.events.forget();
+  page.events?.forget();
   page.answer = null;
   byId("announcer").textContent = "";
+}
+
+// As if nobody had been here. The document itself goes, too, because a browser remembers what was undone; not while the server is away.
+function reset() {
   for (const field of view.querySelectorAll("textarea, input")) field.value = "";
-  history.replaceState(null, "", "/");
-  page.draw = null;
-  await choose(page.kiosk.language);
-  home();
+  page.draw = home;
+  choose(page.kiosk.language);
+  getSelection().removeAllRanges();
+  if (byId("away").hidden && navigator.serviceWorker?.controller) location.replace("/");
 }
 
 start();

@@ -1,0 +1,155 @@
+"""What is left of a visitor after the reset: nothing in the page, the browser's storage and profile, or the server's drafts."""
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+
+from tests.support.visitor_page import MISSING, SURE, Installation, Visitor, chromium, flags
+
+expect = pytest.importorskip("playwright.sync_api", reason=MISSING).expect
+
+TYPED = "Zharkynqaragai"  # a word that is nowhere else
+IDLE_S, WARNING_S = 60, 20
+STORED = """async () => {
+    const caches_ = await caches.keys();
+    const entries = (await Promise.all(caches_.map(async (name) => {
+        const cache = await caches.open(name);
+        return Promise.all((await cache.keys()).map(async (key) => [key.url, await (await cache.match(key)).text()]));
+    }))).flat();
+    return JSON.stringify({
+        entries, databases: await indexedDB.databases(), local: { ...localStorage }, session: { ...sessionStorage },
+        cookies: document.cookie,
+        length: history.length, state: history.state, address: location.href,
+        fields: Array.from(document.querySelectorAll("input, textarea"), (one) => one.value), page: document.documentElement.outerHTML,
+    });
+}"""
+
+
+def open_page(context: Any, kiosk: Installation) -> Visitor:
+    page = context.new_page()
+    page.clock.install()
+    visitor = Visitor(page, kiosk.server.url)
+    visitor.come()
+    visitor.wait_kept()
+    return visitor
+
+
+def be_idle(page: Any) -> None:
+    """Let the warning come and go."""
+    page.clock.fast_forward((IDLE_S + 1) * 1000)
+    expect(page.locator("#idle")).to_be_visible()
+    expect(page.locator("#idle-text")).to_contain_text("seconds")
+    with page.expect_navigation():
+        page.clock.fast_forward(WARNING_S * 1000)
+    page.wait_for_selector(".card")
+
+
+def stored(page: Any) -> dict[str, Any]:
+    return json.loads(page.evaluate(STORED))
+
+
+def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_path: pathlib.Path) -> None:
+    with_profile = browser.browser_type.launch_persistent_context(
+        str(tmp_path / "profile"), executable_path=chromium(), args=flags(), viewport={"width": 800, "height": 480}
+    )
+    visitor = open_page(with_profile, kiosk)
+    page, sockets = visitor.page, []
+    page.on("websocket", lambda socket: sockets.extend([socket]))
+    before = stored(page)
+    page.click(".own")
+    page.keyboard.type(f"{TYPED} typed?\n")
+    page.keyboard.type(f"{TYPED} one\n")
+    page.clock.run_for(500)
+    assert TYPED in "".join(stored(page)["fields"])
+    visitor.language("kk")
+    visitor.language("en")
+    be_idle(page)
+    after = stored(page)
+    assert TYPED not in json.dumps(after)
+    assert after["length"] == before["length"] and after["state"] is None and after["address"] == before["address"]
+    assert {url for url, _ in after["entries"]} == {url for url, _ in before["entries"]}
+    assert sockets and all(socket.is_closed() for socket in sockets)
+    page.keyboard.press("Control+z")
+    page.go_back()
+    assert TYPED not in page.content()
+    with_profile.close()
+    words = (TYPED.encode(), TYPED.encode("utf-16-le"))
+    files = [path for folder in (tmp_path / "profile", kiosk.server.home) for path in folder.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if any(word in path.read_bytes() for word in words)] == []
+
+
+def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Installation) -> None:
+    """The server forgets a draft when its connection ends (tests/server/test_drafts.py)."""
+    context = browser.new_context()
+    page = open_page(context, kiosk).page
+    sockets, sent = [], []
+    page.on("websocket", lambda socket: (sockets.append(socket), socket.on("framesent", lambda frame: sent.append(str(frame)))))
+    page.click(".own")
+    page.keyboard.type(TYPED)
+    page.clock.run_for(1000)
+    page.wait_for_timeout(500)
+    assert any(TYPED in frame for frame in sent)
+    be_idle(page)
+    assert sockets and all(socket.is_closed() for socket in sockets)
+    context.close()
+
+
+def test_warning_goes_away_with_a_touch_or_a_key_and_comes_again(browser: Any, kiosk: Installation) -> None:
+    context = browser.new_context()
+    page = open_page(context, kiosk).page
+    page.click(".own")
+    page.keyboard.type(TYPED)
+    for answer in (lambda: page.click("#idle-stay"), lambda: page.keyboard.press("Enter"), lambda: page.keyboard.press("!")):
+        page.clock.fast_forward((IDLE_S - 5) * 1000)
+        expect(page.locator("#idle")).to_be_hidden()
+        page.clock.fast_forward(6 * 1000)
+        expect(page.locator("#idle")).to_be_visible()
+        answer()
+        expect(page.locator("#idle")).to_be_hidden()
+        expect(page.locator("#own-0")).to_be_focused()
+    expect(page.locator("#own-0")).to_have_value(f"{TYPED}!")
+    context.close()
+
+
+def test_page_that_shows_the_questions_warns_of_nothing(browser: Any, kiosk: Installation) -> None:
+    context = browser.new_context()
+    page = open_page(context, kiosk).page
+    page.evaluate("window.isSame = true")
+    page.clock.fast_forward((IDLE_S + WARNING_S + 5) * 1000)
+    expect(page.locator("#idle")).to_be_hidden()
+    assert page.evaluate("window.isSame")
+    context.close()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_reset_goes_back_to_the_language_of_the_settings(browser: Any, kiosk: Installation, answered: bool) -> None:
+    context = browser.new_context()
+    visitor = open_page(context, kiosk)
+    if answered:
+        visitor.pick(SURE[0])
+        visitor.ask()
+    visitor.language("ru")
+    visitor.page.clock.fast_forward((IDLE_S + WARNING_S + 2) * 1000)
+    visitor.page.wait_for_selector("html[lang=en] .card")
+    context.close()
+
+
+def test_reset_while_the_server_is_gone_clears_the_page_and_keeps_it(browser: Any, kiosk: Installation) -> None:
+    context = browser.new_context()
+    page = open_page(context, kiosk).page
+    page.click(".own")
+    page.keyboard.type(TYPED)
+    kiosk.kill()
+    page.clock.run_for(3000)
+    expect(page.locator("#away")).to_be_visible()
+    page.clock.fast_forward((IDLE_S + WARNING_S + 2) * 1000)
+    expect(page.locator(".card").first).to_be_attached()
+    assert TYPED not in page.content()
+    kiosk.start_again()
+    kiosk.server.wait_ready()
+    page.clock.run_for(5000)
+    expect(page.locator("#away")).to_be_hidden()
+    context.close()
