@@ -34,7 +34,7 @@ _COUNTED = (
 
 
 @dataclass(slots=True)
-class Counted:
+class PeriodCounts:
     """How many decisions there were, and how many of them were what; `agreed` of `compared` had the cloud's answer on the device, too."""
 
     decisions: int = 0
@@ -51,7 +51,7 @@ class Counted:
 
     def add(self, found: dict[str, Any]) -> None:
         """Add counts by their names; others are ignored."""
-        for name in Counted.__slots__:
+        for name in PeriodCounts.__slots__:
             setattr(self, name, getattr(self, name) + int(found.get(name) or 0))
 
 
@@ -83,8 +83,8 @@ class History:
     """
 
     window: Window
-    periods: dict[int, Counted]
-    total: Counted = field(default_factory=Counted)
+    periods: dict[int, PeriodCounts]
+    total: PeriodCounts = field(default_factory=PeriodCounts)
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     is_complete: bool = True
 
@@ -113,7 +113,7 @@ def history(store: Store, window: Window, check: Callable[[], None] = lambda: No
     Raises `StorageError`.
     """
     numbers = range(window.last - window.n + 1, window.last + 1)
-    found = History(window, {number: Counted() for number in numbers})
+    found = History(window, {number: PeriodCounts() for number in numbers})
     since_s, until_s = window.begins_s(numbers[0]), window.begins_s(numbers[-1] + 1)
     ends = store.database.rows(
         "SELECT min(rowid) AS first, max(rowid) AS last FROM decisions WHERE created_at >= ? AND created_at < ?", (since_s, until_s)

@@ -66,7 +66,7 @@ def test_page_itself_holds_no_data_and_loads_only_what_the_server_has(server: Se
         assert "unsafe" not in page.headers["content-security-policy"] and "http://" not in page.text and "https://" not in page.text
         for name in ("operator.js", "operator-api.js", "operator-charts.js", "operator-model.js", "operator.css", "operator.words.json"):
             assert stranger.get(f"/kiosk/{name}").status_code == 200, name
-        assert "operator" not in stranger.get("/").text + stranger.get("/kiosk/visitor.js").text
+        assert "/operator" not in stranger.get("/").text + stranger.get("/kiosk/visitor.js").text
 
 
 def test_overview_has_the_numbers_of_the_database(server: Serving, operator: httpx.Client) -> None:
