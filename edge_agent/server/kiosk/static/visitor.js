@@ -69,7 +69,8 @@ function choose(language) {
   document.documentElement.lang = language;
   document.title = title();
   byId("title").textContent = title();
-  byId("privacy").textContent = say("privacy", { n: page.kiosk.keep_days });
+  const days = page.kiosk.keep_days; // null: for ever, which the page promises to nobody
+  byId("privacy").textContent = days === null ? "" : say("privacy", { n: Math.max(1, Math.ceil(days)) });
   byId("idle-heading").textContent = say("idle.heading");
   byId("idle-stay").textContent = say("idle.stay");
   byId("away-heading").textContent = say("away.heading");
