@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import click
 
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadData, BadSetting, CloudUnavailable
-from edge_agent.core.terminal import plain
+from edge_agent.core.terminal import cut, padded, plain
 
 if TYPE_CHECKING:
     from edge_agent.measure.run.answered import AnsweredRow
@@ -152,7 +153,8 @@ class AnsweringProgress:
             left_s = round((self._total - self._done) / rate)
             left = f"  {left_s // 60}:{left_s % 60:02} left" if left_s else ""
             line = f"{self._words}{self._done}/{self._total}  {rate:.1f} questions/s{left}"
-            click.echo(f"\r{line}".ljust(60), nl=False, err=True)
+            width = max(1, shutil.get_terminal_size().columns - 1)
+            click.echo("\r" + padded(cut(line, width), min(60, width)), nl=False, err=True)
             self._shown = now
 
     def _end(self) -> None:
