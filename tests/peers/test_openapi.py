@@ -23,6 +23,8 @@ max_response_time = 70  # seconds: a client may wait up to a minute for a decisi
 # the schema may be refused.
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "401", "403", "404", "409", "413", "422", "429", "502", "503"]
+[checks.negative_data_rejection]  # 414: a parameter that is far too long is refused with the whole address
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "414", "415", "422", "428", "429", "431", "503"]
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "502", "503"]
 """
