@@ -118,7 +118,7 @@ def test_nginx_on_a_device_lets_questions_in_and_keeps_the_operators_routes(tmp_
                 assert client.post("/edge/ask", json=QUESTION, headers={**headers, "Host": "evil.example"}).status_code in (403, 421)
                 assert client.post("/edge/ask", content=b"x" * 70_000, headers=headers).status_code == 413
                 for path in ("/metrics", "/edge/queue", "/edge/queue/1/retry", "//metrics"):
-                    assert client.get(path, headers=headers).status_code == 404, path
+                    assert client.get(f"{url}{path}", headers=headers).status_code == 404, path
 
 
 # LiteLLM

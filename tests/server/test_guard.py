@@ -120,7 +120,7 @@ def test_missing_or_doubled_host_is_refused(server: Serving) -> None:
         ("http:///health", 403),
         ("http://127.0.0.1:{port}/health", 200),
         ("http://127.0.0.1:{port}/edge/queue", 401),
-        ("http://127.0.0.1:{port}", 404),
+        ("http://127.0.0.1:{port}", 200),
         ("ftp://127.0.0.1:{port}/health", 404),
         ("//evil.example/health", 404),
         ("evil.example:80", 404),
@@ -291,7 +291,7 @@ def test_web_socket_that_is_not_there_is_a_404_in_json(server: Serving, path: st
 
 
 def test_path_that_is_not_there_says_where_the_routes_are(server: Serving) -> None:
-    for path in ("/", "/docs", "/v1/embeddings", "/v1/models/"):
+    for path in ("/docs", "/v1/embeddings", "/v1/models/", "/kiosk"):
         reply = request(server.port, path)
         assert reply.status == 404 and "/openapi.json lists the routes" in reply.json()["error"]["message"]
     message = request(server.port, "/v1/models", "PUT").json()["error"]["message"]

@@ -119,7 +119,7 @@ def eval_command(
                 lines.write(row.to_dict())
         say_missing(found, cloud, database)
     calibration = _in_force(found, config)
-    _show(found, data, config.tau, calibration, as_json)
+    _show(found, data, config.tau, calibration, files.adapter, as_json)
     if page:
         from edge_agent.measure.report import of_run
         from edge_agent.measure.report.page import html
@@ -137,7 +137,7 @@ def _in_force(found: Run, config: settings.Settings) -> Calibration | None:
     return RulesInForce(PolicyName(config.policy), config.tau, calibrations).of(found.facts.model, found.facts.profile).calibration
 
 
-def _show(found: Run, data: str, tau: float | None, calibration: Calibration | None, as_json: bool) -> None:
+def _show(found: Run, data: str, tau: float | None, calibration: Calibration | None, adapter: pathlib.Path | None, as_json: bool) -> None:
     """Print the figures of a run."""
     from edge_agent.measure.evaluation import tables
     from edge_agent.measure.evaluation.of_run import evaluate_run
@@ -149,6 +149,6 @@ def _show(found: Run, data: str, tau: float | None, calibration: Calibration | N
             identity["adapter_sha256"] = model.adapter_sha256
         print_json({"file": data, "model": identity, **evaluation.to_dict()})
     else:
-        on = f", with an adapter (sha256 {model.adapter_sha256[:12]})" if model.adapter_sha256 else ""
+        on = f", with the adapter {plain(adapter.name)} (sha256 {model.adapter_sha256[:12]})" if adapter else ""
         for line in (f"model          {model.name} (sha256 {model.sha256[:12]}){on}", *tables.lines(evaluation, terminal_width())):
             say(line, 15 if line[13:15] == "  " else 0)  # after a label, or from the start
