@@ -1,7 +1,6 @@
 """The operator's page in a real browser: signing in and out, every view, the queue, the trial of a tau, and what must never be there."""
 
 import contextlib
-import pathlib
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +17,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is mi
 expect = playwright.expect
 
 TOKEN = "an-operators-token-for-tests"
-CHROMIUM = pathlib.Path("/usr/bin/chromium")
 SIZES = {"phone": (390, 844), "laptop": (1280, 800)}
 VIEWS = {"overview": ".chart", "decisions": ".line", "queue": ".line", "model": ".outcome"}
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script> What is it?"
@@ -35,21 +33,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium is missing: install Debian's package chromium")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield running
-        running.close()
-
-
 @contextlib.contextmanager
-def opened(chromium: Any, server: Serving, size: str = "laptop", scheme: str = "light") -> Iterator[Any]:
+def opened(browser: Any, server: Serving, size: str = "laptop", scheme: str = "light") -> Iterator[Any]:
     """The page at its sign-in; at the end, nothing went wrong in it, and it asked nobody but its server."""
     width, height = SIZES[size]
-    context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     wrong, asked = [], []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -69,8 +57,8 @@ def sign_in(page: Any) -> None:
 
 
 @pytest.mark.parametrize(("size", "scheme"), [("phone", "dark"), ("laptop", "light")])
-def test_every_view_fits_and_shows_something(chromium: Any, server: Serving, size: str, scheme: str) -> None:
-    with opened(chromium, server, size, scheme) as page:
+def test_every_view_fits_and_shows_something(browser: Any, server: Serving, size: str, scheme: str) -> None:
+    with opened(browser, server, size, scheme) as page:
         sign_in(page)
         for view, shown in VIEWS.items():
             page.click(f"[data-name={view}]")
@@ -84,8 +72,8 @@ def test_every_view_fits_and_shows_something(chromium: Any, server: Serving, siz
             assert page.locator(".notice").all_text_contents() == [] or view == "model"
 
 
-def test_wrong_token_shows_nothing_and_the_right_one_is_not_kept(chromium: Any, server: Serving) -> None:
-    with opened(chromium, server) as page:
+def test_wrong_token_shows_nothing_and_the_right_one_is_not_kept(browser: Any, server: Serving) -> None:
+    with opened(browser, server) as page:
         page.fill("#token", "another-token-0123456789")
         page.click(".primary")
         page.wait_for_selector("#why:not(:empty)")
@@ -102,8 +90,8 @@ def test_wrong_token_shows_nothing_and_the_right_one_is_not_kept(chromium: Any, 
         assert page.evaluate("JSON.stringify(sessionStorage)") == "{}" and page.locator(".tile, .line, .chart").count() == 0
 
 
-def test_idle_operator_is_signed_out(chromium: Any, server: Serving) -> None:
-    with opened(chromium, server) as page:
+def test_idle_operator_is_signed_out(browser: Any, server: Serving) -> None:
+    with opened(browser, server) as page:
         page.clock.install()
         page.reload()
         sign_in(page)
@@ -116,8 +104,8 @@ def test_idle_operator_is_signed_out(chromium: Any, server: Serving) -> None:
         assert page.locator(".tile, .chart").count() == 0 and "10 minutes" in page.locator("#why").text_content()
 
 
-def test_what_a_visitor_wrote_is_only_text(chromium: Any, server: Serving) -> None:
-    with opened(chromium, server) as page:
+def test_what_a_visitor_wrote_is_only_text(browser: Any, server: Serving) -> None:
+    with opened(browser, server) as page:
         sign_in(page)
         page.click("[data-name=decisions]")
         page.fill("#text", "onerror")
@@ -131,14 +119,14 @@ def test_what_a_visitor_wrote_is_only_text(chromium: Any, server: Serving) -> No
         )
 
 
-def test_row_of_the_queue_is_sent_again_and_dropped(chromium: Any, server: Serving) -> None:
+def test_row_of_the_queue_is_sent_again_and_dropped(browser: Any, server: Serving) -> None:
     def state(number: int) -> str:
         with contextlib.closing(sqlite3.connect(server.home / "edge-agent.db")) as db:
             return str(db.execute("SELECT state FROM outbox WHERE id = ?", (number,)).fetchone()[0])
 
     with contextlib.closing(sqlite3.connect(server.home / "edge-agent.db")) as db:
         number = int(db.execute("SELECT min(id) FROM outbox WHERE state = 'dead'").fetchone()[0])
-    with opened(chromium, server, "phone") as page:
+    with opened(browser, server, "phone") as page:
         sign_in(page)
         page.click("[data-name=queue]")
         page.select_option("#state", "dead")
@@ -155,8 +143,8 @@ def test_row_of_the_queue_is_sent_again_and_dropped(chromium: Any, server: Servi
         assert state(number) == "cancelled"
 
 
-def test_trial_of_a_tau_says_what_the_log_says(chromium: Any, server: Serving) -> None:
-    with opened(chromium, server) as page:
+def test_trial_of_a_tau_says_what_the_log_says(browser: Any, server: Serving) -> None:
+    with opened(browser, server) as page:
         sign_in(page)
         page.click("[data-name=model]")
         page.wait_for_selector(".outcome")
@@ -169,8 +157,8 @@ def test_trial_of_a_tau_says_what_the_log_says(chromium: Any, server: Serving) -
         assert f"{other['deferral_rate'] * 100:.1f}".removesuffix(".0") + "%" == told[0]
 
 
-def test_new_decision_is_told_without_a_reload(chromium: Any, server: Serving) -> None:
-    with opened(chromium, server) as page, server.client() as client:
+def test_new_decision_is_told_without_a_reload(browser: Any, server: Serving) -> None:
+    with opened(browser, server) as page, server.client() as client:
         sign_in(page)
         page.click("[data-name=decisions]")
         page.wait_for_selector(".line")

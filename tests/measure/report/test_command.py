@@ -93,7 +93,7 @@ def test_page_never_takes_the_place_of_a_run(files: dict[str, pathlib.Path], tmp
     done = run("report", str(files["Q8_0"]), "--out", str(files["Q8_0"]))
     assert done.returncode == 74 and files["Q8_0"].read_bytes() == before
     done = run("report", str(files["Q8_0"]), "--out", str(tmp_path))
-    assert done.returncode == 74 and "choose another path" in done.stderr
+    assert done.returncode == 74 and "it is a folder" in done.stderr
 
 
 def test_unfinished_run_is_said(files: dict[str, pathlib.Path]) -> None:
