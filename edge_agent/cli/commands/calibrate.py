@@ -90,12 +90,12 @@ def calibrate(config: settings.Settings, data: str | None, as_json: bool, **opti
 
 
 def _calibrate(config: settings.Settings, data: str, as_json: bool, options: dict[str, Any]) -> None:
-    from edge_agent.measure.calibrate import library, words
+    from edge_agent.measure.calibrate import extra, words
     from edge_agent.measure.calibrate.fit import fit
     from edge_agent.measure.readouts import combine
 
     goal = _goal(config, options)
-    library.scipy("stats")  # before the model is asked anything
+    extra.scipy("stats")  # before the model is asked anything
     if options["out"]:
         check_output_folder(options["out"])
     run = _answered(config, data, goal, options)

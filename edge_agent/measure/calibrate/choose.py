@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.measure.calibrate import ltt
-from edge_agent.measure.calibrate.library import scipy
+from edge_agent.measure.calibrate.extra import scipy
 from edge_agent.measure.calibrate.ltt import Cuts
 from edge_agent.measure.results import Bools, Floats
 

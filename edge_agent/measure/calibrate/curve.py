@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_agent.measure.calibrate.library import scipy
+from edge_agent.measure.calibrate.extra import scipy
 from edge_agent.measure.results import Floats
 
 MAX_KNOTS = 200

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.measure.calibrate.library import scipy
+from edge_agent.measure.calibrate.extra import scipy
 from edge_agent.measure.results import Bools, Floats
 
 Counts = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.core import routing
 from edge_agent.core.errors import BadData
-from edge_agent.measure.calibrate import library, words
+from edge_agent.measure.calibrate import extra, words
 from edge_agent.measure.calibrate.fit import Calibrated, fit
 from edge_agent.measure.calibrate.goals import Goal, Price
 from edge_agent.measure.calibrate.split import WITH_TEST, split
@@ -285,4 +285,4 @@ def test_a_handful_of_questions_is_no_error(n: int) -> None:
 def test_missing_scipy_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "scipy.stats", None)
     with pytest.raises(BadData, match=r"needs scipy.*\[calibrate\]"):
-        library.scipy("stats")
+        extra.scipy("stats")
