@@ -93,6 +93,7 @@ class Decider:
                     calls.want(inquiry)  # this is the model's thread, and others wait for the model: a lock is waited for afterwards
 
         readings = model.read_all([inquiry.question for inquiry in inquiries], on_level)
+        self._model.note_readings(readings)
         for inquiry, reading in zip(inquiries, readings, strict=True):
             inquiry.reading, inquiry.model_ran = reading, True
 

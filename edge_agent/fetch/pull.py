@@ -29,7 +29,7 @@ from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_st
 from edge_agent.fetch.download import TRIES, Refused
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed, with_calibration
-from edge_agent.model import calibration, catalog, gguf, pulled
+from edge_agent.model import calibration, catalog, gguf, previous, pulled
 from edge_agent.model.catalog import Entry
 from edge_agent.model.pulled import INSIDE, Pulled, TakeLock
 
@@ -78,7 +78,7 @@ class Puller:
             if is_here := self._first_here(made):  # perhaps from a bundle or a file
                 return is_here
             return self._from_hub(entry.repo, entry.revision, file, entry)
-        if _is_address(what):
+        if what.startswith(("http://", "https://")):
             return self._from_address(what)
         here = local_path(what)
         if here and here.is_file():
@@ -172,7 +172,7 @@ class Puller:
         record = Pulled(source, "", sha256, 0, None, target.name, catalog.alias_of(target.name))
         install = _Install(self, record, target, None)
         install.check(path, sha256)
-        copy(path, target, sha256, install.note)
+        copy(path, target, sha256, install.keep_and_note)
         return install.installed
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
@@ -202,6 +202,9 @@ class Puller:
                     installs = self._checked(opened, record, files, at, new)
                 except ModelError as error:
                     raise _renamed(error, folder, f"; nothing of the bundle '{opened.path.name}' was kept") from error
+                previous.keep(
+                    self.folder, files[bundle.MODEL].stem, {files[part].name: opened.parts[part].sha256 for part in files}, self.take_lock
+                )
                 for part, path in new.items():
                     installs[part].note(path)
                     put_in_place(path, files[part])
@@ -342,7 +345,7 @@ class _Install:
             self.check(path, sha256)
         except ModelError as error:
             raise _renamed(error, path.parent) from error
-        self.note(path)
+        self.keep_and_note(path)
 
     def check(self, path: pathlib.Path, sha256: str) -> None:
         check_pin(path, sha256, self._pinned_sha256)
@@ -355,6 +358,10 @@ class _Install:
         else:
             self._warning = self._puller.check_file(path, self._base) if self._base else self._puller.check_file(path)
         self._record = replace(self._record, sha256=sha256, file=self._target.name)
+
+    def keep_and_note(self, path: pathlib.Path) -> None:
+        previous.keep(self._puller.folder, self._target.stem, {self._target.name: self._record.sha256}, self._puller.take_lock)
+        self.note(path)
 
     def note(self, path: pathlib.Path) -> None:
         self._record = replace(self._record, bytes=path.stat().st_size)
@@ -382,10 +389,6 @@ def _renamed(error: ModelError, folder: pathlib.Path, done: str = "") -> ModelEr
     """The error without the path of a temporary folder, which is gone when somebody reads it; `done` says what became of the files."""
     words = str(error).replace(f"{folder}{os.sep}", "")
     return type(error)(f"{words.removesuffix('.')}{done}.")
-
-
-def _is_address(what: str) -> bool:
-    return what.startswith(("http://", "https://"))
 
 
 def _without_secrets(url: str) -> str:
