@@ -22,7 +22,7 @@ from edge_agent.core import routing
 from edge_agent.core.errors import CloudUnavailable, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Decision, LevelReading
-from edge_agent.core.routing import PolicyName, Step
+from edge_agent.core.routing import Cause, PolicyName, Step
 from edge_agent.store.database import Patience
 from edge_agent.store.store import Store
 
@@ -93,7 +93,6 @@ class Decider:
                     calls.want(inquiry)  # this is the model's thread, and others wait for the model: a lock is waited for afterwards
 
         readings = model.read_all([inquiry.question for inquiry in inquiries], on_level)
-        self._model.note_readings(readings)
         for inquiry, reading in zip(inquiries, readings, strict=True):
             inquiry.reading, inquiry.model_ran = reading, True
 
@@ -134,6 +133,8 @@ class Decider:
     def _finished(self, inquiry: Inquiry) -> Decision | CloudUnavailable:
         """Settle and record an inquiry for which nothing is left to do."""
         planned = inquiry.plan()
+        if inquiry.model_ran and planned.cause is not Cause.NO_CONFIDENCE:
+            self._model.has_answered = True
         if planned.step is Step.ASK_CLOUD and inquiry.cloud:
             inquiry.cloud_kind = CloudKind.ANSWERED
         elif planned.step is Step.ASK_CLOUD and self._gate is None:

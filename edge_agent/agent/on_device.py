@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_agent.agent import assembly
 from edge_agent.core.errors import ModelMissing, ModelRefused
-from edge_agent.core.records import ModelFacts, OpenReading, Reading
+from edge_agent.core.records import ModelFacts
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
 from edge_agent.store.store import Store
@@ -29,7 +29,7 @@ class OnDevice:
         self._store, self._files, self._open_model = store, files, open_model
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
-        self._has_answered = False
+        self.has_answered = False  # a question, in the format that it was trained to print
         self._identify()
 
     @property
@@ -57,10 +57,6 @@ class OnDevice:
             self._model.close()
             self._model = None
 
-    def note_readings(self, readings: Sequence[Reading | OpenReading]) -> None:
-        """Note that the model has answered, if it did so in its format. Costs nothing: this is on the way of an answer."""
-        self._has_answered = self._has_answered or any(one.format_mass >= self.profile.format_mass_min for one in readings)
-
     def unproven(self) -> str | None:
         """A sentence if the model replaced another one here and has not answered since."""
         if not (self._files.path.parent / "previous").is_dir():
@@ -75,7 +71,7 @@ class OnDevice:
 
     def tidy(self, keep_longer: bool) -> None:
         """If the model has answered, let go of the version before it, some days later or at once; call it when no person waits."""
-        if not self._has_answered or not (self._files.path.parent / "previous").is_dir():
+        if not self.has_answered or not (self._files.path.parent / "previous").is_dir():
             return
         from edge_agent.model import previous
 

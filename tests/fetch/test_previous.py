@@ -208,7 +208,7 @@ def test_only_an_answer_of_the_new_version_counts(home: pathlib.Path, tmp_path: 
 def test_nearly_full_disk_ends_the_wait_but_never_before_an_answer(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for n in (1, 2):
         pull(packed(tmp_path, n), home)
-    full = {"cache_min_free_mib": 1 << 40}
+    full = {"cache_min_free_mib": 10**12}
     Agent.open(STEM, **full).close()
     assert previous.before(home / "models", f"{STEM}.gguf")
     for _ in range(2):
