@@ -34,7 +34,7 @@ _N_ASIDE = 4  # threads for short work on the store
 REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
 _TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "recalled", "provisional", "queue_id")
 _DRAIN_ENDS_S = 5.0  # how long a call that the drainer makes may go on when the server stops: nobody waits for its answer
-_TIDY_EVERY_S = 60.0  # a look at the time, mostly: old questions go once an hour
+TIDY_EVERY_S = 60.0  # a look at the time, mostly: old questions go once an hour
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -63,7 +63,7 @@ class Service:
     `hang_up` ends the connection of a client, given by its address and port: the process that owns the sockets sets it.
     """
 
-    def __init__(self, agent: Agent, kiosk: Kiosk = NO_DECK, most_at_once: int = MOST_AT_ONCE) -> None:
+    def __init__(self, agent: Agent, kiosk: Kiosk = NO_DECK, most_at_once: int = MOST_AT_ONCE, tidy_every_s: float = TIDY_EVERY_S) -> None:
         self.agent, self.kiosk, self.most_at_once = agent, kiosk, most_at_once
         self.n_at_work = 0  # requests that work or wait; only the event loop changes it
         self.n_refused = 0
@@ -71,6 +71,7 @@ class Service:
         self.failed: EdgeAgentError | None = None  # why the model cannot be used
         self.hang_up: Callable[[tuple[str, int]], None] = lambda client: None
         self._ready, self._stop = threading.Event(), threading.Event()
+        self._tidy_every_s = tidy_every_s
         self._workers = ThreadPoolExecutor(most_at_once, "request")
         self._aside = ThreadPoolExecutor(_N_ASIDE, "aside")
         self.surveys = Surveys(self._stop, self._patiently)
@@ -193,7 +194,7 @@ class Service:
 
     def _tidy(self) -> None:
         """Forget what is old while the server runs, also where no cloud is set up and so nothing is ever drained."""
-        while not self._stop.wait(_TIDY_EVERY_S):
+        while not self._stop.wait(self._tidy_every_s):
             try:
                 self.agent.forget_old()
             except Exception:  # a bug in forgetting must not end the forgetting
