@@ -89,6 +89,12 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
     return open_model
 
 
+def files(settings: Settings) -> ModelFiles:
+    """The files of the model and of the adapter that the settings name. Raises `ModelMissing`."""
+    adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None
+    return ModelFiles(catalog.resolve(settings.model, settings.models_folder), adapter)
+
+
 def finish_exchange(models_folder: pathlib.Path) -> None:
     """Finish a way back to the model of before that a crash interrupted. What cannot be written stays as it is."""
     if (models_folder / "previous").is_dir():  # seldom: the import takes longer than the look
