@@ -137,7 +137,7 @@ async def calibrated(request: Request) -> JSONResponse:
                 "calibration": None,
                 "audits": live.as_dict(newest) | {"sentence": newest.sentence} if newest else None,
             }
-        report = live.report(agent.store, found.to_json())
+        report = live.report(agent.store, found.to_json(), check)
         shown = asdict(found) | {"sha256": found.sha256, "in_words": found.in_words()}
         audits = live.as_dict(report.audits) | {"sentence": report.audits.sentence}
         return {"policy": policy, "calibration": shown, "live": report.to_dict() | {"lines": report.lines()}, "audits": audits}
