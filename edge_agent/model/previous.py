@@ -156,6 +156,9 @@ def note_answer(files: Mapping[pathlib.Path, str], now_s: float, kept_s: float =
     with contextlib.suppress(OSError, StorageError, ValueError, TypeError, KeyError):
         for path, sha256 in files.items():
             folder = path.parent
+            if not all((one / pulled.FILE).exists() for one in _groups(folder)):
+                with _alone(folder, _only_if_free):
+                    pass  # taking the lock deletes what an interrupted call left
             group = next((one for one in _groups(folder) if any(record.file == path.name for record in _records(one))), None)
             record = next((one for one in pulled.load(folder) if one.file == path.name), None)
             if group is None or record is None or record.sha256 != sha256:
@@ -329,7 +332,7 @@ def _only_if_free(file: Any) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path, take_lock: TakeLock) -> Iterator[None]:
-    """Alone among processes, if the file system has locks, and with no exchange half done. Raises OSError and `StorageError`."""
+    """Alone among processes, if the file system has locks, and with nothing half done. Raises OSError and `StorageError`."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     with (folder / FOLDER / _LOCK).open("w") as held:
         try:
@@ -340,4 +343,6 @@ def _alone(folder: pathlib.Path, take_lock: TakeLock) -> Iterator[None]:
         for group in _groups(folder):
             if (group / _EXCHANGE).exists():
                 _exchange(folder, group, lock)
+            if not (group / pulled.FILE).exists():
+                shutil.rmtree(group)
         yield

@@ -329,6 +329,19 @@ def test_killed_way_back_leaves_one_version_in_force_and_is_finished_by_the_next
     assert seen == {MODEL, two}
 
 
+def test_killed_deletion_is_finished_and_leaves_nothing(server: LoopbackHub, folder: pathlib.Path) -> None:
+    for data in (MODEL, MODEL + b"2"):
+        server.publish("a/b", {NAME: data})
+        Pulls(server, folder)(upgrade=True)
+    now = {folder / NAME: catalog.sha256_of(folder / NAME)}
+    previous.note_answer(now, 1.0)
+    for at in after_each_kill(folder, lambda: previous.note_answer(now, 8 * DAY_S)):
+        for _ in range(2):
+            previous.note_answer(now, 9 * DAY_S)
+        assert (folder / NAME).read_bytes() == MODEL + b"2" and previous.before(folder, NAME) is None
+        assert [path for path in (folder / "previous").iterdir() if path.name != ".lock"] == [], at
+
+
 def test_update_interrupted_by_a_kill_is_finished_when_a_model_is_opened(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     models = home / "models"
     for n in (1, 2):

@@ -118,7 +118,7 @@ def _tell_default(config: settings.Settings, as_json: bool, words: str, is_chang
             raise
         path = None
     chosen = previous.chosen_before(config.models_folder, value)
-    kept = previous.before(config.models_folder, path.name) if path and path.parent == config.models_folder else None
+    kept = previous.before(path.parent, path.name) if path else None
     if as_json:
         before = {"model": chosen} if chosen else {"model": value, **kept.to_dict()} if kept else None
         print_json({"model": value, "path": path and str(path), "config_file": str(config.config_file), "previous": before})

@@ -78,7 +78,7 @@ def pull(
         click.echo(plain(words), err=True)
     if kept:
         say(about_kept(kept), err=True)
-    if installed.is_new and in_force and _in_force(config) and installed.path in (in_force, _in_force(config)):
+    if installed.is_new and in_force and _in_force(config) and installed.path.resolve() in (in_force, _in_force(config)):
         click.echo(RESTART, err=True)
 
 
@@ -87,7 +87,7 @@ def _in_force(config: settings.Settings) -> pathlib.Path | None:
     from edge_agent.model import catalog
 
     try:
-        return catalog.resolve(config.model, config.models_folder)
+        return catalog.resolve(config.model, config.models_folder).resolve()
     except ModelMissing:
         return None
 
@@ -96,10 +96,11 @@ def _note_change(config: settings.Settings, before: pathlib.Path | None, install
     """If the pull changed which model answers, note how to go back: to another file, or to the version that was kept."""
     from edge_agent.model import previous
 
-    now = installed.path if installed.settings_written else _in_force(config)
+    here = installed.path.resolve()
+    now = here if installed.settings_written else _in_force(config)
     if before is None or not installed.is_new:
         return
-    if now == before == installed.path:
+    if now == before == here:
         previous.forget_choice(config.models_folder)
     elif now is not None and now != before:
         new = installed.path.stem if installed.settings_written else config.model
