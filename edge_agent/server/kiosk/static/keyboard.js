@@ -67,6 +67,7 @@ export class Keyboard {
     const lines = shown.map((row) => el("div", { class: "keys" }, ...Array.from(row, (letter) => this.letter(letter))));
     if (!this.digits) lines.at(-1).prepend(this.action("shift", "shift", () => this.flip("upper"), { "aria-pressed": String(this.upper) }));
     lines.at(-1).append(this.erasing());
+    this.box.dataset.across = Math.max(...shown.map((row) => row.length)); // how many keys stand side by side
     this.box.setAttribute("role", "group");
     this.box.setAttribute("aria-label", this.say("keyboard"));
     this.box.replaceChildren(...lines, this.bottom());
