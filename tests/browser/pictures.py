@@ -82,7 +82,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
         if wanted:
-            with installation(pathlib.Path(home), {"EDGE_AGENT_KIOSK": "true"}) as kiosk:
+            (pathlib.Path(home) / "config.toml").write_text("kiosk = true\n")
+            with installation(pathlib.Path(home)) as kiosk:
                 for name, (size, code, scheme, view) in wanted.items():
                     keep(name, taken(browser, kiosk, SIZES[size], code, scheme, view))
         for kinds, decisions in ((operators, 640), (empty, 0)):
@@ -100,8 +101,8 @@ def operated(home: pathlib.Path, decisions: int) -> Iterator[Serving]:
     if decisions:
         with Store(home / "edge-agent.db") as store:
             live_through(store, decisions, calibration=stored(home, tau=0.6).sha256)
-    cloud = {"EDGE_AGENT_CLOUD_URL": "http://127.0.0.1:9/v1", "EDGE_AGENT_CLOUD_MODEL": "big", "EDGE_AGENT_KIOSK": "true"}
-    with serving(home, "--operator-token-file", token_file(home / "operator", OPERATOR_TOKEN), environment=cloud) as server:
+    cloud = {"EDGE_AGENT_CLOUD_URL": "http://127.0.0.1:9/v1", "EDGE_AGENT_CLOUD_MODEL": "big"}
+    with serving(home, "--kiosk", "--operator-token-file", token_file(home / "operator", OPERATOR_TOKEN), environment=cloud) as server:
         yield server
 
 

@@ -56,7 +56,8 @@ function now(page, found) {
 }
 
 async function past(page, { per, count }, signal) {
-  const found = await page.api.get("/edge/history", { per, count, offset_min: -new Date().getTimezoneOffset() }, signal);
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const found = await page.api.get("/edge/history", { per, count, zone, offset_min: -new Date().getTimezoneOffset() }, signal);
   const { periods, total } = found;
   if (!total.decisions) return el("p", { class: "panel faint" }, page.say("time.empty"));
   const short = per === "day" ? { day: "numeric", month: "short" } : count > 24 ? { weekday: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
