@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from edge_agent.server.kiosk.assets import FOLDER, all_assets
+from tests.support.paths import ROOT
 
 LANGUAGES = ("en", "kk", "ru")
 FORMS = {"en": {"one", "other"}, "kk": {"one", "other"}, "ru": {"one", "few", "many", "other"}}
 CATALOGUES = {code: json.loads((FOLDER / "words" / f"{code}.json").read_text()) for code in LANGUAGES}
 SCRIPTS = sorted(path for path in FOLDER.glob("*.js") if not path.name.startswith("operator") and "htmx" not in path.name)
+MOST_PICTURE_BYTES = 58_000
 PLACES = re.compile(r"\{\w+\}")
 
 
@@ -113,3 +115,11 @@ def test_page_loads_each_script_at_once() -> None:
     page = (FOLDER / "visitor.html").read_text()
     imported = set().union(*(re.findall(r'from "(/kiosk/[\w.]+)"', path.read_text()) for path in SCRIPTS))
     assert imported == set(re.findall(r'modulepreload" href="([^"]+)"', page))
+
+
+def test_docs_show_each_size_in_each_language_and_every_picture() -> None:
+    pictures = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "kiosk").glob("*.webp")}
+    for size in ("touch", "desk", "tall", "phone"):
+        assert {code for code in LANGUAGES if any(name.startswith(f"{size}-{code}-") for name in pictures)} == set(LANGUAGES), size
+    assert max(pictures.values()) <= MOST_PICTURE_BYTES
+    assert set(re.findall(r"\(kiosk/([\w-]+)\.webp\)", (ROOT / "docs" / "kiosk-pictures.md").read_text())) == set(pictures)

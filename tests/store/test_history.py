@@ -4,6 +4,7 @@ import pathlib
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -56,7 +57,7 @@ def test_days_begin_at_midnight_before_the_clocks_were_changed_too(home: pathlib
         window = Window(DAY, 8, 0, now, berlin)
         found = history.history(store, window)
         assert len(found.periods) == 8
-        for begins, ends, one in zip(window.bounds_s, window.bounds_s[1:], found.periods.values(), strict=True):
+        for (begins, ends), one in zip(pairwise(window.bounds_s), found.periods.values(), strict=True):
             begun = datetime.fromtimestamp(begins, berlin)
             assert (begun.hour, begun.minute) == (0, 0)
             assert ends - begins == (hours if begun.date().isoformat() == long_day else 24) * HOUR

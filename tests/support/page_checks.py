@@ -6,7 +6,7 @@ from typing import Any
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 CUT_OFF = """() => Array.from(document.querySelectorAll("body *"))
-    .filter((one) => one.checkVisibility() && !one.closest(".unseen, svg, .brand") && getComputedStyle(one).display !== "inline")
+    .filter((one) => one.checkVisibility() && !one.closest(".unseen, svg, .brand, .scroll") && getComputedStyle(one).display !== "inline")
     .filter((one) => one.getBoundingClientRect().width > 2 && !(one.closest(".field")?.getBoundingClientRect().width <= 2))
     .filter((one) => {
         const box = one.getBoundingClientRect();
@@ -24,7 +24,7 @@ SMALL = """(most) => Array.from(document.querySelectorAll("button, input, textar
 TEXTS = """() => {
     const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
     const found = [];
-    while (walk.nextNode()) found.push(walk.currentNode.data);
+    while (walk.nextNode()) if (!walk.currentNode.parentNode.closest("style, script")) found.push(walk.currentNode.data);
     for (const name of ["aria-label", "title", "placeholder", "alt"]) {
         for (const one of document.querySelectorAll(`[${name}]`)) found.push(one.getAttribute(name));
     }
@@ -62,7 +62,9 @@ def unmarked(text: str, data: set[str]) -> str:
     """What is left of a text without the words of the catalogue and without data."""
     for one in sorted(data, key=len, reverse=True):
         text = text.replace(one, "")
-    return re.sub(r"⟦[^⟧]*⟧", "", text)
+    while (shorter := re.sub(r"⟦[^⟦⟧]*⟧", "", text)) != text:  # one may stand in another
+        text = shorter
+    return text
 
 
 def mark(text: Any) -> Any:

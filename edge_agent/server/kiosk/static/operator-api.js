@@ -54,7 +54,7 @@ export class Api {
     if (ended.aborted) throw new DOMException("signed out", "AbortError");
     if (reply.ok) return data;
     const refused = new Refused(reply.status, data?.error?.message ?? "");
-    if (reply.status === 401 || reply.status === 403) this.onDenied(refused.message);
+    if (reply.status === 401 || reply.status === 403) this.onDenied(reply.status === 401 ? "" : refused.message);
     throw refused;
   }
 
