@@ -71,7 +71,7 @@ export class Api {
       try {
         const headers = last === null ? this.headers() : { ...this.headers(), "Last-Event-ID": last };
         const reply = await fetch("/edge/events", { headers, cache: "no-store", signal: ended });
-        if (reply.status === 401 || reply.status === 403) return this.onDenied((await reply.json())?.error?.message ?? "");
+        if (reply.status === 401 || reply.status === 403) return this.onDenied(reply.status === 401 ? "" : (await reply.json())?.error?.message ?? "");
         if (reply.ok) for await (const event of events(reply.body)) {
           last = event.id ?? last;
           heard(event.event, JSON.parse(event.data));
