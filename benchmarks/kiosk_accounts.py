@@ -233,8 +233,11 @@ def _past(page: Any, home: pathlib.Path, now_s: float) -> Iterator[Compared]:
             since_s,
             until_s,
         )
+        n_later = rows(home, "SELECT count(*) AS n FROM decisions WHERE created_at >= ?", until_s)[0]["n"]
+        notices = [int(text.split()[0]) for text in page.locator(".grid.even .notice").all_inner_texts()]
+        yield f"{span}: with a time after now", notices, [n_later] if n_later else []
         if not found:
-            yield f"{span}: nothing", page.locator(".grid.even").inner_text(), "No decisions in this time."
+            yield f"{span}: nothing", page.locator(".grid.even .faint").inner_text(), "No decisions in this time."
             continue
         compared = [(row, agrees) for row in found if (agrees := _agrees(row)) is not None]
         agreed = sum(agrees for _, agrees in compared)

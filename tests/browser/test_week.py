@@ -27,7 +27,7 @@ _SINGLE = "(SELECT decision_id FROM decisions WHERE ending = 'overturned' LIMIT 
 WRONG = {
     "Acknowledged and lost": "DELETE FROM decisions WHERE rowid = 3",
     "Stored otherwise than it was shown": "UPDATE decisions SET answer = 'F' WHERE rowid = 3",
-    "The page said overturned": "UPDATE decisions SET ending = NULL, final_answer = NULL WHERE ending = 'overturned'",
+    "The page said": "UPDATE decisions SET ending = 'abandoned' WHERE ending IS NOT NULL",
     "neither ended nor waits": f"UPDATE decisions SET ending = NULL WHERE decision_id = {_SINGLE}",
     "it ended otherwise": f"UPDATE decisions SET ending = 'upheld' WHERE decision_id = {_SINGLE}",
     "decisions for": f"INSERT INTO decisions SELECT 'another-' || t.value || d.rowid, {{columns}} FROM decisions d, {_NUMBERS}",
