@@ -38,9 +38,10 @@ _READS_MS = 500  # how long a visitor looks at a question that was picked
 _KEY_MS = 150  # between two letters of an option
 _WAYS = ("picked", "typed")
 _PROBE = """(() => {
-    let touch = 0, seen = null;
+    let touch = 0, heard = 0, seen = null;
     window.taken = null;
-    addEventListener("pointerdown", (event) => { touch = event.timeStamp; }, { capture: true });
+    addEventListener("pointerdown", (event) => { touch = event.timeStamp; heard = performance.now(); }, { capture: true });
+    addEventListener("click", () => { if (!document.querySelector(".thinking")) heard = performance.now(); }, { capture: true });
     new MutationObserver(() => {
         const shown = document.querySelector(".answer .result");
         if (!shown) window.taken = null;
@@ -49,7 +50,7 @@ _PROBE = """(() => {
         const changed = performance.now();
         requestAnimationFrame(() => {
             const after = new MessageChannel();
-            after.port1.onmessage = () => { window.taken = { touch, changed, painted: performance.now() }; };
+            after.port1.onmessage = () => { window.taken = { touch, heard, changed, painted: performance.now() }; };
             after.port2.postMessage(null);
         });
     }).observe(document, { childList: true, subtree: true });
@@ -70,6 +71,7 @@ class Taken:
     ahead: bool
     total_ms: float
     model_ms: float
+    to_hear_ms: float
     to_send_ms: float
     http_ms: float
     to_draw_ms: float
@@ -121,7 +123,12 @@ class Screen:
             self.page.wait_for_timeout(5)
         self.visitor.again()
         model_ms, touch = decided["timings"]["total_ms"], taken["touch"]
-        parts = (taken["sent"] - touch, taken["replied"] - taken["sent"] - model_ms, taken["changed"] - taken["replied"])
+        parts = (
+            taken["heard"] - touch,
+            taken["sent"] - taken["heard"],
+            taken["replied"] - taken["sent"] - model_ms,
+            taken["changed"] - taken["replied"],
+        )
         return Taken(self.model, way, self.ahead, taken["painted"] - touch, model_ms, *parts, taken["painted"] - taken["changed"])
 
 
@@ -163,8 +170,8 @@ def table(taken: list[Taken]) -> None:
     kinds = defaultdict(list)
     for one in taken:
         kinds[one.model, one.way, one.ahead].append(one)
-    parts = ("total_ms", "model_ms", "beside_ms", "to_send_ms", "http_ms", "to_draw_ms", "to_paint_ms")
-    heads = ("median", "p95", "in model", "beside", "send", "http", "draw", "paint")
+    parts = ("total_ms", "model_ms", "beside_ms", "to_hear_ms", "to_send_ms", "http_ms", "to_draw_ms", "to_paint_ms")
+    heads = ("median", "p95", "in model", "beside", "hear", "send", "http", "draw", "paint")
     print(f"{'model':26}{'question':>9}{'ahead':>7}{'n':>5}{''.join(f'{one:>9}' for one in heads)}")
     for (model, way, ahead), all_of in sorted(kinds.items()):
         medians = [quantile([getattr(one, part) for one in all_of], 0.5) for part in parts]
