@@ -97,7 +97,8 @@ class Window(NamedTuple):
 @dataclass(slots=True)
 class History:
     """The periods of a window, oldest first, all of them together, and agreement by the printed confidence (of each question's newest
-    comparison). `is_complete` is false where there were more decisions than were counted.
+    comparison). `is_complete` is false where there were more decisions than were counted. `n_later` decisions have a time after the
+    window: the clock was ahead when they were made.
     """
 
     window: Window
@@ -105,11 +106,13 @@ class History:
     total: PeriodCounts = field(default_factory=PeriodCounts)
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     is_complete: bool = True
+    n_later: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             "complete": self.is_complete,
+            "later": self.n_later,
             "periods": [{"begins_at": iso(self.window.begins_s(number)), **asdict(one)} for number, one in self.periods.items()],
             "total": asdict(self.total),
             "reliability": self._reliability(),
@@ -134,6 +137,7 @@ def history(store: Store, window: Window, check: Callable[[], None] = lambda: No
     found = History(window, {number: PeriodCounts() for number in numbers})
     bounds_s = window.bounds_s
     since_s, until_s = bounds_s[0], bounds_s[-1]
+    found.n_later = int(store.database.rows("SELECT count(*) AS n FROM decisions WHERE created_at >= ?", (until_s,))[0]["n"])
     ends = store.database.rows(
         "SELECT min(rowid) AS first, max(rowid) AS last FROM decisions WHERE created_at >= ? AND created_at < ?", (since_s, until_s)
     )[0]

@@ -74,6 +74,14 @@ def compared(store: Store, since: float, until: float) -> int:
     return int(store.database.rows(sql, (since, until))[0]["n"])
 
 
+def test_decisions_of_a_clock_that_was_ahead_are_named(store: Store) -> None:
+    assert history.history(store, Window(DAY, 3, 0, time.time())).to_dict()["later"] == 0
+    with store.transaction():
+        store.database.write("UPDATE decisions SET created_at = created_at + ? WHERE rowid % 100 = 0", (400.0 * DAY,))
+    found = history.history(store, Window(DAY, 365, 0, time.time()))
+    assert found.n_later == N // 100 and found.total.decisions == N - N // 100
+
+
 def test_agreement_is_that_of_the_stored_answers(store: Store) -> None:
     found = history.history(store, Window(DAY, 12, 0, time.time()))
     sql = (

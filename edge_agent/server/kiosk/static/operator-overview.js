@@ -59,7 +59,8 @@ async function past(page, { per, count }, signal) {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const found = await page.api.get("/edge/history", { per, count, zone, offset_min: -new Date().getTimezoneOffset() }, signal);
   const { periods, total } = found;
-  if (!total.decisions) return el("p", { class: "panel faint" }, page.say("time.empty"));
+  const later = found.later ? page.notice(page.say("time.later", { n: found.later })) : null;
+  if (!total.decisions) return [el("p", { class: "panel faint" }, page.say("time.empty")), later];
   const short = per === "day" ? { day: "numeric", month: "short" } : count > 24 ? { weekday: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
   const labels = periods.map((one) => page.time(one.begins_at, short));
   const full = periods.map((one) => page.time(one.begins_at, per === "day" ? { dateStyle: "medium" } : undefined));
@@ -98,6 +99,7 @@ async function past(page, { per, count }, signal) {
             one.interval.map((end) => page.share(end)).join(" – ")])),
       }) : el("p", { class: "faint" }, page.say("time.uncompared"))),
     found.complete ? null : page.notice(page.say("time.incomplete")),
+    later,
   ];
 }
 

@@ -10,6 +10,8 @@ const KEPT = [
 ];
 
 self.addEventListener("install", (event) => {
+  // Questions and events go past this worker, which would have to be started first: a browser ends it after half a minute of rest.
+  event.addRoutes?.({ condition: { or: [{ urlPattern: "/edge/*" }, { urlPattern: "/health" }] }, source: "network" });
   event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(KEPT)).then(() => self.skipWaiting()));
 });
 
