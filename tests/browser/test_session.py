@@ -80,6 +80,87 @@ def test_our_page_stands_in_then_the_visitors_page_comes_by_itself_and_survives_
         server.stop()
 
 
+def test_a_browser_that_dies_comes_back_with_a_new_profile(screen: Session, server: Serving, port: int) -> None:
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    screen.evaluate("localStorage.setItem('left', 'by a visitor')")
+    (profile,) = screen.profiles()
+    os.kill(screen.browsers()[0], signal.SIGKILL)
+    screen.until(lambda: screen.profiles() not in ([profile], []), "another profile")
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    assert len(screen.profiles()) == 1 and screen.evaluate("localStorage.getItem('left')") is None
+    assert screen.evaluate("history.length") < 4
+
+
+def test_a_page_that_crashes_or_hangs_comes_back(screen: Session, server: Serving, port: int) -> None:
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    renderer = next(pid for pid in screen.browsers() if is_renderer(pid))
+    os.kill(renderer, signal.SIGKILL)
+    screen.until(lambda: is_visitors(screen, port), "the page after its crash")
+    screen.evaluate("document.querySelector('main').replaceChildren()")  # as if its script had never come
+    screen.until(lambda: stands_in(screen), "our page instead of an empty one")
+    screen.until(lambda: is_visitors(screen, port), "the page again")
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "https://example.com/",
+        "http://127.0.0.1:{port}/operator",
+        "http://127.0.0.1:1/",
+        "file:///etc/passwd",
+        "about:blank",
+        "data:text/html,x",
+    ],
+)
+def test_no_other_address_stays_on_the_screen(elsewhere: str, screen: Session, server: Serving, port: int) -> None:
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    screen.evaluate("window.isOld = true")
+    screen.call("Page.navigate", url=elsewhere.format(port=port))
+    screen.until(lambda: is_visitors(screen, port) and not screen.evaluate("window.isOld"), "the visitor's page, anew")
+
+
+def test_policy_refuses_the_operators_page(screen: Session, server: Serving, port: int) -> None:
+    """Not only the watch does: the browser itself never asks the server for it."""
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    told = screen.call("Page.navigate", url=f"http://127.0.0.1:{port}/operator")
+    assert told.get("errorText") == "net::ERR_BLOCKED_BY_ADMINISTRATOR", told
+
+
+def test_another_window_is_closed(screen: Session, server: Serving, port: int) -> None:
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    screen.call("Target.createTarget", url="about:blank")
+    screen.until(lambda: len(screen.pages()) == 1, "one window")
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+
+
+def test_error_page_is_replaced_when_the_server_dies_before_the_worker_is_there(screen: Session, server: Serving, port: int) -> None:
+    screen.until(lambda: is_visitors(screen, port), "the visitor's page")
+    screen.evaluate("navigator.serviceWorker.getRegistrations().then((all) => Promise.all(all.map((one) => one.unregister())))")
+    screen.evaluate("caches.keys().then((all) => all.forEach((one) => caches.delete(one)))")
+    server.stop(signal.SIGKILL)
+    screen.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
+    screen.until(lambda: stands_in(screen), "our page instead of the browser's")
+
+
+def test_nothing_of_a_session_is_left(port: int, tmp_path: pathlib.Path) -> None:
+    with session(tmp_path, port, free_port()) as one:
+        one.until(lambda: stands_in(one), "our page")
+        (profile,) = one.profiles()
+        os.kill(next(pid for pid in children(one.process.pid)), signal.SIGTERM)
+        one.process.wait(30)
+        assert one.profiles() == [] and one.browsers() == [], (profile, one.said())
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started, itself if none."""
+    found = [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found or [pid]
+
+
+def is_renderer(pid: int) -> bool:
+    return b"--type=renderer" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def keep(screen: Session, name: str) -> None:
     """Keep a picture where somebody wants to look at it."""
     if folder := os.environ.get("EDGE_AGENT_TEST_PICTURES"):

@@ -28,7 +28,7 @@ import pytest
 from tests.support.command_line import run
 
 PLACE = "usr/local/lib/edge-agent-kiosk"
-WAIT_S = 90.0
+WAIT_S = 120.0  # a browser starts slowly on a busy machine
 _USER = "nobody"  # who is there everywhere; on a device it is edge-agent-kiosk
 _SETUP = """\
 set -e
@@ -94,17 +94,25 @@ class Session:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send one command of the DevTools protocol to the page, as a visitor's hand or a fault would act on it."""
+        from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect
 
-        with connect(self.pages()[0]["webSocketDebuggerUrl"], proxy=None, max_size=None) as socket:
-            socket.send(json.dumps({"id": 1, "method": method, "params": params}))
-            while (message := json.loads(socket.recv(30))).get("id") != 1:
-                pass
-        return dict(message.get("result", message))
+        ends = time.monotonic() + WAIT_S
+        while True:
+            try:
+                with connect(self.pages()[0]["webSocketDebuggerUrl"], proxy=None, max_size=None, open_timeout=WAIT_S) as socket:
+                    socket.send(json.dumps({"id": 1, "method": method, "params": params}))
+                    while (message := json.loads(socket.recv(WAIT_S))).get("id") != 1:
+                        pass
+                return dict(message.get("result", message))
+            except (OSError, WebSocketException, IndexError):  # the page is on its way
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.2)
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True).get("result", {}).get("value")
 
     def text(self) -> str:
         """The text that the page shows."""

@@ -26,7 +26,7 @@ svg { width: 13vmin; color: var(--accent); animation: breathe 1.4s ease-in-out i
 @keyframes breathe { to { opacity: 0.45; transform: scale(0.94); } }
 h1 { font-size: 2.4em; font-weight: 750; line-height: 1.15; letter-spacing: -0.01em; }
 h2 { font-size: 1.45em; font-weight: 650; line-height: 1.2; margin-top: 1.5vh; }
-p { color: var(--faint); }
+p { color: var(--faint); margin-top: 0.3em; }
 @media (prefers-reduced-motion: reduce) { svg { animation: none; } }
 """
 

@@ -34,6 +34,7 @@ FLAGS = (
     "--disable-breakpad",
     "--disable-pinch",
     "--overscroll-history-navigation=0",
+    "--enable-features=OverlayScrollbar",
     "--disable-features=Translate,TouchpadOverscrollHistoryNavigation,MediaRouter",
     "--disable-background-networking",
     "--disable-component-update",

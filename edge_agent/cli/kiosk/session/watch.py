@@ -16,7 +16,7 @@ from .chromium import STANDS_IN, Browser
 LOOK_EVERY_S = 0.5  # whether the server answers, while our page stands in
 ASK_EVERY_S = 5.0  # whether the visitor's page lives
 DRAWN_WITHIN_S = 20.0  # from the start of a page to its first content
-_ANSWERS_WITHIN_S = 30.0  # a page that is slower than this hangs
+_ANSWERS_WITHIN_S = 60.0  # a page that is slower than this hangs
 _STARTS_WITHIN_S = 90.0  # from the start of Chromium to its first message; a cold SD card is slow
 # The visitor's page has drawn something, or says that it waits for its server: its script lives.
 _HAS_DRAWN = "Boolean(document.querySelector('main')?.childElementCount)"
