@@ -66,7 +66,7 @@ def examine(
         "version": _version, "settings": partial(_settings, wrong), "build": partial(_build, root), "model": partial(_model, facts),
         "calibration": partial(_calibration, facts), "database": _database,
         "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)),
-        "storage": lambda settings: doctor_device.storage(settings.data_folder.resolve(), root),
+        "storage": lambda settings: doctor_device.storage(pathlib.Path(os.path.realpath(settings.data_folder)), root),
         "clock": lambda settings: doctor_device.clock(read_moment().trusted, pathlib.Path(__file__).stat().st_mtime, root=root),
         "power": lambda settings: doctor_device.power(root), "processor": lambda settings: doctor_device.processor(root),
     }  # fmt: skip
