@@ -33,6 +33,7 @@ from benchmarks.kiosk_wall import Acknowledged, Wall
 from tests.support.moved_clocks import MovedClocks
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, token_file
+from tests.support.visitor_page import chromium
 
 MODELS = ROOT / "models" / "demo"
 TOKEN = "the-operators-token-of-the-week"
@@ -361,7 +362,9 @@ def play(folder: pathlib.Path, days: float, n_visitors: int, seed: int) -> Itera
             week = Week(wall, server, peer, clocks, random.Random(seed))
             week.run(days, n_visitors)
             wall.switch_off()
-            yield from kiosk_accounts.of_the_operator(playwright, server.url, TOKEN, home, clocks.wall_s())
+            browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
+            yield from kiosk_accounts.of_the_operator(browser, server.url, TOKEN, home, clocks.wall_s())
+            browser.close()
         if code := server.stop():
             yield f"The server ended with {code}."
     finally:
