@@ -38,7 +38,7 @@ from tests.support.visitor_page import chromium
 MODELS = ROOT / "models" / "demo"
 TOKEN = "the-operators-token-of-the-week"
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
-_WAIT_S = 45.0  # for the model, the page or an ending, on a busy machine
+_WAIT_S = 90.0  # for the model, the page or an ending, on a busy machine
 _KEPT_DAYS = 7  # kiosk_keep_days as it is by default
 _EVERY = 24  # visitors, in which each kind of event happens once
 _OPENING_HOURS = 12.0
@@ -248,6 +248,7 @@ class Week:
         self.clocks.set_wall(-off_s - self.chance.uniform(0, _HOUR_S), is_synchronised=False)
         self.server.start_at(self.server.port)
         self.wall.switch_on()
+        self._recovers()
         self._ask_own()
         self.clocks.set_wall(0.0, is_synchronised=True)
         self.say("the clock is synchronised")
@@ -322,6 +323,7 @@ class Week:
         self.clocks.reboot(hours * _HOUR_S)
         self.server.start_at(self.server.port)
         self.wall.switch_on()
+        self._recovers()
 
     def _last_hour(self) -> None:
         """The network is there, so what waits is sent."""
