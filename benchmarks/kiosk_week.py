@@ -355,8 +355,8 @@ def play(folder: pathlib.Path, days: float, n_visitors: int, seed: int) -> Itera
     """Play the days; yields what did not hold, a sentence each."""
     began, peer, clocks = time.monotonic(), Peer(), MovedClocks(folder / "clocks")
     home = _home(folder, peer)
-    flags = ("--kiosk", "--operator-token-file", token_file(folder / "operator", TOKEN))
-    server, first_s = Serving(home, *flags, environment=clocks.environment), clocks.now_s()
+    options = ("--kiosk", "--operator-token-file", token_file(folder / "operator", TOKEN))
+    server, first_s = Serving(home, *options, environment=clocks.environment), clocks.now_s()
     try:
         with sync_playwright() as playwright:
             server.wait_ready()
