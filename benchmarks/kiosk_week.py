@@ -33,6 +33,7 @@ from benchmarks.kiosk_wall import Acknowledged, Wall
 from tests.support.moved_clocks import MovedClocks
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, token_file
+from tests.support.visitor_page import chromium, flags
 from tests.support.visitor_page import chromium
 
 MODELS = ROOT / "models" / "demo"
