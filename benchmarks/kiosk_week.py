@@ -34,7 +34,6 @@ from tests.support.moved_clocks import MovedClocks
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, token_file
 from tests.support.visitor_page import chromium, flags
-from tests.support.visitor_page import chromium
 
 MODELS = ROOT / "models" / "demo"
 TOKEN = "the-operators-token-of-the-week"
