@@ -194,7 +194,7 @@ def _tiles(page: Any, home: pathlib.Path) -> Iterator[Compared]:
 def _times(name: str, told: dict[str, list[str]], found: list[float]) -> Iterator[Compared]:
     ranked = sorted(found)
     values = [_ms(ranked[math.ceil(share * len(ranked)) - 1]) for share in (0.5, 0.95)] if ranked else []
-    yield name, told[name], [values[0], f"95% within {values[1]}", f"newest {len(ranked)}"] if ranked else ["–", "newest 0"]
+    yield name, told[name], [values[0], f"95% within {values[1]}", f"newest {len(ranked):,}"] if ranked else ["–", "newest 0"]
 
 
 def _ms(value: float) -> str:
@@ -203,7 +203,7 @@ def _ms(value: float) -> str:
 
 
 def _half_up(value: float, step: str = "1") -> str:
-    return str(Decimal(repr(value)).quantize(Decimal(step), ROUND_HALF_UP))
+    return f"{Decimal(repr(value)).quantize(Decimal(step), ROUND_HALF_UP):,}"
 
 
 def _bytes(size: float) -> str:
