@@ -70,7 +70,10 @@ def changed_home(folder: pathlib.Path, change: str = "") -> pathlib.Path:
 def accounts(folder: pathlib.Path, change: str = "") -> list[str]:
     """What the accounts find after a change to the database."""
     home = changed_home(folder, change)
-    seen = acknowledged(folder)
+    seen, rows = acknowledged(folder), kiosk_accounts.rows(folder / "home", "SELECT decision_id, ending FROM decisions")
+    endings = {row["decision_id"]: row["ending"] for row in rows}
+    for one in seen:  # the list has what the page said at first; later it said how it ended
+        one.ending = endings[one.decision_id]
     posted = Counter({one.question: 3 for one in seen})
     return list(kiosk_accounts.of_the_database(home, seen, posted, Counter(), 0, 1e5, 0.0))
 
