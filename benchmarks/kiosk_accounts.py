@@ -18,12 +18,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from playwright.sync_api import Playwright, expect
+from playwright.sync_api import Browser, expect
 
 from benchmarks.kiosk_peer import letter
 from benchmarks.kiosk_wall import Acknowledged
 from tests.support.serving import Serving
-from tests.support.visitor_page import chromium, flags
 
 ZONE = "Asia/Almaty"
 _PAGE_MS = 30_000
@@ -147,9 +146,8 @@ def tracebacks(server: Serving) -> list[str]:
 # --- the operator's page ---
 
 
-def of_the_operator(playwright: Playwright, url: str, token: str, home: pathlib.Path, now_s: float) -> Iterator[str]:
+def of_the_operator(browser: Browser, url: str, token: str, home: pathlib.Path, now_s: float) -> Iterator[str]:
     """The numbers on the operator's page that are not those of the database."""
-    browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
     context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id=ZONE, locale="en-US")
     page = context.new_page()
     page.goto(f"{url}/operator")
@@ -160,7 +158,7 @@ def of_the_operator(playwright: Playwright, url: str, token: str, home: pathlib.
         n += 1
         if told != wanted:
             yield f"The operator's page says {told!r} for {name}, and the database says {wanted!r}."
-    browser.close()
+    context.close()
     print(f"{n} numbers of the operator's page were compared with the database")
 
 
@@ -196,7 +194,7 @@ def _tiles(page: Any, home: pathlib.Path) -> Iterator[Compared]:
 def _times(name: str, told: dict[str, list[str]], found: list[float]) -> Iterator[Compared]:
     ranked = sorted(found)
     values = [_ms(ranked[math.ceil(share * len(ranked)) - 1]) for share in (0.5, 0.95)] if ranked else []
-    yield name, told[name], [values[0], f"95% within {values[1]}", f"newest {len(ranked)}"] if ranked else ["–", "newest 0"]
+    yield name, told[name], [values[0], f"95% within {values[1]}", f"newest {len(ranked):,}"] if ranked else ["–", "newest 0"]
 
 
 def _ms(value: float) -> str:
@@ -205,7 +203,7 @@ def _ms(value: float) -> str:
 
 
 def _half_up(value: float, step: str = "1") -> str:
-    return str(Decimal(repr(value)).quantize(Decimal(step), ROUND_HALF_UP))
+    return f"{Decimal(repr(value)).quantize(Decimal(step), ROUND_HALF_UP):,}"
 
 
 def _bytes(size: float) -> str:

@@ -33,11 +33,12 @@ from benchmarks.kiosk_wall import Acknowledged, Wall
 from tests.support.moved_clocks import MovedClocks
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, token_file
+from tests.support.visitor_page import chromium, flags
 
 MODELS = ROOT / "models" / "demo"
 TOKEN = "the-operators-token-of-the-week"
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
-_WAIT_S = 45.0  # for the model, the page or an ending, on a busy machine
+_WAIT_S = 90.0  # for the model, the page or an ending, on a busy machine
 _KEPT_DAYS = 7  # kiosk_keep_days as it is by default
 _EVERY = 24  # visitors, in which each kind of event happens once
 _OPENING_HOURS = 12.0
@@ -247,6 +248,7 @@ class Week:
         self.clocks.set_wall(-off_s - self.chance.uniform(0, _HOUR_S), is_synchronised=False)
         self.server.start_at(self.server.port)
         self.wall.switch_on()
+        self._recovers()
         self._ask_own()
         self.clocks.set_wall(0.0, is_synchronised=True)
         self.say("the clock is synchronised")
@@ -321,6 +323,7 @@ class Week:
         self.clocks.reboot(hours * _HOUR_S)
         self.server.start_at(self.server.port)
         self.wall.switch_on()
+        self._recovers()
 
     def _last_hour(self) -> None:
         """The network is there, so what waits is sent."""
@@ -352,8 +355,8 @@ def play(folder: pathlib.Path, days: float, n_visitors: int, seed: int) -> Itera
     """Play the days; yields what did not hold, a sentence each."""
     began, peer, clocks = time.monotonic(), Peer(), MovedClocks(folder / "clocks")
     home = _home(folder, peer)
-    flags = ("--kiosk", "--operator-token-file", token_file(folder / "operator", TOKEN))
-    server, first_s = Serving(home, *flags, environment=clocks.environment), clocks.now_s()
+    options = ("--kiosk", "--operator-token-file", token_file(folder / "operator", TOKEN))
+    server, first_s = Serving(home, *options, environment=clocks.environment), clocks.now_s()
     try:
         with sync_playwright() as playwright:
             server.wait_ready()
@@ -361,7 +364,9 @@ def play(folder: pathlib.Path, days: float, n_visitors: int, seed: int) -> Itera
             week = Week(wall, server, peer, clocks, random.Random(seed))
             week.run(days, n_visitors)
             wall.switch_off()
-            yield from kiosk_accounts.of_the_operator(playwright, server.url, TOKEN, home, clocks.wall_s())
+            browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
+            yield from kiosk_accounts.of_the_operator(browser, server.url, TOKEN, home, clocks.wall_s())
+            browser.close()
         if code := server.stop():
             yield f"The server ended with {code}."
     finally:

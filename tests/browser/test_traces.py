@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 from typing import Any
 
 import pytest
@@ -101,6 +102,32 @@ def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Instal
     assert any(TYPED in frame for frame in sent)
     be_idle(page)
     assert sockets and all(socket.is_closed() for socket in sockets)
+    context.close()
+
+
+def test_no_draft_is_sent_while_its_question_is_asked(browser: Any, kiosk: Installation) -> None:
+    """The model would work on both."""
+    context = browser.new_context()
+    visitor = open_page(context, kiosk)
+    page, seen = visitor.page, []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: seen.append(str(frame))))
+
+    def slowly(route: Any) -> None:
+        seen.append("asked")
+        time.sleep(0.5)
+        route.continue_()
+
+    page.route("**/edge/ask", slowly)
+    visitor.write("Is a draft sent while this is asked?", ["yes", "no"])
+    page.wait_for_timeout(300)
+    page.evaluate("""() => {
+        const last = document.querySelector("#own-2");
+        last.value = "never";
+        last.dispatchEvent(new Event("input", { bubbles: true }));
+        document.querySelector(".actions .primary").click();
+    }""")
+    assert visitor.answer()
+    assert seen and seen[-1] == "asked", seen
     context.close()
 
 
