@@ -59,7 +59,13 @@ class Session:
             "WLR_BACKENDS": "headless", "WLR_LIBINPUT_NO_DEVICES": "1", "WLR_RENDERER": "pixman", "KIOSK_COMPOSITOR": compositor,
             "KIOSK_ROTATE": "180", "KIOSK_FLAGS": f"--no-sandbox --remote-debugging-port={debug_port}", **settings,
         }  # fmt: skip
-        user = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        user = [
+            "setpriv",
+            f"--reuid={owner.pw_uid}",
+            f"--regid={owner.pw_gid}",
+            "--clear-groups",
+            "--pdeathsig=TERM",
+        ]  # it ends with the tests
         shell = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), "sh", "-c", f"exec {self.command}"]  # as greetd
         self.log = root / "session.log"
         with self.log.open("ab") as output:
