@@ -34,11 +34,12 @@ def main(arguments: list[str]) -> int:
             compositor.start([sys.executable, "-s", "-m", str(__package__), INSIDE, address], settings)
         compositor.rotate(settings)
         pause_s = _PAUSE_S
-        while True:
+        while compositor.is_there(runtime):
             began = time.monotonic()
             _one_browser(address, runtime, settings)
             pause_s = _PAUSE_S if time.monotonic() - began > _LIVES_S else min(2 * pause_s, _LONGEST_PAUSE_S)
             time.sleep(pause_s)
+        raise ValueError("the compositor has ended")
     except (OSError, ValueError) as error:
         _say(str(error))
         return 1
