@@ -4,11 +4,12 @@ import os
 import pathlib
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.kiosk_session import Session, session
+from tests.support.kiosk_session import PLACE, Session, session
 from tests.support.serving import Serving
 
 GROUND = {"light": (246, 243, 236), "dark": (16, 24, 26)}  # the colour of both pages
@@ -141,19 +142,42 @@ def test_error_page_is_replaced_when_the_server_dies_before_the_worker_is_there(
     screen.until(lambda: stands_in(screen), "our page instead of the browser's")
 
 
-def test_nothing_of_a_session_is_left(port: int, tmp_path: pathlib.Path) -> None:
+def test_waiting_for_the_server_starts_no_process(screen: Session, port: int) -> None:
+    """A device that waits all night must not wear itself out."""
+    screen.until(lambda: any(words in screen.text() for words in AWAY), "either page says that it comes back")
+    time.sleep(5)
+    before = screen.browsers()
+    time.sleep(15)
+    assert set(screen.browsers()) <= set(before), screen.said()
+
+
+def test_a_missing_page_of_ours_is_not_tried_again_and_again(port: int, tmp_path: pathlib.Path) -> None:
     with session(tmp_path, port, free_port()) as one:
         one.until(lambda: stands_in(one), "our page")
-        (profile,) = one.profiles()
-        os.kill(next(pid for pid in children(one.process.pid)), signal.SIGTERM)
+        (one.root / PLACE / "session/starting.html").unlink()
+        one.call("Page.navigate", url="about:blank")
+        one.until(lambda: "cannot be shown" in one.log.read_text(), "it says why")
+        time.sleep(10)
+        assert one.log.read_text().count("cannot be shown") <= 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_when_the_compositor_ends(number: int, port: int, tmp_path: pathlib.Path) -> None:
+    """greetd then starts the session again."""
+    with session(tmp_path, port, free_port()) as one:
+        one.until(lambda: stands_in(one), "our page")
+        inside = children(one.process.pid)
+        os.kill(one.process.pid, number)
         one.process.wait(30)
-        assert one.profiles() == [] and one.browsers() == [], (profile, one.said())
+        ends = time.monotonic() + 60
+        while any(pathlib.Path(f"/proc/{pid}").exists() for pid in inside) or one.browsers() or one.profiles():
+            assert time.monotonic() < ends, one.said()
+            time.sleep(0.2)
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one has started, itself if none."""
-    found = [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found or [pid]
+    """The processes that this one has started."""
+    return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_renderer(pid: int) -> bool:

@@ -59,7 +59,13 @@ class Session:
             "WLR_BACKENDS": "headless", "WLR_LIBINPUT_NO_DEVICES": "1", "WLR_RENDERER": "pixman", "KIOSK_COMPOSITOR": compositor,
             "KIOSK_ROTATE": "180", "KIOSK_FLAGS": f"--no-sandbox --remote-debugging-port={debug_port}", **settings,
         }  # fmt: skip
-        user = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+        user = [
+            "setpriv",
+            f"--reuid={owner.pw_uid}",
+            f"--regid={owner.pw_gid}",
+            "--clear-groups",
+            "--pdeathsig=TERM",
+        ]  # it ends with the tests
         shell = ["env", "-i", *(f"{name}={value}" for name, value in environment.items()), "sh", "-c", f"exec {self.command}"]  # as greetd
         self.log = root / "session.log"
         with self.log.open("ab") as output:
@@ -130,14 +136,18 @@ class Session:
             time.sleep(0.2)
 
     def browsers(self) -> list[int]:
-        """The processes of this session's browser, the main one first."""
-        found = []
-        for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        """The processes of this session's browser, the main one first; its children do not name the profile."""
+        parents, mains = {}, []
+        for path in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
+                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (path / "cmdline").read_bytes().split(b"\0")
                 if any(word.startswith(f"--user-data-dir={self.runtime}".encode()) for word in words):
-                    found.append((any(word.startswith(b"--type=") for word in words), int(path.parent.name)))
-        return [pid for _, pid in sorted(found)]
+                    mains.append(int(path.name))
+        found = sorted(pid for pid in mains if parents[pid] not in mains)
+        for pid in found:  # grows while it is read
+            found += sorted(child for child, parent in parents.items() if parent == pid and child not in found)
+        return found
 
     def profiles(self) -> list[str]:
         """The profiles that are there."""

@@ -16,7 +16,8 @@ from types import FrameType
 from . import chromium, compositor, own_settings, watch
 
 INSIDE = "--inside"  # the compositor has started this process
-_PAUSE_S = 1.0  # before a browser is started again
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # before a browser is started again: longer each time, until one lives for a minute
+_LIVES_S = 60.0
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +33,13 @@ def main(arguments: list[str]) -> int:
         if len(arguments) == 1:
             compositor.start([sys.executable, "-s", "-m", str(__package__), INSIDE, address], settings)
         compositor.rotate(settings)
-        while True:
+        pause_s = _PAUSE_S
+        while compositor.is_there(runtime):
+            began = time.monotonic()
             _one_browser(address, runtime, settings)
-            time.sleep(_PAUSE_S)
+            pause_s = _PAUSE_S if time.monotonic() - began > _LIVES_S else min(2 * pause_s, _LONGEST_PAUSE_S)
+            time.sleep(pause_s)
+        raise ValueError("the compositor has ended")
     except (OSError, ValueError) as error:
         _say(str(error))
         return 1

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shlex
 import shutil
+import socket
 import subprocess
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -37,6 +38,16 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
     keys |= {"XKB_DEFAULT_OPTIONS": "kiosk:caps_next" if "," in layouts else "", "XKB_DEFAULT_MODEL": "", "XKB_DEFAULT_VARIANT": ""}
     pointer = {"XCURSOR_PATH": str(HERE / "cursors"), "XCURSOR_THEME": "empty"} if settings["KIOSK_POINTER"] != "show" else {}
     return keys | pointer
+
+
+def is_there(runtime: pathlib.Path) -> bool:
+    """Whether the compositor still answers: without it, this process has no screen and must end, too."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        try:
+            asked.connect(str(runtime / os.environ.get("WAYLAND_DISPLAY", "")))
+        except OSError:
+            return False
+    return True
 
 
 def rotate(settings: dict[str, str]) -> None:

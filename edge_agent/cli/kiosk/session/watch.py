@@ -16,8 +16,10 @@ from .chromium import STANDS_IN, Browser
 LOOK_EVERY_S = 0.5  # whether the server answers, while our page stands in
 ASK_EVERY_S = 5.0  # whether the visitor's page lives
 DRAWN_WITHIN_S = 20.0  # from the start of a page to its first content
+_OVERTAKEN = "net::ERR_ABORTED"  # by another address, which is heard of, too
 _ANSWERS_WITHIN_S = 60.0  # a page that is slower than this hangs
 _STARTS_WITHIN_S = 90.0  # from the start of Chromium to its first message; a cold SD card is slow
+_AGAIN_WITHIN_S = 30.0  # at most, from one try to show the visitor's page to the next
 # The visitor's page has drawn something, or says that it waits for its server: its script lives.
 _HAS_DRAWN = "Boolean(document.querySelector('main')?.childElementCount)"
 _NO_POINTER = """
@@ -43,7 +45,8 @@ class Watch:
         self._is_visitors = False  # which page is shown, or on its way
         self._since = time.monotonic()
         self._asked_at = 0.0
-        self._has_drawn = False
+        self._n_failed = 0  # visits to the visitor's page that came to nothing, one after the other
+        self._is_broken = False  # our own page cannot be shown
 
     def run(self) -> str:
         """Watch; returns why it cannot go on."""
@@ -67,8 +70,7 @@ class Watch:
             case "Target.attachedToTarget" if about["targetInfo"]["targetId"] == self._window:
                 self._begin(about["sessionId"])
             case "Target.targetCrashed" if about["targetId"] == self._window:
-                self._go(STANDS_IN)
-            case "Inspector.targetCrashed":
+                self._waiting.clear()  # nobody answers any more
                 self._go(STANDS_IN)
             case "Page.frameNavigated" if "parentId" not in about["frame"]:
                 self._arrived(about["frame"])
@@ -87,8 +89,7 @@ class Watch:
 
     def _begin(self, session: str) -> None:
         self._session = session
-        for method in ("Page.enable", "Inspector.enable"):
-            self._call(method)
+        self._call("Page.enable")
         self._call("Page.addScriptToEvaluateOnNewDocument", {"source": self._in_every_page})
         self._go(STANDS_IN)  # once more, so that the script is in it, too
 
@@ -96,16 +97,18 @@ class Watch:
         """The window shows another page."""
         url = frame.get("url", "")
         is_error = bool(frame.get("unreachableUrl"))
-        if is_error or not (url == STANDS_IN or _is_page(url, self._address)):
+        if is_error and frame["unreachableUrl"] == STANDS_IN:
+            self._is_broken = True  # to try it again and again would start a process each time
+        elif is_error or not (url == STANDS_IN or _is_page(url, self._address)):
             self._go(STANDS_IN)
 
     def _answered(self, message: dict[str, Any]) -> None:
         what, _ = self._waiting.pop(message.get("id", 0), ("", 0.0))
-        if what == "Page.navigate" and self._is_visitors and message.get("result", {}).get("errorText"):
+        if what == "Page.navigate" and self._is_visitors and message.get("result", {}).get("errorText") not in (None, "", _OVERTAKEN):
             self._go(STANDS_IN)
         if what == "Runtime.evaluate":
             if message.get("result", {}).get("result", {}).get("value") is True:
-                self._has_drawn = True
+                self._n_failed = 0
             elif self._is_visitors and time.monotonic() - self._since > DRAWN_WITHIN_S:
                 self._go(STANDS_IN)
 
@@ -116,8 +119,11 @@ class Watch:
             return "Chromium does not start" if now - self._since > _STARTS_WITHIN_S else None
         if any(now - at > _ANSWERS_WITHIN_S for what, at in self._waiting.values() if what != "Page.navigate"):  # that waits for a server
             return "Chromium hangs"
+        if self._is_broken:
+            return "the page that stands in cannot be shown"
         if not self._is_visitors:
-            if answers(self._address):
+            wait_s = min(LOOK_EVERY_S * 2**self._n_failed, _AGAIN_WITHIN_S)
+            if now - self._since >= wait_s and answers(self._address):
                 self._go(self._address)
         elif now - self._asked_at > ASK_EVERY_S:
             self._asked_at = now
@@ -126,7 +132,8 @@ class Watch:
 
     def _go(self, url: str) -> None:
         """Show one of the two pages."""
-        self._is_visitors, self._since, self._asked_at, self._has_drawn = url == self._address, time.monotonic(), time.monotonic(), False
+        self._n_failed = min(self._n_failed + 1, 10) if self._is_visitors else self._n_failed  # it is left, so it did not last
+        self._is_visitors, self._since, self._asked_at = url == self._address, time.monotonic(), time.monotonic()
         self._call("Page.navigate", {"url": url})
 
     def _call(self, method: str, params: dict[str, Any] | None = None, everywhere: bool = False) -> None:
