@@ -44,9 +44,9 @@ MAX_SYSTEM_MESSAGE_CHARS = 8192
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
-ANSWER_KINDS = {CHOICE: "letter", OPEN: "text"}
-"""The published word for each kind of question: in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`."""
-QUESTION_KINDS = {answer: question for question, answer in ANSWER_KINDS.items()}
+LETTER, OPTION, TEXT = "letter", "option", "text"
+QUESTION_KINDS = {LETTER: CHOICE, OPTION: CHOICE, TEXT: OPEN}
+"""Each answer kind, by its published word (in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`), and what it answers."""
 
 ADAPTERS_KEY = "foggen.adapters"
 """The key that says which adapters a file holds: a JSON list with the sha256 of each one's safetensors."""
@@ -71,20 +71,30 @@ class Segment(NamedTuple):
 class Profile:
     """How to prompt a model and how to read its answer.
 
-    `prompt` names the prompt shape (`chatml` or `gemma`). `levels` are the confidences that the model prints, as
-    strings in rising order. `question_kind` is `choice` (answered with a letter) or `open` (answered in words). An
-    answer is kept if its confidence is at least `tau`. A reading with a format mass below `format_mass_min` counts as
-    "no confidence found"; at 0.5, the model would more likely have printed something else. The answer after
-    `likely_level` is evaluated in the first pass; None means the highest level, because unsure answers go to the cloud.
+    `prompt` names the prompt shape, such as `chatml`. `levels` are the confidences that the model prints, as strings in
+    rising order; a plain model prints none. `answer_kind` is `letter`, `option` (the text of an option) or `text` (the
+    model's own words). An answer is kept if its confidence is at least `tau`. A reading with a format mass below
+    `format_mass_min` counts as "no confidence found"; at 0.5, the model would more likely have printed something else. The
+    answer after `likely_level` is evaluated in the first pass; None means the highest level, because unsure answers go to the cloud.
     """
 
     prompt: str
     system_message: str
     levels: tuple[str, ...] = LEVELS
-    question_kind: str = CHOICE
+    answer_kind: str = LETTER
     tau: float = 0.5
     format_mass_min: float = 0.5
     likely_level: str | None = None
+
+    @property
+    def question_kind(self) -> str:
+        """The questions that the model answers: `choice` or `open`."""
+        return QUESTION_KINDS[self.answer_kind]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model prints no confidence."""
+        return not self.levels
 
     @property
     def sha256(self) -> str:
@@ -92,21 +102,18 @@ class Profile:
 
         Databases store readings under this hash, so it must stay the same for the same profile in every version.
         """
-        facts = [self.prompt, self.system_message, self.levels, ANSWER_KINDS[self.question_kind]]
+        facts = [self.prompt, self.system_message, self.levels, self.answer_kind]
         return hashlib.sha256(json.dumps(["profile-1", *facts]).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """One line of JSON for `from_json`, with the published word for the kind: every database holds `answer_kind`."""
-        fields = asdict(self)
-        fields["answer_kind"] = ANSWER_KINDS[fields.pop("question_kind")]
-        return json.dumps(fields, ensure_ascii=False, sort_keys=True)
+        """One line of JSON for `from_json`."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
         """The profile that `to_json` wrote, in this version or an older one."""
         fields = json.loads(text)
-        kind = QUESTION_KINDS[fields.pop("answer_kind")]
-        return cls(**{**fields, "levels": tuple(fields["levels"]), "question_kind": kind})
+        return cls(**{**fields, "levels": tuple(fields["levels"])})
 
     def segments(self, user_message: str) -> list[Segment]:
         """The prompt for `user_message`, split at the special tokens, with thinking turned off.
@@ -150,16 +157,15 @@ ARCHITECTURES = tuple(_BY_ARCHITECTURE)
 """llama.cpp's names for the architectures that edge-agent runs."""
 
 
-def default_profile(architecture: str, question_kind: str = CHOICE) -> Profile:
+def default_profile(architecture: str, answer_kind: str = LETTER) -> Profile:
     """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an unknown architecture."""
     try:
         profile = _BY_ARCHITECTURE[architecture]
     except KeyError:
         known = ", ".join(_BY_ARCHITECTURE)
         raise ModelRefused(f"The architecture {architecture!r:.60} is not supported; use a model of one of these: {known}.") from None
-    if question_kind == CHOICE:
-        return profile
-    return replace(profile, question_kind=question_kind, system_message=_in_own_words(profile.system_message))
+    message = profile.system_message if QUESTION_KINDS[answer_kind] == CHOICE else _in_own_words(profile.system_message)
+    return replace(profile, answer_kind=answer_kind, system_message=message)
 
 
 def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
@@ -168,7 +174,7 @@ def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
         "foggen.version": 1,
         "foggen.system_message": profile.system_message,
         "foggen.levels": json.dumps(profile.levels),
-        "foggen.answer_kind": ANSWER_KINDS[profile.question_kind],
+        "foggen.answer_kind": profile.answer_kind,
         "foggen.tau": profile.tau,
     }
 
@@ -192,11 +198,11 @@ def from_metadata(metadata: Mapping[str, object]) -> Profile:
     tau = metadata.get("foggen.tau", profile.tau)
     if not isinstance(tau, int | float) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
-    kind = QUESTION_KINDS.get(str(metadata.get("foggen.answer_kind", ANSWER_KINDS[CHOICE])))
-    if kind is None:
-        raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds that this version supports")
+    kind = str(metadata.get("foggen.answer_kind", LETTER))
+    if kind not in QUESTION_KINDS:
+        raise _refused("foggen.answer_kind", "'letter', 'option' or 'text', the kinds that this version supports")
     levels = _checked_levels(metadata.get("foggen.levels", json.dumps(profile.levels)))
-    return replace(profile, system_message=message, question_kind=kind, tau=round(float(tau), 6), levels=levels)
+    return replace(profile, system_message=message, answer_kind=kind, tau=round(float(tau), 6), levels=levels)
 
 
 def held_adapters(metadata: Mapping[str, object]) -> set[str]:
