@@ -159,11 +159,16 @@ def _cause(reading: LevelReading, value: float | None, policy: Policy, draw: flo
         return Cause.ONLY_CLOUD
     if policy.name is PolicyName.PREFER_CLOUD:
         return Cause.PREFER_CLOUD
-    if reading.format_mass is not None and reading.format_mass < policy.format_mass_min:
+    if has_no_confidence(reading, policy.format_mass_min):
         return Cause.NO_CONFIDENCE
     if value is None:  # a plain model has no level, and an answer in words no probability; a level alone has no letter yet
         return Cause.NO_CONFIDENCE if isinstance(reading, (Reading, OpenReading)) else None
     return Cause.UNSURE if is_below(value, policy.tau, policy.tie_share, draw) else None
+
+
+def has_no_confidence(reading: LevelReading, format_mass_min: float) -> bool:
+    """Whether the model would more likely have printed something else than the format; a plain model has no format to keep."""
+    return reading.format_mass is not None and reading.format_mass < format_mass_min
 
 
 def is_below(value: float, tau: float, tie_share: float, draw: float) -> bool:

@@ -243,7 +243,7 @@ class LocalModel:
 
     def answer_tokens(self, reading: Reading) -> list[int]:
         """The tokens of the answer that a reading chose. For `edge-agent bench`."""
-        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
+        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level or "", reading.letter))
 
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
         """The first pass. Returns the walk, the level, and the logits that were read."""

@@ -15,6 +15,7 @@ from typing import Any
 from edge_agent.core.errors import DownloadFailed, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.question import Question
+from edge_agent.core.routing import has_no_confidence
 from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
 from edge_agent.model.calibration import Calibration, save, waiting_beside
@@ -67,7 +68,7 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
         return None
     profile = from_metadata(header.metadata)
     (reading,) = trial.run(ModelFiles(path), [_FIRST_QUESTION]).readings
-    if reading is not None and reading.format_mass < profile.format_mass_min:
+    if reading is not None and has_no_confidence(reading, profile.format_mass_min):
         return "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure."
     return None
 

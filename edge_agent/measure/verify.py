@@ -22,7 +22,7 @@ from edge_agent.core import routing
 from edge_agent.core.errors import BadData, ModelMissing, ModelRefused
 from edge_agent.core.question import Question, same
 from edge_agent.core.records import OpenReading, Reading
-from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step, has_no_confidence
 from edge_agent.engine import trial
 from edge_agent.engine.trial import Trial
 from edge_agent.measure import metrics
@@ -255,7 +255,9 @@ def _loaded(model: ModelFiles, tried: Trial) -> FileCheck:
 def _answers(tried: Trial, profile: Profile) -> FileCheck:
     """Check that the model answers most questions in the format."""
     readings = [reading for reading in tried.readings if reading]
-    n_in_format = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
+    if profile.is_plain:
+        return FileCheck("answers", bool(readings), f"{len(readings)} of {len(tried.readings)} questions answered")
+    n_in_format = sum(not has_no_confidence(reading, profile.format_mass_min) for reading in readings)
     ok = bool(readings) and 2 * n_in_format > len(readings)
     end = "" if ok else "; a FogGen model does so by itself, so this is another model or a damaged one"
     return FileCheck("format", ok, f"{n_in_format} of {len(readings)} questions answered in the format{end}")
