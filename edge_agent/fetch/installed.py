@@ -20,7 +20,7 @@ from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
 from edge_agent.model.calibration import Calibration, save, waiting_beside
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import default_profile, from_metadata
+from edge_agent.model.profile import check_architecture, from_metadata
 from edge_agent.model.pulled import Pulled
 
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
@@ -61,7 +61,7 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
     """
     header = gguf.read_header(path)
     if header.is_adapter:
-        default_profile(header.architecture)
+        check_architecture(header.architecture)
         gguf.read_adapter(path, gguf.read_header(base) if base else None)
         if base:
             trial.run(ModelFiles(base, path), [_FIRST_QUESTION])
