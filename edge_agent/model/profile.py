@@ -47,6 +47,7 @@ _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 LETTER, OPTION, TEXT = "letter", "option", "text"
 PLAIN, FOGGEN = PROFILES
 _ONLY_PLAIN = ("instruction", "lists_options", "normalise")
+_ONLY_PLAIN = ("instruction", "lists_options", "normalise")
 _KINDS = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}
 PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent calibrate`) its answers count as unsure"
 """What it means for a person that a model is plain."""
@@ -58,8 +59,7 @@ NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
 NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
 """How the log-probability of an option's text becomes comparable with another's: not at all, by its number of tokens or of bytes, or
 by its log-probability without the question."""
-QUESTION_ONLY_PLAIN = ("instruction", "lists_options", "normalise")
-_KINDS = {LETTER: CHOICE, OPTION: CHOICE, TEXT: OPEN}
+QUESTION_KINDS = {LETTER: CHOICE, OPTION: CHOICE, TEXT: OPEN}
 """Each answer kind, by its published word (in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`), and what it answers."""
 
 ADAPTERS_KEY = "foggen.adapters"
