@@ -47,7 +47,6 @@ _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 LETTER, OPTION, TEXT = "letter", "option", "text"
 PLAIN, FOGGEN = PROFILES
 _ONLY_PLAIN = ("instruction", "lists_options", "normalise")
-_ONLY_PLAIN = ("instruction", "lists_options", "normalise")
 _KINDS = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}
 PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent calibrate`) its answers count as unsure"
 """What it means for a person that a model is plain."""
