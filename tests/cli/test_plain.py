@@ -28,7 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     rng, path = random.Random(1), tmp_path_factory.mktemp("data") / "sums.jsonl"
     with path.open("w") as file:
         for n in range(100):
-            a, b = rng.randrange(100), rng.randrange(100)
+            a, b = n, rng.randrange(100)
             options = rng.sample([str(a + b), str(a + b + 1), str(a + b + 10)], 3)
             gold = "ABC"[options.index(str(a + b))]
             file.write(json.dumps({"id": n, "question": f"What is {a} + {b}?", "options": options, "answer": gold}) + "\n")

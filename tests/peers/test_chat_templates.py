@@ -38,7 +38,7 @@ def rendered(template: str, shape: str, user: str) -> str:
     )
     return str(
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": user}], template, tokenize=False, add_generation_prompt=True, enable_thinking=False,
+            [{"role": "user", "content": user}], chat_template=template, tokenize=False, add_generation_prompt=True, enable_thinking=False,
             date_string="26 Jul 2024",
         )
     )  # fmt: skip
