@@ -32,6 +32,7 @@ from edge_agent.core.errors import AgentClosed, BadQuestion, BadSetting, CloudUn
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision, Ending, ModelFacts
 from edge_agent.core.routing import Circumstances, Policy, PolicyName
+from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
 from edge_agent.store.database import Patience
@@ -97,7 +98,7 @@ class Agent:
         settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
         assembly.finish_exchange(settings.models_folder)
-        files = assembly.files(settings)
+        files = catalog.files_of(settings)
         store = Store(settings.database, must_open=False)
         try:
             return cls(

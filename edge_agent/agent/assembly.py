@@ -83,16 +83,10 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
         options = options if keep_open else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
         return LocalModel(
-            files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter, spare_cpus=spare_cpus
+            files.path, Profile.from_json(facts.profile), options, settings.cache_folder, sha256, files.adapter, spare_cpus=spare_cpus
         )
 
     return open_model
-
-
-def files(settings: Settings) -> ModelFiles:
-    """The files of the model and of the adapter that the settings name. Raises `ModelMissing`."""
-    adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None
-    return ModelFiles(catalog.resolve(settings.model, settings.models_folder), adapter)
 
 
 def finish_exchange(models_folder: pathlib.Path) -> None:
@@ -105,8 +99,9 @@ def finish_exchange(models_folder: pathlib.Path) -> None:
 
 
 def identify(store: Store, files: ModelFiles) -> ModelFacts:
-    """The facts of a model file, and of the adapter on it. Raises `ModelMissing`."""
+    """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
     facts = _identified(store, files.path)
+    facts = catalog.ways_for(files).facts(files.path, facts)
     return replace(facts, adapter_sha256=_identified(store, files.adapter).sha256) if files.adapter else facts
 
 
@@ -115,7 +110,7 @@ def _identified(store: Store, path: pathlib.Path) -> ModelFacts:
     try:
         with contextlib.suppress(StorageError, ValueError, TypeError, KeyError, AttributeError):  # no facts, or damaged ones
             facts = store.model_facts(path)
-            if facts and Profile.from_json(facts.profile):
+            if facts and (not facts.profile or Profile.from_json(facts.profile)):
                 return facts
         facts = catalog.identify(path)
         with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer

@@ -11,16 +11,17 @@ import hashlib
 import pathlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
-from edge_agent.core.question import CHOICE
 from edge_agent.core.records import ModelFacts
-from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata, held_adapters
+from edge_agent.model.profile import LETTER, Way, from_metadata, held_adapters, is_known
 
 if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
+    from edge_agent.core.config.settings import Settings
     from edge_agent.model.pulled import Pulled
+    from edge_agent.model.ways import Ways
 
 UNPINNED = "unpinned"
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -31,7 +32,7 @@ class Entry:
     """A model of the catalogue. With a `bundled_file` it comes with edge-agent; otherwise the Hub's `repo` publishes it.
 
     `revision` (a commit) is None and `sha256` (from file to hash) is empty while the model is unpinned. `architecture`,
-    `question_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
+    `answer_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
     `holds` has the hashes of the `adapters` that its `files` (by their sha256) hold but do not name.
     """
 
@@ -41,7 +42,7 @@ class Entry:
     architecture: str
     repo: str | None = None
     bundled_file: str | None = None
-    question_kind: str = CHOICE
+    answer_kind: str = LETTER
     tau: float = 0.5
     file_name: str | None = None
     quantization: str | None = None
@@ -49,18 +50,14 @@ class Entry:
     sha256: dict[str, str] = field(default_factory=dict)
     holds: dict[str, list[str]] = field(default_factory=dict)
 
-    @property
-    def answer_kind(self) -> str:
-        """The published word for the kind, as catalog.toml and `convert --answer-kind` use it."""
-        return ANSWER_KINDS[self.question_kind]
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of a model: a GGUF and, optionally, an adapter to load on top of it."""
+    """The files of a model: a GGUF and, optionally, an adapter to load on top of it. Without `ways` it is read as it says itself."""
 
     path: pathlib.Path
     adapter: pathlib.Path | None = None
+    ways: Ways | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -144,8 +141,35 @@ def _files(folder: pathlib.Path | None) -> list[pathlib.Path]:
     return sorted(folder.glob("*.gguf")) if folder else []
 
 
+def files_of(settings: Settings) -> ModelFiles:
+    """The model and the adapter in the settings, and how the model is to be read. Raises `ModelMissing` or `ModelRefused`."""
+    adapter = resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None
+    return ModelFiles(resolve(settings.model, settings.models_folder), adapter, ways_of(settings))
+
+
+def ways_of(settings: Settings) -> Ways:
+    """How a person wants models to be read. Raises `ModelRefused` for an unknown chat shape."""
+    from edge_agent.model.ways import Ways
+
+    return Ways(Way(settings.profile or "", settings.answers or "", settings.chat_shape or ""), settings.data_folder)
+
+
+def ways_for(files: ModelFiles) -> Ways:
+    """How these files are to be read; without anything else, as they say themselves."""
+    from edge_agent.model.ways import Ways
+
+    return files.ways or Ways()
+
+
+def identified(files: ModelFiles) -> ModelFacts:
+    """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
+    facts = identify(files.path)
+    facts = ways_for(files).facts(files.path, facts)
+    return replace(facts, adapter_sha256=sha256_of(files.adapter)) if files.adapter else facts
+
+
 def identify(path: pathlib.Path) -> ModelFacts:
-    """The name, sha256, quantization and profile of a GGUF. Reads the whole file once."""
+    """The name, sha256, quantization and own profile of a GGUF; "" for a profile that a person must name. Reads the whole file once."""
     from edge_agent.model.gguf import read_header
 
     header = read_header(path)
@@ -154,7 +178,7 @@ def identify(path: pathlib.Path) -> ModelFacts:
         sha256=sha256_of(path),
         quantization=header.quantization,
         architecture=header.architecture,
-        profile=from_metadata(header.metadata).to_json(),
+        profile=from_metadata(header.metadata).to_json() if is_known(header.metadata) else "",
     )
 
 
@@ -190,8 +214,6 @@ def _quantization(file: str) -> str:
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
     values = {key: value for key, value in table.items() if value != UNPINNED}
-    if "answer_kind" in values:
-        values["question_kind"] = QUESTION_KINDS[values.pop("answer_kind")]
     return Entry(name=name, **values)
 
 

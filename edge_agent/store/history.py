@@ -187,7 +187,7 @@ def _add(store: Store, found: History, bounds_s: list[float], stretch: tuple[int
         with contextlib.suppress(*_DAMAGED):  # or removed to make room
             reading = Reading.from_json(row["reading"])
             agrees, level = _agrees(row, reading.answer), reading.confidence
-            if 0 <= level <= 1:
+            if level is not None and 0 <= level <= 1:
                 for counted in (periods[bisect.bisect(bounds_s, row["created_at"]) - 1], found.total):
                     counted.add({"compared": 1, "agreed": agrees})
                 found.compared[row["fingerprint"]] = (level, agrees)

@@ -46,6 +46,7 @@ def _calibration(config: settings.Settings) -> tuple[str | None, str]:
     What a file may say is checked as if a stranger had written it, because a backup may be anybody's.
     """
     from edge_agent.agent import assembly
+    from edge_agent.model import catalog
     from edge_agent.model.calibration import parse, save
     from edge_agent.store.store import Store
 
@@ -59,7 +60,7 @@ def _calibration(config: settings.Settings) -> tuple[str | None, str]:
             if path.exists():
                 return sha256, ""
             found = parse(text, f"{sha256[:SHOWN]} in the backup")
-            facts = assembly.identify(store, assembly.files(config))
+            facts = assembly.identify(store, catalog.files_of(config))
         if found.sha256 != sha256 or not found.fits(facts.sha256, facts.adapter_sha256, Profile.from_json(facts.profile).sha256):
             return None, (
                 f"Its last decisions were made under the calibration {sha256[:SHOWN]}, which is for another model or adapter than "

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.commands.serve import check_installed
 from edge_agent.cli.kiosk import files as kiosk_files
 from edge_agent.cli.kiosk import installing, steps
@@ -69,7 +69,7 @@ def service() -> None:
 @click.option(
     "--kiosk", "is_kiosk", is_flag=True, help="Serve visitors, and show their page full-screen on this device's own screen from its start."
 )
-@with_settings("model", "adapter", "cloud_url", "cloud_model", load=dict)
+@with_settings("model", *PROFILE, "adapter", "cloud_url", "cloud_model", load=dict)
 def install(
     config: dict[str, str | None],
     only_print: bool,
@@ -246,14 +246,13 @@ def _unit(
     from edge_agent.model import catalog
     from edge_agent.model.memory import needed_bytes
 
-    adapter = catalog.resolve_adapter(found.adapter, found.models_folder) if found.adapter else None
-    model = catalog.ModelFiles(catalog.resolve(found.model, found.models_folder), adapter)
+    model = catalog.files_of(found)
     python, folders = _python()
     package = pathlib.Path(__file__).resolve().parents[3]
     if package.name not in ("site-packages", "dist-packages"):  # a checkout
         environment = {**environment, "PYTHONPATH": str(package)}
     flags = [*(["--host", host] if host else []), *(["--port", str(port)] if port else []), *(["--kiosk"] if is_kiosk else [])]
-    readable = tuple(dict.fromkeys([*folders, package, *filter(None, [model.path.resolve(), adapter and adapter.resolve()])]))
+    readable = tuple(dict.fromkeys([*folders, package, *filter(None, [model.path.resolve(), model.adapter and model.adapter.resolve()])]))
     return Unit((python, "-P", "-m", "edge_agent", "serve", *flags), needed_bytes(model), user, environment, files, readable)
 
 
