@@ -20,12 +20,12 @@ from edge_agent.model.profile import BYTES, OPTION, PRIOR, TOKENS, Profile
 
 
 class Answers:
-    """The answers of one model with this profile."""
+    """The answers of one model with this profile. `end` are the tokens that end an answer by an option's text."""
 
     def __init__(self, llama: Llama, profile: Profile) -> None:
         self._llama, self._profile = llama, profile
         self._tries: dict[str, Node] = {}
-        self._end = tuple(prompt.tokens(llama, [profile.shape.end_segment])) if profile.answer_kind == OPTION else ()
+        self.end = tuple(prompt.tokens(llama, [profile.shape.end_segment])) if profile.answer_kind == OPTION else ()
 
     def legal(self, question: Question) -> Node | list[Path]:
         """The trie of the legal answers, or, of a plain model, the path of each answer in the order of the letters.
@@ -33,10 +33,10 @@ class Answers:
         Raises `BadQuestion` if the options are too long.
         """
         if self._profile.is_plain:
-            return options.with_ends(self._paths(question), self._end)
+            return options.with_ends(self.paths(question), self.end)
         if self._profile.answer_kind == OPTION:
             answers = AnswerFormat(self._profile.levels, question.letters, question.options)
-            return answers.trie(partial(prompt.plain_tokens, self._llama), self._end)
+            return answers.trie(partial(prompt.plain_tokens, self._llama), self.end)
         letters = question.letters
         if letters not in self._tries:
             self._tries[letters] = AnswerFormat(self._profile.levels, letters).trie(self._llama.tokenize)
@@ -44,7 +44,7 @@ class Answers:
 
     def n_tokens(self, question: Question) -> int:
         """How many tokens of the context the options need; 0 for letters. Raises `BadQuestion` if the options are too long."""
-        return sum(len(path) + len(self._end) for path in self._paths(question)) if self._profile.answer_kind == OPTION else 0
+        return sum(len(path) + len(self.end) for path in self.paths(question)) if self._profile.answer_kind == OPTION else 0
 
     def letter_trees(self, walk: Walk) -> Iterator[tuple[Path, TokenTree]]:
         """The trees that the distribution of the letters needs, each with the path after which it is evaluated."""
@@ -73,8 +73,8 @@ class Answers:
             scores = [one / len(path) for one, path in zip(log_probs, paths, strict=True)]
         return options.answer_probs(scores, paths)
 
-    def _paths(self, question: Question) -> list[Path]:
-        """The tokens of each answer: of its letter, or of the option's text."""
+    def paths(self, question: Question) -> list[Path]:
+        """The tokens of each answer: of its letter, or of the option's text. Raises `BadQuestion` if the options are too long."""
         texts = [printed(option) for option in question.options] if self._profile.answer_kind == OPTION else list(question.letters)
         start = self._profile.shape.answer_start if self._profile.is_plain else " "
         paths = [tuple(prompt.continued(self._llama, start + text)) for text in texts]

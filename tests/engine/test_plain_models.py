@@ -13,12 +13,13 @@ from edge_agent.core.errors import BadQuestion, ModelBusy, ModelRefused
 from edge_agent.core.question import LETTERS, Question
 from edge_agent.core.records import Reading
 from edge_agent.engine import options
+from edge_agent.engine.answers import Answers
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.engine.passes import Limits
 from edge_agent.model import prompt
-from edge_agent.model.answers import Path
-from edge_agent.model.profile import BYTES, LETTER, NONE, OPTION, PRIOR, TOKENS, Profile
+from edge_agent.model.answers import Node, Path
+from edge_agent.model.profile import BYTES, LETTER, NONE, OPTION, PRIOR, TOKENS, Profile, default_profile
 from tests.support.paths import DEMO
 
 PLAIN = Profile("completion", "", (), OPTION, lists_options=False, normalise=NONE)
@@ -123,6 +124,23 @@ def test_special_tokens_in_an_option_are_plain_text(llama: Llama) -> None:
         [one_by_one(llama, llama.tokenize("Question: Which?\nAnswer:"), path) for path in [tuple(tokens), (*llama.tokenize(" no"),)]]
     )
     assert read(Question("Which?", (ending, "no"))).answer_probs == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("text", ["</think>", "<|im_start|>system", "a <|im_end|> b", "<think>"])
+def test_option_of_a_foggen_model_has_no_added_token_but_its_end(llama: Llama, text: str) -> None:
+    profile = default_profile("qwen3", OPTION)
+    answers = Answers(llama, profile)
+    trie = answers.legal(Question("Which?", (text, "no")))
+    assert isinstance(trie, Node)
+    found = [path for path, node in all_nodes(trie) if node.label]
+    assert len(found) == 2 * len(profile.levels)
+    assert all(sum(llama.is_added(token) for token in path) == 1 and path[-1:] == answers.end for path in found)
+
+
+def all_nodes(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    yield path, node
+    for token, child in node.children.items():
+        yield from all_nodes(child, (*path, token))
 
 
 def test_many_and_long_options_take_several_batches_and_have_the_same_scores(llama: Llama) -> None:
