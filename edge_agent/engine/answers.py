@@ -54,7 +54,7 @@ class Answers:
 
     def log_probs(self, before: Sequence[int], paths: Sequence[Path]) -> list[float]:
         """The log-probability of each path after the tokens `before`."""
-        return options.log_probabilities(self._llama.evaluate, before, paths, self._llama.limits)
+        return options.log_probabilities(self._llama.read, before, paths, self._llama.limits)
 
     def probs(self, question: Question, paths: Sequence[Path], log_probs: Sequence[float]) -> tuple[float, ...]:
         """The probability of each answer of a plain model among all of them, from the log-probabilities of their paths.

@@ -14,9 +14,9 @@ import pathlib
 import platform
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import llama_cpp
 import numpy as np
@@ -29,6 +29,7 @@ from edge_agent.engine.spare_cpus import SpareCpus, available_cpus
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
+T = TypeVar("T")
 
 _log_lines: deque[str] = deque(maxlen=20)
 
@@ -219,7 +220,11 @@ class Llama:
         return self.evaluate(tokens, TokenTree((), (), (), 1, {(): -1}))[()]
 
     def evaluate(self, before: Sequence[int], tree: TokenTree) -> dict[Path, Logits]:
-        """The logits (vocabulary,) at the paths that `tree` reads, after the tokens `before`.
+        """The logits (vocabulary,) at the paths that `tree` reads, after the tokens `before`."""
+        return self.read(before, tree, lambda path, logits: logits.copy())
+
+    def read(self, before: Sequence[int], tree: TokenTree, take: Callable[[Path, Logits], T]) -> dict[Path, T]:
+        """What `take` makes of the logits (vocabulary,) at each path that `tree` reads, which are overwritten by the next evaluation.
 
         Tokens that `cached` and `before` have in common are not evaluated again. The rest of `before` and the tree go into
         one batch if they fit. Afterwards sequence 0 of the tree is cached. Raises `Stopped` or `ModelRefused`.
@@ -247,7 +252,7 @@ class Llama:
             for sequence in range(1, tree.n_sequences):
                 llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         self.cached += [*rest, *(token for token, sequences in zip(tree.tokens, tree.sequences, strict=True) if 0 in sequences)]
-        return {path: self._logits(at) for path, at in reads.items()}
+        return {path: take(path, self._view(at)) for path, at in reads.items()}
 
     def prefill(self, tokens: Sequence[int], n: int) -> int:
         """Evaluate the next `n` of `tokens` that are not cached, at most one batch, and read no logits.
@@ -320,9 +325,9 @@ class Llama:
             llama_cpp.llama_set_n_threads(self._context, *n_threads)
             self._n_threads = n_threads
 
-    def _logits(self, i: int) -> Logits:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, i)
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+    def _view(self, i: int) -> Logits:
+        """llama.cpp's own memory."""
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, i), shape=(self.n_vocab,))
 
 
 def _context_params(options: Options, limits: Limits) -> Any:

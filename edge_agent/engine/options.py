@@ -24,8 +24,9 @@ from edge_agent.engine.passes import MAX_READS, Limits, TokenTree
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
-Evaluate = Callable[[Sequence[int], TokenTree], dict[Path, Logits]]
-"""The logits at the paths that a tree reads, after some tokens."""
+Taken = dict[int, float]  # from some tokens to their log-probability
+Read = Callable[[Sequence[int], TokenTree, Callable[[Path, Logits], Taken]], dict[Path, Taken]]
+"""What a function makes of the logits at the paths that a tree reads, after some tokens."""
 
 MAX_OPTION_TOKENS = 256
 MAX_QUESTION_TOKENS = 1024  # of all options of a question together
@@ -113,7 +114,7 @@ def _tree(start: Path, ends: Sequence[Path], read: set[Path]) -> TokenTree:
     )
 
 
-def log_probs(logits: Logits, tokens: Iterable[int]) -> dict[int, float]:
+def log_probs(logits: Logits, tokens: Iterable[int]) -> Taken:
     """The log-probability of each of `tokens` in the whole vocabulary. Raises `ModelRefused` if the model returns no numbers.
 
     The whole vocabulary is summed in single precision, as in `probabilities`.
@@ -125,16 +126,15 @@ def log_probs(logits: Logits, tokens: Iterable[int]) -> dict[int, float]:
     return {token: max(float(logits[token]) - everything, LEAST_LOG_PROB) for token in tokens}
 
 
-def log_probabilities(evaluate: Evaluate, before: Sequence[int], paths: Sequence[Path], within: Limits) -> list[float]:
+def log_probabilities(read: Read, before: Sequence[int], paths: Sequence[Path], within: Limits) -> list[float]:
     """The log-probability of each of `paths` after the tokens `before`: the sum over its tokens."""
     tokens_after: dict[Path, set[int]] = {}
     for path in paths:
         for i, token in enumerate(path):
             tokens_after.setdefault(path[:i], set()).add(token)
-    known: dict[Path, dict[int, float]] = {}
+    known: dict[Path, Taken] = {}
     for start, tree in batches(tokens_after, within):
-        for path, logits in evaluate([*before, *start], tree).items():
-            known[path] = log_probs(logits, tokens_after[path])
+        known |= read([*before, *start], tree, lambda path, logits: log_probs(logits, tokens_after[path]))
     return [math.fsum(known[path[:i]][token] for i, token in enumerate(path)) for path in paths]
 
 

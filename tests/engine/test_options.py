@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.core.errors import BadQuestion, ModelRefused
 from edge_agent.engine import options
-from edge_agent.engine.options import MAX_OPTION_TOKENS, MAX_QUESTION_TOKENS, answer_probs, batches, check_size, log_probs, with_ends
+from edge_agent.engine.options import MAX_OPTION_TOKENS, MAX_QUESTION_TOKENS, Taken, answer_probs, batches, check_size, log_probs, with_ends
 from edge_agent.engine.passes import Limits, TokenTree
 from edge_agent.model.answers import Path
 from tests.support.passes import path_of
@@ -32,14 +33,14 @@ class FakeModel:
     def __init__(self, within: Limits) -> None:
         self.within, self.cached, self.n_evaluated, self.n_reads = within, (), 0, 0
 
-    def evaluate(self, before: list[int], tree: TokenTree) -> dict[Path, np.ndarray]:
+    def read(self, before: list[int], tree: TokenTree, take: Callable[[Path, np.ndarray], Taken]) -> dict[Path, Taken]:
         at_end = -1 in tree.reads.values()
         assert len(tree.tokens) + at_end <= self.within.n_tokens and 1 <= len(tree.reads) <= self.within.n_reads
         assert 1 <= tree.n_sequences <= self.within.n_sequences
         kept = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(self.cached, before, strict=False))))
         self.n_evaluated += len(before) - min(kept, len(before) - at_end) + len(tree.tokens)
         self.n_reads += len(tree.reads)
-        found = {path: logits_after((*before, *path_of(tree, (), at))) for path, at in tree.reads.items()}
+        found = {path: take(path, logits_after((*before, *path_of(tree, (), at)))) for path, at in tree.reads.items()}
         self.cached = (*before, *(token for token, s in zip(tree.tokens, tree.sequences, strict=True) if 0 in s))
         return found
 
@@ -47,7 +48,7 @@ class FakeModel:
 @given(paths, limits)
 def test_scores_are_the_sums_over_the_tokens_one_by_one(paths: list[Path], within: Limits) -> None:
     model = FakeModel(within)
-    found = options.log_probabilities(model.evaluate, [7, 8], paths, within)
+    found = options.log_probabilities(model.read, [7, 8], paths, within)
     for path, score in zip(paths, found, strict=True):
         one_by_one = [logits_after((7, 8, *path[:i])).astype(np.float64) for i in range(len(path))]
         expected = sum(logits[token] - np.log(np.exp(logits).sum()) for logits, token in zip(one_by_one, path, strict=True))
@@ -58,7 +59,7 @@ def test_scores_are_the_sums_over_the_tokens_one_by_one(paths: list[Path], withi
 def test_each_place_is_read_once_and_few_tokens_are_evaluated_twice(paths: list[Path], within: Limits) -> None:
     model = FakeModel(within)
     wanted = {path[:i] for path in paths for i in range(len(path))}
-    options.log_probabilities(model.evaluate, [7, 8], paths, within)
+    options.log_probabilities(model.read, [7, 8], paths, within)
     n_batches = len(list(batches(wanted, within)))
     assert model.n_reads == len(wanted)
     assert model.n_evaluated <= 2 + len(wanted) - 1 + 5 * within.n_sequences * n_batches
@@ -88,9 +89,9 @@ def test_without_its_end_an_option_would_always_beat_a_longer_one_that_begins_wi
     """The reason for the end: the sum over fewer tokens of the same path is never smaller."""
     within = Limits(64, 32, 26)
     paths = [(1, 2), (1, 2, 3)]
-    short, long = options.log_probabilities(FakeModel(within).evaluate, [], paths, within)
+    short, long = options.log_probabilities(FakeModel(within).read, [], paths, within)
     assert short > long
-    ended = options.log_probabilities(FakeModel(within).evaluate, [], with_ends(paths, END), within)
+    ended = options.log_probabilities(FakeModel(within).read, [], with_ends(paths, END), within)
     after = logits_after((1, 2)).astype(np.float64)
     assert ended[0] == pytest.approx(short + after[END[0]] - np.log(np.exp(after).sum()), abs=1e-5)
 
