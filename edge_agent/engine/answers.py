@@ -7,9 +7,9 @@ option is tokenized in the same way wherever it stands.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 from edge_agent.core.question import Question
+from edge_agent.core.records import Reading
 from edge_agent.engine import options
 from edge_agent.engine.llama import Llama
 from edge_agent.engine.passes import TokenTree, letter_trees
@@ -35,12 +35,18 @@ class Answers:
         if self._profile.is_plain:
             return options.with_ends(self.paths(question), self.end)
         if self._profile.answer_kind == OPTION:
-            answers = AnswerFormat(self._profile.levels, question.letters, question.options)
-            return answers.trie(partial(prompt.plain_tokens, self._llama), self.end)
+            return self._format(question).trie(self._tokenize, self.end)
         letters = question.letters
         if letters not in self._tries:
-            self._tries[letters] = AnswerFormat(self._profile.levels, letters).trie(self._llama.tokenize)
+            self._tries[letters] = self._format(question).trie(self._tokenize)
         return self._tries[letters]
+
+    def tokens(self, question: Question, reading: Reading) -> list[int]:
+        """The tokens of the answer that a reading chose."""
+        if reading.level is None:
+            return list(self.paths(question)[question.letters.index(reading.letter)])
+        answers = self._format(question)
+        return self._tokenize(answers.text(reading.level, next(a for a, letters in answers.answers.items() if reading.letter in letters)))
 
     def n_tokens(self, question: Question) -> int:
         """How many tokens of the context the options need; 0 for letters. Raises `BadQuestion` if the options are too long."""
@@ -80,3 +86,9 @@ class Answers:
         paths = [tuple(prompt.continued(self._llama, start + text)) for text in texts]
         options.check_size(paths, question.letters)
         return paths
+
+    def _format(self, question: Question) -> AnswerFormat:
+        return AnswerFormat(self._profile.levels, question.letters, question.options if self._profile.answer_kind == OPTION else ())
+
+    def _tokenize(self, text: str) -> list[int]:
+        return prompt.plain_tokens(self._llama, text)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edge_agent.core.errors import ModelError, ModelRefused
 from edge_agent.engine import options as answer_options
-from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, Limits, TokenTree
+from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, BatchLimits, TokenTree
 from edge_agent.engine.spare_cpus import SpareCpus, available_cpus
 from edge_agent.model.answers import Path
 
@@ -114,7 +114,7 @@ class Llama:
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         n_batch = options.n_batch
-        self.limits = answer_options.limits(n_batch, self.n_vocab) if reads_options else Limits(n_batch, MAX_READS, MAX_SEQUENCES)
+        self.limits = answer_options.limits(n_batch, self.n_vocab) if reads_options else BatchLimits(n_batch, MAX_READS, MAX_SEQUENCES)
         params = _context_params(options, self.limits)
         self._n_threads = self._most_threads = (params.n_threads, params.n_threads_batch)
         if on_tensor is not None:
@@ -330,7 +330,7 @@ class Llama:
         return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, i), shape=(self.n_vocab,))
 
 
-def _context_params(options: Options, limits: Limits) -> Any:
+def _context_params(options: Options, limits: BatchLimits) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = options.n_ctx, options.n_batch, options.n_batch
     params.n_seq_max, params.kv_unified = limits.n_sequences, True  # all sequences of a tree share the cells of the prompt

@@ -28,15 +28,15 @@ from edge_agent.core.errors import BadQuestion, ModelError
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, OpenReading, Reading
 from edge_agent.engine.answers import Answers
-from edge_agent.engine.clock import Clock
 from edge_agent.engine.llama import Llama, Logits, Options, build
 from edge_agent.engine.passes import TokenTree, level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
 from edge_agent.engine.spare_cpus import SpareCpus
+from edge_agent.engine.stopwatch import Stopwatch
 from edge_agent.engine.waiting_line import WaitingLine
 from edge_agent.model import catalog, gguf, prompt
-from edge_agent.model.answers import AnswerFormat, Node, Path
+from edge_agent.model.answers import Node, Path
 from edge_agent.model.profile import OPTION, Profile, from_metadata
 
 MAX_ANSWER_TOKENS = 64  # of an answer in words, where nobody asks for more
@@ -194,7 +194,7 @@ class LocalModel:
         def work(turn: Sequence[int]) -> None:
             for i in turn:
                 n_cached, started = self._n_cached(prompts[i]), time.perf_counter()
-                clock = Clock(called, started, (started - ready) * 1000, self._llama.n_forward, n_cached, len(prompts[i]))
+                clock = Stopwatch(called, started, (started - ready) * 1000, self._llama.n_forward, n_cached, len(prompts[i]))
                 legal = answers[i]
                 if isinstance(legal, list):
                     found[i] = self._read_plain(questions[i], prompts[i], legal, clock)
@@ -248,9 +248,9 @@ class LocalModel:
 
         return self._line.run(work)
 
-    def answer_tokens(self, reading: Reading) -> list[int]:
+    def answer_tokens(self, question: Question, reading: Reading) -> list[int]:
         """The tokens of the answer that a reading chose. For `edge-agent bench`."""
-        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level or "", reading.letter))
+        return self._answers.tokens(question, reading)
 
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
         """The first pass. Returns the walk, the level, and the logits that were read."""
@@ -271,7 +271,7 @@ class LocalModel:
         return level_trees(trie, self.profile.likely_level or self.profile.levels[-1])
 
     def _read_letter(
-        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: Clock
+        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: Stopwatch
     ) -> Reading:
         """The second pass, if one is needed."""
         for start, tree in self._answers.letter_trees(walk):
@@ -290,7 +290,7 @@ class LocalModel:
             timings=clock.timings(self._llama.n_forward),
         )
 
-    def _read_plain(self, question: Question, tokens: list[int], paths: list[Path], clock: Clock) -> Reading:
+    def _read_plain(self, question: Question, tokens: list[int], paths: list[Path], clock: Stopwatch) -> Reading:
         """The answer of a plain model: the one with the best score."""
         log_probs = self._answers.log_probs(tokens, paths)
         clock.prefilled = time.perf_counter()
@@ -307,7 +307,7 @@ class LocalModel:
         )
 
     def _read_words(
-        self, tokens: list[int], walk: Walk, level: LevelReading, clock: Clock, n_most: int, on_text: Callable[[str], None]
+        self, tokens: list[int], walk: Walk, level: LevelReading, clock: Stopwatch, n_most: int, on_text: Callable[[str], None]
     ) -> OpenReading:
         """The answer in the model's own words, by greedy decoding, up to its end of turn."""
         path, node = walk.path, walk.node

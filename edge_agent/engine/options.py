@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edge_agent.core.errors import BadQuestion, ModelRefused
 from edge_agent.core.labels import LETTERS
-from edge_agent.engine.passes import MAX_READS, Limits, TokenTree
+from edge_agent.engine.passes import MAX_READS, BatchLimits, TokenTree
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
@@ -35,9 +35,9 @@ _READ_BYTES = 32 << 20  # of the logits of one batch; llama.cpp needs them twice
 _REPEATED = 4  # tokens that two options share are evaluated again for a fuller batch, if they are at most so many
 
 
-def limits(n_batch: int, n_vocab: int) -> Limits:
+def limits(n_batch: int, n_vocab: int) -> BatchLimits:
     """The limits of one batch of a model that reads options: a sequence for each, and as many reads as fit in `_READ_BYTES`."""
-    return Limits(n_batch, max(MAX_READS, min(n_batch, _READ_BYTES // (4 * n_vocab))), len(LETTERS))
+    return BatchLimits(n_batch, max(MAX_READS, min(n_batch, _READ_BYTES // (4 * n_vocab))), len(LETTERS))
 
 
 def with_ends(paths: Sequence[Path], end: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def check_size(paths: Sequence[Path], letters: str) -> None:
         raise BadQuestion(f"The options have {n_tokens} tokens together, but only {MAX_QUESTION_TOKENS} fit; shorten them.")
 
 
-def batches(wanted: Iterable[Path], within: Limits, base: Path = ()) -> Iterator[tuple[Path, TokenTree]]:
+def batches(wanted: Iterable[Path], within: BatchLimits, base: Path = ()) -> Iterator[tuple[Path, TokenTree]]:
     """The trees that read all `wanted` paths, which begin with `base`, each with the path after which it is evaluated.
 
     That path is `base`, or it is what sequence 0 holds since the tree before.
@@ -126,7 +126,7 @@ def log_probs(logits: Logits, tokens: Iterable[int]) -> Taken:
     return {token: max(float(logits[token]) - everything, LEAST_LOG_PROB) for token in tokens}
 
 
-def log_probabilities(read: Read, before: Sequence[int], paths: Sequence[Path], within: Limits) -> list[float]:
+def log_probabilities(read: Read, before: Sequence[int], paths: Sequence[Path], within: BatchLimits) -> list[float]:
     """The log-probability of each of `paths` after the tokens `before`: the sum over its tokens."""
     tokens_after: dict[Path, set[int]] = {}
     for path in paths:

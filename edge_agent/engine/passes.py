@@ -20,7 +20,7 @@ MAX_TOGETHER = 64  # tokens of the letter that are evaluated with the levels
 MAX_READS = 12  # paths whose logits are read in one batch; each needs memory for the whole vocabulary, twice
 
 
-class Limits(NamedTuple):
+class BatchLimits(NamedTuple):
     """What one batch can hold: tokens, paths that are read, and sequences."""
 
     n_tokens: int

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_agent.core.errors import BadQuestion, ModelRefused
 from edge_agent.engine import options
 from edge_agent.engine.options import MAX_OPTION_TOKENS, MAX_QUESTION_TOKENS, Taken, answer_probs, batches, check_size, log_probs, with_ends
-from edge_agent.engine.passes import Limits, TokenTree
+from edge_agent.engine.passes import BatchLimits, TokenTree
 from edge_agent.model.answers import Path
 from tests.support.passes import path_of
 
@@ -20,7 +20,7 @@ VOCABULARY = 5  # so few that options often begin alike
 END = (VOCABULARY,)
 
 paths = st.lists(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=24).map(tuple), min_size=2, max_size=26)
-limits = st.builds(Limits, st.integers(8, 40), st.integers(6, 30), st.integers(1, 26))
+limits = st.builds(BatchLimits, st.integers(8, 40), st.integers(6, 30), st.integers(1, 26))
 
 
 def logits_after(tokens: Path) -> np.ndarray:
@@ -30,7 +30,7 @@ def logits_after(tokens: Path) -> np.ndarray:
 class FakeModel:
     """Evaluates trees as `Llama` does, and keeps what sequence 0 holds."""
 
-    def __init__(self, within: Limits) -> None:
+    def __init__(self, within: BatchLimits) -> None:
         self.within, self.cached, self.n_evaluated, self.n_reads = within, (), 0, 0
 
     def read(self, before: list[int], tree: TokenTree, take: Callable[[Path, np.ndarray], Taken]) -> dict[Path, Taken]:
@@ -46,7 +46,7 @@ class FakeModel:
 
 
 @given(paths, limits)
-def test_scores_are_the_sums_over_the_tokens_one_by_one(paths: list[Path], within: Limits) -> None:
+def test_scores_are_the_sums_over_the_tokens_one_by_one(paths: list[Path], within: BatchLimits) -> None:
     model = FakeModel(within)
     found = options.log_probabilities(model.read, [7, 8], paths, within)
     for path, score in zip(paths, found, strict=True):
@@ -56,7 +56,7 @@ def test_scores_are_the_sums_over_the_tokens_one_by_one(paths: list[Path], withi
 
 
 @given(paths, limits)
-def test_each_place_is_read_once_and_few_tokens_are_evaluated_twice(paths: list[Path], within: Limits) -> None:
+def test_each_place_is_read_once_and_few_tokens_are_evaluated_twice(paths: list[Path], within: BatchLimits) -> None:
     model = FakeModel(within)
     wanted = {path[:i] for path in paths for i in range(len(path))}
     options.log_probabilities(model.read, [7, 8], paths, within)
@@ -68,7 +68,7 @@ def test_each_place_is_read_once_and_few_tokens_are_evaluated_twice(paths: list[
 
 
 @given(paths, limits, st.lists(st.integers(0, 4), max_size=6).map(tuple))
-def test_batches_can_begin_behind_a_path(paths: list[Path], within: Limits, base: Path) -> None:
+def test_batches_can_begin_behind_a_path(paths: list[Path], within: BatchLimits, base: Path) -> None:
     wanted = {(*base, *path) for path in paths}
     read = []
     for start, tree in batches(wanted, within, base):
@@ -87,7 +87,7 @@ def test_ends_stand_after_all_options_or_none(paths: list[Path]) -> None:
 
 def test_without_its_end_an_option_would_always_beat_a_longer_one_that_begins_with_it() -> None:
     """The reason for the end: the sum over fewer tokens of the same path is never smaller."""
-    within = Limits(64, 32, 26)
+    within = BatchLimits(64, 32, 26)
     paths = [(1, 2), (1, 2, 3)]
     short, long = options.log_probabilities(FakeModel(within).read, [], paths, within)
     assert short > long
@@ -125,5 +125,5 @@ def test_token_that_the_model_excludes_leaves_its_option_hardly_a_chance() -> No
 @pytest.mark.parametrize(("n_vocab", "n_reads"), [(1_000, 256), (49_152, 170), (151_936, 55), (262_144, 32), (2_000_000, 12)])
 def test_memory_for_reads_is_bounded(n_vocab: int, n_reads: int) -> None:
     found = options.limits(256, n_vocab)
-    assert found == Limits(256, n_reads, 26)
+    assert found == BatchLimits(256, n_reads, 26)
     assert n_reads == 12 or 4 * n_vocab * n_reads <= 32 << 20

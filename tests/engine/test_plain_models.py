@@ -16,7 +16,7 @@ from edge_agent.engine import options
 from edge_agent.engine.answers import Answers
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.engine.local_model import LocalModel
-from edge_agent.engine.passes import Limits
+from edge_agent.engine.passes import BatchLimits
 from edge_agent.model import prompt
 from edge_agent.model.answers import Node, Path
 from edge_agent.model.profile import BYTES, LETTER, NONE, OPTION, PRIOR, TOKENS, Profile, default_profile
@@ -64,7 +64,7 @@ texts = st.lists(st.lists(words, min_size=1, max_size=5).map(" ".join), min_size
 def test_scores_equal_a_sequential_evaluation(llama: Llama, texts: tuple[str, ...], n_reads: int, n_sequences: int) -> None:
     before = llama.tokenize("Question: Where is the harbour?\nAnswer:")
     paths = options.with_ends([tuple(prompt.continued(llama, f" {text}")) for text in texts], tuple(llama.tokenize("\n")))
-    found = options.log_probabilities(llama.read, before, paths, Limits(llama.limits.n_tokens, n_reads, n_sequences))
+    found = options.log_probabilities(llama.read, before, paths, BatchLimits(llama.limits.n_tokens, n_reads, n_sequences))
     assert found == pytest.approx([one_by_one(llama, before, path) for path in paths], abs=NOISE * max(map(len, paths)))
 
 

@@ -12,7 +12,7 @@ from edge_agent.core.records import Timings
 
 
 @dataclass(slots=True)
-class Clock:
+class Stopwatch:
     """The times of one reading, in seconds of `perf_counter`."""
 
     called: float
