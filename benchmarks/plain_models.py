@@ -1,6 +1,7 @@
 """What a model that prints no confidence knows, and how well it knows it: by letters, and by the texts of the options.
 
     python -m benchmarks.plain_models read MODEL.gguf --data DATA --out RUN.jsonl [--questions 500] [--threads 2] [--prior-every 4]
+                                      [--letters 500] [--sets arc-easy,openbookqa,mmlu]
     python -m benchmarks.plain_models table RUN.jsonl [RUN.jsonl ...] [--splits 200]
 
 `read` asks ARC-Easy, OpenBookQA and MMLU (DATA has the folders arc-easy, openbookqa, mmlu and routellm-mmlu) and writes one line for each
@@ -85,22 +86,24 @@ class Reader:
         return answers.log_probs(prompt.tokens(self._llama, profile.segments(profile.user_message(question))), answers.paths(question))
 
 
-def read(path: pathlib.Path, data: pathlib.Path, out: pathlib.Path, n: int, n_threads: int, prior_every: int) -> None:
-    """Write the lines that are missing in `out`."""
-    done = {(row["set"], row["id"]) for row in _lines([out])} if out.exists() else set()
-    reader, sets = Reader(path, n_threads), [[(name, *pair) for pair in asked(data, name, n)] for name in SETS]
+def read(wanted: argparse.Namespace) -> None:
+    """Write the lines that are missing in the run."""
+    out, done = wanted.out, {(row["set"], row["id"]) for row in (_lines([wanted.out]) if wanted.out.exists() else [])}
+    reader = Reader(wanted.model, wanted.threads)
+    sets = [[(name, i, *pair) for i, pair in enumerate(asked(wanted.data, name, wanted.questions))] for name in wanted.sets.split(",")]
     with out.open("a") as file:
-        for number, (name, row, cloud) in enumerate(each for turn in itertools.zip_longest(*sets) for each in turn if each):
+        for name, i, row, cloud in (each for turn in itertools.zip_longest(*sets) for each in turn if each):
             if (name, row.id) in done:
                 continue
             question = row.question
             with contextlib.suppress(BadQuestion):  # too long for the model, as on a device
-                turned = reader.letter(Question(question.stem, question.options[::-1]))[::-1] if number % 2 == 0 else None
+                turned = Question(question.stem, question.options[::-1]) if i < wanted.letters and i % 2 == 0 else None
                 found = {
-                    "set": name, "id": row.id, "model": path.name, "fingerprint": question.fingerprint, "cloud": cloud,
+                    "set": name, "id": row.id, "model": wanted.model.name, "fingerprint": question.fingerprint, "cloud": cloud,
                     "right": [grading.correct(row, letter) for letter in question.letters],
-                    "option": reader.option(question, number % prior_every == 0),
-                    "letter": reader.letter(question), "reversed": turned,
+                    "option": reader.option(question, i % wanted.prior_every == 0),
+                    "letter": reader.letter(question) if i < wanted.letters else None,
+                    "reversed": reader.letter(turned)[::-1] if turned else None,
                 }  # fmt: skip
                 file.write(json.dumps(found) + "\n")
                 file.flush()
@@ -176,12 +179,14 @@ def main() -> None:
     reading.add_argument("--questions", type=int, default=500)
     reading.add_argument("--threads", type=int, default=2)
     reading.add_argument("--prior-every", type=int, default=4)
+    reading.add_argument("--letters", type=int, default=500, help="How many questions of each set are also asked by letters.")
+    reading.add_argument("--sets", default=",".join(SETS))
     table.add_argument("runs", type=pathlib.Path, nargs="+")
     table.add_argument("--splits", type=int, default=200)
     table.add_argument("--ways", default="letter,none,tokens,bytes,prior,none+end,tokens+end")
     wanted = parser.parse_args()
     if wanted.command == "read":
-        read(wanted.model, wanted.data, wanted.out, wanted.questions, wanted.threads, wanted.prior_every)
+        read(wanted)
         return
     print(HEAD + "\n" + "|" + "---|" * HEAD.count(" |"))
     for line in _table(wanted.runs, wanted.splits, wanted.ways.split(",")):
