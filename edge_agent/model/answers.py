@@ -88,6 +88,11 @@ def parse(text: str, options: Sequence[str] = ()) -> tuple[float | None, str | N
     return value, letter[1] if letter else None
 
 
+def lettered(text: str, options: Sequence[str]) -> str:
+    """A printed answer with the letter of its option in place of the option's text; "-" for a text that is none of them."""
+    return _FINAL_TEXT.sub(f"Final answer: {_letter_of(text, options) or '-'}", text, count=1)
+
+
 def _letter_of(text: str, options: Sequence[str]) -> str | None:
     """The letter of the first option that the text names as its final answer."""
     found = _FINAL_TEXT.search(text)

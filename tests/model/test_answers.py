@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import LETTERS, same
 from edge_agent.engine.probabilities import Walk
-from edge_agent.model.answers import AnswerFormat, parse
+from edge_agent.model.answers import AnswerFormat, lettered, parse
 from tests.support.pieces import PieceTokenizer, check_walk, letters, levels, tokenizers
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
@@ -126,3 +126,9 @@ OPTIONS = ("Paris", "New York", "new york", "New York City", "C. 4")
 )
 def test_published_format_with_the_text_of_an_option(text: str, expected: tuple[float | None, str | None]) -> None:
     assert parse(text, OPTIONS) == expected
+
+
+def test_printed_text_of_an_option_becomes_its_letter() -> None:
+    assert lettered("Confidence: 0.75\nFinal answer: New York City\n", OPTIONS) == "Confidence: 0.75\nFinal answer: D\n"
+    assert parse(lettered("Confidence: 0.75\nFinal answer: Berlin", OPTIONS)) == (0.75, None)
+    assert lettered("I do not know", OPTIONS) == "I do not know"
