@@ -225,6 +225,14 @@ def plain_profile(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Prof
     return Profile(shape, message, (), LETTER, instruction="" if shape == COMPLETION else LETTER_INSTRUCTION)
 
 
+def is_known(metadata: Mapping[str, object]) -> bool:
+    """Whether a file says enough of itself to be read; a plain one with an unknown chat template does not."""
+    try:
+        return not is_plain(metadata) or bool(plain_profile(metadata))
+    except ModelRefused:
+        return False
+
+
 def check_architecture(architecture: str) -> None:
     """Raises `ModelRefused` for an architecture that edge-agent does not run."""
     if architecture not in ARCHITECTURES:

@@ -95,12 +95,12 @@ _HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 SHAPES = {
     "chatml": Shape(  # Qwen3, with an empty thought
         "{system}" + _IM_USER + "<think>\n\n</think>\n\n", _IM_SYSTEM, (*_IM, "<think>", "</think>"), "<|im_end|>",
-        words=("<|im_start|>", "enable_thinking", "</think>"), without=("bos_token", "reasoning_mode"),
+        words=("<|im_start|>", "enable_thinking", "<think>\n\n</think>\n\n"), without=("bos_token", "reasoning_mode"),
     ),
     "chatml-direct": Shape(  # Qwen2, SmolLM2, and many fine-tuned models: the answer follows at once
         "{bos}{system}" + _IM_USER, _IM_SYSTEM, _IM, "<|im_end|>",
         words=("<|im_start|>",),
-        without=("enable_thinking", "<|im_sep|>", "<end_of_utterance>", "<think>\n", "<think>\\n", "function calling AI model"),
+        without=("enable_thinking", "<|im_sep|>", "<end_of_utterance>", "<think>\n", "function calling AI model"),
     ),
     "gemma": Shape(
         "<bos><start_of_turn>user\n{system}{user}<end_of_turn>\n<start_of_turn>model\n", "{system}\n\n",
@@ -132,7 +132,7 @@ SHAPES = {
 }  # fmt: skip
 """Each shape by its name. A profile's hash holds the name, so a name always means the same text."""
 
-_OWN_SYSTEM_MESSAGE = re.compile(r"<\|im_start\|>system(?:\n|\\n)([^<{}\\\"']{1,1000})<\|im_end\|>")
+_OWN_SYSTEM_MESSAGE = re.compile(r"<\|im_start\|>system\n([^<{}\\\"']{1,1000})<\|im_end\|>")
 _LLAMA_3_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 # Some templates of Llama 3 print today's date; theirs for lack of a clock is used always, so that tomorrow's prompt is the same.
 
@@ -142,7 +142,7 @@ def shape_of(metadata: Mapping[str, object], wanted: str = "") -> tuple[str, str
 
     A file without a chat template is a base model, which completes a text. Raises `ModelRefused` for a template that is not known.
     """
-    template = str(metadata.get(TEMPLATE_KEY, ""))
+    template = str(metadata.get(TEMPLATE_KEY, "")).replace("\\n", "\n")  # as its program writes a line break, or as it is
     if name := wanted or ("" if template.strip() else COMPLETION):
         return name, _own_system_message(name, template)
     for name, shape in SHAPES.items():

@@ -113,7 +113,7 @@ def test_bundle_carries_how_the_model_is_read(home: pathlib.Path, model: pathlib
 def test_calibrated_plain_model_keeps_what_is_above_its_tau(home: pathlib.Path, model: pathlib.Path) -> None:
     question = Question("What is 12 + 7?", ("18", "19", "24"))
     for tau, kept in ((0.0, True), (1.0, False)):
-        stored(home / "calibrations", model, tau=tau, readout="answer_prob")
+        stored(home, model, tau=tau, readout="answer_prob")
         with Agent.open(model=str(model), policy=PolicyName.PREFER_LOCAL.value) as agent:
             decision = agent.ask(question)
         assert (decision.cause is None) is kept and decision.readout == "answer_prob"

@@ -13,7 +13,7 @@ SMOLLM2 = (
 KNOWN = {
     SMOLLM2: ("chatml-direct", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     r"{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}": ("chatml-direct", "You are a helpful assistant."),
-    "<|im_start|> {% if enable_thinking is false %}<think>\\n\\n</think>": ("chatml", ""),
+    "<|im_start|> {% if enable_thinking is false %}<think>\\n\\n</think>\\n\\n": ("chatml", ""),
     "{{ bos_token }}<start_of_turn>user": ("gemma", ""),
     "'<|start_header_id|>' + role + '<|end_header_id|>' + '<|eot_id|>'": ("llama-3", ""),
     "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }} <<SYS>>": ("llama-2", ""),
