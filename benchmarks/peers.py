@@ -112,7 +112,7 @@ def bare_prefill(path: str, n_threads: int) -> Ask:
 
     def ask(question: Question) -> float:
         reading = model.read(question)
-        tokens = [*model.prompt_tokens(question), *model.answer_tokens(reading)[:-1]]
+        tokens = [*model.prompt_tokens(question), *model.answer_tokens(question, reading)[:-1]]
         return model.time_evaluation(tokens, reading.timings.n_cached_tokens)
 
     return ask

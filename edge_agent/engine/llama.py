@@ -14,20 +14,22 @@ import pathlib
 import platform
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
 from edge_agent.core.errors import ModelError, ModelRefused
-from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, TokenTree
+from edge_agent.engine import options as answer_options
+from edge_agent.engine.passes import MAX_READS, MAX_SEQUENCES, BatchLimits, TokenTree
 from edge_agent.engine.spare_cpus import SpareCpus, available_cpus
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
+T = TypeVar("T")
 
 _log_lines: deque[str] = deque(maxlen=20)
 
@@ -87,7 +89,7 @@ class Llama:
     """An open model, with a GGUF adapter on top if one is given. Raises `ModelRefused` if llama.cpp cannot open it.
 
     `on_tensor` is llama.cpp's `cb_eval`: it is called around every operation and makes evaluation slow. `spare_cpus` says how many
-    of the threads may run now.
+    of the threads may run now. With `reads_options` a batch may read the whole vocabulary at many more places.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Llama:
         adapter: pathlib.Path | None = None,
         on_tensor: Any = None,
         spare_cpus: SpareCpus | None = None,
+        reads_options: bool = False,
     ) -> None:
         self.options = options
         self.cached: list[int] = []
@@ -110,7 +113,9 @@ class Llama:
             raise ModelRefused(f"llama.cpp cannot load '{path}' ({_last_error()}); fetch or convert it again.")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        params = _context_params(options)
+        n_batch = options.n_batch
+        self.limits = answer_options.limits(n_batch, self.n_vocab) if reads_options else BatchLimits(n_batch, MAX_READS, MAX_SEQUENCES)
+        params = _context_params(options, self.limits)
         self._n_threads = self._most_threads = (params.n_threads, params.n_threads_batch)
         if on_tensor is not None:
             params.cb_eval = self._on_tensor = on_tensor  # a reference, so that it is not garbage-collected while llama.cpp uses it
@@ -121,7 +126,7 @@ class Llama:
         if adapter:
             self._load_adapter(adapter)
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._batch = llama_cpp.llama_batch_init(options.n_batch, 0, MAX_SEQUENCES)
+        self._batch = llama_cpp.llama_batch_init(n_batch, 0, self.limits.n_sequences)
         self._flag = ctypes.create_string_buffer(_GO)
         llama_cpp.llama_set_abort_callback(self._context, _AS_FLAG, ctypes.cast(self._flag, ctypes.c_void_p))
 
@@ -215,7 +220,11 @@ class Llama:
         return self.evaluate(tokens, TokenTree((), (), (), 1, {(): -1}))[()]
 
     def evaluate(self, before: Sequence[int], tree: TokenTree) -> dict[Path, Logits]:
-        """The logits (vocabulary,) at the paths that `tree` reads, after the tokens `before`.
+        """The logits (vocabulary,) at the paths that `tree` reads, after the tokens `before`."""
+        return self.read(before, tree, lambda path, logits: logits.copy())
+
+    def read(self, before: Sequence[int], tree: TokenTree, take: Callable[[Path, Logits], T]) -> dict[Path, T]:
+        """What `take` makes of the logits (vocabulary,) at each path that `tree` reads, which are overwritten by the next evaluation.
 
         Tokens that `cached` and `before` have in common are not evaluated again. The rest of `before` and the tree go into
         one batch if they fit. Afterwards sequence 0 of the tree is cached. Raises `Stopped` or `ModelRefused`.
@@ -243,7 +252,7 @@ class Llama:
             for sequence in range(1, tree.n_sequences):
                 llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         self.cached += [*rest, *(token for token, sequences in zip(tree.tokens, tree.sequences, strict=True) if 0 in sequences)]
-        return {path: self._logits(at) for path, at in reads.items()}
+        return {path: take(path, self._view(at)) for path, at in reads.items()}
 
     def prefill(self, tokens: Sequence[int], n: int) -> int:
         """Evaluate the next `n` of `tokens` that are not cached, at most one batch, and read no logits.
@@ -316,21 +325,21 @@ class Llama:
             llama_cpp.llama_set_n_threads(self._context, *n_threads)
             self._n_threads = n_threads
 
-    def _logits(self, i: int) -> Logits:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, i)
-        return np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+    def _view(self, i: int) -> Logits:
+        """llama.cpp's own memory."""
+        return np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, i), shape=(self.n_vocab,))
 
 
-def _context_params(options: Options) -> Any:
+def _context_params(options: Options, limits: BatchLimits) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = options.n_ctx, options.n_batch, options.n_batch
-    params.n_seq_max, params.kv_unified = MAX_SEQUENCES, True  # all sequences of a tree share the cells of the prompt
+    params.n_seq_max, params.kv_unified = limits.n_sequences, True  # all sequences of a tree share the cells of the prompt
     params.n_threads = options.n_threads or available_cpus()
     params.n_threads_batch = options.n_threads_batch or options.n_threads or available_cpus()
     params.flash_attn_type = (
         llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if options.flash_attention else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
-    params.n_outputs_max = MAX_READS  # a buffer for the logits of a whole batch would take 300 MB
+    params.n_outputs_max = limits.n_reads  # a buffer for the logits of a whole batch would take 300 MB
     return params
 
 

@@ -3,10 +3,11 @@
 Owns the steps of a reading and the queue in front of the model. Does not know policies, clouds or databases. Invariant:
 every evaluation runs on the queue's one thread; when a caller gives up, the model can still be used.
 
-A reading comes from the trie of legal answers (`model/answers.py`). The first pass evaluates the new part of the prompt
+A reading of a FogGen model comes from the trie of legal answers (`model/answers.py`). The first pass evaluates the new part of the prompt
 together with the tokens that decide the level, and the letter after the likely level (`passes.py`). A second pass is needed
 only if another level is chosen: it evaluates the rest of that level and the words before the letter. Nothing is sampled, and
-tokens without a choice need no pass of their own.
+tokens without a choice need no pass of their own. A plain model prints no confidence: there the letters, or the options' texts, are
+scored behind the prompt (`answers.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -26,16 +26,18 @@ import numpy as np
 
 from edge_agent.core.errors import BadQuestion, ModelError
 from edge_agent.core.question import Question
-from edge_agent.core.records import LevelReading, OpenReading, Reading, Timings
+from edge_agent.core.records import LevelReading, OpenReading, Reading
+from edge_agent.engine.answers import Answers
 from edge_agent.engine.llama import Llama, Logits, Options, build
-from edge_agent.engine.passes import TokenTree, letter_trees, level_trees
+from edge_agent.engine.passes import TokenTree, level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
 from edge_agent.engine.probabilities import Walk
 from edge_agent.engine.spare_cpus import SpareCpus
+from edge_agent.engine.stopwatch import Stopwatch
 from edge_agent.engine.waiting_line import WaitingLine
 from edge_agent.model import catalog, gguf, prompt
-from edge_agent.model.answers import AnswerFormat, Node, Path
-from edge_agent.model.profile import Profile, from_metadata
+from edge_agent.model.answers import Node, Path
+from edge_agent.model.profile import OPTION, Profile, from_metadata
 
 MAX_ANSWER_TOKENS = 64  # of an answer in words, where nobody asks for more
 FORMAT_RESERVE = 64  # tokens of the context kept free for the answer format
@@ -74,10 +76,12 @@ class LocalModel:
         if adapter:
             gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
         self.profile = profile or from_metadata(header.metadata)
-        self._llama = Llama(path, (options or Options()).for_quantization(header.quantization), adapter, on_tensor, spare_cpus)
-        self._tries: dict[str, Node] = {}
+        chosen = (options or Options()).for_quantization(header.quantization)
+        scores_options = self.profile.is_plain and self.profile.answer_kind == OPTION
+        self._llama = Llama(path, chosen, adapter, on_tensor, spare_cpus, scores_options)
         self._drafting: list[int] = []
         try:
+            self._answers = Answers(self._llama, self.profile)
             self._prefix = prompt.tokens(self._llama, prompt.prefix(self.profile.segments("")))
         except BaseException:
             self._llama.close()
@@ -143,7 +147,7 @@ class LocalModel:
             wanted = "without options" if question.options else "with its options"
             raise BadQuestion(f"This model does not answer questions like '{question.stem:.40}'; ask it {wanted}.")
         tokens = prompt.tokens(self._llama, self.profile.segments(self.profile.user_message(question)))
-        limit = self.n_ctx - FORMAT_RESERVE - max_answer_tokens
+        limit = self.n_ctx - FORMAT_RESERVE - max(max_answer_tokens, self._answers.n_tokens(question))
         if len(tokens) > limit:
             raise BadQuestion(f"The prompt has {len(tokens)} tokens, but only {max(0, limit)} fit; shorten the question.")
         return tokens
@@ -182,7 +186,7 @@ class LocalModel:
         """
         called = time.perf_counter()
         prompts = [self.prompt_tokens(question, max_answer_tokens) for question in questions]
-        tries = [self._trie(question) for question in questions]
+        answers = [self._answers.legal(question) for question in questions]
         ready = time.perf_counter()
         order = sorted(range(len(questions)), key=prompts.__getitem__)
         found: dict[int, Reading | OpenReading] = {}
@@ -190,8 +194,12 @@ class LocalModel:
         def work(turn: Sequence[int]) -> None:
             for i in turn:
                 n_cached, started = self._n_cached(prompts[i]), time.perf_counter()
-                clock = _Clock(called, started, (started - ready) * 1000, self._llama.n_forward, n_cached, len(prompts[i]))
-                walk, level, known = self._read_level(prompts[i], tries[i])
+                clock = Stopwatch(called, started, (started - ready) * 1000, self._llama.n_forward, n_cached, len(prompts[i]))
+                legal = answers[i]
+                if isinstance(legal, list):
+                    found[i] = self._read_plain(questions[i], prompts[i], legal, clock)
+                    continue
+                walk, level, known = self._read_level(prompts[i], legal)
                 clock.prefilled = time.perf_counter()
                 if on_level:
                     on_level(i, level)
@@ -240,9 +248,9 @@ class LocalModel:
 
         return self._line.run(work)
 
-    def answer_tokens(self, reading: Reading) -> list[int]:
+    def answer_tokens(self, question: Question, reading: Reading) -> list[int]:
         """The tokens of the answer that a reading chose. For `edge-agent bench`."""
-        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level or "", reading.letter))
+        return self._answers.tokens(question, reading)
 
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
         """The first pass. Returns the walk, the level, and the logits that were read."""
@@ -263,26 +271,43 @@ class LocalModel:
         return level_trees(trie, self.profile.likely_level or self.profile.levels[-1])
 
     def _read_letter(
-        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: _Clock
+        self, question: Question, tokens: list[int], walk: Walk, level: LevelReading, known: dict[Path, Logits], clock: Stopwatch
     ) -> Reading:
         """The second pass, if one is needed."""
-        for tree in letter_trees(walk.path, walk.node):
+        for start, tree in self._answers.letter_trees(walk):
             if not tree.reads.keys() <= known.keys():
-                known |= self._llama.evaluate([*tokens, *walk.path], tree)
+                known |= self._llama.evaluate([*tokens, *start], tree)
         letter = walk.letter()
+        probs = {letter: p / len(letters) for letters, p in letter.probs.items() for letter in letters}
         return Reading(
             levels=level.levels,
             level_probs=level.level_probs,
             level=level.level,
             format_mass=walk.format_mass,
             letters=question.letters,
-            answer_probs=tuple(letter.probs[name] for name in question.letters),
-            letter=letter.greedy,
+            answer_probs=tuple(probs[name] for name in question.letters),
+            letter=letter.greedy[0],
+            timings=clock.timings(self._llama.n_forward),
+        )
+
+    def _read_plain(self, question: Question, tokens: list[int], paths: list[Path], clock: Stopwatch) -> Reading:
+        """The answer of a plain model: the one with the best score."""
+        log_probs = self._answers.log_probs(tokens, paths)
+        clock.prefilled = time.perf_counter()
+        probs = self._answers.probs(question, paths, log_probs)
+        return Reading(
+            levels=(),
+            level_probs=(),
+            level=None,
+            format_mass=None,
+            letters=question.letters,
+            answer_probs=probs,
+            letter=question.letters[probs.index(max(probs))],
             timings=clock.timings(self._llama.n_forward),
         )
 
     def _read_words(
-        self, tokens: list[int], walk: Walk, level: LevelReading, clock: _Clock, n_most: int, on_text: Callable[[str], None]
+        self, tokens: list[int], walk: Walk, level: LevelReading, clock: Stopwatch, n_most: int, on_text: Callable[[str], None]
     ) -> OpenReading:
         """The answer in the model's own words, by greedy decoding, up to its end of turn."""
         path, node = walk.path, walk.node
@@ -330,12 +355,6 @@ class LocalModel:
             tokens = [*tokens, token]
         return text + decoder.decode(b"", final=True), False
 
-    def _trie(self, question: Question) -> Node:
-        letters = question.letters
-        if letters not in self._tries:
-            self._tries[letters] = AnswerFormat(self.profile.levels, letters).trie(self._llama.tokenize)
-        return self._tries[letters]
-
     def _n_cached(self, tokens: list[int]) -> int:
         """How many tokens of a prompt are cached. The last one never counts, because its logits must be read."""
         same = next((i for i, (a, b) in enumerate(zip(self._llama.cached, tokens, strict=False)) if a != b), len(self._llama.cached))
@@ -355,33 +374,3 @@ class LocalModel:
         self._line.check_process()
         if not self._llama.is_open:
             raise ModelError("The model is closed; open it again.")
-
-
-@dataclass(slots=True)
-class _Clock:
-    """The times of one reading, in seconds of `perf_counter`."""
-
-    called: float
-    started: float
-    waited_ms: float
-    n_forward: int
-    n_cached: int
-    n_prompt: int
-    prefilled: float = 0.0
-
-    def timings(self, n_forward: int) -> Timings:
-        """The timings of a reading that ends now."""
-        done = time.perf_counter()
-        return Timings(
-            prefill_ms=_ms(self.started, self.prefilled),
-            decode_ms=_ms(self.prefilled, done),
-            total_ms=_ms(self.called, done),
-            n_prompt_tokens=self.n_prompt,
-            n_cached_tokens=self.n_cached,
-            n_forward=n_forward - self.n_forward,
-            waited_ms=round(self.waited_ms, 3),
-        )
-
-
-def _ms(start: float, end: float) -> float:
-    return round((end - start) * 1000, 3)

@@ -16,7 +16,16 @@ from typing import NamedTuple
 from edge_agent.model.answers import Node, Path
 
 MAX_SEQUENCES = 12  # in one batch
+MAX_TOGETHER = 64  # tokens of the letter that are evaluated with the levels
 MAX_READS = 12  # paths whose logits are read in one batch; each needs memory for the whole vocabulary, twice
+
+
+class BatchLimits(NamedTuple):
+    """What one batch can hold: tokens, paths that are read, and sequences."""
+
+    n_tokens: int
+    n_reads: int
+    n_sequences: int
 
 
 class TokenTree(NamedTuple):
@@ -44,7 +53,8 @@ def level_trees(root: Node, likely: str | None = None) -> Iterator[TokenTree]:
     level = sorted({(), *(path for path, node in branches if len(node.levels()) > 1)})
     letter = [path for path, node in branches if node.levels() == {likely}]
     # Levels first: sequence 0 stays cached, and it must lead to a level.
-    return _trees((), [*level, *letter] if len(level) + len(letter) <= MAX_READS else level)
+    fits = len(level) + len(letter) <= MAX_READS and len({path[:i] for path in letter for i in range(len(path))}) <= MAX_TOGETHER
+    return _trees((), [*level, *letter] if fits else level)
 
 
 def letter_trees(path: Path, node: Node) -> Iterator[TokenTree]:

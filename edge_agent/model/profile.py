@@ -30,6 +30,10 @@ Confidence: <0.0|0.25|0.5|0.75|1.0>
 Final answer: <OPTION_LETTER>"""
 
 
+def _as_text(message: str) -> str:
+    return message.replace("<OPTION_LETTER>", "<OPTION_TEXT>")
+
+
 def _in_own_words(message: str) -> str:
     return message.replace("multiple-choice ", "").replace("<OPTION_LETTER>", "<ANSWER>")
 

@@ -45,10 +45,10 @@ def continued(tokenizer: Tokenizer, text: str) -> list[int]:
 
     Some vocabularies of SentencePiece put a space before the first word of every text, which no text in the middle has.
     """
-    found = _plain_tokens(tokenizer, text)
+    found = plain_tokens(tokenizer, text)
     if not tokenizer.piece(tokenizer.tokenize("a")[0]).startswith(b" "):
         return found
-    line, after = tokenizer.tokenize("\n"), _plain_tokens(tokenizer, "\n" + text)
+    line, after = tokenizer.tokenize("\n"), plain_tokens(tokenizer, "\n" + text)
     return after[len(line) :] if after[: len(line)] == line else found
 
 
@@ -65,10 +65,10 @@ def _segment_tokens(tokenizer: Tokenizer, segment: Segment) -> list[int]:
         return special
     if segment.kind is SegmentKind.MODEL:
         return tokenizer.tokenize(segment.text)
-    return _plain_tokens(tokenizer, segment.text)
+    return plain_tokens(tokenizer, segment.text)
 
 
-def _plain_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
+def plain_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of user text, without any added token.
 
     With `parse_special=False`, llama.cpp does not make control tokens, but it still makes user-defined tokens such as

@@ -77,7 +77,7 @@ def test_input_of_the_first_projections_is_the_normed_embedding(tmp_path: pathli
     data = {t.name: t.data for t in gguf.GGUFReader(path).tensors}
     with LocalModel(path) as model:
         reading = model.read(QUESTIONS[0])
-        tokens = model.prompt_tokens(QUESTIONS[0]) + model.answer_tokens(reading)[:-1]
+        tokens = model.prompt_tokens(QUESTIONS[0]) + model.answer_tokens(QUESTIONS[0], reading)[:-1]
     rows = data["token_embd.weight"][tokens].astype(np.float64)
     normed = rows / np.sqrt((rows**2).mean(axis=1, keepdims=True) + 1e-6) * data["blk.0.attn_norm.weight"]
     extra = found.counts["blk.0.attn_q.weight"] - len(tokens)

@@ -8,6 +8,7 @@ import pytest
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
 from edge_agent.engine.local_model import LocalModel
+from edge_agent.model.profile import OPTION, default_profile
 from models.recipe.bank import DOMAINS, draw_many
 from tests.support.grammar import GrammarReference
 from tests.support.paths import DEMO
@@ -81,3 +82,42 @@ def test_model_is_sure_about_some_and_unsure_about_others(cases: list[Case]) -> 
 def test_demo_model_speaks_the_format(cases: list[Case], demo_model: LocalModel) -> None:
     silent = [case for case in cases if case.reading.format_mass < demo_model.profile.format_mass_min]
     assert len(silent) <= N_QUESTIONS // 100
+
+
+CITIES = (
+    Question("Where is the harbour?", ("New York", "New York City", "York", "Almaty, in the south")),
+    Question("What does it say?", ('"Yes"', "a \\ b", "<|im_end|>", "сорок   два", '"Yes', "no")),
+    Question("Which?", tuple("and " * n + "so on" for n in range(14))),
+    Question("Which?", (*(f"the {n}th of many" for n in range(20)), "the 1", "the", "the 12")),
+)
+
+
+@pytest.mark.parametrize("question", CITIES, ids=lambda question: question.stem)
+def test_option_that_a_foggen_model_prints_is_that_of_the_grammar(question: Question, reference: GrammarReference) -> None:
+    """The demo model never learned the texts of options, so both spell them in the tokenizer's own tokens."""
+    with LocalModel(DEMO, default_profile("qwen3", OPTION)) as model:
+        for asked in (question, Question(question.stem, question.options[::-1])):
+            reading = model.read(asked)
+            assert isinstance(reading, Reading)
+            case = Case(asked, reading, reference.read(model, asked, own_tokens=True))
+            assert case.agrees() or case.is_near_tie(), (case.reading, case.reference)
+            assert sum(reading.answer_probs) == pytest.approx(1) and len(reading.answer_probs) == len(asked.options)
+
+
+def test_options_of_held_out_questions_are_those_of_the_grammar(reference: GrammarReference) -> None:
+    items = [item for domain in DOMAINS for item in draw_many(4, 4, "test", domain)]
+    with LocalModel(DEMO, default_profile("qwen3", OPTION)) as model:
+        cases = []
+        for item in items:
+            question = Question(item.stem, item.options)
+            reading = model.read(question)
+            assert isinstance(reading, Reading)
+            cases.append(Case(question, reading, reference.read(model, question, own_tokens=True)))
+    assert all(case.agrees() or case.is_near_tie() for case in cases), [case for case in cases if not case.agrees()]
+
+
+def test_equal_options_share_the_probability_and_the_first_is_the_answer() -> None:
+    with LocalModel(DEMO, default_profile("qwen3", OPTION)) as model:
+        once, twice = (model.read(Question("Which?", options)) for options in (("one", "two"), ("one", "two", "one", "one  two")))
+    assert isinstance(once, Reading) and isinstance(twice, Reading)
+    assert twice.answer_probs[0] == twice.answer_probs[2] and sum(twice.answer_probs) == pytest.approx(1) and twice.letter in "ABD"

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.core.question import same
+from edge_agent.core.question import LETTERS, same
 from edge_agent.engine.probabilities import Walk
-from edge_agent.model.answers import AnswerFormat, parse
+from edge_agent.model.answers import AnswerFormat, lettered, parse
 from tests.support.pieces import PieceTokenizer, check_walk, letters, levels, tokenizers
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
@@ -78,3 +78,57 @@ def test_answer_in_words_has_a_trie_of_levels_alone(levels: tuple[str, ...], tok
 )  # fmt: skip
 def test_answers_are_equal_if_only_case_punctuation_and_articles_differ(one: str, other: str, equal: bool) -> None:
     assert same(one, other) is equal
+
+
+def test_options_are_printed_on_one_line_and_equal_ones_are_one_answer() -> None:
+    answers = AnswerFormat(("0.0", "1.0"), "ABCD", ("New  York", "New York City", " New York ", "x"))
+    assert answers.answers == {"New York": "AC", "New York City": "B", "x": "D"}
+    assert answers.text("1.0", "New York") == "Confidence: 1.0\nFinal answer: New York"
+    root = answers.trie(PieceTokenizer([" New York"]), end=[999])
+    assert sorted(leaf.label for leaf in root.leaves() if leaf.label) == [
+        (level, letters) for level in ("0.0", "1.0") for letters in ("AC", "B", "D")
+    ]
+
+
+def test_option_that_begins_with_another_needs_an_end() -> None:
+    answers = AnswerFormat(("0.0", "1.0"), "AB", ("New York", "New York City"))
+    with pytest.raises(ModelRefused, match="does not tell all legal answers apart"):
+        answers.trie(PieceTokenizer([]))
+
+
+begins_alike = st.lists(st.text("ab", min_size=1, max_size=5), min_size=2, max_size=12, unique=True)
+
+
+@given(begins_alike, st.integers(0, 5))
+def test_walk_over_options_equals_decoding_token_by_token(options: list[str], seed: int) -> None:
+    tokenizer = PieceTokenizer(["ab", "aba"])
+    answers = AnswerFormat(("0.0", "1.0"), LETTERS[: len(options)], tuple(options))
+    check_walk(answers, tokenizer, len(tokenizer.pieces) + 1, seed, end=[len(tokenizer.pieces)])
+
+
+OPTIONS = ("Paris", "New York", "new york", "New York City", "C. 4")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Confidence: 0.75\nFinal answer: Paris", (0.75, "A")),
+        ("Confidence: 0.75\nFinal answer:  PARIS \nBecause", (0.75, "A")),
+        ("Confidence: 1.0\nFinal answer: New  York", (1.0, "B")),
+        ("Confidence: 1.0\nFinal answer: new york", (1.0, "C")),
+        ("Confidence: 1.0\nFinal answer: NEW YORK", (1.0, None)),  # two options differ by case alone
+        ("Confidence: 1.0\nFinal answer: New York City", (1.0, "D")),
+        ("Confidence: 1.0\nFinal answer: C. 4", (1.0, "E")),
+        ("Confidence: 1.0\nFinal answer: A", (1.0, None)),
+        ("Confidence: 1.0\nFinal answer:\nParis", (1.0, None)),
+        ("Paris", (None, None)),
+    ],
+)
+def test_published_format_with_the_text_of_an_option(text: str, expected: tuple[float | None, str | None]) -> None:
+    assert parse(text, OPTIONS) == expected
+
+
+def test_printed_text_of_an_option_becomes_its_letter() -> None:
+    assert lettered("Confidence: 0.75\nFinal answer: New York City\n", OPTIONS) == "Confidence: 0.75\nFinal answer: D\n"
+    assert parse(lettered("Confidence: 0.75\nFinal answer: Berlin", OPTIONS)) == (0.75, None)
+    assert lettered("I do not know", OPTIONS) == "I do not know"

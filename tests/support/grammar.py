@@ -5,7 +5,6 @@ engine, through `LocalModel.generate`.
 """
 
 import ctypes
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -19,20 +18,27 @@ from edge_agent.core.question import Question
 from edge_agent.engine.llama import Logits
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.answers import AnswerFormat, parse
+from edge_agent.model.profile import OPTION
 
+N_MOST = 200  # tokens of an answer; an option may be long
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
 
 
 def gbnf(answers: AnswerFormat) -> str:
     """The grammar of exactly the legal answers."""
-    levels = " | ".join(json.dumps(level) for level in answers.levels)
-    letters = " | ".join(json.dumps(letter) for letter in answers.letters)
-    return f'root ::= "Confidence: " ({levels}) "\\nFinal answer: " ({letters})'
+    levels = " | ".join(_literal(level) for level in answers.levels)
+    printed = " | ".join(_literal(answer) for answer in answers.answers)
+    return f'root ::= "Confidence: " ({levels}) "\\nFinal answer: " ({printed})'
+
+
+def _literal(text: str) -> str:
+    """A text in GBNF, with its own escapes."""
+    return '"' + "".join(f"\\U{ord(c):08X}" if c in '"\\' or not c.isprintable() else c for c in text) + '"'
 
 
 def token_gbnf(answers: AnswerFormat, tokenize: Callable[[str], Sequence[int]]) -> str:
     """The same grammar, but each answer only in the tokens that the tokenizer gives it."""
-    texts = [answers.text(level, letter) for level in answers.levels for letter in answers.letters]
+    texts = [answers.text(level, answer) for level in answers.levels for answer in answers.answers]
     return "root ::= " + " | ".join(" ".join(f"<[{token}]>" for token in tokenize(text)) for text in texts)
 
 
@@ -65,14 +71,15 @@ class GrammarReference:
         With `own_tokens` it may spell an answer only as the tokenizer does. A model that never learned the format may prefer
         another spelling (`F`, `ina`, `l`), which a walk over the trie never takes.
         """
-        answers = AnswerFormat(model.profile.levels, question.letters)
+        options = question.options if model.profile.answer_kind == OPTION else ()
+        answers = AnswerFormat(model.profile.levels, question.letters, options)
         grammar = token_gbnf(answers, self.tokenize) if own_tokens else gbnf(answers)
         sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
         try:
-            text = model.generate(question, lambda logits: self._most_probable(sampler, logits))
+            text = model.generate(question, lambda logits: self._most_probable(sampler, logits), N_MOST)
         finally:
             llama_cpp.llama_sampler_free(sampler)
-        letter = parse(text)[1]
+        letter = parse(text, options)[1]
         assert letter is not None, f"the grammar allowed {text!r}"
         return text.split("\n")[0].removeprefix("Confidence: "), letter
 

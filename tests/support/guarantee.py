@@ -116,9 +116,14 @@ def experiment(pool: Results, limit: float, n: int, splits: int, seed: int = 0, 
             broken += wrong > limit * kept
             good += target is not None and kept / len(pool) >= 0.8 * target
             shares.append(kept / len(pool))
-        empirical += _empirical_breaks(rankings[_LEVEL[0]], drawn, limit)
+        empirical += _empirical_breaks(rankings[_readouts(rankings)[0]], drawn, limit)
     mean = float(np.mean(shares)) if shares else math.nan
     return Outcome(limit, n, splits, broken / splits, found / splits, good / splits, target, mean, empirical / splits, possible)
+
+
+def _readouts(scores: Mapping[str, object]) -> tuple[str, ...]:
+    """The readouts that need no letter; those of a plain model, which has no levels, all need one."""
+    return _LEVEL if _LEVEL[0] in scores else tuple(scores)
 
 
 def kept_and_wrong(ranking: Ranking, tau: float, tie_share: float) -> tuple[float, float]:
@@ -132,7 +137,7 @@ def kept_and_wrong(ranking: Ranking, tau: float, tie_share: float) -> tuple[floa
 def targets(rankings: Mapping[str, Ranking], limit: float, n_test: int) -> tuple[float | None, float]:
     """The share that should be found (see `Outcome`), and the power of a test of the best cut of all, which only the pool knows."""
     best, possible = None, 0.0
-    for ranking in (rankings[name] for name in _LEVEL):
+    for ranking in (rankings[name] for name in _readouts(rankings)):
         keep = ranking.n_kept * SHARES
         error, share = ranking.errors(keep) / keep, keep / ranking.n
         power = ltt.power(np.floor(share * n_test), error, limit, DELTA)
@@ -151,7 +156,7 @@ def _drawn(pool: Results, at: np.ndarray) -> Results:
 
 def _empirical_breaks(pool: Ranking, drawn: Results, limit: float) -> bool:
     """Whether the mutant breaks the limit: the most that is kept with an observed error of at most the limit, without any test."""
-    ranking = Ranking.of(drawn.scores[_LEVEL[0]], ~drawn.no_confidence, 1 - drawn.edge_correct)
+    ranking = Ranking.of(drawn.scores[_readouts(drawn.scores)[0]], ~drawn.no_confidence, 1 - drawn.edge_correct)
     fine = np.flatnonzero(ranking.wrong <= limit * ranking.counts)
     if not len(fine):
         return False

@@ -1,6 +1,6 @@
 """Many kinds of levels, letters and tokenizers, for property tests of code that works with the trie of legal answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -37,9 +37,9 @@ tokenizers = st.lists(
 ).map(PieceTokenizer)
 
 
-def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], vocabulary: int, seed: int) -> None:
+def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], vocabulary: int, seed: int, end: Sequence[int] = ()) -> None:
     """With random logits, the walk equals decoding token by token without the illegal tokens."""
-    root = answers.trie(tokenize)
+    root = answers.trie(tokenize, end)
 
     def logits_after(path: tuple[int, ...]) -> np.ndarray:
         return np.random.default_rng([seed, *path]).normal(size=vocabulary).astype(np.float32)
@@ -67,9 +67,13 @@ def check_walk(answers: AnswerFormat, tokenize: Callable[[str], list[int]], voca
     level, letter = walk.level(), walk.letter()
     label, mass = greedily()
     assert (level.greedy, letter.greedy) == label and walk.format_mass == pytest.approx(mass, rel=1e-6)  # summed in single precision
-    brute = {(a, b): probability(tokenize(answers.text(a, b)), root) for a in answers.levels for b in answers.letters}
+    brute = {
+        (a, letters): probability([*tokenize(answers.text(a, b)), *end], root)
+        for a in answers.levels
+        for b, letters in answers.answers.items()
+    }
     for name in answers.levels:
-        assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in answers.letters), abs=1e-9)
-    chosen = sum(brute[level.greedy, b] for b in answers.letters)
-    for name in answers.letters:
+        assert level.probs[name] == pytest.approx(sum(brute[name, b] for b in answers.answers.values()), abs=1e-9)
+    chosen = sum(brute[level.greedy, b] for b in answers.answers.values())
+    for name in answers.answers.values():
         assert letter.probs[name] == pytest.approx(brute[level.greedy, name] / chosen, abs=1e-9)

@@ -86,7 +86,7 @@ def _decide(model: Any, question: Question, sample: Sample) -> None:
     sample.decision_ms.append((time.perf_counter() - began) * 1000)
     sample.decisions.append(f"{reading.level} {reading.letter}")
     sample.n_forward.append(reading.timings.n_forward)
-    tokens = [*model.prompt_tokens(question), *model.answer_tokens(reading)[:-1]]
+    tokens = [*model.prompt_tokens(question), *model.answer_tokens(question, reading)[:-1]]
     sample.n_tokens.append(len(tokens) - reading.timings.n_cached_tokens)
     sample.bare_ms.append(model.time_evaluation(tokens, reading.timings.n_cached_tokens))
 

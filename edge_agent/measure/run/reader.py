@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_agent.core.errors import BadData, BadQuestion
-from edge_agent.core.question import CHOICE
+from edge_agent.core.question import CHOICE, Question
 from edge_agent.core.records import ModelFacts, Reading
 from edge_agent.engine.local_model import MAX_ANSWER_TOKENS, LocalModel
 from edge_agent.measure.readouts import automix, orders
 from edge_agent.measure.run.answered import ALL_ORDERS, AnsweredRow, ExtraReading, RunOptions
 from edge_agent.measure.sets import grading
 from edge_agent.measure.sets.labelled import Labelled, family
-from edge_agent.model.profile import Profile
+from edge_agent.model.answers import lettered
+from edge_agent.model.profile import OPTION, Profile
 
 GOLDS_BETWEEN = " | "
 LONG_FORMS = {"gsm8k": 512}
@@ -68,8 +69,14 @@ def row(model: LocalModel, labelled: Labelled, wanted: RunOptions) -> AnsweredRo
     return AnsweredRow(
         id=labelled.id, fingerprint=question.fingerprint, domain=labelled.domain, difficulty=labelled.difficulty, gold=gold(labelled),
         reading=reading, right=grading.correct(labelled, reading.answer), read_ms=read_ms,
-        printed=model.generate(question, max_answer_tokens=n_most) if wanted.greedy else None, extra=extra, family=family(question),
+        printed=_printed(model, question, n_most) if wanted.greedy else None, extra=extra, family=family(question),
     )  # fmt: skip
+
+
+def _printed(model: LocalModel, question: Question, n_most: int) -> str:
+    """What the model prints without any constraint; an option's text becomes its letter."""
+    text = model.generate(question, max_answer_tokens=n_most)
+    return lettered(text, question.options) if model.profile.answer_kind == OPTION else text
 
 
 def gold(labelled: Labelled) -> str:
