@@ -76,7 +76,11 @@ wheel: .venv/runtime
 	.venv/bin/python -m hatchling build -t wheel -d dist
 
 wheelhouse: .venv/runtime
+ifeq ($(ARCH),)
 	@sh requirements/wheelhouse.sh $(CURDIR)/.venv/bin/python dist/wheelhouse
+else
+	@sh requirements/portable.sh $(ARCH) $(CURDIR)/.venv/bin/python dist/wheelhouse-$(ARCH)
+endif
 
 acceptance: .venv/runtime
 	.venv/bin/python -m benchmarks.acceptance --out build/acceptance
