@@ -114,10 +114,12 @@ def _build(root: pathlib.Path, _: Settings) -> Finding:
     except OSError:
         cpuinfo = ""
     text = f"llama.cpp with {', '.join(features) or 'no CPU extensions'}"
-    if not (unused := unused_features(cpuinfo, features)):
+    if variant := llama.variant():
+        text = f"variant {variant} of {text}"
+    if not (unused := unused_features(cpuinfo, features, platform.machine())):
         return Finding(text)
     return Finding(text, (
-        f"It is a slow build, which does not use this processor's {', '.join(unused)}; compile it here: "
+        f"It is a slow {'variant' if variant else 'build'}, which does not use this processor's {', '.join(unused)}; compile it here: "
         "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python",
     ))  # fmt: skip
 
@@ -129,9 +131,10 @@ _FEATURES = {
 }  # fmt: skip
 
 
-def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
-    """The extensions that /proc/cpuinfo names and the build does not use."""
-    words = {word for line in cpuinfo.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
+def unused_features(cpuinfo: str, features: Sequence[str], architecture: str) -> list[str]:
+    """The extensions that /proc/cpuinfo names for this `platform.machine()` and the build does not use."""
+    key = "Features" if architecture == "aarch64" else "flags"  # an emulator shows the file of the machine that it runs on
+    words = {word for line in cpuinfo.splitlines() if line.startswith(key) for word in line.split()}
     return [name for flag, name in _FEATURES.items() if flag in words and name not in features]
 
 
