@@ -357,7 +357,8 @@ def _stream(
     try:
         for name, tensor in model.tensors.items():
             kinds = {types[name] for _, types in outputs.values()}
-            slab = _SlabMaker(tensor.opened(), architectures.shift(model.architecture, name), kinds, importance.get(name))
+            rows_in_order = architectures.reordered(tensor.opened(), architectures.row_order(model.architecture, model.config, name))
+            slab = _SlabMaker(rows_in_order, architectures.shift(model.architecture, name), kinds, importance.get(name))
             for rows in slabs(tensor.shape):
                 in_progress.append((name, rows, pool.submit(slab.quantize, *rows)))
                 if len(in_progress) > n_threads + 1:
@@ -372,7 +373,7 @@ def _stream(
 class _SlabMaker:
     """Makes the slabs of one tensor: its rows, what is added to them, the requested types, and the columns' importance."""
 
-    rows: lora.Rows
+    rows: architectures.Rows
     shift: float
     kinds: set[GGMLQuantizationType]
     importance: Array | None
