@@ -33,7 +33,7 @@ from edge_agent.model.profile import QUESTION_KINDS
 @click.option(
     "--answer-kind",
     type=click.Choice(list(QUESTION_KINDS)),
-    help="Answers with a letter, or in its own words.  [default: what SOURCE states, or letter]",
+    help="Answers with a letter, with the text of an option, or in its own words.  [default: what SOURCE states, or letter]",
 )
 @click.option(
     "--imatrix", type=click.Path(path_type=pathlib.Path), help="An importance matrix from `python -m convert.imatrix`; improves few bits."
@@ -65,7 +65,7 @@ def main(
             written = [export_adapter(folder, folders, out, name, _say)]
         else:
             with _bar() as on_weights:
-                job = Conversion(folder, folders, quantizations, name or "", QUESTION_KINDS.get(answer_kind or "", ""), imatrix)
+                job = Conversion(folder, folders, quantizations, name or "", answer_kind or "", imatrix)
                 written = export(job, out, Reports(_say, on_weights))
     except EdgeAgentError as error:
         click.echo(f"convert: {plain(str(error))}", err=True)

@@ -32,7 +32,7 @@ from convert.quantize import FILE_TYPES, Bytes, TypeChoice, choose_types, n_byte
 from convert.tokenizer_files import has_tokenizer
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import ADAPTERS_KEY, ANSWER_KINDS, Profile, default_profile, from_metadata, gguf_keys, held_adapters
+from edge_agent.model.profile import ADAPTERS_KEY, Profile, default_profile, from_metadata, gguf_keys, held_adapters
 
 STATED = "foggen"
 """The key of config.json for the `foggen.*` metadata of the GGUF that a checkpoint was made from."""
@@ -42,7 +42,7 @@ STATED = "foggen"
 class Conversion:
     """What to convert: the checkpoint in the folder `source`, with `adapters` merged in order, at each of `quantizations`.
 
-    The files are called NAME-QUANTIZATION.gguf; without a `name` they take those of the folders. `question_kind` is what the model
+    The files are called NAME-QUANTIZATION.gguf; without a `name` they take those of the folders. `answer_kind` is what the model
     is made for; without one it is what the checkpoint states, or else letters. `matrix` is the file of an importance matrix.
     Raises `ConvertError` for an unknown quantization or a name with slashes.
     """
@@ -51,7 +51,7 @@ class Conversion:
     adapters: Sequence[pathlib.Path] = ()
     quantizations: Sequence[str] = ("Q8_0",)
     name: str = ""
-    question_kind: str = ""
+    answer_kind: str = ""
     matrix: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ def open_model(source: pathlib.Path, adapters: Sequence[pathlib.Path] = ()) -> M
     return Model(source, config, architecture, {in_file[name]: merged[name] for name in ordered}, tuple(opened), stated)
 
 
-def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def metadata(model: Model, name: str, answer_kind: str, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """All metadata of a GGUF of `model` except its file type. `say` gets what a person should know. Raises `ConvertError`."""
     architecture = model.architecture
     writer = gguf.GGUFWriter(None, architecture.name)
@@ -131,7 +131,7 @@ def metadata(model: Model, name: str, question_kind: str, say: Callable[[str], N
     writer.add_size_label(gguf.size_label(model.n_weights, model.n_weights, 0, 0))
     architecture.hyper_parameters(writer, model.config)
     vocab.write(writer, _vocabulary(model, say))
-    profile = _profile(model, question_kind, say)
+    profile = _profile(model, answer_kind, say)
     for key, value in {**gguf_keys(profile), **held(model.adapters, held_adapters(model.stated))}.items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
@@ -156,19 +156,18 @@ def _stated(source: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
     return {f"foggen.{key}": value for key, value in stated.items()}
 
 
-def _profile(model: Model, question_kind: str, say: Callable[[str], None]) -> Profile:
+def _profile(model: Model, answer_kind: str, say: Callable[[str], None]) -> Profile:
     """The profile that the checkpoint states, or the default one."""
     name = model.architecture.name
     try:
         stated = from_metadata({"general.architecture": name, **model.stated})
     except EdgeAgentError as error:
         raise ConvertError(f"'{STATED}' in the config.json of '{model.folder}' is wrong: {error}") from error
-    if question_kind in ("", stated.question_kind):
+    if answer_kind in ("", stated.answer_kind):
         return stated
     if model.stated:
-        kinds = ANSWER_KINDS[question_kind], ANSWER_KINDS[stated.question_kind]
-        say(f"the answer kind is {kinds[0]}, though the checkpoint states {kinds[1]}; the system message is the default one")
-    return default_profile(name, question_kind)
+        say(f"the answer kind is {answer_kind}, though the checkpoint states {stated.answer_kind}; the system message is the default one")
+    return default_profile(name, answer_kind)
 
 
 def say_replaced(target: pathlib.Path, adapters: Sequence[lora.Adapter], say: Callable[[str], None]) -> None:
@@ -205,7 +204,7 @@ def export(job: Conversion, out: pathlib.Path, reports: Reports | None = None) -
     """Write one GGUF for each quantization of `job` into the folder `out`. Raises `ConvertError`."""
     reports = reports or Reports()
     model = open_model(job.source, job.adapters)
-    fields, importance = metadata(model, job.name, job.question_kind, reports.step), _importance(job.matrix, model)
+    fields, importance = metadata(model, job.name, job.answer_kind, reports.step), _importance(job.matrix, model)
     if job.matrix:
         fields |= _provenance(job.matrix, importance)
     choices = choose_types(lambda path: _write_sparse(path, model), job.quantizations, has_importance=bool(importance))

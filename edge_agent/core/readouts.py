@@ -11,25 +11,28 @@ from collections.abc import Sequence
 
 from edge_agent.core.records import LevelReading, Reading
 
-CONFIDENCE, EXPECTED, ANSWER_PROB, MARGIN, COMBINED = "confidence", "expected_confidence", "answer_prob", "margin", "combined"
-READOUTS = (CONFIDENCE, EXPECTED, ANSWER_PROB, MARGIN, COMBINED)
+CONFIDENCE, EXPECTED, ANSWER_PROB, MARGIN, ENTROPY, COMBINED = (
+    "confidence", "expected_confidence", "answer_prob", "margin", "entropy", "combined"
+)  # fmt: skip
+READOUTS = (CONFIDENCE, EXPECTED, ANSWER_PROB, MARGIN, ENTROPY, COMBINED)
 """The readouts that one reading holds."""
-NEED_LETTER = frozenset({ANSWER_PROB, MARGIN, COMBINED})
+NEED_LETTER = frozenset({ANSWER_PROB, MARGIN, ENTROPY, COMBINED})
 """Those that are known only after the letter, so that a call to the cloud starts later."""
 N_WEIGHTS = 5
 
 
 def score(reading: LevelReading, readout: str, weights: Sequence[float] = ()) -> float | None:
-    """The number that is compared with tau; None where the readout needs a letter that is not read.
+    """The number that is compared with tau; None where the reading does not hold it: its letter is not read, or it has no levels.
 
     `confidence` is the printed level, `expected_confidence` the mean level, `answer_prob` the probability of the chosen letter,
-    `margin` that minus the probability of the next best letter, and `combined` the logistic function of `weights` times
+    `margin` that minus the probability of the next best letter, `entropy` 1 minus the entropy of all letters as a share of the
+    largest possible (1: all on one letter, 0: all alike), and `combined` the logistic function of `weights` times
     (1, confidence, expected_confidence, answer_prob, margin).
     """
     if readout == CONFIDENCE:
         return reading.confidence
     if readout == EXPECTED:
-        return min(reading.expected_confidence, 1.0)  # a mean of levels may exceed 1 by a rounding error
+        return _expected(reading)
     if not isinstance(reading, Reading):
         return None
     best, second = sorted(reading.answer_probs, reverse=True)[:2]
@@ -38,10 +41,17 @@ def score(reading: LevelReading, readout: str, weights: Sequence[float] = ()) ->
         return chosen
     if readout == MARGIN:
         return max(0.0, best - second)
+    if readout == ENTROPY:
+        return max(0.0, 1 + math.fsum(p * math.log(p) for p in reading.answer_probs if p > 0) / math.log(len(reading.letters)))
     if readout != COMBINED or len(weights) != N_WEIGHTS:
         raise ValueError(f"there is no readout {readout!r} with {len(weights)} weights")
-    parts = (reading.confidence, min(reading.expected_confidence, 1.0), chosen, max(0.0, best - second))
-    return combined(weights, parts)
+    level, expected = reading.confidence, _expected(reading)
+    return None if level is None or expected is None else combined(weights, (level, expected, chosen, max(0.0, best - second)))
+
+
+def _expected(reading: LevelReading) -> float | None:
+    expected = reading.expected_confidence
+    return None if expected is None else min(expected, 1.0)  # a mean of levels may exceed 1 by a rounding error
 
 
 def combined(weights: Sequence[float], parts: Sequence[float]) -> float:

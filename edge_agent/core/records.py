@@ -52,22 +52,25 @@ class LevelReading:
 
     `level` is the greedy choice, token by token; `level_probs` are renormalised over the legal levels, in the order of
     `levels`. `format_mass` (0 to 1) is the full-vocabulary probability of the legal tokens at the first token and at
-    each branch taken: how likely the model is to keep the format on its own, measured at these tokens.
+    each branch taken: how likely the model is to keep the format on its own, measured at these tokens. A plain model has no
+    levels; then `level` and `format_mass` are None.
     """
 
     levels: tuple[str, ...]
     level_probs: tuple[float, ...]
-    level: str
-    format_mass: float
+    level: str | None
+    format_mass: float | None
 
     @property
-    def confidence(self) -> float:
-        """The level chosen, as a number."""
-        return float(self.level)
+    def confidence(self) -> float | None:
+        """The level chosen, as a number; None for a plain model."""
+        return None if self.level is None else float(self.level)
 
     @property
-    def expected_confidence(self) -> float:
-        """The mean level under `level_probs`."""
+    def expected_confidence(self) -> float | None:
+        """The mean level under `level_probs`; None for a plain model."""
+        if not self.levels:
+            return None
         return sum(float(level) * p for level, p in zip(self.levels, self.level_probs, strict=True))
 
 
@@ -75,8 +78,8 @@ class LevelReading:
 class Reading(LevelReading):
     """Everything the model said about one question.
 
-    `answer_probs` are conditional on `level`, in the order of `letters`; `letter` is the greedy choice. `format_mass` also
-    covers the branches of the letter.
+    `answer_probs` are conditional on `level`, in the order of `letters`; `letter` is the model's choice. `format_mass` also
+    covers the branches of the answer.
     """
 
     letters: str

@@ -19,7 +19,7 @@ from edge_agent.core import readouts
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import LevelReading, OpenReading, Reading
 
-RULE_VERSION = 3  # 2 added never_send, over_budget and queue_full, 3 calibrations; each repeats every older decision
+RULE_VERSION = 4  # 2 added never_send, over_budget and queue_full, 3 calibrations, 4 plain models; each repeats every older decision
 
 
 class PolicyName(StrEnum):
@@ -159,11 +159,16 @@ def _cause(reading: LevelReading, value: float | None, policy: Policy, draw: flo
         return Cause.ONLY_CLOUD
     if policy.name is PolicyName.PREFER_CLOUD:
         return Cause.PREFER_CLOUD
-    if reading.format_mass < policy.format_mass_min:
+    if has_no_confidence(reading, policy.format_mass_min):
         return Cause.NO_CONFIDENCE
-    if value is None:  # an answer in words has no probability, and a level has no letter yet
-        return Cause.NO_CONFIDENCE if isinstance(reading, OpenReading) else None
+    if value is None:  # a plain model has no level, and an answer in words no probability; a level alone has no letter yet
+        return Cause.NO_CONFIDENCE if isinstance(reading, (Reading, OpenReading)) else None
     return Cause.UNSURE if is_below(value, policy.tau, policy.tie_share, draw) else None
+
+
+def has_no_confidence(reading: LevelReading, format_mass_min: float) -> bool:
+    """Whether the model would more likely have printed something else than the format; a plain model has no format to keep."""
+    return reading.format_mass is not None and reading.format_mass < format_mass_min
 
 
 def is_below(value: float, tau: float, tie_share: float, draw: float) -> bool:

@@ -192,6 +192,11 @@ class Llama:
             attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
         return bool(attributes & (llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL))
 
+    def bos(self) -> list[int]:
+        """The token that the vocabulary puts before every text; none if it puts none."""
+        with self._vocabulary() as vocab:
+            return [llama_cpp.llama_vocab_bos(vocab)] if llama_cpp.llama_vocab_get_add_bos(vocab) else []
+
     def ends_turn(self, token: int) -> bool:
         """Whether this token ends the generation."""
         with self._vocabulary() as vocab:

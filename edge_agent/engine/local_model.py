@@ -83,7 +83,9 @@ class LocalModel:
             self._llama.close()
             raise
         self._prefix_file = (
-            PrefixFile(prefix_folder, [sha256, build(), repr(self._llama.options), *self._prefix]) if prefix_folder else None
+            PrefixFile(prefix_folder, [sha256, build(), repr(self._llama.options), *self._prefix])
+            if prefix_folder and self._prefix
+            else None
         )
         self.is_restored = self._restore_prefix()
         self._line = WaitingLine(self._llama.stop, self._llama.go)
@@ -140,7 +142,7 @@ class LocalModel:
         if question.kind != self.profile.question_kind:
             wanted = "without options" if question.options else "with its options"
             raise BadQuestion(f"This model does not answer questions like '{question.stem:.40}'; ask it {wanted}.")
-        tokens = prompt.tokens(self._llama, self.profile.segments(question.user_message))
+        tokens = prompt.tokens(self._llama, self.profile.segments(self.profile.user_message(question)))
         limit = self.n_ctx - FORMAT_RESERVE - max_answer_tokens
         if len(tokens) > limit:
             raise BadQuestion(f"The prompt has {len(tokens)} tokens, but only {max(0, limit)} fit; shorten the question.")
@@ -214,10 +216,7 @@ class LocalModel:
         If the message is not `complete`, its last token is left out, because the next letter may change it.
         """
         self._check_open()
-        segments = self.profile.segments(user_message)
-        if not complete:
-            segments = segments[: len(prompt.prefix(segments)) + 1]
-        tokens = prompt.tokens(self._llama, segments)[:-1][: self.n_ctx - ANSWER_RESERVE]
+        tokens = prompt.tokens(self._llama, self.profile.begun(user_message, complete))[:-1][: self.n_ctx - ANSWER_RESERVE]
         return self._line.later(lambda: self._draft(tokens))
 
     def generate(self, question: Question, choose: Choose = most_probable, max_answer_tokens: int = MAX_ANSWER_TOKENS) -> str:
@@ -243,7 +242,7 @@ class LocalModel:
 
     def answer_tokens(self, reading: Reading) -> list[int]:
         """The tokens of the answer that a reading chose. For `edge-agent bench`."""
-        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level, reading.letter))
+        return self._llama.tokenize(AnswerFormat(reading.levels, reading.letters).text(reading.level or "", reading.letter))
 
     def _read_level(self, tokens: list[int], trie: Node) -> tuple[Walk, LevelReading, dict[Path, Logits]]:
         """The first pass. Returns the walk, the level, and the logits that were read."""

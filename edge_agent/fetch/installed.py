@@ -15,11 +15,12 @@ from typing import Any
 from edge_agent.core.errors import DownloadFailed, ModelRefused
 from edge_agent.core.files import not_written, put_in_place, replacing, temporary_folder
 from edge_agent.core.question import Question
+from edge_agent.core.routing import has_no_confidence
 from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
 from edge_agent.model.calibration import Calibration, save, waiting_beside
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import default_profile, from_metadata
+from edge_agent.model.profile import check_architecture, from_metadata
 from edge_agent.model.pulled import Pulled
 
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
@@ -60,14 +61,14 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
     """
     header = gguf.read_header(path)
     if header.is_adapter:
-        default_profile(header.architecture)
+        check_architecture(header.architecture)
         gguf.read_adapter(path, gguf.read_header(base) if base else None)
         if base:
             trial.run(ModelFiles(base, path), [_FIRST_QUESTION])
         return None
     profile = from_metadata(header.metadata)
     (reading,) = trial.run(ModelFiles(path), [_FIRST_QUESTION]).readings
-    if reading is not None and reading.format_mass < profile.format_mass_min:
+    if reading is not None and has_no_confidence(reading, profile.format_mass_min):
         return "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure."
     return None
 

@@ -20,16 +20,16 @@ import numpy.typing as npt
 
 from edge_agent.core import routing
 from edge_agent.core.errors import BadData, ModelMissing, ModelRefused
-from edge_agent.core.question import CHOICE, Question, same
+from edge_agent.core.question import Question, same
 from edge_agent.core.records import OpenReading, Reading
-from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step
+from edge_agent.core.routing import Circumstances, Policy, PolicyName, Step, has_no_confidence
 from edge_agent.engine import trial
 from edge_agent.engine.trial import Trial
 from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
 from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import Profile, from_metadata
+from edge_agent.model.profile import LETTER, OPTION, TEXT, Profile, from_metadata
 
 AnyReading = Reading | OpenReading
 Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
@@ -191,7 +191,7 @@ def _against(
 ) -> Comparison:
     """Read the questions with the reference too, and compare."""
     theirs = from_metadata(gguf.read_header(reference.path).metadata)
-    if (theirs.levels, theirs.question_kind) != (profile.levels, profile.question_kind):
+    if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
         raise BadData(f"'{reference.path}' has other levels or another kind of answer than '{model.path}'; compare two files of one model.")
     other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
     return Comparison(
@@ -224,7 +224,7 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
 
 
 def _described(profile: Profile, says_so: bool) -> str:
-    kind = "a letter" if profile.question_kind == CHOICE else "its own words"
+    kind = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}[profile.answer_kind]
     origin = "" if says_so else " (the defaults of its architecture: the file has no profile)"
     return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
 
@@ -255,7 +255,9 @@ def _loaded(model: ModelFiles, tried: Trial) -> FileCheck:
 def _answers(tried: Trial, profile: Profile) -> FileCheck:
     """Check that the model answers most questions in the format."""
     readings = [reading for reading in tried.readings if reading]
-    n_in_format = sum(reading.format_mass >= profile.format_mass_min for reading in readings)
+    if profile.is_plain:
+        return FileCheck("answers", bool(readings), f"{len(readings)} of {len(tried.readings)} questions answered")
+    n_in_format = sum(not has_no_confidence(reading, profile.format_mass_min) for reading in readings)
     ok = bool(readings) and 2 * n_in_format > len(readings)
     end = "" if ok else "; a FogGen model does so by itself, so this is another model or a damaged one"
     return FileCheck("format", ok, f"{n_in_format} of {len(readings)} questions answered in the format{end}")

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
-from edge_agent.core.question import CHOICE
 from edge_agent.core.records import ModelFacts
-from edge_agent.model.profile import ANSWER_KINDS, QUESTION_KINDS, from_metadata, held_adapters
+from edge_agent.model.profile import LETTER, from_metadata, held_adapters
 
 if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
     from edge_agent.model.pulled import Pulled
@@ -31,7 +30,7 @@ class Entry:
     """A model of the catalogue. With a `bundled_file` it comes with edge-agent; otherwise the Hub's `repo` publishes it.
 
     `revision` (a commit) is None and `sha256` (from file to hash) is empty while the model is unpinned. `architecture`,
-    `question_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
+    `answer_kind` and `tau` are what its GGUF states; `file_name` and `quantization` say how to make that GGUF.
     `holds` has the hashes of the `adapters` that its `files` (by their sha256) hold but do not name.
     """
 
@@ -41,18 +40,13 @@ class Entry:
     architecture: str
     repo: str | None = None
     bundled_file: str | None = None
-    question_kind: str = CHOICE
+    answer_kind: str = LETTER
     tau: float = 0.5
     file_name: str | None = None
     quantization: str | None = None
     revision: str | None = None
     sha256: dict[str, str] = field(default_factory=dict)
     holds: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def answer_kind(self) -> str:
-        """The published word for the kind, as catalog.toml and `convert --answer-kind` use it."""
-        return ANSWER_KINDS[self.question_kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +184,6 @@ def _quantization(file: str) -> str:
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
     values = {key: value for key, value in table.items() if value != UNPINNED}
-    if "answer_kind" in values:
-        values["question_kind"] = QUESTION_KINDS[values.pop("answer_kind")]
     return Entry(name=name, **values)
 
 

@@ -1,8 +1,7 @@
 """The profile of a model: how to prompt it, which confidence levels it prints, and when it is sure enough.
 
-Owns the system messages, the prompt shapes and the `foggen.*` keys of a GGUF. Does not know tokens. Invariant: the
-values that a file states about itself are checked here before anyone uses them, and user text enters a prompt only as
-a plain segment, never as a special token.
+Owns the system messages, the `foggen.*` keys of a GGUF and the choice between FogGen and plain. Does not know tokens; the texts around
+a question are those of `shapes`. Invariant: the values that a file states about itself are checked here before anyone uses them.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
-from typing import NamedTuple
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.core.question import CHOICE, OPEN
+from edge_agent.core.question import CHOICE, OPEN, Question
+from edge_agent.model.shapes import COMPLETION, SHAPES, Segment, Shape, shape_of
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
 
@@ -40,51 +38,60 @@ OPEN_SYSTEM_MESSAGE = _in_own_words(SYSTEM_MESSAGE)
 
 _SYSTEM_MESSAGE_GEMMA = SYSTEM_MESSAGE.replace("- Do not output <think> tags.\n", "")
 
+LETTER_INSTRUCTION = "Answer with the letter of the right option only."
 MAX_SYSTEM_MESSAGE_CHARS = 8192
 _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
-ANSWER_KINDS = {CHOICE: "letter", OPEN: "text"}
-"""The published word for each kind of question: in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`."""
-QUESTION_KINDS = {answer: question for question, answer in ANSWER_KINDS.items()}
+LETTER, OPTION, TEXT = "letter", "option", "text"
+PLAIN, FOGGEN = "plain", "foggen"
+PROFILES = (PLAIN, FOGGEN)
+"""What a model file can be: any chat or base model, or one that prints its confidence."""
+NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
+NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
+"""How the log-probability of an option's text becomes comparable with another's: not at all, by its number of tokens or of bytes, or
+by its log-probability without the question."""
+QUESTION_KINDS = {LETTER: CHOICE, OPTION: CHOICE, TEXT: OPEN}
+"""Each answer kind, by its published word (in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`), and what it answers."""
 
 ADAPTERS_KEY = "foggen.adapters"
 """The key that says which adapters a file holds: a JSON list with the sha256 of each one's safetensors."""
-
-
-class SegmentKind(Enum):
-    """Where the text of a segment comes from. It decides which tokens the text may become."""
-
-    SPECIAL = "special"  # one special token of the template
-    MODEL = "model"  # plain text of the template: may become added tokens such as `<think>`, but no control token
-    PERSON = "person"  # user text: must not become any added or control token
-
-
-class Segment(NamedTuple):
-    """A part of a prompt that is tokenized as a whole: one special token, or the text between two of them."""
-
-    text: str
-    kind: SegmentKind
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """How to prompt a model and how to read its answer.
 
-    `prompt` names the prompt shape (`chatml` or `gemma`). `levels` are the confidences that the model prints, as
-    strings in rising order. `question_kind` is `choice` (answered with a letter) or `open` (answered in words). An
-    answer is kept if its confidence is at least `tau`. A reading with a format mass below `format_mass_min` counts as
-    "no confidence found"; at 0.5, the model would more likely have printed something else. The answer after
-    `likely_level` is evaluated in the first pass; None means the highest level, because unsure answers go to the cloud.
+    `prompt` names the prompt shape, such as `chatml`. `levels` are the confidences that the model prints, as strings in
+    rising order; a plain model prints none. `answer_kind` is `letter`, `option` (the text of an option) or `text` (the
+    model's own words). An answer is kept if its confidence is at least `tau`. A reading with a format mass below
+    `format_mass_min` counts as "no confidence found"; at 0.5, the model would more likely have printed something else. The
+    answer after `likely_level` is evaluated in the first pass; None means the highest level, because unsure answers go to the cloud.
+
+    A plain model's question ends with the line `instruction`; with `lists_options` it sees the options. `normalise` says what the
+    log-probability of an option's text is divided by, or compared with (`NORMALISE`).
     """
 
     prompt: str
     system_message: str
     levels: tuple[str, ...] = LEVELS
-    question_kind: str = CHOICE
+    answer_kind: str = LETTER
     tau: float = 0.5
     format_mass_min: float = 0.5
     likely_level: str | None = None
+    instruction: str = ""
+    lists_options: bool = True
+    normalise: str = TOKENS
+
+    @property
+    def question_kind(self) -> str:
+        """The questions that the model answers: `choice` or `open`."""
+        return QUESTION_KINDS[self.answer_kind]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the model prints no confidence."""
+        return not self.levels
 
     @property
     def sha256(self) -> str:
@@ -92,74 +99,118 @@ class Profile:
 
         Databases store readings under this hash, so it must stay the same for the same profile in every version.
         """
-        facts = [self.prompt, self.system_message, self.levels, ANSWER_KINDS[self.question_kind]]
+        facts: list[object] = [self.prompt, self.system_message, self.levels, self.answer_kind]
+        if self.is_plain:
+            facts += [self.instruction, self.lists_options, *([self.normalise] if self.answer_kind == OPTION else [])]
         return hashlib.sha256(json.dumps(["profile-1", *facts]).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """One line of JSON for `from_json`, with the published word for the kind: every database holds `answer_kind`."""
-        fields = asdict(self)
-        fields["answer_kind"] = ANSWER_KINDS[fields.pop("question_kind")]
-        return json.dumps(fields, ensure_ascii=False, sort_keys=True)
+        """One line of JSON for `from_json`."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
         """The profile that `to_json` wrote, in this version or an older one."""
         fields = json.loads(text)
-        kind = QUESTION_KINDS[fields.pop("answer_kind")]
-        return cls(**{**fields, "levels": tuple(fields["levels"]), "question_kind": kind})
+        return cls(**{**fields, "levels": tuple(fields["levels"])})
+
+    @property
+    def shape(self) -> Shape:
+        """How its prompt is written."""
+        return SHAPES[self.prompt]
+
+    def user_message(self, question: Question) -> str:
+        """What the model is asked: the stem, one option a line as `A. text` unless it is not to see them, and the instruction."""
+        return self._instructed(question.user_message if self.lists_options else question.stem)
 
     def segments(self, user_message: str) -> list[Segment]:
         """The prompt for `user_message`, split at the special tokens, with thinking turned off.
 
-        The same text as the chat templates of Qwen3 (`enable_thinking=False`) and Gemma 3 produce with the generation
-        prompt, except that user text cannot become a special token.
+        The same text as the chat template of the model produces with the generation prompt, except that user text cannot become a
+        special token.
         """
-        return list(_SHAPES[self.prompt](self.system_message, user_message))
+        return self.shape.segments(self.system_message, user_message)
 
+    def begun(self, text: str, complete: bool) -> list[Segment]:
+        """The prompt of a question that is being typed, as far as it will not change; of a `complete` one, all of it."""
+        if not self.lists_options:  # whatever stands after the first line may be an option, which the model does not see
+            return self.shape.begun(self.system_message, text.split("\n", 1)[0])
+        return self.segments(self._instructed(text)) if complete else self.shape.begun(self.system_message, text)
 
-def _chatml(system: str, user: str) -> list[Segment]:
-    start, end, line = _special("<|im_start|>"), _special("<|im_end|>"), _model("\n")
-    turns = [start, _model(f"system\n{system}"), end, line]
-    turns += [start, Segment(f"user\n{user}", SegmentKind.PERSON), end, line]
-    think = [_special("<think>"), _model("\n\n"), _special("</think>"), _model("\n\n")]
-    return [*turns, start, _model("assistant\n"), *think]
+    def _instructed(self, text: str) -> str:
+        return f"{text}\n{self.instruction}" if self.instruction else text
 
-
-def _gemma(system: str, user: str) -> list[Segment]:
-    start, end = _special("<start_of_turn>"), _special("<end_of_turn>")
-    turn = [_special("<bos>"), start, Segment(f"user\n{system}\n\n{user}", SegmentKind.PERSON), end, _model("\n")]
-    return [*turn, start, _model("model\n")]
-
-
-def _special(text: str) -> Segment:
-    return Segment(text, SegmentKind.SPECIAL)
-
-
-def _model(text: str) -> Segment:
-    return Segment(text, SegmentKind.MODEL)
-
-
-_SHAPES = {"chatml": _chatml, "gemma": _gemma}
 
 _BY_ARCHITECTURE = {
     "qwen3": Profile(prompt="chatml", system_message=SYSTEM_MESSAGE),
     "gemma3": Profile(prompt="gemma", system_message=_SYSTEM_MESSAGE_GEMMA),
 }
 
-ARCHITECTURES = tuple(_BY_ARCHITECTURE)
-"""llama.cpp's names for the architectures that edge-agent runs."""
+_PLAIN = ("llama", "qwen2")
+ARCHITECTURES = (*_BY_ARCHITECTURE, *_PLAIN)
+"""llama.cpp's names for the architectures that edge-agent runs. A file of one of the last two is a plain model by itself."""
 
 
-def default_profile(architecture: str, question_kind: str = CHOICE) -> Profile:
-    """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an unknown architecture."""
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a person wants a model file to be read; "" leaves each to the file.
+
+    `profile` is `plain` or `foggen`, `answers` is `letter` or `option` for a plain model, and `chat_shape` the name of its shape.
+    Raises `ModelRefused` for another word.
+    """
+
+    profile: str = ""
+    answers: str = ""
+    chat_shape: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the words, because they may come from a file that anyone can change."""
+        for name, known in (("profile", PROFILES), ("answers", (LETTER, OPTION)), ("chat_shape", tuple(SHAPES))):
+            if (value := getattr(self, name)) not in ("", *known):
+                raise ModelRefused(f"The {name.replace('_', ' ')} {value!r:.40} is not known; give one of: {', '.join(known)}.")
+
+    def over(self, other: Way) -> Way:
+        """This way, and where it leaves something to the file, the `other`. A foggen model has neither of the other two."""
+        profile = self.profile or other.profile
+        if self.profile == FOGGEN:
+            return Way(profile, self.answers, self.chat_shape)
+        return Way(profile, self.answers or other.answers, self.chat_shape or other.chat_shape)
+
+
+def is_plain(metadata: Mapping[str, object], way: Way = Way()) -> bool:
+    """Whether a file with this metadata is read as a plain model."""
+    if way.profile:
+        return way.profile == PLAIN
+    return metadata.get("general.architecture") in _PLAIN and "foggen.version" not in metadata
+
+
+def plain_profile(metadata: Mapping[str, object], way: Way = Way()) -> Profile:
+    """The profile of a plain model. Raises `ModelRefused` if nobody knows its chat shape."""
+    shape, message = shape_of(metadata, way.chat_shape)
+    if way.answers == OPTION:
+        return Profile(shape, message, (), OPTION, lists_options=False)
+    return Profile(shape, message, (), LETTER, instruction="" if shape == COMPLETION else LETTER_INSTRUCTION)
+
+
+def check_architecture(architecture: str) -> None:
+    """Raises `ModelRefused` for an architecture that edge-agent does not run."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise ModelRefused(f"The architecture {architecture!r:.60} is not supported; use a model of one of these: {known}.")
+
+
+def default_profile(architecture: str, answer_kind: str = LETTER) -> Profile:
+    """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an architecture without one."""
+    check_architecture(architecture)
     try:
         profile = _BY_ARCHITECTURE[architecture]
     except KeyError:
         known = ", ".join(_BY_ARCHITECTURE)
-        raise ModelRefused(f"The architecture {architecture!r:.60} is not supported; use a model of one of these: {known}.") from None
-    if question_kind == CHOICE:
-        return profile
-    return replace(profile, question_kind=question_kind, system_message=_in_own_words(profile.system_message))
+        raise ModelRefused(
+            f"There are no FogGen models of the architecture {architecture}; give one of {known}, or --profile plain."
+        ) from None
+    message = profile.system_message if QUESTION_KINDS[answer_kind] == CHOICE else _in_own_words(profile.system_message)
+    return replace(profile, answer_kind=answer_kind, system_message=message)
 
 
 def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
@@ -168,16 +219,21 @@ def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
         "foggen.version": 1,
         "foggen.system_message": profile.system_message,
         "foggen.levels": json.dumps(profile.levels),
-        "foggen.answer_kind": ANSWER_KINDS[profile.question_kind],
+        "foggen.answer_kind": profile.answer_kind,
         "foggen.tau": profile.tau,
     }
 
 
-def from_metadata(metadata: Mapping[str, object]) -> Profile:
-    """The profile of a GGUF: the `foggen.*` keys in its metadata, on top of the defaults of its architecture.
+def from_metadata(metadata: Mapping[str, object], way: Way = Way()) -> Profile:
+    """The profile of a GGUF: the `foggen.*` keys in its metadata, on top of the defaults of its architecture, or that of a plain model.
 
     The file may come from anyone, so every value is checked. Raises `ModelRefused` with the name of a wrong key.
     """
+    check_architecture(str(metadata.get("general.architecture")))
+    if is_plain(metadata, way):
+        return plain_profile(metadata, way)
+    if way.answers or way.chat_shape:
+        raise ModelRefused("A FogGen model says itself how it answers; leave --answers and --chat-shape out, or add --profile plain.")
     profile = default_profile(str(metadata.get("general.architecture")))
     if "foggen.version" not in metadata:
         return profile
@@ -192,11 +248,11 @@ def from_metadata(metadata: Mapping[str, object]) -> Profile:
     tau = metadata.get("foggen.tau", profile.tau)
     if not isinstance(tau, int | float) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
-    kind = QUESTION_KINDS.get(str(metadata.get("foggen.answer_kind", ANSWER_KINDS[CHOICE])))
-    if kind is None:
-        raise _refused("foggen.answer_kind", "'letter' or 'text', the kinds that this version supports")
+    kind = str(metadata.get("foggen.answer_kind", LETTER))
+    if kind not in QUESTION_KINDS:
+        raise _refused("foggen.answer_kind", "'letter', 'option' or 'text', the kinds that this version supports")
     levels = _checked_levels(metadata.get("foggen.levels", json.dumps(profile.levels)))
-    return replace(profile, system_message=message, question_kind=kind, tau=round(float(tau), 6), levels=levels)
+    return replace(profile, system_message=message, answer_kind=kind, tau=round(float(tau), 6), levels=levels)
 
 
 def held_adapters(metadata: Mapping[str, object]) -> set[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import Segment, SegmentKind
+from edge_agent.model.shapes import Segment, SegmentKind
 
 
 class Tokenizer(Protocol):
@@ -26,6 +26,9 @@ class Tokenizer(Protocol):
     def is_added(self, token: int) -> bool:
         """Whether this is a control token or a user-defined token."""
 
+    def bos(self) -> list[int]:
+        """The token that the vocabulary puts before every text; none if it puts none."""
+
 
 def tokens(tokenizer: Tokenizer, segments: Sequence[Segment]) -> list[int]:
     """The tokens of a whole prompt. Raises `ModelRefused` if the vocabulary lacks a special token."""
@@ -37,11 +40,28 @@ def prefix(segments: Sequence[Segment]) -> Sequence[Segment]:
     return segments[: next(i for i, segment in enumerate(segments) if segment.kind is SegmentKind.PERSON)]
 
 
+def continued(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of user text that follows other text, such as an answer after a prompt.
+
+    Some vocabularies of SentencePiece put a space before the first word of every text, which no text in the middle has.
+    """
+    found = _plain_tokens(tokenizer, text)
+    if not tokenizer.piece(tokenizer.tokenize("a")[0]).startswith(b" "):
+        return found
+    line, after = tokenizer.tokenize("\n"), _plain_tokens(tokenizer, "\n" + text)
+    return after[len(line) :] if after[: len(line)] == line else found
+
+
 def _segment_tokens(tokenizer: Tokenizer, segment: Segment) -> list[int]:
+    if segment.kind is SegmentKind.BOS:
+        return tokenizer.bos()
     if segment.kind is SegmentKind.SPECIAL:
         special = tokenizer.tokenize(segment.text, parse_special=True)
         if len(special) != 1:
-            raise ModelRefused(f"The vocabulary of the model has no token '{segment.text}'; use another model.")
+            raise ModelRefused(
+                f"The vocabulary of the model has no token '{segment.text}', which its prompt needs; use another model, or for a plain "
+                "one name another --chat-shape."
+            )
         return special
     if segment.kind is SegmentKind.MODEL:
         return tokenizer.tokenize(segment.text)

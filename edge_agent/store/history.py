@@ -149,7 +149,7 @@ def _add(store: Store, found: History, stretch: tuple[int, int, float, float]) -
         with contextlib.suppress(*_DAMAGED):  # or removed to make room
             reading = Reading.from_json(row["reading"])
             agrees, level = _agrees(row, reading.answer), reading.confidence
-            if 0 <= level <= 1:
+            if level is not None and 0 <= level <= 1:
                 for counted in (periods[int((row["created_at"] - since_s) / step_s)], found.total):
                     counted.add({"compared": 1, "agreed": agrees})
                 found.compared[row["fingerprint"]] = (level, agrees)

@@ -311,16 +311,15 @@ def _readable(read: Callable[[Any], T], stored: Any) -> T | None:
 
 def _sound_reading(text: str) -> Reading | OpenReading:
     reading = Reading.from_json(text)
-    parts = [(reading.level, reading.levels, reading.level_probs)]
+    is_plain = reading.level is None  # then there are no levels, and no format to keep
+    parts = [] if is_plain else [(reading.level, reading.levels, reading.level_probs)]
     if isinstance(reading, Reading):
         parts.append((reading.letter, tuple(reading.letters), reading.answer_probs))
     for chosen, choices, probabilities in parts:
-        if (
-            chosen not in choices
-            or len(choices) != len(probabilities)
-            or not all(0 <= p <= 1 for p in (*probabilities, reading.format_mass))
-        ):
+        if chosen not in choices or len(choices) != len(probabilities) or not all(0 <= p <= 1 for p in probabilities):
             raise ValueError(f"{chosen} is not one of {choices}")
+    if is_plain != (not reading.levels) or is_plain != (reading.format_mass is None) or not 0 <= (reading.format_mass or 0.0) <= 1:
+        raise ValueError(f"level {reading.level}, levels {reading.levels} and format mass {reading.format_mass} do not fit together")
     if not all(0 <= float(level) <= 1 for level in reading.levels):
         raise ValueError(f"levels are {reading.levels}")
     return reading

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from edge_agent.model.profile import SYSTEM_MESSAGE, SegmentKind, default_profile
+from edge_agent.model.profile import SYSTEM_MESSAGE, default_profile
+from edge_agent.model.shapes import SegmentKind
 from models.recipe.bank import draw, facts
 from models.recipe.bank.unknown import unknown
 from models.recipe.dress import user_message

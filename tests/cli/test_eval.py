@@ -109,7 +109,7 @@ def test_file_of_the_question_bank_can_be_measured(tmp_path: pathlib.Path) -> No
 
 def test_open_questions_are_answered_in_as_many_words_as_the_set_needs(tmp_path: pathlib.Path) -> None:
     demo = ROOT / "models" / "demo"
-    path = export(Conversion(demo / "base", [demo / "adapter-open"], ["Q8_0"], "open", question_kind=OPEN), tmp_path)[0].path
+    path = export(Conversion(demo / "base", [demo / "adapter-open"], ["Q8_0"], "open", answer_kind="text"), tmp_path)[0].path
     asked = Question("What is 12 + 7?", (), OPEN)
     with LocalModel(path) as model:
         printed = model.read(asked).answer

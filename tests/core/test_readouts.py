@@ -37,7 +37,8 @@ def test_scores_of_a_reading_worked_by_hand() -> None:
     found = {name: readouts.score(reading, name, WEIGHTS if name == "combined" else ()) for name in readouts.READOUTS}
     total = -1 + 2 * 0.75 + 0.5 * 0.8125 + 0.625 + 3 * 0.375
     assert found == {
-        "confidence": 0.75, "expected_confidence": 0.8125, "answer_prob": 0.625, "margin": 0.375, "combined": 1 / (1 + math.exp(-total)),
+        "confidence": 0.75, "expected_confidence": 0.8125, "answer_prob": 0.625, "margin": 0.375, "entropy": pytest.approx(1 - 0.9002560 / math.log(3)),
+        "combined": 1 / (1 + math.exp(-total)),
     }  # fmt: skip
     assert readouts.score(replace(reading, letter="A"), "answer_prob") == 0.125  # the chosen letter, not the most probable one
 

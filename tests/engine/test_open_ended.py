@@ -26,7 +26,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The demo base with its adapter, marked as a model that answers in its own words."""
     demo = ROOT / "models" / "demo"
     adapter = demo / "adapter-open" if (demo / "adapter-open").exists() else demo / "adapter"
-    return export(Conversion(demo / "base", [adapter], ["Q8_0"], "open", question_kind=OPEN), tmp_path_factory.mktemp("open"))[0].path
+    return export(Conversion(demo / "base", [adapter], ["Q8_0"], "open", answer_kind="text"), tmp_path_factory.mktemp("open"))[0].path
 
 
 @pytest.fixture(scope="module")

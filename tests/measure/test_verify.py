@@ -133,7 +133,7 @@ def test_answers_in_words_are_compared_as_words() -> None:
     one = OpenReading(
         levels=LEVELS, level_probs=(0, 0, 0, 0, 1.0), level="1.0", format_mass=1.0, text="The Altai.", ended=True, timings=Timings()
     )
-    found = compare([one, one], [replace(one, text="altai"), replace(one, text="Tian Shan")], replace(PROFILE, question_kind="open"), 0.5)
+    found = compare([one, one], [replace(one, text="altai"), replace(one, text="Tian Shan")], replace(PROFILE, answer_kind="text"), 0.5)
     assert found["letter_kl"] is None and found["changed_answers"].count == 1
 
 

@@ -39,7 +39,7 @@ def test_published_models_are_described_and_not_pinned() -> None:
     entries = catalog.entries()
     assert {name: (e.repo, e.licence, e.answer_kind) for name, e in entries.items() if e.repo} == PUBLISHED
     for entry in entries.values():
-        profile = default_profile(entry.architecture, entry.question_kind)
+        profile = default_profile(entry.architecture, entry.answer_kind)
         assert profile.tau == entry.tau == 0.5
         assert entry.bundled_file or entry.quantization in QUANTIZATIONS.values()
         assert entry.revision is None and entry.sha256 == {}  # a pin that is added here is one that somebody saw

@@ -7,7 +7,8 @@ import pytest
 
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import CHOICE, OPEN
-from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile, SegmentKind, default_profile, from_metadata, gguf_keys
+from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile, default_profile, from_metadata, gguf_keys
+from edge_agent.model.shapes import SegmentKind
 
 
 def test_prompt_is_chatml_with_thinking_off() -> None:

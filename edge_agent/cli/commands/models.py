@@ -165,8 +165,7 @@ def _rows(config: settings.Settings) -> list[dict[str, Any]]:
         pinned = {"revision": entry.revision or catalog.UNPINNED, "sha256": entry.sha256 or catalog.UNPINNED}
         bundled = {catalog.resolve(entry.name): None} if entry.bundled_file else {}
         here = bundled | {path: record for path, record in files.items() if record and record.alias == entry.name}
-        facts = asdict(entry) | {"answer_kind": entry.answer_kind, "kind": "model"}
-        del facts["question_kind"]
+        facts = asdict(entry) | {"kind": "model"}
         rows.append(facts | pinned | {"files": [_file(path, record) for path, record in here.items()]})
     others = [_other(path, record) for path, record in files.items() if record is None or record.alias is None]
     return rows + sorted(others, key=lambda row: row["kind"] == "adapter")

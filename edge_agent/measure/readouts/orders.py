@@ -51,13 +51,12 @@ class Reader(Protocol):
 class OrderReading:
     """What the model says on average over `n_passes` orders of the options.
 
-    `letter` has the highest mean probability, and `score` is that probability; `level_score` is the mean `expected_confidence`.
+    `letter` has the highest mean probability, and `score` is that probability.
     `agreed` says whether the model chose the same option in every order. `ms` is the time of all readings.
     """
 
     letter: str
     score: float
-    level_score: float
     n_passes: int
     ms: float
     agreed: bool
@@ -111,7 +110,6 @@ def average(question: Question, in_order: Sequence[Order], readings: Sequence[Re
     return OrderReading(
         letter=question.letters[best],
         score=min(means[best], 1.0),  # a mean may exceed 1 by a rounding error
-        level_score=min(sum(reading.expected_confidence for reading in readings) / len(readings), 1.0),
         n_passes=len(readings),
         ms=ms,
         agreed=len({question.same_as(question.letters[place]) for place in chosen}) == 1,

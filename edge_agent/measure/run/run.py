@@ -17,6 +17,7 @@ import numpy as np
 
 from edge_agent.core.errors import BadData, BadQuestion
 from edge_agent.core.records import ModelFacts, Reading
+from edge_agent.core.routing import has_no_confidence
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.measure.readouts.orders import referring_note
@@ -76,7 +77,7 @@ class Run:
             edge_correct=_column(row.right for row in rows),
             cloud_correct=_column(each.right for each in cloud),
             agrees=_column(each.agrees for each in cloud),
-            no_confidence=np.array([row.reading.format_mass < self.facts.profile.format_mass_min for row in rows]),
+            no_confidence=np.array([has_no_confidence(row.reading, self.facts.profile.format_mass_min) for row in rows]),
             read_ms=_column(row.read_ms for row in rows),
             scores={name: _column(row.score(name) for row in rows) for name in self._readouts + tuple(extras)},
             passes={**dict.fromkeys(self._readouts, 1.0), **n_passes},

@@ -294,7 +294,7 @@ def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
 
 def _row(row: dict[str, Any], n_questions: int) -> AnsweredRow:
     reading = Reading.from_json(row["reading"])
-    if reading.answer != row["answer"] or not math.isfinite(reading.format_mass) or not 0 <= _whole(row, "number") < n_questions:
+    if reading.answer != row["answer"] or not math.isfinite(reading.format_mass or 0.0) or not 0 <= _whole(row, "number") < n_questions:
         raise ValueError(f"the row of question {row['id']!r:.40} contradicts itself")
     return AnsweredRow(
         id=checked_name("id", _text(row, "id"), ""), fingerprint=_text(row, "fingerprint"),

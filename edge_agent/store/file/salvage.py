@@ -310,7 +310,7 @@ def _is_question(row: dict[str, Any]) -> bool:
 
 def _is_reading(row: dict[str, Any]) -> bool:
     reading = Reading.from_json(row["reading"])
-    return bool(0.0 <= reading.confidence <= 1.0 and reading.answer)
+    return bool((reading.confidence is None or 0.0 <= reading.confidence <= 1.0) and reading.answer)
 
 
 def _is_answer(row: dict[str, Any]) -> bool:
