@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from edge_agent.core.errors import BadData
 from edge_agent.model.profile import LEVELS, Profile
+from edge_agent.model.shapes import SegmentKind
 from models.recipe.bank import Item
 from models.recipe.dress import user_message
 from models.recipe.forest import Forest, Reader
-from models.recipe.rows import END
 
 Path = tuple[int, ...]
 
@@ -50,7 +50,7 @@ class Answers:
     shared: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.end = END[self.profile.prompt]
+        self.end = self.profile.shape.end_segment.text
         first, second = (self._prompt(f"{start} is it?") for start in ("Which", "How"))
         same = next(i for i, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
         self.shared = first[:same]
@@ -70,8 +70,14 @@ class Answers:
         """The tokens of an answer up to its option."""
         return self._ids(f"Confidence: {level}\nFinal answer:")
 
+    def parts(self, level: str) -> tuple[int, int, int]:
+        """How many tokens of an answer stand before its level, up to its end, and before the option."""
+        return tuple(len(self._ids(text)) for text in ("Confidence:", f"Confidence: {level}", f"Confidence: {level}\nFinal answer:"))  # type: ignore[return-value]
+
     def _prompt(self, message: str) -> list[int]:
-        return self._ids("".join(segment.text for segment in self.profile.segments(message)))
+        bos = self.tok.bos_token if getattr(self.tok, "add_bos_token", False) else ""
+        parts = (bos if segment.kind is SegmentKind.BOS else segment.text for segment in self.profile.segments(message))
+        return self._ids("".join(parts))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tok(text, add_special_tokens=False)["input_ids"]

@@ -19,14 +19,12 @@ from models.recipe.dress import Dressed
 
 VERIFICATION_SYSTEM_MESSAGE = "You check answers to multiple-choice questions. Reply with Correct or Incorrect."
 
-END = {"chatml": "<|im_end|>", "gemma": "<end_of_turn>"}
-
 
 class Prompts:
     """The prompts of one tokenizer's chat template, for a model of this `profile`."""
 
     def __init__(self, tok: PreTrainedTokenizerBase, profile: Profile) -> None:
-        self.tok, self.profile, self.end = tok, profile, END[profile.prompt]
+        self.tok, self.profile, self.end = tok, profile, profile.shape.end_segment.text
 
     def letter(self, item: Item) -> str:
         """FogGen's multiple-choice prompt."""
