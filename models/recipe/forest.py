@@ -81,7 +81,7 @@ def evaluated(model: PreTrainedModel, forest: Forest, start: int = 0, cache: Dyn
     inner = model.get_decoder()
     masks = {"full_attention": mask, "sliding_attention": mask} if getattr(model.config, "sliding_window", None) else mask
     with torch.autocast(device.type, torch.bfloat16):
-        done = inner(input_ids=ids, position_ids=positions, attention_mask=masks, past_key_values=cache, use_cache=cache is not None)
+        done = inner(input_ids=ids, position_ids=positions, attention_mask=masks, cache=cache, use_cache=cache is not None)
     hidden: torch.Tensor = done.last_hidden_state[0]
     return hidden
 
