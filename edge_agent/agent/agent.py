@@ -97,10 +97,7 @@ class Agent:
         """
         settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
-        files = ModelFiles(
-            catalog.resolve(settings.model, settings.models_folder),
-            catalog.resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None,
-        )
+        files = catalog.files_of(settings)
         store = Store(settings.database, must_open=False)
         try:
             return cls(

@@ -83,15 +83,16 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
         options = options if keep_open else replace(options, repack=False)
         sha256 = facts.sha256 + facts.adapter_sha256
         return LocalModel(
-            files.path, options=options, prefix_folder=settings.cache_folder, sha256=sha256, adapter=files.adapter, spare_cpus=spare_cpus
+            files.path, Profile.from_json(facts.profile), options, settings.cache_folder, sha256, files.adapter, spare_cpus=spare_cpus
         )
 
     return open_model
 
 
 def identify(store: Store, files: ModelFiles) -> ModelFacts:
-    """The facts of a model file, and of the adapter on it. Raises `ModelMissing`."""
+    """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
     facts = _identified(store, files.path)
+    facts = files.ways.facts(files.path, facts) if files.ways else facts
     return replace(facts, adapter_sha256=_identified(store, files.adapter).sha256) if files.adapter else facts
 
 

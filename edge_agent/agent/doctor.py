@@ -13,13 +13,13 @@ import platform
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from edge_agent import __version__
 from edge_agent.agent import assembly
-from edge_agent.agent.rules_in_force import Calibrations, none_applies
+from edge_agent.agent.rules_in_force import Calibrations, none_applies, without_calibration
 from edge_agent.core.config import network
 from edge_agent.core.config.checks import FOREVER, NONE
 from edge_agent.core.config.settings import Settings
@@ -28,7 +28,7 @@ from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import ModelFacts
 from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
-from edge_agent.model.profile import Profile
+from edge_agent.model.profile import TAU_IS_USELESS, Profile
 from edge_agent.store.disk import free_bytes
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
 
 def _facts(settings: Settings) -> ModelFacts:
     """The facts of the model and its adapter, hashed anew."""
-    facts = catalog.identify(catalog.resolve(settings.model, settings.models_folder))
-    if not settings.adapter:
-        return facts
-    return replace(facts, adapter_sha256=catalog.sha256_of(catalog.resolve_adapter(settings.adapter, settings.models_folder)))
+    return catalog.identified(catalog.files_of(settings))
 
 
 def _model(known: Callable[[], ModelFacts], settings: Settings) -> str:
@@ -143,13 +140,25 @@ def _model(known: Callable[[], ModelFacts], settings: Settings) -> str:
         header = gguf.read_header(path)
         gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
         text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {facts.adapter_sha256[:12]}"
-    return text
+    return f"{text}; {Profile.from_json(facts.profile).in_words}"
+
+
+_TAU_COUNTS = "none, because a tau is given: {:g}; it compares with the printed confidence"
+
+
+def _is_plain(known: Callable[[], ModelFacts]) -> bool:
+    """Whether the model can be used and is a plain one."""
+    try:
+        return Profile.from_json(known().profile).is_plain
+    except ModelError:
+        return False
 
 
 def _calibration(known: Callable[[], ModelFacts], settings: Settings) -> str:
     """Which calibration applies, or why none does. Raises `BadData` for files that cannot be used."""
     if settings.tau is not None:
-        return f"none, because a tau is given: {settings.tau:g}; it compares with the printed confidence"
+        useless = _is_plain(known) and settings.policy == "prefer_local"
+        return TAU_IS_USELESS.format(settings.tau) if useless else _TAU_COUNTS.format(settings.tau)
     try:
         facts = known()
     except ModelError:
@@ -157,10 +166,10 @@ def _calibration(known: Callable[[], ModelFacts], settings: Settings) -> str:
     profile = Profile.from_json(facts.profile)
     applied = Calibrations(settings.calibrations_folder, settings.calibration).of(facts, profile)
     if applied is None:
-        return f"none; the model's own tau counts: {profile.tau:g} (`edge-agent calibrate` makes one)"
+        return f"none; {without_calibration(profile)} (`edge-agent calibrate` makes one)"
     if settings.calibration == NONE:
-        return f"none, as set (calibration {NONE}); the model's own tau counts: {profile.tau:g}"
-    text = applied.calibration.in_words() if applied.calibration else none_applies(applied, profile.tau)
+        return f"none, as set (calibration {NONE}); {without_calibration(profile)}"
+    text = applied.calibration.in_words() if applied.calibration else none_applies(applied, profile)
     if applied.problems:
         raise BadData(" ".join((*applied.problems, text)))
     return text

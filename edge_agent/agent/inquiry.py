@@ -93,7 +93,7 @@ class Inquiry:
             answer_text=question.options[question.letters.index(answer)] if question.options else answer,
             confidence=reading.confidence if reading else None,
             expected_confidence=reading.expected_confidence if reading else None,
-            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading else None,
+            level_probs=dict(zip(reading.levels, reading.level_probs, strict=True)) if reading and reading.levels else None,
             answer_probs=dict(zip(reading.letters, reading.answer_probs, strict=True)) if isinstance(reading, Reading) else None,
             format_mass=reading.format_mass if reading else None,
             route=settled.route,

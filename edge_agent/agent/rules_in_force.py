@@ -18,7 +18,7 @@ from edge_agent.core import routing
 from edge_agent.core.config.checks import AUTO
 from edge_agent.core.records import ModelFacts
 from edge_agent.core.routing import Policy, PolicyName
-from edge_agent.model.profile import Profile
+from edge_agent.model.profile import TAU_IS_USELESS, Profile
 
 if TYPE_CHECKING:  # imported only where there are calibrations: it takes milliseconds
     from edge_agent.model.calibration import Applied, Calibration
@@ -82,6 +82,8 @@ class RulesInForce:
     def _found(self, facts: ModelFacts, profile: Profile) -> ModelRules:
         policy = Policy(self._name, profile.tau, profile.format_mass_min)
         if self._tau is not None:
+            if profile.is_plain and self._name is PolicyName.PREFER_LOCAL:
+                self._say(TAU_IS_USELESS.format(self._tau))
             return ModelRules(policy.with_tau(self._tau))
         applied = self._calibrations.of(facts, profile)
         if applied is None:
@@ -89,7 +91,7 @@ class RulesInForce:
         self._say(*applied.problems)
         if applied.calibration is None:
             if applied.problems or applied.n_others:
-                self._say(none_applies(applied, policy.tau))
+                self._say(none_applies(applied, profile))
             return ModelRules(policy)
         return ModelRules(applied.calibration.policy(self._name, profile.format_mass_min), applied.calibration)
 
@@ -101,7 +103,14 @@ class RulesInForce:
                 _log.warning("edge-agent: %s", problem)
 
 
-def none_applies(applied: Applied, tau: float) -> str:
-    """What counts where no calibration does; `tau` is the model's own."""
+def none_applies(applied: Applied, profile: Profile) -> str:
+    """What counts where no calibration does."""
     others = f" ({applied.n_others} for other models)" if applied.n_others else ""
-    return f"No calibration applies to this model file{others}, so the model's own tau counts: {tau:g}."
+    return f"No calibration applies to this model file{others}, so {without_calibration(profile)}."
+
+
+def without_calibration(profile: Profile) -> str:
+    """What counts for a model without a calibration."""
+    if profile.is_plain:
+        return "its answers count as unsure: it is a plain model, which prints no confidence"
+    return f"the model's own tau counts: {profile.tau:g}"

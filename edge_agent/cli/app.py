@@ -93,6 +93,19 @@ def _said(words: str, exit_code: int) -> int:
 
 _SETTINGS = {
     "model": click.option("--model", help="A .gguf file or a name from `edge-agent models`.  [default: demo]"),
+    "profile": click.option(
+        "--profile",
+        type=click.Choice(checks.PROFILES),
+        help="Read the model as one that prints its confidence, or as any other; remembered for its file.  [default: what its file says]",
+    ),
+    "answers": click.option(
+        "--answers",
+        type=click.Choice(checks.WAYS_OF_ANSWERING),
+        help="How a plain model answers: with a letter or the text of an option; remembered for its file.  [default: letter]",
+    ),
+    "chat_shape": click.option(
+        "--chat-shape", metavar="NAME", help="The chat shape of a plain model whose chat template is not known; remembered for its file."
+    ),
     "adapter": click.option("--adapter", help="A GGUF adapter for the model, made with python -m convert --adapter-gguf."),
     "tau": click.option(
         "--tau",
@@ -120,6 +133,8 @@ _SETTINGS = {
 }
 
 
+PROFILE = ("profile", "answers", "chat_shape")
+"""The settings that say how a model file is read."""
 FILES_TAU = click.option(
     "--tau", callback=fraction, metavar="NUMBER", help="Keep an answer with at least this confidence, 0 to 1.  [default: the file's own]"
 )

@@ -69,12 +69,17 @@ def print_decision(decision: Decision, only_answer: bool = False, adapter: str |
 
 
 def _sure(decision: Decision) -> str:
-    if decision.confidence is None:
-        return "not asked"
-    if decision.cause == "no_confidence":
+    if decision.format_mass is None:  # a plain model, or none was asked
+        if decision.answer_probs is None:
+            return "not asked"
+        if decision.score is None and decision.reason not in _BY_POLICY and decision.cause not in _BY_POLICY:
+            return "unknown: a plain model prints no confidence, and it has no calibration here (`edge-agent calibrate` makes one)"
+        if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
+            return f"unknown (the policy {decision.policy} does not ask how sure the model is)"
+    elif decision.cause == "no_confidence":
         has_score = decision.score is not None
         return "unknown: the model printed no confidence" if has_score else f"unknown: an answer in words has no {decision.readout}"
-    if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
+    if decision.confidence is not None and (decision.reason in _BY_POLICY or decision.cause in _BY_POLICY):
         return f"{decision.confidence:.0%} (the policy {decision.policy} does not use it)"
     by = f", by calibration {decision.calibration[:ID_SHOWN]}" if decision.calibration else ""
     name = "" if decision.readout == CONFIDENCE else f"{decision.readout} "
@@ -111,7 +116,7 @@ def _time(decision: Decision) -> str:
 
 
 def _model(decision: Decision, adapter: str | None) -> str:
-    if decision.confidence is None:
+    if decision.answer_probs is None and decision.confidence is None:
         return ""  # the model was not asked
     name = decision.model.name + (", a small demo model" if decision.model.name.startswith("FogGen-demo") else "")
     return f"{name}, with the adapter {pathlib.PurePath(adapter).name}" if adapter and decision.model.adapter_sha256 else name

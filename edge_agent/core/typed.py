@@ -184,6 +184,27 @@ class Rounds:
         return self._played[-1]
 
 
+def tempered(probabilities: Sequence[float], most: float) -> list[float]:
+    """The probabilities raised to a common power, so that the largest is `most`; their order stays, and so do equal ones.
+
+    Where they cannot be spread so far (`most` below an even share), all are alike.
+    """
+    logs = [math.log(max(p, 1e-300)) for p in probabilities]
+    top = max(logs)
+
+    def powered(power: float) -> list[float]:
+        weights = [math.exp(power * (log - top)) for log in logs]
+        return [weight / math.fsum(weights) for weight in weights]
+
+    low, high = 0.0, 1.0
+    while max(powered(high)) < most and high < 1 << 20:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if max(powered(middle)) < most else (low, middle)
+    return powered(high)
+
+
 def confidence(probs: Sequence[float]) -> float:
     """How far the largest of n probabilities is above chance: (n p - 1) / (n - 1), from 0 to 1."""
     n = len(probs)

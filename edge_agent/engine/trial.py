@@ -26,6 +26,7 @@ from edge_agent.core.question import OPEN, Question
 from edge_agent.core.records import OpenReading, Reading
 from edge_agent.engine import child
 from edge_agent.model.catalog import ModelFiles
+from edge_agent.model.profile import Profile
 
 TIMEOUT_S = 300.0  # to open the file, and again for each answer
 
@@ -39,12 +40,20 @@ class Trial:
 
 
 def run(
-    model: ModelFiles, questions: Sequence[Question] = (), on_reading: Callable[[int], None] = lambda n: None, timeout_s: float = TIMEOUT_S
+    model: ModelFiles,
+    questions: Sequence[Question] = (),
+    on_reading: Callable[[int], None] = lambda n: None,
+    timeout_s: float = TIMEOUT_S,
+    profile: Profile | None = None,
 ) -> Trial:
-    """Open `model` in a child process and read `questions`. `on_reading` gets the number done. Raises `ModelRefused`."""
+    """Open `model` in a child process and read `questions`. `on_reading` gets the number done. Raises `ModelRefused`.
+
+    Without a `profile` it is the one that the file has by itself.
+    """
     request = {
         "path": str(model.path),
         "adapter": str(model.adapter) if model.adapter else None,
+        "profile": profile.to_json() if profile else None,
         "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
     }
     command, environment = child.command("edge_agent.engine.trial"), child.environment()
@@ -129,7 +138,8 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")  # whatever llama.cpp prints goes to stderr
     os.dup2(2, 1)
     try:
-        with LocalModel(pathlib.Path(request["path"]), adapter=adapter) as model:
+        profile = Profile.from_json(request["profile"]) if request["profile"] else None
+        with LocalModel(pathlib.Path(request["path"]), profile, adapter=adapter) as model:
             say = functools.partial(_say, out)
             say(json.dumps({"n_parameters": model.n_parameters}))
             kind = model.profile.question_kind

@@ -26,13 +26,14 @@ from edge_agent.model.calibration import Calibration, decoded
 from edge_agent.model.calibration import read as read_calibration
 from edge_agent.model.catalog import adapters_in, entries, sha256_of
 from edge_agent.model.gguf import read_adapter, read_model
-from edge_agent.model.profile import from_metadata
+from edge_agent.model.profile import Way, from_metadata
 
 SUFFIX = ".bundle"
 FORMAT, VERSION, WITH_ADAPTER = "edge-agent bundle", 1, 2
 MANIFEST, MODEL, ADAPTER, CALIBRATION = "manifest.json", "model.gguf", "adapter.gguf", "calibration.json"
 CLOUD = ("cloud_url", "cloud_model")
-SETTINGS = ("tau", "policy", *CLOUD)
+WAY = ("profile", "answers", "chat_shape")
+SETTINGS = ("tau", "policy", *CLOUD, *WAY)
 MAX_MANIFEST_BYTES = 1 << 16
 MAX_CALIBRATION_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}")
@@ -74,9 +75,9 @@ def pack(
     A calibration must be for exactly this model and adapter. The file gets its name only when it is complete. Raises `ModelMissing`,
     `ModelRefused` or `StorageError`.
     """
-    _check_packed(target, model, calibration, adapter)
+    _check_packed(target, model, settings, calibration, adapter)
     sha256, n_bytes = sha256_of(model), model.stat().st_size
-    extra = checked_calibration(calibration, model, adapter).to_json().encode() if calibration else None
+    extra = checked_calibration(calibration, model, adapter, way(settings)).to_json().encode() if calibration else None
     files: dict[str, dict[str, Any]] = {MODEL: {"bytes": n_bytes, "sha256": sha256}}
     if adapter:
         files[ADAPTER] = {"bytes": adapter.stat().st_size, "sha256": sha256_of(adapter)}
@@ -104,9 +105,11 @@ def pack(
     return read(target)
 
 
-def _check_packed(target: pathlib.Path, model: pathlib.Path, calibration: pathlib.Path | None, adapter: pathlib.Path | None) -> None:
+def _check_packed(
+    target: pathlib.Path, model: pathlib.Path, settings: Mapping[str, Any], calibration: pathlib.Path | None, adapter: pathlib.Path | None
+) -> None:
     """Raises `ModelMissing` or `ModelRefused` for what cannot be packed together."""
-    check_together(model, adapter)
+    check_together(model, adapter, way(settings))
     for named in (model, adapter) if adapter else (model,):
         if not NAME.fullmatch(named.stem):
             raise ModelRefused(f"'{named.stem:.160}' is not a plain file name; name it like FogGen-0.6B-Q4_K_M.gguf.")
@@ -118,11 +121,11 @@ def _check_packed(target: pathlib.Path, model: pathlib.Path, calibration: pathli
             raise ModelRefused(f"'{target}' is the {what} itself; write the bundle to another file.")
 
 
-def check_together(model: pathlib.Path, adapter: pathlib.Path | None, must_run: bool = True) -> None:
-    """Raises `ModelRefused` unless these are a model and, perhaps, an adapter for it; with `must_run`, one that edge-agent can ask."""
+def check_together(model: pathlib.Path, adapter: pathlib.Path | None, read_by: Way | None) -> None:
+    """Raises `ModelRefused` unless these are a model that edge-agent can ask this way (None: any model) and, perhaps, an adapter for it."""
     header = read_model(model)
-    if must_run:
-        from_metadata(header.metadata)
+    if read_by is not None:
+        from_metadata(header.metadata, read_by)
     if adapter:
         read_adapter(adapter, header, adapters_in(model, header.metadata))
 
@@ -175,7 +178,8 @@ def extract(bundle: Bundle, part: str, target: pathlib.Path) -> None:
 
 def config_text(name: str, settings: Mapping[str, Any], adapter: str | None = None) -> str:
     """The `config.toml` for a bundle: its model, its adapter and its settings."""
-    values: dict[str, Any] = {"model": name, **({"adapter": adapter} if adapter else {}), **settings}
+    kept = {key: value for key, value in settings.items() if key not in WAY}  # remembered for the file alone, not for every model
+    values: dict[str, Any] = {"model": name, **({"adapter": adapter} if adapter else {}), **kept}
     lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]  # JSON texts are TOML texts
     return "\n".join([f"# From the bundle {name}; change it as you like.", *lines, ""])
 
@@ -245,15 +249,20 @@ def _manifest(path: pathlib.Path, data: bytes) -> tuple[str, str | None, dict[st
     return name, adapter, listed, kept
 
 
-def checked_calibration(path: pathlib.Path, model: pathlib.Path, adapter: pathlib.Path | None) -> Calibration:
-    """The calibration in a file, if it is for this model and adapter. Raises `ModelMissing` or `ModelRefused`."""
+def way(settings: Mapping[str, Any]) -> Way:
+    """How the model is to be read, as the settings of a bundle say. Raises `ModelRefused`."""
+    return Way(**{name: settings.get(name) or "" for name in WAY})
+
+
+def checked_calibration(path: pathlib.Path, model: pathlib.Path, adapter: pathlib.Path | None, read_by: Way) -> Calibration:
+    """The calibration in a file, if it is for this model and adapter, read this way. Raises `ModelMissing` or `ModelRefused`."""
     if not path.exists():
         raise ModelMissing(f"There is no calibration '{path}'; check the path.")
     try:
         found = decoded(read_calibration(path), f"'{path}'")
     except BadData as error:
         raise ModelRefused(str(error)) from error
-    profile = from_metadata(read_model(model).metadata)
+    profile = from_metadata(read_model(model).metadata, read_by)
     if not found.fits(sha256_of(model), sha256_of(adapter) if adapter else "", profile.sha256):
         on_top = f" with the adapter '{adapter.name}'" if adapter else ""
         raise ModelRefused(

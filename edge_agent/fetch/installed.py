@@ -20,7 +20,7 @@ from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
 from edge_agent.model.calibration import Calibration, save, waiting_beside
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import check_architecture, from_metadata
+from edge_agent.model.profile import AS_IT_SAYS, PLAIN_MEANS, Way, check_architecture, from_metadata
 from edge_agent.model.pulled import Pulled
 
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
@@ -53,8 +53,8 @@ class Installed:
     calibration_used: bool = False
 
 
-def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
-    """Refuse a file that does not run here: check its header, and ask a model one question in a child process.
+def check(path: pathlib.Path, base: pathlib.Path | None = None, way: Way = AS_IT_SAYS) -> str | None:
+    """Refuse a file that does not run here: check its header, and ask a model one question in a child process, read this `way`.
 
     An adapter is tried on its `base`; without one, only its header is checked. Returns a warning if a model runs but does not
     print a confidence. Raises `ModelMissing` or `ModelRefused`.
@@ -66,8 +66,10 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None) -> str | None:
         if base:
             trial.run(ModelFiles(base, path), [_FIRST_QUESTION])
         return None
-    profile = from_metadata(header.metadata)
-    (reading,) = trial.run(ModelFiles(path), [_FIRST_QUESTION]).readings
+    profile = from_metadata(header.metadata, way)
+    (reading,) = trial.run(ModelFiles(path), [_FIRST_QUESTION], profile=profile).readings
+    if profile.is_plain:
+        return f"It is a plain model: {PLAIN_MEANS}."
     if reading is not None and has_no_confidence(reading, profile.format_mass_min):
         return "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure."
     return None

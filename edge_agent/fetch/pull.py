@@ -29,8 +29,9 @@ from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_st
 from edge_agent.fetch.download import TRIES, Refused
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed, with_calibration
-from edge_agent.model import calibration, catalog, gguf, pulled
+from edge_agent.model import calibration, catalog, gguf, pulled, ways
 from edge_agent.model.catalog import Entry
+from edge_agent.model.profile import AS_IT_SAYS, Way
 from edge_agent.model.pulled import INSIDE, Pulled, TakeLock
 
 _HERE = "file:"  # how the source of a file from this device starts
@@ -48,7 +49,7 @@ class Puller:
     may return a warning; with `any_architecture`, a model that edge-agent cannot ask is kept all the same. The settings of a bundle
     are written to `config_file` if there is none yet and the bundle is a file here, or `use_settings` says so; `check_settings`
     raises `BadSetting` for those that no agent could use. Its calibration goes to the folder `calibrations` under the same condition, and
-    waits beside the model otherwise.
+    waits beside the model otherwise; how its model is read is remembered in the folder `ways`.
     """
 
     folder: pathlib.Path
@@ -58,6 +59,7 @@ class Puller:
     check_file: Callable[..., str | None] = field(default=check)
     config_file: pathlib.Path | None = None
     calibrations: pathlib.Path | None = None
+    ways: pathlib.Path | None = None
     any_architecture: bool = False
     use_settings: bool = False
     check_settings: Callable[[dict[str, Any]], None] = lambda settings: None
@@ -185,7 +187,7 @@ class Puller:
             sha256 = opened.parts[bundle.ADAPTER].sha256
             files[bundle.ADAPTER] = self._target(f"{opened.adapter}{MODEL_SUFFIX}", record.source, None, sha256)
         here = {part: self._same_file(record.source, target, opened.parts[part].sha256) for part, target in files.items()}
-        packed = None
+        packed, way = None, bundle.way(opened.settings)
         try:
             self.check_settings(opened.settings)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -195,10 +197,10 @@ class Puller:
                     bundle.extract(opened, part, path)
                 at = {part: new.get(part, target) for part, target in files.items()}
                 try:
-                    bundle.check_together(at[bundle.MODEL], at.get(bundle.ADAPTER), not self.any_architecture)
+                    bundle.check_together(at[bundle.MODEL], at.get(bundle.ADAPTER), None if self.any_architecture else way)
                     if bundle.CALIBRATION in opened.parts:
                         bundle.extract(opened, bundle.CALIBRATION, path := folder / bundle.CALIBRATION)
-                        packed = bundle.checked_calibration(path, at[bundle.MODEL], at.get(bundle.ADAPTER))
+                        packed = bundle.checked_calibration(path, at[bundle.MODEL], at.get(bundle.ADAPTER), way)
                     installs = self._checked(opened, record, files, at, new)
                 except ModelError as error:
                     raise _renamed(error, folder, f"; nothing of the bundle '{opened.path.name}' was kept") from error
@@ -208,6 +210,8 @@ class Puller:
             installed = here[bundle.MODEL] or installs[bundle.MODEL].installed
             if packed:
                 installed = with_calibration(installed, packed, self._calibrations(record.source))
+            if self.ways and way != AS_IT_SAYS and (self.use_settings or record.source.startswith(_HERE)):
+                ways.save(self.ways, installed.sha256, way)
         except BadSetting as error:
             raise ModelRefused(f"The bundle '{opened.path.name}' has a wrong setting ({error}); nothing was kept.") from error
         except OSError as error:
@@ -219,7 +223,7 @@ class Puller:
     ) -> dict[str, _Install]:
         """The model and the adapter of a bundle, as far as they are new, after each was tried."""
         inside = replace(record, path=f"{record.path.partition(INSIDE)[0]}{INSIDE}{bundle.ADAPTER}", alias=None, settings=None)
-        installs = {bundle.MODEL: _Install(self, record, files[bundle.MODEL], None)}
+        installs = {bundle.MODEL: _Install(self, record, files[bundle.MODEL], None, way=bundle.way(opened.settings))}
         if bundle.ADAPTER in files:
             installs[bundle.ADAPTER] = _Install(self, inside, files[bundle.ADAPTER], None, base=at[bundle.MODEL])
         installs = {part: install for part, install in installs.items() if part in new}
@@ -331,10 +335,11 @@ class _Install:
     """Called with a whole file and its sha256 before the file gets the name `target`: checks it, then records it."""
 
     def __init__(
-        self, puller: Puller, record: Pulled, target: pathlib.Path, pinned_sha256: str | None, base: pathlib.Path | None = None
-    ) -> None:
+        self, puller: Puller, record: Pulled, target: pathlib.Path, pinned_sha256: str | None,
+        base: pathlib.Path | None = None, way: Way = AS_IT_SAYS,
+    ) -> None:  # fmt: skip
         self._puller, self._record, self._target = puller, record, target
-        self._pinned_sha256, self._base = pinned_sha256, base
+        self._pinned_sha256, self._base, self._way = pinned_sha256, base, way
         self._warning: str | None = None
 
     def __call__(self, path: pathlib.Path, sha256: str) -> None:
@@ -353,12 +358,16 @@ class _Install:
                 f"It cannot run here: edge-agent does not know how to ask a model of the architecture '{start.architecture:.40}'."
             )
         else:
-            self._warning = self._puller.check_file(path, self._base) if self._base else self._puller.check_file(path)
+            self._warning = self._puller.check_file(path, *([self._base] if self._base else []), **self._read_by)
         self._record = replace(self._record, sha256=sha256, file=self._target.name)
 
     def note(self, path: pathlib.Path) -> None:
         self._record = replace(self._record, bytes=path.stat().st_size)
         self._puller.put(self._record)
+
+    @property
+    def _read_by(self) -> dict[str, Way]:
+        return {} if self._way == AS_IT_SAYS else {"way": self._way}
 
     @property
     def installed(self) -> Installed:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edge_agent.core import readouts
 from edge_agent.core.errors import BadData
 from edge_agent.core.records import ModelFacts
 
@@ -87,6 +88,11 @@ class Results:
         ]
         if any(len(column) != n for column in (*columns, *self.scores.values(), *(self.cloud_tokens or ()))):
             raise BadData("The columns of these results have different lengths; make them again.")
+
+    @property
+    def reference(self) -> str:
+        """The readout that others are compared with: the printed level, or of a model without one the probability of its answer."""
+        return readouts.CONFIDENCE if readouts.CONFIDENCE in self.scores else readouts.ANSWER_PROB
 
     def __len__(self) -> int:
         return len(self.ids)

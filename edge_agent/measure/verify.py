@@ -29,7 +29,7 @@ from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
 from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import LETTER, OPTION, TEXT, Profile, from_metadata
+from edge_agent.model.profile import Profile, from_metadata
 
 AnyReading = Reading | OpenReading
 Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
@@ -66,7 +66,7 @@ class ChangedShare:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words.
+    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words, `level_kl` for plain models.
 
     `changed_routes` counts the questions that one file keeps at `tau` and the other defers. A question that does not fit
     counts in `n_skipped`, not in `n_questions`. Sizes and bits per weight include the adapter.
@@ -77,7 +77,7 @@ class Comparison:
     n_questions: int
     n_skipped: int
     tau: float
-    level_kl: Mean
+    level_kl: Mean | None
     letter_kl: Mean | None
     changed_levels: ChangedShare
     changed_answers: ChangedShare
@@ -138,20 +138,20 @@ def verify_model(
         checks.append(
             FileCheck("bounds", True, f"{header.architecture}, {header.quantization}, {header.n_tensors} tensors, all within the file")
         )
-        profile = from_metadata(header.metadata)
+        sha256 = catalog.sha256_of(path)
+        profile = _profile(model, sha256, header)
         checks.append(FileCheck("profile", True, _described(profile, "foggen.version" in header.metadata)))
     except ModelMissing:
         raise
     except ModelRefused as error:
         return Verified(model, None, (*checks, FileCheck("profile" if checks else "bounds", False, str(error))))
-    sha256 = catalog.sha256_of(path)
     checks.append(_recorded(path, sha256, folder))
     if not checks[-1].ok:
         return Verified(model, sha256, tuple(checks))
     try:
         if model.adapter:
             checks.append(_adapter(model.adapter, gguf.read_adapter(model.adapter, header, catalog.adapters_in(path, header.metadata))))
-        tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)))
+        tried = trial.run(model, questions, lambda n: asked(model, n, len(questions)), profile=profile)
     except ModelRefused as error:
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
         return Verified(model, sha256, (*checks, FileCheck(failed, False, str(error))))
@@ -167,7 +167,7 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
     pairs = [(a, b) for a, b in zip(readings, references, strict=True) if a and b]
     if not pairs:
         raise BadData("No question fits both models, so there is nothing to compare; give other questions.")
-    levels = metrics.kl_divergence([b.level_probs for _, b in pairs], [a.level_probs for a, _ in pairs])
+    levels = None if profile.is_plain else metrics.kl_divergence([b.level_probs for _, b in pairs], [a.level_probs for a, _ in pairs])
     letters = [
         float(metrics.kl_divergence([b.answer_probs], [a.answer_probs])[0])
         for a, b in pairs
@@ -178,7 +178,7 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
         "n_questions": len(pairs),
         "n_skipped": len(readings) - len(pairs),
         "tau": tau,
-        "level_kl": _mean(levels),
+        "level_kl": None if levels is None else _mean(levels),
         "letter_kl": _mean(np.array(letters)) if letters else None,
         "changed_levels": _share([a.level != b.level for a, b in pairs]),
         "changed_answers": _share([not _same(a, b) for a, b in pairs]),
@@ -190,10 +190,10 @@ def _against(
     model: ModelFiles, tried: Trial, profile: Profile, reference: ModelFiles, questions: Sequence[Question], tau: float, asked: Asked
 ) -> Comparison:
     """Read the questions with the reference too, and compare."""
-    theirs = from_metadata(gguf.read_header(reference.path).metadata)
+    theirs = _profile(reference, catalog.sha256_of(reference.path), gguf.read_header(reference.path))
     if (theirs.levels, theirs.answer_kind) != (profile.levels, profile.answer_kind):
         raise BadData(f"'{reference.path}' has other levels or another kind of answer than '{model.path}'; compare two files of one model.")
-    other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)))
+    other = trial.run(reference, questions, lambda n: asked(reference, n, len(questions)), profile=theirs)
     return Comparison(
         reference=str(reference.path),
         reference_adapter=str(reference.adapter) if reference.adapter else None,
@@ -208,7 +208,9 @@ def _against(
 def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
     """One check for each limit that is set."""
     checks = []
-    if tolerance.level_kl is not None:
+    if tolerance.level_kl is not None and comparison.level_kl is None:
+        checks.append(FileCheck("levels", False, "a plain model has no levels to compare; leave --max-kl out"))
+    elif tolerance.level_kl is not None and comparison.level_kl is not None:
         found = comparison.level_kl.mean
         checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats; the limit is {tolerance.level_kl:g}"))
     if tolerance.changed_routes is not None:
@@ -223,10 +225,13 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
     return checks
 
 
+def _profile(model: ModelFiles, sha256: str, header: gguf.Header) -> Profile:
+    return model.ways.profile(sha256, header.metadata) if model.ways else from_metadata(header.metadata)
+
+
 def _described(profile: Profile, says_so: bool) -> str:
-    kind = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}[profile.answer_kind]
-    origin = "" if says_so else " (the defaults of its architecture: the file has no profile)"
-    return f"levels {', '.join(profile.levels)}, answers with {kind}, tau {profile.tau:g}{origin}"
+    origin = "" if says_so or profile.is_plain else " (the defaults of its architecture: the file has no profile)"
+    return f"{profile.in_words}{origin}"
 
 
 def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileCheck:

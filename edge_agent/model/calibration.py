@@ -8,6 +8,7 @@ decision's policy, so replay needs no calibration.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -101,6 +102,16 @@ class Calibration:
     def policy(self, name: PolicyName, format_mass_min: float) -> Policy:
         """The policy that it stands for."""
         return Policy(name, self.tau, format_mass_min, self.readout, self.weights, self.tie_share, self.sha256)
+
+    def chance(self, score: float) -> float | None:
+        """How likely an answer with this score is right, by the curve; None without one. Between two scores it is a straight line."""
+        if not self.curve:
+            return None
+        at = bisect.bisect_left(self.curve, (score,))
+        if at == 0 or at == len(self.curve):
+            return self.curve[min(at, len(self.curve) - 1)][1]
+        (x0, y0), (x1, y1) = self.curve[at - 1 : at + 1]
+        return y0 + (y1 - y0) * (score - x0) / (x1 - x0)
 
     def in_words(self) -> str:
         """What it was made for, and what it does, on one line."""

@@ -11,15 +11,17 @@ import hashlib
 import pathlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
 from edge_agent.core.records import ModelFacts
-from edge_agent.model.profile import LETTER, from_metadata, held_adapters
+from edge_agent.model.profile import LETTER, Way, from_metadata, held_adapters
 
 if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
+    from edge_agent.core.config.settings import Settings
     from edge_agent.model.pulled import Pulled
+    from edge_agent.model.ways import Ways
 
 UNPINNED = "unpinned"
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -51,10 +53,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """The files of a model: a GGUF and, optionally, an adapter to load on top of it."""
+    """The files of a model: a GGUF and, optionally, an adapter to load on top of it. Without `ways` it is read as it says itself."""
 
     path: pathlib.Path
     adapter: pathlib.Path | None = None
+    ways: Ways | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -138,8 +141,28 @@ def _files(folder: pathlib.Path | None) -> list[pathlib.Path]:
     return sorted(folder.glob("*.gguf")) if folder else []
 
 
+def files_of(settings: Settings) -> ModelFiles:
+    """The model and the adapter in the settings, and how the model is to be read. Raises `ModelMissing` or `ModelRefused`."""
+    adapter = resolve_adapter(settings.adapter, settings.models_folder) if settings.adapter else None
+    return ModelFiles(resolve(settings.model, settings.models_folder), adapter, ways_of(settings))
+
+
+def ways_of(settings: Settings) -> Ways:
+    """How a person wants models to be read. Raises `ModelRefused` for an unknown chat shape."""
+    from edge_agent.model.ways import Ways
+
+    return Ways(Way(settings.profile or "", settings.answers or "", settings.chat_shape or ""), settings.data_folder)
+
+
+def identified(files: ModelFiles) -> ModelFacts:
+    """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
+    facts = identify(files.path)
+    facts = files.ways.facts(files.path, facts) if files.ways else facts
+    return replace(facts, adapter_sha256=sha256_of(files.adapter)) if files.adapter else facts
+
+
 def identify(path: pathlib.Path) -> ModelFacts:
-    """The name, sha256, quantization and profile of a GGUF. Reads the whole file once."""
+    """The name, sha256, quantization and own profile of a GGUF. Reads the whole file once."""
     from edge_agent.model.gguf import read_header
 
     header = read_header(path)

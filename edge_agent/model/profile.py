@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
+from edge_agent.core.config.checks import PROFILES, WAYS_OF_ANSWERING
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import CHOICE, OPEN, Question
 from edge_agent.model.shapes import COMPLETION, SHAPES, Segment, Shape, shape_of
@@ -44,9 +45,15 @@ _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 _LEVEL = re.compile(r"[0-9](\.[0-9]{1,4})?")
 
 LETTER, OPTION, TEXT = "letter", "option", "text"
-PLAIN, FOGGEN = "plain", "foggen"
-PROFILES = (PLAIN, FOGGEN)
-"""What a model file can be: any chat or base model, or one that prints its confidence."""
+PLAIN, FOGGEN = PROFILES
+_ONLY_PLAIN = ("instruction", "lists_options", "normalise")
+_KINDS = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}
+PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent calibrate`) its answers count as unsure"
+"""What it means for a person that a model is plain."""
+TAU_IS_USELESS = (
+    "A tau of {:g} alone keeps no answer: it compares with a printed confidence, and this is a plain model, which prints none. "
+    "Leave the tau out, and run `edge-agent calibrate`, which chooses a readout with it."
+)
 NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
 NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
 """How the log-probability of an option's text becomes comparable with another's: not at all, by its number of tokens or of bytes, or
@@ -105,14 +112,25 @@ class Profile:
         return hashlib.sha256(json.dumps(["profile-1", *facts]).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """One line of JSON for `from_json`."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        """One line of JSON for `from_json`. What only a plain model has is left out for others, so that older programs read theirs."""
+        fields = asdict(self)
+        for name in () if self.is_plain else _ONLY_PLAIN:
+            del fields[name]
+        return json.dumps(fields, ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Profile:
         """The profile that `to_json` wrote, in this version or an older one."""
         fields = json.loads(text)
         return cls(**{**fields, "levels": tuple(fields["levels"])})
+
+    @property
+    def in_words(self) -> str:
+        """Which kind of model it is, and what that means, on one line."""
+        answers = f"answers with {_KINDS[self.answer_kind]}"
+        if self.is_plain:
+            return f"plain: {PLAIN_MEANS}; chat shape {self.prompt}, {answers}"
+        return f"FogGen: prints its confidence (levels {', '.join(self.levels)}), {answers}, tau {self.tau:g}"
 
     @property
     def shape(self) -> Shape:
@@ -144,11 +162,13 @@ class Profile:
 _BY_ARCHITECTURE = {
     "qwen3": Profile(prompt="chatml", system_message=SYSTEM_MESSAGE),
     "gemma3": Profile(prompt="gemma", system_message=_SYSTEM_MESSAGE_GEMMA),
+    "llama": Profile(prompt="chatml-direct", system_message=_SYSTEM_MESSAGE_GEMMA),
+    "qwen2": Profile(prompt="chatml-direct", system_message=_SYSTEM_MESSAGE_GEMMA),
 }
 
 _PLAIN = ("llama", "qwen2")
-ARCHITECTURES = (*_BY_ARCHITECTURE, *_PLAIN)
-"""llama.cpp's names for the architectures that edge-agent runs. A file of one of the last two is a plain model by itself."""
+ARCHITECTURES = tuple(_BY_ARCHITECTURE)
+"""llama.cpp's names for the architectures that edge-agent runs. A file of the last two without `foggen.*` keys is a plain model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,35 +176,44 @@ class Way:
     """How a person wants a model file to be read; "" leaves each to the file.
 
     `profile` is `plain` or `foggen`, `answers` is `letter` or `option` for a plain model, and `chat_shape` the name of its shape.
+    `measured` is the sha256 of the questions by which `answers` was chosen, "" if a person chose it.
     Raises `ModelRefused` for another word.
     """
 
     profile: str = ""
     answers: str = ""
     chat_shape: str = ""
+    measured: str = ""
 
     def __post_init__(self) -> None:
         """Check the words, because they may come from a file that anyone can change."""
-        for name, known in (("profile", PROFILES), ("answers", (LETTER, OPTION)), ("chat_shape", tuple(SHAPES))):
+        for name, known in (("profile", PROFILES), ("answers", WAYS_OF_ANSWERING), ("chat_shape", tuple(SHAPES))):
             if (value := getattr(self, name)) not in ("", *known):
                 raise ModelRefused(f"The {name.replace('_', ' ')} {value!r:.40} is not known; give one of: {', '.join(known)}.")
+        if self.measured and not _SHA256.fullmatch(self.measured):
+            raise ModelRefused(f"The sha256 {self.measured!r:.40} is not one.")
 
     def over(self, other: Way) -> Way:
         """This way, and where it leaves something to the file, the `other`. A foggen model has neither of the other two."""
         profile = self.profile or other.profile
         if self.profile == FOGGEN:
             return Way(profile, self.answers, self.chat_shape)
-        return Way(profile, self.answers or other.answers, self.chat_shape or other.chat_shape)
+        measured = self.measured if self.answers else other.measured
+        return Way(profile, self.answers or other.answers, self.chat_shape or other.chat_shape, measured)
 
 
-def is_plain(metadata: Mapping[str, object], way: Way = Way()) -> bool:
+AS_IT_SAYS = Way()
+"""What a file says of itself counts."""
+
+
+def is_plain(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> bool:
     """Whether a file with this metadata is read as a plain model."""
     if way.profile:
         return way.profile == PLAIN
     return metadata.get("general.architecture") in _PLAIN and "foggen.version" not in metadata
 
 
-def plain_profile(metadata: Mapping[str, object], way: Way = Way()) -> Profile:
+def plain_profile(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Profile:
     """The profile of a plain model. Raises `ModelRefused` if nobody knows its chat shape."""
     shape, message = shape_of(metadata, way.chat_shape)
     if way.answers == OPTION:
@@ -200,16 +229,12 @@ def check_architecture(architecture: str) -> None:
 
 
 def default_profile(architecture: str, answer_kind: str = LETTER) -> Profile:
-    """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an architecture without one."""
+    """The profile of a FogGen model of this architecture. Raises `ModelRefused` for an unknown architecture."""
     check_architecture(architecture)
-    try:
-        profile = _BY_ARCHITECTURE[architecture]
-    except KeyError:
-        known = ", ".join(_BY_ARCHITECTURE)
-        raise ModelRefused(
-            f"There are no FogGen models of the architecture {architecture}; give one of {known}, or --profile plain."
-        ) from None
-    message = profile.system_message if QUESTION_KINDS[answer_kind] == CHOICE else _in_own_words(profile.system_message)
+    profile = _BY_ARCHITECTURE[architecture]
+    message = profile.system_message
+    if answer_kind != LETTER:
+        message = _in_own_words(message) if answer_kind == TEXT else message.replace("<OPTION_LETTER>", "<OPTION_TEXT>")
     return replace(profile, answer_kind=answer_kind, system_message=message)
 
 
@@ -224,7 +249,7 @@ def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
     }
 
 
-def from_metadata(metadata: Mapping[str, object], way: Way = Way()) -> Profile:
+def from_metadata(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Profile:
     """The profile of a GGUF: the `foggen.*` keys in its metadata, on top of the defaults of its architecture, or that of a plain model.
 
     The file may come from anyone, so every value is checked. Raises `ModelRefused` with the name of a wrong key.

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.core.question import CHOICE, OPEN
-from edge_agent.model.profile import LEVELS, SYSTEM_MESSAGE, Profile, default_profile, from_metadata, gguf_keys
+from edge_agent.model.profile import LETTER, LEVELS, SYSTEM_MESSAGE, TEXT, Profile, default_profile, from_metadata, gguf_keys
 from edge_agent.model.shapes import SegmentKind
 
 
@@ -43,7 +42,7 @@ def test_file_without_keys_gets_its_architectures_profile() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("general.architecture", "llama"),
+        ("general.architecture", "mamba"),
         ("foggen.version", 2),
         ("foggen.tau", 7.0),
         ("foggen.tau", float("nan")),
@@ -67,10 +66,10 @@ def test_wrong_value_in_an_untrusted_file_is_refused(key: str, value: object) ->
 
 
 SHA256 = {
-    ("qwen3", CHOICE): "5c26e97256f402764985203a6db8aa00642eb16410afc0c14fba59f1c81e1c09",
-    ("qwen3", OPEN): "46683390d13f94d8b0370f778be4cbc3f2ce93d078045666570dcf401fd983c8",
-    ("gemma3", CHOICE): "4ead6866503fa7ab88e6c20e8f8f523d757e9779eb0c37e7104ad037fe162b88",
-    ("gemma3", OPEN): "49e7e7ad479f3cf91a824d33d756c665bbe15d246999307ff8c2e65475af81b3",
+    ("qwen3", LETTER): "5c26e97256f402764985203a6db8aa00642eb16410afc0c14fba59f1c81e1c09",
+    ("qwen3", TEXT): "46683390d13f94d8b0370f778be4cbc3f2ce93d078045666570dcf401fd983c8",
+    ("gemma3", LETTER): "4ead6866503fa7ab88e6c20e8f8f523d757e9779eb0c37e7104ad037fe162b88",
+    ("gemma3", TEXT): "49e7e7ad479f3cf91a824d33d756c665bbe15d246999307ff8c2e65475af81b3",
 }
 
 
@@ -88,11 +87,11 @@ def test_profile_in_an_older_database_is_read() -> None:
         "answer_kind": "text", "format_mass_min": 0.5, "levels": ["0.0", "1.0"], "likely_level": None, "prompt": "gemma",
         "system_message": "Answer.", "tau": 0.25,
     }  # fmt: skip
-    profile = Profile("gemma", "Answer.", ("0.0", "1.0"), OPEN, 0.25)
+    profile = Profile("gemma", "Answer.", ("0.0", "1.0"), TEXT, 0.25)
     assert Profile.from_json(json.dumps(stored)) == profile and json.loads(profile.to_json()) == stored
 
 
 def test_model_that_answers_in_its_own_words_is_asked_open_questions() -> None:
-    profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", OPEN))})
-    assert profile.question_kind == OPEN and "multiple-choice" not in profile.system_message
+    profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", TEXT))})
+    assert profile.question_kind == "open" and "multiple-choice" not in profile.system_message
     assert profile.sha256 != default_profile("qwen3").sha256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli import verbosity
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.show import print_decision, print_json
 from edge_agent.core.asked import as_dict
 from edge_agent.core.config import settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--batch", metavar="FILE", help="Ask every line of FILE, a JSON object each, and print an object for each; '-' is stdin.")
 @click.option("--never-send", is_flag=True, help="Keep this question on the device, whatever the policy says.")
 @click.option("--refresh", is_flag=True, help="Ask again, even if the answer is remembered.")
-@with_settings("tau", "policy", "model", "adapter", "cloud_url", "cloud_model")
+@with_settings("tau", "policy", "model", *PROFILE, "adapter", "cloud_url", "cloud_model")
 def ask(
     config: settings.Settings,
     text: str | None,

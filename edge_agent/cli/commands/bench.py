@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, SAMPLE, main, with_settings
 from edge_agent.cli.outputs import check_outputs, data_files, model_files, write_text
 from edge_agent.cli.show import echo, print_json, terminal_width
 from edge_agent.core.config import settings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--tune", is_flag=True, help="Find the fastest options for each file on this device, and save them for `ask`.")
 @click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against latency (.svg or .png; needs matplotlib).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=pathlib.Path), help="Also write the table to this file.")
-@with_settings()
+@with_settings(*PROFILE)
 def bench(
     config: settings.Settings,
     models: tuple[str, ...],
@@ -54,14 +54,14 @@ def bench(
     """
     from edge_agent.engine.spare_cpus import available_cpus
     from edge_agent.measure.bench import machine, runs, tables
-    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
+    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter, ways_of
 
     if tune and (against or csv_file or picture):
         raise click.UsageError("--tune only saves options; leave out --against, --csv and --picture.")
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
-    measured = [ModelFiles(resolve(model, config.models_folder), on_each) for model in models or (config.model,)]
-    reference = ModelFiles(resolve(against, config.models_folder)) if against else None
+    measured = [ModelFiles(resolve(model, config.models_folder), on_each, ways_of(config)) for model in models or (config.model,)]
+    reference = ModelFiles(resolve(against, config.models_folder), None, ways_of(config)) if against else None
     if reference and reference not in measured:
         measured.append(reference)
     check_outputs(config, [(csv_file, "the table"), (picture, "the picture")], data_files(file, "the questions") | model_files(measured))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import asdict
 
 import click
 
@@ -41,7 +42,7 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, adap
     on_top = catalog.resolve_adapter(adapter, config.models_folder) if adapter else None
     if out.exists():  # `pack` makes missing folders, and refuses its own parts
         check_outputs(config, [(out, "the bundle")], {})
-    packed = pack(out, path, _chosen(config), _calibration(config, calibration, path, on_top), on_top)
+    packed = pack(out, path, _chosen(config, path), _calibration(config, calibration, path, on_top), on_top)
     about = {"path": str(out), "bytes": out.stat().st_size, "sha256": catalog.sha256_of(out), "name": packed.name}
     about |= {"adapter": packed.adapter}
     about |= {"files": list(packed.parts), "settings": packed.settings}
@@ -60,8 +61,6 @@ def bundle(config: settings.Settings, model: str | None, out: pathlib.Path, adap
 
 def _calibration(config: settings.Settings, given: str, model: pathlib.Path, adapter: pathlib.Path | None) -> pathlib.Path | None:
     """The file of the calibration to pack. With `auto` it is the one that applies here, which is none if a tau is given."""
-    from dataclasses import replace
-
     from edge_agent.agent.rules_in_force import Calibrations
     from edge_agent.model import catalog
     from edge_agent.model.profile import Profile
@@ -72,16 +71,20 @@ def _calibration(config: settings.Settings, given: str, model: pathlib.Path, ada
         return pathlib.Path(given)
     if config.tau is not None:
         return None
-    facts = catalog.identify(model)
-    facts = replace(facts, adapter_sha256=catalog.sha256_of(adapter)) if adapter else facts
+    facts = catalog.identified(catalog.ModelFiles(model, adapter, catalog.ways_of(config)))
     applied = Calibrations(config.calibrations_folder, config.calibration).of(facts, Profile.from_json(facts.profile))
     for problem in applied.problems if applied else ():
         verbosity.problem(problem)
     return config.calibrations_folder / f"{applied.calibration.sha256}.json" if applied and applied.calibration else None
 
 
-def _chosen(config: settings.Settings) -> dict[str, object]:
-    """The settings that differ from the defaults."""
+def _chosen(config: settings.Settings, model: pathlib.Path) -> dict[str, object]:
+    """The settings that differ from the defaults, and how this model is read, if that was decided."""
+    from edge_agent.fetch.bundle import WAY
+    from edge_agent.model import catalog
+
     default = settings.Settings(config.data_folder, config.cache_folder, config.config_file)
     values = {name: getattr(config, name) for name in ("tau", "policy", "cloud_url", "cloud_model")}
-    return {name: value for name, value in values.items() if value != getattr(default, name)}
+    chosen = {name: value for name, value in values.items() if value != getattr(default, name)}
+    way = asdict(catalog.ways_of(config).way(catalog.sha256_of(model)))
+    return chosen | {name: way[name] for name in WAY if way[name]}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pathlib
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import echo, print_json, print_table, say
 from edge_agent.core.config import checks, settings
 from edge_agent.core.errors import BadData, ModelError, StorageError
@@ -18,9 +18,12 @@ from edge_agent.core.files import check_output_folder
 from edge_agent.core.readouts import READOUTS
 
 if TYPE_CHECKING:
+    from edge_agent.cli.answering import AnsweringProgress
     from edge_agent.measure.calibrate.goals import Goal, Price
     from edge_agent.measure.run.run import Run
+    from edge_agent.measure.sets.loading import DataSet
     from edge_agent.model.calibration import Calibration
+    from edge_agent.model.catalog import ModelFiles
 
 _SHOWN = 12  # the start of a sha256 that a person reads
 _SHORTEST = 6  # the least of one that names a calibration, as in the setting
@@ -64,7 +67,7 @@ _SHORTEST = 6  # the least of one that names a calibration, as in the setting
 @click.option("--live", is_flag=True, help="Show how the stored calibration does, from this device's own decisions.")
 @click.option("--list", "listed", is_flag=True, help="Show the stored calibrations.")
 @click.option("--remove", metavar="SHA256", help="Delete the stored calibration whose sha256 begins so.")
-@with_settings("model", "adapter", "cloud_url", "cloud_model")
+@with_settings("model", *PROFILE, "adapter", "cloud_url", "cloud_model")
 def calibrate(config: settings.Settings, data: str | None, as_json: bool, **options: Any) -> None:
     """Choose tau for a goal from questions with known answers, and store it.
 
@@ -200,7 +203,6 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
     from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, MAX_LOCAL_ERROR
     from edge_agent.measure.run import run
     from edge_agent.model import catalog
-    from edge_agent.model.catalog import ModelFiles
 
     if pathlib.Path(data).suffix.lower() in answering.DATABASES:
         made_by_eval = ("rows", "limit", "form", "cloud_name", "cloud_accuracy", "recorded_model")
@@ -214,8 +216,7 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
         return found
     if options["rows"] and options["rows"].suffix.lower() not in answering.DATABASES:
         raise click.UsageError(f"--rows {options['rows']}: give a name that ends in .db.")
-    path = catalog.resolve(config.model, config.models_folder)
-    files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
+    files = catalog.files_of(config)
     name = options["cloud_name"] or (answering.SIMULATED if goal.kind in (ACCURACY, BUDGET) else answering.NONE)
     recorded = None if name in (answering.NONE, answering.SIMULATED, answering.LIVE) else name
     read = outputs.data_files(data, "the questions") | outputs.data_files(recorded, "the recorded answers") | outputs.model_files([files])
@@ -223,6 +224,7 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
     graded = goal.kind in (ACCURACY, MAX_LOCAL_ERROR)  # a rate needs no answers, and a budget is a rate
     questions = answering.questions(data, options["limit"], options["form"], graded)
     progress = answering.AnsweringProgress()
+    questions = _with_way(config, questions, files, progress)
     prices = options["prompt_price"], options["completion_price"]
     with (
         answering.cloud_source(config, name, options["cloud_accuracy"], None, *prices, questions, options["recorded_model"]) as cloud,
@@ -231,6 +233,29 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
         found = run.answer(questions, files, cloud, None, options["rows"], progress.step, progress.start)
         answering.say_missing(found, cloud, options["rows"])
     return found
+
+
+def _with_way(config: settings.Settings, data: DataSet, files: ModelFiles, progress: AnsweringProgress) -> DataSet:
+    """The questions that a calibration of this model may use, after it is known how a plain model answers best.
+
+    Nobody measures that again where a person or an earlier calibration has decided it.
+    """
+    from edge_agent.measure.calibrate import way
+    from edge_agent.model import catalog, ways
+    from edge_agent.model.profile import Profile
+
+    facts = catalog.identified(files)
+    assert files.ways
+    known = files.ways.way(facts.sha256)
+    if not Profile.from_json(facts.profile).is_plain or (known.answers and known.measured != data.sha256):
+        return data
+    mine, rest = way.parts(data)
+    if not known.answers:
+        with progress:
+            found = way.measure(mine, files, known, progress.step, progress.start)
+        ways.save(config.data_folder, facts.sha256, replace(known, answers=found.best, measured=data.sha256))
+        say(f"{'answers':<15}{found.words}", 15, err=True)
+    return rest
 
 
 def _letter_ms(run: Run) -> float | None:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.show import print_check, print_json
 from edge_agent.core.config import loading, settings
 from edge_agent.core.errors import BadSetting
@@ -14,7 +14,7 @@ from edge_agent.core.errors import BadSetting
 
 @main.command(epilog=EXIT_CODES)
 @click.option("--cloud", "call_cloud", is_flag=True, help="Also ask the cloud a test question: up to three calls, which it may bill.")
-@with_settings("model", "adapter", "cloud_url", "cloud_model", load=loading.examine)
+@with_settings("model", *PROFILE, "adapter", "cloud_url", "cloud_model", load=loading.examine)
 def doctor(config: tuple[settings.Settings, list[BadSetting]], call_cloud: bool, as_json: bool) -> None:
     """Check the settings, build, model, calibration, database, disk and cloud.
 

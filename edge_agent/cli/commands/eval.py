@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.answering import DATABASES, LIVE, NONE, SIMULATED, AnsweringProgress, cloud_source, questions, say_missing
-from edge_agent.cli.app import EXIT_CODES, SAMPLE, Amount, fraction, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.outputs import check_outputs, data_files, model_files, write_text
 from edge_agent.cli.show import print_json, say, terminal_width
 from edge_agent.core.config import settings
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report", "page", type=click.Path(path_type=pathlib.Path), metavar="FILE", help="Also write a report of the run, one HTML page."
 )
-@with_settings("tau", "model", "adapter", "cloud_url", "cloud_model")
+@with_settings("tau", "model", *PROFILE, "adapter", "cloud_url", "cloud_model")
 def eval_command(
     config: settings.Settings,
     data: str,
@@ -92,10 +92,8 @@ def eval_command(
     from edge_agent.measure.run import run
     from edge_agent.measure.run.answered import ALL_ORDERS, RunOptions
     from edge_agent.model import catalog
-    from edge_agent.model.catalog import ModelFiles
 
-    path = catalog.resolve(config.model, config.models_folder)
-    files = ModelFiles(path, catalog.resolve_adapter(config.adapter, config.models_folder) if config.adapter else None)
+    files = catalog.files_of(config)
     recorded = None if cloud_name in (NONE, SIMULATED, LIVE) else cloud_name
     read = data_files(data, "the questions") | data_files(recorded, "the recorded answers") | model_files([files])
     check_outputs(config, [(rows, "the answers of the run"), (page, "the report")], read)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.show import echo, print_json
 from edge_agent.core.config import settings
 from edge_agent.core.terminal import ProgressLine, plain
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--use-settings", is_flag=True, help="Also use the model, threshold, policy and calibration of a downloaded bundle; never its cloud."
 )
 @click.option("--any-architecture", is_flag=True, help="Keep a model that edge-agent cannot run, for another program.")
-@with_settings()
+@with_settings(*PROFILE)
 def pull(
     config: settings.Settings, what: str, file: str | None, upgrade: bool, use_settings: bool, any_architecture: bool, as_json: bool
 ) -> None:
@@ -33,8 +33,9 @@ def pull(
     WHAT is a name from `edge-agent models`, owner/name on the Hugging Face Hub, a URL, or a .gguf file or bundle on this device
     (`edge-agent bundle` makes one).
 
-    FogGen models run: they print how sure they are before they answer. Their architectures are qwen3 and gemma3. Another
-    architecture is refused after the first 256 KiB; another model of these architectures runs, but counts as unsure.
+    FogGen models print how sure they are before they answer; their architectures are qwen3 and gemma3. A model of the architecture
+    llama or qwen2, or of those two with --profile plain, is a plain one: it runs, and its answers count as unsure until it has a
+    calibration. Another architecture is refused after the first 256 KiB.
 
     The settings of a bundle on this device are used if there is no config.toml yet. Those of a downloaded one are only shown,
     unless you give --use-settings. The file is checked, opened once in a separate process, and recorded: the next pull must get
@@ -45,15 +46,22 @@ def pull(
 
     from edge_agent.fetch.choice import MustBeMade
     from edge_agent.fetch.hub import Hub
+    from edge_agent.fetch.installed import check
     from edge_agent.fetch.pull import Puller
+    from edge_agent.model import catalog, gguf
+    from edge_agent.model.profile import AS_IT_SAYS
 
     with Hub() as hub, ProgressLine() as line:
         try:
             puller = Puller(config.models_folder, hub, upgrade, line.transfer, config_file=config.config_file)
-            puller.calibrations = config.calibrations_folder
+            puller.calibrations, puller.ways = config.calibrations_folder, config.data_folder
+            if (chosen := catalog.ways_of(config)).wanted != AS_IT_SAYS:
+                puller.check_file = partial(check, way=chosen.wanted)
             puller.any_architecture, puller.use_settings = any_architecture, use_settings
             puller.check_settings = partial(_check_settings, config)
             installed = puller.pull(what, file)
+            if chosen.wanted != AS_IT_SAYS and not installed.is_adapter:
+                chosen.profile(installed.sha256, gguf.read_header(installed.path).metadata)
         except MustBeMade as error:
             if as_json:
                 print_json({"error": str(error), "commands": error.commands})

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from edge_agent.cli import verbosity
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.show import print_json
 from edge_agent.core.config import settings
 from edge_agent.core.errors import BadSetting
@@ -26,6 +26,7 @@ _NEEDED = ("fastapi", "uvicorn", "prometheus_client", "websockets")
     "tau",
     "policy",
     "model",
+    *PROFILE,
     "adapter",
     "cloud_url",
     "cloud_model",

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.commands.serve import check_installed
 from edge_agent.cli.show import echo, print_json, say
 from edge_agent.cli.unit import MARK, NAME, STATE, Unit
@@ -64,7 +64,7 @@ def service() -> None:
 @click.option("--cloud-key-file", type=_FILE, help="A file with the cloud's key. systemd reads it as root and hands it to the service.")
 @click.option("--token-file", type=_FILE, help="A file with the token of the clients, handed over in the same way.")
 @click.option("--operator-token-file", type=_FILE, help="A file with the token of the operator, handed over in the same way.")
-@with_settings("model", "adapter", "cloud_url", "cloud_model", load=dict)
+@with_settings("model", *PROFILE, "adapter", "cloud_url", "cloud_model", load=dict)
 def install(
     config: dict[str, str | None],
     only_print: bool,
@@ -200,14 +200,13 @@ def _unit(
     from edge_agent.model import catalog
     from edge_agent.model.memory import needed_bytes
 
-    adapter = catalog.resolve_adapter(found.adapter, found.models_folder) if found.adapter else None
-    model = catalog.ModelFiles(catalog.resolve(found.model, found.models_folder), adapter)
+    model = catalog.files_of(found)
     python, folders = _python()
     package = pathlib.Path(__file__).resolve().parents[3]
     if package.name not in ("site-packages", "dist-packages"):  # a checkout
         environment = {**environment, "PYTHONPATH": str(package)}
     flags = [*(["--host", host] if host else []), *(["--port", str(port)] if port else [])]
-    readable = tuple(dict.fromkeys([*folders, package, *filter(None, [model.path.resolve(), adapter and adapter.resolve()])]))
+    readable = tuple(dict.fromkeys([*folders, package, *filter(None, [model.path.resolve(), model.adapter and model.adapter.resolve()])]))
     return Unit((python, "-P", "-m", "edge_agent", "serve", *flags), needed_bytes(model), user, environment, files, readable)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.app import EXIT_CODES, FILES_TAU, SAMPLE, Amount, fraction, main, with_settings
+from edge_agent.cli.app import EXIT_CODES, FILES_TAU, PROFILE, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import print_check, print_json, say
 from edge_agent.core.config import settings
 from edge_agent.core.terminal import ProgressLine
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), help=f"Ask only this many questions; from a file of --questions, {SAMPLE}.")
 @click.option("--max-kl", type=Amount(), help="Fail if the mean KL divergence of the levels is larger, in nats.")
 @click.option("--max-changed", callback=fraction, metavar="NUMBER", help="Fail if a larger share of routes changed, 0 to 1.")
-@with_settings(tau=FILES_TAU)
+@with_settings(*PROFILE, tau=FILES_TAU)
 def verify(
     config: settings.Settings,
     file: str,
@@ -49,16 +49,18 @@ def verify(
     """
     from edge_agent.measure.sets import loading
     from edge_agent.measure.verify import Tolerance, verify_model
-    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter
+    from edge_agent.model.catalog import ModelFiles, resolve, resolve_adapter, ways_of
 
     if against_adapter and not against:
         raise click.UsageError("--against-adapter needs --against.")
-    model = ModelFiles(resolve(file, config.models_folder), resolve_adapter(adapter, config.models_folder) if adapter else None)
+    on_it = resolve_adapter(adapter, config.models_folder) if adapter else None
+    model = ModelFiles(resolve(file, config.models_folder), on_it, ways_of(config))
     reference = None
     if against:
         reference = ModelFiles(
             resolve(against, config.models_folder),
             resolve_adapter(against_adapter, config.models_folder) if against_adapter else None,
+            ways_of(config),
         )
     asked = [row.question for row in loading.load(pathlib.Path(questions), limit).rows] if questions else loading.built_in()[:limit]
     with ProgressLine() as line:
@@ -85,7 +87,7 @@ def _lines(comparison: Comparison) -> list[str]:
     rows = [
         ("questions", f"{comparison.n_questions}" + (f" ({comparison.n_skipped} did not fit)" if comparison.n_skipped else "")),
         ("size", f"{size / 1e6:,.1f} MB, {comparison.bits_per_weight:.2f} bits per weight ({size / theirs:.0%} of the reference)"),
-        ("KL levels", _mean(comparison.level_kl)),
+        ("KL levels", _mean(comparison.level_kl) if comparison.level_kl else "- (a plain model has none)"),
         ("KL letters", _mean(comparison.letter_kl) if comparison.letter_kl else "- (answers in words)"),
         ("levels", _share(comparison.changed_levels)),
         ("answers", _share(comparison.changed_answers)),

@@ -15,6 +15,8 @@ from edge_agent.core.config.limits import DAY_S
 from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
+PROFILES = ("plain", "foggen")
+WAYS_OF_ANSWERING = ("letter", "option")
 CLOUD_APIS = ("auto", "chat", "decisions", "systemone")
 LANGUAGES = ("en", "kk", "ru")
 FOREVER, NONE, AUTO = "forever", "none", "auto"
@@ -168,6 +170,20 @@ def policy(value: Any, source: str) -> str:
     """The name of a policy."""
     if value not in POLICIES:
         raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(POLICIES)}.")
+    return str(value)
+
+
+def profile(value: Any, source: str) -> str:
+    """The name of a profile."""
+    if value not in PROFILES:
+        raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(PROFILES)}.")
+    return str(value)
+
+
+def answers(value: Any, source: str) -> str:
+    """A way in which a plain model answers."""
+    if value not in WAYS_OF_ANSWERING:
+        raise BadSetting(f"{source} is {_shown(value)}; give one of {', '.join(WAYS_OF_ANSWERING)}.")
     return str(value)
 
 

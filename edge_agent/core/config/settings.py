@@ -74,6 +74,24 @@ class Settings:
         "Who may answer: `prefer_local`, `only_local`, `prefer_cloud` or `only_cloud`.",
         environment="EDGE_AGENT_POLICY",
     )
+    profile: str | None = _setting(
+        None,
+        checks.profile,
+        "How the model is read: `foggen`, or `plain` if it prints no confidence; without it, as remembered, or as its file says.",
+        environment="EDGE_AGENT_PROFILE",
+    )
+    answers: str | None = _setting(
+        None,
+        checks.answers,
+        "How a plain model answers: with a `letter`, or with the text of an `option`; without it, as remembered, or with a letter.",
+        environment="EDGE_AGENT_ANSWERS",
+    )
+    chat_shape: str | None = _setting(
+        None,
+        checks.text,
+        "The chat shape of a plain model whose file has an unknown chat template, such as `chatml-direct` or `llama-3`.",
+        environment="EDGE_AGENT_CHAT_SHAPE",
+    )
     adapter: str | None = _setting(None, checks.path, "A GGUF adapter to load on top of the model.", environment="EDGE_AGENT_ADAPTER")
     cloud_url: str | None = _setting(
         None, checks.address, "Base address of an OpenAI-compatible API; without it there is no cloud.", environment="EDGE_AGENT_CLOUD_URL"

@@ -26,6 +26,7 @@ from edge_agent.measure.bench import machine
 from edge_agent.measure.bench.sample import Sample
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
+from edge_agent.model.profile import Profile
 
 CHILD_TIMEOUT_S = 900
 READS = 4  # logits that a decision reads: at the start of the answer, twice for the level, once for the letter
@@ -101,6 +102,7 @@ def run(
     Then measure every model `busy_repeats` times beside a program that keeps one core busy. Raises `ModelError` if a file cannot
     be run.
     """
+    profiles = [Profile.from_json(catalog.identified(model).profile) for model in models]
     rng, total = random.Random(seed), len(models) * (repeats + busy_repeats)
     number = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +111,7 @@ def run(
                 number += 1
                 cache, busy = pathlib.Path(folder) / str(at), repeat >= repeats
                 with _one_busy_core() if busy else contextlib.nullcontext():
-                    sample = _child(models[at], questions, options or {}, cache)
+                    sample = _child(models[at], profiles[at], questions, options or {}, cache)
                 yield BenchRun(number, total, models[at], sample, busy)
 
 
@@ -192,10 +194,11 @@ def _middle(values: Sequence[float] | np.ndarray[Any, np.dtype[np.float64]]) -> 
     return round(float(np.median(values)), 2)
 
 
-def _child(model: ModelFiles, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
+def _child(model: ModelFiles, profile: Profile, questions: Sequence[Question], options: dict[str, Any], cache: pathlib.Path) -> Sample:
     """Run one process to its end. It is killed if this process is interrupted."""
     request = {
         "path": str(model.path),
+        "profile": profile.to_json(),
         "adapter": str(model.adapter) if model.adapter else None,
         "questions": [{"question": q.stem, "options": list(q.options)} for q in questions],
         "options": options,

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge_agent.core.question import Question
+from edge_agent.model.profile import Profile
 
 PREFILL_TOKENS = 256
 DECODE_TOKENS = 32
@@ -46,7 +47,12 @@ class Sample:
 
 
 def measure(
-    path: pathlib.Path, adapter: pathlib.Path | None, questions: list[Question], options: dict[str, Any], cache: pathlib.Path
+    path: pathlib.Path,
+    adapter: pathlib.Path | None,
+    questions: list[Question],
+    options: dict[str, Any],
+    cache: pathlib.Path,
+    profile: Profile,
 ) -> Sample:
     """Measure one file, with or without an adapter. `cache` is a folder for the system message, empty in the first run."""
     started = time.perf_counter()
@@ -54,7 +60,7 @@ def measure(
     from edge_agent.engine.local_model import LocalModel
 
     sample, imported = Sample(), time.perf_counter()
-    with LocalModel(path, options=Options(**options), prefix_folder=cache, sha256="bench", adapter=adapter) as model:
+    with LocalModel(path, profile, Options(**options), prefix_folder=cache, sha256="bench", adapter=adapter) as model:
         opened = time.perf_counter()
         restored = model.is_restored
         model.read(questions[0])
@@ -110,7 +116,8 @@ def main() -> None:
     request = json.load(sys.stdin)
     questions = [Question.from_json(question) for question in request["questions"]]
     adapter = pathlib.Path(request["adapter"]) if request["adapter"] else None
-    sample = measure(pathlib.Path(request["path"]), adapter, questions, request["options"], pathlib.Path(request["cache"]))
+    profile = Profile.from_json(request["profile"])
+    sample = measure(pathlib.Path(request["path"]), adapter, questions, request["options"], pathlib.Path(request["cache"]), profile)
     json.dump(asdict(sample), sys.stdout)
 
 

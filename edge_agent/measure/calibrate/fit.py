@@ -26,10 +26,11 @@ from edge_agent.measure.calibrate.goal_cuts import Cut
 from edge_agent.measure.calibrate.goals import ACCURACY, BUDGET, CLOUD_RATE, MAX_LOCAL_ERROR, Goal, Price
 from edge_agent.measure.calibrate.ltt import Tested
 from edge_agent.measure.calibrate.split import WITH_TEST, WITHOUT_TEST, Parts, split
+from edge_agent.measure.readouts import combine
 from edge_agent.measure.results import LIVE, NO_CLOUD, RECORDED, Floats, Results
 from edge_agent.model.calibration import Calibration, Disagreement
 
-PREFERENCE = (readouts.EXPECTED, readouts.CONFIDENCE, readouts.ANSWER_PROB, readouts.MARGIN, readouts.COMBINED)
+PREFERENCE = (readouts.EXPECTED, readouts.CONFIDENCE, readouts.ANSWER_PROB, readouts.MARGIN, readouts.ENTROPY, readouts.COMBINED)
 """The order in which readouts are tried; a later one is chosen only if it is clearly better than the best before it."""
 _FEWEST_SEEN = 10  # kept answers from which an error is extrapolated
 _MORE = 1.2  # a test that failed needs at least this many times its questions
@@ -182,8 +183,11 @@ class _Work:
             raise BadData(f"These results have none of the readouts that one reading holds ({', '.join(PREFERENCE)}).")
         at = self._known(self.parts.choose)
         if not len(at):
-            name = readouts.CONFIDENCE if readouts.CONFIDENCE in found else names[0]
-            return _Choice(name, *found[name], "without gold answers no readout can be compared, and this is the printed one")
+            if readouts.CONFIDENCE in found:
+                name, which = readouts.CONFIDENCE, "the printed one"
+            else:
+                name, which = names[0], "the first that this model has"
+            return _Choice(name, *found[name], f"without gold answers no readout can be compared, and this is {which}")
         best, *others = names
         for name in others:
             share = self._share(found[name][1])
@@ -203,7 +207,7 @@ class _Work:
         columns = {name: column for name, column in columns.items() if not np.isnan(column[self.with_confidence]).any()}
         found: dict[str, tuple[tuple[float, ...], Floats]] = {name: ((), column) for name, column in columns.items()}
         at = self._known(self.parts.choose)
-        if combination and len(columns) == len(PREFERENCE) - 1 and len(at):
+        if combination and all(name in columns for name in combine.PARTS) and len(at):
             weights = combination.fit({name: column[at] for name, column in columns.items()}, 1 - self.wrong[at])
             if weights:
                 found[readouts.COMBINED] = weights, combination.scores(columns, weights)

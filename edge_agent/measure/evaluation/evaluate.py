@@ -16,16 +16,21 @@ from edge_agent.core import readouts, routing
 from edge_agent.core.errors import BadData
 from edge_agent.measure import metrics
 from edge_agent.measure.evaluation import readout, routed
-from edge_agent.measure.evaluation.figures import ByCalibration, Evaluation, Greedy, Orders, Readout, Share, Speed
+from edge_agent.measure.evaluation.figures import REFERENCE, ByCalibration, Evaluation, Greedy, Orders, Readout, Share, Speed
 from edge_agent.measure.evaluation.routed import Bools, Floats, Scored, share_of
 from edge_agent.measure.metrics import Threshold
 from edge_agent.measure.readouts import combine
 from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.measure.results import Results
 from edge_agent.model.calibration import Calibration
+from edge_agent.model.profile import LEVELS
 
 SALT = "eval"
 """Of the draws that decide, within a level, which questions are deferred to reach a target rate."""
+PLAIN_NOTE = (
+    "This is a plain model: it prints no confidence and has no tau of its own. On a device its answers count as unsure until `edge-agent "
+    "calibrate` has measured which of its readouts to trust, and from where on."
+)
 PER_CALL = "a call to the cloud costs 1, the device nothing"
 
 
@@ -54,11 +59,12 @@ def evaluate(
     """Everything that follows from the results. `levels` are the profile's, as printed. Raises `BadData` without questions."""
     if not len(results):
         raise BadData("There are no answered questions; ask at least one.")
-    beside, numbers = beside or Beside(), [float(level) for level in levels]
+    beside, numbers = beside or Beside(), [float(level) for level in levels or LEVELS]
     results, weights, notes = _combined(results)
     cost, costs, cost_notes = _costs(results)
     halves = combine.fitting_half(results.fingerprints)
-    printed = results.scores[readouts.CONFIDENCE]
+    reference = results.reference
+    printed = results.scores[reference]
     right = {name: beside.correct.get(name, results.edge_correct) for name in results.scores}
     draws = np.array([routing.draw(fingerprint, SALT) for fingerprint in results.fingerprints])
     found: dict[str, Readout] = {}
@@ -69,7 +75,8 @@ def evaluate(
         mine = _scored(results, known, score, right[name], draws, halves, cost)
         theirs = replace(mine, score=printed[known], edge=results.edge_correct[known])
         ms = beside.ms.get(name, float(np.nanmean(results.read_ms)))
-        found[name] = readout.figures(mine, theirs, numbers, tau, results.passes.get(name, 1.0), ms, name == readouts.CONFIDENCE)
+        other = "" if name == reference else REFERENCE[reference]
+        found[name] = readout.figures(mine, theirs, numbers, tau, results.passes.get(name, 1.0), ms, other)
     level_of = np.abs(printed[:, None] - np.array(numbers)).argmin(axis=1)
     return Evaluation(
         tau=tau,
@@ -85,7 +92,7 @@ def evaluate(
         costs=costs,
         greedy=_greedy(beside),
         speed=_speed(results.read_ms),
-        notes=(*beside.notes, *_left_out(results), *notes, *cost_notes),
+        notes=(*beside.notes, *_left_out(results), *notes, *cost_notes, *([] if levels else [PLAIN_NOTE])),
         calibration=_by_calibration(results, calibration) if calibration else None,
     )
 
@@ -128,7 +135,7 @@ def _scored(results: Results, known: Bools, score: Floats, right: Floats, draws:
 def _combined(results: Results) -> tuple[Results, tuple[float, ...], tuple[str, ...]]:
     """The results with the readout `combined`: fitted on one half, and scored (not nan) on the other alone."""
     half = combine.fitting_half(results.fingerprints)
-    if readouts.COMBINED in results.scores or readouts.ANSWER_PROB not in results.scores:
+    if readouts.COMBINED in results.scores or not all(part in results.scores for part in combine.PARTS):
         return results, (), ()
     try:
         weights = combine.fit({name: column[half] for name, column in results.scores.items()}, results.edge_correct[half])

@@ -9,7 +9,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge_agent.core import readouts
 from edge_agent.measure.results import CloudSource
+
+REFERENCE = {readouts.CONFIDENCE: "printed", readouts.ANSWER_PROB: readouts.ANSWER_PROB}
+"""How `Compared.better` names the readout that the others are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class Target:
 class Compared:
     """How much more a readout has than the printed level, with its 95 % interval (bootstrap, paired by question).
 
-    `better` is "this", "printed", or "" where the interval holds 0 or is not known.
+    A plain model prints no level; there the other is its `answer_prob`. `better` is "this", "printed" or "answer_prob", or "" where
+    the interval holds 0 or is not known.
     """
 
     figure: str
@@ -206,6 +211,11 @@ class Evaluation:
     speed: Speed
     notes: tuple[str, ...]
     calibration: ByCalibration | None = None
+
+    @property
+    def reference(self) -> str:
+        """The readout that the others are compared with: the printed level, or of a plain model the probability of its answer."""
+        return readouts.CONFIDENCE if readouts.CONFIDENCE in self.readouts or not self.readouts else readouts.ANSWER_PROB
 
     @property
     def simulated_cloud_accuracy(self) -> float | None:

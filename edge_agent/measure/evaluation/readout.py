@@ -24,8 +24,11 @@ _MOST_CELLS = 10_000_000  # questions x draws of a bootstrap: about a second
 _LEAST_DRAWS, _DRAWS = 100, 1000
 
 
-def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float, passes: float, ms: float, is_printed: bool) -> Readout:
-    """Everything about one readout; `printed` holds the same questions with the printed level."""
+def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float, passes: float, ms: float, other: str) -> Readout:
+    """Everything about one readout; `printed` holds the same questions with the printed level, or what stands for it: the `other`.
+
+    Without an `other` it is that itself.
+    """
     deferred = scored.deferred(Threshold(tau, 0.0))
     domains, mean = routed.table(scored, Threshold(tau, 0.0))
     whole = routed.line("", scored.edge, scored.cloud, deferred)
@@ -57,7 +60,7 @@ def figures(scored: Scored, printed: Scored, levels: Sequence[float], tau: float
         reliability=reliability(scored, levels),
         targets=routed.targets(scored),
         intervals=intervals(scored, deferred) if len(deferred) <= MOST_FOR_INTERVALS else {},
-        compared=() if is_printed or len(deferred) > MOST_FOR_INTERVALS else compared(scored, printed, rate),
+        compared=() if not other or len(deferred) > MOST_FOR_INTERVALS else compared(scored, printed, rate, other),
     )
 
 
@@ -81,8 +84,8 @@ def intervals(scored: Scored, deferred: routed.Bools) -> dict[str, tuple[float, 
     return {name: (each.low, each.high) for name, each in found.items()}
 
 
-def compared(scored: Scored, printed: Scored, rate: float) -> tuple[Compared, ...]:
-    """The differences to the printed level: AUROC, APGR, and the accuracy where both defer the same share `rate`."""
+def compared(scored: Scored, printed: Scored, rate: float, other: str) -> tuple[Compared, ...]:
+    """The differences to the `other`, usually the printed level: AUROC, APGR, and the accuracy where both defer the same share `rate`."""
     n_draws = _n_draws(scored)
     found = [
         metrics.paired_difference(
@@ -94,7 +97,7 @@ def compared(scored: Scored, printed: Scored, rate: float) -> tuple[Compared, ..
         found.append(metrics.paired_difference(metrics.apgr, *both, n_draws=n_draws))
         found.append(metrics.paired_difference(metrics.accuracy_at_rate, *both, n_draws=n_draws, rate=rate))
     return tuple(
-        Compared(name, each.difference, each.interval.low, each.interval.high, _better(each.interval))
+        Compared(name, each.difference, each.interval.low, each.interval.high, _better(each.interval, other))
         for name, each in zip(("auroc", "apgr", "same_rate"), found, strict=False)
     )
 
@@ -103,8 +106,8 @@ def _n_draws(scored: Scored) -> int:
     return max(_LEAST_DRAWS, min(_DRAWS, _MOST_CELLS // max(1, len(scored.score))))
 
 
-def _better(interval: metrics.Interval) -> str:
-    return "this" if interval.low > 0 else "printed" if interval.high < 0 else ""
+def _better(interval: metrics.Interval, other: str) -> str:
+    return "this" if interval.low > 0 else other if interval.high < 0 else ""
 
 
 def _is_right(edge: Floats) -> Floats:

@@ -10,25 +10,26 @@ import math
 from collections.abc import Iterator, Mapping
 
 from edge_agent.core import readouts
-from edge_agent.measure.evaluation.figures import Evaluation, Routing, Share
+from edge_agent.measure.evaluation.figures import REFERENCE, Evaluation, Routing, Share
 from edge_agent.measure.evaluation.layout import between, figure, interval, percent, points, sentence, table
 from edge_agent.measure.evaluation.readout import COVERAGES
 from edge_agent.measure.readouts.automix import AUTOMIX
 from edge_agent.measure.readouts.orders import ORDERS_2, ORDERS_ALL
 from edge_agent.measure.results import NO_CLOUD
 
+REFERENCE_WORDS = {readouts.CONFIDENCE: "the printed level", readouts.ANSWER_PROB: "answer_prob"}
 MEANING = {
     readouts.CONFIDENCE: "the level that the model prints",
     readouts.EXPECTED: "the mean level, weighted by how likely each is",
-    readouts.ANSWER_PROB: "the probability of the chosen letter",
-    readouts.MARGIN: "that minus the probability of the next best letter",
+    readouts.ANSWER_PROB: "the probability of the chosen answer",
+    readouts.MARGIN: "that minus the probability of the next best answer",
+    readouts.ENTROPY: "1 minus the entropy of all answers, as a share of the largest possible",
     readouts.COMBINED: "all of these in one formula, fitted on one half of the questions and measured on the other",
     ORDERS_2: "the letter's mean probability, asked in the given and the reversed order",
     ORDERS_ALL: "the same over as many orders as there are options",
     AUTOMIX: "AutoMix: the model judges its own answer 8 times (2 readings are really run)",
 }
 _ROUTING = ("domain", "questions", "cloud only", "edge raw", "95 %", "random", "system", "routed", "lift")
-_BY_DOMAIN = (readouts.CONFIDENCE, readouts.EXPECTED)
 _FIGURES = {"auroc": "AUROC", "same_rate": "same rate"}
 
 
@@ -36,7 +37,7 @@ def lines(evaluation: Evaluation, width: int | None = None) -> Iterator[str]:
     """The whole evaluation as lines without line breaks, at most `width` columns wide if that is given and not below 20."""
     yield from _facts(evaluation, width)
     yield from _by_calibration(evaluation, width)
-    for name in _BY_DOMAIN:
+    for name in (evaluation.reference, readouts.EXPECTED):
         if name in evaluation.readouts:
             yield from _by_domain(evaluation, name, width)
     yield from _side_by_side(evaluation, width)
@@ -60,7 +61,8 @@ def _facts(evaluation: Evaluation, width: int | None) -> Iterator[str]:
         yield from sentence(
             f"F1             {100 * evaluation.f1:.1f} %, the mean overlap in words (SQuAD); right is its exact match", width, 15
         )
-    yield from sentence(f"no confidence  {_with_interval(evaluation.no_confidence)}", width, 15)
+    if evaluation.reference == readouts.CONFIDENCE:
+        yield from sentence(f"no confidence  {_with_interval(evaluation.no_confidence)}", width, 15)
     if evaluation.greedy:
         kept, same = evaluation.greedy.keeps_format, evaluation.greedy.same
         text = f"unconstrained  {_with_interval(kept)} keep the format; {_with_interval(same)} of these give the same answer as the reading"
@@ -88,7 +90,7 @@ def _by_domain(evaluation: Evaluation, name: str, width: int | None) -> Iterator
     yield ""
     yield from sentence(f"Routing by {name} at tau = {evaluation.tau:g}, with {evaluation.cloud.words} (percent)", width)
     yield from table(_ROUTING, [_routing(line) for line in (*readout.domains, readout.mean)], width)
-    is_first = name == _BY_DOMAIN[0] and evaluation.calibration is None
+    is_first = name == evaluation.reference and evaluation.calibration is None
     yield from sentence(_how_to_read(evaluation) if is_first else "Read it like the table above; tau compares with another number.", width)
 
 
@@ -115,9 +117,9 @@ def _side_by_side(evaluation: Evaluation, width: int | None) -> Iterator[str]:
         if name in MEANING:
             yield from sentence(f"  {name.ljust(longest)}  {MEANING[name]}", width, longest + 4)
     if has_cloud:
-        rate = evaluation.readouts[readouts.CONFIDENCE].routed
+        rate = evaluation.readouts[evaluation.reference].routed
         text = "Passes and ms are its price for a question. Same rate compares them fairly: how right the system is over all questions "
-        text += f"if each readout sends {percent(rate)} % of them, as the printed level does."
+        text += f"if each readout sends {percent(rate)} % of them, as {REFERENCE_WORDS[evaluation.reference]} does."
         yield from sentence(text, width)
 
 
@@ -161,22 +163,23 @@ def _compared(evaluation: Evaluation, width: int | None) -> Iterator[str]:
         return
     shown = [figure for figure in ("auroc", "same_rate") if any(figure in own for own in found.values())]
     yield ""
-    yield from sentence(f"Each readout minus the printed level, with {evaluation.cloud.words} (points of 100)", width)
+    yield from sentence(f"Each readout minus {REFERENCE_WORDS[evaluation.reference]}, with {evaluation.cloud.words} (points of 100)", width)
     head = ["readout", *(cell for figure in shown for cell in (_FIGURES[figure], "95 %"))]
     rows = [
         [name, *(cell for each in own.values() if each.figure in shown for cell in (points(each.difference), between(each.low, each.high)))]
         for name, own in found.items()
     ]
     yield from table(head, rows, width)
-    verdicts = {verdict: [name for name, own in found.items() if own["auroc"].better == verdict] for verdict in ("this", "printed", "")}
-    words = {"this": "better than the printed level", "printed": "worse", "": "not known to be either"}
+    other = REFERENCE[evaluation.reference]
+    words = {"this": f"better than {REFERENCE_WORDS[evaluation.reference]}", other: "worse", "": "not known to be either"}
+    verdicts = {verdict: [name for name, own in found.items() if own["auroc"].better == verdict] for verdict in words}
     text = "; ".join(f"{words[verdict]}: {', '.join(names)}" for verdict, names in verdicts.items() if names)
     text = f"By AUROC, {text}. The intervals come from drawing the same questions again and again for both; where one holds 0, neither "
     yield from sentence(text + "is known to be better.", width)
 
 
 def _targets(evaluation: Evaluation, width: int | None) -> Iterator[str]:
-    name = readouts.CONFIDENCE
+    name = evaluation.reference
     targets = evaluation.readouts[name].targets if name in evaluation.readouts else ()
     if not targets:
         return

@@ -35,7 +35,7 @@ def measured(
                 f"The calibration {calibration.sha256[:12]} belongs to another model file than {facts.model.name}; give this model's."
             )
         results = _with_combined(results, calibration)
-    rule = RoutingRule(tau=facts.profile.tau if tau is None else tau)
+    rule = RoutingRule(results.reference, facts.profile.tau if tau is None else tau)
     if calibration:
         rule = RoutingRule(calibration.readout, calibration.tau, calibration.tie_share, calibration.salt)
     if rule.readout not in results.scores:

@@ -10,7 +10,6 @@ import string
 from collections.abc import Sequence
 
 from edge_agent import __version__
-from edge_agent.core import readouts
 from edge_agent.core.errors import BadData
 from edge_agent.measure.report import compared, domains, opening, sections
 from edge_agent.measure.report import pictures as drawn
@@ -44,7 +43,7 @@ def pictures(models: Sequence[Measured]) -> dict[str, str]:
     first = models[0]
     charts = [drawn.deferral(first)] if first.has_cloud else []
     charts += [drawn.cost(first)] if first.has_cloud and first.has_prices else []
-    charts += [drawn.reliability(first, readouts.CONFIDENCE)] if readouts.CONFIDENCE in first.evaluation.readouts else []
+    charts += [drawn.reliability(first, first.results.reference)] if first.results.reference in first.evaluation.readouts else []
     if len(models) > 1:
         rungs = climb(models)
         charts += [drawn.steps(rungs), drawn.shares(rungs)]

@@ -60,7 +60,7 @@ def curves(measured: Measured) -> Html:
 
 def trust(measured: Measured) -> Html:
     """Whether a confidence means what it says."""
-    wanted = dict.fromkeys((readouts.CONFIDENCE, measured.rule.readout, readouts.EXPECTED))
+    wanted = dict.fromkeys((measured.results.reference, measured.rule.readout, readouts.EXPECTED))
     names = [name for name in wanted if name in measured.evaluation.readouts][:2]
     if not names:
         return section(

@@ -12,11 +12,12 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from edge_agent.core.errors import BadData, BadQuestion
-from edge_agent.core.records import ModelFacts, Reading
+from edge_agent.core.records import Reading
 from edge_agent.core.routing import has_no_confidence
 from edge_agent.engine.llama import build
 from edge_agent.engine.local_model import LocalModel
@@ -30,10 +31,13 @@ from edge_agent.measure.run.run_file import RunFile
 from edge_agent.measure.sets.loading import DataSet
 from edge_agent.model import catalog
 from edge_agent.model.catalog import ModelFiles
+from edge_agent.model.profile import Profile
 
 BATCH_ROWS, BATCH_S = 100, 1.0  # how much is stored in one transaction, at most
 READOUTS = ("confidence", "expected_confidence", "answer_prob", "margin")
 """The readouts of one reading that need no weights."""
+PLAIN_READOUTS = ("answer_prob", "margin", "entropy")
+"""Those of a plain model, which prints no level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Run:
 
     @property
     def _readouts(self) -> tuple[str, ...]:
+        if self.facts.profile.is_plain:
+            return PLAIN_READOUTS
         return READOUTS if any(isinstance(row.reading, Reading) for row in self.rows) else READOUTS[:2]
 
 
@@ -107,9 +113,10 @@ def answer(
     A question that does not fit into the context is left out, as the device refuses it, too: `facts.too_long` and a note say so. Raises
     `BadData` if the model cannot answer such questions or none fits, `StorageError` if the file is another run's.
     """
-    model = identified(files)
+    model = catalog.identified(files)
     cloud, wanted = cloud or NoCloud(), reader.fitting(wanted or RunOptions(), data.rows, data.form, model)
     referring = referring_note(row.question for row in data.rows) if wanted.orders else ""
+    open_model = open_model or partial(_open, profile=Profile.from_json(model.profile))
     facts = RunFacts(
         model=model, data=data.name, form=data.form, notes=(*data.notes, *filter(None, [referring])),
         size_bytes=files.size_bytes, n_questions=len(data.rows), cloud=cloud.source,
@@ -121,7 +128,7 @@ def answer(
         file = stack.enter_context(RunFile(path, facts)) if path else None
         rows, too_long = (dict(file.rows), list(file.too_long)) if file else ({}, [])
         _check_same(rows, data)
-        for batch in _batches(_read(data, rows, too_long, wanted, files, open_model or _open, on_row, on_start)):
+        for batch in _batches(_read(data, rows, too_long, wanted, files, open_model, on_row, on_start)):
             rows |= batch
             if file:
                 file.keep(batch)
@@ -143,14 +150,8 @@ def load(path: pathlib.Path) -> Run:
     return Run(facts, tuple(rows[number] for number in sorted(rows)))
 
 
-def identified(files: ModelFiles) -> ModelFacts:
-    """The facts of a model file and of the adapter on it. Raises `ModelMissing`."""
-    facts = catalog.identify(files.path)
-    return replace(facts, adapter_sha256=catalog.identify(files.adapter).sha256) if files.adapter else facts
-
-
-def _open(files: ModelFiles) -> LocalModel:
-    return LocalModel(files.path, adapter=files.adapter)
+def _open(files: ModelFiles, profile: Profile) -> LocalModel:
+    return LocalModel(files.path, profile, adapter=files.adapter)
 
 
 def _read(

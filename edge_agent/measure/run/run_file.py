@@ -35,11 +35,12 @@ from edge_agent.model.profile import Profile
 FORMAT = 1
 RUN, ANSWERS = "run", "answers"
 _CLOUD = ("answer", "right", "agrees", "prompt_tokens", "completion_tokens", "ms", "error", "estimated_tokens", "failed_at")
+_SCORES = (readouts.CONFIDENCE, readouts.EXPECTED, readouts.ANSWER_PROB, readouts.MARGIN)  # for a person; the reading itself has all
 _EXTRA = ("score", "answer", "right", "passes", "ms", "agreed")
 _COLUMNS: dict[str, Any] = {
     "number": int, "id": str, "fingerprint": str, "family": str, "domain": str, "difficulty": int, "gold": str, "answer": str,
     "right": float,
-    **dict.fromkeys(readouts.READOUTS[:-1], float), "format_mass": float, "read_ms": float, "reading": str, "printed": str,
+    **dict.fromkeys(_SCORES, float), "format_mass": float, "read_ms": float, "reading": str, "printed": str,
     **{f"cloud_{name}": str if name in ("answer", "error") else float for name in _CLOUD},
     **{f"{extra}_{name}": str if name == "answer" else float for extra in EXTRAS for name in _EXTRA},
 }  # fmt: skip
@@ -282,7 +283,7 @@ def _columns(number: int, row: AnsweredRow) -> dict[str, Any]:
         "difficulty": row.difficulty, "gold": row.gold, "answer": row.reading.answer, "right": row.right,
         "format_mass": row.reading.format_mass,
         "read_ms": row.read_ms, "reading": row.reading.to_json(), "printed": row.printed,
-        **{name: row.score(name) for name in readouts.READOUTS[:-1]},
+        **{name: row.score(name) for name in _SCORES},
     }  # fmt: skip
     if row.cloud:
         values |= {f"cloud_{name}": getattr(row.cloud, name) for name in _CLOUD}

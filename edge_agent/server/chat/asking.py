@@ -96,7 +96,7 @@ async def answer(
         return ChatAnswer(uuid.uuid4().hex, int(time.time()), (NO_DECISION,), None, most_tokens is not None, ignored, None)
     write = None
     if form.structure is not None:
-        has_confidence = (picked.policy or service.agent.policy.name.value) not in _CLOUD_FIRST
+        has_confidence = (picked.policy or service.agent.policy.name.value) not in _CLOUD_FIRST and not profile.is_plain
         write = form.structure.promise(found.question, profile.levels, has_confidence)
     try:
         decision = await service.ask(found.question, tau=picked.tau, policy=picked.policy, refresh=own.refresh)

@@ -156,7 +156,8 @@ def _confidence(one: SchemaField, is_percent: bool, levels: tuple[str, ...], has
         raise _refused(f"does not allow '{one.name:.60}' some of the levels that this model says, {', '.join(levels)}")
     must = one.required and not one.nullable
     if must and not has_confidence:
-        raise _refused(f"needs '{one.name:.60}', and a cloud may say none; let it be null, or use edge-auto or edge-local")
+        who = "a cloud may say none" if levels else "a plain model says none"
+        raise _refused(f"needs '{one.name:.60}', and {who}; let it be null, or use edge-auto or edge-local")
 
     def fill(said: _Said) -> float | int | None:
         value = said.device if said.sure is None and must else said.sure  # the device's own, from before the cloud answered

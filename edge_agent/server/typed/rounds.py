@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import BadQuestion, CloudUnavailable
 from edge_agent.core.question import Question
 from edge_agent.core.records import Decision
 from edge_agent.core.routing import PolicyName
-from edge_agent.core.typed import Rounds, TypedQuestion
+from edge_agent.core.typed import Rounds, TypedQuestion, tempered
 from edge_agent.server.faults import Refusal
 from edge_agent.server.model_names import Chosen, chosen
 from edge_agent.server.own_fields import OwnOptions
 from edge_agent.server.service import Service
+
+if TYPE_CHECKING:  # imported only where there are calibrations
+    from edge_agent.model.calibration import Calibration
 
 DEVICE, CLOUD = "device", "cloud"
 MOST_QUESTIONS = 400  # of one request
@@ -75,9 +78,9 @@ class _InProgress:
         self.decisions: list[Decision] = []
         self.answered_by = DEVICE
 
-    def take(self, questions: Sequence[Question], decisions: Sequence[Decision]) -> None:
+    def take(self, questions: Sequence[Question], decisions: Sequence[Decision], calibration: Calibration | None) -> None:
         self.decisions += decisions
-        found = [_whose(*each) for each in zip(questions, decisions, strict=True)]
+        found = [_whose(question, decision, calibration) for question, decision in zip(questions, decisions, strict=True)]
         self.answered_by = found[-1][0]
         self.rounds.answered([probabilities for _, probabilities in found])
 
@@ -133,7 +136,8 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnO
             raise _named(agent, [(started.index(one), question) for one, question in asked], error) from error
         for one in unfinished:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is one]
-            one.take(*zip(*mine, strict=True))
+            questions_of_it, decided = zip(*mine, strict=True)
+            one.take(questions_of_it, decided, agent.calibration if agent.profile.is_plain else None)
     return [one.answered() for one in started]
 
 
@@ -147,8 +151,11 @@ def _named(agent: Agent, asked: Sequence[tuple[int, Question]], error: BadQuesti
     return error
 
 
-def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
-    """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none."""
+def _whose(question: Question, decision: Decision, calibration: Calibration | None = None) -> tuple[str, list[float]]:
+    """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none.
+
+    Those of a plain model are spread so that its answer has the chance that the `calibration` measured for its score.
+    """
     if decision.route == "cloud" and decision.cloud:
         probabilities = [(decision.cloud.probs or {}).get(letter, 0.0) for letter in question.letters]
         if (total := math.fsum(probabilities)) > 0:
@@ -160,4 +167,8 @@ def _whose(question: Question, decision: Decision) -> tuple[str, list[float]]:
             f"The cloud answered {decision.answer} without probabilities, and a typed answer needs them; ask the model edge-auto, "
             "which has them from this device.",
         )
-    return DEVICE, list(decision.answer_probs.values())
+    found = list(decision.answer_probs.values())
+    if calibration is None or decision.score is None or decision.calibration != calibration.sha256:
+        return DEVICE, found
+    chance = calibration.chance(decision.score)
+    return DEVICE, found if chance is None else tempered(found, chance)

@@ -1,0 +1,86 @@
+"""How each model file of this device is read, where a person or a measurement decided that: as FogGen or plain, and by which answers.
+
+Owns `ways.json` in the data folder. Knows no question. Invariants: what is remembered belongs to one file, by its sha256; what cannot be
+understood there counts as not remembered, for that file alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import pathlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from edge_agent.core.errors import ModelRefused, StorageError
+from edge_agent.core.files import not_written, replacing
+from edge_agent.core.records import ModelFacts
+from edge_agent.model import gguf
+from edge_agent.model.profile import AS_IT_SAYS, Profile, Way, from_metadata
+
+FILE = "ways.json"
+_MAX_BYTES = 1 << 20
+_log = logging.getLogger("edge_agent")
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """What a person `wanted` for this command, and the `folder` that remembers it; None: nothing is remembered."""
+
+    wanted: Way = AS_IT_SAYS
+    folder: pathlib.Path | None = None
+
+    def facts(self, path: pathlib.Path, facts: ModelFacts) -> ModelFacts:
+        """The facts of the file at `path` with the profile by which it is read. Remembers what a person wanted for it.
+
+        `facts` have the profile that the file has by itself. Raises `ModelMissing` or `ModelRefused`.
+        """
+        if self.way(facts.sha256) == AS_IT_SAYS:
+            return facts
+        return replace(facts, profile=self.profile(facts.sha256, gguf.read_model(path).metadata).to_json())
+
+    def way(self, sha256: str) -> Way:
+        """How a file is to be read: what is wanted now, and what is remembered of it."""
+        return self.wanted.over(load(self.folder, sha256) if self.folder else AS_IT_SAYS)
+
+    def profile(self, sha256: str, metadata: Mapping[str, object]) -> Profile:
+        """The profile by which a file is read. Remembers what a person wanted for it. Raises `ModelRefused`."""
+        way = self.way(sha256)
+        profile = from_metadata(metadata, way)
+        if self.folder and way != load(self.folder, sha256):
+            try:
+                save(self.folder, sha256, way)
+            except StorageError as error:  # a full disk costs the next command a flag, not this one its answer
+                _log.warning("edge-agent: %s", error)
+        return profile
+
+
+def load(folder: pathlib.Path, sha256: str) -> Way:
+    """How a model file is to be read; nothing if nobody decided."""
+    entry = _read(folder / FILE).get(sha256)
+    with contextlib.suppress(TypeError, ModelRefused):
+        return Way(**entry) if isinstance(entry, dict) else AS_IT_SAYS
+    return AS_IT_SAYS
+
+
+def save(folder: pathlib.Path, sha256: str, way: Way) -> None:
+    """Remember how a model file is to be read. Raises `StorageError`."""
+    path = folder / FILE
+    entries = _read(path) | {sha256: {name: value for name, value in asdict(way).items() if value}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "w") as file:
+            json.dump(entries, file, indent=1)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        if path.is_file() and path.stat().st_size <= _MAX_BYTES:  # opening a pipe would wait for ever
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(data, dict):
+                return data
+    return {}
