@@ -38,7 +38,7 @@ from models.recipe.source import Files
 
 _ARCHITECTURES = {"gemma3_text": "gemma3"}
 _SAID_EVERY_S = 20.0
-_LABELS_SHARE = 0.35  # of the time of a round, at most, goes into labels
+_LABELS_SHARE = 0.2  # of the time of a round, at most, goes into labels
 
 Labelled = list[tuple[Item, str]]
 
