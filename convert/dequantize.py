@@ -202,6 +202,8 @@ def _check_settings(header: Header, architecture: Architecture, config: Config) 
         is_same = isinstance(value, int | float) and np.float32(written.get(key, np.nan)) == np.float32(value)
         if key.startswith(own) and not is_same and key.removeprefix(own) not in _REDUNDANT:
             raise ConvertError(f"The GGUF has '{key}' = {value!r:.60}, which a checkpoint of {architecture.name} cannot hold here.")
+    if (turned := header.metadata.get(f"{own}rope.dimension_count", config["head_dim"])) != config["head_dim"]:
+        raise ConvertError(f"The GGUF turns {turned!r:.20} of {config['head_dim']} dimensions of a head, which is not supported.")
     if arrays := [key for key in header.arrays if key.startswith(own)]:
         raise ConvertError(f"The GGUF has a list for '{arrays[0]}', which a checkpoint of {architecture.name} cannot hold here.")
 

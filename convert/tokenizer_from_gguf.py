@@ -17,6 +17,7 @@ import numpy as np
 from gguf import TokenType
 
 from convert.pretokenizer import SPACE, rules_named
+from convert.vocab import is_placeholder
 from edge_agent.core.errors import ConvertError
 from edge_agent.model.gguf import Header, read_texts
 
@@ -38,10 +39,10 @@ def write_tokenizer(path: pathlib.Path, header: Header, out: pathlib.Path) -> No
             tokenizer = _sentencepiece(path, header, texts, kinds)
         else:
             raise ConvertError(f"'{path}' has a tokenizer of the kind {model!r:.40}; give --tokenizer a folder with this model's files.")
+        added = [_added(i, text, kinds[i]) for i, text in enumerate(texts) if kinds[i] in _ADDED_KINDS]
         roles = {role: texts[header.metadata[key]] for role, key in _ROLES.items() if isinstance(header.metadata.get(key), int)}
     except (LookupError, UnicodeDecodeError, TypeError) as error:
         raise ConvertError(f"The tokenizer in '{path}' is damaged ({error!r:.80}); fetch the file again.") from error
-    added = [_added(i, text, kinds[i]) for i, text in enumerate(texts) if kinds[i] in _ADDED_KINDS]
     adds_bos = bool(header.metadata.get(_KEYS.ADD_BOS, model == "llama"))
     whole = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **tokenizer}
     whole["post_processor"] = _frame(roles, header) if adds_bos and "bos" in roles else None
@@ -116,7 +117,7 @@ def _merges(pieces: Sequence[str], scores: Sequence[float], kinds: Sequence[int]
 
 def _bpe(texts: Sequence[str], merges: list[list[str]], byte_fallback: bool) -> dict[str, Any]:
     off = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False}
-    vocab = {text: i for i, text in enumerate(texts)}
+    vocab = {text: i for i, text in enumerate(texts) if not is_placeholder(text.encode())}
     return {"type": "BPE", **off, "byte_fallback": byte_fallback, "ignore_merges": False, "vocab": vocab, "merges": merges}
 
 

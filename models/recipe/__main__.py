@@ -15,6 +15,7 @@ import time
 from edge_agent.core.errors import BadSetting, EdgeAgentError
 from models.recipe import chain, config, demo, gguf_base, open_ended, pretrain
 from models.recipe.bank.frozen import fingerprint
+from models.recipe.legal import MOST_LETTERS
 from models.recipe.progress import say
 from models.recipe.source import Bank, Files
 
@@ -49,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
         recipe = dataclasses.replace(recipe, base=arguments.base, pretrain=None)
     if arguments.sibling:
         recipe = dataclasses.replace(recipe, sibling=config.Sibling(arguments.sibling))
-    files = Files(arguments.data) if arguments.data else None
+    files = Files(arguments.data, *([] if recipe.answer_kind == "option" else [MOST_LETTERS])) if arguments.data else None
     if arguments.minutes is not None and (recipe.answer_kind != "option" or not 0 < arguments.minutes < 1e6):
         raise BadSetting(f"--minutes {arguments.minutes:g} must be above 0, and is for recipes with answer_kind = 'option'")
     out.mkdir(parents=True, exist_ok=True)

@@ -38,14 +38,15 @@ class Forest:
             above = len(self.ids) - 1
         return above
 
-    def mask(self, start: int) -> torch.Tensor:
-        """What the tokens from `start` on see: (1, 1, new tokens, all tokens)."""
+    def mask(self, start: int, window: int | None = None) -> torch.Tensor:
+        """What the tokens from `start` on see: (1, 1, new tokens, all tokens). With a `window`, only the last tokens above them."""
         for i in range(len(self._sees), len(self.ids)):
             above = self._above[i]
             self._sees.append(np.array([i]) if above == TOP else np.append(self._sees[above], i))
         seen = torch.zeros(1, 1, len(self.ids) - start, len(self.ids), dtype=torch.bool)
         for row, i in enumerate(range(start, len(self.ids))):
-            seen[0, 0, row, torch.from_numpy(self._sees[i])] = True
+            above = self._sees[i]  # from the first token of the text down to this one
+            seen[0, 0, row, torch.from_numpy(above if window is None else above[-window:])] = True
         return seen
 
 
@@ -77,9 +78,9 @@ def evaluated(model: PreTrainedModel, forest: Forest, start: int = 0, cache: Dyn
     device = model.device
     ids = torch.tensor([forest.ids[start:]], device=device)
     positions = torch.tensor([forest.depths[start:]], device=device)
+    inner, window = model.get_decoder(), getattr(model.config, "sliding_window", None)
     mask = forest.mask(start).to(device)
-    inner = model.get_decoder()
-    masks = {"full_attention": mask, "sliding_attention": mask} if getattr(model.config, "sliding_window", None) else mask
+    masks = {"full_attention": mask, "sliding_attention": forest.mask(start, window).to(device)} if window else mask
     with torch.autocast(device.type, torch.bfloat16):
         done = inner(input_ids=ids, position_ids=positions, attention_mask=masks, cache=cache, use_cache=cache is not None)
     hidden: torch.Tensor = done.last_hidden_state[0]

@@ -96,9 +96,9 @@ def train(
     model: PeftModel, answers: Answers, rows: Sequence[tuple[Item, str]], lora: Lora, seed: str, saved: pathlib.Path,
     limit_s: float | None, report: Callable[[Training, float], None],
 ) -> Training:  # fmt: skip
-    """Train the adapter of `model` for `lora.epochs`, or for `limit_s` seconds if they end first. Goes on from the file `saved`.
+    """Train the adapter of `model` for `lora.epochs`, or for `limit_s` more seconds if they end first. Goes on from the file `saved`.
 
-    The learning rate falls over whichever of the two ends first.
+    The learning rate falls over whichever of the two ends first. At least one step is taken.
     """
     inner = model.get_base_model()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -111,19 +111,20 @@ def train(
         state = Training(kept["steps"], kept["seconds"], tuple(kept["losses"]))
     plan = [part for epoch in range(lora.epochs) for part in lines(answers, rows, lora.batch_tokens, Random(f"{seed}/{epoch}"))]
     before, started, last_saved = state.seconds, time.monotonic(), time.monotonic()
+    whole_s = math.inf if limit_s is None else max(1e-3, before + limit_s)
     for at in range(state.steps, len(plan)):
-        done = max(at / len(plan), state.seconds / limit_s if limit_s else 0.0)
-        if done >= 1:
+        done = max(at / len(plan), state.seconds / whole_s)
+        if done >= 1 and at:
             break
         for group in optimizer.param_groups:
-            group["lr"] = lora.learning_rate * min(1.0, (at + 1) / _WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = lora.learning_rate * min(1.0, (at + 1) / _WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         value = loss(inner, line(answers, plan[at], lora.weights))
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state = Training(at + 1, before + time.monotonic() - started, (*state.losses[-199:], value.item()))
-        report(state, max((at + 1) / len(plan), state.seconds / limit_s if limit_s else 0.0))
+        report(state, max((at + 1) / len(plan), state.seconds / whole_s))
         if time.monotonic() - last_saved > _SAVED_EVERY_S:
             _save(model, optimizer, state, saved)
             last_saved = time.monotonic()
@@ -133,7 +134,7 @@ def train(
 
 def _save(model: PeftModel, optimizer: torch.optim.Optimizer, state: Training, saved: pathlib.Path) -> None:
     part = saved.with_suffix(".part")
-    adapter = get_peft_model_state_dict(model)
+    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)  # else peft looks for the base on the Hub
     torch.save(
         {
             "adapter": adapter,

@@ -40,6 +40,8 @@ class Prompts:
         return self._chat(VERIFICATION_SYSTEM_MESSAGE, f"{dress.user_message(item)}\n\nProposed answer: {letter}\nIs it correct?")
 
     def _chat(self, system: str, user: str) -> str:
+        if not self.tok.chat_template:  # a base model's GGUF has none
+            return "".join(segment.text for segment in self.profile.shape.segments(system, user))
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return str(self.tok.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False, tokenize=False))
 

@@ -16,7 +16,7 @@ from edge_agent.core.errors import BadData
 from edge_agent.core.question import LETTERS
 from edge_agent.measure.sets.labelled import NO_DOMAIN
 from edge_agent.measure.sets.loading import domain_of, load
-from models.recipe.bank import DOMAINS, Item, draw_many
+from models.recipe.bank import Item, draw_many
 
 
 class Source(Protocol):
@@ -39,7 +39,7 @@ class Files:
     A question without a domain gets the name of its file, or of its folder if the file is called after a split (`train.jsonl`).
     """
 
-    def __init__(self, paths: Sequence[pathlib.Path]) -> None:
+    def __init__(self, paths: Sequence[pathlib.Path], most_options: int = len(LETTERS)) -> None:
         self._items: dict[tuple[str, str], list[Item]] = defaultdict(list)
         hashes = hashlib.sha256()
         for path in paths:
@@ -47,6 +47,11 @@ class Files:
             hashes.update(data.sha256.encode())
             for row in data.rows:
                 stem, options = row.question.stem, tuple(row.question.options)
+                if row.answer not in LETTERS[: min(len(options), most_options)] or len(options) > most_options:
+                    raise BadData(
+                        f"the question {row.id} of {path} has {len(options)} options and the answer {row.answer!r:.40}; this recipe needs "
+                        f"2 to {most_options} options and a letter"
+                    )
                 domain = row.domain if row.domain != NO_DOMAIN else domain_of(str(path))
                 domain = domain if domain != NO_DOMAIN else path.absolute().parent.name
                 split = "test" if hashlib.sha256(stem.encode()).digest()[0] < 51 else "train"
@@ -62,5 +67,7 @@ class Files:
     def draw(self, seed: str, n: int, split: str, domain: str) -> list[Item]:
         items = self._items[split, domain]
         if not items:
-            raise BadData(f"there is no question of the domain {domain!r} for {split}; the file needs all of {', '.join(DOMAINS)}")
+            raise BadData(
+                f"there is no question of the domain {domain!r} for {split}; give more questions, or other domains in chain.domains"
+            )
         return Random(f"{seed}/{split}/{domain}").sample(items, min(n, len(items)))

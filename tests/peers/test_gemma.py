@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import tarfile
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer
 from convert.dequantize import dequantize
 from convert.export import Conversion, Reports, export
 from convert.quantize import n_bytes
+from convert.tokenizer_from_gguf import write_tokenizer
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.model.gguf import read_header
 from models.recipe.bank import draw_many
@@ -117,6 +119,20 @@ def test_tokens_equal_those_of_the_published_file_and_of_the_published_tokenizer
     finally:
         ours.close()
         theirs.close()
+
+
+def test_tokenizer_made_from_the_file_equals_the_published_one(published: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The GGUF has pieces with scores and no merges; the texts of all its tokens, spaces and line breaks in long runs among them."""
+    path = published / "gemma-3-270m-Q4_K_M.gguf"
+    write_tokenizer(path, read_header(path), tmp_path)
+    made, reference = (Tokenizer.from_file(str(folder / "tokenizer.json")) for folder in (tmp_path, published))
+    rng = random.Random(0)
+    words = ["the", "of", "Confidence: 0.25", "Ұлттық", "naïve", "12345", "...", "<b>", "日本語", "\u00a0", "e\u0301", "we'LL"]
+    mixed = ["".join(rng.choice(words) + rng.choice((" ", "\n", "\t")) * rng.randrange(40) for _ in range(12)) for _ in range(300)]
+    pieces = [reference.decode([i], skip_special_tokens=False) for i in range(0, 262_144, 37)]
+    for text in [*TEXTS, *TURN, *mixed, *pieces]:
+        if "image_soft_token" not in text:
+            assert made.encode(text).ids == reference.encode(text).ids, text
 
 
 def test_settings_equal_those_of_the_published_file(published: pathlib.Path, converted: dict[str, pathlib.Path]) -> None:
