@@ -119,7 +119,7 @@ def _read_line(model: PreTrainedModel, answers: Answers, items: Sequence[Item], 
     level_places = [_grow(forest, end, starts) for end in ends]
     reader.read()
     levels = [_walked(reader, places, starts, temperature) for places in level_places]
-    masses = [_mass(reader, places, starts, int(probs.argmax())) for places, (_, probs) in zip(level_places, levels, strict=True)]
+    masses = _masses(reader, level_places, starts, [at for at, _ in levels])
     options = [
         [tuple(answers.answer(LEVELS[at], item, i)) for i in range(len(item.options))] for item, (at, _) in zip(items, levels, strict=True)
     ]
@@ -169,14 +169,23 @@ def _walked(reader: Reader, places: dict[Path, int], texts: Sequence[Path], temp
     return int(likely.argmax()), probs
 
 
-def _mass(reader: Reader, places: dict[Path, int], texts: Sequence[Path], chosen: int) -> float:
-    """The share of the legal tokens in the whole vocabulary: at the first token, times that at each branch on the way to `chosen`."""
-    mass = 1.0
+def _masses(reader: Reader, all_places: Sequence[dict[Path, int]], texts: Sequence[Path], chosen: Sequence[int]) -> list[float]:
+    """The share of the legal tokens in the whole vocabulary: at the first token, times that at each branch on the way to the chosen text.
+
+    A whole vocabulary is read for all questions at once, because it is long.
+    """
     following = {(): [texts[0][0]], **_branches(texts)}
-    for path, tokens in following.items():
-        if texts[chosen][: len(path)] == path:
-            mass *= float(torch.softmax(reader.logits([places[path]])[0], 0)[tokens].sum())
-    return mass
+    wanted = [
+        (n, places[path], tokens)
+        for n, (places, at) in enumerate(zip(all_places, chosen, strict=True))
+        for path, tokens in following.items()
+        if texts[at][: len(path)] == path
+    ]
+    shares = torch.softmax(reader.logits([place for _, place, _ in wanted]), -1)
+    masses = [1.0] * len(all_places)
+    for (n, _, tokens), row in zip(wanted, shares, strict=True):
+        masses[n] *= float(row[tokens].sum())
+    return masses
 
 
 @dataclass(frozen=True, slots=True)

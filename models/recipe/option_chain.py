@@ -38,6 +38,7 @@ from models.recipe.source import Files
 
 _ARCHITECTURES = {"gemma3_text": "gemma3"}
 _SAID_EVERY_S = 20.0
+_READ_TOKENS = 1024  # a line without a gradient may be long
 _LABELS_SHARE = 0.2  # of the time of a round, at most, goes into labels
 
 Labelled = list[tuple[Item, str]]
@@ -135,8 +136,7 @@ class OptionChain:
         folder.mkdir(parents=True, exist_ok=True)
         self._load(number)
         start = self.clock.seconds
-        measure_s = self._read("base.json")["seconds"] if (self.out / "base.json").exists() else 0.0
-        end = None if deadline is None else max(start, deadline - 2 * measure_s)
+        end = None if deadline is None else max(start, deadline - self._measure_seconds(number))
         wanted = chain.new_questions if number else chain.buffer_questions
         items = self._questions(f"round/{self.recipe.seed}/{number}", wanted, "train")
         labels_end = None if end is None else start + (end - start) * _LABELS_SHARE
@@ -163,6 +163,12 @@ class OptionChain:
         write(folder / "measured.json", json.dumps(figures, indent=1))
         (folder / "training.pt").unlink(missing_ok=True)
         say(table([figures], head=False))
+
+    def _measure_seconds(self, number: int) -> float:
+        """How long measuring will take: as long as after the round before, or twice as long as the base's plain scores did."""
+        if number:
+            return float(self._read(f"rounds/R{number - 1:02d}/measured.json")["measure_seconds"])
+        return 2.0 * float(self._read("base.json")["seconds"])
 
     def _load(self, number: int) -> None:
         """The model as it was after the round before, with an adapter to train."""
@@ -225,9 +231,7 @@ class OptionChain:
             for item in items:
                 yield float(score_plain(model, tok, [item])[0].probs(normalised)[item.gold])
         else:
-            for reading, item in zip(
-                read(self.model, self.answers, items, labels.temperature, self.recipe.lora.batch_tokens), items, strict=True
-            ):
+            for reading, item in zip(read(self.model, self.answers, items, labels.temperature, _READ_TOKENS), items, strict=True):
                 yield float(reading.option_probs[item.gold])
 
     def _held_out(self) -> list[Item]:
@@ -254,7 +258,7 @@ class OptionChain:
 
     def _measured(self) -> dict[str, Any]:
         items = self._held_out()
-        readings = list(read(self.model, self.answers, items, 1.0, self.recipe.lora.batch_tokens))
+        readings = list(read(self.model, self.answers, items, 1.0, _READ_TOKENS))
         return figures(readings, items)
 
 
