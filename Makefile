@@ -3,6 +3,7 @@
 # make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500 TRIALS=1000    kills, faults and power cuts; choose the numbers
 # make test-browser QUESTIONS=500    the pages in a real Chromium; choose how many questions the memory test asks
 # make test-replies REPLIES=20000 SEED=0    replies of a cloud, mutated from those of real servers
+# make test-arm    the tests on emulated processors of a Raspberry Pi 3, 4 and 5 (needs Debian's qemu-user-static)
 # make help    all targets
 # The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
@@ -20,7 +21,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 export CMAKE_ARGS ?= $(shell cat requirements/llama.cpp-flags.txt)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-browser test-peers test-slow test-first-starts test-replies lint pictures demo-model wheel wheelhouse acceptance lock clean
+.PHONY: help demo test test-browser test-peers test-slow test-first-starts test-replies test-arm lint pictures demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
@@ -30,11 +31,13 @@ help:
 	@echo 'make test-first-starts TRIALS=1000   8 and 32 processes that open one new home at once, and kills and full disks of first starts'
 	@echo 'make test-replies  20,000 strange replies of a cloud (choose REPLIES, SEED)'
 	@echo 'make test-peers  compare with transformers, peft and llama.cpp (installs torch)'
+	@echo 'make test-arm    the tests on emulated ARM processors (needs qemu-user-static and g++-aarch64-linux-gnu)'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make pictures    make the pictures in docs/kiosk again (needs Chromium)'
 	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make wheelhouse  build all wheels for machines like this one, into dist/wheelhouse, so that a fleet compiles once'
+	@echo '                 ARCH=aarch64 (every 64-bit Raspberry Pi) or ARCH=x86_64: for all processors, into dist/wheelhouse-ARCH'
 	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with the published figures (needs a network)'
 	@echo 'make lock        choose the newest versions and write them to requirements/*.txt'
 	@echo 'make clean       remove the environment and all build results'
@@ -43,7 +46,7 @@ demo: .venv/runtime
 	@sh examples/demo.sh
 
 test: .venv/dev
-	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow --ignore tests/browser
+	.venv/bin/python -m pytest tests --ignore tests/peers --ignore tests/slow --ignore tests/browser --ignore tests/arm
 
 test-browser: .venv/dev .venv/browser
 	EDGE_AGENT_TEST_QUESTIONS=$(QUESTIONS) .venv/bin/python -m pytest tests/browser
@@ -61,6 +64,13 @@ test-replies: .venv/dev
 test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers
 
+test-arm: .venv/dev
+	@sh tests/arm/needs.sh
+	@test -e dist/wheelhouse-aarch64/INSTALL.txt || $(MAKE) --no-print-directory wheelhouse ARCH=aarch64
+	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm
+	.venv/bin/python -m tests.arm.run build/arm
+	.venv/bin/python -m benchmarks.arm_instructions build/arm --check benchmarks/results/arm-instructions.json
+
 lint: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -76,7 +86,11 @@ wheel: .venv/runtime
 	.venv/bin/python -m hatchling build -t wheel -d dist
 
 wheelhouse: .venv/runtime
+ifeq ($(ARCH),)
 	@sh requirements/wheelhouse.sh $(CURDIR)/.venv/bin/python dist/wheelhouse
+else
+	@sh requirements/portable.sh $(ARCH) $(CURDIR)/.venv/bin/python dist/wheelhouse-$(ARCH)
+endif
 
 acceptance: .venv/runtime
 	.venv/bin/python -m benchmarks.acceptance --out build/acceptance
@@ -88,7 +102,7 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lock build/arm build/portable-* dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/runtime: requirements/build.txt requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("edge-agent needs Python 3.11 or later; choose one with make PYTHON=...") if sys.version_info < (3, 11) else None'

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
+from convert.architectures import row_order
 from convert.checkpoint import Array
 from convert.export import Model, Written, held, open_model, say_replaced
 from convert.lora import Merged
@@ -74,15 +75,16 @@ def _tensors(model: Model) -> dict[str, Half]:
         if tensor.is_replaced or any(pair.magnitude or pair.is_embedding for pair in tensor.pairs) or (name in _WHOLE and tensor.pairs):
             raise ConvertError(f"A GGUF adapter cannot hold what this adapter changes in '{name}'; merge it (leave --adapter-gguf out).")
         if tensor.pairs:
-            tensors[f"{name}.lora_a"], tensors[f"{name}.lora_b"] = (_rounded(name, half) for half in _halves(tensor))
+            tensors[f"{name}.lora_a"], tensors[f"{name}.lora_b"] = (_rounded(name, half) for half in _halves(model, name, tensor))
     return tensors
 
 
-def _halves(tensor: Merged) -> tuple[Array, Array]:
-    """A (ranks, in) and B (out, ranks) of all pairs combined."""
+def _halves(model: Model, name: str, tensor: Merged) -> tuple[Array, Array]:
+    """A (ranks, in) and B (out, ranks) of all pairs combined, with the rows of B as the GGUF has them."""
     a: Array = np.concatenate([pair.a.load() for pair in tensor.pairs], axis=0)
     b: Array = np.concatenate([np.float32(pair.scale) * pair.b.load() for pair in tensor.pairs], axis=1)
-    return a, b
+    order = row_order(model.architecture, model.config, name)
+    return a, b if order is None else b[order]
 
 
 def _rounded(name: str, half: Array) -> Half:

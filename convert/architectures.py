@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import gguf
+import numpy as np
+import numpy.typing as npt
 
 from edge_agent.core.errors import ConvertError
 
 Config = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
+Order = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float32]
+Rows = Callable[[int, int], Array]
+"""Returns the rows of a weight from one number up to another, as float32."""
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 MAX_LAYERS = 512  # llama.cpp's own limit
@@ -31,7 +37,8 @@ class Architecture:
     tensors, without the output head. `tied` is the default for a configuration that does not say whether the head is the
     embedding. `norm_shift` is added to the weight of every norm. `vocabulary` is llama.cpp's name for the tokenizer. `adds_bos`
     is the default for whether a text starts with a BOS token. `ends` are the tokens that end a text and a turn, if a GGUF must
-    name both.
+    name both. With `turns_neighbours`, llama.cpp's RoPE turns two rows of a head that lie beside each other, where transformers
+    turns one of its first half with one of its second, so the rows change places.
     """
 
     name: str
@@ -43,6 +50,7 @@ class Architecture:
     vocabulary: str
     adds_bos: bool
     ends: tuple[str, str] | None = None
+    turns_neighbours: bool = False
 
 
 def of(config: Config) -> Architecture:
@@ -93,6 +101,30 @@ def shift(architecture: Architecture, name: str) -> float:
     return architecture.norm_shift if name.endswith("norm.weight") else 0.0
 
 
+def row_order(architecture: Architecture, config: Config, name: str) -> Order | None:
+    """The row of the checkpoint for each row of the GGUF's tensor `name`; None where they are in the same order."""
+    if not architecture.turns_neighbours or not name.endswith((".attn_q.weight", ".attn_k.weight")):
+        return None
+    head = _head_dim(config)
+    heads = _number(config, "num_attention_heads") if name.endswith(".attn_q.weight") else _kv_heads(config)
+    order: Order = np.arange(heads * head).reshape(heads, 2, head // 2).swapaxes(1, 2).reshape(-1)
+    return order
+
+
+def reordered(rows: Rows, order: Order | None) -> Rows:
+    """`rows` in this order. Each part is read with all rows between the first and the last that it needs."""
+    if order is None:
+        return rows
+
+    def read(start: int, stop: int) -> Array:
+        wanted = order[start:stop]
+        first = int(wanted.min())
+        part: Array = rows(first, int(wanted.max()) + 1)[wanted - first]
+        return part
+
+    return read
+
+
 def tensor_names(architecture: Architecture, config: Config, names: Iterable[str]) -> dict[str, str]:
     """The GGUF name of each tensor of a checkpoint."""
     known = gguf.get_tensor_name_map(architecture.gguf_kind, _number(config, "num_hidden_layers", MAX_LAYERS))
@@ -107,19 +139,28 @@ def _common(writer: gguf.GGUFWriter, config: Config, activation: str) -> None:
     writer.add_context_length(_number(config, "max_position_embeddings"))
     writer.add_embedding_length(_number(config, "hidden_size"))
     writer.add_feed_forward_length(_number(config, "intermediate_size"))
-    heads, shared = _number(config, "num_attention_heads"), _number(config, "num_key_value_heads")
+    heads, shared = _number(config, "num_attention_heads"), _kv_heads(config)
     if heads % shared:
         raise ConvertError(f"config.json has {heads} attention heads, which {shared} key-value heads do not divide; check it.")
     writer.add_head_count(heads)
     writer.add_head_count_kv(shared)
-    writer.add_key_length(_number(config, "head_dim"))
-    writer.add_value_length(_number(config, "head_dim"))
+    writer.add_key_length(_head_dim(config))
+    writer.add_value_length(_head_dim(config))
     writer.add_layer_norm_rms_eps(_real(config, "rms_norm_eps", 1e-6))
 
 
 def _qwen3(writer: gguf.GGUFWriter, config: Config) -> None:
     if config.get("use_sliding_window"):
         raise ConvertError("The checkpoint uses a sliding window, which llama.cpp does not support for Qwen3.")
+    _common(writer, config, "silu")
+    writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 10_000.0))
+
+
+def _llama(writer: gguf.GGUFWriter, config: Config) -> None:
+    if config.get("mlp_bias") or config.get("rope_interleaved") or config.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ConvertError("The checkpoint has biases or an unusual RoPE, which is not supported for Llama.")
+    if _head_dim(config) % 2:
+        raise ConvertError(f"config.json has heads of {_head_dim(config)} dimensions, which RoPE cannot pair; check it.")
     _common(writer, config, "silu")
     writer.add_rope_freq_base(_rope_theta(config, "full_attention", "rope_theta", 10_000.0))
 
@@ -168,6 +209,18 @@ def _number(config: Config, key: str, at_most: int = (1 << 31) - 1) -> int:
     return value
 
 
+def _kv_heads(config: Config) -> int:
+    """The number of key-value heads; older configurations of Llama have as many as heads and do not say so."""
+    return _number(config, "num_attention_heads" if config.get("num_key_value_heads") is None else "num_key_value_heads")
+
+
+def _head_dim(config: Config) -> int:
+    """The size of a head. Older configurations of Llama do not say it; the heads then share the hidden size."""
+    if config.get("head_dim") is not None:
+        return _number(config, "head_dim")
+    return max(1, _number(config, "hidden_size") // _number(config, "num_attention_heads"))
+
+
 def _real(values: Config, key: str, default: Any) -> float:
     value = values.get(key, default)
     if not isinstance(value, int | float) or not 0 < value < _MAX_FLOAT32:
@@ -175,13 +228,13 @@ def _real(values: Config, key: str, default: Any) -> float:
     return float(value)
 
 
-def _shapes(config: Config, norms: tuple[str, ...]) -> Shapes:
-    """The tensors of this configuration. `norms` are the norms before and after the parts of a layer."""
-    hidden, wide, head = (_number(config, key) for key in ("hidden_size", "intermediate_size", "head_dim"))
-    queries, keys = (head * _number(config, key) for key in ("num_attention_heads", "num_key_value_heads"))
+def _shapes(config: Config, norms: tuple[str, ...], head_norms: tuple[str, ...] = ()) -> Shapes:
+    """The tensors of this configuration. `norms` are the norms before and after the parts of a layer, `head_norms` those of heads."""
+    hidden, wide, head = _number(config, "hidden_size"), _number(config, "intermediate_size"), _head_dim(config)
+    queries, keys = head * _number(config, "num_attention_heads"), head * _kv_heads(config)
     layer: Shapes = {
         **dict.fromkeys(norms, (hidden,)),
-        "self_attn.q_norm": (head,), "self_attn.k_norm": (head,),
+        **dict.fromkeys(head_norms, (head,)),
         "self_attn.q_proj": (queries, hidden), "self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden),
         "self_attn.o_proj": (hidden, queries),
         "mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden), "mlp.down_proj": (hidden, wide),
@@ -193,13 +246,14 @@ def _shapes(config: Config, norms: tuple[str, ...]) -> Shapes:
 
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
+_HEAD_NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 _BY_NAME = {
     "Qwen3ForCausalLM": Architecture(
         name="qwen3",
         gguf_kind=gguf.MODEL_ARCH.QWEN3,
         hyper_parameters=_qwen3,
-        shapes=lambda config: _shapes(config, _NORMS),
+        shapes=lambda config: _shapes(config, _NORMS, _HEAD_NORMS),
         tied=False,
         norm_shift=0.0,
         vocabulary="gpt2",
@@ -209,11 +263,22 @@ _BY_NAME = {
         name="gemma3",
         gguf_kind=gguf.MODEL_ARCH.GEMMA3,
         hyper_parameters=_gemma3,
-        shapes=lambda config: _shapes(config, (*_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm")),
+        shapes=lambda config: _shapes(config, (*_NORMS, "pre_feedforward_layernorm", "post_feedforward_layernorm"), _HEAD_NORMS),
         tied=True,
         norm_shift=1.0,  # its norms multiply by 1 + weight
         vocabulary="llama",
         adds_bos=True,
         ends=("<eos>", "<end_of_turn>"),
+    ),
+    "LlamaForCausalLM": Architecture(
+        name="llama",
+        gguf_kind=gguf.MODEL_ARCH.LLAMA,
+        hyper_parameters=_llama,
+        shapes=lambda config: _shapes(config, _NORMS),
+        tied=False,
+        norm_shift=0.0,
+        vocabulary="gpt2",
+        adds_bos=False,
+        turns_neighbours=True,
     ),
 }

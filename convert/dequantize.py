@@ -1,12 +1,12 @@
 """The way back: a GGUF becomes a transformers checkpoint again, with float32 weights in safetensors.
 
-    python -m convert.dequantize FILE.gguf --tokenizer FOLDER --out FOLDER
+    python -m convert.dequantize FILE.gguf --out FOLDER [--tokenizer FOLDER]
 
 For a model of which only a quantized GGUF is at hand: to train an adapter on it, or to quantize it again. What quantization
-took away stays lost. Owns `config.json` from metadata and the streaming of tensors; the tokenizer's files are copied from a
-folder, because a GGUF does not hold all of them. Invariants: no tensor is ever in memory as a whole; a setting of the GGUF that
-`config.json` cannot hold is refused, so converting the result gives the same model, with the same `foggen.*` metadata; the folder
-gets its name when it is complete.
+took away stays lost. Owns `config.json` from metadata and the streaming of tensors; the tokenizer's files are copied from a folder,
+or made from the GGUF, which does not hold all that such files can say. Invariants: no tensor is ever in memory as a whole; a setting
+of the GGUF that `config.json` cannot hold is refused, so converting the result gives the same model, with the same `foggen.*`
+metadata; the folder gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from convert.architectures import HEAD, Architecture, Config, Shapes
 from convert.checkpoint import Array, slabs
 from convert.export import STATED
 from convert.output import Output
-from convert.pretokenizer import SPACE
+from convert.pretokenizer import SPACE, is_same
 from convert.quantize import n_bytes
 from convert.tokenizer_files import TOKENIZER_FILES
+from convert.tokenizer_from_gguf import numbers, write_tokenizer
 from edge_agent.core.errors import ConvertError, EdgeAgentError
 from edge_agent.core.files import sync_folder, temporary_folder
 from edge_agent.core.terminal import plain
@@ -70,24 +71,37 @@ class _Source(NamedTuple):
         matrix = shape if len(shape) > 1 else (1, *shape)
         data = np.memmap(self.path, np.uint8, "r", place.offset, (matrix[0], n_bytes(matrix[1:], kind)))
         shift = np.float32(architectures.shift(self.architecture, self.names[name]))
-        for start, stop in slabs(matrix):
+        order = architectures.row_order(self.architecture, self.config, self.names[name])
+
+        def read(start: int, stop: int) -> Array:
             weights: Array = gguf.dequantize(np.array(data[start:stop]), kind).astype(np.float32, copy=False)
-            yield weights - shift if shift else weights
+            return weights - shift if shift else weights
+
+        in_order = architectures.reordered(read, None if order is None else np.argsort(order))
+        for start, stop in slabs(matrix):
+            yield in_order(start, stop)
 
 
-def dequantize(path: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path) -> Dequantized:
-    """Write the GGUF at `path` to the new folder `out` as a checkpoint, with the tokenizer in the folder `tokenizer`.
+def dequantize(path: pathlib.Path, tokenizer: pathlib.Path | None, out: pathlib.Path) -> Dequantized:
+    """Write the GGUF at `path` to the new folder `out` as a checkpoint, with the tokenizer in the folder `tokenizer`, or without one
+    with a tokenizer made from the GGUF.
 
     Raises `ConvertError`, and `ModelMissing` or `ModelRefused` for a file that cannot be read.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConvertError(f"'{out}' is not an empty folder; give another --out.")
     source = _open(path)
-    _check_tokenizer(source, tokenizer)
+    if tokenizer is not None:
+        _check_tokenizer(source, tokenizer)
     head = _head(source)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(out) as temporary:
+            if tokenizer is None:
+                tokenizer = temporary / "tokenizer"
+                tokenizer.mkdir()
+                write_tokenizer(path, source.header, tokenizer)
+                _check_tokenizer(source, tokenizer)
             made = temporary / "checkpoint"
             made.mkdir()
             n_bytes_written = _write(source, tokenizer, head, made)
@@ -188,6 +202,8 @@ def _check_settings(header: Header, architecture: Architecture, config: Config) 
         is_same = isinstance(value, int | float) and np.float32(written.get(key, np.nan)) == np.float32(value)
         if key.startswith(own) and not is_same and key.removeprefix(own) not in _REDUNDANT:
             raise ConvertError(f"The GGUF has '{key}' = {value!r:.60}, which a checkpoint of {architecture.name} cannot hold here.")
+    if (turned := header.metadata.get(f"{own}rope.dimension_count", config["head_dim"])) != config["head_dim"]:
+        raise ConvertError(f"The GGUF turns {turned!r:.20} of {config['head_dim']} dimensions of a head, which is not supported.")
     if arrays := [key for key in header.arrays if key.startswith(own)]:
         raise ConvertError(f"The GGUF has a list for '{arrays[0]}', which a checkpoint of {architecture.name} cannot hold here.")
 
@@ -215,7 +231,7 @@ def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
     mine = vocab.read(folder, source.config["vocab_size"], source.architecture, source.config)
     fields, keys, metadata = mine.fields(), gguf.Keys.Tokenizer, source.header.metadata
     try:
-        texts, kinds = list(read_texts(source.path, source.header, keys.LIST)), _numbers(source, keys.TOKEN_TYPE)
+        texts, kinds = list(read_texts(source.path, source.header, keys.LIST)), numbers(source.path, source.header, keys.TOKEN_TYPE)
     except KeyError as error:
         raise ConvertError(f"'{source.path}' has no tokens; give a GGUF with its tokenizer.") from error
     space = SPACE.encode()
@@ -228,7 +244,9 @@ def _check_tokenizer(source: _Source, folder: pathlib.Path) -> None:
             raise _another(source, folder, f"the kind of the token {i}", TokenType(kind).name, TokenType(mine_kind).name)
     if keys.MERGES in fields:
         _check_merges(source, folder, fields[keys.MERGES].value, mine.pre)
-    elif any(one < other for one, other in pairwise(map(_numbers(source, keys.SCORES).__getitem__, mine.tokens.order()))):
+    elif any(
+        one < other for one, other in pairwise(map(numbers(source.path, source.header, keys.SCORES).__getitem__, mine.tokens.order()))
+    ):
         raise _another(source, folder, "the order of merging", "that of its scores", "another one")
     roles = (keys.BOS_ID, keys.EOS_ID, keys.EOT_ID, keys.ADD_BOS, keys.ADD_EOS)
     for key in roles:
@@ -250,18 +268,8 @@ def _check_merges(source: _Source, folder: pathlib.Path, mine: list[bytes], pre:
     for at, (one, other) in enumerate(zip_longest(theirs, mine, fillvalue=b"")):
         if one != other:
             raise _another(source, folder, f"the merge {at + 1}", repr(one.decode(errors="replace")), repr(other.decode(errors="replace")))
-    if (found := header.metadata.get(keys.PRE, "default")) != pre:
+    if not is_same(found := str(header.metadata.get(keys.PRE, "default")), pre):
         raise _another(source, folder, "the name of the rules that split text", repr(found), repr(pre))
-
-
-def _numbers(source: _Source, key: str) -> list[Any]:
-    """The numbers of an array of 32 bits in the metadata. Raises KeyError if there is none."""
-    place = source.header.arrays[key]
-    kind = {4: "<u4", 5: "<i4", 6: "<f4"}.get(place.item)
-    if kind is None:
-        raise KeyError(key)
-    found: list[Any] = np.fromfile(source.path, dtype=kind, count=place.n_items, offset=place.offset).tolist()
-    return found
 
 
 def _another(source: _Source, folder: pathlib.Path, what: str, theirs: str, mine: str) -> ConvertError:
@@ -288,12 +296,12 @@ def _head(source: _Source) -> bytes:
 @click.command()
 @click.argument("file", type=click.Path(path_type=pathlib.Path, dir_okay=False))
 @click.option(
-    "--tokenizer", required=True, type=click.Path(path_type=pathlib.Path, exists=True, file_okay=False),
-    help="A folder with the model's tokenizer.json (or tokenizer.model) and tokenizer_config.json; they are copied.",
+    "--tokenizer", type=click.Path(path_type=pathlib.Path, exists=True, file_okay=False),
+    help="A folder with the model's tokenizer.json (or tokenizer.model) and tokenizer_config.json, to copy. Default: made from the GGUF.",
 )  # fmt: skip
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path, file_okay=False), help="The folder to make.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(file: pathlib.Path, tokenizer: pathlib.Path, out: pathlib.Path, as_json: bool) -> None:
+def main(file: pathlib.Path, tokenizer: pathlib.Path | None, out: pathlib.Path, as_json: bool) -> None:
     """Write the model FILE.gguf as a transformers checkpoint with float32 weights: four bytes for each weight."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -43,7 +43,8 @@ class Conversion:
     """What to convert: the checkpoint in the folder `source`, with `adapters` merged in order, at each of `quantizations`.
 
     The files are called NAME-QUANTIZATION.gguf; without a `name` they take those of the folders. `answer_kind` is what the model
-    is made for; without one it is what the checkpoint states, or else letters. `matrix` is the file of an importance matrix.
+    is made for; without one it is what the checkpoint states, or else letters, or for the architectures of plain models a plain model.
+    `matrix` is the file of an importance matrix.
     Raises `ConvertError` for an unknown quantization or a name with slashes.
     """
 
@@ -132,7 +133,7 @@ def metadata(model: Model, name: str, answer_kind: str, say: Callable[[str], Non
     architecture.hyper_parameters(writer, model.config)
     vocab.write(writer, _vocabulary(model, say))
     profile = _profile(model, answer_kind, say)
-    for key, value in {**gguf_keys(profile), **held(model.adapters, held_adapters(model.stated))}.items():
+    for key, value in {**(gguf_keys(profile) if profile else {}), **held(model.adapters, held_adapters(model.stated))}.items():
         add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
         add(key, value)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -156,14 +157,17 @@ def _stated(source: pathlib.Path, config: dict[str, Any]) -> dict[str, Any]:
     return {f"foggen.{key}": value for key, value in stated.items()}
 
 
-def _profile(model: Model, answer_kind: str, say: Callable[[str], None]) -> Profile:
-    """The profile that the checkpoint states, or the default one."""
+def _profile(model: Model, answer_kind: str, say: Callable[[str], None]) -> Profile | None:
+    """The profile that the checkpoint states, or the default one; None for a plain model, about which a file says nothing."""
     name = model.architecture.name
     try:
         stated = from_metadata({"general.architecture": name, **model.stated})
     except EdgeAgentError as error:
         raise ConvertError(f"'{STATED}' in the config.json of '{model.folder}' is wrong: {error}") from error
-    if answer_kind in ("", stated.answer_kind):
+    if stated.is_plain and not answer_kind:
+        say("this is a plain model, which prints no confidence; if FogGen's recipe trained it, give --answer-kind")
+        return None
+    if not stated.is_plain and answer_kind in ("", stated.answer_kind):
         return stated
     if model.stated:
         say(f"the answer kind is {answer_kind}, though the checkpoint states {stated.answer_kind}; the system message is the default one")
@@ -356,7 +360,8 @@ def _stream(
     try:
         for name, tensor in model.tensors.items():
             kinds = {types[name] for _, types in outputs.values()}
-            slab = _SlabMaker(tensor.opened(), architectures.shift(model.architecture, name), kinds, importance.get(name))
+            rows_in_order = architectures.reordered(tensor.opened(), architectures.row_order(model.architecture, model.config, name))
+            slab = _SlabMaker(rows_in_order, architectures.shift(model.architecture, name), kinds, importance.get(name))
             for rows in slabs(tensor.shape):
                 in_progress.append((name, rows, pool.submit(slab.quantize, *rows)))
                 if len(in_progress) > n_threads + 1:
@@ -371,7 +376,7 @@ def _stream(
 class _SlabMaker:
     """Makes the slabs of one tensor: its rows, what is added to them, the requested types, and the columns' importance."""
 
-    rows: lora.Rows
+    rows: architectures.Rows
     shift: float
     kinds: set[GGMLQuantizationType]
     importance: Array | None

@@ -15,19 +15,16 @@ import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from convert.architectures import EMBEDDING, HEAD
+from convert.architectures import EMBEDDING, HEAD, Rows
 from convert.checkpoint import Array, Tensor, read_json, read_tensors, slabs
 from convert.names import unwrapped
 from edge_agent.core.errors import ConvertError
-
-Rows = Callable[[int, int], Array]
-"""Returns the rows of a weight from one number up to another, as float32."""
 
 _NAMED = r"(?:\.(?P<adapter>(?!(?:weight|bias)$)[^.]+))?"  # the name of the adapter, as long as it is in memory
 _PAIR = re.compile(

@@ -21,6 +21,9 @@ _EACH_DIGIT = r"\p{N}"
 _BYTE_LEVEL = {(_QWEN2,): "qwen2", (_GPT2,): "gpt-2", (_EACH_DIGIT, _GPT2): "starcoder"}
 """llama.cpp's name for each known set of rules, in the order in which they split."""
 
+_SAME_RULES = {"smollm": "starcoder"}
+"""Other names of llama.cpp for rules in `_BYTE_LEVEL`."""
+
 _CHANGES_MERGES = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges")
 
 
@@ -39,6 +42,26 @@ def byte_level(tokenizer: dict[str, Any], folder: pathlib.Path) -> str:
     if rules not in _BYTE_LEVEL:
         raise _refused(folder, "splits text", {"rules": rules})
     return _BYTE_LEVEL[rules]
+
+
+def rules_named(name: str, path: pathlib.Path) -> tuple[str | None, ...]:
+    """The patterns of the rules with llama.cpp's `name`, in order; None at the end for those of `tokenizers`' ByteLevel.
+
+    Raises `ConvertError` for a name that is not known here; `path` is the GGUF that has it.
+    """
+    for rules, known in _BYTE_LEVEL.items():
+        if known == _SAME_RULES.get(name, name):
+            return (*rules[:-1], None) if rules[-1] == _GPT2 else rules
+    known_names = ", ".join(sorted([*_BYTE_LEVEL.values(), *_SAME_RULES]))
+    raise ConvertError(
+        f"'{path}' splits text by the rules {name!r:.40}, which are not known here (known: {known_names}); give --tokenizer a folder with "
+        "this model's files."
+    )
+
+
+def is_same(name: str, other: str) -> bool:
+    """Whether two of llama.cpp's names mean the same rules."""
+    return _SAME_RULES.get(name, name) == _SAME_RULES.get(other, other)
 
 
 def check_sentencepiece(tokenizer: dict[str, Any], folder: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ trap 'rm -f "$without_torch"' EXIT
 echo 'torch ; python_version < "0"' >"$without_torch"
 lock requirements/build.in -o requirements/build.txt
 lock pyproject.toml --extra convert --extra serve --extra calibrate --extra report -o requirements/runtime.txt
+lock pyproject.toml --extra serve -c requirements/runtime.txt -o requirements/device.txt
 lock requirements/dev.in -o requirements/dev.txt
 lock requirements/browser.in -o requirements/browser.txt
 lock requirements/peers.in --override "$without_torch" -o requirements/peers.txt

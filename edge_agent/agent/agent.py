@@ -97,6 +97,7 @@ class Agent:
         """
         settings = _settings(settings, by_name)
         cloud, rules = assembly.cloud(settings), assembly.rules(settings)
+        assembly.finish_exchange(settings.models_folder)
         files = catalog.files_of(settings)
         store = Store(settings.database, must_open=False)
         try:
@@ -130,10 +131,13 @@ class Agent:
     def forget_old(self) -> None:
         """Forget a little of what the retention settings allow, if it is time; call it when no person waits. `close` and drains do.
 
+        The version before a model that has answered goes after some days, too, or at once if the disk is nearly full.
         If the cloud has just answered, it is also asked once which API it offers: at most two requests with our own test question.
         """
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
+        with contextlib.suppress(StorageError, OSError):
+            self._on_device.tidy(keep_longer=self.store.free_bytes() >= self.limits.disk.cache_bytes)
         with contextlib.suppress(StorageError):
             if self.gate and self.gate.may_find_api:
                 self.gate.find_api(_PROBE_S)
@@ -216,6 +220,11 @@ class Agent:
     def is_warm(self) -> bool:
         """Whether the model is open."""
         return self._on_device.is_open
+
+    @property
+    def unproven(self) -> str | None:
+        """A sentence if the model replaced another one here and has not answered since: then a way back is open."""
+        return self._on_device.unproven()
 
     @property
     def n_waiting(self) -> int:

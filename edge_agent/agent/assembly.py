@@ -89,6 +89,15 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
     return open_model
 
 
+def finish_exchange(models_folder: pathlib.Path) -> None:
+    """Finish a way back to the model of before that a crash interrupted. What cannot be written stays as it is."""
+    if (models_folder / "previous").is_dir():  # seldom: the import takes longer than the look
+        from edge_agent.model import previous
+
+        with contextlib.suppress(StorageError):
+            previous.finish(models_folder)
+
+
 def identify(store: Store, files: ModelFiles) -> ModelFacts:
     """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
     facts = _identified(store, files.path)

@@ -22,7 +22,7 @@ from edge_agent.core import routing
 from edge_agent.core.errors import CloudUnavailable, StorageBusy, StorageError
 from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import Decision, LevelReading
-from edge_agent.core.routing import PolicyName, Step
+from edge_agent.core.routing import Cause, PolicyName, Step
 from edge_agent.store.database import Patience
 from edge_agent.store.store import Store
 
@@ -133,6 +133,8 @@ class Decider:
     def _finished(self, inquiry: Inquiry) -> Decision | CloudUnavailable:
         """Settle and record an inquiry for which nothing is left to do."""
         planned = inquiry.plan()
+        if inquiry.model_ran and planned.cause is not Cause.NO_CONFIDENCE:
+            self._model.has_answered = True
         if planned.step is Step.ASK_CLOUD and inquiry.cloud:
             inquiry.cloud_kind = CloudKind.ANSWERED
         elif planned.step is Step.ASK_CLOUD and self._gate is None:

@@ -18,7 +18,8 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from edge_agent import __version__
-from edge_agent.agent import assembly
+from edge_agent.agent import assembly, doctor_device
+from edge_agent.agent.doctor_device import Finding
 from edge_agent.agent.rules_in_force import Calibrations, none_applies, without_calibration
 from edge_agent.core.config import network
 from edge_agent.core.config.checks import FOREVER, NONE
@@ -29,6 +30,7 @@ from edge_agent.core.records import ModelFacts
 from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
 from edge_agent.model.profile import TAU_IS_USELESS, Profile
+from edge_agent.store.device_time import read_moment
 from edge_agent.store.disk import free_bytes
 
 if TYPE_CHECKING:
@@ -38,11 +40,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of one check; `exit_code` 0 means fine."""
+    """The result of one check; `exit_code` 0 means that it works. `warnings` are what may harm it one day, each a sentence."""
 
     name: str
     exit_code: int
     detail: str
+    warnings: tuple[str, ...] = ()
 
 
 def examine(
@@ -50,18 +53,22 @@ def examine(
     wrong: Sequence[BadSetting] = (),
     free_bytes: Callable[[pathlib.Path], int] = free_bytes,
     call_cloud: bool = False,
+    root: pathlib.Path = doctor_device.ROOT,
 ) -> list[Check]:
     """All checks, in the best order to look for a problem.
 
     `wrong` are the settings that could not be used; `free_bytes` says how much of a folder's disk is free. With `call_cloud`, the
     cloud is asked a test question: one call, or up to three to find out which API it offers, which the budget counts and the cloud
-    may bill.
+    may bill. `root` holds the files of the system that tell of the device.
     """
     facts = cache(partial(_facts, settings))  # hashing a model takes seconds on a Pi
-    checks: dict[str, Callable[[Settings], str]] = {
-        "version": _version, "settings": partial(_settings, wrong), "build": _build, "model": partial(_model, facts),
+    checks: dict[str, Callable[[Settings], str | Finding]] = {
+        "version": _version, "settings": partial(_settings, wrong), "build": partial(_build, root), "model": partial(_model, facts),
         "calibration": partial(_calibration, facts), "database": _database,
         "disk": lambda settings: _disk(settings, free_bytes(settings.data_folder)),
+        "storage": lambda settings: doctor_device.storage(pathlib.Path(os.path.realpath(settings.data_folder)), root),
+        "clock": lambda settings: doctor_device.clock(read_moment().trusted, pathlib.Path(__file__).stat().st_mtime, root=root),
+        "power": lambda settings: doctor_device.power(root), "processor": lambda settings: doctor_device.processor(root),
     }  # fmt: skip
     if settings.audit_share:
         checks["audits"] = _audits
@@ -69,9 +76,10 @@ def examine(
     return [_check(name, check, settings) for name, check in checks.items()]
 
 
-def _check(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
+def _check(name: str, check: Callable[[Settings], str | Finding], settings: Settings) -> Check:
     try:
-        return Check(name, 0, check(settings))
+        found = check(settings)
+        return Check(name, 0, found.text, found.warnings) if isinstance(found, Finding) else Check(name, 0, found)
     except EdgeAgentError as error:
         return Check(name, error.exit_code, str(error))
     except (ImportError, OSError, RuntimeError) as error:  # a library that does not load is a finding, not a bug
@@ -97,21 +105,23 @@ def _settings(wrong: Sequence[BadSetting], settings: Settings) -> str:
     return f"policy {settings.policy}, tau {tau}, questions kept {kept}, config {settings.config_file}{found}"
 
 
-def _build(_: Settings) -> str:
+def _build(root: pathlib.Path, _: Settings) -> Finding:
     from edge_agent.engine import llama
 
     features = llama.cpu_features()
     try:
-        cpuinfo = pathlib.Path("/proc/cpuinfo").read_text(errors="replace")
+        cpuinfo = (root / "proc/cpuinfo").read_text(errors="replace")
     except OSError:
         cpuinfo = ""
     text = f"llama.cpp with {', '.join(features) or 'no CPU extensions'}"
-    if unused := unused_features(cpuinfo, features):
-        text += (
-            f"; a slow build: it does not use this processor's {', '.join(unused)}. Compile it here: "
-            "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-        )
-    return text
+    if variant := llama.variant():
+        text = f"variant {variant} of {text}"
+    if not (unused := unused_features(cpuinfo, features, platform.machine())):
+        return Finding(text)
+    return Finding(text, (
+        f"It is a slow {'variant' if variant else 'build'}, which does not use this processor's {', '.join(unused)}; compile it here: "
+        "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python",
+    ))  # fmt: skip
 
 
 # Feature in /proc/cpuinfo (Linux) -> llama.cpp's name for kernels that use it; only those that change the speed.
@@ -121,9 +131,10 @@ _FEATURES = {
 }  # fmt: skip
 
 
-def unused_features(cpuinfo: str, features: Sequence[str]) -> list[str]:
-    """The extensions that /proc/cpuinfo names and the build does not use."""
-    words = {word for line in cpuinfo.splitlines() if line.startswith(("flags", "Features")) for word in line.split()}
+def unused_features(cpuinfo: str, features: Sequence[str], architecture: str) -> list[str]:
+    """The extensions that /proc/cpuinfo names for this `platform.machine()` and the build does not use."""
+    key = "Features" if architecture == "aarch64" else "flags"  # an emulator shows the file of the machine that it runs on
+    words = {word for line in cpuinfo.splitlines() if line.startswith(key) for word in line.split()}
     return [name for flag, name in _FEATURES.items() if flag in words and name not in features]
 
 

@@ -1,15 +1,18 @@
 """The model of an agent: what is known of its file, and the open model itself.
 
-Owns when the model is opened and closed. Knows no questions. Invariant: the facts are those of the file that is open, or will be.
+Owns when the model is opened and closed, and what becomes of the version before it. Knows no questions. Invariant: the facts are those
+of the file that is open, or will be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge_agent.agent import assembly
+from edge_agent.core.errors import ModelMissing, ModelRefused
 from edge_agent.core.records import ModelFacts
 from edge_agent.model.catalog import ModelFiles
 from edge_agent.model.profile import Profile
@@ -26,6 +29,7 @@ class OnDevice:
         self._store, self._files, self._open_model = store, files, open_model
         self._model: LocalModel | None = None
         self._opening = threading.Lock()
+        self.has_answered = False  # a question, in the format that it was trained to print
         self._identify()
 
     @property
@@ -43,7 +47,8 @@ class OnDevice:
         with self._opening:
             if self._model is None:
                 self._identify()
-                self._model = self._open_model(self._files, self.facts)
+                with self._with_way_back():
+                    self._model = self._open_model(self._files, self.facts)
             return self._model
 
     def close(self) -> None:
@@ -52,6 +57,43 @@ class OnDevice:
             self._model.close()
             self._model = None
 
+    def unproven(self) -> str | None:
+        """A sentence if the model replaced another one here and has not answered since."""
+        if not (self._files.path.parent / "previous").is_dir():
+            return None
+        from edge_agent.model import previous
+
+        kept = previous.before(self._files.path.parent, self._files.path.name)
+        if kept is None or kept.has_answered:
+            return None
+        path = self._files.path
+        return f"The model {path.stem} has replaced another version and has not answered yet. {previous.way_back(path)}"
+
+    def tidy(self, keep_longer: bool) -> None:
+        """If the model has answered, let go of the version before it, some days later or at once; call it when no person waits."""
+        if not self.has_answered or not (self._files.path.parent / "previous").is_dir():
+            return
+        from edge_agent.model import previous
+
+        files = {self._files.path: self.facts.sha256}
+        if self._files.adapter:
+            files[self._files.adapter] = self.facts.adapter_sha256
+        previous.note_answer(files, self._store.clock.now_s(), *(() if keep_longer else (0.0,)))
+
     def _identify(self) -> None:
-        self.facts = assembly.identify(self._store, self._files)
-        self.profile = Profile.from_json(self.facts.profile)
+        with self._with_way_back():
+            self.facts = assembly.identify(self._store, self._files)
+            self.profile = Profile.from_json(self.facts.profile)
+
+    @contextlib.contextmanager
+    def _with_way_back(self) -> Iterator[None]:
+        """Says with the reason why the model cannot be used that the version before it is here, if it is."""
+        try:
+            yield
+        except (ModelMissing, ModelRefused) as error:
+            from edge_agent.model import previous
+
+            hints = (previous.way_back(path) for path in (self._files.path, self._files.adapter) if path)
+            if not (hint := next(filter(None, hints), "")):
+                raise
+            raise type(error)(f"{error} {hint}") from error

@@ -21,7 +21,7 @@ from edge_agent.core.records import option_text
 from edge_agent.core.terminal import cut, one_line, plain, safe_json, shortened, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from edge_agent.core.records import Decision
 
@@ -171,13 +171,18 @@ def say(text: str, indent: int = 0, err: bool = False) -> None:
         echo(line, err)
 
 
-def print_check(name: str, ok: bool, detail: str) -> None:
-    """Print the result of one check."""
+def print_check(name: str, ok: bool, detail: str, warnings: Sequence[str] = ()) -> None:
+    """Print the result of one check, and its warnings."""
     mark = click.style("ok ", fg="green") if ok else click.style("BAD", fg="red", bold=True)
     first, *others = lines_of(f"{'':<3}  {name:<11} {plain(detail)}", 17)
     echo(mark + first[3:])
     for line in others:
         echo(line)
+    for warning in warnings:
+        first, *others = lines_of(f"{'':<3}  {name:<11} {plain(warning)}", 17)
+        echo(click.style("!! ", fg="yellow", bold=True) + first[3:])
+        for line in others:
+            echo(line)
 
 
 def print_json(data: object, line: bool = False) -> None:

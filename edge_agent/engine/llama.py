@@ -41,6 +41,14 @@ def _keep_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
 
 
 llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
+
+# A portable build has several CPU backends, one for each kind of processor, and llama.cpp loads the best of them when it is asked
+# to. A build for one processor has none of these files. The bindings open `libggml.so` a second time, which may be another file
+# with a list of backends of its own; through libllama we reach the one that libllama uses.
+_LIBRARIES = pathlib.Path(llama_cpp.__file__).with_name("lib")
+_VARIANTS = sorted(_LIBRARIES.glob("libggml-cpu-*.so"))
+if _VARIANTS:
+    llama_cpp.llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(_LIBRARIES))
 llama_cpp.llama_backend_init()
 
 # llama.cpp calls the abort callback between operations, about a thousand times in each pass. A Python function would wait for
@@ -347,6 +355,17 @@ def cpu_features() -> list[str]:
     """The CPU extensions that this build of llama.cpp uses, such as AVX2 or DOTPROD."""
     parts = llama_cpp.llama_print_system_info().decode().replace(":", "|").split("|")
     return [part.split("=")[0].strip() for part in parts if part.strip().endswith("= 1")]
+
+
+def variant() -> str | None:
+    """Which CPU backend of a portable build was loaded, such as `armv8.2_2`; None in a build for one processor."""
+    return next((path.stem.removeprefix("libggml-cpu-") for path in _VARIANTS if _is_loaded(path)), None)
+
+
+def _is_loaded(library: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError):
+        return bool(ctypes.CDLL(str(library), mode=os.RTLD_NOLOAD))
+    return False
 
 
 def build() -> str:

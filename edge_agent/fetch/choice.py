@@ -119,3 +119,10 @@ def _known() -> str:
 
 def _file_name(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def check_name(name: str, suffix: str) -> None:
+    """Raises `ModelRefused` unless the name, which comes from outside, is plain and has the suffix."""
+    if not name.endswith(suffix) or not bundle.NAME.fullmatch(name.removesuffix(suffix)):
+        what = f"'{name:.160}'" if name else "What this address ends with"
+        raise ModelRefused(f"{what} is not a plain name of a .gguf file or a bundle; name it like FogGen-0.6B-Q4_K_M.gguf.")

@@ -25,11 +25,11 @@ from edge_agent.core.terminal import Progress
 from edge_agent.fetch import bundle, hub
 from edge_agent.fetch.bundle import Bundle
 from edge_agent.fetch.checkpoints import local_path
-from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_start, choose, commands, means, runs
+from edge_agent.fetch.choice import MODEL_SUFFIX, SUFFIXES, MustBeMade, check_name, check_start, choose, commands, means, runs
 from edge_agent.fetch.download import TRIES, Refused
 from edge_agent.fetch.hub import Hub
 from edge_agent.fetch.installed import Installed, check, check_pin, copy, installed, with_calibration
-from edge_agent.model import calibration, catalog, gguf, pulled, ways
+from edge_agent.model import calibration, catalog, gguf, previous, pulled, ways
 from edge_agent.model.catalog import Entry
 from edge_agent.model.profile import AS_IT_SAYS, Way
 from edge_agent.model.pulled import INSIDE, Pulled, TakeLock
@@ -80,7 +80,7 @@ class Puller:
             if is_here := self._first_here(made):  # perhaps from a bundle or a file
                 return is_here
             return self._from_hub(entry.repo, entry.revision, file, entry)
-        if _is_address(what):
+        if what.startswith(("http://", "https://")):
             return self._from_address(what)
         here = local_path(what)
         if here and here.is_file():
@@ -145,7 +145,7 @@ class Puller:
             else:
                 fetch(target, install)
             return install.installed
-        _check_name(name, bundle.SUFFIX)
+        check_name(name, bundle.SUFFIX)
         carrier = self.folder / name
         fetch(carrier, lambda path, found: self._check_bundle(path, found, pinned_sha256))
         try:
@@ -163,7 +163,7 @@ class Puller:
             opened = bundle.read(path)
             name = f"{opened.name}{MODEL_SUFFIX}"
             return self._unpack(opened, Pulled(f"{_HERE}{name}", "", "", 0, alias=catalog.alias_of(name)))
-        _check_name(path.name, MODEL_SUFFIX)
+        check_name(path.name, MODEL_SUFFIX)
         sha256, source = catalog.sha256_of(path), f"{_HERE}{path.name}"
         target = self._target(path.name, source, None, sha256)
         if is_here := self._same_file(source, target, sha256):
@@ -174,7 +174,7 @@ class Puller:
         record = Pulled(source, "", sha256, 0, None, target.name, catalog.alias_of(target.name))
         install = _Install(self, record, target, None)
         install.check(path, sha256)
-        copy(path, target, sha256, install.note)
+        copy(path, target, sha256, install.keep_and_note)
         return install.installed
 
     def _unpack(self, opened: Bundle, record: Pulled) -> Installed:
@@ -204,6 +204,9 @@ class Puller:
                     installs = self._checked(opened, record, files, at, new)
                 except ModelError as error:
                     raise _renamed(error, folder, f"; nothing of the bundle '{opened.path.name}' was kept") from error
+                previous.keep(
+                    self.folder, files[bundle.MODEL].stem, {files[part].name: opened.parts[part].sha256 for part in files}, self.take_lock
+                )
                 for part, path in new.items():
                     installs[part].note(path)
                     put_in_place(path, files[part])
@@ -310,7 +313,7 @@ class Puller:
 
     def _target(self, name: str, source: str, alias: str | None, sha256: str) -> pathlib.Path:
         """Where a file of this name goes; a file from another source is never replaced."""
-        _check_name(name, MODEL_SUFFIX)
+        check_name(name, MODEL_SUFFIX)
         if (stem := name.removesuffix(MODEL_SUFFIX)) != alias:
             bundle.check_free(stem)
         target = self.folder / name
@@ -347,7 +350,7 @@ class _Install:
             self.check(path, sha256)
         except ModelError as error:
             raise _renamed(error, path.parent) from error
-        self.note(path)
+        self.keep_and_note(path)
 
     def check(self, path: pathlib.Path, sha256: str) -> None:
         check_pin(path, sha256, self._pinned_sha256)
@@ -360,6 +363,10 @@ class _Install:
         else:
             self._warning = self._puller.check_file(path, *([self._base] if self._base else []), **self._read_by)
         self._record = replace(self._record, sha256=sha256, file=self._target.name)
+
+    def keep_and_note(self, path: pathlib.Path) -> None:
+        previous.keep(self._puller.folder, self._target.stem, {self._target.name: self._record.sha256}, self._puller.take_lock)
+        self.note(path)
 
     def note(self, path: pathlib.Path) -> None:
         self._record = replace(self._record, bytes=path.stat().st_size)
@@ -375,13 +382,6 @@ class _Install:
         return replace(installed(self._target, self._record, is_new=True), warning=self._warning)
 
 
-def _check_name(name: str, suffix: str) -> None:
-    """Raises `ModelRefused` unless the name, which comes from outside, is plain and has the suffix."""
-    if not name.endswith(suffix) or not bundle.NAME.fullmatch(name.removesuffix(suffix)):
-        what = f"'{name:.160}'" if name else "What this address ends with"
-        raise ModelRefused(f"{what} is not a plain name of a .gguf file or a bundle; name it like FogGen-0.6B-Q4_K_M.gguf.")
-
-
 def _place(source: str) -> str:
     """A source without the revision on the Hub: what is published in one place has one publisher."""
     return source.partition("@")[0] if source.startswith(pulled.HUB) else source
@@ -391,10 +391,6 @@ def _renamed(error: ModelError, folder: pathlib.Path, done: str = "") -> ModelEr
     """The error without the path of a temporary folder, which is gone when somebody reads it; `done` says what became of the files."""
     words = str(error).replace(f"{folder}{os.sep}", "")
     return type(error)(f"{words.removesuffix('.')}{done}.")
-
-
-def _is_address(what: str) -> bool:
-    return what.startswith(("http://", "https://"))
 
 
 def _without_secrets(url: str) -> str:

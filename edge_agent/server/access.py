@@ -1,7 +1,7 @@
 """Who may call: the tokens of clients and of the operator, and the names by which this server may be called.
 
-Owns both rules. Invariants: an address other than loopback is not served without a token; tokens are compared in constant time and
-are never logged; the operator's routes are closed unless there is an operator's token.
+Owns both rules. Invariants: an address other than loopback is not served without a token, but for a kiosk's own screen; tokens are
+compared in constant time and are never logged; the operator's routes are closed unless there is an operator's token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edge_agent.core.config import secret_file
@@ -22,15 +22,20 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _TOKEN_CREDENTIAL, _OPERATOR_CREDENTIAL = "edge-agent-serve-token", "edge-agent-operator-token"  # names, not tokens
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # where to listen, and never a name for this server: browsers take it for loopback
 _SHORTEST = 16
+_OF_GATEWAYS = frozenset(("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"))
 
 
 @dataclass(frozen=True)
 class Access:
-    """The tokens (None: no token is needed, or for the operator: nobody is one) and the names allowed by hand, in lower case."""
+    """The tokens (None: no token is needed, or for the operator: nobody is one) and the names allowed by hand, in lower case.
+
+    With `has_screen`, the page that this device shows on its own screen asks without a token.
+    """
 
     token: str | None
     operator_token: str | None
     named: frozenset[str]
+    has_screen: bool = False
 
     @classmethod
     def of(cls, settings: Settings, environment: Mapping[str, str] | None = None) -> Access:
@@ -46,7 +51,9 @@ class Access:
                 "give --token-file (serve_token_file), or listen on 127.0.0.1."
             )
         own = () if is_loopback(settings.serve_host) or settings.serve_host in _EVERY_ADDRESS else (settings.serve_host,)
-        return cls(token, operator, frozenset(in_url(name).lower() for name in (*own, *settings.serve_hosts)))
+        # Not where only loopback is listened on: there a token is meant for what a gateway passes on, which comes from loopback, too.
+        has_screen = settings.kiosk and not is_loopback(settings.serve_host)
+        return cls(token, operator, frozenset(in_url(name).lower() for name in (*own, *settings.serve_hosts)), has_screen)
 
     def allows_host(self, host: str, address: str, port: int) -> bool:
         """Whether a Host header is one of ours: against pages that make a stranger's name mean this address.
@@ -74,6 +81,16 @@ class Access:
         """Whether a request may ask: its Authorization header holds the client's token or the operator's, or none is needed."""
         return self.token is None or self.is_operator(authorization) or _same(authorization, self.token)
 
+    def is_own_screen(self, client: str, address: str, host: str, headers: Iterable[str]) -> bool:
+        """Whether a request comes from the page on this device's own screen.
+
+        It comes from loopback to loopback, it names loopback, and no gateway has passed it on. `client` and `address` are the two ends
+        of the connection, `host` is the Host header, `headers` are the names of all headers.
+        """
+        is_direct = not any(name.lower() in _OF_GATEWAYS for name in headers)
+        name = _split(host.lower())[0]
+        return self.has_screen and is_direct and _is_loopback_address(client) and _is_loopback_address(address) and name in LOOPBACK_NAMES
+
     def is_operator(self, authorization: str | None) -> bool:
         """Whether a request holds the operator's token."""
         return self.operator_token is not None and _same(authorization, self.operator_token)
@@ -87,6 +104,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_loopback_address(text: str) -> bool:
+    """Whether one end of a connection is loopback; an IPv4 address on an IPv6 socket, too."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def in_url(host: str) -> str:

@@ -79,8 +79,15 @@ class Guard:
         if not self._may_come_from(headers, hosts[0]) and not _opens_page(scope, headers):
             message = "A page of another site may not call this server; serve the page and this server under one name, by a gateway."
             raise Refusal(403, "origin_not_allowed", message)
-        self._check_token(self._callers.of(scope["path"]), headers.getlist("authorization"))
+        caller = self._callers.of(scope["path"])
+        if not (caller is Caller.CLIENT and self._is_own_screen(scope, headers, hosts[0])):
+            self._check_token(caller, headers.getlist("authorization"))
         return scope
+
+    def _is_own_screen(self, scope: Scope, headers: Headers, host: str) -> bool:
+        """Whether the page on this device's screen asks what it asks."""
+        client, address = scope.get("client") or ("", 0), scope.get("server") or ("", 0)
+        return self._callers.is_of_the_page(scope["path"]) and self._access.is_own_screen(client[0], address[0], host, headers.keys())
 
     def _may_come_from(self, headers: Headers, host: str) -> bool:
         """Whether no page of another site sent the request. Programs send neither of these headers."""

@@ -43,7 +43,7 @@ class StartReport(Protocol):
     """What the person or the program that starts the server is told."""
 
     def warning(self, text: str) -> None:
-        """The server starts, but something in its settings is probably a mistake."""
+        """The server starts, but something in its settings is probably a mistake, or its model is new."""
 
     def listening(self, url: str) -> None:
         """The server listens, and does not answer questions yet."""
@@ -63,6 +63,8 @@ def serve(settings: Settings, told: StartReport) -> None:
     with _listening(settings.serve_host, settings.serve_port) as listener:
         agent = Agent.open(settings)
         try:
+            if agent.unproven:  # a model that the kernel kills for its memory cannot say this itself
+                told.warning(agent.unproven)
             service = Service(agent, Kiosk.of(settings, agent.profile.question_kind))
         except BaseException:
             agent.close()

@@ -1,6 +1,6 @@
 """The agent behind the server: a bounded line in front of it, the drainer beside it, and whether it is ready.
 
-Owns the threads that work for requests, and the two that work beside them: the drainer, and the one that follows the endings. Knows
+Owns the threads that work for requests, and those that work beside them: the drainer, one that follows the endings, one that tidies. Knows
 nothing about HTTP. Invariants: at most `most_at_once` questions work or wait, and one more is refused in a moment; what was started is
 finished and stored before `close` returns, whether its client still waits or not; short work on the store never waits behind questions.
 """
@@ -34,6 +34,7 @@ _N_ASIDE = 4  # threads for short work on the store
 REFUSAL_S = 0.25  # how long one more request waits for a place before it is refused
 _TOLD = ("decision_id", "answer", "confidence", "route", "reason", "cause", "recalled", "provisional", "queue_id")
 _DRAIN_ENDS_S = 5.0  # how long a call that the drainer makes may go on when the server stops: nobody waits for its answer
+TIDY_EVERY_S = 60.0  # a look at the time, mostly: old questions go once an hour
 _DRAIN_AGAIN_S = 5.0  # after an error that ended the drainer, such as a database that cannot be read
 
 _log = logging.getLogger("edge_agent")
@@ -62,7 +63,7 @@ class Service:
     `hang_up` ends the connection of a client, given by its address and port: the process that owns the sockets sets it.
     """
 
-    def __init__(self, agent: Agent, kiosk: Kiosk = NO_DECK, most_at_once: int = MOST_AT_ONCE) -> None:
+    def __init__(self, agent: Agent, kiosk: Kiosk = NO_DECK, most_at_once: int = MOST_AT_ONCE, tidy_every_s: float = TIDY_EVERY_S) -> None:
         self.agent, self.kiosk, self.most_at_once = agent, kiosk, most_at_once
         self.n_at_work = 0  # requests that work or wait; only the event loop changes it
         self.n_refused = 0
@@ -70,6 +71,7 @@ class Service:
         self.failed: EdgeAgentError | None = None  # why the model cannot be used
         self.hang_up: Callable[[tuple[str, int]], None] = lambda client: None
         self._ready, self._stop = threading.Event(), threading.Event()
+        self._tidy_every_s = tidy_every_s
         self._workers = ThreadPoolExecutor(most_at_once, "request")
         self._aside = ThreadPoolExecutor(_N_ASIDE, "aside")
         self.surveys = Surveys(self._stop, self._patiently)
@@ -79,6 +81,7 @@ class Service:
         self._background = [
             threading.Thread(target=self._open_model, name="warm", daemon=True),
             threading.Thread(target=self.following.run, name="follow", daemon=True),
+            threading.Thread(target=self._tidy, name="tidy", daemon=True),
         ]
         if agent.gate is not None:
             self._background.append(threading.Thread(target=self._drain, name="drain", daemon=True))
@@ -188,6 +191,14 @@ class Service:
             self.failed = ModelError(f"The model cannot be opened ({type(error).__name__}); is there enough memory?")
         finally:
             self._ready.set()
+
+    def _tidy(self) -> None:
+        """Forget what is old while the server runs, also where no cloud is set up and so nothing is ever drained."""
+        while not self._stop.wait(self._tidy_every_s):
+            try:
+                self.agent.forget_old()
+            except Exception:  # a bug in forgetting must not end the forgetting
+                _log.exception("edge-agent: forgetting failed")
 
     def _drain(self) -> None:
         """Send what waits as soon as it can be sent, until the server stops; takes over when another process ends that drains."""

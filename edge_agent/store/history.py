@@ -9,11 +9,13 @@ device deferred it or because it was audited. Recalled decisions are not compare
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, time, tzinfo
 from typing import Any, NamedTuple
 
 from edge_agent.core.question import same
@@ -22,6 +24,7 @@ from edge_agent.core.times import iso
 from edge_agent.store import binomial
 from edge_agent.store.store import Store
 
+DAY_S = 86_400
 AT_ONCE = 1000
 MOST_DECISIONS = 100_000
 MOST_TIMES = 1000
@@ -58,28 +61,44 @@ class PeriodCounts:
 class Window(NamedTuple):
     """`n` periods of `step_s` seconds, the last one with the moment `now_s` in it; they begin at whole hours or days of a zone.
 
-    `offset_s` is how far the zone is ahead of UTC. All are Unix times.
+    `offset_s` is how far the zone is ahead of UTC now. Days of a `zone` begin at its midnights, also before its clocks were changed: such a
+    day is longer or shorter than `step_s`. All are Unix times.
     """
 
     step_s: int
     n: int
     offset_s: int
     now_s: float
+    zone: tzinfo | None = None
 
     @property
     def last(self) -> int:
         """The number of the period that `now_s` is in."""
+        if self._has_zone:
+            return datetime.fromtimestamp(self.now_s, self.zone).toordinal()
         return math.floor((self.now_s + self.offset_s) / self.step_s)
 
     def begins_s(self, number: int) -> float:
         """When a period begins."""
+        if self._has_zone:
+            return datetime.combine(date.fromordinal(number), time(), self.zone).timestamp()
         return float(number * self.step_s - self.offset_s)
+
+    @property
+    def bounds_s(self) -> list[float]:
+        """When each period begins, the oldest first, and at the end when the last one ends."""
+        return [self.begins_s(self.last + number) for number in range(1 - self.n, 2)]
+
+    @property
+    def _has_zone(self) -> bool:
+        return self.zone is not None and self.step_s == DAY_S
 
 
 @dataclass(slots=True)
 class History:
     """The periods of a window, oldest first, all of them together, and agreement by the printed confidence (of each question's newest
-    comparison). `is_complete` is false where there were more decisions than were counted.
+    comparison). `is_complete` is false where there were more decisions than were counted. `n_later` decisions have a time after the
+    window: the clock was ahead when they were made.
     """
 
     window: Window
@@ -87,11 +106,13 @@ class History:
     total: PeriodCounts = field(default_factory=PeriodCounts)
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     is_complete: bool = True
+    n_later: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             "complete": self.is_complete,
+            "later": self.n_later,
             "periods": [{"begins_at": iso(self.window.begins_s(number)), **asdict(one)} for number, one in self.periods.items()],
             "total": asdict(self.total),
             "reliability": self._reliability(),
@@ -114,7 +135,9 @@ def history(store: Store, window: Window, check: Callable[[], None] = lambda: No
     """
     numbers = range(window.last - window.n + 1, window.last + 1)
     found = History(window, {number: PeriodCounts() for number in numbers})
-    since_s, until_s = window.begins_s(numbers[0]), window.begins_s(numbers[-1] + 1)
+    bounds_s = window.bounds_s
+    since_s, until_s = bounds_s[0], bounds_s[-1]
+    found.n_later = int(store.database.rows("SELECT count(*) AS n FROM decisions WHERE created_at >= ?", (until_s,))[0]["n"])
     ends = store.database.rows(
         "SELECT min(rowid) AS first, max(rowid) AS last FROM decisions WHERE created_at >= ? AND created_at < ?", (since_s, until_s)
     )[0]
@@ -124,17 +147,32 @@ def history(store: Store, window: Window, check: Callable[[], None] = lambda: No
     low = max(ends["first"], ends["last"] - most + 1)
     for first in range(low, ends["last"] + 1, AT_ONCE):
         check()
-        _add(store, found, (first, min(first + AT_ONCE - 1, ends["last"]), since_s, until_s))
+        _add(store, found, bounds_s, (first, min(first + AT_ONCE - 1, ends["last"]), since_s, until_s))
     return found
 
 
-def _add(store: Store, found: History, stretch: tuple[int, int, float, float]) -> None:
+def _place(bounds_s: list[float], step_s: int) -> str:
+    """SQL for the place of a decision's period in the window: a division for each run of periods that are as long as usual."""
+    runs: list[str] = []
+    place = 0
+    while place < len(bounds_s) - 1:
+        end = place + 1
+        usual = bounds_s[end] - bounds_s[place] == step_s
+        while usual and end < len(bounds_s) - 1 and bounds_s[end + 1] - bounds_s[end] == step_s:
+            end += 1
+        number = f"{place} + CAST((d.created_at - {bounds_s[place]!r}) / {step_s} AS INTEGER)" if usual else str(place)
+        runs.append(f"WHEN d.created_at < {bounds_s[end]!r} THEN {number}")
+        place = end
+    return f"CASE {' '.join(runs)} END"
+
+
+def _add(store: Store, found: History, bounds_s: list[float], stretch: tuple[int, int, float, float]) -> None:
     """Count one stretch of decisions."""
-    periods, since_s, step_s = list(found.periods.values()), stretch[2], found.window.step_s
+    periods = list(found.periods.values())
     within = "d.rowid BETWEEN ? AND ? AND d.created_at >= ? AND d.created_at < ?"
     for row in store.database.rows(
-        f"SELECT CAST((d.created_at - ?) / {step_s} AS INTEGER) AS place, {_COUNTED} FROM decisions d WHERE {within} GROUP BY 1",
-        (since_s, *stretch),
+        f"SELECT {_place(bounds_s, found.window.step_s)} AS place, {_COUNTED} FROM decisions d WHERE {within} GROUP BY 1",
+        stretch,
     ):
         periods[row["place"]].add(row)
         found.total.add(row)
@@ -150,7 +188,7 @@ def _add(store: Store, found: History, stretch: tuple[int, int, float, float]) -
             reading = Reading.from_json(row["reading"])
             agrees, level = _agrees(row, reading.answer), reading.confidence
             if level is not None and 0 <= level <= 1:
-                for counted in (periods[int((row["created_at"] - since_s) / step_s)], found.total):
+                for counted in (periods[bisect.bisect(bounds_s, row["created_at"]) - 1], found.total):
                     counted.add({"compared": 1, "agreed": agrees})
                 found.compared[row["fingerprint"]] = (level, agrees)
 

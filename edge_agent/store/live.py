@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from edge_agent.store.store import Store
 
 _DAMAGED = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)  # what reading it may raise
 _MOST_QUESTIONS = 10**9
+_AT_ONCE = 500  # decisions or audits that one query reads: an answer waits for it
 # Decisions under one calibration by its readout and tau; other policies defer for other reasons. A policy is JSON, but a flipped bit
 # must not stop a report.
 _UNDER = "instr(d.policy, ?) > 0 AND instr(d.policy, '\"prefer_local\"') > 0"
@@ -149,12 +151,11 @@ class _Results:
 
     def read_on(self, store: Store) -> Agreement:
         """Read what is new, and say what is known now."""
-        for row in store.database.rows(
-            "SELECT id, agrees FROM agreements WHERE calibration = ? AND cloud_model = ? AND id > ? ORDER BY id",
-            (self.calibration, self.cloud_model, self._last),
-        ):
-            self._test.add(not row["agrees"])
-            self._last = row["id"]
+        sql = f"SELECT id, agrees FROM agreements WHERE calibration = ? AND cloud_model = ? AND id > ? ORDER BY id LIMIT {_AT_ONCE}"
+        while rows := store.database.rows(sql, (self.calibration, self.cloud_model, self._last)):
+            for row in rows:
+                self._test.add(not row["agrees"])
+                self._last = row["id"]
         test, agreed = self._test, self._test.n - self._test.n_cases
         if self._no_test is not None:
             return Agreement(self.calibration, self.cloud_model, test.n, agreed, no_test=self._no_test)
@@ -164,8 +165,11 @@ class _Results:
         )  # fmt: skip
 
 
-def report(store: Store, text: str) -> Live:
+def report(store: Store, text: str, check: Callable[[], None] = lambda: None) -> Live:
     """What was decided under a calibration, whose file has this `text`. Reads its decisions. Raises `StorageError`.
+
+    It reads in stretches, so that an answer never waits long for it; `check` is called between them, and may raise to end it. What is
+    decided or deleted meanwhile may be counted or not.
 
     The deferral rate is compared by the same test as agreement, once for a rise and once for a fall, with half of delta each. While all
     decisions under the calibration are stored, it may be looked at as often as one likes. It counts only those that are still stored, so
@@ -173,12 +177,13 @@ def report(store: Store, text: str) -> Live:
     to more than delta.
     """
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    deferrals = [bool(row["deferred"]) for row in store.database.rows(
-        f"SELECT max(d.deferred) AS deferred FROM decisions d WHERE {_UNDER} GROUP BY d.fingerprint ORDER BY min(d.rowid)", (sha256,)
-    )]  # fmt: skip
+    asked: dict[str, bool] = {}  # in the order of their first decision; whether one of them was deferred
+    for row in _stretches(store, f"SELECT d.fingerprint, d.deferred FROM decisions d WHERE {_UNDER}", sha256, check):
+        asked[row["fingerprint"]] = bool(row["deferred"]) or asked.get(row["fingerprint"], False)
+    deferrals = list(asked.values())
     n, deferred = len(deferrals), sum(deferrals)
     expected, n_measured = _expected(text)
-    compared = _deferred_agreement(store, sha256)
+    compared = _deferred_agreement(store, sha256, check)
     return Live(
         sha256, n, deferred, deferred / n if n else None, binomial.interval(deferred, n) if n else None, expected,
         _drift(deferrals, expected, n_measured), len(compared), sum(compared.values()),
@@ -208,13 +213,23 @@ def _drift(deferrals: list[bool], expected: float | None, n_measured: int) -> st
     return max(warned, key=lambda word: warned[word]) if warned else None  # the later one says how it is now
 
 
-def _deferred_agreement(store: Store, sha256: str) -> dict[str, bool]:
+def _stretches(store: Store, sql: str, sha256: str, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The rows of a query over the decisions `d` under a calibration, oldest first, some thousands of decisions at a time."""
+    ends = store.database.rows("SELECT (SELECT min(rowid) FROM decisions) AS first, (SELECT max(rowid) FROM decisions) AS last")[0]
+    for first in range(ends["first"] or 0, (ends["last"] or -1) + 1, _AT_ONCE):
+        check()
+        yield from store.database.rows(f"{sql} AND d.rowid BETWEEN ? AND ? ORDER BY d.rowid", (sha256, first, first + _AT_ONCE - 1))
+
+
+def _deferred_agreement(store: Store, sha256: str, check: Callable[[], None]) -> dict[str, bool]:
     """For each deferred question that the cloud answered, whether it gave the device's own answer; the newest decision counts."""
     found = {}
-    for row in store.database.rows(
+    for row in _stretches(
+        store,
         "SELECT d.fingerprint, d.ending, r.reading, c.answer FROM decisions d LEFT JOIN readings r ON r.id = d.reading_id "
-        f"JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE {_UNDER} AND d.deferred ORDER BY d.rowid",
-        (sha256,),
+        f"JOIN cloud_answers c ON c.id = d.cloud_answer_id WHERE {_UNDER} AND d.deferred",
+        sha256,
+        check,
     ):
         if row["ending"] in ("upheld", "overturned"):
             found[row["fingerprint"]] = row["ending"] == "upheld"

@@ -7,6 +7,7 @@ never changed, only forgotten.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -167,6 +168,14 @@ class Store:
         """The whole text of a calibration that was used (JSON); None if it is not stored."""
         row = self._one("SELECT calibration FROM calibrations WHERE sha256 = ?", (sha256,))
         return str(row["calibration"]) if row else None
+
+    def newest_calibration(self) -> str | None:
+        """The sha256 of the calibration that decisions were made under last; None if they never were, or the policy is damaged."""
+        sql = 'SELECT policy FROM decisions WHERE instr(policy, \'"calibration": ""\') = 0 ORDER BY rowid DESC LIMIT 1'
+        found = self._one(sql, ())
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            return str(json.loads(found["policy"])["calibration"]) if found else None
+        return None
 
     def cloud_health(self, endpoint: str) -> str | None:
         """The circuit breaker's stored state of a cloud (JSON)."""

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from edge_agent.core.errors import BadData
 from edge_agent.model.answers import parse
 from edge_agent.model.profile import Profile, default_profile
-from models.recipe import generate, label, legal, measured, rows, sft
+from models.recipe import generate, gguf_base, label, legal, measured, rows, sft
 from models.recipe.bank import Item
 from models.recipe.bank.unknown import unknown
 from models.recipe.config import Recipe
@@ -122,7 +122,7 @@ class Chain:
 
     def _labelled_by_sibling(self, items: list[Item]) -> Labelled:
         assert self.recipe.sibling
-        path = self.recipe.sibling.path
+        path = gguf_base.opened(self.recipe.sibling.path, self.out / "sibling")
         say(f"R0: {len(items)} questions labelled by {path}")
         sibling, tok = opened(path), AutoTokenizer.from_pretrained(path)
         prompts = rows.Prompts(tok, _profile(sibling))

@@ -32,7 +32,10 @@ class Pretrain:
 
 @dataclass(frozen=True, slots=True)
 class ChainConfig:
-    """Rounds that rotate over `domains`. Each trains on new questions of its domain and on some of the buffer."""
+    """Rounds that rotate over `domains`. Each trains on new questions of its domain and on some of the buffer.
+
+    Without `domains`, a chain of options draws from all domains of its data in every round.
+    """
 
     domains: tuple[str, ...]
     rounds: int
@@ -112,7 +115,10 @@ class Sibling:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole chain. `base` is the folder or the Hugging Face name of a checkpoint; otherwise `pretrain` makes it."""
+    """A whole chain. `base` is the folder or the Hugging Face name of a checkpoint, or a GGUF; otherwise `pretrain` makes it.
+
+    `answer_kind` is `letter`, or `option` for a model that answers with the text of an option (`option_chain`).
+    """
 
     name: str
     seed: int
@@ -124,10 +130,26 @@ class Recipe:
     open_ended: OpenEnded | None = None
     sibling: Sibling | None = None
     card: Card | None = None
+    answer_kind: str = "letter"
 
     def __post_init__(self) -> None:
+        if self.answer_kind not in ("letter", "option"):
+            raise BadSetting(f"answer_kind is {self.answer_kind!r}; it must be 'letter' or 'option'")
+        if self.answer_kind == "option":
+            self._check_option()
         if bool(self.base) == bool(self.pretrain):
             raise BadSetting("a recipe needs either a `base` or a [pretrain] table")
+
+    def _check_option(self) -> None:
+        """Refuse what a chain of options would ignore."""
+        chain = self.chain
+        if self.labels.by != "scored" or chain.merge_each_round or chain.unknown_share or chain.verification_share:
+            raise BadSetting(
+                "a recipe that answers with options needs labels.by = 'scored' and merge_each_round = false, and no unknown or "
+                "verification share"
+            )
+        if self.pretrain or self.open_ended or self.card:
+            raise BadSetting("a recipe that answers with options has no [pretrain], [open_ended] or [card] table")
 
 
 _TABLES = {"chain": ChainConfig, "labels": Labels, "lora": Lora, "pretrain": Pretrain, "open_ended": OpenEnded, "sibling": Sibling, "card": Card,

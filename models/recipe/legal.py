@@ -19,7 +19,10 @@ from edge_agent.model.profile import LEVELS
 LEADS = ("Final answer:", *(f"Confidence: {level}\nFinal answer:" for level in LEVELS))
 """The texts before the letter: without a confidence line (a raw base), or with one for each level."""
 
-_LETTERS = LETTERS[:5]
+MOST_LETTERS = 5
+"""The most options of a question that is answered with a letter."""
+
+_LETTERS = LETTERS[:MOST_LETTERS]
 _BATCH_LOGITS = 2**26  # logits in memory at once: a large vocabulary gets small batches
 
 

@@ -19,14 +19,12 @@ from models.recipe.dress import Dressed
 
 VERIFICATION_SYSTEM_MESSAGE = "You check answers to multiple-choice questions. Reply with Correct or Incorrect."
 
-_END = {"chatml": "<|im_end|>", "gemma": "<end_of_turn>"}
-
 
 class Prompts:
     """The prompts of one tokenizer's chat template, for a model of this `profile`."""
 
     def __init__(self, tok: PreTrainedTokenizerBase, profile: Profile) -> None:
-        self.tok, self.profile, self.end = tok, profile, _END[profile.prompt]
+        self.tok, self.profile, self.end = tok, profile, profile.shape.end_segment.text
 
     def letter(self, item: Item) -> str:
         """FogGen's multiple-choice prompt."""
@@ -42,6 +40,8 @@ class Prompts:
         return self._chat(VERIFICATION_SYSTEM_MESSAGE, f"{dress.user_message(item)}\n\nProposed answer: {letter}\nIs it correct?")
 
     def _chat(self, system: str, user: str) -> str:
+        if not self.tok.chat_template:  # a base model's GGUF has none
+            return "".join(segment.text for segment in self.profile.shape.segments(system, user))
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         return str(self.tok.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False, tokenize=False))
 

@@ -58,5 +58,5 @@ def train(model: PeftModel, tok: PreTrainedTokenizerBase, texts: list[Dressed], 
 def save(model: PeftModel, out: pathlib.Path, base_name: str) -> None:
     """Save the adapter to `out`, with the name of its base instead of a path on this machine."""
     model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(out)
+    model.save_pretrained(out, save_embedding_layers=False)  # no adapter here changes the vocabulary
     (out / "README.md").unlink(missing_ok=True)  # an empty template from peft

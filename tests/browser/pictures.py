@@ -1,4 +1,4 @@
-"""Makes the pictures of the visitor's page in docs/kiosk: `make pictures`.
+"""Makes the pictures of the pages in docs/kiosk: `make pictures`.
 
 Each is a real page of a real server. `--all FOLDER` makes every view in every size, language and colour scheme, to look at.
 """
@@ -6,29 +6,50 @@ Each is a real page of a real server. `--all FOLDER` makes every view in every s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import itertools
 import pathlib
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+from edge_agent.store.store import Store
+from tests.support.calibrations import stored
+from tests.support.past_weeks import live_through
 from tests.support.paths import ROOT
+from tests.support.serving import Serving, serving, token_file
 from tests.support.visitor_page import LANGUAGES, SIZES, Installation, Visitor, chromium, flags, installation
 
 MOST_BYTES = 58_000
-# name: size, language, colour scheme, view
-CHOSEN = {
-    "touch-home-en": ("touch", "en", "light", "home"),
-    "touch-answer-kk": ("touch", "kk", "dark", "provisional"),
-    "touch-typing-kk": ("touch", "kk", "light", "typing"),
-    "desk-answer-ru": ("desk", "ru", "light", "overturned"),
-    "tall-home-ru": ("tall", "ru", "dark", "home"),
-    "phone-answer-en": ("phone", "en", "light", "upheld"),
-}
+MOST_HEIGHT_PX = 1920
+CHOSEN = [
+    ("touch", "en", "light", "home"),
+    ("touch", "kk", "dark", "provisional"),
+    ("touch", "ru", "light", "typing"),
+    ("desk", "en", "dark", "question"),
+    ("desk", "kk", "light", "sure"),
+    ("desk", "ru", "light", "overturned"),
+    ("tall", "en", "light", "provisional"),
+    ("tall", "kk", "light", "home"),
+    ("tall", "ru", "dark", "question"),
+    ("phone", "en", "light", "upheld"),
+    ("phone", "kk", "dark", "writing"),
+    ("phone", "ru", "light", "home"),
+]
+"""Each size in each language: size, language, colour scheme, view."""
 VIEWS = ("home", "question", "sure", "writing", "typing", "provisional", "upheld", "overturned", "idle", "away")
+
+OPERATOR_VIEWS = {
+    "signin": None, "overview": ".chart", "decisions": ".line", "decision": ".probabilities", "queue": ".line", "drop": ".line",
+    "model": ".outcome", "table": ".chart",
+}  # fmt: skip
+"""The operator's views, and what stands in each once it is filled."""
+OPERATOR_CHOSEN = [("desk", "light", "overview"), ("desk", "dark", "model"), ("phone", "light", "decision"), ("phone", "dark", "queue")]
+OPERATOR_TOKEN = "an-operators-token-for-pictures"
 
 # The demo model is unsure of these, and each pair is asked once, so that no answer comes from memory.
 RIVERS = {
@@ -46,18 +67,71 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.all or ROOT / "docs" / "kiosk"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = CHOSEN
-    if given.all:
-        kinds = [(size, code, scheme, view) for size in SIZES for code in LANGUAGES for scheme in ("light", "dark") for view in VIEWS]
-        wanted = {"-".join(kind): kind for kind in kinds}
-    wanted = {name: kind for name, kind in wanted.items() if given.only in name}
+
+    def named(kinds: Any, prefix: str = "") -> dict[str, Any]:
+        return {name: kind for kind in kinds if given.only in (name := prefix + "-".join(kind))}
+
+    def keep(name: str, shown: bytes) -> None:
+        (folder / (f"{name}.png" if given.all else f"{name}.webp")).write_bytes(shown if given.all else compressed(shown))
+
+    schemes = ("light", "dark")
+    wanted = named(itertools.product(SIZES, LANGUAGES, schemes, VIEWS) if given.all else CHOSEN)
+    operators = named(itertools.product(("desk", "phone"), schemes, OPERATOR_VIEWS) if given.all else OPERATOR_CHOSEN, "operator-")
+    empty = (
+        named(itertools.product(("desk", "phone"), ("light",), ("overview", "decisions", "queue", "model")), "empty-") if given.all else {}
+    )
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=flags())
-        with installation(pathlib.Path(home)) as kiosk:
-            for name, (size, code, scheme, view) in wanted.items():
-                shown = taken(browser, kiosk, SIZES[size], code, scheme, view)
-                (folder / (f"{name}.png" if given.all else f"{name}.webp")).write_bytes(shown if given.all else compressed(shown))
+        if wanted:
+            (pathlib.Path(home) / "config.toml").write_text("kiosk = true\n")
+            with installation(pathlib.Path(home)) as kiosk:
+                for name, (size, code, scheme, view) in wanted.items():
+                    keep(name, taken(browser, kiosk, SIZES[size], code, scheme, view))
+        for kinds, decisions in ((operators, 640), (empty, 0)):
+            if kinds:
+                with operated(pathlib.Path(home) / f"of-{decisions}", decisions) as server:
+                    for name, (size, scheme, view) in kinds.items():
+                        keep(name, taken_of_operator(browser, server, SIZES[size], scheme, view, bool(decisions)))
         browser.close()
+
+
+@contextlib.contextmanager
+def operated(home: pathlib.Path, decisions: int) -> Iterator[Serving]:
+    """A server with an operator, after some weeks of decisions, or fresh."""
+    home.mkdir()
+    if decisions:
+        with Store(home / "edge-agent.db") as store:
+            live_through(store, decisions, calibration=stored(home, tau=0.6).sha256)
+    cloud = {"EDGE_AGENT_CLOUD_URL": "http://127.0.0.1:9/v1", "EDGE_AGENT_CLOUD_MODEL": "big"}
+    with serving(home, "--kiosk", "--operator-token-file", token_file(home / "operator", OPERATOR_TOKEN), environment=cloud) as server:
+        yield server
+
+
+def taken_of_operator(browser: Browser, server: Serving, size: tuple[int, int], scheme: Any, view: str, is_filled: bool) -> bytes:
+    """A picture of one of the operator's views, the whole page from its top to its end."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{server.url}/operator")
+    page.wait_for_selector("#token")
+    if view != "signin":
+        page.fill("#token", OPERATOR_TOKEN)
+        page.click(".primary")
+        page.click(f"[data-name={ {'decision': 'decisions', 'drop': 'queue', 'table': 'overview'}.get(view, view) }]")
+        if view == "decision":
+            page.click(".line >> nth=3")
+        if is_filled:
+            page.wait_for_selector(OPERATOR_VIEWS[view])
+        expect(page.locator("[aria-busy]")).to_have_count(0)
+        if view == "drop":
+            page.get_by_role("button", name="Drop").first.click()
+        elif view == "table":
+            page.locator("summary").first.click()
+    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.fonts.ready")
+    page.wait_for_timeout(250)
+    shown = page.screenshot(full_page=view != "drop")
+    context.close()
+    return shown
 
 
 def taken(browser: Browser, kiosk: Installation, size: tuple[int, int], code: str, scheme: Any, view: str) -> bytes:
@@ -91,7 +165,8 @@ def arrange(kiosk: Installation, visitor: Visitor, view: str) -> None:
         page.click(".actions .primary")
         page.wait_for_selector(".answer .result")
     elif view == "writing":
-        visitor.write("Which river is the longest?", ["Nile", "Ural"])
+        question, rivers = RIVERS[page.get_attribute("html", "lang") or ""]
+        visitor.write(question, list(next(rivers)))
         page.evaluate("document.activeElement.blur()")
     elif view == "typing":
         page.click(".own")
@@ -125,11 +200,12 @@ def waiting(kiosk: Installation, visitor: Visitor) -> str:
 
 
 def compressed(png: bytes) -> bytes:
-    """A WebP of at most `MOST_BYTES`."""
+    """A WebP of at most `MOST_BYTES`, of the top of a long page: worse, and then smaller, until it is light enough."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    for quality in (90, 80, 70, 60, 50, 40, 30):
+    image = image.crop((0, 0, image.width, min(image.height, MOST_HEIGHT_PX)))
+    for scale, quality in itertools.product((1.0, 0.75, 0.5), (90, 80, 70, 60, 50, 40)):
         out = io.BytesIO()
-        image.save(out, "WEBP", quality=quality, method=6)
+        image.resize((round(image.width * scale), round(image.height * scale))).save(out, "WEBP", quality=quality, method=6)
         if out.tell() <= MOST_BYTES:
             break
     return out.getvalue()

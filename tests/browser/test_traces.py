@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ STORED = """async () => {
     }))).flat();
     return JSON.stringify({
         entries, databases: await indexedDB.databases(), local: { ...localStorage }, session: { ...sessionStorage },
-        cookies: document.cookie,
+        cookies: document.cookie, workers: (await navigator.serviceWorker.getRegistrations()).map((one) => one.active?.scriptURL),
+        name: window.name, clipboard: getSelection().toString(),
         length: history.length, state: history.state, address: location.href,
         fields: Array.from(document.querySelectorAll("input, textarea"), (one) => one.value), page: document.documentElement.outerHTML,
     });
@@ -71,9 +73,15 @@ def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_p
     assert after["length"] == before["length"] and after["state"] is None and after["address"] == before["address"]
     assert {url for url, _ in after["entries"]} == {url for url, _ in before["entries"]}
     assert sockets and all(socket.is_closed() for socket in sockets)
+    page.click(".own")
     page.keyboard.press("Control+z")
-    page.go_back()
-    assert TYPED not in page.content()
+    assert TYPED not in json.dumps(stored(page))
+    for go in (page.reload, page.go_back, page.go_forward):  # what a form or a page kept aside would bring back
+        go()
+        assert TYPED not in json.dumps(stored(page)) if "http" in page.url else TYPED not in page.content()
+    session = with_profile.new_cdp_session(page)
+    assert TYPED not in json.dumps(session.send("Page.getNavigationHistory"))
+    assert TYPED not in json.dumps(session.send("Storage.getCookies"))
     with_profile.close()
     words = (TYPED.encode(), TYPED.encode("utf-16-le"))
     files = [path for folder in (tmp_path / "profile", kiosk.server.home) for path in folder.rglob("*") if path.is_file()]
@@ -94,6 +102,57 @@ def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Instal
     assert any(TYPED in frame for frame in sent)
     be_idle(page)
     assert sockets and all(socket.is_closed() for socket in sockets)
+    context.close()
+
+
+def test_no_draft_is_sent_while_its_question_is_asked(browser: Any, kiosk: Installation) -> None:
+    """The model would work on both."""
+    context = browser.new_context()
+    visitor = open_page(context, kiosk)
+    page, seen = visitor.page, []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: seen.append(str(frame))))
+
+    def slowly(route: Any) -> None:
+        seen.append("asked")
+        time.sleep(0.5)
+        route.continue_()
+
+    page.route("**/edge/ask", slowly)
+    visitor.write("Is a draft sent while this is asked?", ["yes", "no"])
+    page.wait_for_timeout(300)
+    page.evaluate("""() => {
+        const last = document.querySelector("#own-2");
+        last.value = "never";
+        last.dispatchEvent(new Event("input", { bubbles: true }));
+        document.querySelector(".actions .primary").click();
+    }""")
+    assert visitor.answer()
+    assert seen and seen[-1] == "asked", seen
+    context.close()
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_model_has_read_nothing_of_what_was_typed_after_the_reset(browser: Any, kiosk: Installation, resets: bool) -> None:
+    """The server keeps no draft: the model reads the same text anew. Without the reset, it has read it already."""
+    text = f"{TYPED}: which of these two hills in the steppe is higher, and {'by how much' if resets else 'why'} would it be?"
+
+    def n_cached(question: str) -> int:
+        with kiosk.server.client() as client:
+            asked = {"question": question, "options": ["left", "right"], "policy": "only_local"}
+            return int(client.post("/edge/ask", json=asked).json()["timings"]["n_cached_tokens"])
+
+    n_cold = n_cached("Something else: what is 2 + 2?")
+    context = browser.new_context()
+    page = open_page(context, kiosk).page
+    page.click(".own")
+    page.keyboard.type(text)
+    page.clock.run_for(1000)
+    page.wait_for_timeout(1500)  # the model reads
+    if resets:
+        be_idle(page)
+        page.wait_for_timeout(500)
+    n = n_cached(text)
+    assert n <= n_cold + 5 if resets else n > n_cold + 20, (n, n_cold)
     context.close()
 
 

@@ -123,6 +123,18 @@ def test_reload_without_a_server_shows_the_page_and_not_the_browsers_error(kiosk
     expect(page.locator(".card").first).to_be_visible()
 
 
+def test_question_goes_past_the_worker_that_keeps_the_files(visitor: Visitor) -> None:
+    """It would have to be started first, while a person waits."""
+    visitor.wait_kept()
+    visitor.page.reload()
+    visitor.page.locator(".card").first.wait_for()
+    visitor.pick(SURE[0])
+    visitor.ask()
+    by_worker = visitor.page.evaluate("""() => Object.fromEntries(performance.getEntriesByType("resource")
+        .map((one) => [new URL(one.name).pathname, one.workerStart > 0 && one.workerMatchedSourceType !== "network"]))""")
+    assert by_worker["/kiosk/deck"] and not by_worker["/edge/ask"], by_worker
+
+
 def test_what_a_person_or_a_model_wrote_is_never_html(kiosk: Installation, visitor: Visitor) -> None:
     kiosk.cloud.reply = lambda body: "A"
     hostile = "<img src=x onerror='window.isBroken=1'><b>bold"

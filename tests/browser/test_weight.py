@@ -1,7 +1,9 @@
 """How heavy the page is: its bytes, the time to its first picture, and its memory after many questions."""
 
 import os
-from typing import Any
+import pathlib
+import sys
+from typing import Any, NamedTuple
 
 from tests.support.visitor_page import Installation, Visitor
 
@@ -37,23 +39,39 @@ def test_first_picture_comes_soon(browser: Any, kiosk: Installation) -> None:
     assert min(times) < FIRST_PAINT_MS, times
 
 
-def used_bytes(page: Any) -> tuple[int, int]:
-    """The heap of the page after its garbage was collected, and how many nodes it holds."""
+class Used(NamedTuple):
+    """What the page uses after its garbage was collected: its heap, nodes and listeners, and the resident memory of the browser."""
+
+    heap_bytes: int
+    nodes: int
+    listeners: int
+    resident_bytes: int
+
+
+def used(page: Any) -> Used:
     session = page.context.new_cdp_session(page)
     for _ in range(3):
         session.send("HeapProfiler.collectGarbage")
     session.send("Performance.enable")
     counted = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     session.detach()
-    return int(counted["JSHeapUsedSize"]), int(counted["Nodes"])
+    session = page.context.browser.new_browser_cdp_session()
+    ids = [int(one["id"]) for one in session.send("SystemInfo.getProcessInfo")["processInfo"]]
+    session.detach()
+    resident = sum(int(pathlib.Path(f"/proc/{number}/statm").read_text().split()[1]) for number in ids) * os.sysconf("SC_PAGE_SIZE")
+    return Used(int(counted["JSHeapUsedSize"]), int(counted["Nodes"]), int(counted["JSEventListeners"]), resident)
 
 
 def test_memory_stays_flat_over_many_questions(kiosk: Installation, visitor: Visitor) -> None:
+    """Between one tenth of the questions and all of them; the memory of the whole browser is printed (`pytest -s`)."""
     page = visitor.page
-    for n in range(N_QUESTIONS):
+    found: dict[int, Used] = {}
+    for n in range(1, N_QUESTIONS + 1):
         visitor.ask_own(f"Is {n} the number {n}?", ["yes", "no"])
         visitor.again()
-        if n == N_QUESTIONS // 10:
-            begin = used_bytes(page)
-    end = used_bytes(page)
-    assert end[0] - begin[0] < MOST_GROWTH_BYTES and end[1] - begin[1] < 400, (begin, end)
+        if n in (N_QUESTIONS // 10, N_QUESTIONS // 2, N_QUESTIONS):
+            found[n] = used(page)
+            sys.stdout.write(f"\n{n} questions: {found[n]}\n")
+    begin, *_, end = found.values()
+    assert end.heap_bytes - begin.heap_bytes < MOST_GROWTH_BYTES, found
+    assert end.nodes - begin.nodes < 400 and end.listeners - begin.listeners < 100, found

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import llama_cpp
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from edge_agent.core.errors import BadQuestion, ModelBusy, ModelError, ModelMiss
 from edge_agent.core.question import Question
 from edge_agent.core.records import LevelReading, Reading
 from edge_agent.engine.draft import Draft
-from edge_agent.engine.llama import Llama, Options, repacking_pays
+from edge_agent.engine.llama import Llama, Options, repacking_pays, variant
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.engine.passes import level_trees
 from edge_agent.engine.prefix_cache import PrefixFile
@@ -327,3 +328,8 @@ def test_tree_of_several_sequences_reads_what_single_sequences_do(llama: Llama, 
     assert reading.level == level.greedy and reading.letter == letter.greedy
     assert np.allclose(reading.level_probs, [level.probs[name] for name in levels], atol=0.01)
     assert np.allclose(reading.answer_probs, [letter.probs[name] for name in "ABCD"], atol=0.01)
+
+
+def test_variant_is_named_where_llama_cpp_has_several() -> None:
+    several = list(pathlib.Path(llama_cpp.__file__).with_name("lib").glob("libggml-cpu-*.so"))
+    assert (variant() is not None) == bool(several)

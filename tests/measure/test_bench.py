@@ -55,9 +55,14 @@ def test_samples_of_a_file_become_one_row(files: list[ModelFiles]) -> None:
 
 def test_table_and_csv_have_every_file_and_a_dash_for_unmeasured_figures(files: list[ModelFiles]) -> None:
     results = runs.results([runs.BenchRun(n, 2, model, sample(False, ["1.0 A"])) for n, model in enumerate(files, 1)], files, 1)
-    about = machine.Machine("Some processor", "aarch64", 4, None, "powersave", "0x50005")
+    about = machine.Machine("Some processor", "aarch64", 4, None, "powersave", "0x50005", "armv8.2_2")
     text = "\n".join(tables.lines(results, about, 4))
-    assert "CPU governor is 'powersave'" in text and "0x50005" in text and " - " in text
+    assert (
+        "4 of 4 CPUs, llama.cpp's variant armv8.2_2" in text
+        and "CPU governor is 'powersave'" in text
+        and "0x50005" in text
+        and " - " in text
+    )
     assert len(list(csv.DictReader(tables.as_csv(results).splitlines()))) == 2
 
 

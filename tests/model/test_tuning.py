@@ -60,7 +60,10 @@ def test_unwritable_folder_is_reported(tmp_path: pathlib.Path) -> None:
 
 def test_doctor_finds_what_a_portable_build_leaves_unused() -> None:
     pi_5 = "processor : 0\nFeatures : fp asimd asimdhp asimddp\n"
-    assert unused_features(pi_5, ["NEON", "ARM_FMA"]) == ["DOTPROD", "FP16_VA"]
-    assert unused_features(pi_5, ["NEON", "DOTPROD", "FP16_VA"]) == []
+    assert unused_features(pi_5, ["NEON", "ARM_FMA"], "aarch64") == ["DOTPROD", "FP16_VA"]
+    assert unused_features(pi_5, ["NEON", "DOTPROD", "FP16_VA"], "aarch64") == []
     pi_4 = "Features : fp asimd evtstrm crc32\n"
-    assert unused_features(pi_4, ["NEON"]) == []
+    assert unused_features(pi_4, ["NEON"], "aarch64") == []
+    laptop = "flags\t\t: fpu sse2 fma avx2\n"
+    assert unused_features(laptop, ["FMA"], "x86_64") == ["AVX2"]
+    assert unused_features(laptop, ["NEON"], "aarch64") == []  # emulated: the file is about another processor

@@ -25,6 +25,8 @@ def test_wheel_has_one_package_with_the_demo_model_and_the_catalogue(wheel: path
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"edge_agent", "foggen_edge_agent"}  # the package, and its metadata
     assert {"edge_agent/bundled/FogGen-demo-Q8_0.gguf", "edge_agent/bundled/catalog.toml", "edge_agent/py.typed"} <= set(names)
+    session = "edge_agent/cli/kiosk/session"
+    assert {f"{session}/__main__.py", f"{session}/labwc/rc.xml", f"{session}/xkb/keycodes/edge-agent-kiosk"} <= set(names)
     assert wheel.stat().st_size < 12_000_000
 
 

@@ -1,17 +1,21 @@
 """The files of the visitor's page: catalogues with equal keys and right forms, no words in the code, and a worker that keeps them all."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from edge_agent.server.kiosk.assets import FOLDER
+from edge_agent.server.kiosk.assets import FOLDER, all_assets
+from tests.support.paths import ROOT
 
 LANGUAGES = ("en", "kk", "ru")
 FORMS = {"en": {"one", "other"}, "kk": {"one", "other"}, "ru": {"one", "few", "many", "other"}}
 CATALOGUES = {code: json.loads((FOLDER / "words" / f"{code}.json").read_text()) for code in LANGUAGES}
 SCRIPTS = sorted(path for path in FOLDER.glob("*.js") if not path.name.startswith("operator") and "htmx" not in path.name)
+MOST_PICTURE_BYTES = 58_000
 PLACES = re.compile(r"\{\w+\}")
 
 
@@ -88,9 +92,22 @@ def test_worker_keeps_each_file_of_the_page_and_nothing_else() -> None:
     kept = set(re.findall(r'"(/[^"]*)"', re.search(r"KEPT = \[(.*?)\]", (FOLDER / "worker.js").read_text(), re.DOTALL)[1]))
     names = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
     needed = {
-        f"/kiosk/{name}" for name in names if not re.match(r"operator|htmx|words/operator|worker\.js|visitor\.html|fonts/OFL|standin", name)
+        f"/kiosk/{name}"
+        for name in names
+        if not re.match(r"operator|words/operator|worker\.js|visitor\.html|.*\.css|fonts/OFL|standin", name)
     }
     assert kept == needed | {"/", "/kiosk/deck"}
+
+
+@pytest.mark.parametrize("name", ["visitor.html", "operator.html"])
+def test_page_carries_its_styles_and_may_use_no_others_inline(name: str) -> None:
+    asset = all_assets()[name]
+    styles = re.search(b"<style>(.*)</style>", asset.content, re.DOTALL)
+    assert styles and b"stylesheet" not in asset.content
+    sheets = re.findall(r"/kiosk/(\w+\.css)", (FOLDER / name).read_text())
+    assert styles[1].decode() == "".join((FOLDER / sheet).read_text() for sheet in sheets) and len(sheets) == 2
+    tag = base64.b64encode(hashlib.sha256(styles[1]).digest()).decode()
+    assert f"style-src 'self' 'sha256-{tag}';" in asset.policy and "unsafe" not in asset.policy
 
 
 def test_page_loads_each_script_at_once() -> None:
@@ -98,3 +115,11 @@ def test_page_loads_each_script_at_once() -> None:
     page = (FOLDER / "visitor.html").read_text()
     imported = set().union(*(re.findall(r'from "(/kiosk/[\w.]+)"', path.read_text()) for path in SCRIPTS))
     assert imported == set(re.findall(r'modulepreload" href="([^"]+)"', page))
+
+
+def test_docs_show_each_size_in_each_language_and_every_picture() -> None:
+    pictures = {path.stem: path.stat().st_size for path in (ROOT / "docs" / "kiosk").glob("*.webp")}
+    for size in ("touch", "desk", "tall", "phone"):
+        assert {code for code in LANGUAGES if any(name.startswith(f"{size}-{code}-") for name in pictures)} == set(LANGUAGES), size
+    assert max(pictures.values()) <= MOST_PICTURE_BYTES
+    assert set(re.findall(r"\(kiosk/([\w-]+)\.webp\)", (ROOT / "docs" / "kiosk-pictures.md").read_text())) == set(pictures)

@@ -3,9 +3,11 @@
 import asyncio
 import pathlib
 import threading
+import time
 
 import pytest
 
+from edge_agent.core.config.limits import Retention
 from edge_agent.core.errors import ModelBusy, ModelError
 from edge_agent.server.service import Service
 from tests.support.spoken_model import SURE, SpokenModel, agent
@@ -39,4 +41,17 @@ def test_request_for_which_no_thread_can_be_started_takes_no_place(home: pathlib
         return await service.run(lambda: 2)
 
     assert asyncio.run(ask()) == 2
+    service.close()
+
+
+def test_what_is_old_is_forgotten_while_the_server_runs_without_a_cloud(home: pathlib.Path) -> None:
+    """Nothing is drained there, so the drainer, which also tidies, never runs; and a kiosk is not restarted for months."""
+    one = agent(home, SpokenModel(SURE), retention=Retention(1e-6, 100, 1 << 20))
+    one.ask("What is 2 + 2?\nA. 3\nB. 4")
+    service = Service(one, tidy_every_s=0.01)
+    service.start()
+    ends = time.monotonic() + 20
+    while one.store.database.rows("SELECT 1 FROM questions") and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert not one.store.database.rows("SELECT 1 FROM questions")
     service.close()

@@ -3,6 +3,9 @@
 import pathlib
 import time
 from collections.abc import Iterator
+from datetime import datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -43,6 +46,40 @@ def test_each_period_has_the_numbers_of_the_database(store: Store, step_s: int, 
         told = (one.decisions, one.deferred, one.cloud, one.waiting, one.upheld, one.overturned, one.abandoned)
         assert told == counted(store, begins, begins + step_s)
     assert found.total.decisions == sum(one.decisions for one in found.periods.values()) > 0
+
+
+@pytest.mark.parametrize(("last", "long_day", "hours"), [("2026-10-28", "2026-10-25", 25), ("2026-04-01", "2026-03-29", 23)])
+def test_days_begin_at_midnight_before_the_clocks_were_changed_too(home: pathlib.Path, last: str, long_day: str, hours: int) -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    now = datetime.fromisoformat(f"{last}T15:00").replace(tzinfo=berlin).timestamp()
+    with Store(home / "edge-agent.db") as store:
+        live_through(store, 900, days=9, now=now)
+        window = Window(DAY, 8, 0, now, berlin)
+        found = history.history(store, window)
+        assert len(found.periods) == 8
+        for (begins, ends), one in zip(pairwise(window.bounds_s), found.periods.values(), strict=True):
+            begun = datetime.fromtimestamp(begins, berlin)
+            assert (begun.hour, begun.minute) == (0, 0)
+            assert ends - begins == (hours if begun.date().isoformat() == long_day else 24) * HOUR
+            told = (one.decisions, one.deferred, one.cloud, one.waiting, one.upheld, one.overturned, one.abandoned)
+            assert told == counted(store, begins, ends)
+            assert one.compared == compared(store, begins, ends) > 0
+
+
+def compared(store: Store, since: float, until: float) -> int:
+    sql = (
+        "SELECT count(*) AS n FROM decisions d LEFT JOIN audits u USING (decision_id) WHERE d.created_at >= ? AND d.created_at < ? "
+        "AND NOT recalled AND (cloud_answer_id IS NOT NULL OR u.agrees IS NOT NULL)"
+    )
+    return int(store.database.rows(sql, (since, until))[0]["n"])
+
+
+def test_decisions_of_a_clock_that_was_ahead_are_named(store: Store) -> None:
+    assert history.history(store, Window(DAY, 3, 0, time.time())).to_dict()["later"] == 0
+    with store.transaction():
+        store.database.write("UPDATE decisions SET created_at = created_at + ? WHERE rowid % 100 = 0", (400.0 * DAY,))
+    found = history.history(store, Window(DAY, 365, 0, time.time()))
+    assert found.n_later == N // 100 and found.total.decisions == N - N // 100
 
 
 def test_agreement_is_that_of_the_stored_answers(store: Store) -> None:

@@ -5,8 +5,9 @@ import hashlib
 import json
 import pathlib
 import random
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from edge_agent.agent.doctor import examine
 from edge_agent.agent.rules_in_force import Calibrations
 from edge_agent.core.config.loading import load
 from edge_agent.core.question import Question
+from edge_agent.core.routing import Policy, PolicyName
 from edge_agent.model.calibration import Calibration, Disagreement, save
 from edge_agent.store import live
 from edge_agent.store.store import Store
@@ -167,6 +169,44 @@ def test_report_counts_each_question_once_and_compares_what_the_cloud_said(decid
     assert "11 questions decided, 4 deferred, 36.4%" in first and "20.0% expected, no sign of a change" in first
     assert "upheld the device's own answer in 2 of 4 (50%" in second and "the same answer in 6 of 7 audits" in third
     assert json.loads(json.dumps(found.to_dict()))["audits"]["fell"] is False
+
+
+def test_long_report_reads_in_stretches_and_counts_the_same(store: Store) -> None:
+    """Between them others get their turn, and it can be given up. Each question counts once, deferred if it ever was."""
+    policy = json.dumps(asdict(Policy(PolicyName.PREFER_LOCAL, 0.5, 0.5, calibration=CALIBRATION.sha256)))
+    questions, rng = [question(f"What is {n} + 7?") for n in range(700)], random.Random(3)
+    with store.transaction() as db:
+        for one in questions:
+            store.put_question(one)
+        for n in range(2_500):
+            facts = {"rule_version": 1, "circumstances": "{}", "answer": "A", "route": "local", "reason": "confident"}
+            asked, deferred = questions[rng.randrange(600)], rng.random() < 0.1
+            row = {"decision_id": str(n), "created_at": float(n), "fingerprint": asked.fingerprint, "policy": policy, "deferred": deferred}
+            empty = ("reading_id", "cloud_answer_id", "cloud_kind", "cause", "score", "queue_id")
+            store.put_decision(facts | row | dict.fromkeys(empty) | {"recalled": False, "provisional": False})
+        db.execute("DELETE FROM decisions WHERE rowid BETWEEN 600 AND 1300")  # a gap of more than a stretch
+    put_results(store, stream(0.2, 1_234))
+    n, deferred = store.database.rows(
+        "SELECT count(*) AS n, sum(wanted) AS deferred FROM (SELECT max(deferred) AS wanted FROM decisions GROUP BY fingerprint)"
+    )[0].values()
+    n_checks = 0
+
+    def check() -> None:
+        nonlocal n_checks
+        n_checks += 1
+        reader = threading.Thread(target=store.count_decisions)
+        reader.start()
+        reader.join(10)
+        assert not reader.is_alive()
+
+    found = live.report(store, TEXT, check)
+    assert (found.questions, found.deferred, found.audits.audited) == (n, deferred, 1_234) and n_checks == 2 * 5
+
+    def give_up() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        live.report(store, TEXT, give_up)
 
 
 @pytest.mark.parametrize(("reading", "drift"), [(UNSURE, "rose"), (SURE, "fell")])

@@ -41,7 +41,7 @@ class LoopbackCloud:
         self.headers: dict[str, str] = {}
         self.requests: list[dict] = []
         self.probes: list[str] = []
-        self.respond: Callable[[dict], tuple[int, bytes]] | None = None
+        self.respond: Callable[[dict], tuple[int, bytes | None]] | None = None
         cloud = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,13 +51,12 @@ class LoopbackCloud:
                     cloud.probes.append(self.path)
                     return self.send_error(404)
                 cloud.requests.append({"path": self.path, "body": body, "headers": dict(self.headers)})
-                if cloud.respond:
-                    cloud.status, cloud.raw = cloud.respond(body)
+                status, raw = cloud.respond(body) if cloud.respond else (cloud.status, cloud.raw)
                 message = {"role": "assistant", "content": cloud.reply(body)}
                 usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
                 payload = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": usage}
-                data = json.dumps(payload).encode() if cloud.raw is None else cloud.raw
-                self.send_response(cloud.status)
+                data = json.dumps(payload).encode() if raw is None else raw
+                self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **cloud.headers}.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))

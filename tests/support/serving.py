@@ -50,7 +50,7 @@ class Serving:
     def wait_ready(self) -> None:
         """Wait until the model is open."""
         ends = time.monotonic() + START_S
-        while httpx.get(f"{self.url}/health", trust_env=False).status_code != 200:
+        while httpx.get(f"{self.url}/health", trust_env=False, timeout=START_S).status_code != 200:
             assert self.process.poll() is None and time.monotonic() < ends, self.said()
             time.sleep(0.02)
 

@@ -110,7 +110,7 @@ def _calibrate(config: settings.Settings, data: str, as_json: bool, options: dic
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),  # in UTC, so that the newest is the last in text order
         readout=options["readout"],
         combination=combine,
-        letter_ms=_letter_ms(run),
+        letter_ms=None if run.facts.profile.is_plain else _letter_ms(run),  # a plain model has no level before its answer
     )
     stored = _store(config, made.calibration, options)
     if as_json:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
-from edge_agent.cli.show import echo, print_json
+from edge_agent.cli.commands.models import RESTART, about_kept
+from edge_agent.cli.show import echo, print_json, say
 from edge_agent.core.config import settings
+from edge_agent.core.errors import ModelMissing
 from edge_agent.core.terminal import ProgressLine, plain
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ def pull(
     from edge_agent.fetch.hub import Hub
     from edge_agent.fetch.installed import check
     from edge_agent.fetch.pull import Puller
-    from edge_agent.model import catalog, gguf
+    from edge_agent.model import catalog, gguf, previous
     from edge_agent.model.profile import AS_IT_SAYS
 
     with Hub() as hub, ProgressLine() as line:
@@ -59,7 +62,9 @@ def pull(
                 puller.check_file = partial(check, way=chosen.wanted)
             puller.any_architecture, puller.use_settings = any_architecture, use_settings
             puller.check_settings = partial(_check_settings, config)
+            in_force = _in_force(config)
             installed = puller.pull(what, file)
+            _note_change(config, in_force, installed)
             if chosen.wanted != AS_IT_SAYS and not installed.is_adapter:
                 chosen.profile(installed.sha256, gguf.read_header(installed.path).metadata)
         except MustBeMade as error:
@@ -69,14 +74,45 @@ def pull(
                 for command in error.commands:
                     echo(command)
             raise
+    kept = previous.before(installed.path.parent, installed.path.name)
     if as_json:
-        print_json(asdict(installed) | {"path": str(installed.path)})
+        print_json(asdict(installed) | {"path": str(installed.path), "previous": kept and kept.to_dict()})
         return
     echo(plain(f"{installed.path}  {installed.bytes:,} bytes  sha256 {installed.sha256}"))
     if not installed.is_new:
         click.echo("It was already here.", err=True)
     for words in (*_about_settings(installed, config), *_about_calibration(installed, config), *_about_use(installed)):
         click.echo(plain(words), err=True)
+    if kept:
+        say(about_kept(kept), err=True)
+    if installed.is_new and in_force and _in_force(config) and installed.path.resolve() in (in_force, _in_force(config)):
+        click.echo(RESTART, err=True)
+
+
+def _in_force(config: settings.Settings) -> pathlib.Path | None:
+    """The file of the model that answers where no other is given; None if it is not here."""
+    from edge_agent.model import catalog
+
+    try:
+        return catalog.resolve(config.model, config.models_folder).resolve()
+    except ModelMissing:
+        return None
+
+
+def _note_change(config: settings.Settings, before: pathlib.Path | None, installed: Installed) -> None:
+    """If the pull changed which model answers, note how to go back: to another file, or to the version that was kept."""
+    from edge_agent.model import previous
+
+    here = installed.path.resolve()
+    now = here if installed.settings_written else _in_force(config)
+    if before is None or not installed.is_new:
+        return
+    if now == before == here:
+        previous.forget_choice(config.models_folder)
+    elif now is not None and now != before:
+        new = installed.path.stem if installed.settings_written else config.model
+        old = config.model if installed.settings_written else before.stem
+        previous.note_choice(config.models_folder, old, new)
 
 
 def _check_settings(config: settings.Settings, given: Mapping[str, Any]) -> None:

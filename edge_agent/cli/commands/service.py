@@ -1,7 +1,7 @@
 """`edge-agent service`: runs `edge-agent serve` as a systemd service.
 
-Owns where the unit lies and what is said about it; `cli/unit.py` owns its text. Invariant: a file that this command did not write is
-neither replaced nor removed, and nothing is started or stopped: the commands for that are printed.
+Owns where the unit lies and what is said about it; `cli/unit.py` owns its text, `cli/kiosk/` what `--kiosk` adds. Invariant: a file that
+this command did not write is neither replaced nor removed, and nothing is started or stopped: the commands for that are printed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import click
 
 from edge_agent.cli.app import EXIT_CODES, PROFILE, main, with_settings
 from edge_agent.cli.commands.serve import check_installed
+from edge_agent.cli.kiosk import files as kiosk_files
+from edge_agent.cli.kiosk import installing, steps
 from edge_agent.cli.show import echo, print_json, say
 from edge_agent.cli.unit import MARK, NAME, STATE, Unit
 from edge_agent.core.config import loading, settings
@@ -64,6 +66,9 @@ def service() -> None:
 @click.option("--cloud-key-file", type=_FILE, help="A file with the cloud's key. systemd reads it as root and hands it to the service.")
 @click.option("--token-file", type=_FILE, help="A file with the token of the clients, handed over in the same way.")
 @click.option("--operator-token-file", type=_FILE, help="A file with the token of the operator, handed over in the same way.")
+@click.option(
+    "--kiosk", "is_kiosk", is_flag=True, help="Serve visitors, and show their page full-screen on this device's own screen from its start."
+)
 @with_settings("model", *PROFILE, "adapter", "cloud_url", "cloud_model", load=dict)
 def install(
     config: dict[str, str | None],
@@ -77,6 +82,7 @@ def install(
     cloud_key_file: pathlib.Path | None,
     token_file: pathlib.Path | None,
     operator_token_file: pathlib.Path | None,
+    is_kiosk: bool,
     as_json: bool,
 ) -> None:
     """Write the unit, and print how to start it.
@@ -84,6 +90,8 @@ def install(
     The service keeps its data in /var/lib/edge-agent and reads its settings there, from config.toml, at each start. What is given
     here stands in the unit and overrules that file. Run this command again, with --replace, after a change of the model: the
     limit of memory follows from its size.
+
+    With --kiosk it also writes a session for the screen: greetd, cage (or labwc), and Chromium with a profile that is thrown away.
     """
     from edge_agent.server.access import is_loopback
 
@@ -94,29 +102,36 @@ def install(
     files = {_SECRETS[name]: path.absolute() for name, path in secrets.items() if path is not None}
     if not is_loopback(host or found.serve_host) and not (token_file or found.serve_token_file):
         raise BadSetting(f"Others could reach {host or found.serve_host} without a token; give --token-file, or listen on 127.0.0.1.")
-    unit = _unit(found, environment, None if for_user else run_as or _USER, files, host, port)
+    screen = _screen(found, host, port, bool(token_file or found.serve_token_file), for_user) if is_kiosk else []
+    unit = _unit(found, environment, None if for_user else run_as or _USER, files, host, port, is_kiosk)
     text, target = unit.text, _target(for_user, root)
     if only_print:
         if as_json:
-            print_json({"path": str(target), "unit": text, "memory_max_bytes": unit.memory_max_bytes})
+            shown = {"kiosk": {str(file.path): file.shown for file in screen}} if is_kiosk else {}
+            print_json({"path": str(target), "unit": text, "memory_max_bytes": unit.memory_max_bytes} | shown)
         else:
-            echo(text.rstrip("\n"))
+            echo("\n\n".join([text.rstrip("\n"), *(plain(f"# {file.path}") + "\n" + file.shown.rstrip("\n") for file in screen)]))
         return
     check_installed()
     for path in files.values():
         _check_secret((root / path.relative_to("/")) if root else path, root)
+    installing.check(screen, root, replace)
     changed = _write(target, text, replace)
-    steps = _to_start(unit, root)
+    next_steps = [*_to_start(unit, root), *(steps.to_start(root) if is_kiosk else [])]
+    about: dict[str, Any] = {"path": str(target), "changed": changed, "memory_max_bytes": unit.memory_max_bytes, "next": next_steps}
+    if is_kiosk:
+        about["kiosk"] = {"changed": installing.write(screen, root), "files": [str(file.path) for file in screen]}
     if as_json:
-        about = {"path": str(target), "changed": changed, "memory_max_bytes": unit.memory_max_bytes, "next": steps}
         print_json(about | {"unreadable": [str(path) for path in _unreadable(unit)]})
         return
     echo(plain(f"{target} {'is written' if changed else 'is the same already'}."))
+    if is_kiosk:
+        echo(f"The session for the screen {'is written' if about['kiosk']['changed'] else 'is the same already'}: {kiosk_files.FOLDER}")
     for path in _unreadable(unit):
         say(f"edge-agent: other users may not read '{path}', so the service perhaps cannot; `chmod o+rX` allows it.", err=True)
     say(f"Settings: {found.config_file}", err=True)
     say("Next:", err=True)
-    for step in steps:
+    for step in next_steps:
         echo(plain(f"   {step}"), err=True)
 
 
@@ -125,27 +140,34 @@ def install(
 @below
 @with_settings(load=dict)
 def remove(config: dict[str, str | None], for_user: bool, root: pathlib.Path | None, as_json: bool) -> None:
-    """Remove the unit that `install` wrote. Settings, decisions and the queue stay."""
+    """Remove what `install` wrote, the kiosk's session too. Settings, decisions and the queue stay."""
     target = _target(for_user, root)
     text = _read(target)
-    if text is None:
+    has_screen = not for_user and bool(installing.found(root)["installed"])
+    if text is None and not has_screen:
         raise BadSetting(f"There is no service in '{target}'; nothing was removed.")
-    if not text.startswith(MARK):
+    if text is not None and not text.startswith(MARK):
         raise StorageError(f"'{target}' was not written by `edge-agent service install`; remove it yourself if you mean it.")
+    removed = installing.remove(root) if has_screen else []
     try:
         for link in (target.parent / name / NAME for name in _TARGETS):
             if link.is_symlink():
                 link.unlink()
-        target.unlink()
+        target.unlink(missing_ok=True)
     except OSError as error:
         raise _refused(target, error, for_user) from error
-    steps = [] if root else [f"{_systemctl(for_user)} stop edge-agent", f"{_systemctl(for_user)} daemon-reload"]
+    next_steps = [] if root else [f"{_systemctl(for_user)} stop edge-agent", f"{_systemctl(for_user)} daemon-reload"]
+    if removed and not root:
+        next_steps = [*steps.TO_STOP, *next_steps]
     if as_json:
-        print_json({"path": str(target), "next": steps})
+        print_json({"path": str(target), "next": next_steps} | ({"kiosk": removed} if removed else {}))
         return
-    echo(plain(f"{target} is removed."))
+    if text is not None:
+        echo(plain(f"{target} is removed."))
+    if removed:
+        echo(f"The session for the screen is removed: {kiosk_files.FOLDER}")
     say(f"Its data stays in {_settings(config, for_user, root)[0].data_folder}.", err=True)
-    for step in steps:
+    for step in next_steps:
         echo(f"   {step}", err=True)
 
 
@@ -158,7 +180,10 @@ def status(config: dict[str, str | None], for_user: bool, root: pathlib.Path | N
     target = _target(for_user, root)
     text = _read(target)
     about: dict[str, Any] = {"path": str(target), "installed": text is not None}
-    about |= {"ours": text is not None and text.startswith(MARK), "systemd": None if root else _shown(for_user)}
+    about |= {"ours": text is not None and text.startswith(MARK), "systemd": None if root else _shown(NAME, for_user)}
+    screen: dict[str, Any] = {} if for_user else installing.found(root)
+    if screen.get("installed"):
+        about["kiosk"] = {**screen, "systemd": None if root else _shown(kiosk_files.UNIT, for_user=False)}
     if as_json:
         print_json(about)
         return
@@ -171,6 +196,26 @@ def status(config: dict[str, str | None], for_user: bool, root: pathlib.Path | N
         said = f": {state['StatusText']}" if state["StatusText"] else ""
         echo(plain(f"systemd  {state['ActiveState']} ({state['SubState']}), started again {state['NRestarts']} times{said}"))
         echo(plain(f"at boot  {state['UnitFileState'] or 'unknown'}"))
+    if "kiosk" in about:
+        for line in steps.told(about["kiosk"]):
+            echo(plain(line))
+
+
+def _screen(found: settings.Settings, host: str | None, port: int | None, has_token: bool, for_user: bool) -> list[kiosk_files.File]:
+    """The files of the session. Raises `BadSetting` where its page could not reach the server, or not ask it."""
+    from edge_agent.server.access import is_loopback
+
+    if for_user:
+        raise click.UsageError("--kiosk is for the whole device; it does not go with --user.")
+    address = host or found.serve_host
+    if address not in ("127.0.0.1", "localhost", "0.0.0.0", "::"):  # noqa: S104
+        raise BadSetting(f"The screen's page comes from 127.0.0.1, and the server would listen on {address} alone; give --host 0.0.0.0.")
+    if has_token and is_loopback(address):
+        raise BadSetting(
+            "The screen's page has no token. Leave --token-file out, because only this device can reach 127.0.0.1; or let others "
+            "reach the server, too, with --host 0.0.0.0: then they need the token, and the screen does not."
+        )
+    return kiosk_files.all_files(port or found.serve_port, found.kiosk_language)
 
 
 def _settings(flags: dict[str, str | None], for_user: bool, root: pathlib.Path | None) -> tuple[settings.Settings, dict[str, str]]:
@@ -195,6 +240,7 @@ def _unit(
     files: dict[str, pathlib.Path],
     host: str | None,
     port: int | None,
+    is_kiosk: bool,
 ) -> Unit:
     """The unit for these settings. Raises `ModelMissing`, `ModelRefused` and `BadSetting`."""
     from edge_agent.model import catalog
@@ -205,7 +251,7 @@ def _unit(
     package = pathlib.Path(__file__).resolve().parents[3]
     if package.name not in ("site-packages", "dist-packages"):  # a checkout
         environment = {**environment, "PYTHONPATH": str(package)}
-    flags = [*(["--host", host] if host else []), *(["--port", str(port)] if port else [])]
+    flags = [*(["--host", host] if host else []), *(["--port", str(port)] if port else []), *(["--kiosk"] if is_kiosk else [])]
     readable = tuple(dict.fromkeys([*folders, package, *filter(None, [model.path.resolve(), model.adapter and model.adapter.resolve()])]))
     return Unit((python, "-P", "-m", "edge_agent", "serve", *flags), needed_bytes(model), user, environment, files, readable)
 
@@ -325,11 +371,11 @@ def _systemctl(for_user: bool) -> str:
     return "systemctl --user" if for_user else "sudo systemctl"
 
 
-def _shown(for_user: bool) -> dict[str, str] | None:
-    """What systemd says about the service; None if there is no systemd, or it cannot be asked."""
+def _shown(unit: str, for_user: bool) -> dict[str, str] | None:
+    """What systemd says about a unit; None if there is no systemd, or it cannot be asked."""
     if (program := shutil.which("systemctl")) is None:
         return None
-    command = [program, *(["--user"] if for_user else []), "show", NAME, f"--property={','.join(_SHOWN)}"]
+    command = [program, *(["--user"] if for_user else []), "show", unit, f"--property={','.join(_SHOWN)}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -10,7 +10,7 @@ import click
 from edge_agent.cli.app import EXIT_CODES, FILES_TAU, PROFILE, SAMPLE, Amount, fraction, main, with_settings
 from edge_agent.cli.show import print_check, print_json, say
 from edge_agent.core.config import settings
-from edge_agent.core.terminal import ProgressLine
+from edge_agent.core.terminal import ProgressLine, plain
 
 if TYPE_CHECKING:
     from edge_agent.measure.verify import ChangedShare, Comparison, Mean
@@ -78,6 +78,10 @@ def verify(
             for text in _lines(found.comparison):
                 say(text, 13)
     if not found.ok:
+        from edge_agent.model import previous
+
+        if hint := previous.way_back(model.path):
+            click.echo(plain(hint), err=True)
         click.get_current_context().exit(65)
 
 

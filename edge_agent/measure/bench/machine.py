@@ -24,7 +24,10 @@ _SECONDS = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Facts about the machine. `governor` is that of the first CPU; `throttled` comes from the firmware of a Raspberry Pi."""
+    """Facts about the machine. `governor` is that of the first CPU; `throttled` comes from the firmware of a Raspberry Pi.
+
+    `variant` is the one of a portable llama.cpp that runs here, and None if llama.cpp was compiled for one processor.
+    """
 
     processor: str
     architecture: str
@@ -32,11 +35,15 @@ class Machine:
     memory_bytes: int | None
     governor: str | None
     throttled: str | None
+    variant: str | None = None
 
 
 def describe(n_cpus: int) -> Machine:
     """The facts about this machine."""
-    return Machine(_processor(), platform.machine(), n_cpus, _memory_bytes(), _read(_SYS / "cpu0/cpufreq/scaling_governor"), throttled())
+    from edge_agent.engine import llama
+
+    governor = _read(_SYS / "cpu0/cpufreq/scaling_governor")
+    return Machine(_processor(), platform.machine(), n_cpus, _memory_bytes(), governor, throttled(), llama.variant())
 
 
 def physical_cores() -> int | None:

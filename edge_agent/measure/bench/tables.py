@@ -46,7 +46,8 @@ which has a dash here (by default the largest file)."""
 
 def lines(results: Sequence[Result], machine: Machine, n_threads: int, width: int | None = None) -> Iterator[str]:
     """The machine, the table, and the meaning of its columns; in as many tables below each other as a terminal of `width` needs."""
-    yield f"{machine.processor}, {machine.architecture}, {n_threads} of {machine.n_cpus} CPUs"
+    variant = f", llama.cpp's variant {machine.variant}" if machine.variant else ""
+    yield f"{machine.processor}, {machine.architecture}, {n_threads} of {machine.n_cpus} CPUs{variant}"
     if machine.governor and machine.governor != "performance":
         yield f"The CPU governor is '{machine.governor}'; with 'performance' the figures vary less."
     if machine.throttled and machine.throttled != "0x0":

@@ -1,7 +1,7 @@
 """Which route is for whom: for everyone, for clients, or for the operator.
 
-Owns this list; a test compares it with the routes. Invariants: a route that is not listed is the operator's; a path that is no route
-still asks for the client's token, so that a stranger learns nothing from a 404.
+Owns this list, and which routes the visitor's page asks; a test compares it with the routes. Invariants: a route that is not listed is
+the operator's; a path that is no route still asks for the client's token, so that a stranger learns nothing from a 404.
 """
 
 from __future__ import annotations
@@ -60,12 +60,22 @@ CALLERS = {
 }
 
 
+OF_THE_PAGE = ("/kiosk/deck", "/edge/ask", "/edge/draft", "/edge/draft/{draft_id}", "/edge/decisions/{decision_id}", "/edge/events")
+"""What the visitor's page asks: a kiosk's own screen may do so without a token."""
+
+
 class Callers:
     """Who may ask for which path, given the templates of all routes."""
 
     def __init__(self, templates: Iterable[str]) -> None:
         known = {**dict.fromkeys(templates, Caller.OPERATOR), **CALLERS}
         self._known = [(compile_path(template)[0], caller) for template, caller in known.items()]
+
+        self._of_the_page = [compile_path(template)[0] for template in OF_THE_PAGE]
+
+    def is_of_the_page(self, path: str) -> bool:
+        """Whether the visitor's page asks for a path."""
+        return any(re.match(pattern, path) for pattern in self._of_the_page)
 
     def of(self, path: str) -> Caller:
         """Who may ask for a path. If it fits several routes, the strictest counts."""

@@ -7,6 +7,7 @@ rows runs in `Surveys`, and ends when its client goes away.
 from __future__ import annotations
 
 import time
+import zoneinfo
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -74,6 +75,7 @@ async def past(
     per: Annotated[Literal["hour", "day"], Query(description="How long a period is.")] = "day",
     count: Annotated[int, Query(ge=1, le=366, description="How many periods, up to now; at most 336 hours.")] = 30,
     offset_min: Annotated[int, Query(ge=-1439, le=1439, description="How many minutes your zone is ahead of UTC.")] = 0,
+    zone: Annotated[str, Query(max_length=64, description="Your time zone, such as Asia/Almaty; an unknown one does not count.")] = "",
 ) -> JSONResponse:
     """The decisions of each hour or day, how many were deferred, and how often the cloud agreed; and agreement by the printed confidence.
 
@@ -81,9 +83,17 @@ async def past(
     """
     service: Service = request.app.state.service
     step_s, most = _STEPS[per]
-    window = history.Window(step_s, min(count, most), offset_min * 60, time.time())
+    window = history.Window(step_s, min(count, most), offset_min * 60, time.time(), _zone(zone))
     found = await service.surveys.run(lambda check: history.history(service.agent.store, window, check), disconnected(request))
     return JSONResponse({"per": per, **found.to_dict()})
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo | None:
+    """The zone of a name; None if it is unknown here: a small system may have no time zones at all."""
+    try:
+        return zoneinfo.ZoneInfo(name) if name else None
+    except (KeyError, ValueError, OSError):  # unknown, or no name of a zone
+        return None
 
 
 @router.get("/edge/decisions/{decision_id}/facts", responses=_ONE)
@@ -137,7 +147,7 @@ async def calibrated(request: Request) -> JSONResponse:
                 "calibration": None,
                 "audits": live.as_dict(newest) | {"sentence": newest.sentence} if newest else None,
             }
-        report = live.report(agent.store, found.to_json())
+        report = live.report(agent.store, found.to_json(), check)
         shown = asdict(found) | {"sha256": found.sha256, "in_words": found.in_words()}
         audits = live.as_dict(report.audits) | {"sentence": report.audits.sentence}
         return {"policy": policy, "calibration": shown, "live": report.to_dict() | {"lines": report.lines()}, "audits": audits}

@@ -11,7 +11,6 @@ from fastapi.responses import JSONResponse, Response
 
 from edge_agent.server.faults import Refusal
 from edge_agent.server.kiosk import assets
-from edge_agent.server.kiosk.assets import PAGE_POLICY
 from edge_agent.server.service import Service
 
 router = APIRouter(tags=["kiosk"], include_in_schema=False)
@@ -53,7 +52,7 @@ def _reply(request: Request, name: str) -> Response:
     asset = assets.all_assets().get(name)
     if asset is None:
         raise Refusal(404, "not_found", "There is no such page.")
-    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": PAGE_POLICY}
+    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": asset.policy}
     if request.headers.get("if-none-match") == asset.etag:
         return Response(status_code=304, headers=headers)
     return Response(asset.content, media_type=asset.media_type, headers=headers)

@@ -17,7 +17,9 @@ const REPEAT_EVERY_MS = 70;
 
 // A phone has a keyboard of its own, and ours would be too small there.
 const PHONE = matchMedia("(max-width: 450px), (max-height: 450px)");
-const HIGH = matchMedia("(min-height: 640px)"); // there is room for a row of digits
+// There is room for a row of digits above three rows of letters, and above four.
+const HIGH = matchMedia("(min-height: 640px)");
+const HIGHER = matchMedia("(min-height: 900px)");
 
 export class Keyboard {
   // `say` gives the words of the page, `languages` are those of the deck.
@@ -28,7 +30,7 @@ export class Keyboard {
     this.upper = false;
     this.digits = false;
     this.field = null;
-    HIGH.addEventListener("change", () => this.box.hidden || this.draw());
+    for (const one of [HIGH, HIGHER]) one.addEventListener("change", () => this.box.hidden || this.draw());
   }
 
   get isWanted() {
@@ -63,10 +65,12 @@ export class Keyboard {
 
   draw() {
     const { rows } = LAYOUTS[this.layout];
-    const shown = this.digits ? SIGNS : HIGH.matches ? [DIGITS, ...rows] : rows;
+    const isRoomy = rows.length > 3 ? HIGHER.matches : HIGH.matches;
+    const shown = this.digits ? SIGNS : isRoomy ? [DIGITS, ...rows] : rows;
     const lines = shown.map((row) => el("div", { class: "keys" }, ...Array.from(row, (letter) => this.letter(letter))));
     if (!this.digits) lines.at(-1).prepend(this.action("shift", "shift", () => this.flip("upper"), { "aria-pressed": String(this.upper) }));
     lines.at(-1).append(this.erasing());
+    this.box.dataset.across = Math.max(...shown.map((row) => row.length)); // how many keys stand side by side
     this.box.setAttribute("role", "group");
     this.box.setAttribute("aria-label", this.say("keyboard"));
     this.box.replaceChildren(...lines, this.bottom());

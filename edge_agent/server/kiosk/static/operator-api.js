@@ -54,7 +54,7 @@ export class Api {
     if (ended.aborted) throw new DOMException("signed out", "AbortError");
     if (reply.ok) return data;
     const refused = new Refused(reply.status, data?.error?.message ?? "");
-    if (reply.status === 401 || reply.status === 403) this.onDenied(refused.message);
+    if (reply.status === 401 || reply.status === 403) this.onDenied(reply.status === 401 ? "" : refused.message);
     throw refused;
   }
 
@@ -71,7 +71,7 @@ export class Api {
       try {
         const headers = last === null ? this.headers() : { ...this.headers(), "Last-Event-ID": last };
         const reply = await fetch("/edge/events", { headers, cache: "no-store", signal: ended });
-        if (reply.status === 401 || reply.status === 403) return this.onDenied((await reply.json())?.error?.message ?? "");
+        if (reply.status === 401 || reply.status === 403) return this.onDenied(reply.status === 401 ? "" : (await reply.json())?.error?.message ?? "");
         if (reply.ok) for await (const event of events(reply.body)) {
           last = event.id ?? last;
           heard(event.event, JSON.parse(event.data));

@@ -47,8 +47,8 @@ function now(page, found) {
     tile(page.say("tile.connection"), page.named("connection", found.connection), page.say("tile.uptime", { time: page.age(found.uptime_s) })),
     tile(page.say("tile.waiting"), page.count(queue.waiting), queue.waiting ? page.say("tile.oldest", { time: page.age(queue.oldest_s) }) : page.say("tile.nothing"),
       queue.dead ? page.say("tile.dead", { n: queue.dead }) : null),
-    tile(page.say("tile.reading"), page.ms(read.p50_ms), read.n ? page.say("tile.p95", { time: page.ms(read.p95_ms) }) : null, page.say("tile.of", { n: read.n })),
-    tile(page.say("tile.cloud"), page.ms(cloud.p50_ms), cloud.n ? page.say("tile.p95", { time: page.ms(cloud.p95_ms) }) : null, page.say("tile.of", { n: cloud.n })),
+    tile(page.say("tile.reading"), page.ms(read.p50_ms), read.n ? page.say("tile.p95", { time: page.ms(read.p95_ms) }) : null, read.n ? page.say("tile.of", { n: read.n }) : null),
+    tile(page.say("tile.cloud"), page.ms(cloud.p50_ms), cloud.n ? page.say("tile.p95", { time: page.ms(cloud.p95_ms) }) : null, cloud.n ? page.say("tile.of", { n: cloud.n }) : null),
     tile(page.say("tile.storage"), page.bytes(storage.file_bytes), page.say("tile.free", { size: page.bytes(storage.disk_free_bytes) }),
       page.say("tile.decisions", { n: storage.rows.decisions })),
     tile(page.say("tile.model"), found.model.name, found.model.quantization, page.say("tile.tau", { tau: page.words.number(found.policy.tau, { maximumFractionDigits: 4 }) })),
@@ -56,9 +56,11 @@ function now(page, found) {
 }
 
 async function past(page, { per, count }, signal) {
-  const found = await page.api.get("/edge/history", { per, count, offset_min: -new Date().getTimezoneOffset() }, signal);
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const found = await page.api.get("/edge/history", { per, count, zone, offset_min: -new Date().getTimezoneOffset() }, signal);
   const { periods, total } = found;
-  if (!total.decisions) return el("p", { class: "panel faint" }, page.say("time.empty"));
+  const later = found.later ? page.notice(page.say("time.later", { n: found.later })) : null;
+  if (!total.decisions) return [el("p", { class: "panel faint" }, page.say("time.empty")), later];
   const short = per === "day" ? { day: "numeric", month: "short" } : count > 24 ? { weekday: "short", hour: "2-digit" } : { hour: "2-digit", minute: "2-digit" };
   const labels = periods.map((one) => page.time(one.begins_at, short));
   const full = periods.map((one) => page.time(one.begins_at, per === "day" ? { dateStyle: "medium" } : undefined));
@@ -97,6 +99,7 @@ async function past(page, { per, count }, signal) {
             one.interval.map((end) => page.share(end)).join(" – ")])),
       }) : el("p", { class: "faint" }, page.say("time.uncompared"))),
     found.complete ? null : page.notice(page.say("time.incomplete")),
+    later,
   ];
 }
 

@@ -64,9 +64,14 @@ export class Draft {
     }
   }
 
-  forget() {
+  // Send nothing more: the question itself is asked now. What the model has read stays read.
+  hold() {
     clearTimeout(this.timer);
     this.next = null;
+  }
+
+  forget() {
+    this.hold();
     this.socket?.close();
     this.socket = null;
   }

@@ -201,13 +201,16 @@ function failed(text, options, key) {
 async function ask(text, options) {
   const asked = {};
   page.answer = asked;
+  page.draft.hold();
+  let reply = askQuestion(text, options); // on its way while the page draws
   thinking(text, "asking");
   for (let tries = 1; page.answer === asked; tries += 1) {
     try {
-      const decision = await askQuestion(text, options);
+      const decision = await (reply ?? askQuestion(text, options));
       if (page.answer === asked) answered(decision, text, options);
       return;
     } catch (error) {
+      reply = null;
       if (page.answer !== asked) return; // the visitor went on
       const isBusy = error instanceof Refused && error.status === 503;
       if (tries === TRIES || (error instanceof Refused && !isBusy)) {
@@ -223,10 +226,10 @@ async function ask(text, options) {
 
 function answered(decision, text, options) {
   page.answer = { decision, text, options, ending: null };
-  page.draft.forget();
-  if (decision.provisional) page.events.follow(decision.decision_id);
   answer();
   announce();
+  page.draft.forget();
+  if (decision.provisional) page.events.follow(decision.decision_id);
 }
 
 function announce() {

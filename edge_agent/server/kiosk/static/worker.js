@@ -3,13 +3,15 @@
 
 const CACHE = "edge-agent-pages-1";
 const KEPT = [
-  "/", "/kiosk/deck", "/kiosk/look.css", "/kiosk/visitor.css", "/kiosk/visitor.js", "/kiosk/answer.js", "/kiosk/idle.js", "/kiosk/keyboard.js",
+  "/", "/kiosk/deck", "/kiosk/visitor.js", "/kiosk/answer.js", "/kiosk/idle.js", "/kiosk/keyboard.js",
   "/kiosk/page.js", "/kiosk/server.js", "/kiosk/words.js", "/kiosk/write.js", "/kiosk/icons.svg", "/kiosk/icon.svg", "/kiosk/words/en.json",
   "/kiosk/words/kk.json", "/kiosk/words/ru.json", "/kiosk/fonts/golos-latin.woff2", "/kiosk/fonts/golos-latin-ext.woff2",
   "/kiosk/fonts/golos-cyrillic.woff2", "/kiosk/fonts/golos-cyrillic-ext.woff2",
 ];
 
 self.addEventListener("install", (event) => {
+  // Questions and events go past this worker, which would have to be started first: a browser ends it after half a minute of rest.
+  event.addRoutes?.({ condition: { or: [{ urlPattern: "/edge/*" }, { urlPattern: "/health" }] }, source: "network" });
   event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(KEPT)).then(() => self.skipWaiting()));
 });
 
