@@ -108,7 +108,7 @@ class Week:
         self._ask("picks a question")
         if self.chance.random() < 0.3:
             self.wall.go_away()
-            self.say("  ... and goes away; the page starts anew")
+            self.say("  ... and goes away; the page starts over")
 
     def _ask_own(self) -> None:
         self.wall.type_and_stop(*self._question())
@@ -125,7 +125,7 @@ class Week:
         word = self._type_unasked()
         if self.chance.random() < 0.5:
             self.wall.go_away()
-            self.say(f"somebody types {word} and goes away; the page starts anew")
+            self.say(f"somebody types {word} and goes away; the page starts over")
         else:
             self.wall.to_questions()
             self.say(f"somebody types {word} and goes back")
@@ -273,11 +273,11 @@ class Week:
         whole = (MODELS / "FogGen-demo-Q8_0.gguf").read_bytes()
         damaged = whole[: self.chance.randrange(1000, len(whole) - 1000)]
         new.write_bytes(damaged)
-        code = self._default(new)
+        code = self._default(str(new))
         if code != 66:
             self.wall.wrong.append(f"A damaged model was taken as the new one (exit code {code}).")
         new.write_bytes(whole)
-        self._default(new)
+        self._default(str(new))
         new.write_bytes(damaged)  # the card loses it after that
         word = self._type_unasked()
         self.server.stop()
@@ -288,7 +288,8 @@ class Week:
         except AssertionError:
             self.say(f"bad update: the server does not start (exit code {self.server.process.wait(_WAIT_S)})")
         self.wall.page.locator("#away:not([hidden])").wait_for()
-        self._default(self.server.home / "old.gguf")
+        if code := self._default("--previous"):
+            self.wall.wrong.append(f"There was no way back from the bad update (exit code {code}).")
         self.server.start_at(self.server.port)
         self._recovers()
         self.say(f"the previous model is back, and so is the page, with {word} still in it")
@@ -296,11 +297,11 @@ class Week:
             self.wall.wrong.append(f"What a visitor was typing ({word}) is gone after the bad update.")
         self.wall.to_questions()
 
-    def _default(self, path: pathlib.Path) -> int:
-        command = [sys.executable, "-m", "edge_agent", "models", "default", str(path)]
+    def _default(self, which: str) -> int:
+        command = [sys.executable, "-m", "edge_agent", "models", "default", which]
         environment = {**os.environ, "EDGE_AGENT_HOME": str(self.server.home), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        self.say(f"edge-agent models default {path.name}: {(done.stdout + done.stderr).strip()}")
+        self.say(f"edge-agent models default {which}: {(done.stdout + done.stderr).strip()}")
         return done.returncode
 
     def _recovers(self) -> None:

@@ -5,13 +5,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from edge_agent.cli.kiosk.session.chromium import FLAGS
 from tests.support.visitor_page import SURE, UNSURE, Installation, Visitor, chromium, flags
 
-# As the installed session starts Chromium, which otherwise calls services of its own maker.
-QUIET = (
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-pings",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE [::1], EXCLUDE localhost",
-)  # fmt: skip
+# The installed session's flags by which Chromium calls no service of its own maker.
+_KINDS = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-pings", "--host-resolver-rules=")
+QUIET = tuple(flag for flag in FLAGS if flag.startswith(_KINDS))
 PROBE = "[2001:4860:4860::8888]"  # Chromium asks the system for a way to this address, to know whether there is IPv6, and sends nothing
 
 

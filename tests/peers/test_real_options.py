@@ -13,7 +13,7 @@ from edge_agent.model import gguf, prompt
 from edge_agent.model.profile import OPTION, Way, plain_profile
 
 real_models = pytest.importorskip("tests.support.real_models")
-NOISE = 0.05  # of a log-probability a token: another shape of the batch changes low bits
+NOISE = 0.01  # of a log-probability a token
 QUESTIONS = (
     Question("Which gas do plants take in?", ("oxygen", "carbon dioxide", "carbon", "helium, the second lightest gas")),
     Question("What does the sign say?", ("</s> stop", "<|im_end|>", "<end_of_turn> go", "сорок два км/ч", "42")),
@@ -34,6 +34,7 @@ def test_scores_equal_a_sequential_evaluation(name: str) -> None:
             for path_, score in zip(paths, answers.log_probs(before, paths), strict=True):
                 total = 0.0
                 for i, token in enumerate(path_):
+                    llama.keep(0)  # at four bits a batch of one token differs by 0.2 from a larger one
                     logits = llama.logits([*before, *path_[:i]]).astype(np.float64)
                     total += logits[token] - logits.max() - np.log(np.exp(logits - logits.max()).sum())
                 assert score == pytest.approx(total, abs=NOISE * len(path_))

@@ -74,19 +74,29 @@ class GrammarReference:
         options = question.options if model.profile.answer_kind == OPTION else ()
         answers = AnswerFormat(model.profile.levels, question.letters, options)
         grammar = token_gbnf(answers, self.tokenize) if own_tokens else gbnf(answers)
+        excluded = self._other_ends(model.profile.shape.end_segment.text) if options else []
         sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, grammar.encode(), b"root")
         try:
-            text = model.generate(question, lambda logits: self._most_probable(sampler, logits), N_MOST)
+            text = model.generate(question, lambda logits: self._most_probable(sampler, logits, excluded), N_MOST)
         finally:
             llama_cpp.llama_sampler_free(sampler)
         letter = parse(text, options)[1]
         assert letter is not None, f"the grammar allowed {text!r}"
         return text.split("\n")[0].removeprefix("Confidence: "), letter
 
-    def _most_probable(self, sampler: object, logits: Logits) -> int:
-        """The most probable token that the grammar allows; the sampler accepts it."""
+    def _other_ends(self, end: str) -> list[int]:
+        """The tokens that end a generation, except the one that ends a turn of the model: an option is printed with that one."""
+        ends = [token for token in range(llama_cpp.llama_vocab_n_tokens(self._vocab)) if llama_cpp.llama_vocab_is_eog(self._vocab, token)]
+        own = (ctypes.c_int32 * 8)()
+        n = llama_cpp.llama_tokenize(self._vocab, end.encode(), len(end.encode()), own, len(own), False, True)
+        assert n == 1 and own[0] in ends
+        return [token for token in ends if token != own[0]]
+
+    def _most_probable(self, sampler: object, logits: Logits, excluded: Sequence[int]) -> int:
+        """The most probable token that the grammar allows and that is not excluded; the sampler accepts it."""
         candidates = np.zeros(len(logits), _TOKEN_DATA)
         candidates["id"], candidates["logit"] = np.arange(len(logits)), logits
+        candidates["logit"][list(excluded)] = -np.inf
         array = llama_cpp.llama_token_data_array(
             data=candidates.ctypes.data_as(llama_cpp.llama_token_data_p), size=len(candidates), selected=-1, sorted=False
         )

@@ -189,7 +189,7 @@ class Settings:
     )
     kiosk_language: str = _setting("en", checks.language, "The language of the visitor's page at its start: `en`, `kk` or `ru`.")
     kiosk_idle_s: float = _setting(
-        60.0, checks.seconds, "After how long without a touch the visitor's page warns; 20 seconds later it starts anew.", "seconds"
+        60.0, checks.seconds, "After how long without a touch the visitor's page warns; 20 seconds later it starts over.", "seconds"
     )
     kiosk_keep_days: float = _setting(7.0, checks.positive, "How long questions of a kiosk are kept.", "days")
 
