@@ -98,7 +98,7 @@ async def run(service: Service, model: str, questions: Callable[[], list[TypedQu
     Raises what `ask` and `Service.run` raise, and `Refusal` for an unknown name.
     """
     who = chosen(model)
-    answers = await service.run(lambda: ask(service.agent, questions(), who, own))
+    answers = await service.run(lambda: ask(service.agent, questions(), who, own, service.agent.chance))
     service.decided(*(decision for answer in answers for decision in answer.decisions))
     return answers
 
@@ -114,8 +114,14 @@ def worded(state: object, questions: Sequence[Worded]) -> list[TypedQuestion]:
     return found
 
 
-def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnOptions | None = None) -> list[Answered]:
-    """The answers, in the order of the questions.
+def ask(
+    agent: Agent,
+    questions: Sequence[TypedQuestion],
+    who: Chosen,
+    own: OwnOptions | None = None,
+    chance: Chance = lambda decision: None,
+) -> list[Answered]:
+    """The answers, in the order of the questions. By `chance`, those of a plain model have calibrated probabilities.
 
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
     that a typed answer could hold. Its letter is stored all the same. `Unaskable` names the first question that cannot be asked.
@@ -136,7 +142,7 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnO
         for one in unfinished:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is one]
             questions_of_it, decided = zip(*mine, strict=True)
-            one.take(questions_of_it, decided, agent.chance)
+            one.take(questions_of_it, decided, chance)
     return [one.answered() for one in started]
 
 
