@@ -113,6 +113,7 @@ class Llama:
         self.cached: list[int] = []
         self.n_forward = 0
         self._added: dict[int, bool] = {}
+        self._special: dict[str, list[int]] = {}
         self._in_use = threading.Lock()  # held while other threads read the vocabulary, so that `close` does not free it under them
         self._spare_cpus = spare_cpus or SpareCpus()
         params = llama_cpp.llama_model_default_params()
@@ -185,12 +186,16 @@ class Llama:
 
         Raises `ModelError` if the model is closed.
         """
+        if parse_special and (known := self._special.get(text)):
+            return list(known)
         data = text.encode()
         buffer = (llama_cpp.llama_token * (len(data) + 8))()
         with self._vocabulary() as vocab:
             n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, parse_special)
         if n < 0:
             raise ModelRefused(f"The tokenizer of the model failed on {text!r:.80}; convert the model again.")
+        if parse_special:  # a text of the template, the same for each question
+            self._special[text] = buffer[:n]
         return list(buffer[:n])
 
     def piece(self, token: int) -> bytes:
