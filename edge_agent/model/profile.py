@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from edge_agent.core.config.checks import PROFILES, WAYS_OF_ANSWERING
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import CHOICE, OPEN, Question
-from edge_agent.model.shapes import COMPLETION, SHAPES, Segment, Shape, shape_of
+from edge_agent.model.shapes import COMPLETION, SHAPES, ChatShape, Segment, shape_of
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
 
@@ -137,7 +137,7 @@ class Profile:
         return f"FogGen: prints its confidence (levels {', '.join(self.levels)}), {answers}, tau {self.tau:g}"
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ChatShape:
         """How its prompt is written."""
         return SHAPES[self.prompt]
 
