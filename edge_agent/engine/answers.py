@@ -25,6 +25,7 @@ class Answers:
     def __init__(self, llama: Llama, profile: Profile) -> None:
         self._llama, self._profile = llama, profile
         self._tries: dict[str, Node] = {}
+        self._puts_space = prompt.puts_a_space(llama)
         self.end = tuple(prompt.tokens(llama, [profile.shape.end_segment])) if profile.answer_kind == OPTION else ()
 
     def legal(self, question: Question) -> Node | list[Path]:
@@ -83,7 +84,7 @@ class Answers:
         """The tokens of each answer: of its letter, or of the option's text. Raises `BadQuestion` if the options are too long."""
         texts = [printed(option) for option in question.options] if self._profile.answer_kind == OPTION else list(question.letters)
         start = self._profile.shape.answer_start if self._profile.is_plain else " "
-        paths = [tuple(prompt.continued(self._llama, start + text)) for text in texts]
+        paths = [tuple(prompt.continued(self._llama, start + text, self._puts_space)) for text in texts]
         options.check_size(paths, question.letters)
         return paths
 

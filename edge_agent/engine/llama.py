@@ -112,6 +112,8 @@ class Llama:
         self.options = options
         self.cached: list[int] = []
         self.n_forward = 0
+        self._added: dict[int, bool] = {}
+        self._special: dict[str, list[int]] = {}
         self._in_use = threading.Lock()  # held while other threads read the vocabulary, so that `close` does not free it under them
         self._spare_cpus = spare_cpus or SpareCpus()
         params = llama_cpp.llama_model_default_params()
@@ -184,12 +186,16 @@ class Llama:
 
         Raises `ModelError` if the model is closed.
         """
+        if parse_special and (known := self._special.get(text)):
+            return list(known)
         data = text.encode()
         buffer = (llama_cpp.llama_token * (len(data) + 8))()
         with self._vocabulary() as vocab:
             n = llama_cpp.llama_tokenize(vocab, data, len(data), buffer, len(buffer), False, parse_special)
         if n < 0:
             raise ModelRefused(f"The tokenizer of the model failed on {text!r:.80}; convert the model again.")
+        if parse_special:  # a text of the template, the same for each question
+            self._special[text] = buffer[:n]
         return list(buffer[:n])
 
     def piece(self, token: int) -> bytes:
@@ -201,9 +207,12 @@ class Llama:
 
     def is_added(self, token: int) -> bool:
         """Whether this token was added to the learned ones: a control token or a user-defined token."""
-        with self._vocabulary() as vocab:
-            attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
-        return bool(attributes & (llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL))
+        if (known := self._added.get(token)) is None:  # asked for each token of a prompt, and the answer never changes
+            with self._vocabulary() as vocab:
+                attributes = llama_cpp.llama_vocab_get_attr(vocab, token)
+            known = bool(attributes & (llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED | llama_cpp.LLAMA_TOKEN_ATTR_CONTROL))
+            self._added[token] = known
+        return known
 
     def bos(self) -> list[int]:
         """The token that the vocabulary puts before every text; none if it puts none."""

@@ -40,13 +40,18 @@ def prefix(segments: Sequence[Segment]) -> Sequence[Segment]:
     return segments[: next(i for i, segment in enumerate(segments) if segment.kind is SegmentKind.PERSON)]
 
 
-def continued(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The tokens of user text that follows other text, such as an answer after a prompt.
+def puts_a_space(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary puts a space before the first word of every text, as some of SentencePiece do."""
+    return tokenizer.piece(tokenizer.tokenize("a")[0]).startswith(b" ")
 
-    Some vocabularies of SentencePiece put a space before the first word of every text, which no text in the middle has.
+
+def continued(tokenizer: Tokenizer, text: str, puts_space: bool | None = None) -> list[int]:
+    """The tokens of user text that follows other text, such as an answer after a prompt, so that no space is put before it.
+
+    `puts_space` is what `puts_a_space` returns, for who asks often.
     """
     found = plain_tokens(tokenizer, text)
-    if not tokenizer.piece(tokenizer.tokenize("a")[0]).startswith(b" "):
+    if not (puts_a_space(tokenizer) if puts_space is None else puts_space):
         return found
     line, after = tokenizer.tokenize("\n"), plain_tokens(tokenizer, "\n" + text)
     return after[len(line) :] if after[: len(line)] == line else found
