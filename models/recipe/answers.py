@@ -19,13 +19,13 @@ from edge_agent.model.profile import LEVELS, Profile
 from edge_agent.model.shapes import SegmentKind
 from models.recipe.bank import Item
 from models.recipe.dress import user_message
-from models.recipe.forest import Forest, Reader
+from models.recipe.forest import Forest, ForestReader
 
 Path = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class OptionReading:
     """What a model says to a question: the probability of each level, the level of the greedy walk, the probability of each option
     after that level, and how much of the whole vocabulary's probability the legal levels had.
     """
@@ -41,7 +41,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Answers:
+class OptionAnswers:
     """The prompts and answers of one tokenizer. `shared` are the tokens that the prompts of all questions start with."""
 
     tok: PreTrainedTokenizerBase
@@ -96,7 +96,9 @@ def is_askable(item: Item) -> bool:
 
 
 @torch.no_grad()
-def read(model: PreTrainedModel, answers: Answers, items: Sequence[Item], temperature: float, line_tokens: int) -> Iterator[Reading]:
+def read(
+    model: PreTrainedModel, answers: OptionAnswers, items: Sequence[Item], temperature: float, line_tokens: int
+) -> Iterator[OptionReading]:
     """What the model says to each item, at a temperature. Lines hold about `line_tokens` tokens."""
     part: list[Item] = []
     size = len(answers.shared)
@@ -111,9 +113,9 @@ def read(model: PreTrainedModel, answers: Answers, items: Sequence[Item], temper
         yield from _read_line(model, answers, part, temperature)
 
 
-def _read_line(model: PreTrainedModel, answers: Answers, items: Sequence[Item], temperature: float) -> list[Reading]:
+def _read_line(model: PreTrainedModel, answers: OptionAnswers, items: Sequence[Item], temperature: float) -> list[OptionReading]:
     forest = Forest(answers.shared)
-    reader = Reader(model, forest)
+    reader = ForestReader(model, forest)
     ends = [forest.add(answers.prompt(item), forest.root) for item in items]
     starts = [tuple(answers.start(level)) for level in LEVELS]
     level_places = [_grow(forest, end, starts) for end in ends]
@@ -128,7 +130,7 @@ def _read_line(model: PreTrainedModel, answers: Answers, items: Sequence[Item], 
     found = []
     for (at, level_probs), mass, places, texts in zip(levels, masses, option_places, options, strict=True):
         _, probs = _walked(reader, places, texts, temperature)
-        found.append(Reading(level_probs, LEVELS[at], probs, mass))
+        found.append(OptionReading(level_probs, LEVELS[at], probs, mass))
     return found
 
 
@@ -154,7 +156,7 @@ def _branches(texts: Sequence[Path]) -> dict[Path, list[int]]:
     return {path: sorted(tokens) for path, tokens in following.items() if len(tokens) > 1}
 
 
-def _walked(reader: Reader, places: dict[Path, int], texts: Sequence[Path], temperature: float) -> tuple[int, np.ndarray]:
+def _walked(reader: ForestReader, places: dict[Path, int], texts: Sequence[Path], temperature: float) -> tuple[int, np.ndarray]:
     """The text of the greedy walk, and the probability of each text: at each branch, only the tokens that may follow count."""
     probs = np.ones(len(texts))
     likely = np.ones(len(texts), dtype=bool)
@@ -169,7 +171,7 @@ def _walked(reader: Reader, places: dict[Path, int], texts: Sequence[Path], temp
     return int(likely.argmax()), probs
 
 
-def _masses(reader: Reader, all_places: Sequence[dict[Path, int]], texts: Sequence[Path], chosen: Sequence[int]) -> list[float]:
+def _masses(reader: ForestReader, all_places: Sequence[dict[Path, int]], texts: Sequence[Path], chosen: Sequence[int]) -> list[float]:
     """The share of the legal tokens in the whole vocabulary: at the first token, times that at each branch on the way to the chosen text.
 
     A whole vocabulary is read for all questions at once, because it is long.
@@ -214,7 +216,7 @@ def score_plain(model: PreTrainedModel, tok: PreTrainedTokenizerBase, items: Seq
     found = []
     for item in items:
         forest = Forest(bos)
-        reader = Reader(model, forest)
+        reader = ForestReader(model, forest)
         starts = (f"Question: {item.stem}\nAnswer:", "Answer:")
         ends = [forest.add(tok(start, add_special_tokens=False)["input_ids"], forest.root) for start in starts]
         texts = [tok(f" {one_line(option)}", add_special_tokens=False)["input_ids"] for option in item.options]

@@ -50,7 +50,7 @@ class Forest:
         return seen
 
 
-class Reader:
+class ForestReader:
     """One model that reads a forest, growing."""
 
     def __init__(self, model: PreTrainedModel, forest: Forest) -> None:

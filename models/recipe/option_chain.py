@@ -28,7 +28,7 @@ from edge_agent.core.errors import BadData
 from edge_agent.measure import metrics
 from edge_agent.model.profile import LEVELS, OPTION, Profile, default_profile
 from models.recipe import label, option_rows, sft
-from models.recipe.answers import NORMALISED, Answers, PlainScores, Reading, is_askable, read, score_plain
+from models.recipe.answers import NORMALISED, OptionAnswers, OptionReading, PlainScores, is_askable, read, score_plain
 from models.recipe.bank import Item
 from models.recipe.chain import write
 from models.recipe.config import Recipe
@@ -45,7 +45,7 @@ Labelled = list[tuple[Item, str]]
 
 
 @dataclass(slots=True)
-class Clock:
+class RunClock:
     """The seconds that a run has used, over all its starts; `limit_s` is the budget of the whole run, if there is one."""
 
     path: pathlib.Path
@@ -76,16 +76,16 @@ class OptionChain:
     source: Files
     sibling: str | None = None
     limit_s: float | None = None
-    clock: Clock = field(init=False)
+    clock: RunClock = field(init=False)
     tok: PreTrainedTokenizerBase = field(init=False)
     model: PreTrainedModel | PeftModel = field(init=False)
-    answers: Answers = field(init=False)
+    answers: OptionAnswers = field(init=False)
     domains: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.out / "seconds.txt", self.limit_s)
+        self.clock = RunClock(self.out / "seconds.txt", self.limit_s)
         self.tok, self.model = AutoTokenizer.from_pretrained(self.base), opened(self.base)
-        self.answers = Answers(self.tok, profile_of(self.model))
+        self.answers = OptionAnswers(self.tok, profile_of(self.model))
         self.domains = self.recipe.chain.domains or self.source.domains
         torch.set_float32_matmul_precision("high")
 
@@ -282,7 +282,7 @@ def plain_figures(scores: Sequence[PlainScores], items: Sequence[Item], way: str
     return {"questions": len(items), "right": float(right.mean()), **_told("answer_prob", best, right, items)}
 
 
-def figures(readings: Sequence[Reading], items: Sequence[Item]) -> dict[str, Any]:
+def figures(readings: Sequence[OptionReading], items: Sequence[Item]) -> dict[str, Any]:
     """The figures of a round: right, the levels, and how well each readout tells right from wrong, over all and within each set."""
     right = np.array([reading.option_probs.argmax() == item.gold for reading, item in zip(readings, items, strict=True)], dtype=float)
     printed = np.array([float(reading.level) for reading in readings])

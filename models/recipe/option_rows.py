@@ -19,7 +19,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_s
 from torch.nn import functional
 
 from edge_agent.core.files import put_in_place
-from models.recipe.answers import Answers
+from models.recipe.answers import OptionAnswers
 from models.recipe.bank import Item
 from models.recipe.config import Lora, Weights
 from models.recipe.forest import Forest, evaluated, logits
@@ -29,7 +29,7 @@ _SAVED_EVERY_S = 45.0
 
 
 @dataclass(slots=True)
-class Line:
+class TrainingLine:
     """A forest, and for each token of an answer: the index of the token before it, the token, and its weight in the loss."""
 
     forest: Forest
@@ -38,9 +38,9 @@ class Line:
     weight: list[float]
 
 
-def line(answers: Answers, rows: Sequence[tuple[Item, str]], weights: Weights) -> Line:
+def line(answers: OptionAnswers, rows: Sequence[tuple[Item, str]], weights: Weights) -> TrainingLine:
     """One line with a row for each question and its level, answered with the right option."""
-    made = Line(Forest(answers.shared), [], [], [])
+    made = TrainingLine(Forest(answers.shared), [], [], [])
     for item, level in rows:
         at = made.forest.add(answers.prompt(item), made.forest.root)
         tokens = answers.answer(level, item, item.gold)
@@ -55,7 +55,7 @@ def line(answers: Answers, rows: Sequence[tuple[Item, str]], weights: Weights) -
     return made
 
 
-def lines(answers: Answers, rows: Sequence[tuple[Item, str]], tokens: int, rng: Random) -> Iterator[list[tuple[Item, str]]]:
+def lines(answers: OptionAnswers, rows: Sequence[tuple[Item, str]], tokens: int, rng: Random) -> Iterator[list[tuple[Item, str]]]:
     """The rows in random order, cut into lines of about `tokens` tokens; the options of each question in a new order."""
     part: list[tuple[Item, str]] = []
     size = len(answers.shared)
@@ -72,7 +72,7 @@ def lines(answers: Answers, rows: Sequence[tuple[Item, str]], tokens: int, rng: 
         yield part
 
 
-def loss(model: torch.nn.Module, made: Line) -> torch.Tensor:
+def loss(model: torch.nn.Module, made: TrainingLine) -> torch.Tensor:
     """The weighted mean of the next-token loss over the answers of a line."""
     hidden = evaluated(model, made.forest)  # type: ignore[arg-type]
     device = hidden.device
@@ -93,7 +93,7 @@ class Training:
 
 
 def train(
-    model: PeftModel, answers: Answers, rows: Sequence[tuple[Item, str]], lora: Lora, seed: str, saved: pathlib.Path,
+    model: PeftModel, answers: OptionAnswers, rows: Sequence[tuple[Item, str]], lora: Lora, seed: str, saved: pathlib.Path,
     limit_s: float | None, report: Callable[[Training, float], None],
 ) -> Training:  # fmt: skip
     """Train the adapter of `model` for `lora.epochs`, or for `limit_s` more seconds if they end first. Goes on from the file `saved`.

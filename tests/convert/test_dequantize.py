@@ -21,10 +21,10 @@ from convert.checkpoint import read_tensors
 from convert.dequantize import dequantize, main
 from convert.export import Conversion, Reports, export
 from edge_agent.core.errors import ConvertError, EdgeAgentError, ModelMissing, ModelRefused
-from edge_agent.core.question import CHOICE, OPEN, Question
+from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import default_profile, from_metadata, held_adapters
+from edge_agent.model.profile import LETTER, TEXT, default_profile, from_metadata, held_adapters
 from tests.support.checkpoints import ADAPTER, BASE, gemma_checkpoint, write_safetensors
 from tests.support.gguf_bytes import header_bytes, with_value
 from tests.support.paths import DEMO, ROOT
@@ -66,6 +66,38 @@ def test_gemma3_comes_back_bit_for_bit(tmp_path: pathlib.Path, quantization: str
     assert "lm_head.weight" not in restored
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_tokenizer_made_from_the_file_gives_the_same_file(tmp_path: pathlib.Path, architecture: str) -> None:
+    """Tokens, kinds, merges or their order, special ids and the chat template."""
+    source = BASE if architecture == "qwen3" else gemma_checkpoint(tmp_path / "source")
+    path = export(Conversion(source, [], ["Q8_0"], "there"), tmp_path)[0].path
+    dequantize(path, None, tmp_path / "back")
+    again = export(Conversion(tmp_path / "back", [], ["Q8_0"], "again"), tmp_path)[0].path
+    assert settings(again) == settings(path)
+    one, other = (gguf.GGUFReader(file).fields for file in (path, again))
+    for key in ("tokens", "token_type", *(["merges"] if architecture == "qwen3" else [])):
+        assert one[f"tokenizer.ggml.{key}"].contents() == other[f"tokenizer.ggml.{key}"].contents(), key
+
+
+@pytest.mark.parametrize(
+    ("key", "before", "after", "said"),
+    [
+        ("tokenizer.ggml.pre", b"qwen2", b"qwenX", "splits text by the rules 'qwenX', .*--tokenizer"),
+        ("tokenizer.ggml.model", b"gpt2", b"bert", "a tokenizer of the kind 'bert'; give --tokenizer"),
+    ],
+)
+def test_tokenizer_that_cannot_be_made_is_refused(tmp_path: pathlib.Path, key: str, before: bytes, after: bytes, said: str) -> None:
+    data = DEMO.read_bytes()
+    at = data.index(before, data.index(key.encode()))
+    (tmp_path / "odd.gguf").write_bytes(data[:at] + after + data[at + len(after) :])
+    with pytest.raises(ConvertError, match=said):
+        dequantize(tmp_path / "odd.gguf", None, tmp_path / "x")
+    (tmp_path / "far.gguf").write_bytes(with_value("tokenizer.ggml.eos_token_id", 10**6))
+    with pytest.raises(EdgeAgentError):
+        dequantize(tmp_path / "far.gguf", None, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_untied_head_comes_back(tmp_path: pathlib.Path) -> None:
     source = gemma_checkpoint(tmp_path / "source", tie_word_embeddings=False)
     tensors = {name: tensor.load() for name, tensor in read_tensors(source).items()}
@@ -105,7 +137,7 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
 
 def test_restored_checkpoint_still_says_what_it_holds(tmp_path: pathlib.Path) -> None:
     """Its adapter would count twice; the file that is made of it has the same answer kind and settings."""
-    path = export(Conversion(BASE, [ADAPTER], ["Q8_0"], "there", OPEN), tmp_path)[0].path
+    path = export(Conversion(BASE, [ADAPTER], ["Q8_0"], "there", TEXT), tmp_path)[0].path
     dequantize(path, BASE, tmp_path / "back")
     again = export(Conversion(tmp_path / "back", [], ["Q8_0"], "again"), tmp_path)[0].path
     there, back = (read_header(one).metadata for one in (path, again))
@@ -114,7 +146,7 @@ def test_restored_checkpoint_still_says_what_it_holds(tmp_path: pathlib.Path) ->
     with pytest.raises(ConvertError, match=r"already holds the adapter '.*adapter'"):
         export(Conversion(tmp_path / "back", [ADAPTER]), tmp_path)
     said: list[str] = []
-    letters = export(Conversion(tmp_path / "back", [], ["Q8_0"], "letters", CHOICE), tmp_path, Reports(said.append))[0].path
+    letters = export(Conversion(tmp_path / "back", [], ["Q8_0"], "letters", LETTER), tmp_path, Reports(said.append))[0].path
     assert from_metadata(read_header(letters).metadata) == default_profile("qwen3")
     assert any("the answer kind is letter" in line for line in said)
     config = json.loads((tmp_path / "back" / "config.json").read_text())

@@ -21,10 +21,10 @@ from convert.export import Conversion, Reports, export
 from convert.output import default_name
 from convert.quantize import FILE_TYPES
 from edge_agent.core.errors import ConvertError
-from edge_agent.core.question import OPEN, Question
+from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from edge_agent.model.gguf import read_header
-from edge_agent.model.profile import default_profile, from_metadata, held_adapters
+from edge_agent.model.profile import TEXT, default_profile, from_metadata, held_adapters
 from models.recipe.bank import draw_many
 from tests.support.checkpoints import ADAPTER, BASE, tensors, write_safetensors
 from tests.support.paths import DEMO, ROOT
@@ -87,7 +87,7 @@ def test_flag_sets_the_kind_of_answer(tmp_path: pathlib.Path) -> None:
     done = CliRunner().invoke(main, [str(BASE), "--answer-kind", "text", "--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     metadata = read_header(tmp_path / "base-Q8_0.gguf").metadata
-    assert metadata["foggen.answer_kind"] == "text" and from_metadata(metadata) == default_profile("qwen3", OPEN)
+    assert metadata["foggen.answer_kind"] == "text" and from_metadata(metadata) == default_profile("qwen3", TEXT)
 
 
 def test_tokenizer_and_template_are_copied(exported: dict[str, pathlib.Path]) -> None:

@@ -21,8 +21,8 @@ from convert.lora import open_adapter
 from convert.output import Output
 from convert.sentencepiece import read_pieces
 from edge_agent.core.errors import ConvertError
-from edge_agent.core.question import CHOICE
 from edge_agent.model.gguf import read_header
+from edge_agent.model.profile import LETTER
 from tests.support.checkpoints import write_safetensors
 from tests.support.paths import ROOT
 
@@ -71,7 +71,7 @@ def test_flipped_bytes_are_harmless_or_refused_in_one_sentence(copy: pathlib.Pat
         try:
             model = open_model(copy / "base", [copy / "adapter"])
             if path.parent.name == "base" and path.suffix != ".safetensors":
-                metadata(model, "name", CHOICE)
+                metadata(model, "name", LETTER)
         except ConvertError as error:
             refused += 1
             assert str(error).isprintable(), (path, at, bit)

@@ -19,7 +19,7 @@ from convert.export import Conversion, export
 from edge_agent.model.gguf import read_header
 from edge_agent.model.profile import LEVELS, OPTION, from_metadata
 from models.recipe import config, gguf_base, option_chain, option_rows
-from models.recipe.answers import NORMALISED, Answers, is_askable, read, score_plain
+from models.recipe.answers import NORMALISED, OptionAnswers, is_askable, read, score_plain
 from models.recipe.bank import Item, draw_many
 from models.recipe.source import Files
 from tests.support.checkpoints import gemma_checkpoint
@@ -69,10 +69,10 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(params=["llama", "gemma"])
-def model(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[PreTrainedModel, Answers]:
+def model(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[PreTrainedModel, OptionAnswers]:
     base = gguf_base.opened(str(request.getfixturevalue(request.param)), tmp_path / "base")
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    return loaded, Answers(AutoTokenizer.from_pretrained(base), option_chain.profile_of(loaded))
+    return loaded, OptionAnswers(AutoTokenizer.from_pretrained(base), option_chain.profile_of(loaded))
 
 
 def log_probs(model: PreTrainedModel, before: list[int], text: list[int]) -> np.ndarray:
@@ -94,7 +94,7 @@ def walk(model: PreTrainedModel, prompt: list[int], texts: list[list[int]]) -> n
     return np.array(probs)
 
 
-def test_readings_equal_a_sequential_evaluation(model: tuple[PreTrainedModel, Answers]) -> None:
+def test_readings_equal_a_sequential_evaluation(model: tuple[PreTrainedModel, OptionAnswers]) -> None:
     """Several questions in one line, each as if it were alone; the options' probabilities sum to 1."""
     loaded, answers = model
     items = [*draw_many(4, 5, "test"), ODD]
@@ -110,7 +110,7 @@ def test_readings_equal_a_sequential_evaluation(model: tuple[PreTrainedModel, An
         np.testing.assert_allclose(one.option_probs, other.option_probs, atol=0.04)
 
 
-def test_prompt_is_that_of_the_runtime(model: tuple[PreTrainedModel, Answers]) -> None:
+def test_prompt_is_that_of_the_runtime(model: tuple[PreTrainedModel, OptionAnswers]) -> None:
     _, answers = model
     text = "".join(segment.text for segment in answers.profile.segments("What?\nA. x\nB. y"))
     item = Item("", 0, "", "", "What?", ("x", "y"), 0)
@@ -121,7 +121,7 @@ def test_prompt_is_that_of_the_runtime(model: tuple[PreTrainedModel, Answers]) -
     )
 
 
-def test_plain_scores_equal_a_sequential_evaluation(model: tuple[PreTrainedModel, Answers]) -> None:
+def test_plain_scores_equal_a_sequential_evaluation(model: tuple[PreTrainedModel, OptionAnswers]) -> None:
     loaded, answers = model
     tok = answers.tok
     ids = lambda text: tok(text, add_special_tokens=False)["input_ids"]  # noqa: E731
@@ -135,7 +135,7 @@ def test_plain_scores_equal_a_sequential_evaluation(model: tuple[PreTrainedModel
         assert scores.probs(way).sum() == pytest.approx(1)
 
 
-def test_loss_of_a_line_is_that_of_its_rows_alone(model: tuple[PreTrainedModel, Answers]) -> None:
+def test_loss_of_a_line_is_that_of_its_rows_alone(model: tuple[PreTrainedModel, OptionAnswers]) -> None:
     loaded, answers = model
     rows = [(item, level) for item, level in zip([*draw_many(5, 3, "train"), ODD], ("0.0", "0.25", "1.0", "0.75"), strict=True)]
     weights = config.Weights(level=1.0, letter=2.0, rest=0.25)
@@ -152,7 +152,7 @@ def test_loss_of_a_line_is_that_of_its_rows_alone(model: tuple[PreTrainedModel, 
     assert found == pytest.approx(total / norm, rel=0.02)
 
 
-def test_lines_hold_every_row_once_with_its_right_option(model: tuple[PreTrainedModel, Answers]) -> None:
+def test_lines_hold_every_row_once_with_its_right_option(model: tuple[PreTrainedModel, OptionAnswers]) -> None:
     _, answers = model
     rows = [(item, "0.5") for item in draw_many(6, 20, "train")]
     made = list(option_rows.lines(answers, rows, 3 * len(answers.shared), random.Random(0)))
