@@ -1,9 +1,8 @@
 """Everybody can use the page: axe-core's rules, targets of 64 px, and words that fit, in every state, language and colour scheme."""
 
-import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -112,17 +111,19 @@ def come(browser: Any, kiosk: Installation, size: str, **how: Any) -> Visitor:
     return visitor
 
 
+@pytest.mark.parametrize("code", LANGUAGES)
 @pytest.mark.parametrize("state", STATES)
-def test_axe_finds_nothing(browser: Any, kiosk: Installation, axe: str, state: str) -> None:
-    for code, scheme in itertools.product(LANGUAGES, ("light", "dark")):
-        visitor = come(browser, kiosk, "touch", color_scheme=scheme, reduced_motion="reduce")
-        page = visitor.page
-        visitor.come()
-        visitor.language(code)
-        STATES[state](page)
+def test_axe_finds_nothing(browser: Any, kiosk: Installation, axe: str, state: str, code: str) -> None:
+    visitor = come(browser, kiosk, "touch", color_scheme="light", reduced_motion="reduce")
+    page = visitor.page
+    visitor.come()
+    visitor.language(code)
+    STATES[state](page)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
         settle(page)
-        assert violations(page, axe) == [], (code, scheme)
-        page.context.close()
+        assert violations(page, axe) == [], scheme
+    page.context.close()
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -135,41 +136,47 @@ def test_axe_finds_nothing_in_forced_colours(browser: Any, kiosk: Installation, 
     page.context.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
+def at_each_size(visitor: Visitor, state: str) -> Iterator[str]:
+    """The state on each screen; only typing differs by more than its layout, because a phone has a keyboard of its own."""
+    for place, (size, (width, height)) in enumerate(SIZES.items()):
+        visitor.page.set_viewport_size({"width": width, "height": height})
+        if place == 0 or state == "typing":
+            visitor.come()
+            STATES[state](visitor.page)
+        yield size
+
+
 @pytest.mark.parametrize("state", STATES)
-def test_words_that_are_much_longer_fit_at_each_size_of_text(browser: Any, kiosk: Installation, state: str, size: str) -> None:
+def test_words_that_are_much_longer_fit_at_each_size_of_text(browser: Any, kiosk: Installation, state: str) -> None:
     """The longest words of all languages, 40 % longer, also in a browser with text of twice and three times the usual size."""
-    page = (visitor := come(browser, kiosk, size, reduced_motion="reduce")).page
+    page = (visitor := come(browser, kiosk, "touch", reduced_motion="reduce")).page
     words = {key: lengthened(text) for key, text in longest().items()}
     page.route("**/kiosk/words/en.json", lambda route: route.fulfill(json=words))
-    visitor.come()
-    STATES[state](page)
-    for percent in (100, 200, 300):
-        set_text_size(page, percent)
-        settle(page)
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, percent
-        assert page.evaluate(CUT_OFF) == [], percent
+    for size in at_each_size(visitor, state):
+        for percent in (200, 300, 100):
+            set_text_size(page, percent)
+            settle(page)
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (size, percent)
+            assert page.evaluate(CUT_OFF) == [], (size, percent)
     page.context.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state", [state for state in STATES if state not in ("thinking", "remembered")])
-def test_longest_words_fit_and_targets_are_large(browser: Any, kiosk: Installation, state: str, size: str) -> None:
+def test_longest_words_fit_and_targets_are_large(browser: Any, kiosk: Installation, state: str) -> None:
     """With each word the longest of the three languages, nothing is cut off or wider than the screen."""
-    visitor = come(browser, kiosk, size)
+    visitor = come(browser, kiosk, "touch")
     page = visitor.page
     page.route("**/kiosk/words/en.json", lambda route: route.fulfill(json=longest()))
     busy = f"event: state\ndata: {json.dumps({'connection': 'paused', 'waiting': 1288})}\n\n"
     page.route("**/edge/events", lambda route: route.fulfill(body=busy, content_type="text/event-stream"))
-    visitor.come()
-    expect(page.locator("#status .waiting")).to_be_visible()
-    STATES[state](page)
-    settle(page)
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
-    assert page.evaluate(CUT_OFF) == []
-    small = page.evaluate(SMALL, TARGET_PX)
-    keys = size == "touch" and state == "typing"
-    assert [one for one in small if not (one["isKey"] and not keys)] == []
+    for size in at_each_size(visitor, state):
+        expect(page.locator("#status .waiting")).to_be_attached()
+        settle(page)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, size
+        assert page.evaluate(CUT_OFF) == [], size
+        small = page.evaluate(SMALL, TARGET_PX)
+        keys = size == "touch" and state == "typing"
+        assert [one for one in small if not (one["isKey"] and not keys)] == [], size
     page.context.close()
 
 
@@ -236,6 +243,30 @@ def test_focus_can_be_seen(browser: Any, kiosk: Installation) -> None:
     visitor.page.keyboard.press("Tab")
     assert visitor.page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 3
     visitor.page.context.close()
+
+
+@pytest.mark.parametrize("state", ["idle", "away"])
+def test_nothing_behind_what_covers_the_page_takes_the_focus(browser: Any, kiosk: Installation, state: str) -> None:
+    """The warning takes each key as a sign of life, so Tab closes it and goes no further."""
+    visitor = come(browser, kiosk, "touch")
+    page = visitor.page
+    visitor.come()
+    STATES[state](page)
+    assert (
+        page.evaluate(
+            """(cover) => Array.from(document.querySelectorAll("button, input, textarea, [tabindex]"))
+        .filter((one) => !one.closest(cover)).filter((one) => (one.focus(), document.activeElement === one)).length""",
+            f"#{state}",
+        )
+        == 0
+    )
+    page.keyboard.press("Tab")
+    if state == "idle":
+        expect(page.locator("#idle")).to_be_hidden()
+        expect(page.locator(".actions .primary")).to_be_focused()
+    else:
+        assert page.evaluate("document.activeElement === document.body")
+    page.context.close()
 
 
 def test_twenty_six_options_and_a_long_question_can_be_read(browser: Any, kiosk: Installation) -> None:

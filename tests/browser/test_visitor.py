@@ -1,5 +1,6 @@
 """A visitor's way through the page: a sure answer, a provisional one that settles by itself, other languages, and a server that dies."""
 
+import itertools
 import re
 
 import pytest
@@ -8,6 +9,16 @@ from tests.support.visitor_page import MISSING, SURE, UNSURE, Installation, Visi
 
 expect = pytest.importorskip("playwright.sync_api", reason=MISSING).expect
 
+# Each text that a live region gets, in its order, as a screen reader is told.
+LISTEN = """() => {
+    window.spoken = [];
+    const live = "[role=status], [role=alert], [aria-live]";
+    new MutationObserver((changes) => {
+        for (const region of new Set(changes.map(({ target }) => (target.nodeType === 1 ? target : target.parentElement)?.closest(live)))) {
+            if (region?.textContent && region.checkVisibility()) window.spoken.push([region.id, region.textContent]);
+        }
+    }).observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+}"""
 SETTLES_MS = 60_000  # a queue that found no network waits before it tries again
 
 
@@ -34,6 +45,7 @@ def test_answer_without_a_network_is_provisional_and_settles_without_a_reload(
     kiosk.cut()
     page = visitor.page
     page.evaluate("window.isSame = true")
+    page.evaluate(LISTEN)
     first = visitor.ask_own(question, options)
     expect(page.locator(".promise")).to_contain_text("first answer")
     expect(page.locator(".sureness strong")).to_have_text("Not sure")
@@ -51,6 +63,11 @@ def test_answer_without_a_network_is_provisional_and_settles_without_a_reload(
     expect(page.locator("#status")).to_contain_text("Online")
     expect(page.locator("#status .waiting")).to_have_count(0)
     assert page.evaluate("window.isSame")
+    spoken = page.evaluate("window.spoken")
+    answers = [text for region, text in spoken if region != "status"]
+    assert len(answers) == 2 and first in answers[0] and final in answers[1], answers  # each is said once
+    states = [text for region, text in spoken if region == "status"]
+    assert [text for text, before in itertools.pairwise(states) if text == before] == [], states
 
 
 def test_every_language_can_be_chosen_at_any_time(visitor: Visitor) -> None:

@@ -239,6 +239,7 @@ function announce() {
 // --- what the server says ---
 
 function onState({ connection, waiting }) {
+  if (page.state.connection === connection && page.state.waiting === waiting) return; // a screen reader would say it again
   page.state = { connection, waiting };
   drawStatus();
 }
