@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--tune", is_flag=True, help="Find the fastest options for each file on this device, and save them for `ask`.")
 @click.option("--picture", type=click.Path(path_type=pathlib.Path), help="Draw size against latency (.svg or .png; needs matplotlib).")
 @click.option("--csv", "csv_file", type=click.Path(path_type=pathlib.Path), help="Also write the table to this file.")
+@click.option("--share", is_flag=True, help="Print a small JSON about this board and its figures, without anything personal, to send in.")
 @with_settings(*PROFILE)
 def bench(
     config: settings.Settings,
@@ -42,6 +43,7 @@ def bench(
     tune: bool,
     picture: pathlib.Path | None,
     csv_file: pathlib.Path | None,
+    share: bool,
     as_json: bool,
 ) -> None:
     """Measure model files on this device.
@@ -58,6 +60,8 @@ def bench(
 
     if tune and (against or csv_file or picture):
         raise click.UsageError("--tune only saves options; leave out --against, --csv and --picture.")
+    if share and (tune or file or limit or as_json):
+        raise click.UsageError("--share prints JSON about all built-in questions; leave out --tune, --questions, --limit and --json.")
     adapter = adapter or (None if models else config.adapter)
     on_each = resolve_adapter(adapter, config.models_folder) if adapter else None
     measured = [ModelFiles(resolve(model, config.models_folder), on_each, ways_of(config)) for model in models or (config.model,)]
@@ -89,7 +93,11 @@ def bench(
         latency_by_size(results, about, picture)
     if csv_file:
         write_text(csv_file, tables.as_csv(results))
-    if as_json:
+    if share:
+        from edge_agent.measure.bench import share as shared
+
+        print_json(shared.to_dict(results, measured, about, n_threads))
+    elif as_json:
         print_json(runs.to_dict(results, about, n_threads))
     else:
         for line in tables.lines(results, about, n_threads, terminal_width()):
