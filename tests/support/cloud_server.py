@@ -51,8 +51,8 @@ class LoopbackCloud:
                     cloud.probes.append(self.path)
                     return self.send_error(404)
                 cloud.requests.append({"path": self.path, "body": body, "headers": dict(self.headers)})
+                message = {"role": "assistant", "content": cloud.reply(body)}  # which may set the status
                 status, raw = cloud.respond(body) if cloud.respond else (cloud.status, cloud.raw)
-                message = {"role": "assistant", "content": cloud.reply(body)}
                 usage = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
                 payload = {"id": "x", "object": "chat.completion", "choices": [{"index": 0, "message": message}], "usage": usage}
                 data = json.dumps(payload).encode() if raw is None else raw

@@ -11,8 +11,6 @@ import html
 import json
 import re
 
-from edge_agent.server.kiosk.assets import FOLDER
-
 LANGUAGES = ("en", "kk", "ru")
 _FONTS = ("golos-latin", "golos-cyrillic", "golos-cyrillic-ext")
 _COLOURS = ("ground", "ink", "faint", "accent")
@@ -33,7 +31,7 @@ p { color: var(--faint); margin-top: 0.3em; }
 
 def page(first: str) -> str:
     """The page, with the language `first` on top and in large type."""
-    look = (FOLDER / "look.css").read_text(encoding="utf-8")
+    look = _visitors("look.css").decode()
     colours = "".join(re.findall(rf"^  (--(?:{'|'.join(_COLOURS)}): .*;)$", look, re.MULTILINE))
     style = "".join(map(_font, _FONTS)) + f":root {{ color-scheme: light dark; {colours} }}\n{_STYLE}"
     said = "".join(_said(language, "h1" if language == first else "h2") for language in sorted(LANGUAGES, key=lambda one: one != first))
@@ -50,15 +48,15 @@ def page(first: str) -> str:
 
 
 def _said(language: str, heading: str) -> str:
-    words = json.loads((FOLDER / "words" / f"{language}.json").read_text(encoding="utf-8"))
+    words = json.loads(_visitors(f"words/{language}.json"))
     title, text = html.escape(words["away.heading"]), html.escape(words["away.text"])
     return f'<div lang="{language}"><{heading}>{title}</{heading}><p>{text}</p></div>\n'
 
 
 def _font(name: str) -> str:
     """The rule of the visitor's page for one part of the font, with the file inside."""
-    content = base64.b64encode((FOLDER / "fonts" / f"{name}.woff2").read_bytes()).decode()
-    look = (FOLDER / "look.css").read_text(encoding="utf-8")
+    content = base64.b64encode(_visitors(f"fonts/{name}.woff2")).decode()
+    look = _visitors("look.css").decode()
     ranges = re.search(rf"{name}\.woff2\).*?unicode-range: ([^;]+);", look, re.DOTALL)
     assert ranges is not None
     return (
@@ -69,8 +67,13 @@ def _font(name: str) -> str:
 
 def _drawing() -> str:
     """The mark of the visitor's page."""
-    found = re.search(
-        r'class="away".*?<path fill="currentColor" d="([^"]+)"', (FOLDER / "visitor.html").read_text(encoding="utf-8"), re.DOTALL
-    )
+    found = re.search(r'class="away".*?<path fill="currentColor" d="([^"]+)"', _visitors("visitor.html").decode(), re.DOTALL)
     assert found is not None
     return found[1]
+
+
+def _visitors(name: str) -> bytes:
+    """A file of the visitor's page."""
+    from edge_agent.server.kiosk.assets import FOLDER  # every other command works without the server's wing
+
+    return (FOLDER / name).read_bytes()

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 def _one_browser(address: str, runtime: pathlib.Path, settings: dict[str, str]) -> None:
     """One life of a browser, from a new profile to its removal."""
     with chromium.fresh_profile(runtime) as profile, chromium.Browser(profile, settings) as browser:
-        why = watch.Watch(browser, address, hides_pointer=settings["KIOSK_POINTER"] != "show").run()
+        why = watch.ScreenWatch(browser, address, hides_pointer=settings["KIOSK_POINTER"] != "show").run()
     _say(f"{why}; starting Chromium again")
 
 

@@ -32,7 +32,7 @@ addEventListener('DOMContentLoaded', () => {
 _NO_MENU = "addEventListener('contextmenu', (event) => event.preventDefault(), true);"
 
 
-class Watch:
+class ScreenWatch:
     """Watches one browser until it ends or hangs."""
 
     def __init__(self, browser: Browser, address: str, hides_pointer: bool = True) -> None:
