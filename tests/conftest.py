@@ -22,6 +22,9 @@ def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
     """Every test has its own EDGE_AGENT_HOME and no settings from outside."""
     for name in (
         "MODEL",
+        "PROFILE",
+        "ANSWERS",
+        "CHAT_SHAPE",
         "ADAPTER",
         "TAU",
         "CALIBRATION",

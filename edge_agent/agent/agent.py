@@ -242,6 +242,13 @@ class Agent:
         """The calibration that this policy comes from; None if none applies."""
         return self._in_force.of(self.model, self.profile).calibration
 
+    def chance(self, decision: Decision) -> float | None:
+        """How likely a plain model's own answer is right, by the curve of the calibration that decided; None where there is none."""
+        found = self.calibration if self.profile.is_plain else None
+        if found is None or decision.score is None or decision.calibration != found.sha256:
+            return None
+        return found.chance(decision.score)
+
     def _check_process(self) -> None:
         """Raises `ModelError` in a forked child: a fork copies neither the model's thread nor the database's locks."""
         if self._process != os.getpid():

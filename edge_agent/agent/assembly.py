@@ -92,7 +92,7 @@ def opener(settings: Settings, keep_open: bool = True) -> Callable[[ModelFiles, 
 def identify(store: Store, files: ModelFiles) -> ModelFacts:
     """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
     facts = _identified(store, files.path)
-    facts = files.ways.facts(files.path, facts) if files.ways else facts
+    facts = catalog.ways_for(files).facts(files.path, facts)
     return replace(facts, adapter_sha256=_identified(store, files.adapter).sha256) if files.adapter else facts
 
 
@@ -101,7 +101,7 @@ def _identified(store: Store, path: pathlib.Path) -> ModelFacts:
     try:
         with contextlib.suppress(StorageError, ValueError, TypeError, KeyError, AttributeError):  # no facts, or damaged ones
             facts = store.model_facts(path)
-            if facts and Profile.from_json(facts.profile):
+            if facts and (not facts.profile or Profile.from_json(facts.profile)):
                 return facts
         facts = catalog.identify(path)
         with contextlib.suppress(StorageError):  # a full disk costs the next start a hash, not this one its answer

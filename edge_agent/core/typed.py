@@ -184,10 +184,13 @@ class Rounds:
         return self._played[-1]
 
 
+_LEAST_POWER = 1e-3  # keeps the order of the probabilities
+
+
 def tempered(probabilities: Sequence[float], most: float) -> list[float]:
     """The probabilities raised to a common power, so that the largest is `most`; their order stays, and so do equal ones.
 
-    Where they cannot be spread so far (`most` below an even share), all are alike.
+    Where that would take a power near 0 (`most` is an even share, or less), all are nearly alike.
     """
     logs = [math.log(max(p, 1e-300)) for p in probabilities]
     top = max(logs)
@@ -196,7 +199,7 @@ def tempered(probabilities: Sequence[float], most: float) -> list[float]:
         weights = [math.exp(power * (log - top)) for log in logs]
         return [weight / math.fsum(weights) for weight in weights]
 
-    low, high = 0.0, 1.0
+    low, high = _LEAST_POWER, 1.0
     while max(powered(high)) < most and high < 1 << 20:
         high *= 2
     for _ in range(60):

@@ -71,7 +71,10 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None, way: Way = AS_IT
     if profile.is_plain:
         return f"It is a plain model: {PLAIN_MEANS}."
     if reading is not None and has_no_confidence(reading, profile.format_mass_min):
-        return "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure."
+        return (
+            "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure; if it is no FogGen "
+            "model, read it with --profile plain."
+        )
     return None
 
 

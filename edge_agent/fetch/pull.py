@@ -358,16 +358,13 @@ class _Install:
                 f"It cannot run here: edge-agent does not know how to ask a model of the architecture '{start.architecture:.40}'."
             )
         else:
-            self._warning = self._puller.check_file(path, *([self._base] if self._base else []), **self._read_by)
+            read_by = {} if self._way == AS_IT_SAYS else {"way": self._way}
+            self._warning = self._puller.check_file(path, *([self._base] if self._base else []), **read_by)
         self._record = replace(self._record, sha256=sha256, file=self._target.name)
 
     def note(self, path: pathlib.Path) -> None:
         self._record = replace(self._record, bytes=path.stat().st_size)
         self._puller.put(self._record)
-
-    @property
-    def _read_by(self) -> dict[str, Way]:
-        return {} if self._way == AS_IT_SAYS else {"way": self._way}
 
     @property
     def installed(self) -> Installed:

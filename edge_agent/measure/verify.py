@@ -264,7 +264,7 @@ def _answers(tried: Trial, profile: Profile) -> FileCheck:
         return FileCheck("answers", bool(readings), f"{len(readings)} of {len(tried.readings)} questions answered")
     n_in_format = sum(not has_no_confidence(reading, profile.format_mass_min) for reading in readings)
     ok = bool(readings) and 2 * n_in_format > len(readings)
-    end = "" if ok else "; a FogGen model does so by itself, so this is another model or a damaged one"
+    end = "" if ok else "; a FogGen model does so by itself, so this is another model (try --profile plain) or a damaged one"
     return FileCheck("format", ok, f"{n_in_format} of {len(readings)} questions answered in the format{end}")
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.core.errors import ModelMissing
 from edge_agent.core.records import ModelFacts
-from edge_agent.model.profile import LETTER, Way, from_metadata, held_adapters
+from edge_agent.model.profile import LETTER, Way, from_metadata, held_adapters, is_known
 
 if TYPE_CHECKING:  # `gguf` and `pulled` are imported where they are used: a remembered answer needs neither
     from edge_agent.core.config.settings import Settings
@@ -154,15 +154,22 @@ def ways_of(settings: Settings) -> Ways:
     return Ways(Way(settings.profile or "", settings.answers or "", settings.chat_shape or ""), settings.data_folder)
 
 
+def ways_for(files: ModelFiles) -> Ways:
+    """How these files are to be read; without anything else, as they say themselves."""
+    from edge_agent.model.ways import Ways
+
+    return files.ways or Ways()
+
+
 def identified(files: ModelFiles) -> ModelFacts:
     """The facts of a model file, with the profile by which it is read, and of the adapter on it. Raises `ModelMissing`, `ModelRefused`."""
     facts = identify(files.path)
-    facts = files.ways.facts(files.path, facts) if files.ways else facts
+    facts = ways_for(files).facts(files.path, facts)
     return replace(facts, adapter_sha256=sha256_of(files.adapter)) if files.adapter else facts
 
 
 def identify(path: pathlib.Path) -> ModelFacts:
-    """The name, sha256, quantization and own profile of a GGUF. Reads the whole file once."""
+    """The name, sha256, quantization and own profile of a GGUF; "" for a profile that a person must name. Reads the whole file once."""
     from edge_agent.model.gguf import read_header
 
     header = read_header(path)
@@ -171,7 +178,7 @@ def identify(path: pathlib.Path) -> ModelFacts:
         sha256=sha256_of(path),
         quantization=header.quantization,
         architecture=header.architecture,
-        profile=from_metadata(header.metadata).to_json(),
+        profile=from_metadata(header.metadata).to_json() if is_known(header.metadata) else "",
     )
 
 

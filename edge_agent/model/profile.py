@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from edge_agent.core.config.checks import PROFILES, WAYS_OF_ANSWERING
 from edge_agent.core.errors import ModelRefused
 from edge_agent.core.question import CHOICE, OPEN, Question
-from edge_agent.model.shapes import COMPLETION, SHAPES, Segment, Shape, shape_of
+from edge_agent.model.shapes import COMPLETION, SHAPES, ChatShape, Segment, shape_of
 
 LEVELS = ("0.0", "0.25", "0.5", "0.75", "1.0")
 
@@ -133,7 +133,7 @@ class Profile:
         return f"FogGen: prints its confidence (levels {', '.join(self.levels)}), {answers}, tau {self.tau:g}"
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ChatShape:
         """How its prompt is written."""
         return SHAPES[self.prompt]
 
@@ -219,6 +219,14 @@ def plain_profile(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Prof
     if way.answers == OPTION:
         return Profile(shape, message, (), OPTION, lists_options=False)
     return Profile(shape, message, (), LETTER, instruction="" if shape == COMPLETION else LETTER_INSTRUCTION)
+
+
+def is_known(metadata: Mapping[str, object]) -> bool:
+    """Whether a file says enough of itself to be read; a plain one with an unknown chat template does not."""
+    try:
+        return not is_plain(metadata) or bool(plain_profile(metadata))
+    except ModelRefused:
+        return False
 
 
 def check_architecture(architecture: str) -> None:

@@ -38,7 +38,7 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ChatShape:
     """A chat format. `text` has the places `{system}` and `{user}`; `system` is what stands at the first if there is a system message.
 
     `special` are the special tokens in both. `end` ends an answer, and `answer_start` stands before its first word. A file has this
@@ -93,46 +93,46 @@ _IM_SYSTEM, _IM_USER = "<|im_start|>system\n{system}<|im_end|>\n", "<|im_start|>
 _HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
 
 SHAPES = {
-    "chatml": Shape(  # Qwen3, with an empty thought
+    "chatml": ChatShape(  # Qwen3, with an empty thought
         "{system}" + _IM_USER + "<think>\n\n</think>\n\n", _IM_SYSTEM, (*_IM, "<think>", "</think>"), "<|im_end|>",
-        words=("<|im_start|>", "enable_thinking", "</think>"), without=("bos_token", "reasoning_mode"),
+        words=("<|im_start|>", "enable_thinking", "<think>\n\n</think>\n\n"), without=("bos_token", "reasoning_mode"),
     ),
-    "chatml-direct": Shape(  # Qwen2, SmolLM2, and many fine-tuned models: the answer follows at once
+    "chatml-direct": ChatShape(  # Qwen2, SmolLM2, and many fine-tuned models: the answer follows at once
         "{bos}{system}" + _IM_USER, _IM_SYSTEM, _IM, "<|im_end|>",
         words=("<|im_start|>",),
-        without=("enable_thinking", "<|im_sep|>", "<end_of_utterance>", "<think>\n", "<think>\\n", "function calling AI model"),
+        without=("enable_thinking", "<|im_sep|>", "<end_of_utterance>", "<think>\n", "function calling AI model"),
     ),
-    "gemma": Shape(
+    "gemma": ChatShape(
         "<bos><start_of_turn>user\n{system}{user}<end_of_turn>\n<start_of_turn>model\n", "{system}\n\n",
         ("<bos>", "<start_of_turn>", "<end_of_turn>"), "<end_of_turn>", words=("bos_token", "<start_of_turn>"),
     ),
-    "llama-3": Shape(
+    "llama-3": ChatShape(
         "<|begin_of_text|>{system}" + _HEADER.format("user") + "{user}<|eot_id|>" + _HEADER.format("assistant"),
         _HEADER.format("system") + "{system}<|eot_id|>",
         ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "<|eot_id|>",
         words=("<|start_header_id|>", "<|eot_id|>"), without=("recipient", "<function="),
     ),
-    "llama-2": Shape(
+    "llama-2": ChatShape(
         "<s>[INST] {system}{user} [/INST]", "<<SYS>>\n{system}\n<</SYS>>\n\n", ("<s>", "</s>"), "</s>", " ",
         words=("bos_token + '[INST] '", "<<SYS>>"), without=("system_message = '",),
     ),
-    "mistral": Shape(  # with spaces inside, as written for the vocabularies of 32,000 tokens
+    "mistral": ChatShape(  # with spaces inside, as written for the vocabularies of 32,000 tokens
         "<s>[INST] {system}{user} [/INST]", "{system}\n\n", ("<s>", "</s>"), "</s>", " ",
         words=("[INST] ", " [/INST]"), without=("<<SYS>>", "[AVAILABLE_TOOLS]", " [INST]"),
     ),
-    "mistral-nemo": Shape(
+    "mistral-nemo": ChatShape(
         "<s>[INST]{system}{user}[/INST]", "{system}\n\n", ("<s>", "</s>", "[INST]", "[/INST]"), "</s>",
         words=('"[INST]"', '"[/INST]"', "[AVAILABLE_TOOLS]"), without=("[SYSTEM_PROMPT]",),
     ),
-    "zephyr": Shape(  # TinyLlama: the marks of its turns are ordinary text
+    "zephyr": ChatShape(  # TinyLlama: the marks of its turns are ordinary text
         "{bos}{system}<|user|>\n{user}</s>\n<|assistant|>\n", "<|system|>\n{system}</s>\n", ("</s>",), "</s>",
         words=("<|user|>", "<|assistant|>", "eos_token"), without=("<|end|>",),
     ),
-    COMPLETION: Shape("{bos}{system}Question: {user}\nAnswer:", "{system}\n\n", (), "\n", " "),
+    COMPLETION: ChatShape("{bos}{system}Question: {user}\nAnswer:", "{system}\n\n", (), "\n", " "),
 }  # fmt: skip
 """Each shape by its name. A profile's hash holds the name, so a name always means the same text."""
 
-_OWN_SYSTEM_MESSAGE = re.compile(r"<\|im_start\|>system(?:\n|\\n)([^<{}\\\"']{1,1000})<\|im_end\|>")
+_OWN_SYSTEM_MESSAGE = re.compile(r"<\|im_start\|>system\n([^<{}\\\"']{1,1000})<\|im_end\|>")
 _LLAMA_3_DATES = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
 # Some templates of Llama 3 print today's date; theirs for lack of a clock is used always, so that tomorrow's prompt is the same.
 
@@ -142,7 +142,7 @@ def shape_of(metadata: Mapping[str, object], wanted: str = "") -> tuple[str, str
 
     A file without a chat template is a base model, which completes a text. Raises `ModelRefused` for a template that is not known.
     """
-    template = str(metadata.get(TEMPLATE_KEY, ""))
+    template = str(metadata.get(TEMPLATE_KEY, "")).replace("\\n", "\n")  # as its program writes a line break, or as it is
     if name := wanted or ("" if template.strip() else COMPLETION):
         return name, _own_system_message(name, template)
     for name, shape in SHAPES.items():

@@ -35,9 +35,9 @@ class Ways:
     def facts(self, path: pathlib.Path, facts: ModelFacts) -> ModelFacts:
         """The facts of the file at `path` with the profile by which it is read. Remembers what a person wanted for it.
 
-        `facts` have the profile that the file has by itself. Raises `ModelMissing` or `ModelRefused`.
+        `facts` have the profile that the file has by itself, or "". Raises `ModelMissing` or `ModelRefused`.
         """
-        if self.way(facts.sha256) == AS_IT_SAYS:
+        if facts.profile and self.way(facts.sha256) == AS_IT_SAYS:
             return facts
         return replace(facts, profile=self.profile(facts.sha256, gguf.read_model(path).metadata).to_json())
 

@@ -17,6 +17,7 @@ from edge_agent.core.typed import (
     confidence,
     expected_score,
     score_confidence,
+    tempered,
 )
 
 STATE = "I was charged twice."
@@ -194,3 +195,21 @@ def test_expected_score_is_the_mean_level() -> None:
 def test_kinds_are_named_once() -> None:
     assert [kind.value for kind in TypedKind] == ["choice", "yes_no", "score"]
     assert isinstance(Rounds(TypedQuestion.yes_no(STATE, "?")).questions[0], Question)
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=9), st.floats(0, 1))
+def test_tempered_probabilities_keep_their_order_and_have_the_wanted_largest(counts: list[int], most: float) -> None:
+    probs = [count / sum(counts) for count in counts]
+    found = tempered(probs, most)
+    assert math.fsum(found) == pytest.approx(1)
+    pairs = [(i, j) for i in range(len(probs)) for j in range(len(probs)) if counts[i] > counts[j]]
+    assert all(found[i] > found[j] or found[i] == found[j] == 0 or math.isclose(found[i], found[j]) for i, j in pairs)
+    assert max(found) == found[counts.index(max(counts))]
+    n_top = counts.count(max(counts))
+    if 1.01 / len(counts) < most <= 0.999 / n_top and n_top < len(counts):
+        assert max(found) == pytest.approx(most, abs=1e-6)
+
+
+def test_tempered_probabilities_of_one_that_is_as_likely_as_chance_are_nearly_alike() -> None:
+    assert tempered([0.7, 0.2, 0.1], 1 / 3) == pytest.approx([1 / 3] * 3, abs=0.001)
+    assert tempered([0.7, 0.2, 0.1], 0.0)[0] == max(tempered([0.7, 0.2, 0.1], 0.0))

@@ -75,7 +75,7 @@ def test_part_of_a_model_is_refused_before_it_is_fetched(server: LoopbackHub, pu
 def test_architecture_that_does_not_run_is_refused_after_the_first_bytes(
     what: str, server: LoopbackHub, pulls: Pulls, folder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    data = of_architecture("llama")
+    data = of_architecture("mamba")
     server.publish("a/c", {"tiny.gguf": data})
     server.large.blobs["files/tiny.gguf"] = data
     if what == "bundle":
@@ -83,9 +83,9 @@ def test_architecture_that_does_not_run_is_refused_after_the_first_bytes(
         there.write_bytes(DEMO.read_bytes())
         bundle.pack(packed, there, {})
         length = struct.pack("<Q", 5)
-        server.publish("a/c", {"x.bundle": packed.read_bytes().replace(length + b"qwen3", length + b"llama", 1)})
+        server.publish("a/c", {"x.bundle": packed.read_bytes().replace(length + b"qwen3", length + b"mamba", 1)})
     target = f"{server.large.url}/files/tiny.gguf?signature=1" if what == "address" else "a/c"
-    with pytest.raises(ModelRefused, match=r"'llama', and edge-agent runs only .*qwen3.*--any-architecture") as caught:
+    with pytest.raises(ModelRefused, match=r"'mamba', and edge-agent runs only .*qwen3.*--any-architecture") as caught:
         pulls(target)
     assert all(name in str(caught.value) for name in ARCHITECTURES)
     assert left_over(folder) == [] and pulls.checked == []
@@ -93,9 +93,9 @@ def test_architecture_that_does_not_run_is_refused_after_the_first_bytes(
 
 
 def test_architecture_that_does_not_run_is_kept_when_somebody_says_so(server: LoopbackHub, home: pathlib.Path) -> None:
-    server.publish("a/c", {"tiny.gguf": of_architecture("llama")})
+    server.publish("a/c", {"tiny.gguf": of_architecture("mamba")})
     done = run("pull", "a/c", HF_ENDPOINT=server.url)
-    assert done.returncode == 66 and "'llama'" in done.stderr and left_over(home / "models") == []
+    assert done.returncode == 66 and "'mamba'" in done.stderr and left_over(home / "models") == []
     done = run("pull", "a/c", "--any-architecture", HF_ENDPOINT=server.url)
     assert done.returncode == 0 and "cannot run here" in done.stderr, done.stderr
     assert left_over(home / "models") == ["pulled.json", "tiny.gguf"]
@@ -120,12 +120,12 @@ def test_damaged_foreign_file_is_refused_all_the_same(pulls: Pulls, folder: path
 
 def test_several_foreign_files_and_a_foreign_checkpoint_are_said(server: LoopbackHub, pulls: Pulls) -> None:
     server.publish("a/c", {"x-Q8_0.gguf": MODEL, "x-Q4_0.gguf": MODEL})
-    server.about["a/c"] = {"gguf": {"architecture": "llama"}}
-    with pytest.raises(ModelMissing, match="architecture 'llama'"):
+    server.about["a/c"] = {"gguf": {"architecture": "mamba"}}
+    with pytest.raises(ModelMissing, match="architecture 'mamba'"):
         pulls("a/c")
     server.publish("a/d", {"model.safetensors": MODEL})
-    server.about["a/d"] = {"config": {"model_type": "llama"}}
-    with pytest.raises(ModelRefused, match="kind 'llama'"):
+    server.about["a/d"] = {"config": {"model_type": "mamba"}}
+    with pytest.raises(ModelRefused, match="kind 'mamba'"):
         pulls("a/d")
     for config in ({"model_type": "gemma3_text"}, {"model_type": "qwen3"}, {"model_type": ["x"]}, [], None):
         server.about["a/d"] = {"config": config, "gguf": "x"}
@@ -165,7 +165,7 @@ def test_adapter_is_recognised_and_its_base_is_named(server: LoopbackHub, home: 
 
 def test_adapter_of_another_architecture_or_kind_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path, home: pathlib.Path) -> None:
     for data, words in (
-        (adapter_for("llama"), "'llama'"),
+        (adapter_for("mamba"), "'mamba'"),
         (gguf_with(general__architecture="qwen3", general__type="adapter"), "is not an adapter"),
     ):
         (tmp_path / "x.gguf").write_bytes(data)

@@ -57,7 +57,7 @@ def test_damage_is_found_by_the_bounds(tmp_path: pathlib.Path) -> None:
 
 
 def test_foreign_architecture_and_keys_are_reported(tmp_path: pathlib.Path) -> None:
-    assert failed(damaged(tmp_path, DEMO.read_bytes().replace(b"qwen3", b"llama")), tmp_path) == "profile"
+    assert failed(damaged(tmp_path, DEMO.read_bytes().replace(b"qwen3", b"mamba")), tmp_path) == "profile"
     assert failed(damaged(tmp_path, with_value("foggen.tau", 7.0)), tmp_path) == "profile"
 
 

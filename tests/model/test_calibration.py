@@ -202,3 +202,9 @@ def test_words_say_the_goal_the_tau_and_what_is_promised() -> None:
         assert part in words
     assert "no guarantee" in calibrated(goal="cloud_rate", value=0.2, delta=None).in_words()
     assert "a budget of 3 a day" in calibrated(goal="budget", value=3, delta=None).in_words()
+
+
+@pytest.mark.parametrize(("score", "chance"), [(0.0, 0.2), (0.1, 0.2), (0.3, 0.2), (0.4, 0.5), (0.5, 0.8), (0.9, 0.8), (1.0, 0.8)])
+def test_chance_of_a_score_is_on_the_curve(score: float, chance: float) -> None:
+    assert calibrated(curve=((0.3, 0.2), (0.5, 0.8))).chance(score) == pytest.approx(chance)
+    assert calibrated(curve=()).chance(score) is None

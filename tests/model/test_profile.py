@@ -6,8 +6,20 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.core.errors import ModelRefused
-from edge_agent.model.profile import LETTER, LEVELS, SYSTEM_MESSAGE, TEXT, Profile, default_profile, from_metadata, gguf_keys
-from edge_agent.model.shapes import SegmentKind
+from edge_agent.core.question import Question
+from edge_agent.model.profile import (
+    AS_IT_SAYS,
+    LETTER,
+    LEVELS,
+    SYSTEM_MESSAGE,
+    TEXT,
+    Profile,
+    Way,
+    default_profile,
+    from_metadata,
+    gguf_keys,
+)
+from edge_agent.model.shapes import TEMPLATE_KEY, SegmentKind
 
 
 def test_prompt_is_chatml_with_thinking_off() -> None:
@@ -95,3 +107,51 @@ def test_model_that_answers_in_its_own_words_is_asked_open_questions() -> None:
     profile = from_metadata({"general.architecture": "qwen3", **gguf_keys(default_profile("qwen3", TEXT))})
     assert profile.question_kind == "open" and "multiple-choice" not in profile.system_message
     assert profile.sha256 != default_profile("qwen3").sha256
+
+
+LLAMA = {"general.architecture": "llama"}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_llama_and_qwen2_are_plain_unless_their_file_says_foggen(architecture: str) -> None:
+    bare = {"general.architecture": architecture}
+    assert from_metadata(bare).is_plain and from_metadata(bare).levels == ()
+    assert from_metadata({**bare, **gguf_keys(default_profile(architecture))}) == default_profile(architecture)
+    assert not from_metadata(bare, Way("foggen")).is_plain
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_qwen3_and_gemma3_are_foggen_unless_a_person_says_plain(architecture: str) -> None:
+    bare = {"general.architecture": architecture}
+    assert from_metadata(bare) == default_profile(architecture)
+    keys = {**bare, **gguf_keys(default_profile(architecture))}
+    assert from_metadata(bare, Way("plain")).is_plain and from_metadata(keys, Way("plain")).is_plain
+
+
+def test_plain_profiles_have_hashes_of_their_own() -> None:
+    found = [from_metadata(LLAMA, way) for way in (AS_IT_SAYS, Way(answers="option"), Way(chat_shape="llama-3"))]
+    found += [replace(found[0], instruction="Hm."), replace(found[1], normalise="prior"), replace(found[1], lists_options=True)]
+    assert len({profile.sha256 for profile in found}) == len(found)
+    assert replace(found[0], normalise="prior", tau=0.9).sha256 == found[0].sha256  # a letter has no length
+    assert [Profile.from_json(profile.to_json()) for profile in found] == found
+
+
+def test_foggen_model_says_itself_how_it_answers() -> None:
+    for way in (Way(answers="option"), Way(chat_shape="llama-3"), Way("foggen", "letter")):
+        with pytest.raises(ModelRefused, match="--profile plain"):
+            from_metadata({"general.architecture": "qwen3"}, way)
+
+
+def test_plain_model_is_asked_with_options_for_a_letter_and_without_for_a_text() -> None:
+    question = Question("What is 2 + 2?", ("3", "4"))
+    letter, option = (from_metadata({**LLAMA, TEMPLATE_KEY: "<|im_start|>"}, Way(answers=kind)) for kind in ("letter", "option"))
+    assert letter.user_message(question) == "What is 2 + 2?\nA. 3\nB. 4\nAnswer with the letter of the right option only."
+    assert "3" not in option.user_message(question)
+    base = from_metadata(LLAMA)
+    assert "".join(s.text for s in base.segments(base.user_message(question))) == "Question: What is 2 + 2?\nA. 3\nB. 4\nAnswer:"
+    for profile in (letter, base):
+        typed = "".join(s.text for s in profile.begun("What is 2", complete=False))
+        whole = "".join(s.text for s in profile.segments(profile.user_message(question)))
+        assert whole.startswith(typed) and profile.begun(question.user_message, complete=True) == profile.segments(
+            profile.user_message(question)
+        )

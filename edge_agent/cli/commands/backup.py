@@ -18,8 +18,10 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
     """Copy the database to PATH, even while other processes use it.
 
     The copy is a complete database as of one moment; `edge-agent restore` goes back to it. Only its owner can read it.
-    Files beside the database are not in it: copy the folder calibrations, too, if there is one.
+    Files beside the database are not in it: copy the folder calibrations and the file ways.json, too, if they
+    are there.
     """
+    from edge_agent.model.ways import FILE
     from edge_agent.store.export import backup as copy_database
     from edge_agent.store.store import Store
 
@@ -31,3 +33,5 @@ def backup(config: settings.Settings, path: pathlib.Path, as_json: bool) -> None
         say(f"Copied to {path}.")
         if any(config.calibrations_folder.glob("*.json")):
             say(f"Calibrations apply from their files, which are not in it; copy the folder {config.calibrations_folder}, too.")
+        if (config.data_folder / FILE).is_file():
+            say(f"How plain models are read is remembered in a file of its own; copy {config.data_folder / FILE}, too.")

@@ -110,7 +110,7 @@ def _calibrate(config: settings.Settings, data: str, as_json: bool, options: dic
         created_at=datetime.now(UTC).isoformat(timespec="microseconds"),  # in UTC, so that the newest is the last in text order
         readout=options["readout"],
         combination=combine,
-        letter_ms=_letter_ms(run),
+        letter_ms=None if run.facts.profile.is_plain else _letter_ms(run),  # a plain model has no level before its answer
     )
     stored = _store(config, made.calibration, options)
     if as_json:
@@ -224,7 +224,7 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
     graded = goal.kind in (ACCURACY, MAX_LOCAL_ERROR)  # a rate needs no answers, and a budget is a rate
     questions = answering.questions(data, options["limit"], options["form"], graded)
     progress = answering.AnsweringProgress()
-    questions = _with_way(config, questions, files, progress)
+    questions, files = _with_way(questions, files, progress, bool(options["dry_run"] or options["out"]))
     prices = options["prompt_price"], options["completion_price"]
     with (
         answering.cloud_source(config, name, options["cloud_accuracy"], None, *prices, questions, options["recorded_model"]) as cloud,
@@ -235,8 +235,8 @@ def _answered(config: settings.Settings, data: str, goal: Goal, options: dict[st
     return found
 
 
-def _with_way(config: settings.Settings, data: DataSet, files: ModelFiles, progress: AnsweringProgress) -> DataSet:
-    """The questions that a calibration of this model may use, after it is known how a plain model answers best.
+def _with_way(data: DataSet, files: ModelFiles, progress: AnsweringProgress, stores_nothing: bool) -> tuple[DataSet, ModelFiles]:
+    """The questions that a calibration of this model may use, and the model read in the way that is best for a plain one.
 
     Nobody measures that again where a person or an earlier calibration has decided it.
     """
@@ -248,14 +248,16 @@ def _with_way(config: settings.Settings, data: DataSet, files: ModelFiles, progr
     assert files.ways
     known = files.ways.way(facts.sha256)
     if not Profile.from_json(facts.profile).is_plain or (known.answers and known.measured != data.sha256):
-        return data
+        return data, files
     mine, rest = way.parts(data)
     if not known.answers:
         with progress:
             found = way.measure(mine, files, known, progress.step, progress.start)
-        ways.save(config.data_folder, facts.sha256, replace(known, answers=found.best, measured=data.sha256))
+        known = replace(known, answers=found.best, measured=data.sha256)
+        if files.ways.folder and not stores_nothing:
+            ways.save(files.ways.folder, facts.sha256, known)
         say(f"{'answers':<15}{found.words}", 15, err=True)
-    return rest
+    return rest, replace(files, ways=ways.Ways(known))
 
 
 def _letter_ms(run: Run) -> float | None:

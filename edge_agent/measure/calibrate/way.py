@@ -28,7 +28,7 @@ SHARE, MOST = 0.2, 300
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class BothWays:
     """How often the answers were right by each way, and the `best` of them; of two that are alike, letters, which cost less."""
 
     right: dict[str, Share]
@@ -64,11 +64,11 @@ def measure(
     way: Way,
     on_row: Callable[[AnsweredRow], None] = lambda row: None,
     on_start: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> Measured:
+) -> BothWays:
     """Ask the model `data` in both ways; all else is read as `way` says. Raises what a run raises."""
     right = {}
     for kind in (LETTER, OPTION):
         one = ModelFiles(files.path, files.adapter, Ways(replace(way, answers=kind, measured="")))
         correct = run.answer(data, one, on_row=on_row, on_start=on_start).results().edge_correct
         right[kind] = share_of(correct[~np.isnan(correct)])
-    return Measured(right, OPTION if right[OPTION].share > right[LETTER].share else LETTER)
+    return BothWays(right, OPTION if right[OPTION].share > right[LETTER].share else LETTER)

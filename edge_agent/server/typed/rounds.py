@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from edge_agent.agent.agent import Agent
 from edge_agent.core.errors import BadQuestion, CloudUnavailable
@@ -22,11 +22,10 @@ from edge_agent.server.model_names import Chosen, chosen
 from edge_agent.server.own_fields import OwnOptions
 from edge_agent.server.service import Service
 
-if TYPE_CHECKING:  # imported only where there are calibrations
-    from edge_agent.model.calibration import Calibration
-
 DEVICE, CLOUD = "device", "cloud"
 MOST_QUESTIONS = 400  # of one request
+Chance = Callable[[Decision], float | None]
+"""How likely the device's own answer is right, if a calibration says so."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,9 @@ class _InProgress:
         self.decisions: list[Decision] = []
         self.answered_by = DEVICE
 
-    def take(self, questions: Sequence[Question], decisions: Sequence[Decision], calibration: Calibration | None) -> None:
+    def take(self, questions: Sequence[Question], decisions: Sequence[Decision], chance: Chance) -> None:
         self.decisions += decisions
-        found = [_whose(question, decision, calibration) for question, decision in zip(questions, decisions, strict=True)]
+        found = [_whose(question, decision, chance) for question, decision in zip(questions, decisions, strict=True)]
         self.answered_by = found[-1][0]
         self.rounds.answered([probabilities for _, probabilities in found])
 
@@ -99,7 +98,7 @@ async def run(service: Service, model: str, questions: Callable[[], list[TypedQu
     Raises what `ask` and `Service.run` raise, and `Refusal` for an unknown name.
     """
     who = chosen(model)
-    answers = await service.run(lambda: ask(service.agent, questions(), who, own))
+    answers = await service.run(lambda: ask(service.agent, questions(), who, own, service.agent.chance))
     service.decided(*(decision for answer in answers for decision in answer.decisions))
     return answers
 
@@ -115,8 +114,14 @@ def worded(state: object, questions: Sequence[Worded]) -> list[TypedQuestion]:
     return found
 
 
-def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnOptions | None = None) -> list[Answered]:
-    """The answers, in the order of the questions.
+def ask(
+    agent: Agent,
+    questions: Sequence[TypedQuestion],
+    who: Chosen,
+    own: OwnOptions | None = None,
+    chance: Chance = lambda decision: None,
+) -> list[Answered]:
+    """The answers, in the order of the questions. By `chance`, those of a plain model have calibrated probabilities.
 
     Raises what `Agent.ask_all` raises, and `Refusal` where only the cloud may answer and it gave no probabilities: there is nothing
     that a typed answer could hold. Its letter is stored all the same. `Unaskable` names the first question that cannot be asked.
@@ -137,7 +142,7 @@ def ask(agent: Agent, questions: Sequence[TypedQuestion], who: Chosen, own: OwnO
         for one in unfinished:
             mine = [(question, decision) for (whose, question), decision in zip(asked, decisions, strict=True) if whose is one]
             questions_of_it, decided = zip(*mine, strict=True)
-            one.take(questions_of_it, decided, agent.calibration if agent.profile.is_plain else None)
+            one.take(questions_of_it, decided, chance)
     return [one.answered() for one in started]
 
 
@@ -151,10 +156,10 @@ def _named(agent: Agent, asked: Sequence[tuple[int, Question]], error: BadQuesti
     return error
 
 
-def _whose(question: Question, decision: Decision, calibration: Calibration | None = None) -> tuple[str, list[float]]:
+def _whose(question: Question, decision: Decision, chance: Chance) -> tuple[str, list[float]]:
     """Who answered, and the probabilities in the order of the letters. Raises `Refusal` if there are none.
 
-    Those of a plain model are spread so that its answer has the chance that the `calibration` measured for its score.
+    Those of a plain model are spread so that its answer has the `chance` that a calibration measured for its score.
     """
     if decision.route == "cloud" and decision.cloud:
         probabilities = [(decision.cloud.probs or {}).get(letter, 0.0) for letter in question.letters]
@@ -168,7 +173,5 @@ def _whose(question: Question, decision: Decision, calibration: Calibration | No
             "which has them from this device.",
         )
     found = list(decision.answer_probs.values())
-    if calibration is None or decision.score is None or decision.calibration != calibration.sha256:
-        return DEVICE, found
-    chance = calibration.chance(decision.score)
-    return DEVICE, found if chance is None else tempered(found, chance)
+    measured = chance(decision)
+    return DEVICE, found if measured is None else tempered(found, measured)

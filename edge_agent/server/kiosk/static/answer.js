@@ -37,8 +37,9 @@ function face(answer, options) {
 
 const named = (answer, options) => options[LETTERS.indexOf(answer)] ?? answer;
 
-// Whether the model on this device said how sure it is.
-const isMeasured = (decision) => decision.route === "local" && decision.confidence !== null;
+// Whether it is known how sure the model on this device is: it says so, or a calibration does; without one, a plain model is not sure.
+const isMeasured = ({ route, confidence, score, cause }) =>
+  route === "local" && (confidence !== null || (score ?? null) !== null || cause === "no_confidence");
 
 // Sure means: not below the threshold, whoever was asked.
 const isSure = ({ score, tau, cause }) => cause !== "unsure" && cause !== "no_confidence" && (score ?? 1) >= (tau ?? 0);
@@ -49,7 +50,7 @@ function sureness(decision, ending, words) {
   const lit = Math.round(share * 4) + 1; // one for each of the five levels
   return el("p", { class: "sureness", "data-sure": String(isSure(decision)) },
     el("strong", {}, words.say(isSure(decision) ? "answer.sure" : "answer.unsure")),
-    el("span", { class: "meter", role: "img", "aria-label": words.say("answer.level", { percent: words.percent(share) }) },
+    share === null ? null : el("span", { class: "meter", role: "img", "aria-label": words.say("answer.level", { percent: words.percent(share) }) },
       ...[1, 2, 3, 4, 5].map((n) => el("i", { class: n <= lit ? "lit" : null }))));
 }
 
