@@ -124,7 +124,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state = Training(at + 1, before + time.monotonic() - started, (*state.losses[-199:], value.item()))
-        report(state, max((at + 1) / len(plan), state.seconds / whole_s))
+        report(state, min(1.0, max((at + 1) / len(plan), state.seconds / whole_s)))
         if time.monotonic() - last_saved > _SAVED_EVERY_S:
             _save(model, optimizer, state, saved)
             last_saved = time.monotonic()
