@@ -194,7 +194,7 @@ def _tiles(page: Any, home: pathlib.Path) -> Iterator[Compared]:
 def _times(name: str, told: dict[str, list[str]], found: list[float]) -> Iterator[Compared]:
     ranked = sorted(found)
     values = [_ms(ranked[math.ceil(share * len(ranked)) - 1]) for share in (0.5, 0.95)] if ranked else []
-    yield name, told[name], [values[0], f"95% within {values[1]}", f"newest {len(ranked):,}"] if ranked else ["–", "newest 0"]
+    yield name, told[name], [values[0], f"95% within {values[1]}", f"of the newest {len(ranked):,}"] if ranked else ["–"]
 
 
 def _ms(value: float) -> str:
@@ -246,7 +246,7 @@ def _past(page: Any, home: pathlib.Path, now_s: float) -> Iterator[Compared]:
         sentence = "The cloud gave the device's own answer in {:,} of {:,} comparisons ({})."
         if compared:
             wanted = sentence.format(agreed, len(compared), _share(agreed, len(compared)))
-            yield f"{span}: agreement", panels.nth(2).locator(".lead").inner_text(), wanted
+            yield f"{span}: agreement", panels.nth(2).locator(".lead").inner_text().replace("\u2019", "'"), wanted
         periods: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for row in found:
             periods[math.floor((row["created_at"] + offset_s) / step_s)].append(row)

@@ -136,12 +136,13 @@ def test_axe_finds_nothing_in_forced_colours(browser: Any, kiosk: Installation, 
     page.context.close()
 
 
-def at_each_size(visitor: Visitor, state: str) -> Iterator[str]:
-    """The state on each screen; only typing differs by more than its layout, because a phone has a keyboard of its own."""
+def at_each_size(visitor: Visitor, state: str, shown: str = ".card") -> Iterator[str]:
+    """The state on each screen, begun once `shown` is there; only typing differs by more than its layout: a phone has its own keyboard."""
     for place, (size, (width, height)) in enumerate(SIZES.items()):
         visitor.page.set_viewport_size({"width": width, "height": height})
         if place == 0 or state == "typing":
             visitor.come()
+            visitor.page.locator(shown).first.wait_for()
             STATES[state](visitor.page)
         yield size
 
@@ -169,8 +170,7 @@ def test_longest_words_fit_and_targets_are_large(browser: Any, kiosk: Installati
     page.route("**/kiosk/words/en.json", lambda route: route.fulfill(json=longest()))
     busy = f"event: state\ndata: {json.dumps({'connection': 'paused', 'waiting': 1288})}\n\n"
     page.route("**/edge/events", lambda route: route.fulfill(body=busy, content_type="text/event-stream"))
-    for size in at_each_size(visitor, state):
-        expect(page.locator("#status .waiting")).to_be_attached()
+    for size in at_each_size(visitor, state, "#status .waiting"):
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, size
         assert page.evaluate(CUT_OFF) == [], size
@@ -247,7 +247,7 @@ def test_focus_can_be_seen(browser: Any, kiosk: Installation) -> None:
 
 @pytest.mark.parametrize("state", ["idle", "away"])
 def test_nothing_behind_what_covers_the_page_takes_the_focus(browser: Any, kiosk: Installation, state: str) -> None:
-    """The warning takes each key as a sign of life, so Tab closes it and goes no further."""
+    """The warning takes each key as a sign of life: it closes, and the key acts where the visitor was."""
     visitor = come(browser, kiosk, "touch")
     page = visitor.page
     visitor.come()
@@ -260,10 +260,10 @@ def test_nothing_behind_what_covers_the_page_takes_the_focus(browser: Any, kiosk
         )
         == 0
     )
-    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
     if state == "idle":
         expect(page.locator("#idle")).to_be_hidden()
-        expect(page.locator(".actions .primary")).to_be_focused()
+        expect(page.locator(".actions .quiet")).to_be_focused()
     else:
         assert page.evaluate("document.activeElement === document.body")
     page.context.close()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from typing import Any
 
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
@@ -19,8 +20,13 @@ SMALL = """(most) => Array.from(document.querySelectorAll("button, input, textar
     .map((one) => ({ box: one.getBoundingClientRect(), isKey: one.matches(".key"), html: one.outerHTML.slice(0, 90) }))
     .filter(({ box }) => box.width < most - 0.5 || box.height < most - 0.5)
     .map(({ box, isKey, html }) => ({ width: box.width, height: box.height, isKey, html }))"""
-
-
+_TEXT_SIZE = """() => {
+    const one = document.body.appendChild(document.createElement("i"));
+    one.style.fontSize = "medium";
+    const found = parseFloat(getComputedStyle(one).fontSize);
+    one.remove();
+    return found;
+}"""
 TEXTS = """() => {
     const walk = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
     const found = [];
@@ -46,9 +52,13 @@ def settle(page: Any) -> None:
 
 
 def set_text_size(page: Any, percent: int) -> None:
-    """The size of text that a visitor chose in the browser."""
+    """The size of text that a visitor chose in the browser; returns once the page has it."""
     session = page.context.new_cdp_session(page)
     session.send("Page.setFontSizes", {"fontSizes": {"standard": 16 * percent // 100, "fixed": 13 * percent // 100}})
+    ends = time.monotonic() + 15
+    while page.evaluate(_TEXT_SIZE) != 16 * percent // 100:
+        assert time.monotonic() < ends, percent
+        time.sleep(0.02)
 
 
 def lengthened(text: Any) -> Any:

@@ -34,7 +34,6 @@ const page = {
 const say = (key, values) => page.words.say(key, values);
 
 async function start() {
-  navigator.serviceWorker?.register("/kiosk-worker.js").catch(() => {});
   [page.kiosk, page.languages] = await files();
   page.keyboard = new Keyboard(byId("keyboard"), page.kiosk.languages, say);
   choose(page.kiosk.language);
@@ -48,6 +47,7 @@ async function start() {
   addEventListener("contextmenu", (event) => event.preventDefault()); // a long touch opens no menu of the browser
   addEventListener("keydown", pickByLetter);
   watchServer();
+  navigator.serviceWorker?.register("/kiosk-worker.js").catch(() => {}); // last: it fetches every file once more
 }
 
 // The deck with its settings, and the words; the worker keeps the last ones for a start without the server.
