@@ -7,11 +7,14 @@ its multiplications at the rate that a published prompt (llama-bench's pp) ran a
 published single tokens (tg), whichever is longer. `pi_rates.toml` has the published figures with their sources. Left out are
 attention (4 % of the multiplications at 160 tokens and the 0.6B shape) and everything beside the model.
 
-The same is done for this machine with rates measured here, beside measured decisions: how far the reckoning is off where it can
-be checked. Close other programs first.
+A decision takes longer than that: its batches are smaller than a long prompt, and what is left out takes time. How much longer was
+measured where both could be: `results/amd-epyc-2-ladder.csv` has the rates and the decisions of nine files. The range for a board
+is the fastest rate with the smallest of these nine ratios, to the slowest rate with the largest. The last lines do the same for
+this machine.
 """
 
 import argparse
+import csv
 import json
 import pathlib
 import re
@@ -27,8 +30,11 @@ from edge_agent.measure.sets import loading
 from edge_agent.model.gguf import read_header
 
 RATES = pathlib.Path(__file__).with_name("pi_rates.toml")
+LADDER = pathlib.Path(__file__).parent / "results" / "amd-epyc-2-ladder.csv"
 PREFILL_TOKENS, DECODE_TOKENS = 256, 16
 OTHER = Question("Which of these is a colour?", ("red", "seven", "Monday"))
+READS = 4  # of the output layer in a decision of one pass
+SHAPE_06B = (440_467_456, 155_582_464)  # weights for each token, and for each read of the output layer
 CORES = 4  # of every board here; a row with `multiplies_per_s` was measured on one
 KINDS = ("nothing cached", "system message cached", "read while it was typed")
 
@@ -133,6 +139,23 @@ def rates(rows: list[dict[str, Any]], board: str, quantization: str) -> tuple[Ra
     return Rate(min(multiplies), min(read)), Rate(max(multiplies), max(read)), enough
 
 
+def longer(path: pathlib.Path = LADDER) -> tuple[float, float]:
+    """The smallest and the largest ratio of a measured decision to the reckoned one, over the files that one run measured.
+
+    `edge-agent bench --csv` wrote them, for files of the 0.6B shape.
+    """
+    ratios = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            of = Shape(row["quantization"], *SHAPE_06B, int(row["size_bytes"]))
+            rate = Rate(float(row["prefill_per_s"]) * of.n_multiplied, float(row["decode_per_s"]) * of.n_bytes)
+            n_forward = float(row["n_forward"])
+            assert n_forward == 1, f"{path} has a decision of {n_forward} passes; this reckons with one"
+            reckoned = seconds([Pass(round(float(row["n_tokens"])), READS)], of, rate)
+            ratios.append(float(row["decision_p50_ms"]) / 1000 / reckoned)
+    return min(ratios), max(ratios)
+
+
 def here(model: LocalModel, of: Shape) -> Rate:
     """The rates of this machine, measured as llama-bench does: a long prompt, and single tokens."""
     text = model.prompt_tokens(OTHER)
@@ -174,10 +197,15 @@ def main() -> None:
         model.read(questions[0])
         rate, pairs = checked(model, of, questions[1:])
     rows, boards = published(), {}
+    least, most = longer()
     for board in dict.fromkeys(row["board"] for row in rows):
         slow, fast, same = rates(rows, board, of.quantization)
         boards[board] = {"of_this_quantization": same} | {
-            kind: [round(statistics.median(seconds(one[kind], of, rate) for one in each), 2) for rate in (fast, slow)] for kind in KINDS
+            kind: [
+                round(factor * statistics.median(seconds(one[kind], of, rate) for one in each), 2)
+                for rate, factor in ((fast, least), (slow, most))
+            ]
+            for kind in KINDS
         }
     counts = {
         kind: {
@@ -187,9 +215,13 @@ def main() -> None:
         }
         for kind in KINDS
     }
-    off = statistics.median(reckoned / measured for reckoned, measured in pairs) - 1
+    ratio = statistics.median(measured / reckoned for reckoned, measured in pairs)
     if given.json:
-        print(json.dumps({"shape": of._asdict(), "counts": counts, "reckoned_s": boards, "here": rate._asdict(), "off": off}, indent=1))
+        print(
+            json.dumps(
+                {"shape": of._asdict(), "counts": counts, "reckoned_s": boards, "here": rate._asdict(), "longer_here": ratio}, indent=1
+            )
+        )
         return
     print(f"{given.file.name}, {of.quantization}: {of.n_multiplied / 1e6:.0f} M multiplications a token, {of.n_output / 1e6:.0f} M a read")
     print(f"of the output layer, {of.n_bytes / 1e6:.0f} MB of weights a pass; the mean of {len(each)} questions:\n")
@@ -204,7 +236,8 @@ def main() -> None:
         print(f"{'' if row['of_this_quantization'] else '~'}{board}".ljust(31) + cells)
     measured = statistics.median(took for _, took in pairs)
     print(f"\nThis machine, {rate.multiplies_per_s / 1e9:.0f} G multiplications and {rate.bytes_per_s / 1e9:.1f} GB of weights a second:")
-    print(f"a decision took {measured:.3f} s (median); the reckoning is {off:+.0%} off (median of {len(pairs)} pairs)")
+    print(f"a decision took {measured:.3f} s (median), {ratio:.2f} times as long as reckoned (median of {len(pairs)} pairs;")
+    print(f"{least:.2f} to {most:.2f} in the run of nine files that the ranges above are stretched by)")
 
 
 if __name__ == "__main__":

@@ -76,3 +76,14 @@ def test_a_row_that_was_rounded_widens_the_range(tmp_path: pathlib.Path) -> None
     )
     slow, fast, same = pi_cost.rates(pi_cost.published(path), "B", "Q8_0")
     assert same and (slow, fast) == (Rate(900.0, 90.0), Rate(pytest.approx(1100), pytest.approx(110)))
+
+
+def test_a_measured_decision_takes_longer_than_a_reckoned_one_and_the_ranges_say_so(tmp_path: pathlib.Path) -> None:
+    least, most = pi_cost.longer()
+    assert 1 < least < most < 2
+    n_multiplied, n_output = pi_cost.SHAPE_06B
+    path = tmp_path / "one.csv"  # 100 tokens at 1000 a second, and 4 reads of the output layer, took 0.2 s
+    path.write_text(
+        "quantization,size_bytes,prefill_per_s,decode_per_s,n_forward,n_tokens,decision_p50_ms\nQ8_0,639000000,1000,1000,1.0,100,200\n"
+    )
+    assert pi_cost.longer(path) == (pytest.approx(0.2 / (0.1 + 4 * n_output / n_multiplied / 1000)),) * 2
