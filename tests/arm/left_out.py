@@ -23,12 +23,14 @@ REASONS = {
     "agent/test_endings.py": _KILLS,
     "engine/test_adapter.py": _CONVERTS,
     "engine/test_open_ended.py": _CONVERTS,
+    "engine/test_grammar.py": "read 504 questions twice; tests/arm/test_same_decisions.py reads 200 once",
     "agent/test_fork.py": _FORKS,
     "test_two_writers_lose_nothing": _FORKS,
     "cloud/test_queue.py": _FORKS,
     "core/test_config_file.py::test_random_files": _LONG,
     "core/test_parsing.py::test_real_questions": _LONG,
     "core/test_numbers.py": _LONG,
+    "model/test_answers.py::test_walk_agrees_with_brute_force": _LONG,
 }
 
 
