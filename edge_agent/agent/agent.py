@@ -137,7 +137,7 @@ class Agent:
         with contextlib.suppress(StorageError, OSError):  # another process writes, the disk is full or no file handle is left: later
             sweep(self.store, self.limits.retention)
         with contextlib.suppress(StorageError, OSError):
-            self._on_device.tidy(keep_longer=self.store.free_bytes() >= self.limits.disk.cache_bytes)
+            self._on_device.tidy(lambda: self.store.free_bytes() >= self.limits.disk.cache_bytes)
         with contextlib.suppress(StorageError):
             if self.gate and self.gate.may_find_api:
                 self.gate.find_api(_PROBE_S)

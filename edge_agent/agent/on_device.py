@@ -69,7 +69,7 @@ class OnDevice:
         path = self._files.path
         return f"The model {path.stem} has replaced another version and has not answered yet. {previous.way_back(path)}"
 
-    def tidy(self, keep_longer: bool) -> None:
+    def tidy(self, keep_longer: Callable[[], bool]) -> None:
         """If the model has answered, let go of the version before it, some days later or at once; call it when no person waits."""
         if not self.has_answered or not (self._files.path.parent / "previous").is_dir():
             return
@@ -78,7 +78,7 @@ class OnDevice:
         files = {self._files.path: self.facts.sha256}
         if self._files.adapter:
             files[self._files.adapter] = self.facts.adapter_sha256
-        previous.note_answer(files, self._store.clock.now_s(), *(() if keep_longer else (0.0,)))
+        previous.note_answer(files, self._store.clock.now_s(), *(() if keep_longer() else (0.0,)))
 
     def _identify(self) -> None:
         with self._with_way_back():
