@@ -53,7 +53,7 @@ class Rate(NamedTuple):
     bytes_per_s: float | None
 
 
-class Shape(NamedTuple):
+class Counts(NamedTuple):
     """What a pass of one file multiplies and reads."""
 
     quantization: str
@@ -62,11 +62,11 @@ class Shape(NamedTuple):
     n_bytes: int
 
 
-def shape(path: pathlib.Path, model: LocalModel) -> Shape:
+def shape(path: pathlib.Path, model: LocalModel) -> Counts:
     """The counts of an open model. Its embeddings are its output layer, as in Qwen3-0.6B and Gemma 3."""
     header = read_header(path)
     n_bytes = path.stat().st_size - min(place.offset for place in header.tensors.values())
-    return Shape(header.quantization, model.n_parameters - model.n_embedding, model.n_embedding, n_bytes)
+    return Counts(header.quantization, model.n_parameters - model.n_embedding, model.n_embedding, n_bytes)
 
 
 def recorded(model: LocalModel, work: Callable[[], object]) -> list[Pass]:
@@ -100,7 +100,7 @@ def counted(model: LocalModel, question: Question) -> dict[str, list[Pass]]:
     return found
 
 
-def seconds(passes: list[Pass], of: Shape, rate: Rate) -> float:
+def seconds(passes: list[Pass], of: Counts, rate: Rate) -> float:
     """How long some passes take."""
     total = 0.0
     for one in passes:
@@ -147,7 +147,7 @@ def longer(path: pathlib.Path = LADDER) -> tuple[float, float]:
     ratios = []
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
-            of = Shape(row["quantization"], *SHAPE_06B, int(row["size_bytes"]))
+            of = Counts(row["quantization"], *SHAPE_06B, int(row["size_bytes"]))
             rate = Rate(float(row["prefill_per_s"]) * of.n_multiplied, float(row["decode_per_s"]) * of.n_bytes)
             n_forward = float(row["n_forward"])
             assert n_forward == 1, f"{path} has a decision of {n_forward} passes; this reckons with one"
@@ -156,7 +156,7 @@ def longer(path: pathlib.Path = LADDER) -> tuple[float, float]:
     return min(ratios), max(ratios)
 
 
-def here(model: LocalModel, of: Shape) -> Rate:
+def here(model: LocalModel, of: Counts) -> Rate:
     """The rates of this machine, measured as llama-bench does: a long prompt, and single tokens."""
     text = model.prompt_tokens(OTHER)
     filler = (text * (PREFILL_TOKENS // len(text) + 1))[:PREFILL_TOKENS]
@@ -166,7 +166,7 @@ def here(model: LocalModel, of: Shape) -> Rate:
     return Rate((PREFILL_TOKENS * of.n_multiplied + of.n_output) / prefill_s, of.n_bytes / single_s)
 
 
-def checked(model: LocalModel, of: Shape, questions: list[Question]) -> tuple[Rate, list[tuple[float, float]]]:
+def checked(model: LocalModel, of: Counts, questions: list[Question]) -> tuple[Rate, list[tuple[float, float]]]:
     """The rates of this machine, and the reckoned and the measured seconds of each decision with the system message cached."""
     rate = here(model, of)
     pairs = []

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks import pi_cost
-from benchmarks.pi_cost import KINDS, Pass, Rate, Shape
+from benchmarks.pi_cost import KINDS, Counts, Pass, Rate
 from edge_agent.core.question import Question
 from edge_agent.engine.local_model import LocalModel
 from tests.support.paths import DEMO
 
 QUESTION = Question("What is 12 + 7?", ("18", "19", "24"))
-OF = Shape("Q4_K_M", 400, 100, 1000)
+OF = Counts("Q4_K_M", 400, 100, 1000)
 
 
 @pytest.fixture
