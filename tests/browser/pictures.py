@@ -142,6 +142,7 @@ def taken(browser: Browser, kiosk: Installation, size: tuple[int, int], code: st
     page.clock.install()
     visitor = Visitor(page, kiosk.server.url)
     visitor.come()
+    page.wait_for_selector("#status[data-state=online]:not(:has(.waiting))", timeout=60_000)  # nothing of the picture before is left
     visitor.language(code)
     page.evaluate("document.activeElement.blur()")
     arrange(kiosk, visitor, view)
