@@ -18,7 +18,7 @@ from typing import TextIO
 
 from edge_agent.core.terminal import plain
 
-_OURS = re.compile("(\x1b\\[(?:0|1|31|32)m|[\t\n])")  # reset, bold, red and green can neither hide nor move text
+_OURS = re.compile("(\x1b\\[(?:0|1|31|32|33)m|[\t\n])")  # reset, bold, red, green and yellow can neither hide nor move text
 _NO_LOCALE = ("ascii", "us-ascii", "ansi_x3.4-1968", "646")  # the encoding that Python names when no locale is set
 
 
