@@ -67,12 +67,11 @@ def keep(folder: pathlib.Path, name: str, coming: Mapping[str, str], take_lock: 
     does not count. Raises `StorageError`.
     """
     group = folder / FOLDER / name
+    if not (folder / FOLDER).is_dir() and not _replaced(folder, coming):
+        return
     try:
         with _alone(folder, take_lock):
-            here = {record.file: record for record in pulled.load(folder)}
-            found = [here[file] for file, sha256 in coming.items() if file in here and here[file].sha256 != sha256]
-            replaced = [record for record in found if _is_whole(folder, record)]
-            if not replaced:
+            if not (replaced := [record for record in _replaced(folder, coming) if _is_whole(folder, record)]):
                 return
             for other in _groups(folder):
                 if other != group and any(record.file in coming for record in _records(other)):
@@ -92,6 +91,12 @@ def keep(folder: pathlib.Path, name: str, coming: Mapping[str, str], take_lock: 
             sync_folder(group.parent)
     except OSError as error:
         raise not_written(group, error) from error
+
+
+def _replaced(folder: pathlib.Path, coming: Mapping[str, str]) -> list[Pulled]:
+    """The records of the files that others of these names are about to replace."""
+    here = {record.file: record for record in pulled.load(folder)}
+    return [here[file] for file, sha256 in coming.items() if file in here and here[file].sha256 != sha256]
 
 
 def before(folder: pathlib.Path, file: str) -> Kept | None:
