@@ -171,7 +171,8 @@ def with_settings(
 def main() -> None:
     """Small models on this device that say how sure they are, and a cloud for the rest.
 
-    Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU,
-    EDGE_AGENT_CALIBRATION, EDGE_AGENT_POLICY, EDGE_AGENT_CLOUD_URL, EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or
-    EDGE_AGENT_CLOUD_KEY_FILE, EDGE_AGENT_KEEP_DAYS), then from config.toml. EDGE_AGENT_HOME keeps all files in one folder.
+    Settings come from flags, then from the environment (EDGE_AGENT_MODEL, EDGE_AGENT_PROFILE, EDGE_AGENT_ANSWERS,
+    EDGE_AGENT_CHAT_SHAPE, EDGE_AGENT_ADAPTER, EDGE_AGENT_TAU, EDGE_AGENT_CALIBRATION, EDGE_AGENT_POLICY, EDGE_AGENT_CLOUD_URL,
+    EDGE_AGENT_CLOUD_MODEL, EDGE_AGENT_CLOUD_KEY or EDGE_AGENT_CLOUD_KEY_FILE, EDGE_AGENT_KEEP_DAYS), then from config.toml.
+    EDGE_AGENT_HOME keeps all files in one folder.
     """

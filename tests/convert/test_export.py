@@ -227,7 +227,7 @@ BREAKAGES: list[tuple[str, Callable[[pathlib.Path], object], str]] = [
     ("no rank", lambda c: edit(c / "adapter" / "adapter_config.json", r=0), "r = 0"),
     ("no adapter config", lambda c: (c / "adapter" / "adapter_config.json").unlink(), "adapter_config.json"),
     ("pickle", lambda c: (c / "adapter" / "adapter_model.safetensors").rename(c / "adapter" / "adapter_model.bin"), "only safetensors"),
-    ("other architecture", lambda c: edit(c / "base" / "config.json", architectures=["LlamaForCausalLM"]), "LlamaForCausalLM"),
+    ("other architecture", lambda c: edit(c / "base" / "config.json", architectures=["MambaForCausalLM"]), "MambaForCausalLM"),
     ("sliding window", lambda c: edit(c / "base" / "config.json", use_sliding_window=True), "sliding window"),
     ("missing number", lambda c: edit(c / "base" / "config.json", head_dim="64"), "head_dim"),
     ("no JSON", lambda c: (c / "base" / "config.json").write_text("{"), "JSON"),
