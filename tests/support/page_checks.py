@@ -47,8 +47,10 @@ def violations(page: Any, axe: str) -> list[Any]:
 
 
 def settle(page: Any) -> None:
+    """Wait until the page is drawn as it stays: fonts are there, nothing moves, and media queries know the size of text."""
     page.evaluate("document.fonts.ready")
     page.evaluate("Promise.all(document.getAnimations().map((one) => one.cancel()))")
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
 
 def set_text_size(page: Any, percent: int) -> None:
