@@ -100,7 +100,7 @@ class ScreenWatch:
         if is_error and frame["unreachableUrl"] == STANDS_IN:
             self._is_broken = True  # to try it again and again would start a process each time
         elif is_error or not (url == STANDS_IN or _is_page(url, self._address)):
-            self._go(STANDS_IN)
+            self._go(STANDS_IN, has_failed=is_error and _is_page(frame["unreachableUrl"], self._address))
 
     def _answered(self, message: dict[str, Any]) -> None:
         what, _ = self._waiting.pop(message.get("id", 0), ("", 0.0))
@@ -130,9 +130,10 @@ class ScreenWatch:
             self._call("Runtime.evaluate", {"expression": _HAS_DRAWN, "returnByValue": True})
         return None
 
-    def _go(self, url: str) -> None:
-        """Show one of the two pages."""
-        self._n_failed = min(self._n_failed + 1, 10) if self._is_visitors else self._n_failed  # it is left, so it did not last
+    def _go(self, url: str, has_failed: bool = True) -> None:
+        """Show one of the two pages. A visitor's page that is left because it `has_failed` is tried again later each time."""
+        if self._is_visitors and has_failed:
+            self._n_failed = min(self._n_failed + 1, 10)
         self._is_visitors, self._since, self._asked_at = url == self._address, time.monotonic(), time.monotonic()
         self._call("Page.navigate", {"url": url})
 
