@@ -49,22 +49,29 @@ def be_idle(page: Any) -> None:
 
 
 class Sockets:
-    """The page's connections for drafts, from the browser's own events: Playwright forgets those that close while the page reloads."""
+    """The page's connections for drafts: which it opened, and which it closed itself. Make it before the page is opened.
 
-    def __init__(self, page: Any) -> None:
-        self.page, self.opened, self.closed = page, set[str](), set[str]()
-        session = page.context.new_cdp_session(page)
-        session.on("Network.webSocketCreated", lambda event: self.opened.add(event["requestId"]))
-        session.on("Network.webSocketClosed", lambda event: self.closed.add(event["requestId"]))
-        session.send("Network.enable")
+    The page says both on its console. The browser's own events are lost when a document goes while its connections close.
+    """
 
-    def wait_closed(self) -> None:
+    _TELL = """(() => {
+        const [Opened, close] = [WebSocket, WebSocket.prototype.close];
+        window.WebSocket = class extends Opened { constructor(...all) { super(...all); console.debug("draft opened"); } };
+        Opened.prototype.close = function (...all) { console.debug("draft closed"); return close.apply(this, all); };
+    })()"""
+
+    def __init__(self, context: Any) -> None:
+        self.said: list[str] = []
+        context.add_init_script(self._TELL)
+        context.on("console", lambda message: self.said.append(message.text))
+
+    def wait_closed(self, page: Any) -> None:
         """There was at least one, and all of them end."""
-        assert self.opened
+        assert "draft opened" in self.said
         ends = time.monotonic() + TIMEOUT_MS / 1000
-        while self.opened - self.closed:
-            assert time.monotonic() < ends, (self.opened, self.closed)
-            self.page.wait_for_timeout(50)
+        while self.said.count("draft closed") < self.said.count("draft opened"):
+            assert time.monotonic() < ends, self.said
+            page.wait_for_timeout(50)
 
 
 def stored(page: Any) -> dict[str, Any]:
@@ -75,9 +82,9 @@ def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_p
     with_profile = browser.browser_type.launch_persistent_context(
         str(tmp_path / "profile"), executable_path=chromium(), args=flags(), viewport={"width": 800, "height": 480}
     )
+    sockets = Sockets(with_profile)
     visitor = open_page(with_profile, kiosk)
     page = visitor.page
-    sockets = Sockets(page)
     before = stored(page)
     page.click(".own")
     page.keyboard.type(f"{TYPED} typed?\n")
@@ -91,7 +98,7 @@ def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_p
     assert TYPED not in json.dumps(after)
     assert after["length"] == before["length"] and after["state"] is None and after["address"] == before["address"]
     assert {url for url, _ in after["entries"]} == {url for url, _ in before["entries"]}
-    sockets.wait_closed()
+    sockets.wait_closed(page)
     page.click(".own")
     page.keyboard.press("Control+z")
     assert TYPED not in json.dumps(stored(page))
@@ -111,8 +118,8 @@ def test_reset_leaves_no_trace_anywhere(browser: Any, kiosk: Installation, tmp_p
 def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Installation) -> None:
     """The server forgets a draft when its connection ends (tests/server/test_drafts.py)."""
     context = browser.new_context()
+    sockets = Sockets(context)
     page, sent = open_page(context, kiosk).page, list[str]()
-    sockets = Sockets(page)
     page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(str(frame))))
     page.click(".own")
     page.keyboard.type(TYPED)
@@ -120,7 +127,7 @@ def test_draft_is_sent_ahead_and_ends_with_the_reset(browser: Any, kiosk: Instal
     page.wait_for_timeout(500)
     assert any(TYPED in frame for frame in sent)
     be_idle(page)
-    sockets.wait_closed()
+    sockets.wait_closed(page)
     context.close()
 
 
