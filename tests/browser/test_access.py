@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.page_checks import CUT_OFF, SMALL, TEXTS, lengthened, mark, set_text_size, settle, unmarked, violations
+from tests.support.page_checks import SMALL, TEXTS, lengthened, mark, overflow, set_text_size, settle, unmarked, violations
 from tests.support.paths import ROOT
 from tests.support.visitor_page import LANGUAGES, MISSING, SIZES, SURE, Installation, Visitor
 
@@ -157,8 +157,7 @@ def test_words_that_are_much_longer_fit_at_each_size_of_text(browser: Any, kiosk
         for percent in (200, 300, 100):
             set_text_size(page, percent)
             settle(page)
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (size, percent)
-            assert page.evaluate(CUT_OFF) == [], (size, percent)
+            assert overflow(page) == (0, []), (size, percent)
     page.context.close()
 
 
@@ -172,8 +171,7 @@ def test_longest_words_fit_and_targets_are_large(browser: Any, kiosk: Installati
     page.route("**/edge/events", lambda route: route.fulfill(body=busy, content_type="text/event-stream"))
     for size in at_each_size(visitor, state, "#status .waiting"):
         settle(page)
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, size
-        assert page.evaluate(CUT_OFF) == [], size
+        assert overflow(page) == (0, []), size
         small = page.evaluate(SMALL, TARGET_PX)
         keys = size == "touch" and state == "typing"
         assert [one for one in small if not (one["isKey"] and not keys)] == [], size

@@ -11,7 +11,7 @@ import pytest
 from edge_agent.store.store import Store
 from tests.support.calibrations import stored
 from tests.support.event_stream import NO_CLOUD
-from tests.support.page_checks import CUT_OFF, TEXTS, lengthened, mark, set_text_size, settle, unmarked, violations
+from tests.support.page_checks import TEXTS, lengthened, mark, overflow, set_text_size, settle, unmarked, violations
 from tests.support.past_weeks import OPTIONS, STEMS, live_through
 from tests.support.paths import ROOT
 from tests.support.serving import Serving, serving, token_file
@@ -150,8 +150,7 @@ def test_longer_words_fit_at_each_size_of_text_and_targets_are_large(browser: An
             for percent in (200, 300, 100):
                 set_text_size(page, percent)
                 settle(page)
-                assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, (size, percent)
-                assert page.evaluate(CUT_OFF) == [], (size, percent)
+                assert overflow(page) == (0, []), (size, percent)
 
 
 SMALL_OF_OPERATOR = """(most) => Array.from(

@@ -63,6 +63,16 @@ def set_text_size(page: Any, percent: int) -> None:
         time.sleep(0.02)
 
 
+def overflow(page: Any) -> tuple[float, list[str]]:
+    """How far the page is wider than its window, and what is cut off, once it has had time to take its size: (0, []) if all fits."""
+    ends = time.monotonic() + 5
+    while True:
+        found = max(0.0, page.evaluate("document.documentElement.scrollWidth - innerWidth")), page.evaluate(CUT_OFF)
+        if found == (0, []) or time.monotonic() > ends:
+            return found
+        time.sleep(0.05)
+
+
 def lengthened(text: Any) -> Any:
     """A text that is 40 % longer, by one long word that cannot be broken well."""
     if isinstance(text, dict):
