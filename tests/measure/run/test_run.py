@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pathlib
 import shutil
 import signal
@@ -26,6 +25,7 @@ from edge_agent.model.catalog import ModelFiles
 from tests.support import command_line
 from tests.support.paths import DEMO
 from tests.support.run_data import FILES, Opener, data, lines
+from tests.support.terminal import on_terminal
 
 Q4 = ModelFiles(DEMO.with_name("FogGen-demo-Q4_K_M.gguf"))
 
@@ -370,10 +370,5 @@ def test_only_local_device_sends_nothing(tmp_path: pathlib.Path) -> None:
 def test_progress_names_the_time_left(tmp_path: pathlib.Path) -> None:
     questions = tmp_path / "q.jsonl"
     questions.write_text(lines(1000), encoding="utf-8")  # some seconds, however fast the device
-    ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "edge_agent", "eval", str(questions), "--json", "--rows", str(tmp_path / "run.db")]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=120, check=False)
-    os.close(theirs)
-    shown = os.read(ours, 100_000).decode()
-    os.close(ours)
-    assert done.returncode == 0 and "questions/s  0:0" in shown and " left" in shown and "\r1000/1000  " in shown
+    status, shown = on_terminal(80, "eval", str(questions), "--json", "--rows", str(tmp_path / "run.db"))
+    assert status == 0 and "questions/s  0:0" in shown and " left" in shown and "\r1000/1000  " in shown
