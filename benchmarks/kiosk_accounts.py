@@ -221,7 +221,7 @@ def _past(page: Any, home: pathlib.Path, now_s: float) -> Iterator[Compared]:
     for span, (step_s, n_periods) in _SPANS.items():
         page.click(f".choice [data-name={span}]")
         _ready(page)
-        offset_s = zone.utcoffset(datetime.datetime.fromtimestamp(now_s, zone)).total_seconds()  # type: ignore[union-attr]
+        offset_s = zone.utcoffset(datetime.datetime.fromtimestamp(now_s, zone)).total_seconds()  # type: ignore[union-attr]  # a zone has an offset
         last = math.floor((now_s + offset_s) / step_s)
         since_s, until_s = (last - n_periods + 1) * step_s - offset_s, (last + 1) * step_s - offset_s
         found = rows(

@@ -81,8 +81,8 @@ def measure(path: pathlib.Path, questions: list[Question], n_rounds: int) -> lis
                 least(work, n_rounds)
                 for work in (
                     decide,
-                    lambda tokens=any_tokens: bare(llama, len(head), tokens, set()),  # type: ignore[misc]
-                    lambda tokens=any_tokens, places=places: bare(llama, len(head), tokens, places),  # type: ignore[misc]
+                    lambda tokens=any_tokens: bare(llama, len(head), tokens, set()),  # type: ignore[misc]  # defaults bind this round
+                    lambda tokens=any_tokens, places=places: bare(llama, len(head), tokens, places),  # type: ignore[misc]  # defaults bind this round
                 )
             )
             rows.append((n_tokens, n_reads, none / n_tokens, (all_ - none) / n_reads, decision))

@@ -78,7 +78,7 @@ def recorded(model: LocalModel, work: Callable[[], object]) -> list[Pass]:
         passes.append(Pass(n_tokens, sum(map(bool, llama._batch.logits[:n_tokens]))))
         decode(n_tokens)
 
-    llama._decode = counting  # type: ignore[method-assign]
+    llama._decode = counting  # type: ignore[method-assign]  # of this one object, for a while
     try:
         work()
     finally:

@@ -114,13 +114,13 @@ def _lines(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
 def scores(row: dict[str, Any], way: str) -> list[float] | None:
     """The scores of the answers by a way: letter, reversed, or a normalisation of the options' texts (`tokens+end`: with their ends)."""
     if way in ("letter", "reversed"):
-        return row[way]  # type: ignore[no-any-return]
+        return row[way]  # type: ignore[no-any-return]  # JSON that `read` wrote
     how, end = way.removesuffix("+end"), "ends" if way.endswith("+end") else "sums"
     found, extra = row["option"], way.endswith("+end")
     if how == "prior":
         return [a - b for a, b in zip(found[end], found[f"prior_{end}"], strict=True)] if "prior_sums" in found else None
     if how == "none":
-        return found[end]  # type: ignore[no-any-return]
+        return found[end]  # type: ignore[no-any-return]  # JSON that `read` wrote
     return [a / (b + extra) for a, b in zip(found[end], found[how], strict=True)]
 
 

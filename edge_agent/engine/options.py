@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from edge_agent.core.errors import BadQuestion, ModelRefused
 from edge_agent.core.labels import LETTERS
-from edge_agent.engine.passes import MAX_READS, BatchLimits, TokenTree
+from edge_agent.engine.passes import MAX_READS, BatchLimits, TokenTree, tree_of
 from edge_agent.model.answers import Path
 
 Logits = npt.NDArray[np.float32]  # (vocabulary,)
@@ -90,28 +90,11 @@ def batches(wanted: Iterable[Path], within: BatchLimits, base: Path = ()) -> Ite
         read = (nodes | {start}) & unread
         unread -= read
         held = group[-1]
-        yield start, _tree(start, group[::-1], read)
+        yield start, tree_of(start, group[::-1], read)
 
 
 def _shared(one: Path, other: Path) -> Path:
     return one[: next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))]
-
-
-def _tree(start: Path, ends: Sequence[Path], read: set[Path]) -> TokenTree:
-    """The tree of the paths to `ends` after `start`; the first of them is sequence 0."""
-    index: dict[Path, int] = {start: -1}
-    sequences: list[list[int]] = []
-    for number, end in enumerate(ends):
-        for length in range(len(start) + 1, len(end) + 1):
-            at = index.setdefault(end[:length], len(sequences))
-            if at == len(sequences):
-                sequences.append([])
-            sequences[at].append(number)
-    paths = list(index)[1:]
-    depths = tuple(len(path) - len(start) - 1 for path in paths)
-    return TokenTree(
-        tuple(path[-1] for path in paths), depths, tuple(map(tuple, sequences)), len(ends), {path: index[path] for path in sorted(read)}
-    )
 
 
 def log_probs(logits: Logits, tokens: Iterable[int]) -> Taken:

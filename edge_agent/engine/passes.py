@@ -75,7 +75,7 @@ def _trees(start: Path, paths: Sequence[Path]) -> Iterator[TokenTree]:
                 break
             group.append(ends.pop(0))
             passed = more
-        yield _tree(start, group, passed)
+        yield tree_of(start, group, passed)
         unread -= passed
 
 
@@ -83,15 +83,17 @@ def _on_the_way(paths: set[Path], end: Path) -> set[Path]:
     return {path for path in paths if end[: len(path)] == path}
 
 
-def _tree(start: Path, ends: Sequence[Path], read: set[Path]) -> TokenTree:
+def tree_of(start: Path, ends: Sequence[Path], read: set[Path]) -> TokenTree:
+    """The tree of the paths to `ends` after `start`, with the logits wanted at `read`; the first end is sequence 0."""
     index: dict[Path, int] = {start: -1}
-    sequences: list[tuple[int, ...]] = []
+    sequences: list[list[int]] = []
     for number, end in enumerate(ends):
         for length in range(len(start) + 1, len(end) + 1):
             at = index.setdefault(end[:length], len(sequences))
             if at == len(sequences):
-                sequences.append(())
-            sequences[at] = (*sequences[at], number)
+                sequences.append([])
+            sequences[at].append(number)
     paths = list(index)[1:]
+    depths = tuple(len(path) - len(start) - 1 for path in paths)
     reads = {path: index[path] for path in sorted(read)}
-    return TokenTree(tuple(p[-1] for p in paths), tuple(len(p) - len(start) - 1 for p in paths), tuple(sequences), len(ends), reads)
+    return TokenTree(tuple(path[-1] for path in paths), depths, tuple(map(tuple, sequences)), len(ends), reads)

@@ -246,7 +246,7 @@ def default_profile(architecture: str, answer_kind: str = LETTER) -> Profile:
     profile = _BY_ARCHITECTURE[architecture]
     message = profile.system_message
     if answer_kind != LETTER:
-        message = _in_own_words(message) if answer_kind == TEXT else message.replace("<OPTION_LETTER>", "<OPTION_TEXT>")
+        message = _in_own_words(message) if answer_kind == TEXT else _as_text(message)
     return replace(profile, answer_kind=answer_kind, system_message=message)
 
 

@@ -6,21 +6,19 @@ were measured with another build of llama.cpp, another number of CPUs or another
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import pathlib
 from typing import Any
 
-from edge_agent.core.files import not_written, replacing
+from edge_agent.model import entries
 
 FILE = "tuning.json"
 
 
 def load(folder: pathlib.Path, sha256: str, build: str) -> dict[str, Any]:
     """The options for a model file with this build. Empty if none were measured or the file cannot be read."""
-    entry = _read(folder / FILE).get(sha256)
-    if not isinstance(entry, dict) or entry.get("build") != build or entry.get("n_cpus") != os.cpu_count():
+    entry = entries.read(folder / FILE, sha256)
+    if entry is None or entry.get("build") != build or entry.get("n_cpus") != os.cpu_count():
         return {}
     options = entry.get("options")
     return {k: v for k, v in options.items() if isinstance(v, int)} if isinstance(options, dict) else {}
@@ -28,19 +26,5 @@ def load(folder: pathlib.Path, sha256: str, build: str) -> dict[str, Any]:
 
 def save(folder: pathlib.Path, sha256: str, build: str, options: dict[str, Any], decision_ms: float) -> None:
     """Save options and the median decision time that was measured with them. Raises `StorageError`."""
-    path = folder / FILE
-    entries = _read(path) | {sha256: {"build": build, "n_cpus": os.cpu_count(), "options": options, "decision_ms": decision_ms}}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "w") as file:
-            json.dump(entries, file, indent=1)
-    except OSError as error:
-        raise not_written(path, error) from error
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict):
-            return data
-    return {}
+    entry = {"build": build, "n_cpus": os.cpu_count(), "options": options, "decision_ms": decision_ms}
+    entries.put(folder / FILE, sha256, entry)

@@ -7,21 +7,17 @@ understood there counts as not remembered, for that file alone.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from edge_agent.core.errors import ModelRefused, StorageError
-from edge_agent.core.files import not_written, replacing
 from edge_agent.core.records import ModelFacts
-from edge_agent.model import gguf
+from edge_agent.model import entries, gguf
 from edge_agent.model.profile import AS_IT_SAYS, Profile, Way, from_metadata
 
 FILE = "ways.json"
-_MAX_BYTES = 1 << 20
 _log = logging.getLogger("edge_agent")
 
 
@@ -59,28 +55,11 @@ class Ways:
 
 def load(folder: pathlib.Path, sha256: str) -> Way:
     """How a model file is to be read; nothing if nobody decided."""
-    entry = _read(folder / FILE).get(sha256)
     with contextlib.suppress(TypeError, ModelRefused):
-        return Way(**entry) if isinstance(entry, dict) else AS_IT_SAYS
+        return Way(**(entries.read(folder / FILE, sha256) or {}))
     return AS_IT_SAYS
 
 
 def save(folder: pathlib.Path, sha256: str, way: Way) -> None:
     """Remember how a model file is to be read. Raises `StorageError`."""
-    path = folder / FILE
-    entries = _read(path) | {sha256: {name: value for name, value in asdict(way).items() if value}}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "w") as file:
-            json.dump(entries, file, indent=1)
-    except OSError as error:
-        raise not_written(path, error) from error
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if path.is_file() and path.stat().st_size <= _MAX_BYTES:  # opening a pipe would wait for ever
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(data, dict):
-                return data
-    return {}
+    entries.put(folder / FILE, sha256, {name: value for name, value in asdict(way).items() if value})

@@ -214,7 +214,7 @@ def _drift(deferrals: list[bool], expected: float | None, n_measured: int) -> st
 
 
 def _stretches(store: Store, sql: str, sha256: str, check: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    """The rows of a query over the decisions `d` under a calibration, oldest first, some thousands of decisions at a time."""
+    """The rows of a query over the decisions `d` under a calibration, oldest first, some hundreds of decisions at a time."""
     ends = store.database.rows("SELECT (SELECT min(rowid) FROM decisions) AS first, (SELECT max(rowid) FROM decisions) AS last")[0]
     for first in range(ends["first"] or 0, (ends["last"] or -1) + 1, _AT_ONCE):
         check()

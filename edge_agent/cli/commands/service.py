@@ -208,7 +208,7 @@ def _screen(found: settings.Settings, host: str | None, port: int | None, has_to
     if for_user:
         raise click.UsageError("--kiosk is for the whole device; it does not go with --user.")
     address = host or found.serve_host
-    if address not in ("127.0.0.1", "localhost", "0.0.0.0", "::"):  # noqa: S104
+    if address not in ("127.0.0.1", "localhost", "0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
         raise BadSetting(f"The screen's page comes from 127.0.0.1, and the server would listen on {address} alone; give --host 0.0.0.0.")
     if has_token and is_loopback(address):
         raise BadSetting(

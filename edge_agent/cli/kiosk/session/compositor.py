@@ -28,7 +28,7 @@ def start(inside: list[str], settings: dict[str, str]) -> None:
         raise ValueError(f"there is no compositor ({' or '.join(names)}); apt install cage")
     turns = ["-r"] * _quarter_turns(settings) if found == "cage" and _cage_rotates() else []
     command = {"cage": ["cage", "-d", *turns, "--", *inside], "labwc": ["labwc", "-C", str(HERE / "labwc"), "-s", _then_end(inside)]}[found]
-    os.execvpe(found, command, {**os.environ, **environment(settings), IS_ROTATED: "yes" if turns else "no"})  # noqa: S606
+    os.execvpe(found, command, {**os.environ, **environment(settings), IS_ROTATED: "yes" if turns else "no"})  # noqa: S606  # no shell is wanted
 
 
 def environment(settings: dict[str, str]) -> dict[str, str]:
@@ -56,8 +56,8 @@ def rotate(settings: dict[str, str]) -> None:
         return
     if shutil.which("wlr-randr") is None:
         raise ValueError("KIOSK_ROTATE needs wlr-randr; apt install wlr-randr")
-    for output in outputs(subprocess.run(["wlr-randr"], capture_output=True, text=True, check=True, timeout=10).stdout):  # noqa: S607
-        subprocess.run(["wlr-randr", "--output", output, "--transform", str(90 * n_turns)], check=True, timeout=10)  # noqa: S607
+    for output in outputs(subprocess.run(["wlr-randr"], capture_output=True, text=True, check=True, timeout=10).stdout):  # noqa: S607  # from PATH, like all of the session
+        subprocess.run(["wlr-randr", "--output", output, "--transform", str(90 * n_turns)], check=True, timeout=10)  # noqa: S607  # from PATH, like all of the session
 
 
 def outputs(told: str) -> list[str]:
@@ -75,7 +75,7 @@ def _quarter_turns(settings: dict[str, str]) -> int:
 
 def _cage_rotates() -> bool:
     """Whether this cage rotates by itself: up to 0.1.4 it does, and lets nobody else do it; later ones leave it to wlr-randr."""
-    told = subprocess.run(["cage", "-h"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S607
+    told = subprocess.run(["cage", "-h"], capture_output=True, text=True, check=False, timeout=10)  # noqa: S607  # from PATH, like all of the session
     return " -r" in told.stdout + told.stderr
 
 

@@ -1,7 +1,7 @@
 """Keeps the one window at one of two pages: the visitor's, or the one that stands in while the server is not there.
 
 Owns which of the two is shown. Invariant: whatever else comes up (the browser's error page, a crashed page, another address, another
-window) is replaced or closed at once, so a visitor sees pages of ours alone.
+window) is replaced or closed as soon as the browser tells of it, so a visitor sees it for a moment at most.
 """
 
 from __future__ import annotations
