@@ -100,7 +100,7 @@ class OptionChain:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         write(
             self.out / "curve.json",
-            json.dumps({"minutes": round(self.clock.seconds / 60, 1), "peak_mib": round(memory), "rounds": figures}, indent=1),
+            json.dumps({"minutes": round(self.clock.seconds / 60, 3), "peak_mib": round(memory), "rounds": figures}, indent=1),
         )
         say(table(figures))
         say(f"{self.clock.seconds / 60:.1f} minutes in all, {memory:,.0f} MiB at the peak of this start")
@@ -165,10 +165,10 @@ class OptionChain:
         say(table([figures], head=False))
 
     def _measure_seconds(self, number: int) -> float:
-        """How long measuring will take: as long as after the round before, or twice as long as the base's plain scores did."""
+        """How long measuring will take: as long as after the round before, or as long as the base's plain scores of twice as many questions."""
         if number:
             return float(self._read(f"rounds/R{number - 1:02d}/measured.json")["measure_seconds"])
-        return 2.0 * float(self._read("base.json")["seconds"])
+        return float(self._read("base.json")["seconds"])
 
     def _load(self, number: int) -> None:
         """The model as it was after the round before, with an adapter to train."""
@@ -234,20 +234,21 @@ class OptionChain:
             for reading, item in zip(read(self.model, self.answers, items, labels.temperature, _READ_TOKENS), items, strict=True):
                 yield float(reading.option_probs[item.gold])
 
-    def _held_out(self) -> list[Item]:
-        return self._questions("measure", self.recipe.chain.measured_questions, "test")
+    def _held_out(self, split: str = "test") -> list[Item]:
+        return self._questions("measure", self.recipe.chain.measured_questions, split)
 
     def _measure_base(self) -> None:
-        """What the untouched base knows: its options' scores after a plain question."""
+        """What the untouched base knows: its options' scores after a plain question, normalised as suits as many training questions."""
         path = self.out / "base.json"
         if path.exists():
             return
         began = time.monotonic()
-        items = self._held_out()
-        say(f"base: scores the options of {len(items)} held-out questions")
+        items, tried = self._held_out(), self._held_out("train")
+        say(f"base: scores the options of {len(tried)} training and {len(items)} held-out questions")
+        of_tried = score_plain(self.model, self.tok, tried)
+        best = max(NORMALISED, key=lambda way: plain_figures(of_tried, tried, way)["right"])
         scores = score_plain(self.model, self.tok, items)
         found = {way: plain_figures(scores, items, way) for way in NORMALISED}
-        best = max(NORMALISED, key=lambda way: found[way]["right"])
         write(
             path,
             json.dumps(
