@@ -101,7 +101,9 @@ _SETTINGS = {
     "answers": click.option(
         "--answers",
         type=click.Choice(checks.WAYS_OF_ANSWERING),
-        help="How a plain model answers: with a letter or the text of an option; remembered for its file.  [default: letter]",
+        metavar="WAY",
+        help="How a plain model answers: letter, option (the option's text, token by token) or option-prior (the text, against its "
+        "probability without the question); remembered for its file.  [default: letter]",
     ),
     "chat_shape": click.option(
         "--chat-shape", metavar="NAME", help="The chat shape of a plain model whose chat template is not known; remembered for its file."

@@ -62,6 +62,7 @@ NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
 NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
 """How the log-probability of an option's text becomes comparable with another's: not at all, by its number of tokens or of bytes, or
 by its log-probability without the question."""
+_NORMALISED = dict(zip(WAYS_OF_ANSWERING[1:], (TOKENS, PRIOR), strict=True))
 QUESTION_KINDS = {LETTER: CHOICE, OPTION: CHOICE, TEXT: OPEN}
 """Each answer kind, by its published word (in `foggen.answer_kind`, catalog.toml and `convert --answer-kind`), and what it answers."""
 
@@ -133,7 +134,8 @@ class Profile:
         """Which kind of model it is, and what that means, on one line."""
         answers = f"answers with {_KINDS[self.answer_kind]}"
         if self.is_plain:
-            return f"plain: {PLAIN_MEANS}; chat shape {self.prompt}, {answers}"
+            against = ", compared with its probability without the question" if self.normalise == PRIOR else ""
+            return f"plain: {PLAIN_MEANS}; chat shape {self.prompt}, {answers}{against}"
         return f"FogGen: prints its confidence (levels {', '.join(self.levels)}), {answers}, tau {self.tau:g}"
 
     @property
@@ -179,7 +181,8 @@ ARCHITECTURES = tuple(_BY_ARCHITECTURE)
 class Way:
     """How a person wants a model file to be read; "" leaves each to the file.
 
-    `profile` is `plain` or `foggen`, `answers` is `letter` or `option` for a plain model, and `chat_shape` the name of its shape.
+    `profile` is `plain` or `foggen`, `answers` is `letter`, `option` or `option-prior` for a plain model (the last two differ in
+    `Profile.normalise`), and `chat_shape` the name of its shape.
     `measured` is the sha256 of the questions by which `answers` was chosen, "" if a person chose it.
     Raises `ModelRefused` for another word.
     """
@@ -220,8 +223,8 @@ def is_plain(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> bool:
 def plain_profile(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Profile:
     """The profile of a plain model. Raises `ModelRefused` if nobody knows its chat shape."""
     shape, message = shape_of(metadata, way.chat_shape)
-    if way.answers == OPTION:
-        return Profile(shape, message, (), OPTION, lists_options=False)
+    if way.answers in _NORMALISED:
+        return Profile(shape, message, (), OPTION, lists_options=False, normalise=_NORMALISED[way.answers])
     return Profile(shape, message, (), LETTER, instruction="" if shape == COMPLETION else LETTER_INSTRUCTION)
 
 

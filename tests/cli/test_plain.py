@@ -7,6 +7,7 @@ import random
 import pytest
 
 from edge_agent.agent.agent import Agent
+from edge_agent.core.config.checks import WAYS_OF_ANSWERING
 from edge_agent.core.question import Question
 from edge_agent.core.routing import PolicyName
 from edge_agent.model import catalog, ways
@@ -66,6 +67,9 @@ def test_way_is_remembered_for_the_file(home: pathlib.Path, model: pathlib.Path)
     assert ask("--profile", "plain")["confidence"] is None  # the demo
     assert ask()["confidence"] is None
     assert ask("--profile", "foggen")["confidence"] is not None and ask()["confidence"] is not None
+    ask("--model", str(model), "--answers", "option-prior")
+    assert ways.load(home, catalog.sha256_of(model)) == Way(answers="option-prior")
+    assert "compared with its probability without the question" in run("doctor", "--model", str(model)).stdout.replace("\n", " ")
     refused = run("ask", "2+2? A) 3 B) 4", "--answers", "letter")
     assert refused.returncode == 66 and "--profile plain" in refused.stderr
 
@@ -88,9 +92,12 @@ def test_calibration_measures_both_ways_on_questions_that_choose_nothing_else(
     command = ("calibrate", str(data), "--cloud-rate", "0.5", "--model", str(model), "--json", "--rows", str(tmp_path / "run.db"))
     first = run(*command)
     assert first.returncode == 0, first.stderr
-    assert "letter" in first.stderr and "option" in first.stderr and "on 20 questions that choose nothing else" in first.stderr
+    assert (
+        all(f"{way} " in first.stderr for way in ("letter", "option", "option-prior"))
+        and "on 20 questions that choose nothing else" in first.stderr
+    )
     way = ways.load(home, catalog.sha256_of(model))
-    assert way.answers in ("letter", "option") and way.measured
+    assert way.answers in WAYS_OF_ANSWERING and way.measured
     assert sum(json.loads(first.stdout)["questions"].values()) == 80
     again = run(*command)  # goes on with the same questions, and measures nothing
     assert again.returncode == 0 and "choose nothing else" not in again.stderr

@@ -147,6 +147,8 @@ def test_plain_model_is_asked_with_options_for_a_letter_and_without_for_a_text()
     letter, option = (from_metadata({**LLAMA, TEMPLATE_KEY: "<|im_start|>"}, Way(answers=kind)) for kind in ("letter", "option"))
     assert letter.user_message(question) == "What is 2 + 2?\nA. 3\nB. 4\nAnswer with the letter of the right option only."
     assert "3" not in option.user_message(question)
+    against = from_metadata({**LLAMA, TEMPLATE_KEY: "<|im_start|>"}, Way(answers="option-prior"))
+    assert against == replace(option, normalise="prior") and against.sha256 != option.sha256
     base = from_metadata(LLAMA)
     assert "".join(s.text for s in base.segments(base.user_message(question))) == "Question: What is 2 + 2?\nA. 3\nB. 4\nAnswer:"
     for profile in (letter, base):

@@ -16,7 +16,7 @@ from edge_agent.core.errors import BadSetting
 
 POLICIES = ("prefer_local", "only_local", "prefer_cloud", "only_cloud")
 PROFILES = ("plain", "foggen")
-WAYS_OF_ANSWERING = ("letter", "option")
+WAYS_OF_ANSWERING = ("letter", "option", "option-prior")
 CLOUD_APIS = ("auto", "chat", "decisions", "systemone")
 LANGUAGES = ("en", "kk", "ru")
 FOREVER, NONE, AUTO = "forever", "none", "auto"

@@ -83,7 +83,8 @@ class Settings:
     answers: str | None = _setting(
         None,
         checks.answers,
-        "How a plain model answers: with a `letter`, or with the text of an `option`; without it, as remembered, or with a letter.",
+        "How a plain model answers: with a `letter`, or with the text of an `option`, scored by each token, or, as "
+        "`option-prior`, against its probability without the question; without it, as remembered, or with a letter.",
         environment="EDGE_AGENT_ANSWERS",
     )
     chat_shape: str | None = _setting(

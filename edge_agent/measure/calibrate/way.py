@@ -1,4 +1,4 @@
-"""Chooses how a plain model answers, with letters or with the options' texts, by asking it both ways.
+"""Chooses how a plain model answers, with letters or with the options' texts, by asking it in every way.
 
 Owns which questions that takes, and the choice. Invariant: these questions choose nothing else: a calibration on the same data leaves
 them out, also the next time.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edge_agent.core.config.checks import WAYS_OF_ANSWERING
 from edge_agent.core.errors import BadData
 from edge_agent.measure.calibrate.split import split
 from edge_agent.measure.evaluation.figures import Share
@@ -20,7 +21,7 @@ from edge_agent.measure.run.answered import AnsweredRow
 from edge_agent.measure.sets.labelled import family
 from edge_agent.measure.sets.loading import DataSet, questions_sha256
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import LETTER, OPTION, Way
+from edge_agent.model.profile import Way
 from edge_agent.model.ways import Ways
 
 SHARE, MOST = 0.2, 300
@@ -28,18 +29,18 @@ SHARE, MOST = 0.2, 300
 
 
 @dataclass(frozen=True, slots=True)
-class BothWays:
-    """How often the answers were right by each way, and the `best` of them; of two that are alike, letters, which cost less."""
+class Tried:
+    """How often the answers were right in each way, and the `best` of them; of those that are alike, the one that costs least."""
 
     right: dict[str, Share]
     best: str
 
     @property
     def words(self) -> str:
-        """Both figures, on one line."""
+        """All figures, on one line."""
         said = [f"{kind} {share.share:.1%} (95 % {share.low:.1%} to {share.high:.1%})" for kind, share in self.right.items()]
         n = next(iter(self.right.values())).questions
-        return f"{self.best}: right by {' and by '.join(said)}, on {n:,} questions that choose nothing else"
+        return f"{self.best}: right by {', by '.join(said)}, on {n:,} questions that choose nothing else"
 
 
 def parts(data: DataSet) -> tuple[DataSet, DataSet]:
@@ -64,11 +65,11 @@ def measure(
     way: Way,
     on_row: Callable[[AnsweredRow], None] = lambda row: None,
     on_start: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> BothWays:
-    """Ask the model `data` in both ways; all else is read as `way` says. Raises what a run raises."""
+) -> Tried:
+    """Ask the model `data` in every way; all else is read as `way` says. Raises what a run raises."""
     right = {}
-    for kind in (LETTER, OPTION):
+    for kind in WAYS_OF_ANSWERING:
         one = ModelFiles(files.path, files.adapter, Ways(replace(way, answers=kind, measured="")))
         correct = run.answer(data, one, on_row=on_row, on_start=on_start).results().edge_correct
         right[kind] = share_of(correct[~np.isnan(correct)])
-    return BothWays(right, OPTION if right[OPTION].share > right[LETTER].share else LETTER)
+    return Tried(right, max(right, key=lambda kind: right[kind].share))
