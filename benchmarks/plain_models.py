@@ -3,11 +3,13 @@
     python -m benchmarks.plain_models read MODEL.gguf --data DATA --out RUN.jsonl [--questions 500] [--threads 2] [--prior-every 4]
                                       [--letters 500] [--sets arc-easy,openbookqa,mmlu]
     python -m benchmarks.plain_models table RUN.jsonl [RUN.jsonl ...] [--splits 200] [--limits 0.1,0.2]
+    python -m benchmarks.plain_models runs RUN.db [RUN.db ...] [--splits 200] [--limits 0.1,0.2]
 
 `read` asks ARC-Easy, OpenBookQA and MMLU (DATA has the folders arc-easy, openbookqa, mmlu and routellm-mmlu) and writes one line for each
 question: the log-probability of every option's text, with its end and without, its tokens and bytes, and of every letter, in the given
 order and reversed. From these, `table` computes every normalisation and readout, without asking again. An interrupted run goes on where
-it was. The questions come in a fixed random order, the sets in turn, so that a shorter run is a sample of a longer one.
+it was. The questions come in a fixed random order, the sets in turn, so that a shorter run is a sample of a longer one. `runs` has the
+same figures, and those of the printed level, for a FogGen model, from the files that `edge-agent eval DATA --rows RUN.db` writes.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from edge_agent.engine import options
 from edge_agent.engine.answers import Answers
 from edge_agent.engine.llama import Llama, Options
 from edge_agent.measure.metrics import auroc, lift
+from edge_agent.measure.results import Results
+from edge_agent.measure.run import run_file
+from edge_agent.measure.run.run import Run
 from edge_agent.measure.sets import grading, recorded
 from edge_agent.measure.sets.labelled import Labelled
 from edge_agent.measure.sets.loading import load
@@ -43,6 +48,8 @@ SEED = 11
 NORMALISED = ("none", "tokens", "bytes", "prior")
 READOUTS = ("answer_prob", "margin", "entropy")
 FEWEST = 20  # questions for a line of the table
+LEVELS_HEAD = """\
+| model | data | n | right | levels used | AUROC level | expected | answer_prob | margin | sent at its tau | lift |"""
 HEAD = """\
 | model | set | way | n | right | AUROC answer_prob | margin | entropy | lift, half sent | order changes |"""
 
@@ -149,13 +156,35 @@ def figures(rows: list[dict[str, Any]], way: str, n_splits: int, limits: Sequenc
     system = float(np.where(keep, right, values["cloud"]).mean())
     gained = lift(system, float(right.mean()), float(values["cloud"].mean()), float((~keep).mean()))
     out |= {"lift": f"{100 * gained:+.1f}", "changed": f"{changed / both:.0%}" if both else ""}
-    kept = {name: values[name] for name in READOUTS}
-    pool = results_of(right, kept, fingerprints=tuple(map(str, range(len(right)))))
+    pool = results_of(right, {name: values[name] for name in READOUTS}, fingerprints=tuple(map(str, range(len(right)))))
+    return out | guaranteed(pool, n_splits, limits)
+
+
+def guaranteed(pool: Results, n_splits: int, limits: Sequence[float]) -> dict[str, str]:
+    """For each limit: the share that calibrations on half of the pool keep, what the pool allows, how often none came, or a bad one.
+
+    What it allows is `Outcome.target`, with how often a calibration found 0.8 of that.
+    """
+    out = {}
     for limit in limits:
-        made = experiment(pool, limit, len(right) // 2, n_splits, SEED)
+        made = experiment(pool, limit, len(pool) // 2, n_splits, SEED)
         share = f"{made.mean_share:.0%}" if made.found else "-"
-        out[f"kept at {limit:.0%}"] = f"{share} | {1 - made.found:.0%} | {made.broken:.1%}"
+        target = f"{made.target:.0%} ({made.good:.0%})" if made.target else "-"
+        out[f"kept at {limit:.0%}"] = f"{share} | {target} | {1 - made.found:.0%} | {made.broken:.1%}"
     return out
+
+
+def printed(path: pathlib.Path, n_splits: int, limits: Sequence[float]) -> str:
+    """The line of one run of a FogGen model."""
+    facts, rows = run_file.load(path)
+    results = Run(facts, tuple(rows[number] for number in sorted(rows))).results()
+    right, level = results.edge_correct, results.scores["confidence"]
+    keep = (level >= facts.profile.tau) & ~results.no_confidence
+    system = float(np.where(keep, right, SIMULATED).mean())
+    cells = [facts.model.name, facts.data, f"{len(results):,}", f"{right.mean():.1%}", str(len(set(level)))]
+    cells += [f"{float(auroc(results.scores[name], right)):.2f}" for name in ("confidence", "expected_confidence", "answer_prob", "margin")]
+    cells += [f"{(~keep).mean():.0%}", f"{100 * lift(system, float(right.mean()), SIMULATED, float((~keep).mean())):+.1f}"]
+    return f"| {' | '.join([*cells, *guaranteed(results, n_splits, limits).values()])} |"
 
 
 def _table(paths: Sequence[pathlib.Path], n_splits: int, ways: Sequence[str], limits: Sequence[float]) -> Iterator[str]:
@@ -180,17 +209,25 @@ def main() -> None:
     reading.add_argument("--letters", type=int, default=500, help="How many questions of each set are also asked by letters.")
     reading.add_argument("--sets", default=",".join(SETS))
     table.add_argument("runs", type=pathlib.Path, nargs="+")
-    table.add_argument("--splits", type=int, default=200)
-    table.add_argument("--limits", default="0.1,0.2", help="Shares of errors that a calibration guarantees.")
     table.add_argument("--ways", default="letter,none,tokens,bytes,prior,none+end,tokens+end")
+    runs = commands.add_parser("runs")
+    runs.add_argument("runs", type=pathlib.Path, nargs="+")
+    for each in (table, runs):
+        each.add_argument("--splits", type=int, default=200)
+        each.add_argument("--limits", default="0.1,0.2", help="Shares of errors that a calibration guarantees.")
     wanted = parser.parse_args()
     if wanted.command == "read":
         read(wanted)
         return
     limits = [float(limit) for limit in wanted.limits.split(",")]
-    head = HEAD + "".join(f" kept at {limit:.0%} | no tau | broken |" for limit in limits)
+    is_table = wanted.command == "table"
+    head = (HEAD if is_table else LEVELS_HEAD) + "".join(f" kept at {limit:.0%} | possible | no tau | broken |" for limit in limits)
     print(head + "\n" + "|" + "---|" * head.count(" |"))
-    for line in _table(wanted.runs, wanted.splits, wanted.ways.split(","), limits):
+    for line in (
+        _table(wanted.runs, wanted.splits, wanted.ways.split(","), limits)
+        if is_table
+        else (printed(path, wanted.splits, limits) for path in wanted.runs)
+    ):
         print(line, flush=True)
 
 
