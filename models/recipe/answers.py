@@ -75,13 +75,18 @@ class OptionAnswers:
         return tuple(len(self._ids(text)) for text in ("Confidence:", f"Confidence: {level}", f"Confidence: {level}\nFinal answer:"))  # type: ignore[return-value]
 
     def _prompt(self, message: str) -> list[int]:
-        bos = self.tok.bos_token if getattr(self.tok, "add_bos_token", False) else ""
+        bos = self.tok.bos_token if adds_bos(self.tok) else ""
         parts = (bos if segment.kind is SegmentKind.BOS else segment.text for segment in self.profile.segments(message))
         return self._ids("".join(parts))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tok(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def adds_bos(tok: PreTrainedTokenizerBase) -> bool:
+    """Whether a text of this tokenizer begins with BOS. Its attribute `add_bos_token` may deny what its post-processor does."""
+    return tok.bos_token_id is not None and tok("a")["input_ids"][:1] == [tok.bos_token_id]
 
 
 def one_line(option: str) -> str:
@@ -212,7 +217,7 @@ NORMALISED = ("nothing", "tokens", "prior")
 @torch.no_grad()
 def score_plain(model: PreTrainedModel, tok: PreTrainedTokenizerBase, items: Sequence[Item]) -> list[PlainScores]:
     """The options' scores as continuations of `Question: ...` and `Answer:`, which any base understands."""
-    bos = [tok.bos_token_id] if getattr(tok, "add_bos_token", False) and tok.bos_token_id is not None else []
+    bos = [tok.bos_token_id] if adds_bos(tok) else []
     found = []
     for item in items:
         forest = Forest(bos)

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from convert.export import Conversion, export
 from edge_agent.model.gguf import read_header
@@ -22,10 +22,9 @@ from models.recipe import config, gguf_base, option_chain, option_rows
 from models.recipe.answers import NORMALISED, OptionAnswers, is_askable, read, score_plain
 from models.recipe.bank import Item, draw_many
 from models.recipe.source import Files
-from tests.support.checkpoints import gemma_checkpoint
 from tests.support.paths import ROOT
+from tests.support.tiny_bases import gemma_base, llama_base
 
-DEMO_BASE = ROOT / "models" / "demo" / "base"
 ODD = Item("odd", 1, "", "", "Which  word\nis longer?", ("a b", "a b c", "a  b\nd", "Łódź"), 1)
 """An option that is the start of others, spaces and a line break in one, and letters beyond ASCII."""
 
@@ -33,24 +32,13 @@ ODD = Item("odd", 1, "", "", "Which  word\nis longer?", ("a b", "a b c", "a  b\n
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The GGUF of a tiny random Llama, sure enough of its tokens that a wrong mask shows."""
-    out = tmp_path_factory.mktemp("llama")
-    torch.manual_seed(0)
-    tok = AutoTokenizer.from_pretrained(DEMO_BASE)
-    shape = LlamaConfig(
-        vocab_size=len(tok), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=16, tie_word_embeddings=True, initializer_range=0.25, bos_token_id=None, eos_token_id=tok.eos_token_id,
-        pad_token_id=tok.pad_token_id,
-    )  # fmt: skip
-    LlamaForCausalLM(shape).save_pretrained(out / "base")
-    tok.save_pretrained(out / "base")
-    return export(Conversion(out / "base", [], ["F16"], "tiny"), out)[0].path
+    return llama_base(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The GGUF of a tiny random Gemma 3, with SentencePiece and without a chat template, as the published base is."""
-    out = tmp_path_factory.mktemp("gemma")
-    return export(Conversion(gemma_checkpoint(out / "base", max_position_embeddings=8192), [], ["F32"], "tiny"), out)[0].path
+    return gemma_base(tmp_path_factory.mktemp("gemma"))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +113,7 @@ def test_plain_scores_equal_a_sequential_evaluation(model: tuple[PreTrainedModel
     loaded, answers = model
     tok = answers.tok
     ids = lambda text: tok(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-    bos = [tok.bos_token_id] if tok.add_bos_token else []
+    bos = tok("")["input_ids"]
     (scores,) = score_plain(loaded, tok, [ODD])
     for start, found in ((f"Question: {ODD.stem}\nAnswer:", scores.given), ("Answer:", scores.alone)):
         for i, option in enumerate(("a b", "a b c", "a b d", "Łódź")):
