@@ -56,7 +56,7 @@ PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent ca
 """What it means for a person that a model is plain."""
 TAU_IS_USELESS = (
     "A tau of {:g} alone keeps no answer: it compares with a printed confidence, and this is a plain model, which prints none. "
-    "Leave the tau out, and run `edge-agent calibrate`, which chooses a readout with it."
+    "Leave the tau out; what counts then is a calibration, which `edge-agent calibrate` makes."
 )
 NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
 NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
