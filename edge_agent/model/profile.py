@@ -283,7 +283,7 @@ def from_metadata(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Prof
     if not isinstance(message, str) or len(message) > MAX_SYSTEM_MESSAGE_CHARS:
         raise _refused("foggen.system_message", f"a string of at most {MAX_SYSTEM_MESSAGE_CHARS} characters")
     tau = metadata.get("foggen.tau", profile.tau)
-    if not isinstance(tau, int | float) or not 0 <= tau <= 1:
+    if not isinstance(tau, int | float) or isinstance(tau, bool) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
     kind = str(metadata.get("foggen.answer_kind", LETTER))
     if kind not in QUESTION_KINDS:
