@@ -90,7 +90,7 @@ class RulesInForce:
             return ModelRules(policy)
         self._say(*applied.problems)
         if applied.calibration is None:
-            if applied.problems or applied.n_others:
+            if applied.problems or applied.n_others or applied.n_other_ways:
                 self._say(none_applies(applied, profile))
             return ModelRules(policy)
         return ModelRules(applied.calibration.policy(self._name, profile.format_mass_min), applied.calibration)
@@ -104,9 +104,13 @@ class RulesInForce:
 
 
 def none_applies(applied: Applied, profile: Profile) -> str:
-    """What counts where no calibration does."""
+    """What counts where no calibration does, and why none does."""
     others = f" ({applied.n_others} for other models)" if applied.n_others else ""
-    return f"No calibration applies to this model file{others}, so {without_calibration(profile)}."
+    way = (
+        " A calibration of this file was made with another profile, chat shape or way to answer: ask the model in that way again, or run "
+        "`edge-agent calibrate` for this one."
+    )
+    return f"No calibration applies to this model file{others}, so {without_calibration(profile)}.{way if applied.n_other_ways else ''}"
 
 
 def without_calibration(profile: Profile) -> str:

@@ -41,6 +41,7 @@ _DRAIN = "`edge-agent queue drain` asks the cloud when it is reachable"
 _NEXT = {"no_cloud": "set EDGE_AGENT_CLOUD_URL to ask a cloud, or `--policy only_local` to queue nothing"}
 ID_SHOWN = 8  # the start of an id: enough to name one decision among thousands
 NO_DECISIONS = "No decisions yet. Ask a question with `edge-agent ask`."
+_FOREIGN = 0.01  # a format mass below it: FogGen models nearly always use their format, and others nearly never
 _BY_POLICY = ("only_local", "only_cloud", "prefer_cloud")
 
 
@@ -73,12 +74,17 @@ def _sure(decision: Decision) -> str:
         if decision.answer_probs is None:
             return "not asked"
         if decision.score is None and decision.reason not in _BY_POLICY and decision.cause not in _BY_POLICY:
-            return "unknown: a plain model prints no confidence, and it has no calibration here (`edge-agent calibrate` makes one)"
+            return (
+                "unknown: a plain model prints no confidence, and no calibration counted here (`edge-agent calibrate` makes one; "
+                "a tau of your own switches it off)"
+            )
         if decision.reason in _BY_POLICY or decision.cause in _BY_POLICY:
             return f"unknown (the policy {decision.policy} does not ask how sure the model is)"
     elif decision.cause == "no_confidence":
-        has_score = decision.score is not None
-        return "unknown: the model printed no confidence" if has_score else f"unknown: an answer in words has no {decision.readout}"
+        if decision.score is None:
+            return f"unknown: an answer in words has no {decision.readout}"
+        hint = " (if it is no FogGen model, say `--profile plain`)" if decision.format_mass < _FOREIGN else ""
+        return f"unknown: the model printed no confidence{hint}"
     if decision.confidence is not None and (decision.reason in _BY_POLICY or decision.cause in _BY_POLICY):
         return f"{decision.confidence:.0%} (the policy {decision.policy} does not use it)"
     by = f", by calibration {decision.calibration[:ID_SHOWN]}" if decision.calibration else ""

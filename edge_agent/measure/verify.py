@@ -29,7 +29,7 @@ from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
 from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import Profile, from_metadata
+from edge_agent.model.profile import TAU_IS_USELESS, Profile, from_metadata
 
 AnyReading = Reading | OpenReading
 Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
@@ -66,9 +66,10 @@ class ChangedShare:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words, `level_kl` for plain models.
+    """A file compared with a reference on the same questions. `letter_kl` is None for answers in words.
 
-    `changed_routes` counts the questions that one file keeps at `tau` and the other defers. A question that does not fit
+    `changed_routes` counts the questions that one file keeps at `tau` and the other defers. Plain models have neither levels nor a tau:
+    their `level_kl`, `changed_levels` and `changed_routes` are None. A question that does not fit
     counts in `n_skipped`, not in `n_questions`. Sizes and bits per weight include the adapter.
     """
 
@@ -79,9 +80,9 @@ class Comparison:
     tau: float
     level_kl: Mean | None
     letter_kl: Mean | None
-    changed_levels: ChangedShare
+    changed_levels: ChangedShare | None
     changed_answers: ChangedShare
-    changed_routes: ChangedShare
+    changed_routes: ChangedShare | None
     size_bytes: int
     reference_size_bytes: int
     bits_per_weight: float
@@ -156,6 +157,8 @@ def verify_model(
         failed = "adapter" if model.adapter and checks[-1].name != "adapter" else "load"
         return Verified(model, sha256, (*checks, FileCheck(failed, False, str(error))))
     checks += [_loaded(model, tried), _answers(tried, profile)]
+    if tau is not None and profile.is_plain:
+        checks.append(FileCheck("tau", True, TAU_IS_USELESS.format(tau)))
     if reference is None:
         return Verified(model, sha256, tuple(checks))
     comparison = _against(model, tried, profile, reference, questions, profile.tau if tau is None else tau, asked)
@@ -180,9 +183,9 @@ def compare(readings: Sequence[AnyReading | None], references: Sequence[AnyReadi
         "tau": tau,
         "level_kl": None if levels is None else _mean(levels),
         "letter_kl": _mean(np.array(letters)) if letters else None,
-        "changed_levels": _share([a.level != b.level for a, b in pairs]),
+        "changed_levels": None if profile.is_plain else _share([a.level != b.level for a, b in pairs]),
         "changed_answers": _share([not _same(a, b) for a, b in pairs]),
-        "changed_routes": _share([_is_deferred(a, policy) != _is_deferred(b, policy) for a, b in pairs]),
+        "changed_routes": None if profile.is_plain else _share([_is_deferred(a, policy) != _is_deferred(b, policy) for a, b in pairs]),
     }
 
 
@@ -213,7 +216,9 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
     elif tolerance.level_kl is not None and comparison.level_kl is not None:
         found = comparison.level_kl.mean
         checks.append(FileCheck("levels", found <= tolerance.level_kl, f"mean KL {found:.4f} nats; the limit is {tolerance.level_kl:g}"))
-    if tolerance.changed_routes is not None:
+    if tolerance.changed_routes is not None and comparison.changed_routes is None:
+        checks.append(FileCheck("routes", False, "a plain model keeps nothing at a tau, so no route can change; leave --max-changed out"))
+    elif tolerance.changed_routes is not None and comparison.changed_routes is not None:
         found = comparison.changed_routes.share
         checks.append(
             FileCheck(
@@ -226,7 +231,7 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
 
 
 def _profile(model: ModelFiles, sha256: str, header: gguf.Header) -> Profile:
-    return model.ways.profile(sha256, header.metadata) if model.ways else from_metadata(header.metadata)
+    return model.ways.profile(sha256, model.path, header) if model.ways else from_metadata(header.metadata)
 
 
 def _described(profile: Profile, says_so: bool) -> str:

@@ -212,12 +212,13 @@ def waiting_beside(model: pathlib.Path) -> pathlib.Path:
 class Applied:
     """The calibration that applies, or None; `problems` say which files cannot be used, and why none applies if one was wanted.
 
-    `n_others` sound calibrations are for other models.
+    `n_others` sound calibrations are for other models, and `n_other_ways` for this one, asked in another way.
     """
 
     calibration: Calibration | None
     problems: tuple[str, ...] = ()
     n_others: int = 0
+    n_other_ways: int = 0
 
 
 def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile_sha256: str, wanted: str = AUTO) -> Applied:
@@ -237,11 +238,13 @@ def choose(folder: pathlib.Path, model_sha256: str, adapter_sha256: str, profile
         except BadData as error:
             problems.append(str(error))
     fitting = [one for one in found if one.fits(model_sha256, adapter_sha256, profile_sha256)]
-    n_others = len(found) - len(fitting)
+    n_same = sum(one.fits(model_sha256, adapter_sha256, one.profile_sha256) for one in found)
+    n_others, n_other_ways = len(found) - n_same, n_same - len(fitting)
     if wanted != AUTO and len(fitting) != 1:
-        problems.append(_why_not(wanted, n_others, len(fitting)))
-        return Applied(None, tuple(problems), n_others)
-    return Applied(max(fitting, key=lambda one: (one.created_at, one.sha256), default=None), tuple(problems), n_others)
+        problems.append(_why_not(wanted, n_others + n_other_ways, len(fitting)))
+        return Applied(None, tuple(problems), n_others, n_other_ways)
+    newest = max(fitting, key=lambda one: (one.created_at, one.sha256), default=None)
+    return Applied(newest, tuple(problems), n_others, n_other_ways)
 
 
 def named(folder: pathlib.Path, wanted: str) -> bool:

@@ -224,6 +224,8 @@ class _Reader:
             return self.text(_MAX_TEXT_BYTES)
         if kind != _ARRAY:
             raise self.refused(f"has a metadata value of the unknown type {kind}")
+        if key.startswith("foggen.") or key == "tokenizer.chat_template":  # skipped, it would count as not there
+            raise self.refused(f"has a list as {key!r:.80}, where one value is meant")
         item, count = self.scalar("<I"), self.scalar("<Q")
         self.arrays[key] = ArrayPlace(item, count, self.at)
         if item in _SCALARS:

@@ -56,7 +56,7 @@ PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent ca
 """What it means for a person that a model is plain."""
 TAU_IS_USELESS = (
     "A tau of {:g} alone keeps no answer: it compares with a printed confidence, and this is a plain model, which prints none. "
-    "Leave the tau out, and run `edge-agent calibrate`, which chooses a readout with it."
+    "Leave the tau out; what counts then is a calibration, which `edge-agent calibrate` makes."
 )
 NONE, TOKENS, BYTES, PRIOR = "none", "tokens", "bytes", "prior"
 NORMALISE = (NONE, TOKENS, BYTES, PRIOR)
@@ -286,7 +286,7 @@ def from_metadata(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Prof
     if not isinstance(message, str) or len(message) > MAX_SYSTEM_MESSAGE_CHARS:
         raise _refused("foggen.system_message", f"a string of at most {MAX_SYSTEM_MESSAGE_CHARS} characters")
     tau = metadata.get("foggen.tau", profile.tau)
-    if not isinstance(tau, int | float) or not 0 <= tau <= 1:
+    if not isinstance(tau, int | float) or isinstance(tau, bool) or not 0 <= tau <= 1:
         raise _refused("foggen.tau", "a number from 0 to 1")
     kind = str(metadata.get("foggen.answer_kind", LETTER))
     if kind not in QUESTION_KINDS:

@@ -49,8 +49,19 @@ def test_tau_alone_keeps_no_answer_and_that_is_said(model: pathlib.Path) -> None
     done = run("ask", "2+2? A) 3 B) 4", "--model", str(model), "--tau", "0", "--json")
     assert json.loads(done.stdout)["cause"] == "no_confidence" and json.loads(done.stdout)["deferred"]
     assert "tau of 0 alone keeps no answer" in done.stderr and "edge-agent calibrate" in done.stderr
-    checked = run("doctor", "--model", str(model), EDGE_AGENT_TAU="0.5")
-    assert "tau of 0.5 alone keeps no answer" in checked.stdout
+    for checked in (run("doctor", "--model", str(model), EDGE_AGENT_TAU="0.5"), run("verify", str(model), "--limit", "1", "--tau", "0.5")):
+        assert "tau of 0.5 alone keeps no answer" in checked.stdout and checked.returncode == 0
+    assert "alone keeps no answer" not in run("verify", "demo", "--limit", "1", "--tau", "0.5").stdout
+
+
+def test_comparison_of_plain_models_has_no_routes_by_tau(model: pathlib.Path) -> None:
+    """Both files defer everything, so "0 changed" would say nothing, and a limit on it could never fail."""
+    command = ("verify", str(model), "--against", str(model), "--limit", "2")
+    assert "a plain model keeps nothing at a tau" in run(*command).stdout
+    found = json.loads(run(*command, "--json").stdout)["comparison"]
+    assert found["changed_routes"] is found["changed_levels"] is None and found["changed_answers"]["count"] == 0
+    limited = run(*command, "--max-changed", "0.5")
+    assert limited.returncode == 65 and "leave --max-changed out" in limited.stdout
 
 
 def test_kind_of_a_file_is_said_by_doctor_and_verify(model: pathlib.Path) -> None:
@@ -134,7 +145,26 @@ def test_unknown_chat_template_is_refused_until_a_person_names_its_shape(tmp_pat
     assert refused.returncode == 66 and "--chat-shape" in refused.stderr
     assert ask("--model", str(strange), "--chat-shape", "completion")["answer"] in "ABC"
     assert ask("--model", str(strange))["answer"] in "ABC"
-    assert run("ask", "2+2? A) 3 B) 4", "--model", str(strange), "--chat-shape", "gemma").returncode == 66  # no such tokens
+    refused = run("ask", "2+2? A) 3 B) 4", "--model", str(strange), "--chat-shape", "gemma")
+    assert refused.returncode == 66 and "no token '<bos>', which the chat shape gemma needs" in refused.stderr
+    assert ask("--model", str(strange))["answer"] in "ABC"  # the shape that cannot be used is not remembered
+
+
+def test_calibration_of_another_way_is_named_as_one(home: pathlib.Path, model: pathlib.Path) -> None:
+    """Made by letter and asked by option: it does not count, and the person learns why."""
+    stored(home, model, tau=0.0, readout="answer_prob")
+    assert ask("--model", str(model))["calibration"]
+    other = run("ask", "2+2? A) 3 B) 4", "--model", str(model), "--answers", "option")
+    assert "made with another profile, chat shape or way to answer" in other.stderr
+    assert "no calibration counted here" in " ".join(other.stdout.split()) and "other models" not in other.stderr
+    assert "another profile, chat shape or way" in run("doctor", "--model", str(model)).stdout
+    tau = run("ask", "2+2? A) 3 B) 4", "--model", str(model), "--answers", "letter", "--tau", "0.1")
+    assert "a tau of your own switches it off" in " ".join(tau.stdout.split())
+
+
+def test_foreign_model_read_as_foggen_is_told_of_the_other_profile(model: pathlib.Path) -> None:
+    done = run("ask", "2+2? A) 3 B) 4", "--model", str(model), "--profile", "foggen")
+    assert "say `--profile plain`" in " ".join(done.stdout.split())
 
 
 def test_demo_read_as_plain_is_asked_without_its_system_message(home: pathlib.Path) -> None:

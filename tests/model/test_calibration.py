@@ -166,7 +166,7 @@ def test_the_newest_that_fits_applies_and_a_bad_one_hides_no_good_one(tmp_path: 
     (tmp_path / f"{'0' * 64}.json").write_text("no")
     (tmp_path / "notes.txt").write_text("mine")
     found = choose(tmp_path, *BOUND)
-    assert (found.calibration, found.n_others) == (second, 3)
+    assert (found.calibration, found.n_others, found.n_other_ways) == (second, 2, 1)
     assert len(found.problems) == 1 and "0" * 64 in found.problems[0]
     assert choose(tmp_path, *BOUND, first.sha256[:9]).calibration == first
     assert choose(tmp_path, *BOUND, "none").calibration is None

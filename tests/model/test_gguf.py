@@ -86,6 +86,16 @@ def test_array_of_arrays_and_huge_array_are_refused(tmp_path: pathlib.Path) -> N
             read_header(file)
 
 
+@pytest.mark.parametrize("key", [b"foggen.levels", b"foggen.answer_kind", b"foggen.system_message", b"tokenizer.chat_template"])
+def test_list_in_place_of_a_value_is_refused(tmp_path: pathlib.Path, key: bytes) -> None:
+    """Skipped like a vocabulary, it would count as not there: other levels than the model prints, or a chat model without its shape."""
+    file = tmp_path / "x.gguf"
+    text = struct.pack("<Q", 3) + b"0.5"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 9, 8, 1) + text)
+    with pytest.raises(ModelRefused, match="where one value is meant"):
+        read_header(file)
+
+
 def pair(key: bytes, value: bytes) -> bytes:
     return struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
 

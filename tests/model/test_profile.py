@@ -59,6 +59,7 @@ def test_file_without_keys_gets_its_architectures_profile() -> None:
         ("foggen.tau", 7.0),
         ("foggen.tau", float("nan")),
         ("foggen.tau", "high"),
+        ("foggen.tau", True),
         ("foggen.answer_kind", "essay"),
         ("foggen.system_message", "x" * 10_000),
         ("foggen.levels", "0.5"),

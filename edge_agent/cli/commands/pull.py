@@ -66,7 +66,7 @@ def pull(
             installed = puller.pull(what, file)
             _note_change(config, in_force, installed)
             if chosen.wanted != AS_IT_SAYS and not installed.is_adapter:
-                chosen.profile(installed.sha256, gguf.read_header(installed.path).metadata)
+                chosen.profile(installed.sha256, installed.path, gguf.read_header(installed.path))
         except MustBeMade as error:
             if as_json:
                 print_json({"error": str(error), "commands": error.commands})

@@ -93,12 +93,17 @@ def _lines(comparison: Comparison) -> list[str]:
         ("size", f"{size / 1e6:,.1f} MB, {comparison.bits_per_weight:.2f} bits per weight ({size / theirs:.0%} of the reference)"),
         ("KL levels", _mean(comparison.level_kl) if comparison.level_kl else "- (a plain model has none)"),
         ("KL letters", _mean(comparison.letter_kl) if comparison.letter_kl else "- (answers in words)"),
-        ("levels", _share(comparison.changed_levels)),
+        ("levels", _share(comparison.changed_levels) if comparison.changed_levels else "- (a plain model has none)"),
         ("answers", _share(comparison.changed_answers)),
-        ("routes", f"{_share(comparison.changed_routes)} at tau {comparison.tau:g}"),
+        ("routes", _routes(comparison)),
     ]
     against = comparison.reference + (f" with {comparison.reference_adapter}" if comparison.reference_adapter else "")
     return ["", f"Against {against}", *(f"  {name:<10} {text}" for name, text in rows)]
+
+
+def _routes(comparison: Comparison) -> str:
+    routes = comparison.changed_routes
+    return f"{_share(routes)} at tau {comparison.tau:g}" if routes else "- (a plain model keeps nothing at a tau)"
 
 
 def _mean(mean: Mean) -> str:
