@@ -48,7 +48,7 @@ def test_both_sources_are_read_alike(text: str, expected: int | None, tmp_path: 
 )
 def test_kernel_is_asked_before_the_program(at: str, tmp_path: pathlib.Path) -> None:
     put(tmp_path, f"sys/devices/platform/{at}/get_throttled", "5\n")
-    put(tmp_path, PROGRAM, "#!/bin/sh\ntouch \"$0.was-started\"\necho throttled=0x0\n")
+    put(tmp_path, PROGRAM, '#!/bin/sh\ntouch "$0.was-started"\necho throttled=0x0\n')
     assert throttling.flags(tmp_path) == 5
     assert not (tmp_path / f"{PROGRAM}.was-started").exists()
 
