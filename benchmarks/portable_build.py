@@ -63,14 +63,12 @@ def main() -> None:
             native, portable = (statistics.median(found[which]["times"]) for which in (False, True))
             ratios.append(portable / native)
             same = same and found[False]["decisions"] == found[True]["decisions"]
-            print(
-                f"pair {pair + 1}: {native * 1000:.1f} ms compiled here, {portable * 1000:.1f} ms {found[True]['variant']}, {ratios[-1]:.3f}"
-            )
+            times = f"{native * 1000:.1f} ms compiled here, {portable * 1000:.1f} ms {found[True]['variant']}"
+            print(f"pair {pair + 1}: {times}, {ratios[-1]:.3f}", flush=True)
     print(f"compiled here: {', '.join(map(str, found[False]['features']))}")
     print(f"{found[True]['variant']}: {', '.join(map(str, found[True]['features']))}")
-    print(
-        f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)} pairs, {min(ratios):.3f} to {max(ratios):.3f}); same decisions: {same}"
-    )
+    spread = f"median of {len(ratios)} pairs, {min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"ratio {statistics.median(ratios):.3f} ({spread}); same decisions: {same}")
 
 
 if __name__ == "__main__":
