@@ -24,6 +24,7 @@ REASONS = {
     "engine/test_adapter.py": _CONVERTS,
     "engine/test_open_ended.py": _CONVERTS,
     "engine/test_grammar.py": "read 504 questions twice, which takes minutes; tests/arm/test_same_decisions.py reads 200 instead",
+    "store/test_schema.py::test_failed_statement": "migrate one file anew for each SQL statement of all migrations, which takes minutes",
     "core/test_config_file.py::test_random_files": _PYTHON,
     "core/test_parsing.py::test_real_questions": _PYTHON,
     "core/test_question.py::test_real_data": _PYTHON,

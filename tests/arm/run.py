@@ -1,7 +1,8 @@
 """`python -m tests.arm.run FOLDER`: the tests on three emulated ARM processors, side by side on the CPUs of this machine.
 
-FOLDER is the environment of tests/arm/environment.sh. The tests of this folder and of the engine run on all three processors, those
-of the other wings on one, because Python is the same on all. Each job gets one CPU here. The log of a job is FOLDER/JOB.log.
+FOLDER is the environment of tests/arm/environment.sh. The tests of this folder run on all three processors: the variant that is
+loaded, 200 questions, and the installation. Those of a wing run on one, so that the whole takes minutes. Each job gets one CPU here.
+The log of a job is FOLDER/JOB.log.
 """
 
 import os
@@ -16,11 +17,11 @@ from tests.arm import on_this_machine
 from tests.support.paths import ROOT
 
 JOBS = (  # the longest first
-    ("cortex-a72", "cloud", "agent"),  # Raspberry Pi 4
-    ("cortex-a53", "arm", "engine"),  # Raspberry Pi 3 and Zero 2 W
-    ("cortex-a72", "arm", "engine"),
+    ("cortex-a53", "arm", "store"),  # Raspberry Pi 3 and Zero 2 W
     ("cortex-a76", "arm", "engine"),  # Raspberry Pi 5
-    ("cortex-a72", "core", "model", "store"),
+    ("cortex-a72", "arm", "agent"),  # Raspberry Pi 4
+    ("cortex-a53", "core", "model"),
+    ("cortex-a72", "cloud"),
 )
 
 
@@ -30,6 +31,7 @@ def run_job(job: tuple[str, ...], folder: pathlib.Path, free: SimpleQueue[int]) 
     (processor, *wings), log = job, folder / f"{'-'.join(job)}.log"
     environment = os.environ | {
         "QEMU_CPU": processor, "EDGE_AGENT_TEST_ARM": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
+        "EDGE_AGENT_TEST_RACES": "1",
     }  # fmt: skip
     command = [
         "taskset", "--cpu-list", str(cpu), str(folder / "venv/bin/python"), "-m", "pytest", "-p", "tests.arm.left_out",
