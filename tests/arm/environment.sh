@@ -48,6 +48,10 @@ echo "  edge-agent for Python $version, from the wheelhouse alone"
 needed() { "$python" requirements/for_device.py "$1" aarch64 "$version"; }
 needed requirements/device.txt | sed 's/ .*//' >"$folder/wheelhouse.txt"
 install --no-index --find-links "$wheelhouse" -r "$folder/wheelhouse.txt" llama-cpp-python foggen-edge-agent
+for script in "$site"/bin/*; do # pip wrote the path of this machine's Python into them
+    sed "1s|^#!.*|#!$folder/venv/bin/python|" "$script" >"$folder/venv/bin/${script##*/}"
+    chmod +x "$folder/venv/bin/${script##*/}"
+done
 [ "$tests" = tests ] || exit 0
 echo '  what the tests need in addition'
 { needed requirements/runtime.txt | grep -E '^(gguf|scipy|requests|urllib3|charset-normalizer)=='; needed requirements/dev.txt | grep -E '^(pytest|hypothesis|iniconfig|sortedcontainers|pygments)=='; } >"$folder/tests.txt"
