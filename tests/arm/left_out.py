@@ -24,6 +24,7 @@ REASONS = {
     "engine/test_adapter.py": _CONVERTS,
     "engine/test_open_ended.py": _CONVERTS,
     "engine/test_grammar.py": "read 504 questions twice, which takes minutes; tests/arm/test_same_decisions.py reads 200 instead",
+    "engine/test_read_all.py::test_timings_count": "compare times with limits of milliseconds, which emulation does not keep",
     "store/test_schema.py::test_failed_statement": "migrate one file anew for each SQL statement of all migrations, which takes minutes",
     "core/test_config_file.py::test_random_files": _PYTHON,
     "core/test_parsing.py::test_real_questions": _PYTHON,
