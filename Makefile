@@ -67,7 +67,9 @@ test-peers: .venv/dev .venv/peers .venv/llama.cpp
 test-arm: .venv/dev
 	@sh tests/arm/needs.sh
 	@test -e dist/wheelhouse-aarch64/INSTALL.txt || $(MAKE) --no-print-directory wheelhouse ARCH=aarch64
-	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm
+	@.venv/bin/python -m hatchling build -t wheel -d dist/wheelhouse-aarch64 >/dev/null
+	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm bookworm 3.11 tests
+	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm/trixie trixie 3.13
 	.venv/bin/python -m tests.arm.run build/arm
 	.venv/bin/python -m benchmarks.arm_instructions build/arm --check benchmarks/results/arm-instructions.json
 

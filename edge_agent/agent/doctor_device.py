@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_agent.engine import throttling
+
 ROOT = pathlib.Path("/")
 MOST_COMMIT_S = 30  # the kernel leaves unsynced data in memory for that long anyway (vm.dirty_expire_centisecs)
 NEAR_C = 5.0  # a processor this near to its limit will reach it while a visitor waits
@@ -86,26 +88,26 @@ def clock(is_synchronised: bool, installed_s: float, now_s: float | None = None,
 
 def power(root: pathlib.Path = ROOT) -> Finding:
     """Whether the power supply is strong enough, as a Raspberry Pi measures it."""
-    flags = _throttled(root)
+    flags = throttling.flags(root)
     alarm = any(
         _line(hwmon / "name") == "rpi_volt" and _line(hwmon / "in0_lcrit_alarm") == "1" for hwmon in _listed(root / "sys/class/hwmon")
     )
     if flags is None and not alarm:
         return Finding("no warning of the hardware" if _has_alarm(root) else "not known: this device does not measure its supply")
     flags = flags or 0
-    warnings = []
+    bits, warnings = throttling.as_text(flags), []
     if alarm or flags & _OF_VOLTAGE:
         when = "is too low now" if alarm or flags & 1 else "was too low since the start"
         warnings.append(
-            f"The voltage {when} ({_hex(flags)}{', rpi_volt alarm' if alarm else ''}): the processor is slowed down, and a power cut may "
+            f"The voltage {when} ({bits}{', rpi_volt alarm' if alarm else ''}): the processor is slowed down, and a power cut may "
             "damage what is being written; use the official power supply and a short cable."
         )
     if others := flags & ~_OF_VOLTAGE:
         words = ", ".join(text for bit, text in _THROTTLED.items() if others >> bit & 1)
         if words:
             when = "now" if others & _NOW else "since the start"
-            warnings.append(f"The processor is or was slowed down {when} ({_hex(flags)}: {words}): answers take longer; cool it better.")
-    return Finding(f"throttling flags {_hex(flags)}", tuple(warnings))
+            warnings.append(f"The processor is or was slowed down {when} ({bits}: {words}): answers take longer; cool it better.")
+    return Finding(f"throttling flags {bits}", tuple(warnings))
 
 
 def processor(root: pathlib.Path = ROOT) -> Finding:
@@ -240,17 +242,6 @@ def _about_options(mount: Mount) -> Iterator[str]:
         )
 
 
-def _throttled(root: pathlib.Path) -> int | None:
-    """The flags of a Raspberry Pi's firmware (vcgencmd get_throttled); None if it has none."""
-    platform = root / "sys/devices/platform"
-    for pattern in ("soc*/*firmware*/get_throttled", "*firmware*/get_throttled"):
-        for path in _listed(platform, pattern):
-            text = _line(path).removeprefix("throttled=").removeprefix("0x")
-            if re.fullmatch(r"[0-9a-fA-F]{1,8}", text):
-                return int(text, 16)
-    return None
-
-
 def _has_alarm(root: pathlib.Path) -> bool:
     return any(_line(hwmon / "name") == "rpi_volt" for hwmon in _listed(root / "sys/class/hwmon"))
 
@@ -278,10 +269,6 @@ def _is_below(path: str, point: str) -> bool:
 def _plain(text: str) -> str:
     """A name from mountinfo, where a space, tab, newline and backslash are octal."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
-
-
-def _hex(flags: int) -> str:
-    return f"0x{flags:x}"
 
 
 def _listed(folder: pathlib.Path, pattern: str = "*") -> list[pathlib.Path]:

@@ -1,8 +1,7 @@
-"""`python -m tests.arm.decide QUESTIONS.jsonl > READINGS.jsonl`: how the demo model reads questions on this processor.
+"""`python -m tests.arm.decide QUESTIONS.jsonl [MODEL [TOKENS]] > READINGS.jsonl`: how a model reads questions on this processor.
 
-`margin` is how much probability must move from what was chosen to the next best before the choice changes: half of their
-difference, the smallest at any branch of the level and at the letter. Below `NEAR_TIE` two processors may choose differently,
-because they round differently. On x86-64 alone, batches of 32 tokens in place of 256 move a level's probability by up to 0.017.
+MODEL is the demo unless it is given, TOKENS the largest batch. `margin` is the difference between the two best values that the
+decision rests on: the smallest at any branch of the level and at the letter.
 """
 
 import json
@@ -12,26 +11,25 @@ from collections.abc import Iterator
 
 from edge_agent.core.question import Question
 from edge_agent.core.records import Reading
+from edge_agent.engine.llama import Options
 from edge_agent.engine.local_model import LocalModel
 from tests.support.paths import DEMO
 
-NEAR_TIE = 0.01
-
 
 def margin(reading: Reading) -> float:
-    """Half of the smallest difference between the two best at any choice; the demo model first chooses between `1` and `0`."""
+    """The smallest difference between the two best at any choice; the demo model first chooses between `1` and `0`."""
     one = reading.level_probs[reading.levels.index("1.0")]
     below = sorted((p for level, p in zip(reading.levels, reading.level_probs, strict=True) if level != "1.0"), reverse=True)
     choices = [abs(one - (1 - one))]
     if reading.level != "1.0":
         choices.append((below[0] - below[1]) / sum(below))
     letters = sorted(reading.answer_probs, reverse=True)
-    return min(*choices, letters[0] - letters[1]) / 2
+    return min(*choices, letters[0] - letters[1])
 
 
-def decide(questions: pathlib.Path) -> Iterator[dict[str, object]]:
+def decide(questions: pathlib.Path, path: pathlib.Path = DEMO, n_batch: int = 256) -> Iterator[dict[str, object]]:
     """A reading for each line of a file of questions."""
-    with LocalModel(DEMO) as model:
+    with LocalModel(path, options=Options(n_batch=n_batch)) as model:
         for line in questions.read_text().splitlines():
             row = json.loads(line)
             reading = model.read(Question(row["question"], tuple(row["options"])))
@@ -41,9 +39,11 @@ def decide(questions: pathlib.Path) -> Iterator[dict[str, object]]:
                 "letter": reading.letter,
                 "margin": round(margin(reading), 4),
                 "level_probs": [round(p, 4) for p in reading.level_probs],
+                "answer_probs": [round(p, 4) for p in reading.answer_probs],
             }
 
 
 if __name__ == "__main__":
-    for one in decide(pathlib.Path(sys.argv[1])):
+    questions, *model = sys.argv[1:]
+    for one in decide(pathlib.Path(questions), *map(pathlib.Path, model[:1]), *map(int, model[1:])):
         print(json.dumps(one))

@@ -10,10 +10,10 @@ import pytest
 from edge_agent.agent import doctor
 from edge_agent.core.config.loading import load
 from edge_agent.engine import llama
+from tests.arm.processors import VARIANTS
 from tests.support.paths import DEMO
 
 CPU = os.environ["QEMU_CPU"]
-EXPECTED = {"cortex-a53": "armv8.0_1", "cortex-a72": "armv8.0_1", "cortex-a76": "armv8.2_2"}
 # Registers a variant without asking whether this processor can run it, and evaluates eight tokens.
 FORCE = """
 import ctypes, pathlib, sys, llama_cpp
@@ -33,14 +33,14 @@ print("status", llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(to
 
 
 def test_best_variant_is_loaded() -> None:
-    assert llama.variant() == EXPECTED[CPU]
+    assert llama.variant() == VARIANTS[CPU]
     assert ("DOTPROD" in llama.cpu_features()) == (CPU == "cortex-a76")
     assert ("FP16_VA" in llama.cpu_features()) == (CPU == "cortex-a76")
 
 
 def test_doctor_names_the_variant() -> None:
     (build,) = [check for check in doctor.examine(load()) if check.name == "build"]
-    assert build.exit_code == 0 and f"variant {EXPECTED[CPU]} of llama.cpp" in build.detail
+    assert build.exit_code == 0 and f"variant {VARIANTS[CPU]} of llama.cpp" in build.detail
 
 
 @pytest.mark.parametrize("variant", ["armv8.0_1", "armv8.2_1"])

@@ -269,7 +269,7 @@ def test_question_goes_before_a_draft_of_another(demo_model: LocalModel, questio
         draft.update("a long story about nothing " * 60)
         reading = demo_model.read(question)
         assert reading.letter in "ABC"
-        assert draft.wait(20)
+        assert draft.wait(120)
 
 
 def test_timeout_leaves_the_model_usable(demo_model: LocalModel, question: Question) -> None:

@@ -103,7 +103,7 @@ def test_timings_count_the_wait_for_the_questions_before(demo_model: LocalModel)
     times = [reading.timings for reading in demo_model.read_all(over(STATE, 4))]
     waited = sorted(time.waited_ms for time in times)
     assert waited[0] < 50 and all(later > earlier for earlier, later in itertools.pairwise(waited))
-    assert all(time.total_ms == pytest.approx(time.waited_ms + time.prefill_ms + time.decode_ms, abs=20) for time in times)
+    assert all(time.total_ms == pytest.approx(time.waited_ms + time.prefill_ms + time.decode_ms, rel=0.05, abs=20) for time in times)
 
 
 def test_no_question_is_no_work(demo_model: LocalModel) -> None:

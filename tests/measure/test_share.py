@@ -49,6 +49,7 @@ def pi(tmp_path: pathlib.Path) -> pathlib.Path:
         "proc/sys/kernel/hostname": "aidanas-pi\n",
         "etc/os-release": 'PRETTY_NAME="Kiosk of Aidana"\nNAME="Debian GNU/Linux"\nVERSION_ID="12"\nID=debian\nHOME_URL="https://aidana.example/"\n',
         "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "2400000\n",
+        "sys/devices/platform/soc/soc:firmware/get_throttled": "50000\n",
     }
     for name, text in files.items():
         path = tmp_path / "root" / name
@@ -75,6 +76,7 @@ def test_a_board_is_described_without_what_names_it_or_its_owner(pi: pathlib.Pat
     found = shared(model, pi)
     assert found["board"] == "Raspberry Pi 5 Model B Rev 1.0" and found["processor"] == "4 x Cortex-A76" and found["max_mhz"] == 2400
     assert (found["system"], found["kernel"], found["variant"], found["memory_mb"]) == ("debian 12", "6.12.25", "armv8.2_2", 8000)
+    assert found["throttled"] == "0x50000"  # the same words as in doctor
     (file,) = found["files"]
     assert (file["model"], file["quantization"], file["decision_p50_ms"], file["prefill_per_s"]) == ("FogGen-demo", "Q8_0", 12, 1000)
     assert re.fullmatch("[0-9a-f]{64}", file["sha256"]) and file["adapter_sha256"] is None
@@ -106,7 +108,7 @@ def test_cores_are_named_and_counted(tmp_path: pathlib.Path, parts: list[str], e
 
 def test_what_is_missing_or_makes_no_sense_is_null(tmp_path: pathlib.Path) -> None:
     found = shared(DEMO, tmp_path)
-    assert [found[key] for key in ("board", "processor", "max_mhz", "system", "kernel")] == [None] * 5
+    assert [found[key] for key in ("board", "processor", "max_mhz", "throttled", "system", "kernel")] == [None] * 6
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "os-release").write_text('ID="Aidana\'s own"\nVERSION_ID=12\nnonsense\n')
     assert share.system(tmp_path) == "12"

@@ -15,9 +15,10 @@ CONTRACT = {
 ASK = ("ask", "What is 12 + 7?", "--option", "18", "--option", "19", "--option", "24")
 
 
-def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, stdin: str = "", timeout_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_agent", *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120, check=False)
+    every = {**os.environ, **environment}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, env=every, timeout=timeout_s, check=False)
 
 
 def ask(*more: str, **environment: str) -> dict:

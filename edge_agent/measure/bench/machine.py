@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import pathlib
 import platform
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+
+from edge_agent.engine import throttling
 
 _SYS = pathlib.Path("/sys/devices/system/cpu")
 _BUFFER_BYTES = 192 << 20  # far more than any cache holds
@@ -52,13 +52,10 @@ def physical_cores() -> int | None:
     return len(siblings) or None
 
 
-def throttled() -> str | None:
-    """The firmware's bits for low voltage and throttling (`0x0` is good); None without `vcgencmd`."""
-    program = shutil.which("vcgencmd")
-    if not program:
-        return None
-    done = subprocess.run([program, "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
-    return done.stdout.strip().partition("=")[2] or None
+def throttled(root: pathlib.Path = throttling.ROOT) -> str | None:
+    """The firmware's bits for low voltage and throttling (`0x0` is good); None where nothing tells."""
+    flags = throttling.flags(root)
+    return None if flags is None else throttling.as_text(flags)
 
 
 def read_bandwidth(n_threads: int) -> float:

@@ -52,7 +52,7 @@ def to_dict(
         "n_threads": n_threads,
         "memory_mb": about.memory_bytes // _MB if about.memory_bytes else None,
         "governor": about.governor,
-        "throttled": machine.throttled(),  # now, after the work
+        "throttled": machine.throttled(root),  # now, after the work
         "system": system(root),
         "kernel": _kernel(root),
         "files": [_file(result, model) for result, model in zip(results, models, strict=True)],
