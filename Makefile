@@ -3,7 +3,7 @@
 # make test-slow KILLS=3000 EXAMPLES=1000 STATES=2000 FLIPS=500 TRIALS=1000    kills, faults and power cuts; choose the numbers
 # make test-browser QUESTIONS=500    the pages in a real Chromium; choose how many questions the memory test asks
 # make test-replies REPLIES=20000 SEED=0    replies of a cloud, mutated from those of real servers
-# make test-arm    the tests on emulated processors of a Raspberry Pi 3, 4 and 5 (needs Debian's qemu-user-static)
+# make test-arm ALL=1    the tests on an emulated Raspberry Pi 3, 4 and 5 (needs qemu-user-static); with ALL, all tests on each of them
 # make help    all targets
 # The environment is .venv, with the versions in requirements/*.txt. PYTHON chooses the interpreter (3.11 or later).
 
@@ -70,7 +70,7 @@ test-arm: .venv/dev
 	@.venv/bin/python -m hatchling build -t wheel -d dist/wheelhouse-aarch64 >/dev/null
 	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm bookworm 3.11 tests
 	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm/trixie trixie 3.13
-	.venv/bin/python -m tests.arm.run build/arm
+	.venv/bin/python -m tests.arm.run build/arm $(if $(ALL),--all)
 	.venv/bin/python -m benchmarks.arm_instructions build/arm --check benchmarks/results/arm-instructions.json
 
 lint: .venv/dev

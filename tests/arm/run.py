@@ -1,7 +1,8 @@
-"""`python -m tests.arm.run FOLDER`: the tests on three emulated ARM processors, side by side on the CPUs of this machine.
+"""`python -m tests.arm.run FOLDER [--all]`: the tests on three emulated ARM processors, side by side on the CPUs of this machine.
 
 FOLDER is the environment of tests/arm/environment.sh. The tests of this folder run on all three processors: the variant that is
-loaded, 200 questions, and the installation. Those of a wing run on one, so that the whole takes minutes. Each job gets one CPU here.
+loaded, 200 questions, and the installation. Those of a wing run on one, so that the whole takes minutes; with `--all` they run on all
+three, too. Each job gets one CPU here.
 The log of a job is FOLDER/JOB.log.
 """
 
@@ -10,10 +11,12 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from tests.arm import on_this_machine
+from tests.arm.processors import VARIANTS
 from tests.support.paths import ROOT
 
 JOBS = (  # the longest first
@@ -23,6 +26,7 @@ JOBS = (  # the longest first
     ("cortex-a53", "core", "model"),
     ("cortex-a72", "cloud"),
 )
+ALL_JOBS = tuple((processor, wing) for wing in ("store", "engine", "agent", "cloud", "model", "core", "arm") for processor in VARIANTS)
 
 
 def run_job(job: tuple[str, ...], folder: pathlib.Path, free: SimpleQueue[int]) -> bool:
@@ -49,19 +53,19 @@ def run_job(job: tuple[str, ...], folder: pathlib.Path, free: SimpleQueue[int]) 
     return done.returncode == 0
 
 
-def main(folder: pathlib.Path) -> int:
-    """Run everything; the exit code."""
+def main(folder: pathlib.Path, jobs: Sequence[tuple[str, ...]]) -> int:
+    """Run the jobs; the exit code."""
     started = time.monotonic()
     on_this_machine.ask(folder)
     free: SimpleQueue[int] = SimpleQueue()
-    cpus = sorted(os.sched_getaffinity(0))[: len(JOBS)]
+    cpus = sorted(os.sched_getaffinity(0))[: len(jobs)]
     for cpu in cpus:
         free.put(cpu)
     with ThreadPoolExecutor(len(cpus)) as pool:
-        passed = list(pool.map(lambda job: run_job(job, folder, free), JOBS))
-    print(f"{sum(passed)} of {len(JOBS)} jobs passed, in {time.monotonic() - started:.0f} s")
+        passed = list(pool.map(lambda job: run_job(job, folder, free), jobs))
+    print(f"{sum(passed)} of {len(jobs)} jobs passed, in {time.monotonic() - started:.0f} s")
     return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(pathlib.Path(sys.argv[1]).resolve()))
+    sys.exit(main(pathlib.Path(sys.argv[1]).resolve(), ALL_JOBS if sys.argv[2:] == ["--all"] else JOBS))
