@@ -49,7 +49,7 @@ NORMALISED = ("none", "tokens", "bytes", "prior")
 READOUTS = ("answer_prob", "margin", "entropy")
 FEWEST = 20  # questions for a line of the table
 LEVELS_HEAD = """\
-| model | data | n | right | levels used | AUROC level | expected | answer_prob | margin | sent at its tau | lift |"""
+| run | n | right | levels used | AUROC level | expected | answer_prob | margin | sent at its tau | lift |"""
 HEAD = """\
 | model | set | way | n | right | AUROC answer_prob | margin | entropy | lift, half sent | order changes |"""
 
@@ -181,9 +181,10 @@ def printed(path: pathlib.Path, n_splits: int, limits: Sequence[float]) -> str:
     right, level = results.edge_correct, results.scores["confidence"]
     keep = (level >= facts.profile.tau) & ~results.no_confidence
     system = float(np.where(keep, right, SIMULATED).mean())
-    cells = [facts.model.name, facts.data, f"{len(results):,}", f"{right.mean():.1%}", str(len(set(level)))]
+    gained = lift(system, float(right.mean()), SIMULATED, float((~keep).mean())) + 0.0
+    cells = [path.stem, f"{len(results):,}", f"{right.mean():.1%}", str(len(set(level)))]
     cells += [f"{float(auroc(results.scores[name], right)):.2f}" for name in ("confidence", "expected_confidence", "answer_prob", "margin")]
-    cells += [f"{(~keep).mean():.0%}", f"{100 * lift(system, float(right.mean()), SIMULATED, float((~keep).mean())):+.1f}"]
+    cells += [f"{(~keep).mean():.0%}", f"{100 * gained:+.1f}"]
     return f"| {' | '.join([*cells, *guaranteed(results, n_splits, limits).values()])} |"
 
 
