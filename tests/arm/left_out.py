@@ -18,6 +18,7 @@ EXAMPLES = 6  # that Hypothesis tries for each test; on this machine's own proce
 KILLS = "kill a process with SIGKILL, which is the kernel's work, and the kernel under emulation is that of this machine"
 _CONVERTS = "convert checkpoints, which is done on a PC: what a board installs has no converter"
 _CASES = "are further cases of a test of which the first case runs"
+_SIGNALS = "raise SIGINT in a thread, which emulation does not deliver to the main thread in time"
 _PYTHON = "are Python alone and take a minute or more under emulation"
 # A part of a test's file and name -> why it is left out.
 REASONS = {
@@ -25,6 +26,8 @@ REASONS = {
     "engine/test_open_ended.py": _CONVERTS,
     "engine/test_grammar.py": "read 504 questions twice, which takes minutes; tests/arm/test_same_decisions.py reads 200 instead",
     "engine/test_read_all.py::test_timings_count": "compare times with limits of milliseconds, which emulation does not keep",
+    "engine/test_local_model.py::test_interrupt_leaves": _SIGNALS,
+    "cloud/test_whole_cloud.py::test_interrupted_call": _SIGNALS,
     "store/test_schema.py::test_failed_statement": "migrate one file anew for each SQL statement of all migrations, which takes minutes",
     "core/test_config_file.py::test_random_files": _PYTHON,
     "core/test_parsing.py::test_real_questions": _PYTHON,

@@ -1,4 +1,5 @@
-"""What this x86-64 machine decides, for tests/arm/test_same_decisions.py: `ask(FOLDER)` writes it into FOLDER.
+"""What this x86-64 machine decides, for tests/arm/test_same_decisions.py: `ask(FOLDER, N)` writes it
+into FOLDER for N questions.
 
 The demo model's weights have 8 bits, and llama.cpp rounds what they are multiplied with to 8 bits, too. How much a reading moves
 by that alone, on one processor, is seen by two other ways of evaluating the same questions: in smaller batches, and with the same
@@ -14,14 +15,13 @@ import numpy as np
 
 from tests.support.paths import DEMO, ROOT
 
-N_QUESTIONS = 200
 SMALLER_BATCHES = (32, 64, 128)  # tokens; the default is 256
 
 
-def ask(folder: pathlib.Path) -> None:
+def ask(folder: pathlib.Path, n_questions: int) -> None:
     """Write questions.jsonl, and what each way decides: x86_64.jsonl, x86_64-N.jsonl for batches of N tokens, and exact.jsonl."""
     drawn = subprocess.run([sys.executable, "-m", "models.recipe.bank", "--n", "29"], cwd=ROOT, capture_output=True, text=True, check=True)
-    (folder / "questions.jsonl").write_text("".join(drawn.stdout.splitlines(keepends=True)[:N_QUESTIONS]))
+    (folder / "questions.jsonl").write_text("".join(drawn.stdout.splitlines(keepends=True)[:n_questions]))
     exact = folder / "demo-F32.gguf"
     write_in_32_bits(DEMO, exact)
     ways: dict[str, list[object]] = {"x86_64": [], "exact": [exact]}
