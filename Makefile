@@ -21,7 +21,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 export CMAKE_ARGS ?= $(shell cat requirements/llama.cpp-flags.txt)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: help demo test test-browser test-peers test-slow test-first-starts test-replies test-arm lint pictures demo-model wheel wheelhouse acceptance lock clean
+.PHONY: help demo test test-browser test-peers test-slow test-first-starts test-replies arm-environment test-arm lint pictures demo-model wheel wheelhouse acceptance lock clean
 
 help:
 	@echo 'make demo        ask the bundled model three questions'
@@ -64,12 +64,14 @@ test-replies: .venv/dev
 test-peers: .venv/dev .venv/peers .venv/llama.cpp
 	.venv/bin/python -m pytest tests/peers
 
-test-arm: .venv/dev
+arm-environment: .venv/dev
 	@sh tests/arm/needs.sh
 	@test -e dist/wheelhouse-aarch64/INSTALL.txt || $(MAKE) --no-print-directory wheelhouse ARCH=aarch64
 	@.venv/bin/python -m hatchling build -t wheel -d dist/wheelhouse-aarch64 >/dev/null
 	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm bookworm 3.11 tests
 	@sh tests/arm/environment.sh $(CURDIR)/.venv/bin/python dist/wheelhouse-aarch64 build/arm/trixie trixie 3.13
+
+test-arm: arm-environment
 	.venv/bin/python -m tests.arm.run build/arm $(if $(ALL),--all)
 	.venv/bin/python -m benchmarks.arm_instructions build/arm --check benchmarks/results/arm-instructions.json
 
