@@ -37,7 +37,7 @@ help:
 	@echo 'make demo-model  train a demo model from scratch, into build/demo (hours on 2 cores; installs torch)'
 	@echo 'make wheel       build the wheel into dist/'
 	@echo 'make wheelhouse  build all wheels for machines like this one, into dist/wheelhouse, so that a fleet compiles once'
-	@echo '                 ARCH=aarch64: for every 64-bit Raspberry Pi, compiled on a PC, into dist/wheelhouse-aarch64'
+	@echo '                 ARCH=aarch64: for every 64-bit Raspberry Pi, compiled on a PC, into dist/wheelhouse-aarch64; x86_64: for any laptop'
 	@echo 'make acceptance  fetch and convert issai/foggen, and compare it with the published figures (needs a network)'
 	@echo 'make lock        choose the newest versions and write them to requirements/*.txt'
 	@echo 'make clean       remove the environment and all build results'
