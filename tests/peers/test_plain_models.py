@@ -53,7 +53,7 @@ def test_registry_model_answers_by_the_documented_commands(home: pathlib.Path, m
     made = run("calibrate", str(data), "--cloud-rate", "0.5", *plain, "--json")
     assert made.returncode == 0, made.stderr
     assert "questions that choose nothing else" in made.stderr
-    assert ways.load(home, catalog.sha256_of(model)).answers == "option"  # zero-shot letters are at chance for models of this size
+    assert ways.load(home, catalog.sha256_of(model)).answers in ("option", "option-prior")  # letters are at chance for models of this size
     after = ask("--model", str(model))
     assert after["score"] is not None and after["calibration"] and after["cause"] in (None, "unsure")
     assert run("replay").returncode == 0
