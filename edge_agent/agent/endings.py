@@ -25,19 +25,33 @@ def endings(
 
     Those that are stored come first, even if the time of `stop` is up. A number that this file has not reached comes from another
     file, for example the one before a restored backup: then all endings come. If a person retries an abandoned queue row, its
-    decision ends a second time, with a new number. Raises `BadSetting`, `StorageError`.
+    decision ends a second time, with a new number. Raises `BadSetting`, `StorageError`; `StorageBusy` only with None, because what
+    is new can't be known while another program locks the file.
     """
     if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
         raise BadSetting(f"The after is {after!r:.80}; give the number of an ending, 0 for all endings, or None for new ones.")
-    last = store.last_end()
     until = stop if isinstance(stop, Until) else Until(stop)
-    return _endings(store, last if after is None else after if after <= last else 0, until, poll_every_s)
+    try:
+        start: int | None = _start(store, after)
+    except StorageBusy:
+        if after is None:
+            raise
+        start = None
+    return _endings(store, after, start, until, poll_every_s)
 
 
-def _endings(store: Store, after: int, until: Until, poll_every_s: float) -> Iterator[Ending]:
-    seen = None
+def _start(store: Store, after: int | None) -> int:
+    last = store.last_end()
+    return last if after is None else after if after <= last else 0
+
+
+def _endings(store: Store, asked: int | None, start: int | None, until: Until, poll_every_s: float) -> Iterator[Ending]:
+    """The endings after the number `start`; if that is None, because of a lock, after what `asked` turns out to mean."""
+    after, seen = start, None
     while not until.stopped:
         try:
+            if after is None:
+                after = _start(store, asked)
             now = store.database.change_mark()
             found = store.endings(after) if now != seen else []
         except StorageBusy:

@@ -121,6 +121,21 @@ def test_follow_and_wait_go_on_after_a_lock(home: pathlib.Path, lock: Lock, clou
         assert one.wait(decision.decision_id).ending == "overturned"
 
 
+@pytest.mark.usefixtures("quickly_busy")
+@pytest.mark.parametrize("after", [0, 99])  # 99: a number of another file
+def test_follow_that_starts_while_the_database_is_locked_waits(home: pathlib.Path, lock: Lock, cloud: LoopbackCloud, after: int) -> None:
+    with agent(home, SpokenModel(UNSURE)) as one:
+        decision = one.ask(question("one"))
+        list(drain(home, cloud))
+        lock.take()
+        with pytest.raises(StorageBusy):
+            one.endings()  # what is new, cannot be known
+        assert list(one.endings(after, timeout_s=0.2)) == []
+        found = one.endings(after)
+        threading.Timer(0.4, lock.release).start()
+        assert next(found).decision_id == decision.decision_id
+
+
 def drain(home: pathlib.Path, cloud: LoopbackCloud) -> Iterator[object]:
     with agent(home, SpokenModel(UNSURE), cloud.url) as one:
         yield from one.drain()
