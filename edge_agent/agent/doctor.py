@@ -29,7 +29,7 @@ from edge_agent.core.outcome import CloudKind
 from edge_agent.core.records import ModelFacts
 from edge_agent.core.times import local
 from edge_agent.model import catalog, gguf
-from edge_agent.model.profile import TAU_IS_USELESS, Profile
+from edge_agent.model.profile import TAU_IS_USELESS, Profile, described
 from edge_agent.store.device_time import read_moment
 from edge_agent.store.disk import free_bytes
 
@@ -145,13 +145,13 @@ def _facts(settings: Settings) -> ModelFacts:
 
 def _model(known: Callable[[], ModelFacts], settings: Settings) -> str:
     path, facts = catalog.resolve(settings.model, settings.models_folder), known()
+    header = gguf.read_header(path)
     text = f"{facts.name} ({facts.architecture}, {facts.quantization}, {path.stat().st_size / 1e6:.1f} MB), sha256 {facts.sha256[:12]}"
     if settings.adapter:
         adapter = catalog.resolve_adapter(settings.adapter, settings.models_folder)
-        header = gguf.read_header(path)
         gguf.read_adapter(adapter, header, catalog.adapters_in(path, header.metadata))
         text += f", with {adapter.name} ({adapter.stat().st_size / 1e6:.1f} MB), sha256 {facts.adapter_sha256[:12]}"
-    return f"{text}; {Profile.from_json(facts.profile).in_words}"
+    return f"{text}; {described(Profile.from_json(facts.profile), header.metadata)}"
 
 
 _TAU_COUNTS = "none, because a tau is given: {:g}; it compares with the printed confidence"

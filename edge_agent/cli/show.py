@@ -83,8 +83,11 @@ def _sure(decision: Decision) -> str:
     elif decision.cause == "no_confidence":
         if decision.score is None:
             return f"unknown: an answer in words has no {decision.readout}"
-        hint = " (if it is no FogGen model, say `--profile plain`)" if decision.format_mass < _FOREIGN else ""
-        return f"unknown: the model printed no confidence{hint}"
+        if decision.format_mass >= _FOREIGN:
+            return "unknown: the model printed no confidence"
+        from edge_agent.model.profile import IF_PLAIN
+
+        return f"unknown: the model printed no confidence ({IF_PLAIN})"
     if decision.confidence is not None and (decision.reason in _BY_POLICY or decision.cause in _BY_POLICY):
         return f"{decision.confidence:.0%} (the policy {decision.policy} does not use it)"
     by = f", by calibration {decision.calibration[:ID_SHOWN]}" if decision.calibration else ""

@@ -20,7 +20,7 @@ from edge_agent.engine import trial
 from edge_agent.model import catalog, gguf
 from edge_agent.model.calibration import Calibration, save, waiting_beside
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import AS_IT_SAYS, PLAIN_MEANS, Way, check_architecture, from_metadata
+from edge_agent.model.profile import AS_IT_SAYS, IF_PLAIN, PLAIN_MEANS, Way, check_architecture, from_metadata
 from edge_agent.model.pulled import Pulled
 
 _FIRST_QUESTION = Question("What is 2 + 2?", ("3", "4", "5"))
@@ -71,10 +71,7 @@ def check(path: pathlib.Path, base: pathlib.Path | None = None, way: Way = AS_IT
     if profile.is_plain:
         return f"It is a plain model: {PLAIN_MEANS}."
     if reading is not None and has_no_confidence(reading, profile.format_mass_min):
-        return (
-            "It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure; if it is no FogGen "
-            "model, read it with --profile plain."
-        )
+        return f"It runs, but it did not print a confidence as FogGen models do, so its answers will count as unsure; {IF_PLAIN}."
     return None
 
 

@@ -29,7 +29,7 @@ from edge_agent.measure import metrics
 from edge_agent.measure.metrics import Interval
 from edge_agent.model import catalog, gguf, pulled
 from edge_agent.model.catalog import ModelFiles
-from edge_agent.model.profile import TAU_IS_USELESS, Profile, from_metadata
+from edge_agent.model.profile import TAU_IS_USELESS, Profile, described, from_metadata
 
 AnyReading = Reading | OpenReading
 Asked = Callable[[ModelFiles, int, int], None]  # the model, the number of questions asked so far, and their total
@@ -141,7 +141,7 @@ def verify_model(
         )
         sha256 = catalog.sha256_of(path)
         profile = _profile(model, sha256, header)
-        checks.append(FileCheck("profile", True, _described(profile, "foggen.version" in header.metadata)))
+        checks.append(FileCheck("profile", True, described(profile, header.metadata)))
     except ModelMissing:
         raise
     except ModelRefused as error:
@@ -232,11 +232,6 @@ def _within(comparison: Comparison, tolerance: Tolerance) -> list[FileCheck]:
 
 def _profile(model: ModelFiles, sha256: str, header: gguf.Header) -> Profile:
     return model.ways.profile(sha256, model.path, header) if model.ways else from_metadata(header.metadata)
-
-
-def _described(profile: Profile, says_so: bool) -> str:
-    origin = "" if says_so or profile.is_plain else " (the defaults of its architecture: the file has no profile)"
-    return f"{profile.in_words}{origin}"
 
 
 def _recorded(path: pathlib.Path, sha256: str, folder: pathlib.Path) -> FileCheck:

@@ -54,6 +54,7 @@ _ONLY_PLAIN = ("instruction", "lists_options", "normalise")
 _KINDS = {LETTER: "a letter", OPTION: "the text of an option", TEXT: "its own words"}
 PLAIN_MEANS = "it prints no confidence, so without a calibration (`edge-agent calibrate`) its answers count as unsure"
 """What it means for a person that a model is plain."""
+IF_PLAIN = "if it is no FogGen model, say `--profile plain`"
 TAU_IS_USELESS = (
     "A tau of {:g} alone keeps no answer: it compares with a printed confidence, and this is a plain model, which prints none. "
     "Leave the tau out; what counts then is a calibration, which `edge-agent calibrate` makes."
@@ -262,6 +263,13 @@ def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
         "foggen.answer_kind": profile.answer_kind,
         "foggen.tau": profile.tau,
     }
+
+
+def described(profile: Profile, metadata: Mapping[str, object]) -> str:
+    """Which kind of model the file with this metadata is, in words, and whether that is only what files of its architecture usually are."""
+    if profile.is_plain or "foggen.version" in metadata:
+        return profile.in_words
+    return f"{profile.in_words} (the default for {metadata.get('general.architecture')}: the file does not say; {IF_PLAIN})"
 
 
 def from_metadata(metadata: Mapping[str, object], way: Way = AS_IT_SAYS) -> Profile:
