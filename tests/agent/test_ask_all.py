@@ -236,14 +236,14 @@ def test_lock_of_another_program_delays_all_questions_once(
     home: pathlib.Path, cloud: LoopbackCloud, monkeypatch: pytest.MonkeyPatch, reading: Reading
 ) -> None:
     """Whether a call to the cloud must be counted before it is made, or only the decision is stored."""
-    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 500)
+    monkeypatch.setattr(opening, "BUSY_TIMEOUT_MS", 1000)
     budget = DEFAULT_LIMITS.budget._replace(calls_per_day=9)
     with agent(home, SpokenModel(reading), cloud.url, budget=budget) as one, agent(home, SpokenModel(SURE)) as other:
         one.ask_all(questions(1))
         with other.store.transaction():
             started = time.monotonic()
             decisions = one.ask_all(questions(5)[1:])
-            assert time.monotonic() - started < 1.0 and [decision.persisted for decision in decisions] == [False] * 4
+            assert time.monotonic() - started < 1.9 and [decision.persisted for decision in decisions] == [False] * 4
         expected = "another program locks the database" if reading is UNSURE else ""
         assert all(expected in (decision.cloud_error or "") for decision in decisions)
 
