@@ -40,12 +40,20 @@ def test_first_picture_comes_soon(browser: Any, kiosk: Installation) -> None:
 
 
 class Used(NamedTuple):
-    """What the page uses after its garbage was collected: its heap, nodes and listeners, and the resident memory of the browser."""
+    """What the page uses after its garbage was collected: its heap, nodes and listeners, and the browser's memory by kind of process.
+
+    That memory is what a process shares with no other one, in MB.
+    """
 
     heap_bytes: int
     nodes: int
     listeners: int
-    resident_bytes: int
+    private_mb: dict[str, float]
+
+
+def private_mb(pid: int) -> float:
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def used(page: Any) -> Used:
@@ -56,10 +64,12 @@ def used(page: Any) -> Used:
     counted = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     session.detach()
     session = page.context.browser.new_browser_cdp_session()
-    ids = [int(one["id"]) for one in session.send("SystemInfo.getProcessInfo")["processInfo"]]
+    processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
     session.detach()
-    resident = sum(int(pathlib.Path(f"/proc/{number}/statm").read_text().split()[1]) for number in ids) * os.sysconf("SC_PAGE_SIZE")
-    return Used(int(counted["JSHeapUsedSize"]), int(counted["Nodes"]), int(counted["JSEventListeners"]), resident)
+    by_kind: dict[str, float] = {}
+    for one in processes:
+        by_kind[one["type"]] = round(by_kind.get(one["type"], 0) + private_mb(int(one["id"])), 1)
+    return Used(int(counted["JSHeapUsedSize"]), int(counted["Nodes"]), int(counted["JSEventListeners"]), by_kind)
 
 
 def test_memory_stays_flat_over_many_questions(kiosk: Installation, visitor: Visitor) -> None:
