@@ -53,9 +53,9 @@ OPERATOR_TOKEN = "an-operators-token-for-pictures"
 
 # The demo model is unsure of these, and each pair is asked once, so that no answer comes from memory.
 RIVERS = {
-    "en": ("Which river is longer?", itertools.permutations(("Ishim", "Irtysh", "Ural", "Syr Darya", "Tobol", "Ili"), 2)),
-    "kk": ("Қай өзен ұзынырақ?", itertools.permutations(("Есіл", "Ертіс", "Жайық", "Сырдария", "Тобыл", "Іле"), 2)),
-    "ru": ("Какая река длиннее?", itertools.permutations(("Ишим", "Иртыш", "Урал", "Сырдарья", "Тобол", "Или"), 2)),
+    "en": ("Which river is longer?", itertools.permutations(("Ishim", "Irtysh", "Ural", "Syr Darya", "Tobol", "Ili", "Shu"), 2)),
+    "kk": ("Қай өзен ұзынырақ?", itertools.permutations(("Есіл", "Ертіс", "Жайық", "Сырдария", "Тобыл", "Іле", "Шу"), 2)),
+    "ru": ("Какая река длиннее?", itertools.permutations(("Ишим", "Иртыш", "Урал", "Сырдарья", "Тобол", "Или", "Чу"), 2)),
 }
 
 
