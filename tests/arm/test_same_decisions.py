@@ -59,9 +59,14 @@ def test_questions_are_decided_as_on_x86_64(here: list[dict[str, Any]], capsys: 
     assert all(there[n]["margin"] < NEAR_TIE or unsettled[n] for n in differing)
 
 
+def summary(distances: list[float]) -> Any:
+    """Mean and 95th percentile. The median of a few dozen rests on two or three questions: most are sure, and hardly move."""
+    return np.array([np.mean(distances), np.percentile(distances, 95)])
+
+
 def test_arm_rounds_no_worse_than_x86_64(here: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     exact = written("exact")
-    ours, theirs = (np.percentile(distances(found, exact), (50, 95)) for found in (here, written("x86_64")))
+    ours, theirs = (summary(distances(found, exact)) for found in (here, written("x86_64")))
     with capsys.disabled():
-        print(f"\n  distance from 32-bit arithmetic, median and p95: {np.round(ours, 4)}; x86-64: {np.round(theirs, 4)}")
+        print(f"\n  distance from 32-bit arithmetic, mean and p95: {np.round(ours, 4)}; x86-64: {np.round(theirs, 4)}")
     assert all(ours <= MOST_DISTANCE * theirs)
