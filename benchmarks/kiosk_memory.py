@@ -21,10 +21,9 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.browser.test_weight import private_mb
-from tests.support.visitor_page import chromium, flags, installation
+from tests.support.visitor_page import chromium, flags, installation, private_mb
 
-IDLE_S = 30  # the least that the setting allows; then a warning of 20 s
+IDLE_S = 30  # without a touch; a warning of 20 s follows
 PORT_FILE = "DevToolsActivePort"
 ASK = """(total) => { (async () => {
     const found = async (what) => {

@@ -266,8 +266,8 @@ def gguf_keys(profile: Profile) -> dict[str, str | int | float]:
 
 
 def described(profile: Profile, metadata: Mapping[str, object]) -> str:
-    """Which kind of model the file with this metadata is, in words, and whether that is only what files of its architecture usually are."""
-    if profile.is_plain or "foggen.version" in metadata:
+    """Which kind of model the file with this metadata is, in words, and whether only the default for its architecture says so."""
+    if profile.is_plain or "foggen.version" in metadata or is_plain(metadata):
         return profile.in_words
     return f"{profile.in_words} (the default for {metadata.get('general.architecture')}: the file does not say; {IF_PLAIN})"
 

@@ -1,8 +1,8 @@
 """`python -m tests.arm.run FOLDER [--all]`: the tests on three emulated ARM processors, side by side on the CPUs of this machine.
 
 FOLDER is the environment of tests/arm/environment.sh. The tests of this folder run on all three processors: the variant that is
-loaded, 200 questions, and the installation. Those of a wing run on one, so that the whole takes minutes; with `--all` they run on all
-three, too, and the questions are 200 instead of 40. Each job gets one CPU here.
+loaded, 40 questions, and the installation. Those of a wing run on one, so that the whole takes minutes; with `--all` they run on all
+three, too, and the questions are 200. Each job gets one CPU here.
 The log of a job is FOLDER/JOB.log.
 """
 

@@ -1,11 +1,10 @@
 """How heavy the page is: its bytes, the time to its first picture, and its memory after many questions."""
 
 import os
-import pathlib
 import sys
 from typing import Any, NamedTuple
 
-from tests.support.visitor_page import Installation, Visitor
+from tests.support.visitor_page import Installation, Visitor, private_mb
 
 MOST_BYTES = 300_000
 FIRST_PAINT_MS = 400.0  # on a busy machine; a quiet one takes less than 100
@@ -49,11 +48,6 @@ class Used(NamedTuple):
     nodes: int
     listeners: int
     private_mb: dict[str, float]
-
-
-def private_mb(pid: int) -> float:
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
 
 
 def used(page: Any) -> Used:

@@ -71,7 +71,7 @@ def test_kind_of_a_file_is_said_by_doctor_and_verify(model: pathlib.Path) -> Non
     assert "FogGen: prints its confidence" in run("verify", "demo", "--limit", "1").stdout
 
 
-def test_file_that_does_not_say_its_kind_is_named_a_foggen_model_by_default(tmp_path: pathlib.Path) -> None:
+def test_file_that_does_not_say_its_kind_is_named_a_foggen_model_by_default(model: pathlib.Path, tmp_path: pathlib.Path) -> None:
     silent = tmp_path / "silent.gguf"
     silent.write_bytes(DEMO.read_bytes().replace(b"foggen.version", b"nobody.version"))
     for path, is_a_default in ((silent, True), (DEMO, False)):
@@ -80,6 +80,8 @@ def test_file_that_does_not_say_its_kind_is_named_a_foggen_model_by_default(tmp_
             assert (
                 "the default for qwen3: the file does not say; if it is no FogGen model, say `--profile plain`" in words
             ) == is_a_default
+    wanted = run("doctor", "--model", str(model), "--profile", "foggen").stdout  # by a person; the default for llama is plain
+    assert "FogGen: prints its confidence" in wanted and "the default for" not in wanted
 
 
 def test_way_is_remembered_for_the_file(home: pathlib.Path, model: pathlib.Path) -> None:

@@ -35,6 +35,12 @@ def flags() -> list[str]:
     return ["--no-sandbox"] if os.geteuid() == 0 else []
 
 
+def private_mb(pid: int) -> float:
+    """The memory that a process shares with no other one."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 class Cut(LoopbackCloud):
     """A cloud whose network can be cut and restored: it stops listening, and listens again at the same address."""
 
