@@ -45,9 +45,10 @@ with Agent.open(model="demo") as agent:
 
 
 def compile_python(folder: pathlib.Path) -> None:
-    """Run the program once, uncounted: the first process of a new environment also compiles its Python files."""
+    """Run the program once, uncounted: as long as its Python files are not compiled, every process compiles them."""
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | {"EDGE_AGENT_HOME": home, "PYTHONPATH": str(ROOT), "QEMU_CPU": PROCESSORS[-1]}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is compiled must stay
         subprocess.run([folder / "venv/bin/python", "-c", PROGRAM], env=environment, check=True)
 
 
